@@ -1,0 +1,75 @@
+"""From the name of an executor, and what it should use, to the executor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+from tilework.exceptions import ExecutorSpecException
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tilework.common.executor import GPUSpec, JobExecutor
+
+__all__ = ["ExecutorSpecType", "make_executor"]
+
+ExecutorSpecType = Literal["synchronous", "inline", "threads"]
+ANNOUNCED = ("dask", "dask-integration", "dask-make-default", "delayed", "pipelined")
+
+
+def make_executor(
+    spec: str,
+    *,
+    cpus: int | Iterable[int] | None = None,
+    gpus: int | Iterable[int] | None = None,
+    snooze_timeout: float | None = None,
+    main_process_gpu: GPUSpec = None,
+) -> JobExecutor:
+    """Make an executor; see `Context.make_with`.
+
+    Raises
+    ------
+    ExecutorSpecException
+        When the arguments do not fit the executor, or the machine.
+    """
+    known = get_args(ExecutorSpecType)
+    if spec not in known:
+        later = " (it is not part of this version yet)" if spec in ANNOUNCED else ""
+        msg = f"unknown executor {spec!r}{later}: choose one of {', '.join(known)}"
+        raise ExecutorSpecException(msg)
+    if gpus is not None:
+        msg = f"the executor {spec!r} runs on CPUs only: leave out gpus"
+        raise ExecutorSpecException(msg)
+    if snooze_timeout is not None:
+        msg = f"the executor {spec!r} has no workers that could be released when idle: leave out snooze_timeout"
+        raise ExecutorSpecException(msg)
+    from tilework.executor.base import make_canonical
+
+    gpu = make_canonical(main_process_gpu)
+    if spec == "threads":
+        from tilework.executor.concurrent import ConcurrentJobExecutor
+
+        return ConcurrentJobExecutor.make_local(n_threads=count(cpus), main_process_gpu=gpu)
+    if cpus is not None:
+        msg = f"the executor {spec!r} runs in the calling thread: leave out cpus, or choose 'threads'"
+        raise ExecutorSpecException(msg)
+    from tilework.executor.inline import InlineJobExecutor
+
+    return InlineJobExecutor(main_process_gpu=gpu)
+
+
+def count(cpus: int | Iterable[int] | None) -> int | None:
+    """Return the number of workers that `cpus` stands for; None: not stated.
+
+    Raises
+    ------
+    ExecutorSpecException
+        When that is not at least one.
+    """
+    if cpus is None:
+        return None
+    n = cpus if isinstance(cpus, int) else len(list(cpus))
+    if n < 1:
+        msg = f"an executor needs at least one CPU, got cpus={cpus!r}"
+        raise ExecutorSpecException(msg)
+    return n

@@ -1,0 +1,663 @@
+"""Buffers of results and auxiliary data: arrays whose leading axes are the scan, the detector, or neither.
+
+A *nav* buffer has one entry per scan position, a *sig* buffer one per detector pixel, a *single* buffer neither; each
+entry may have further axes (``extra_shape``). Inside, the scan axes are flat and, with a region of interest,
+compressed to the selected positions in C order; outside (`BufferWrapper.data`) they have the shape of the scan again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from tilework.common.math import prod
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tilework.common.shape import Shape
+    from tilework.common.slice import Slice
+
+__all__ = [
+    "ArrayWithMask",
+    "AuxBufferWrapper",
+    "BufferKind",
+    "BufferUse",
+    "BufferWrapper",
+    "InvalidMaskError",
+    "PlaceholderBufferWrapper",
+    "PreallocBufferWrapper",
+    "disjoint",
+    "fill_value",
+    "get_bbox_slice",
+    "get_inner_slice",
+    "reshaped_view",
+    "to_numpy",
+    "zeros",
+]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+BufferKind = Literal["nav", "sig", "single"]
+BufferUse = Literal["private", "result_only"] | None
+KINDS = ("nav", "sig", "single")
+
+
+class InvalidMaskError(ValueError):
+    """A mask of valid results has a wrong shape or is not bool."""
+
+
+class PartitionSpan(Protocol):
+    """What a buffer must know of a partition: where it lies in the flat scan."""
+
+    @property
+    def slice(self) -> Slice:
+        """Its part of the dataset, with flat navigation axis."""
+        ...
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return a C-contiguous array of zeros (of None for object dtype)."""
+    return np.full(shape, None, dtype=object) if np.dtype(dtype) == object else np.zeros(shape, dtype=dtype)
+
+
+def fill_value(dtype: np.dtype[Any]) -> Any:
+    """Return what stands for "nothing was computed here": NaN, NaT, None, False, 0 or an empty string."""
+    match dtype.kind:
+        case "f" | "c":
+            return np.nan
+        case "m" | "M":
+            return np.array("NaT", dtype=dtype)
+        case "O":
+            return None
+        case "b":
+            return False
+        case "U":
+            return ""
+        case "S":
+            return b""
+        case "V":
+            return np.zeros((), dtype=dtype)
+        case _:
+            return 0
+
+
+def to_numpy(a: Any) -> Array:
+    """Return `a` as a NumPy array; only NumPy and CuPy arrays are taken.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    if isinstance(a, np.ndarray):
+        return a
+    if type(a).__module__.split(".")[0] == "cupy":
+        return np.asarray(a.get())
+    msg = f"a result must be a NumPy or CuPy array, got {type(a).__module__}.{type(a).__qualname__}"
+    raise TypeError(msg)
+
+
+def reshaped_view(a: Array, shape: tuple[int, ...]) -> Array:
+    """Return a view of `a` with another shape.
+
+    Raises
+    ------
+    AttributeError
+        When that is not possible without a copy.
+    """
+    view = a.reshape(shape)
+    if not np.may_share_memory(view, a):
+        msg = f"an array of shape {a.shape} and strides {a.strides} has no view of shape {shape}"
+        raise AttributeError(msg)
+    return view
+
+
+def get_inner_slice(arr: BoolArray, axis: int = 0) -> tuple[slice, ...]:
+    """Return the first contiguous run along `axis` in which all entries are True, whole along the other axes."""
+    others = tuple(i for i in range(arr.ndim) if i != axis)
+    complete = np.flatnonzero(arr.all(axis=others))
+    if len(complete):
+        breaks = np.flatnonzero(np.diff(complete) != 1)
+        last = complete[breaks[0]] if len(breaks) else complete[-1]
+        run = slice(int(complete[0]), int(last) + 1)
+    else:
+        run = slice(0, 0)
+    return tuple(run if i == axis else slice(0, arr.shape[i]) for i in range(arr.ndim))
+
+
+def get_bbox_slice(arr: BoolArray) -> tuple[slice, ...]:
+    """Return the smallest box that holds all True entries; empty when there is none."""
+    if not arr.any():
+        return (slice(0, 0),) * arr.ndim
+    where = np.nonzero(arr)
+    return tuple(slice(int(w.min()), int(w.max()) + 1) for w in where)
+
+
+class ArrayWithMask:
+    """A result together with what of it is valid.
+
+    Parameters
+    ----------
+    arr
+        The result.
+    mask
+        bool, True where valid; broadcast to the shape of `arr`.
+
+    Raises
+    ------
+    InvalidMaskError
+        When the mask is not bool or cannot be broadcast.
+    """
+
+    __slots__ = ("_arr", "_mask")
+
+    def __init__(self, arr: Array, mask: BoolArray | bool) -> None:
+        as_array = np.asarray(mask)
+        if as_array.dtype != bool:
+            msg = f"a mask of valid results must be bool, got {as_array.dtype}"
+            raise InvalidMaskError(msg)
+        try:
+            self._mask = np.broadcast_to(as_array, arr.shape)
+        except ValueError:
+            msg = f"a mask of shape {as_array.shape} does not fit a result of shape {arr.shape}"
+            raise InvalidMaskError(msg) from None
+        self._arr = arr
+
+    @property
+    def arr(self) -> Array:
+        """The result."""
+        return self._arr
+
+    @property
+    def mask(self) -> BoolArray:
+        """True where the result is valid; same shape as the result."""
+        return self._mask
+
+
+class BufferWrapper:
+    """Declaration and storage of one result of a UDF.
+
+    Parameters
+    ----------
+    kind
+        ``"nav"`` (an entry per scan position), ``"sig"`` (per detector pixel) or ``"single"``.
+    extra_shape
+        Shape of an entry, behind the nav or sig axes.
+    dtype
+        dtype of an entry.
+    where
+        ``"device"`` to allocate in the memory of the device that the UDF's array backend lives on, None for main
+        memory.
+    use
+        ``"private"``: seen in merge and get_results only; ``"result_only"``: exists in the final results only; None:
+        both.
+
+    Raises
+    ------
+    ValueError
+        When `kind` is unknown.
+    """
+
+    def __init__(
+        self,
+        kind: BufferKind,
+        extra_shape: tuple[int, ...] | int = (),
+        dtype: Any = "float32",
+        where: Literal["device"] | None = None,
+        use: BufferUse = None,
+    ) -> None:
+        if kind not in KINDS:
+            msg = f"a buffer's kind is one of {', '.join(KINDS)}, got {kind!r}"
+            raise ValueError(msg)
+        self._kind: BufferKind = kind
+        self._extra_shape = (extra_shape,) if isinstance(extra_shape, int) else tuple(map(int, extra_shape))
+        self._dtype: np.dtype[Any] = np.dtype(dtype)
+        self._where = where
+        self._use = use
+        self._data: Array | None = None
+        self._shape: tuple[int, ...] | None = None
+        self._ds_shape: Shape | None = None
+        self._roi: BoolArray | None = None
+        self._roi_offsets: np.ndarray[Any, np.dtype[np.int64]] | None = None
+        self._origin = 0
+        self._valid_mask: BoolArray | None = None
+        self._contiguous: dict[Any, tuple[Array, Array]] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} kind={self._kind} dtype={self._dtype} extra_shape={self._extra_shape}>"
+
+    # -- declaration
+
+    @property
+    def kind(self) -> BufferKind:
+        """``"nav"``, ``"sig"`` or ``"single"``."""
+        return self._kind
+
+    @property
+    def extra_shape(self) -> tuple[int, ...]:
+        """Shape of an entry."""
+        return self._extra_shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """dtype of an entry."""
+        return self._dtype
+
+    @property
+    def where(self) -> Literal["device"] | None:
+        """``"device"`` for a buffer in the memory of the computing device."""
+        return self._where
+
+    @property
+    def use(self) -> BufferUse:
+        """``"private"``, ``"result_only"`` or None."""
+        return self._use
+
+    @property
+    def roi(self) -> BoolArray | None:
+        """Flat mask of the selected scan positions, None for all."""
+        return self._roi
+
+    @property
+    def roi_is_zero(self) -> bool:
+        """Whether a region of interest is set and selects nothing."""
+        return self._roi is not None and not self._roi.any()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the stored array, scan axes flat and compressed to the selected positions."""
+        if self._shape is None:
+            msg = f"this {self._kind} buffer has no shape yet: call set_shape_ds or set_shape_partition first"
+            raise RuntimeError(msg)
+        return self._shape
+
+    # -- life
+
+    def set_shape_ds(self, dataset_shape: Shape, roi: BoolArray | None = None) -> None:
+        """Make this a buffer for the whole dataset."""
+        self._ds_shape = dataset_shape
+        self._roi = None if roi is None else np.asarray(roi, dtype=bool).reshape(-1)
+        self._origin = 0
+        n_nav = prod(tuple(dataset_shape.nav)) if self._roi is None else int(np.count_nonzero(self._roi))
+        self._shape = self._make_shape(n_nav, tuple(dataset_shape.sig))
+
+    def set_shape_partition(self, partition: PartitionSpan, roi: BoolArray | None = None) -> None:
+        """Make this a buffer for one partition."""
+        part = partition.slice if roi is None else partition.slice.adjust_for_roi(roi)
+        self.set_span(part.origin[0], part.shape[0], tuple(part.shape.sig))
+
+    def set_span(self, origin: int, length: int, sig: tuple[int, ...]) -> None:
+        """Make this a buffer for `length` positions from `origin` in the flat, compressed scan."""
+        self._origin = origin
+        self._shape = self._make_shape(length, sig)
+
+    def _make_shape(self, n_nav: int, sig: tuple[int, ...]) -> tuple[int, ...]:
+        if self._kind == "nav":
+            return (n_nav, *self._extra_shape)
+        if self._kind == "sig":
+            return sig + self._extra_shape
+        return self._extra_shape or (1,)
+
+    def allocate(self, lib: Any = None) -> None:
+        """Allocate zeros; on the device of the array library `lib` when the buffer is declared so.
+
+        Raises
+        ------
+        RuntimeError
+            When the shape is not known yet, or there is data already.
+        """
+        if self._data is not None:
+            msg = f"this {self._kind} buffer is allocated already"
+            raise RuntimeError(msg)
+        on_device = self._where == "device" and lib is not None
+        self._data = lib.zeros(self.shape, dtype=self._dtype) if on_device else zeros(self.shape, self._dtype)
+
+    def has_data(self) -> bool:
+        """Whether the buffer is allocated."""
+        return self._data is not None
+
+    def replace_array(self, data: Array) -> None:
+        """Put another array of the same shape and dtype in place.
+
+        Raises
+        ------
+        ValueError
+            When shape or dtype differ.
+        """
+        if self._data is not None and (self._data.shape != data.shape or self._data.dtype != data.dtype):
+            have = f"{self._data.dtype}{self._data.shape}"
+            msg = f"cannot replace an array {have} by {data.dtype}{data.shape}: shape and dtype must stay"
+            raise ValueError(msg)
+        self._data = data
+
+    def export(self) -> None:
+        """Bring the data into main memory."""
+        if self._data is not None:
+            self._data = to_numpy(self._data)
+
+    def mark_absent(self, absent: BoolArray) -> None:
+        """Fill the entries of positions without a frame: they must not look like a result of zero.
+
+        Parameters
+        ----------
+        absent
+            bool over the flat (compressed) positions of this buffer.
+        """
+        if self._kind == "nav" and self._data is not None:
+            self._data[absent] = fill_value(self._dtype)
+
+    # -- access
+
+    @property
+    def raw_data(self) -> Array | None:
+        """The stored array, scan axes flat and compressed to the selected positions."""
+        return self._data
+
+    @property
+    def data(self) -> Array:
+        """The array in the shape of the dataset; positions that were not selected hold the fill value."""
+        if self._contiguous:
+            self._refuse_cached()
+        if self._data is None:
+            msg = f"this {self._kind} buffer holds no data"
+            raise ValueError(msg)
+        if self._kind != "nav" or self._ds_shape is None:
+            return self._data
+        full = (*self._ds_shape.nav, *self._extra_shape)
+        if self._roi is None:
+            return self._data.reshape(full)
+        embedded = np.full((len(self._roi), *self._extra_shape), fill_value(self._dtype), dtype=self._dtype)
+        embedded[self._roi] = self._data
+        return embedded.reshape(full)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        data = self.data
+        return np.array(data, dtype=dtype, copy=copy) if copy else np.asarray(data, dtype=dtype)
+
+    def _data_shape(self) -> tuple[int, ...]:
+        if self._kind == "nav" and self._ds_shape is not None:
+            return (*self._ds_shape.nav, *self._extra_shape)
+        return self.shape
+
+    # -- validity
+
+    @property
+    def valid_mask(self) -> BoolArray:
+        """True where `data` is a result; of the shape of `data`.
+
+        Raises
+        ------
+        RuntimeError
+            Before any was set, that is outside of results.
+        """
+        if self._valid_mask is None:
+            msg = "no mask of valid results is set: only results of a run have one"
+            raise RuntimeError(msg)
+        return self._valid_mask
+
+    @valid_mask.setter
+    def valid_mask(self, mask: BoolArray | bool) -> None:
+        self._valid_mask = np.broadcast_to(np.asarray(mask, dtype=bool), self._data_shape())
+
+    def make_default_mask(self, valid_nav_mask: BoolArray, dataset_shape: Shape, roi: BoolArray | None) -> BoolArray:
+        """Return the mask of a result without one: nav results are valid where data was merged, others always.
+
+        Parameters
+        ----------
+        valid_nav_mask
+            bool over the flat positions, compressed when `roi` is given.
+        dataset_shape
+            Shape of the dataset.
+        roi
+            Selected positions, or None.
+        """
+        nav = tuple(dataset_shape.nav)
+        if self._kind == "sig":
+            return np.broadcast_to(np.True_, (*dataset_shape.sig, *self._extra_shape))
+        if self._kind == "single":
+            return np.broadcast_to(np.True_, self._extra_shape or (1,))
+        full = np.asarray(valid_nav_mask, dtype=bool).reshape(-1)
+        if roi is not None:
+            embedded = np.zeros(prod(nav), dtype=bool)
+            embedded[np.asarray(roi, dtype=bool).reshape(-1)] = full
+            full = embedded
+        entries = full.reshape(nav + (1,) * len(self._extra_shape))
+        return np.broadcast_to(entries, nav + self._extra_shape)
+
+    @property
+    def valid_slice_bounding(self) -> tuple[slice, ...]:
+        """The smallest box that holds all valid entries."""
+        return get_bbox_slice(self.valid_mask)
+
+    def get_valid_slice_inner(self, axis: int = 0) -> tuple[slice, ...]:
+        """Return the first contiguous run along `axis` in which everything is valid."""
+        return get_inner_slice(self.valid_mask, axis=axis)
+
+    @property
+    def masked_data(self) -> Any:
+        """`data` as a masked array, invalid entries masked."""
+        return np.ma.array(self.data, mask=~self.valid_mask)
+
+    @property
+    def raw_masked_data(self) -> Any:
+        """`raw_data` as a masked array, invalid entries masked."""
+        mask = self.valid_mask
+        if self._kind == "nav" and self._data is not None:
+            mask = mask.reshape((-1, *self._extra_shape))
+            if self._roi is not None:
+                mask = mask[self._roi]
+        return np.ma.array(self._data, mask=~mask)
+
+    # -- views
+
+    def _refuse_cached(self) -> None:
+        msg = "there are contiguous copies of parts of this buffer that were not written back: call flush() first"
+        raise RuntimeError(msg)
+
+    def _require_data(self) -> Array:
+        if self._contiguous:
+            self._refuse_cached()
+        if self._data is None:
+            msg = f"this {self._kind} buffer is not allocated"
+            raise RuntimeError(msg)
+        return self._data
+
+    def _nav_range(self, part: Slice) -> slice:
+        start = part.origin[0] - self._origin
+        return slice(start, start + part.shape[0])
+
+    def _compressed(self, partition: PartitionSpan) -> slice:
+        """Return the range of a partition in the stored array."""
+        start = partition.slice.origin[0]
+        stop = start + partition.slice.shape[0]
+        if self._roi is not None:
+            if self._roi_offsets is None:
+                self._roi_offsets = np.concatenate(([0], np.cumsum(self._roi)))
+            start, stop = int(self._roi_offsets[start]), int(self._roi_offsets[stop])
+        return slice(start - self._origin, stop - self._origin)
+
+    def get_view_for_dataset(self, dataset: Any = None) -> Array:  # noqa: ARG002
+        """Return the whole stored array."""
+        return self._require_data()
+
+    def get_view_for_partition(self, partition: PartitionSpan) -> Array:
+        """Return the part that belongs to a partition: its positions of a nav buffer, else everything."""
+        data = self._require_data()
+        return data[self._compressed(partition)] if self._kind == "nav" else data
+
+    def get_view_for_frame(self, partition: PartitionSpan, tile: Any, frame_idx: int) -> Array:  # noqa: ARG002
+        """Return the entry of one frame of a tile; of shape (1,) for a nav buffer without extra shape."""
+        data = self._require_data()
+        if self._kind != "nav":
+            return data
+        index = self._nav_range(tile.tile_slice).start + frame_idx
+        return data[index] if self._extra_shape else data[index : index + 1]
+
+    def get_view_for_tile(self, partition: PartitionSpan, tile: Any) -> Array:  # noqa: ARG002
+        """Return the part that belongs to a tile: its positions, or its part of the detector.
+
+        Raises
+        ------
+        ValueError
+            When the region of interest selects nothing, so that no tile can belong to the buffer.
+        """
+        data = self._require_data()
+        return self._tile_view(data, tile)
+
+    def _tile_view(self, data: Array, tile: Any) -> Array:
+        if self._kind == "nav":
+            if self.roi_is_zero:
+                msg = "the region of interest selects no position, so a tile cannot belong to this buffer"
+                raise ValueError(msg)
+            return data[self._nav_range(tile.tile_slice)]
+        return (
+            data[tile.tile_slice.get(sig_only=True)[-tile.tile_slice.shape.sig_dims :]] if self._kind == "sig" else data
+        )
+
+    def get_contiguous_view_for_tile(self, partition: PartitionSpan, tile: Any) -> Array:  # noqa: ARG002
+        """Return the part that belongs to a tile, C-contiguous; what had to be copied is written back by `flush`."""
+        if self._data is None:
+            msg = f"this {self._kind} buffer is not allocated"
+            raise RuntimeError(msg)
+        view = self._tile_view(self._data, tile)
+        if view.flags.c_contiguous or self._kind != "sig":
+            return view
+        key = tile.tile_slice.discard_nav()
+        if key not in self._contiguous:
+            self._contiguous[key] = (view, view.copy())
+        return self._contiguous[key][1]
+
+    def flush(self) -> None:
+        """Write contiguous copies of parts back."""
+        for view, copy in self._contiguous.values():
+            view[...] = copy
+        self._contiguous.clear()
+
+    def result_buffer_type(self) -> type[PreallocBufferWrapper]:
+        """Return the class of buffers that carry results of this one."""
+        return PreallocBufferWrapper
+
+
+class PlaceholderBufferWrapper(BufferWrapper):
+    """Declares a buffer that exists in the final results only; it is never allocated."""
+
+    def allocate(self, lib: Any = None) -> None:
+        """Do nothing: there is no storage until `UDF.get_results` makes the result."""
+
+    def has_data(self) -> bool:
+        """Return False."""
+        return False
+
+    @property
+    def raw_data(self) -> Array | None:
+        """Not there.
+
+        Raises
+        ------
+        ValueError
+            Always.
+        """
+        msg = "a buffer with use='result_only' holds no data: return the result from get_results()"
+        raise ValueError(msg)
+
+    @property
+    def data(self) -> Array:
+        """Not there; see `raw_data`."""
+        raise ValueError(str(self.raw_data))
+
+
+class PreallocBufferWrapper(BufferWrapper):
+    """A buffer around an array that exists already.
+
+    Parameters
+    ----------
+    data
+        The array, in the compressed shape of `BufferWrapper.raw_data`.
+    *args, **kwargs
+        As of `BufferWrapper`.
+    """
+
+    def __init__(self, data: Array, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._data = data
+
+
+class AuxBufferWrapper(BufferWrapper):
+    """Data that a UDF needs beside the frames, cut like a result: an entry per position, per pixel, or one for all."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_global = True
+
+    def set_buffer(self, buf: Array, is_global: bool = True) -> None:
+        """Store the data.
+
+        Parameters
+        ----------
+        buf
+            Reshaped to one leading axis and the extra shape (an extra shape of ``(1,)`` counts as none); must have
+            the dtype that was declared.
+        is_global
+            Whether it covers the whole dataset.
+
+        Raises
+        ------
+        ValueError
+            When the dtype differs.
+        """
+        buf = np.asarray(buf)
+        if buf.dtype != self._dtype:
+            msg = f"auxiliary data is declared as {self._dtype} but is {buf.dtype}: convert it, or declare its dtype"
+            raise ValueError(msg)
+        extra = () if self._extra_shape == (1,) else self._extra_shape
+        self._is_global = is_global
+        self._data = buf if self._kind == "single" else buf.reshape((-1, *extra))
+
+    def new_for_partition(self, partition: PartitionSpan, roi: BoolArray | None) -> AuxBufferWrapper:
+        """Return the part for one partition, compressed to the selected positions."""
+        if self._data is None or not self._is_global:
+            msg = "auxiliary data can be cut once, from the whole: call set_buffer first"
+            raise ValueError(msg)
+        new = AuxBufferWrapper(self._kind, self._extra_shape, self._dtype)
+        data = self._data
+        if self._kind == "nav":
+            start = partition.slice.origin[0]
+            stop = start + partition.slice.shape[0]
+            data = data[start:stop]
+            if roi is not None:
+                data = data[np.asarray(roi, dtype=bool).reshape(-1)[start:stop]]
+        elif self._kind == "sig":
+            data = data.reshape(tuple(partition.slice.shape.sig) + data.shape[1:])
+        new.set_shape_partition(partition, roi)
+        new._data = data
+        new._is_global = False
+        return new
+
+    def get_view_for_dataset(self, dataset: Any = None) -> Array:  # noqa: ARG002
+        """Return all of it, compressed to the selected positions."""
+        data = self._require_data()
+        return data[self._roi] if self._kind == "nav" and self._roi is not None else data
+
+    def set_roi(self, dataset_shape: Shape, roi: BoolArray | None) -> None:
+        """Tell which positions are selected, for views of the whole.
+
+        Raises
+        ------
+        ValueError
+            When the data does not have one entry per position or pixel of the dataset.
+        """
+        self._ds_shape = dataset_shape
+        self._roi = None if roi is None else np.asarray(roi, dtype=bool).reshape(-1)
+        want = {"nav": prod(tuple(dataset_shape.nav)), "sig": prod(tuple(dataset_shape.sig))}.get(self._kind)
+        if want is not None and self._data is not None and len(self._data) != want:
+            msg = (
+                f"auxiliary data of kind {self._kind!r} needs {want} entries for this dataset, it has {len(self._data)}"
+            )
+            raise ValueError(msg)
+
+
+def disjoint(part: Slice, others: Iterable[Slice]) -> bool:
+    """Return whether `part` overlaps none of `others`."""
+    return all(part.intersection_with(other).is_null() for other in others)

@@ -1,0 +1,100 @@
+"""What couples the source of a run's data on the main side with the tasks on the workers."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tilework.common.worker_queue import WorkerQueue, WorkerQueueEmpty
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tilework.common.subscriptions import Callback
+
+__all__ = ["NoopCommHandler", "TaskCommHandler"]
+
+
+class TaskCommHandler:
+    """Streams data from the main side to the tasks of a run, and passes their messages to subscribers.
+
+    There is one for each run. An executor calls `start`, then `handle_task` for every task in task order, each while
+    or before the task runs, and `done` at the end, also when the run failed, was cancelled or was given up by its
+    consumer. When `start` raises, nothing has begun and `done` is not called. All three are called in the thread that
+    consumes the results.
+    """
+
+    _subscriptions: dict[str, list[Callback]]
+
+    def start(self) -> None:
+        """Prepare; called before the first task."""
+
+    def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+        """Push all data of one task into its queue, and return when that is done.
+
+        Parameters
+        ----------
+        task
+            The task, as it was given to the executor.
+        queue
+            Where its worker reads. It is the task's own.
+
+        Raises
+        ------
+        JobCancelledError
+            When the source of the data was interrupted; ends the run.
+        """
+        raise NotImplementedError
+
+    def done(self) -> None:
+        """Clean up; called after everything else."""
+
+    @property
+    def subscriptions(self) -> dict[str, list[Callback]]:
+        """The callbacks by topic."""
+        # made on first use: subclasses need not call __init__
+        try:
+            return self._subscriptions
+        except AttributeError:
+            self._subscriptions = {}
+            return self._subscriptions
+
+    def subscribe(self, topic: str, callback: Callable[[str, dict[str, Any]], None]) -> None:
+        """Call ``callback(topic, message)`` for every message of this topic that a task of the run sends.
+
+        Callbacks of a run are called one after the other in a thread of their own. To be called before the run starts.
+        """
+        self.subscriptions.setdefault(topic, []).append(callback)
+
+    @contextmanager
+    def monitor(self, queue: WorkerQueue) -> Iterator[None]:
+        """Pass the messages that arrive in `queue` to the subscribers, for as long as the block lasts.
+
+        Without subscribers it costs nothing, and the messages are discarded at the end.
+        """
+        try:
+            if self.subscriptions:
+                from tilework.common.progress import CommsDispatcher
+
+                with CommsDispatcher(queue, self.subscriptions):
+                    yield
+            else:
+                yield
+        finally:
+            _discard(queue)
+
+
+class NoopCommHandler(TaskCommHandler):
+    """Streams nothing: the tasks get at their data by themselves."""
+
+    def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+        """Push nothing."""
+
+
+def _discard(queue: WorkerQueue) -> None:
+    while True:
+        try:
+            with queue.get(block=False):
+                pass
+        except WorkerQueueEmpty:
+            return

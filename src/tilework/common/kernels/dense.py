@@ -1,0 +1,168 @@
+"""Products of frames and dense masks: virtual detectors, moments, any linear function of a frame."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tilework.common.kernels.parallel import PART_BYTES, run_parts
+from tilework.common.kernels.rows import as_rows
+
+__all__ = ["DenseMasks", "real_masks"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Pixels of a block: four masks of it are 16 KiB of float32 in the L1 cache while the frames of a group pass by.
+_BLOCK = 1024
+_GROUP = 24
+
+
+class DenseMasks:
+    """A stack of masks for one part of the detector, laid out for the product with many tiles.
+
+    It is not changed after it is made, so any number of threads may use it.
+
+    Parameters
+    ----------
+    masks
+        The masks, of shape ``(n_masks, *sig part)``, or ``(n_masks, n_pixels)``.
+    tile_dtype
+        dtype of the tiles that will come.
+    dtype
+        dtype of the results, float32, float64, complex64 or complex128: products are taken in this precision, and
+        summed in at least this precision.
+    compiled
+        True for the compiled kernel, False for NumPy.
+
+    Raises
+    ------
+    ValueError
+        When `dtype` is none of these, or real for complex masks or tiles.
+    """
+
+    def __init__(self, masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any], *, compiled: bool) -> None:
+        dtype = np.dtype(dtype)
+        self._compiled = compiled
+        self._is_complex = dtype.kind == "c"
+        self._count = len(masks)
+        rows = real_masks(masks.reshape(len(masks), -1), np.dtype(tile_dtype), dtype)
+        self._n_rows, self._pixels = rows.shape
+        if compiled:
+            if self._n_rows % 4 > 1:
+                rows = np.concatenate([rows, np.zeros((4 - self._n_rows % 4, self._pixels), dtype=rows.dtype)])
+            self._stored_rows = len(rows)
+            self._masks = _pack(rows)
+        else:
+            self._masks = np.ascontiguousarray(rows.T)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def apply(self, tile: Array, out: Array, *, threads: int = 1) -> None:
+        """Add the products of every frame with every mask to `out`.
+
+        With the compiled kernel a result depends on its frame and mask only, not on what else is in the tile or stack.
+
+        Parameters
+        ----------
+        tile
+            Frames, of shape ``(n, *sig part)``, in the dtype that was announced.
+        out
+            Results, of shape ``(n, n_masks)``.
+        threads
+            The most threads to use. The bits do not depend on it.
+
+        Raises
+        ------
+        ValueError
+            When the frames do not have as many pixels as the masks.
+        """
+        frames = tile.shape[0]
+        if frames == 0:
+            return
+        rows = as_rows(tile)
+        if rows.pixels != self._pixels:
+            msg = f"a tile of shape {tile.shape} does not fit masks of {self._pixels} (real) pixels"
+            raise ValueError(msg)
+        if self._compiled:
+            from tilework.common.kernels.dense_numba import add_products
+
+            products = np.zeros((frames, self._stored_rows))
+            masks, stored = self._masks, self._stored_rows
+
+            def part(start: int, stop: int) -> None:
+                add_products(
+                    rows.flat, rows.stride, start, stop, rows.pixels, masks, stored, _BLOCK, _GROUP, products
+                )
+
+            useful = frames * rows.pixels * max(4, stored) // PART_BYTES
+            run_parts(part, frames, max(1, min(threads, useful)))
+            products = products[:, : self._n_rows]
+        else:
+            flat = tile.reshape(frames, -1)
+            if flat.dtype.kind == "c":
+                flat = flat.view(flat.real.dtype)
+            products = flat.astype(self._masks.dtype, copy=False) @ self._masks
+        if self._is_complex:
+            products = _as_complex(products)
+        np.add(out, products, out=out, casting="unsafe")
+
+
+def real_masks(masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any]) -> Array:
+    """Return masks for real and imaginary parts, so that products with (pairs of) real pixels give the results.
+
+    Parameters
+    ----------
+    masks
+        Of shape ``(n_masks, n_pixels)``.
+    tile_dtype, dtype
+        dtypes of tiles and of results.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 or float64. For complex results there are two masks in turn for each one, for the real and imaginary
+        part of the result; for complex tiles every pixel is two, its real and imaginary part.
+    """
+    if dtype not in (np.float32, np.float64, np.complex64, np.complex128):
+        msg = f"results of masks are float32, float64, complex64 or complex128, not {dtype}"
+        raise ValueError(msg)
+    real = np.dtype(np.float32 if dtype.itemsize // (2 if dtype.kind == "c" else 1) == 4 else np.float64)
+    is_complex = masks.dtype.kind == "c" or tile_dtype.kind == "c"
+    if is_complex and dtype.kind != "c":
+        msg = f"results must be complex for masks of {masks.dtype} and tiles of {tile_dtype}, not {dtype}"
+        raise ValueError(msg)
+    if dtype.kind != "c":
+        return np.ascontiguousarray(masks, dtype=real)
+    count, pixels = masks.shape
+    per_pixel = 2 if tile_dtype.kind == "c" else 1
+    rows = np.zeros((count, 2, pixels, per_pixel), dtype=real)
+    rows[:, 0, :, 0] = masks.real
+    rows[:, 1, :, 0] = masks.imag
+    if per_pixel == 2:
+        rows[:, 0, :, 1] = -masks.imag
+        rows[:, 1, :, 1] = masks.real
+    return rows.reshape(2 * count, pixels * per_pixel)
+
+
+def _pack(rows: Array) -> Array:
+    """Return the masks block after block, in each block mask after mask, in cache-aligned memory."""
+    count, pixels = rows.shape
+    size = count * pixels
+    memory = np.empty(size + 64 // rows.itemsize, dtype=rows.dtype)
+    offset = -memory.ctypes.data % 64 // rows.itemsize
+    packed = memory[offset : offset + size]
+    for begin in range(0, pixels, _BLOCK):
+        width = min(_BLOCK, pixels - begin)
+        packed[begin * count : (begin + width) * count] = rows[:, begin : begin + width].reshape(-1)
+    packed.flags.writeable = False
+    return packed
+
+
+def _as_complex(products: Array) -> Array:
+    double = np.ascontiguousarray(products)
+    return double.view(np.complex64 if double.dtype == np.float32 else np.complex128).reshape(
+        len(double), math.prod(double.shape[1:]) // 2
+    )

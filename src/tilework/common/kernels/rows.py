@@ -1,0 +1,104 @@
+"""Tiles as the kernels see them: frames as rows of one flat array.
+
+A tile is a stack of frames, each contiguous, with a constant distance from frame to frame that may be larger than a
+frame where the file has headers between them. A kernel gets this as one flat array and that distance, so that its
+inner loops run with unit stride over slices of the array.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Rows", "as_rows", "takes_dtype"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_REAL = frozenset({"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"})
+_NATIVE = _REAL | {"b1", "c8", "c16"}
+
+
+class Rows(NamedTuple):
+    """Frames as rows of a flat array: frame ``i`` is ``flat[i * stride : i * stride + pixels]``.
+
+    Attributes
+    ----------
+    flat
+        One-dimensional, contiguous, read-only; of a real dtype. Complex pixels are two real ones each.
+    stride
+        Distance of frames, in elements.
+    frames
+        Number of frames.
+    pixels
+        Number of (real) pixels of a frame.
+    """
+
+    flat: Array
+    stride: int
+    frames: int
+    pixels: int
+
+
+def takes_dtype(dtype: np.dtype[Any]) -> bool:
+    """Return whether kernels take data of this dtype as it is: bool, integers, and floats and complex of usual sizes."""
+    return dtype.isnative and dtype.str[1:] in _NATIVE
+
+
+def as_rows(tile: Array) -> Rows:
+    """Describe a tile as rows; without a copy wherever its memory allows.
+
+    Parameters
+    ----------
+    tile
+        Frames, of shape ``(n, *sig part)``.
+
+    Raises
+    ------
+    TypeError
+        When the dtype is none of numbers.
+    """
+    if not takes_dtype(tile.dtype):
+        tile = tile.astype(_computable(tile.dtype))
+    frames, pixels = tile.shape[0], math.prod(tile.shape[1:])
+    stride = pixels
+    if tile.flags.c_contiguous and tile.flags.aligned:
+        flat = tile.reshape(-1)
+    elif _is_evenly_spaced(tile):
+        itemsize = tile.dtype.itemsize
+        stride = tile.strides[0] // itemsize
+        flat = np.lib.stride_tricks.as_strided(tile, ((frames - 1) * stride + pixels,), (itemsize,), writeable=False)
+    else:
+        flat = np.ascontiguousarray(tile).reshape(-1)
+    kind = tile.dtype.kind
+    if kind == "c":
+        flat, stride, pixels = flat.view(flat.real.dtype), 2 * stride, 2 * pixels
+    elif kind == "b":
+        flat = flat.view(np.uint8)
+    if flat.flags.writeable:
+        # Kernels are compiled per type, and to numba writeable and read-only arrays are two types.
+        flat = flat.view()
+        flat.flags.writeable = False
+    return Rows(flat, stride, frames, pixels)
+
+
+def _computable(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.kind in "biu" or dtype.str[1:] in _NATIVE:
+        return dtype.newbyteorder("=")
+    if dtype.kind == "f":
+        return np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
+    if dtype.kind == "c":
+        return np.dtype(np.complex128)
+    msg = f"frames must be numbers to compute with them, these are {dtype}"
+    raise TypeError(msg)
+
+
+def _is_evenly_spaced(tile: Array) -> bool:
+    return (
+        tile.flags.aligned
+        and tile.shape[0] > 0
+        and tile[0].flags.c_contiguous
+        and tile.strides[0] > 0
+        and tile.strides[0] % tile.dtype.itemsize == 0
+    )

@@ -1,0 +1,129 @@
+"""Sums over frames (a summed diffraction pattern) and over the pixels of each frame (a summed image)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tilework.common.kernels.parallel import PART_BYTES, run_parts
+from tilework.common.kernels.rows import Rows, as_rows
+
+__all__ = ["sum_frames", "sum_pixels"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Pixels whose sums are kept in the L1/L2 cache while all frames of a tile pass by.
+_BLOCK = 8192
+# Frames after which block sums are added to the result. For u1, u2, i1 and i2, 2**16 frames cannot overflow 32 bits;
+# for floats it bounds the length of a chain of additions.
+_FLUSH_INTEGER = 2**16
+_FLUSH_FLOAT = 256
+
+_ACCUMULATORS = {"u1": "u4", "u2": "u4", "i1": "i4", "i2": "i4", "u4": "u8", "i4": "i8"}
+_KERNEL_OUT = frozenset("fdlLqQ")
+
+
+def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> None:
+    """Add the sum over all frames of a tile to `out`.
+
+    Integers of up to 4 bytes are summed exactly within a tile and rounded once when they are added to `out`; floats
+    in their own precision or that of `out`, whichever is wider.
+
+    Parameters
+    ----------
+    tile
+        Frames, of shape ``(n, *sig)``.
+    out
+        Result, of shape ``sig`` (or anything of that size), C-contiguous; of a dtype that can hold the sum: complex
+        when the tile is. Integers wrap around.
+    compiled
+        True for the compiled kernel, False for NumPy.
+    threads
+        The most threads to use. The bits do not depend on it.
+    """
+    if tile.shape[0] == 0 or out.size == 0:
+        return
+    if out.dtype.kind == "c" and tile.dtype.kind != "c":
+        real = np.zeros(out.shape, dtype=out.real.dtype)
+        sum_frames(tile, real, compiled=compiled, threads=threads)
+        out += real
+        return
+    if not compiled:
+        total = tile.sum(axis=0, dtype=_sum_dtype(tile.dtype, out.dtype))
+        np.add(out, total.reshape(out.shape), out=out, casting="unsafe")
+        return
+    from tilework.common.kernels.sums_numba import add_frames
+
+    rows = as_rows(tile)
+    dtype = _sum_dtype(rows.flat.dtype, out.real.dtype)
+    target = out.reshape(-1)
+    if out.dtype.kind == "c":
+        target = target.view(out.real.dtype)
+    direct = target.dtype.char in _KERNEL_OUT
+    result = target if direct else np.zeros(target.size, dtype=dtype if dtype.itemsize == 8 else np.int64)
+    accumulator = np.dtype(_ACCUMULATORS.get(rows.flat.dtype.str[1:], dtype))
+    flush = _FLUSH_FLOAT if accumulator.kind == "f" else _FLUSH_INTEGER
+    block = min(_BLOCK, rows.pixels)
+
+    def part(start: int, stop: int) -> None:
+        scratch = np.empty(block, dtype=accumulator)
+        add_frames(rows.flat, rows.stride, rows.frames, start, stop, scratch, result, flush)
+
+    run_parts(part, rows.pixels, _useful_threads(rows, threads), _BLOCK)
+    if not direct:
+        np.add(target, result, out=target, casting="unsafe")
+
+
+def sum_pixels(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> None:
+    """Add the sum over the pixels of each frame to `out`.
+
+    Integers of up to 4 bytes are summed exactly. The result of a frame does not depend on which frames are in the same
+    tile.
+
+    Parameters
+    ----------
+    tile
+        Frames, of shape ``(n, *sig)``.
+    out
+        Result, of shape ``(n,)``; a float dtype, complex when the tile is.
+    compiled
+        True for the compiled kernel, False for NumPy.
+    threads
+        The most threads to use. The bits do not depend on it.
+    """
+    if tile.size == 0:
+        return
+    frames = tile.shape[0]
+    if not compiled:
+        flat = tile.reshape(frames, -1)
+        np.add(out, flat.sum(axis=1, dtype=_sum_dtype(tile.dtype, np.dtype(np.float64))), out=out, casting="unsafe")
+        return
+    from tilework.common.kernels.sums_numba import add_pixels, add_pixels_complex
+
+    rows = as_rows(tile)
+    name = rows.flat.dtype.str[1:]
+    kind = np.empty(0, dtype=_ACCUMULATORS.get(name, "f4" if name == "f4" else "f8"))
+    sums = np.empty((frames, 2) if tile.dtype.kind == "c" else frames, dtype=np.float64)
+    kernel = add_pixels_complex if tile.dtype.kind == "c" else add_pixels
+
+    def part(start: int, stop: int) -> None:
+        kernel(rows.flat, rows.stride, start, stop, rows.pixels, kind, sums)
+
+    run_parts(part, frames, _useful_threads(rows, threads))
+    np.add(out, sums.view(np.complex128)[:, 0] if tile.dtype.kind == "c" else sums, out=out, casting="unsafe")
+
+
+def _sum_dtype(data: np.dtype[Any], out: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which to sum `data` for a result of dtype `out`."""
+    if data.kind in "biu":
+        if data.itemsize == 8 and out.kind not in "iu":
+            return np.dtype(np.float64)
+        return np.dtype(np.int64 if data.kind == "i" else np.uint64)
+    return np.result_type(data, out)
+
+
+def _useful_threads(rows: Rows, threads: int) -> int:
+    if threads <= 1:
+        return 1
+    return max(1, min(threads, rows.frames * rows.pixels * rows.flat.itemsize // PART_BYTES))

@@ -1,0 +1,147 @@
+"""Conversions between dense and sparse arrays; nothing sparse is imported before it is needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tilework.common.shape import ShapeLike
+
+__all__ = ["assert_sparse", "is_scipy_sparse", "is_sparse", "sparse_to_coo", "to_dense", "to_sparse"]
+
+
+def _is_pydata(a: object) -> bool:
+    # An instance can only exist when its library has been imported, and completely.
+    kind = getattr(sys.modules.get("sparse"), "SparseArray", None)
+    return kind is not None and isinstance(a, kind)
+
+
+def is_scipy_sparse(a: object) -> bool:
+    """Return whether `a` is a sparse array or matrix of SciPy, or of CuPy's part that follows it."""
+    tests = [getattr(sys.modules.get(name), "issparse", None) for name in ("scipy.sparse", "cupyx.scipy.sparse")]
+    return any(issparse is not None and issparse(a) for issparse in tests)
+
+
+def is_sparse(a: object) -> bool:
+    """Return whether `a` is a sparse array or matrix of pydata sparse, SciPy or CuPy."""
+    return not isinstance(a, np.ndarray) and (_is_pydata(a) or is_scipy_sparse(a))
+
+
+def assert_sparse(a: Any) -> Any:
+    """Return `a` if it is sparse.
+
+    Raises
+    ------
+    TypeError
+        When it is not.
+    """
+    if not is_sparse(a):
+        msg = f"a sparse array was expected, this is a {type(a).__name__}"
+        raise TypeError(msg)
+    return a
+
+
+def to_dense(a: Any) -> NDArray[Any]:
+    """Return a dense or sparse array, or anything that NumPy can convert, as a NumPy array.
+
+    The background of a sparse array (its fill value) is kept, so this also gives the mask for a ROI that excludes.
+    """
+    if _is_pydata(a):
+        return np.asarray(a.todense())
+    if is_scipy_sparse(a):
+        a = a.toarray()
+        return np.asarray(a.get() if hasattr(a, "get") else a)  # CuPy arrays are never converted silently
+    return np.asarray(a)
+
+
+def sparse_to_coo(a: Any, shape: ShapeLike | None = None) -> Any:
+    """Return a sparse array as ``sparse.COO``; a dense one as it is.
+
+    Parameters
+    ----------
+    a
+        Array of pydata sparse, SciPy or CuPy, or a dense one.
+    shape
+        Shape of the result when it is another than that of `a`, with the same number of elements.
+
+    Raises
+    ------
+    ValueError
+        When the number of elements differs.
+    """
+    if _is_pydata(a):
+        import sparse
+
+        coo = a if isinstance(a, sparse.COO) else a.asformat("coo")
+    elif is_scipy_sparse(a):
+        import sparse
+
+        coo = sparse.COO.from_scipy_sparse(a.get() if hasattr(a, "get") else a)
+    else:
+        coo = a
+    if shape is not None and tuple(coo.shape) != tuple(shape):
+        coo = coo.reshape(tuple(shape))
+    return coo
+
+
+def to_sparse(a: Any, shape: ShapeLike | None = None) -> Any:
+    """Return an array, or a description of a ROI by coordinates, as ``sparse.COO``.
+
+    Parameters
+    ----------
+    a
+        A dense or sparse array, or the coordinates of a ROI: either one coordinate such as ``(y, x)``, which is
+        selected, or an iterable of ``(coordinate, selected)`` with the same truth value for all. All other positions
+        then have the opposite value: ``[((y, x), False)]`` selects everything but one position.
+    shape
+        Shape of the result; needed for coordinates.
+
+    Raises
+    ------
+    ValueError
+        When the truth values differ, a coordinate does not lie within `shape`, or `shape` is missing or does not fit.
+    """
+    import sparse
+
+    if is_sparse(a):
+        return sparse_to_coo(a, shape)
+    if isinstance(a, np.ndarray):
+        return sparse_to_coo(sparse.COO.from_numpy(a), shape)
+    if shape is None:
+        msg = f"the shape of the scan is needed to make a ROI from the coordinates {a!r}"
+        raise ValueError(msg)
+    coordinates, selected = _parse_coordinates(a, tuple(shape))
+    coords = np.array(sorted(set(coordinates)), dtype=np.int64).reshape(-1, len(shape)).T
+    return sparse.COO(coords, data=np.bool_(selected), shape=tuple(shape), fill_value=np.bool_(not selected))
+
+
+def _is_int(a: object) -> bool:
+    return isinstance(a, int | np.integer) and not isinstance(a, bool)
+
+
+def _parse_coordinates(a: Any, shape: tuple[int, ...]) -> tuple[list[tuple[int, ...]], bool]:
+    """Return all coordinates of a ROI and the truth value they share; an empty ROI selects nothing."""
+    items = list(a) if isinstance(a, Iterable) else [a]
+    if items and all(map(_is_int, items)):
+        items = [(items, True)]
+    try:
+        pairs = [(tuple(map(index, coordinate)), bool(selected)) for coordinate, selected in items]
+    except (TypeError, ValueError) as e:
+        msg = f"cannot make a ROI from {a!r}: give one coordinate (y, x), or a list of ((y, x), selected)"
+        raise ValueError(msg) from e
+    values = {selected for _, selected in pairs}
+    if len(values) > 1:
+        msg = f"a ROI by coordinates either selects or excludes all of them; {a!r} does both"
+        raise ValueError(msg)
+    for coordinate, _ in pairs:
+        if len(coordinate) != len(shape) or any(not 0 <= c < n for c, n in zip(coordinate, shape, strict=True)):
+            msg = f"the coordinate {coordinate} of a ROI does not lie within the scan of shape {shape}"
+            raise ValueError(msg)
+    return [coordinate for coordinate, _ in pairs], values != {False}

@@ -1,0 +1,226 @@
+"""OpenTelemetry spans that cost nothing when nobody looks.
+
+Only the API of OpenTelemetry is used, and it is imported when ``OTEL_ENABLE`` is set in the environment or the program
+has imported it already: until then a tracer gives out spans that do nothing.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import sys
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+__all__ = [
+    "TracedThreadPoolExecutor",
+    "Tracer",
+    "add_partition_to_span",
+    "attach_to_parent",
+    "current_span_context",
+    "get_tracer",
+    "is_tracing",
+    "maybe_setup_tracing",
+    "setup_tracing",
+]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_API = "opentelemetry.trace"
+
+
+def _is_enabled() -> bool:
+    return os.environ.get("OTEL_ENABLE", "") not in {"", "0"}
+
+
+def is_tracing() -> bool:
+    """Return whether spans may reach somebody: the API of OpenTelemetry is imported."""
+    return _API in sys.modules
+
+
+class _NoSpan(AbstractContextManager[Any]):
+    """A span that does nothing. There is one for all."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        return None
+
+    def is_recording(self) -> bool:
+        return False
+
+    def get_span_context(self) -> None:
+        return None
+
+    def _ignore(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    set_attribute = set_attributes = add_event = record_exception = set_status = update_name = end = _ignore
+
+
+_no_span = _NoSpan()
+
+
+class Tracer:
+    """Starts spans, real ones as soon as OpenTelemetry is in use.
+
+    Parameters
+    ----------
+    name
+        Module whose spans these are.
+    """
+
+    __slots__ = ("_name", "_real")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._real: Any = None
+
+    def start_as_current_span(self, name: str, **kwargs: Any) -> AbstractContextManager[Any]:
+        """Start a span that ends with the block; arguments as for a tracer of OpenTelemetry."""
+        if _API not in sys.modules:
+            return _no_span
+        if self._real is None:
+            from opentelemetry import trace
+
+            self._real = trace.get_tracer(self._name)
+        span: AbstractContextManager[Any] = self._real.start_as_current_span(name, **kwargs)
+        return span
+
+
+def get_tracer(name: str) -> Tracer:
+    """Return a tracer for the spans of one module; to be called with ``__name__``."""
+    if _is_enabled():
+        import opentelemetry.trace  # noqa: F401
+    return Tracer(name)
+
+
+def current_span_context() -> Any:
+    """Return the context of the current span, to be pickled and given to `attach_to_parent`; None without one."""
+    if not is_tracing():
+        return None
+    from opentelemetry import trace
+
+    context = trace.get_current_span().get_span_context()
+    return context if context.is_valid else None
+
+
+@contextmanager
+def attach_to_parent(span_context: Any) -> Iterator[None]:
+    """Let spans started inside the block be children of a span of another thread or process.
+
+    Parameters
+    ----------
+    span_context
+        What `current_span_context` returned there. None changes nothing.
+    """
+    if span_context is None:
+        yield
+        return
+    from opentelemetry import context, trace
+
+    token = context.attach(trace.set_span_in_context(trace.NonRecordingSpan(span_context)))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+def add_partition_to_span(partition: Any) -> None:
+    """Write into the current span which partition is being worked on."""
+    if not is_tracing():
+        return
+    from opentelemetry import trace
+
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.set_attributes(
+            {
+                "tilework.partition.ident": partition.get_ident(),
+                "tilework.partition.origin": partition.slice.origin,
+                "tilework.partition.shape": tuple(partition.shape),
+            }
+        )
+
+
+class TracedThreadPoolExecutor(ThreadPoolExecutor):
+    """A thread pool whose functions run as children of the span in which they were submitted.
+
+    They run in a copy of the context (`contextvars`) of whoever submits them, in a span with the function's name.
+
+    Parameters
+    ----------
+    tracer
+        Starts the spans.
+    args, kwargs
+        For `concurrent.futures.ThreadPoolExecutor`.
+    """
+
+    def __init__(self, tracer: Tracer, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._tracer = tracer
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Schedule ``fn(*args, **kwargs)``."""
+        name = getattr(fn, "__qualname__", type(fn).__qualname__)
+
+        def call() -> T:
+            with self._tracer.start_as_current_span(name):
+                return fn(*args, **kwargs)
+
+        return super().submit(contextvars.copy_context().run, call)
+
+
+def maybe_setup_tracing(service_name: str, service_id: str | None = None, otlp_endpoint: str | None = None) -> None:
+    """Call `setup_tracing` if ``OTEL_ENABLE`` is set in the environment (and not 0)."""
+    if _is_enabled():
+        setup_tracing(service_name, service_id, otlp_endpoint)
+
+
+def setup_tracing(service_name: str, service_id: str | None = None, otlp_endpoint: str | None = None) -> None:
+    """Send the spans of this process to an OTLP collector, through gRPC.
+
+    Parameters
+    ----------
+    service_name
+        What this process is, for example ``"tilework-worker"``.
+    service_id
+        Which one of several it is.
+    otlp_endpoint
+        Address of the collector; None: ``OTEL_EXPORTER_OTLP_ENDPOINT`` of the environment, or else
+        ``http://localhost:4317``.
+
+    Warns
+    -----
+    RuntimeWarning
+        When the SDK or the exporter of OpenTelemetry is not installed; then nothing is sent.
+    """
+    try:
+        from opentelemetry import trace
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as e:
+        msg = f"no spans are sent, since {e.name} is not installed: pip install 'tilework[tracing]'"
+        warnings.warn(msg, RuntimeWarning, stacklevel=2)
+        return
+    attributes = {"service.name": service_name}
+    if service_id is not None:
+        attributes["service.instance.id"] = service_id
+    endpoint = otlp_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4317"
+    provider = TracerProvider(resource=Resource.create(attributes))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    trace.set_tracer_provider(provider)

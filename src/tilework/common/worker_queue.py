@@ -1,0 +1,168 @@
+"""Queues between the main side of an executor and its workers, and what a worker's task sees of them.
+
+Who does what: the main side fills one queue for each task that is under way (`TaskCommHandler.handle_task`), the
+worker that runs the task empties it through `WorkerContext.get_worker_queue`. Messages go the other way through
+`WorkerContext.signal`.
+"""
+
+from __future__ import annotations
+
+import queue
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tilework.exceptions import WorkerQueueEmpty
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["SimpleWorkerQueue", "WorkerContext", "WorkerQueue", "WorkerQueueEmpty"]
+
+
+class WorkerQueue(ABC):
+    """A queue of items, each a header (any object) and an optional payload (bytes)."""
+
+    @abstractmethod
+    @contextmanager
+    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
+        """Take the next item.
+
+        Parameters
+        ----------
+        block
+            Whether to wait for an item.
+        timeout
+            The longest wait, in seconds; None waits for ever.
+
+        Yields
+        ------
+        header, payload
+            The payload may be used inside the ``with`` block only. It is None when the item has none.
+
+        Raises
+        ------
+        WorkerQueueEmpty
+            When there is no item, or none came in time.
+        """
+        yield None, None
+
+    @abstractmethod
+    def put(self, header: Any, payload: memoryview | None = None) -> None:
+        """Append an item. The header may be any object that cloudpickle can pickle; the payload is copied."""
+
+    @abstractmethod
+    @contextmanager
+    def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:
+        """Give out a writable buffer of `size` bytes, and append it with its header when the block ends normally."""
+        yield memoryview(b"")
+
+    @abstractmethod
+    def close(self, drain: bool = True, force: bool = False) -> None:
+        """End the queue; may be called twice.
+
+        Parameters
+        ----------
+        drain
+            Discard what is left in it first.
+        force
+            Do not wait until everything that was put has left this process.
+        """
+
+    def size(self) -> int:
+        """Return about how many items there are; NotImplementedError where that cannot be known."""
+        raise NotImplementedError
+
+
+class SimpleWorkerQueue(WorkerQueue):
+    """A queue inside one process: headers go by reference, any thread may put and get."""
+
+    def __init__(self) -> None:
+        self._items: queue.SimpleQueue[tuple[Any, memoryview | None]] = queue.SimpleQueue()
+
+    @contextmanager
+    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
+        """Take the next item; see `WorkerQueue.get`."""
+        try:
+            item = self._items.get(block, timeout)
+        except queue.Empty:
+            wait = "the queue is empty" if not block else f"nothing arrived in the queue within {timeout} s"
+            raise WorkerQueueEmpty(wait) from None
+        yield item
+
+    def put(self, header: Any, payload: memoryview | None = None) -> None:
+        """Append an item; the header goes by reference."""
+        self._items.put((header, None if payload is None else memoryview(bytes(payload))))
+
+    @contextmanager
+    def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:
+        """Give out a buffer to be filled, and append it."""
+        payload = memoryview(bytearray(size))
+        yield payload
+        self._items.put((header, payload))
+
+    def close(self, drain: bool = True, force: bool = False) -> None:  # noqa: ARG002
+        """Discard what is left, unless `drain` is false; there is nothing else to end."""
+        while drain:
+            try:
+                self._items.get_nowait()
+            except queue.Empty:
+                return
+
+    def size(self) -> int:
+        """Return how many items there are."""
+        return self._items.qsize()
+
+
+class WorkerContext:
+    """What a partition sees of its executor while one of its tasks runs on a worker.
+
+    Parameters
+    ----------
+    worker_queue
+        Where the data of this task arrives; None when nothing is streamed to it.
+    messages
+        Where messages to the main side go; None drops them.
+    """
+
+    __slots__ = ("_messages", "_worker_queue")
+
+    def __init__(self, worker_queue: WorkerQueue | None = None, messages: WorkerQueue | None = None) -> None:
+        self._worker_queue = worker_queue
+        self._messages = messages
+
+    def get_worker_queue(self) -> WorkerQueue:
+        """Return the queue through which this task is given its data.
+
+        Raises
+        ------
+        RuntimeError
+            When the run has no handler that streams data to tasks.
+        """
+        if self._worker_queue is None:
+            msg = "nothing is streamed to this task: its run was started with a NoopCommHandler"
+            raise RuntimeError(msg)
+        return self._worker_queue
+
+    def signal(self, ident: str, topic: str, msg_dict: dict[str, Any]) -> None:
+        """Send a message to the subscribers on the main side.
+
+        Parameters
+        ----------
+        ident
+            Says which partition the message is about; arrives as ``msg_dict["ident"]``.
+        topic
+            What the main side subscribed to.
+        msg_dict
+            The message; ``"ident"`` is taken.
+
+        Raises
+        ------
+        ValueError
+            When `msg_dict` has an ``"ident"`` of its own.
+        """
+        if "ident" in msg_dict:
+            msg = f"'ident' is a reserved name in messages; the message for topic {topic!r} must not contain it"
+            raise ValueError(msg)
+        if self._messages is not None:
+            self._messages.put((topic, {**msg_dict, "ident": ident}))

@@ -1,0 +1,103 @@
+"""All exceptions of tilework, in one tree.
+
+::
+
+    TileworkError
+    ├── ExecutorError                 something about an executor or its workers
+    │   ├── ExecutorSpecException     a context or executor was asked for with arguments that do not fit
+    │   ├── ResourceError             (also RuntimeError) no worker has what a task needs
+    │   ├── WorkerLostError           (also RuntimeError) a task lost its worker too often
+    │   └── RemoteError               (also RuntimeError) an exception of a worker that could not travel itself
+    ├── JobCancelledError             a run was cancelled, or its data source was interrupted
+    │   └── DeadlineExceededError     (also TimeoutError) a run took longer than it was given
+    ├── UDFException                  a user-defined function broke the rules
+    ├── UDFRunCancelled               `Context.run_udf` ended early because the run was cancelled
+    ├── WorkerQueueEmpty              a worker's queue holds nothing, or nothing arrived in time
+    ├── DataSetException              a dataset cannot be opened, does not fit, or lies about its size
+    ├── SliceUsageError               (also ValueError) slices or shapes were combined that do not fit together
+    ├── MyStopIteration               a StopIteration on its way through an await, which cannot carry one
+    └── ResultFileError               (also OSError) results cannot be written
+
+Names that users' programs already catch are kept. An exception class says what kind of thing went wrong; its message
+says what exactly, where, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DataSetException",
+    "DeadlineExceededError",
+    "ExecutorError",
+    "ExecutorSpecException",
+    "JobCancelledError",
+    "MyStopIteration",
+    "RemoteError",
+    "ResourceError",
+    "ResultFileError",
+    "SliceUsageError",
+    "TileworkError",
+    "UDFException",
+    "UDFRunCancelled",
+    "WorkerLostError",
+    "WorkerQueueEmpty",
+]
+
+
+class TileworkError(Exception):
+    """Base of all exceptions that tilework itself raises."""
+
+
+class ExecutorError(TileworkError):
+    """Something about an executor or its workers."""
+
+
+class ExecutorSpecException(ExecutorError):
+    """A context or executor was asked for with arguments that do not fit together or the machine."""
+
+
+class ResourceError(ExecutorError, RuntimeError):
+    """No worker has the resources that a task needs."""
+
+
+class WorkerLostError(ExecutorError, RuntimeError):
+    """A task lost its worker so often that the run was given up."""
+
+
+class RemoteError(ExecutorError, RuntimeError):
+    """Stands for an exception of a worker that could not be pickled; carries its text and traceback."""
+
+
+class JobCancelledError(TileworkError):
+    """A run was cancelled, or the source of its data was interrupted."""
+
+
+class DeadlineExceededError(JobCancelledError, TimeoutError):
+    """A run took longer than the time it was given."""
+
+
+class UDFException(TileworkError):
+    """A user-defined function broke the rules; the message names the function and the buffer."""
+
+
+class UDFRunCancelled(TileworkError):
+    """A run of user-defined functions ended early because it was cancelled."""
+
+
+class WorkerQueueEmpty(TileworkError):
+    """A worker's queue holds nothing, or nothing arrived within the time that was given."""
+
+
+class DataSetException(TileworkError):
+    """A dataset cannot be opened, does not fit its parameters, or lies about its size."""
+
+
+class MyStopIteration(TileworkError):
+    """Stands for a StopIteration, which a coroutine cannot raise."""
+
+
+class SliceUsageError(TileworkError, ValueError):
+    """Slices or shapes were combined that do not fit together; the message shows both."""
+
+
+class ResultFileError(TileworkError, OSError):
+    """Results cannot be written where they were asked for."""

@@ -1,0 +1,217 @@
+"""Threads of one pool that serve any number of runs at a time, fairly.
+
+::
+
+    run A ─put─► lane A (live)         ┐
+    run B ─put─► lane B (interactive)  ├─ LaneQueue.take ─► pump 1 … pump n ─► lane.serve(item)
+    run C ─put─► lane C (interactive)  ┘   (priority, then    (n = size of the crew,
+                                            in turn)           jobs of the thread pool)
+
+Who owns what: a lane belongs to one run; only its run puts into it and closes it. The crew owns the queue of lanes,
+and the count of pumps. One lock guards all of it; it is held for a few instructions only, never while a task runs.
+
+A pump is a job of the thread pool. It serves until there is nothing left, so that the next short task costs one turn
+of a lock instead of a job of its own. After `PUMP_SECONDS` it makes way for other jobs of the pool, which may not be
+ours alone.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from tilework.common.executor import Priority
+from tilework.exceptions import ExecutorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+__all__ = ["PUMP_SECONDS", "Crew", "Lane", "LaneQueue"]
+
+T = TypeVar("T")
+
+PUMP_SECONDS: Final = 0.1
+
+
+class Lane(Generic[T]):
+    """The items of one run that wait for a thread.
+
+    Parameters
+    ----------
+    priority
+        Lanes of a lower number go first, always.
+    serve
+        What a thread does with an item; it must not raise.
+    post
+        Where what `serve` returned goes, when the item no longer counts as running.
+    """
+
+    __slots__ = ("items", "n_running", "post", "priority", "serve")
+
+    def __init__(self, priority: Priority, serve: Callable[[T], Any], post: Callable[[Any], None]) -> None:
+        self.priority = priority
+        self.serve = serve
+        self.post = post
+        self.items: deque[T] = deque()
+        self.n_running = 0
+
+
+class LaneQueue:
+    """Which item is next: by priority of the lanes, and among equals one of each lane in turn. Not locked."""
+
+    def __init__(self) -> None:
+        # Lanes that have items, in the order of their turns. A lane is in here once, exactly while it has items.
+        self._turns: dict[Priority, deque[Lane[Any]]] = {priority: deque() for priority in sorted(Priority)}
+
+    def put(self, lane: Lane[T], item: T) -> None:
+        """Append an item to a lane."""
+        lane.items.append(item)
+        if len(lane.items) == 1:
+            self._turns[lane.priority].append(lane)
+
+    def take(self) -> tuple[Lane[Any], Any] | None:
+        """Return the next item and its lane; None when there is none."""
+        for turns in self._turns.values():
+            if turns:
+                lane = turns.popleft()
+                item = lane.items.popleft()
+                if lane.items:
+                    turns.append(lane)
+                return lane, item
+        return None
+
+    def drop(self, lane: Lane[Any]) -> None:
+        """Forget all items of a lane."""
+        if lane.items:
+            lane.items.clear()
+            self._turns[lane.priority].remove(lane)
+
+    def __bool__(self) -> bool:
+        return any(self._turns.values())
+
+
+class Crew:
+    """The threads of a pool, at the service of lanes.
+
+    Parameters
+    ----------
+    pool
+        Runs the pumps; its threads live in this process.
+    size
+        How many pumps there may be at a time.
+    """
+
+    def __init__(self, pool: Executor, size: int) -> None:
+        self.size = size
+        self._pool = pool
+        self._queue = LaneQueue()
+        # One token for each pump that is running or about to start. A pump whose token was withdrawn does nothing.
+        self._pumps: set[object] = set()
+        self._members: set[int] = set()
+        self._is_closed = False
+        # A KeyboardInterrupt can leave a condition locked that was entered with "with", but not a plain lock.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+
+    def put(self, lane: Lane[T], item: T) -> None:
+        """Let a thread serve this item of a lane.
+
+        Raises
+        ------
+        ExecutorError
+            When the crew, or its pool, was shut down.
+        """
+        with self._lock:
+            if self._is_closed:
+                msg = "the executor is closed: make a new one"
+                raise ExecutorError(msg)
+            self._queue.put(lane, item)
+            if len(self._pumps) >= self.size:
+                return
+        self._start_pump()
+
+    def end(self, lane: Lane[Any], timeout: float) -> bool:
+        """Forget what waits in a lane, and wait until nothing of it runs; returns whether that was so in time."""
+        with self._lock:
+            self._queue.drop(lane)
+            if lane.n_running == 0:
+                return True
+            return self._changed.wait_for(lambda: lane.n_running == 0, timeout)
+
+    def is_member(self) -> bool:
+        """Return whether the calling thread is one of the crew, serving an item just now."""
+        return threading.get_ident() in self._members
+
+    def close(self, timeout: float) -> bool:
+        """Take no more items, and wait until all threads are idle; returns whether that was so in time."""
+        with self._lock:
+            self._is_closed = True
+            if self.is_member():
+                return False  # it would wait for itself
+            return self._changed.wait_for(lambda: not self._pumps, timeout)
+
+    def _start_pump(self) -> None:
+        """Start one more pump, if there is work and room for it."""
+        token = object()
+        try:
+            with self._lock:
+                if len(self._pumps) >= self.size or not self._queue:
+                    return
+                self._pumps.add(token)
+            self._pool.submit(self._pump, token)
+        except RuntimeError as error:
+            self._withdraw(token)
+            msg = f"the pool of threads takes no more work: {error}"
+            raise ExecutorError(msg) from error
+        except BaseException:
+            # A KeyboardInterrupt. Somebody else may have counted on this pump meanwhile.
+            self._withdraw(token)
+            self._start_pump()
+            raise
+
+    def _withdraw(self, token: object) -> None:
+        with self._lock:
+            self._pumps.discard(token)
+            self._changed.notify_all()
+
+    def _pump(self, token: object) -> None:
+        """Serve items until there are none, or until it is time to make way."""
+        self._members.add(threading.get_ident())
+        makes_way = self._serve(token, time.monotonic() + PUMP_SECONDS)
+        if makes_way:
+            try:
+                self._pool.submit(self._pump, token)
+            except RuntimeError:  # the pool was shut down; what it took on is still served
+                self._serve(token, math.inf)
+        self._members.discard(threading.get_ident())
+
+    def _serve(self, token: object, until: float) -> bool:
+        """Serve items; returns whether it stopped because the time is over, and did not give up its token."""
+        lock, queue = self._lock, self._queue
+        lane: Lane[Any] | None = None
+        answer: Any = None
+        while True:
+            with lock:
+                if lane is not None:
+                    lane.n_running -= 1
+                    if lane.n_running == 0:
+                        self._changed.notify_all()
+                makes_way = bool(queue) and lane is not None and time.monotonic() >= until
+                taken = queue.take() if token in self._pumps and not makes_way else None
+                if taken is not None:
+                    taken[0].n_running += 1
+                elif not makes_way:
+                    self._pumps.discard(token)
+                    self._changed.notify_all()
+            # Only now: a consumer that gets its last result finds nothing running any more, and need not wait for that.
+            if lane is not None:
+                lane.post(answer)
+            if taken is None:
+                return makes_way
+            lane, item = taken
+            answer = lane.serve(item)
+            del item, taken

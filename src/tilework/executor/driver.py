@@ -1,0 +1,142 @@
+"""The loop that carries out the decisions of a run: I/O without decisions.
+
+::
+
+      consumer's thread                                         workers
+    ┌───────────────────────────────────────────┐
+    │ for result, task in drive(run, backend)   │
+    │      ▲                                    │
+    │      │ yield      Run (decides)           │
+    │      │            ▲ events  │ instructions│
+    │      │            │         ▼             │
+    │      └───────── drive ── backend.submit ──┼──► tickets ──► task(params, env)
+    │                   ▲                       │                    │
+    │                   └───── backend.wait ◄───┼──── events ◄───────┘
+    └───────────────────────────────────────────┘
+              ▲ control.cancel(reason): from any thread
+
+Who owns what: the run, the tasks' iterator and the generator belong to the thread that consumes the results, and so
+nothing of them is locked. Other threads touch a run at two places only: workers append events to the backend, and
+whoever cancels sets `RunControl`, whose flag the running tasks look at between tiles.
+
+A generator may be left in any way: exhausted, closed, with an exception thrown in, or with a KeyboardInterrupt out of
+a wait. Each way passes through the one ``finally``, where the backend drops what has not begun, and waits for what
+runs to stop. That wait is bounded; a second KeyboardInterrupt ends it at once.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from tilework.common.executor import StopFlag
+from tilework.executor.run import Cancelled, Deliver, Submit, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+    from tilework.executor.run import Event, Run, Ticket
+
+__all__ = ["STOP_GRACE_SECONDS", "Backend", "RunControl", "drive"]
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+STOP_GRACE_SECONDS: Final = 10.0
+"""How long the end of a run waits for its running tasks. Those that look at their flag need one tile."""
+
+
+class Backend(Protocol[T_contra]):
+    """One run's way to its workers."""
+
+    is_blocking: bool
+    """Whether `submit` may take as long as it takes a detector to deliver the task's data."""
+
+    def submit(self, ticket: Ticket[T_contra]) -> None:
+        """Give a ticket to the workers."""
+        ...
+
+    def wait(self, timeout: float | None) -> Iterable[Event]:
+        """Return what happened; when nothing did, wait for it, at most `timeout` seconds (None: for ever).
+
+        May return nothing before the time is over.
+        """
+        ...
+
+    def end(self) -> None:
+        """Drop the tickets that have not begun, let the running ones stop, and wait for them for a bounded time."""
+        ...
+
+
+class RunControl:
+    """One run, as seen by everybody but its consumer.
+
+    Parameters
+    ----------
+    cancel_id
+        The name by which it is cancelled.
+    timeout
+        Seconds from now until its deadline; None for no deadline.
+    grace
+        How long its end waits for what is still running, in seconds.
+    """
+
+    __slots__ = ("__weakref__", "cancel_id", "deadline", "flag", "grace", "reason", "wake")
+
+    def __init__(self, cancel_id: Any, timeout: float | None = None, grace: float = STOP_GRACE_SECONDS) -> None:
+        self.cancel_id = cancel_id
+        self.grace = grace
+        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self.flag = StopFlag(self.deadline)
+        self.reason: str | None = None
+        self.wake: Callable[[], None] | None = None
+
+    def cancel(self, reason: str) -> None:
+        """Let the run end with a JobCancelledError, and its running tasks stop at their next tile."""
+        # The reason comes before the flag: a task that stops because of the flag must not be what ends the run.
+        if self.reason is None:
+            self.reason = reason
+        self.flag.set(reason)
+        wake = self.wake
+        if wake is not None:
+            wake()
+
+
+def drive(run: Run[T], backend: Backend[T], control: RunControl) -> Generator[tuple[Any, T], None, None]:
+    """Yield ``(result, task)`` until the run is over, however it ends."""
+    clock = time.monotonic
+    try:
+        while True:
+            if control.reason is not None:
+                run.handle(Cancelled(control.reason))
+            instruction = run.next(clock())
+            if isinstance(instruction, Deliver):
+                yield instruction.result, instruction.task
+            elif isinstance(instruction, Submit):
+                backend.submit(instruction.ticket)
+                if backend.is_blocking:
+                    _take_events(run, backend, control, 0.0)
+            elif isinstance(instruction, Wait):
+                until = instruction.until
+                _take_events(run, backend, control, None if until is None else max(0.0, until - clock()))
+            else:
+                error = instruction.error
+                break
+    finally:
+        run.close()
+        backend.end()
+    if error is not None:
+        try:
+            del instruction
+            raise error
+        finally:
+            # else the error's traceback would hold this frame, and this frame the error
+            del error
+
+
+def _take_events(run: Run[T], backend: Backend[T], control: RunControl, timeout: float | None) -> None:
+    events = backend.wait(timeout)
+    if control.reason is not None:
+        run.handle(Cancelled(control.reason))
+    for event in events:
+        run.handle(event)

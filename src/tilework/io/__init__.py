@@ -1,0 +1,1 @@
+"""Datasets, their partitions and tiles; saved results."""

@@ -1,0 +1,597 @@
+"""What a dataset, its partitions and its tiles are, whatever the format.
+
+A dataset knows its shape and dtype and cuts its flattened navigation axis into partitions. A partition is the unit of
+work: it is sent to a worker, opens the data there and yields tiles, blocks of consecutive frames times a rectangle of
+the detector. Which partitions there are depends on the dataset and the caller's ``num_partitions`` alone, never on the
+number of workers, so that results have the same bits everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from tilework.common.shape import Shape
+from tilework.common.slice import Slice
+from tilework.exceptions import DataSetException
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from tilework.common.executor import JobExecutor, TaskCommHandler, WorkerContext
+    from tilework.common.scheduler import WorkerSet
+    from tilework.io.dataset.tiling import TilingScheme
+
+__all__ = [
+    "AxisInfo",
+    "DataSet",
+    "DataSetMeta",
+    "DataTile",
+    "Partition",
+    "RoiHelper",
+    "default_num_partitions",
+    "make_slices",
+]
+
+MIB = 1024 * 1024
+MIN_PARTITION_BYTES = 32 * MIB
+MAX_PARTITION_BYTES = 512 * MIB
+MIN_PARTITION_FRAMES = 64
+# Smaller data is cut into up to this many partitions, so that a few cores have something to share.
+PARALLEL_PARTITIONS = 16
+PARALLEL_BYTES = 2 * MIB
+
+
+def default_num_partitions(n_frames: int, frame_bytes: int) -> int:
+    """Return into how many partitions a dataset is cut unless the caller says otherwise.
+
+    Parameters
+    ----------
+    n_frames
+        Number of scan positions.
+    frame_bytes
+        Size of one frame in bytes.
+    """
+    total = n_frames * frame_bytes
+    part = min(max(MIN_PARTITION_BYTES, total / 1024, MIN_PARTITION_FRAMES * frame_bytes), MAX_PARTITION_BYTES)
+    by_size = math.ceil(total / part)
+    for_cores = min(PARALLEL_PARTITIONS, total // PARALLEL_BYTES)
+    return max(1, min(n_frames, max(by_size, for_cores)))
+
+
+def make_slices(shape: Shape, num_partitions: int, sync_offset: int = 0) -> Iterator[tuple[Slice, int, int]]:
+    """Cut the flattened navigation axis into consecutive parts of nearly the same size.
+
+    Parameters
+    ----------
+    shape
+        Shape of the dataset.
+    num_partitions
+        Number of parts; with more parts than frames a `RuntimeWarning` is given and there is one part for each frame.
+    sync_offset
+        First frame of the source that belongs to the scan.
+
+    Yields
+    ------
+    tuple
+        The slice, with one navigation axis, and the first and the one-past-last frame of the source in it.
+    """
+    frames = shape.nav.size
+    sig = shape.sig.to_tuple()
+    if num_partitions > frames:
+        warnings.warn(
+            f"{num_partitions} partitions are more than the {frames} frames of the dataset: using {frames}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        num_partitions = frames
+    zeros = (0,) * len(sig)
+    for i in range(num_partitions):
+        start = i * frames // num_partitions
+        stop = (i + 1) * frames // num_partitions
+        part = Slice((start, *zeros), Shape((stop - start, *sig), len(sig)))
+        yield part, start + sync_offset, stop + sync_offset
+
+
+class DataTile:
+    """Some consecutive frames, or a rectangle of each of them.
+
+    Parameters
+    ----------
+    data
+        Array of shape (frames, ``*sig``); the part of each frame is C-contiguous, the distance between frames may be
+        larger than a frame. To be read only, and only until the next tile is asked for.
+    tile_slice
+        Where the tile lies: flat navigation axis (compressed where there is a region of interest), then signal axes.
+    scheme_idx
+        Index of its signal slice in the tiling scheme.
+    """
+
+    __slots__ = ("data", "scheme_idx", "tile_slice")
+
+    def __init__(self, data: NDArray[Any], tile_slice: Slice, scheme_idx: int) -> None:
+        self.data = data
+        self.tile_slice = tile_slice
+        self.scheme_idx = scheme_idx
+
+    @property
+    def flat_data(self) -> NDArray[Any]:
+        """The data with the signal axes joined, of shape (frames, pixels)."""
+        frames, *sig = self.data.shape
+        return self.data.reshape((frames, math.prod(sig)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the data."""
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the data."""
+        return self.data.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return self.data.size
+
+    @property
+    def c_contiguous(self) -> bool:
+        """Whether the data lies in memory without gaps, in C order."""
+        return self.data.flags.c_contiguous
+
+    def __repr__(self) -> str:
+        return f"<DataTile {self.tile_slice} dtype={self.dtype} scheme_idx={self.scheme_idx}>"
+
+
+@dataclass(frozen=True, slots=True)
+class AxisInfo:
+    """What is known of one axis of a dataset.
+
+    Parameters
+    ----------
+    name
+        Name of the axis, unique in its dataset.
+    size
+        Number of positions or pixels.
+    scale
+        Distance between neighbours in `units`; None where it is not known.
+    units
+        Unit of `scale` and `offset`, for instance ``"nm"``.
+    offset
+        Coordinate of the first position.
+    """
+
+    name: str
+    size: int
+    scale: float | None = None
+    units: str | None = None
+    offset: float = 0.0
+
+
+class DataSetMeta:
+    """What the partitions of a dataset need to know of it.
+
+    Parameters
+    ----------
+    shape
+        Shape of the dataset.
+    array_backends
+        Names of the array backends in which tiles can be had.
+    image_count
+        Number of frames in the source, missing ones between others included.
+    raw_dtype
+        Dtype as stored, with its byte order.
+    dtype
+        Dtype of the tiles, in native byte order.
+    metadata
+        Further facts for a format's own partitions; must be picklable.
+    sync_offset
+        Number of source frames skipped (positive) or missing (negative) at the start of the scan.
+    """
+
+    __slots__ = ("array_backends", "dtype", "image_count", "metadata", "raw_dtype", "shape", "sync_offset")
+
+    def __init__(
+        self,
+        shape: Shape,
+        array_backends: Sequence[str] | None = None,
+        image_count: int = 0,
+        raw_dtype: DTypeLike = None,
+        dtype: DTypeLike = None,
+        metadata: Any = None,
+        sync_offset: int = 0,
+    ) -> None:
+        self.shape = shape
+        self.array_backends = tuple(array_backends) if array_backends is not None else ("numpy",)
+        self.image_count = image_count
+        self.dtype = np.dtype(dtype if dtype is not None else raw_dtype)
+        self.raw_dtype = np.dtype(raw_dtype) if raw_dtype is not None else self.dtype
+        self.metadata = metadata
+        self.sync_offset = sync_offset
+
+
+class RoiHelper:
+    """Builds regions of interest: ``dataset.roi[2:5, ::4]`` selects what the index selects in the scan."""
+
+    __slots__ = ("_nav_shape",)
+
+    def __init__(self, nav_shape: tuple[int, ...]) -> None:
+        self._nav_shape = nav_shape
+
+    def __getitem__(self, key: Any) -> NDArray[np.bool_]:
+        mask = np.zeros(self._nav_shape, dtype=np.bool_)
+        mask[key] = True
+        return mask
+
+
+class DataSet(ABC):
+    """Frames of a scan, wherever they lie.
+
+    Subclasses give `initialize`, `shape`, `dtype`, `check_valid` and `get_partitions`, and may refine the rest.
+
+    Parameters
+    ----------
+    io_backend
+        Accepted for compatibility: None or ``"mmap"``. Files are read through memory maps.
+    num_partitions
+        Number of partitions; None chooses it from the size of the data.
+
+    Raises
+    ------
+    DataSetException
+        For any other `io_backend`, or a `num_partitions` below 1.
+    """
+
+    MAX_PARTITION_SIZE: ClassVar[int] = MAX_PARTITION_BYTES
+
+    def __init__(self, io_backend: str | None = None, num_partitions: int | None = None) -> None:
+        if io_backend not in {None, "mmap"}:
+            msg = f"io_backend={io_backend!r}: tilework reads files through memory maps only; leave io_backend out"
+            raise DataSetException(msg)
+        if num_partitions is not None and num_partitions < 1:
+            msg = f"num_partitions={num_partitions}: must be at least 1, or None to choose it from the size of the data"
+            raise DataSetException(msg)
+        self._num_partitions = num_partitions
+
+    # -- what subclasses give
+
+    @abstractmethod
+    def initialize(self, executor: JobExecutor) -> DataSet:
+        """Look at the data, on a worker where that is needed, and return the dataset that is ready for use."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> Shape:
+        """Shape of the dataset: navigation axes, then signal axes."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the frames, in native byte order."""
+
+    @abstractmethod
+    def check_valid(self) -> bool:
+        """Return True when the data can be read; runs on a worker.
+
+        Raises
+        ------
+        DataSetException
+            With the reason why it cannot be read.
+        """
+
+    @abstractmethod
+    def get_partitions(self) -> Iterator[Partition]:
+        """Yield the partitions, in the order of the scan."""
+
+    @classmethod
+    def detect_params(cls, path: Any, executor: JobExecutor) -> dict[str, Any] | bool:  # noqa: ARG003
+        """Look whether `path` is a file of this format.
+
+        Returns
+        -------
+        dict or False
+            ``{"parameters": arguments of the constructor, "info": facts about the file}``.
+        """
+        return False
+
+    @classmethod
+    def combine_detected(cls, detected: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        """Return the constructor's arguments: those that the caller gave win over those that were detected."""
+        return {**detected, **given}
+
+    @classmethod
+    def get_supported_extensions(cls) -> set[str]:
+        """Return the file name extensions of this format, in lower case, without dot."""
+        return set()
+
+    @classmethod
+    def get_supported_io_backends(cls) -> list[str]:
+        """Return the names that `io_backend` may have."""
+        return ["mmap"]
+
+    # -- facts about the data
+
+    @property
+    def raw_dtype(self) -> np.dtype[Any]:
+        """Dtype as stored, with its byte order."""
+        return self.dtype
+
+    @property
+    def meta(self) -> DataSetMeta:
+        """What the partitions need to know."""
+        return DataSetMeta(shape=self.shape, array_backends=self.array_backends, raw_dtype=self.raw_dtype, dtype=self.dtype)
+
+    @property
+    def zero_copy(self) -> bool:
+        """Whether tiles as stored, without region of interest, are views that cost no copy."""
+        return False
+
+    @property
+    def absent_frames(self) -> NDArray[np.bool_] | None:
+        """Scan positions for which the source holds no frame, as a mask of the scan; None when there are none.
+
+        These positions are never delivered in a tile.
+        """
+        return None
+
+    @property
+    def array_backends(self) -> Sequence[str]:
+        """Names of the array backends in which tiles can be had."""
+        return ("numpy",)
+
+    @property
+    def roi(self) -> RoiHelper:
+        """Helper for regions of interest: ``dataset.roi[index]`` is a mask of the scan."""
+        return RoiHelper(self.shape.nav.to_tuple())
+
+    @property
+    def axes(self) -> list[AxisInfo]:
+        """One entry for each axis of the shape; scale and units where they are known."""
+        return default_axes(self.shape)
+
+    @property
+    def diagnostics(self) -> list[dict[str, str]]:
+        """Facts for people, as ``{"name": …, "value": …}``."""
+        return [
+            {"name": "Number of partitions", "value": str(self.get_num_partitions())},
+            {"name": "Shape", "value": str(self.shape)},
+            {"name": "Data type", "value": str(self.raw_dtype)},
+            *self.get_diagnostics(),
+        ]
+
+    def get_diagnostics(self) -> list[dict[str, str]]:
+        """Return the format's own part of `diagnostics`."""
+        return []
+
+    def describe(self) -> dict[str, Any]:
+        """Return where the data comes from and how it was understood; can be written as JSON."""
+        return {
+            "format": type(self).__name__,
+            "shape": list(self.shape),
+            "sig_dims": self.shape.sig_dims,
+            "dtype": str(self.dtype),
+            "raw_dtype": self.raw_dtype.str,
+            "sync_offset": self.meta.sync_offset,
+            "num_partitions": self.get_num_partitions(),
+        }
+
+    def get_cache_key(self) -> dict[str, Any]:
+        """Return what tells this dataset from others; can be written as JSON."""
+        return self.describe()
+
+    # -- partitions
+
+    def set_num_cores(self, cores: int) -> None:
+        """Accept the number of cores; it never changes the partitions, so that results do not depend on it."""
+
+    def get_num_partitions(self) -> int:
+        """Return the number of partitions."""
+        frames = self.shape.nav.size
+        if self._num_partitions is not None:
+            return min(self._num_partitions, frames)
+        return default_num_partitions(frames, self.shape.sig.size * self.dtype.itemsize)
+
+    def get_slices(self) -> Iterator[tuple[Slice, int, int]]:
+        """Yield the slice of each partition with its first and one-past-last source frame."""
+        return make_slices(self.shape, self.get_num_partitions(), self.meta.sync_offset)
+
+    # -- wishes about tiles
+
+    def get_base_shape(self, roi: NDArray[np.bool_] | None) -> tuple[int, ...]:  # noqa: ARG002
+        """Return the smallest sensible tile ``(depth, *sig)``; tiles are multiples of it or span the axis."""
+        return (1,) * self.shape.sig_dims + (self.shape.sig[-1],)
+
+    def adjust_tileshape(self, tileshape: tuple[int, ...], roi: NDArray[np.bool_] | None) -> tuple[int, ...]:  # noqa: ARG002
+        """Return the tile shape ``(depth, *sig)`` to use instead of the proposed one."""
+        return tileshape
+
+    def get_min_sig_size(self) -> int:
+        """Return the number of pixels below which a part of a frame is not worth a tile."""
+        return 4 * 4096 // self.dtype.itemsize
+
+    def get_max_io_size(self) -> int | None:
+        """Return the most bytes that a tile should have; None for no limit."""
+        return None
+
+    def need_decode(
+        self,
+        read_dtype: DTypeLike,
+        roi: NDArray[np.bool_] | None,
+        corrections: Any,
+    ) -> bool:
+        """Return whether tiles in `read_dtype` cannot be views of the data."""
+        return not self.zero_copy or roi is not None or corrections is not None or np.dtype(read_dtype) != self.raw_dtype
+
+    # -- everything around
+
+    def get_correction_data(self) -> Any:
+        """Return the detector corrections that come with the data; None when there are none."""
+        return None
+
+    def supports_correction(self) -> bool:
+        """Return whether tiles can be corrected for the detector."""
+        return True
+
+    def get_task_comm_handler(self) -> TaskCommHandler:
+        """Return what streams data to the workers during a run; files need no streaming."""
+        from tilework.common.executor import NoopCommHandler
+
+        return NoopCommHandler()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.dtype} shape={self.shape}>"
+
+
+class Partition(ABC):
+    """A contiguous part of the flattened scan over the whole detector: the unit of work.
+
+    Parameters
+    ----------
+    meta
+        Facts about the dataset.
+    partition_slice
+        The part, with exactly one navigation axis.
+
+    Raises
+    ------
+    ValueError
+        When `partition_slice` has not one navigation axis.
+    """
+
+    def __init__(self, meta: DataSetMeta, partition_slice: Slice) -> None:
+        if partition_slice.shape.nav_dims != 1:
+            msg = f"the slice of a partition needs one navigation axis, {partition_slice} has {partition_slice.shape.nav_dims}"
+            raise ValueError(msg)
+        self.meta = meta
+        self.slice = partition_slice
+        self.idx: int | None = None
+        self._corrections: Any = None
+        self._worker_context: WorkerContext | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """Frames of the partition, then the signal axes."""
+        return self.slice.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the frames, in native byte order."""
+        return self.meta.dtype
+
+    @abstractmethod
+    def get_tiles(
+        self,
+        tiling_scheme: TilingScheme,
+        dest_dtype: DTypeLike = None,
+        roi: NDArray[np.bool_] | None = None,
+        array_backend: str | None = None,
+    ) -> Iterator[DataTile]:
+        """Yield the frames of the partition in tiles: consecutive frames outer, signal slices of the scheme inner.
+
+        Parameters
+        ----------
+        tiling_scheme
+            The signal slices, which tiles match exactly, and the most frames of a tile; tiles may have fewer.
+            With intent ``"partition"`` there is one tile for each signal slice and stretch of present frames.
+        dest_dtype
+            Dtype of the tiles; None for the frames as stored, possibly in foreign byte order.
+        roi
+            Selected positions of the whole dataset, in the shape of the scan or flat; None selects all. With it,
+            tiles count in the compressed navigation axis that holds the selected positions only.
+        array_backend
+            Kind of array; None and ``"numpy"`` are known everywhere.
+
+        Yields
+        ------
+        DataTile
+            Read-only, and valid until the next one is asked for. Frames that the source does not hold are skipped.
+        """
+
+    @abstractmethod
+    def get_macrotile(
+        self,
+        dest_dtype: DTypeLike = None,
+        roi: NDArray[np.bool_] | None = None,
+        array_backend: str | None = None,
+    ) -> DataTile:
+        """Return all selected frames as one tile, which keeps its data; it has no frames when none is selected."""
+
+    def get_frame_count(self, roi: NDArray[np.bool_] | None = None) -> int:
+        """Return the number of scan positions in this partition, or of those that `roi` selects."""
+        if roi is None:
+            return self.shape[0]
+        start = self.slice.origin[0]
+        return int(np.count_nonzero(roi.reshape(-1)[start : start + self.shape[0]]))
+
+    def get_locations(self) -> WorkerSet | None:
+        """Return the workers that have the data; None when any worker will do."""
+        return None
+
+    def set_idx(self, idx: int) -> None:
+        """Say which partition of its dataset this is."""
+        self.idx = idx
+
+    def get_ident(self) -> str:
+        """Return a name for messages."""
+        return f"part-{self.idx}"
+
+    def set_corrections(self, corrections: Any) -> None:
+        """Set the detector corrections for the tiles to come."""
+        self._corrections = corrections
+
+    def set_worker_context(self, worker_context: WorkerContext | None) -> None:
+        """Set the worker's context, for partitions that get their data streamed."""
+        self._worker_context = worker_context
+
+    def validate_tiling_scheme(self, tiling_scheme: TilingScheme) -> None:
+        """Look whether the scheme can be used for this partition.
+
+        Raises
+        ------
+        ValueError
+            When it was made for another detector shape.
+        """
+        if tuple(tiling_scheme.dataset_shape.sig) != tuple(self.shape.sig):
+            made, own = tuple(tiling_scheme.dataset_shape.sig), tuple(self.shape.sig)
+            msg = f"the tiling scheme was made for signal shape {made}, {self.get_ident()} has {own}"
+            raise ValueError(msg)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.get_ident()} {self.slice}>"
+
+
+def default_axes(
+    shape: Shape,
+    nav_scale: tuple[float | None, ...] = (),
+    nav_units: str | None = None,
+    sig_scale: tuple[float | None, ...] = (),
+    sig_units: str | None = None,
+) -> list[AxisInfo]:
+    """Return the axes of a dataset, named ``y, x`` and ``ky, kx`` where there are two of a kind.
+
+    Scales count from the last axis; those that are missing, zero or not finite are not known.
+    """
+
+    def named(sizes: tuple[int, ...], names: str, prefix: str, scales: tuple[float | None, ...], units: str | None) -> Iterator[AxisInfo]:
+        known = len(sizes) <= len(names)
+        for i, size in enumerate(sizes):
+            from_last = len(sizes) - i
+            name = (("" if prefix == "nav" else "k") + names[-from_last]) if known else f"{prefix}{i}"
+            scale = scales[-from_last] if from_last <= len(scales) else None
+            usable = scale is not None and math.isfinite(scale) and scale != 0
+            yield AxisInfo(name, size, scale if usable else None, units if usable else None)
+
+    nav, sig = shape.nav.to_tuple(), shape.sig.to_tuple()
+    return [
+        *named(nav, "zyx", "nav", nav_scale, nav_units),
+        *named(sig, "zyx", "sig", sig_scale, sig_units),
+    ]

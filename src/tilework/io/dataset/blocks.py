@@ -1,0 +1,244 @@
+"""From the segments of a partition to blocks: consecutive frames as one array, a view wherever that is possible.
+
+Stretches of selected frames that are adjacent in the file and large enough become views. What is smaller, or packed, or not
+aligned, is gathered into reused memory of about a megabyte, so that the frames are still in the cache when they are
+processed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.io.decode import Packing, decode_frames
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tilework.io.dataset.layout import Segment
+    from tilework.io.dataset.scratch import Scratch
+
+__all__ = ["SCRATCH_BYTES", "BlockReader", "FrameFormat"]
+
+SCRATCH_BYTES = 1024 * 1024
+# A stretch of at least this size is worth a tile of its own; copying smaller ones together costs less than more tiles.
+VIEW_BYTES = 512 * 1024
+# Frames of at least this size are copied one by one; many smaller ones with one call.
+COPY_FRAME_BYTES = 8 * 1024
+
+
+class FrameFormat:
+    """How the frames of a dataset are stored and what shape they have.
+
+    Parameters
+    ----------
+    dtype
+        Dtype of the stored pixels; bytes for packed frames.
+    sig_shape
+        Shape in which frames are delivered.
+    packing
+        How pixels are packed; None for plain arrays.
+    aligned
+        Whether every pixel lies at a multiple of its size.
+
+    Attributes
+    ----------
+    frame_shape : tuple of int
+        Shape in which stored frames are looked at: that of the detector, or ``(bytes,)`` for packed frames.
+    inner_strides : tuple of int
+        Distances in bytes within a stored frame.
+    tile_dtype : dtype
+        Dtype of frames that are delivered as stored; packed ones are decoded.
+    views : bool
+        Whether frames can be delivered as views.
+    block_frame_bytes : int
+        Bytes of a frame in a block.
+    """
+
+    __slots__ = (
+        "aligned", "block_frame_bytes", "dtype", "frame_shape", "inner_strides", "packing", "sig_shape", "tile_dtype", "views",
+    )  # fmt: skip
+
+    def __init__(self, dtype: np.dtype[Any], sig_shape: tuple[int, ...], packing: Packing | None, aligned: bool) -> None:
+        self.dtype = dtype
+        self.sig_shape = sig_shape
+        self.packing = packing
+        self.aligned = aligned
+        self.frame_shape = sig_shape if packing is None else (packing.frame_bytes,)
+        self.tile_dtype = dtype if packing is None else packing.dtype
+        self.views = packing is None and aligned
+        self.block_frame_bytes = math.prod(sig_shape) * self.tile_dtype.itemsize
+        sizes = self.frame_shape
+        self.inner_strides = tuple(math.prod(sizes[i + 1 :]) * dtype.itemsize for i in range(len(sizes)))
+
+    def __reduce__(self) -> tuple[type[FrameFormat], tuple[Any, ...]]:
+        return type(self), (self.dtype, self.sig_shape, self.packing, self.aligned)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Some frames of one segment: consecutive ones, or picked ones."""
+
+    frames: NDArray[Any]  # all frames of the segment
+    start: int
+    count: int
+    picks: NDArray[np.intp] | None  # indices of the frames; None for `count` frames from `start`
+    nav: int  # position of the first in the (compressed) navigation axis
+
+    def cut(self, skip: int, count: int) -> _Piece:
+        picks = None if self.picks is None else self.picks[skip : skip + count]
+        return _Piece(self.frames, self.start + skip, count, picks, self.nav + skip)
+
+    def read(self) -> NDArray[Any]:
+        """Return the frames: a view when they are consecutive, a new array otherwise."""
+        return self.frames[self.start : self.start + self.count] if self.picks is None else self.frames[self.picks]
+
+    def copy_to(self, out: NDArray[Any]) -> None:
+        frames, picks = self.frames, self.picks
+        if picks is None:
+            np.copyto(out, frames[self.start : self.start + self.count])
+        elif out[0].nbytes >= COPY_FRAME_BYTES:
+            for i, pick in enumerate(picks):
+                out[i] = frames[pick]
+        elif frames.flags.c_contiguous:
+            np.take(frames, picks, axis=0, out=out, mode="clip")
+        else:
+            out[...] = frames[picks]
+
+
+class BlockReader:
+    """Reads the selected frames of one partition in blocks.
+
+    Parameters
+    ----------
+    segments
+        Where the frames lie; their numbers are positions in the flattened scan.
+    frame_format
+        How they are stored.
+    first
+        First position of the partition.
+    roi
+        Flat selection over the whole scan, or None.
+    """
+
+    __slots__ = ("_first", "_format", "_roi", "_segments")
+
+    def __init__(
+        self,
+        segments: tuple[Segment, ...],
+        frame_format: FrameFormat,
+        first: int,
+        roi: NDArray[np.bool_] | None,
+    ) -> None:
+        self._segments = segments
+        self._format = frame_format
+        self._first = first
+        self._roi = roi
+
+    def view(self, segment: Segment) -> NDArray[Any]:
+        """Return all frames of a segment."""
+        fmt = self._format
+        return segment.view(fmt.dtype, fmt.frame_shape, fmt.inner_strides)
+
+    def blocks(self, scratch: Scratch, view_depth: int, copy_depth: int, whole: bool) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield blocks of shape (frames, ``*sig``) with the (compressed) position of their first frame.
+
+        Parameters
+        ----------
+        scratch
+            Memory for gathered blocks; a block is valid until the next one.
+        view_depth, copy_depth
+            The most frames of a block that is a view, and of one that is gathered.
+        whole
+            One block for each stretch of present frames, whatever its size.
+        """
+        for pieces in self._plan(view_depth, copy_depth, whole):
+            yield pieces[0].nav, self._join(pieces, scratch)
+
+    def _pieces(self) -> Iterator[_Piece]:
+        roi = self._roi
+        if roi is None:
+            for segment in self._segments:
+                yield _Piece(self.view(segment), 0, segment.frames, None, segment.first)
+            return
+        position = self._first
+        nav = int(np.count_nonzero(roi[:position]))
+        for segment in self._segments:
+            nav += int(np.count_nonzero(roi[position : segment.first]))
+            position = segment.first + segment.frames
+            picks = np.flatnonzero(roi[segment.first : position])
+            if picks.size:
+                yield from self._stretches(self.view(segment), picks, nav)
+                nav += picks.size
+
+    def _stretches(self, frames: NDArray[Any], picks: NDArray[np.intp], nav: int) -> Iterator[_Piece]:
+        """Yield runs of consecutive frames that are worth a view, and what lies between them as picked frames."""
+        begin, end = int(picks[0]), int(picks[-1]) + 1
+        if picks.size == end - begin:
+            yield _Piece(frames, begin, picks.size, None, nav)
+            return
+        starts = np.concatenate(([0], np.flatnonzero(np.diff(picks) != 1) + 1))
+        lengths = np.diff(np.concatenate((starts, [picks.size])))
+        worth = -(-VIEW_BYTES // self._format.block_frame_bytes) if self._format.views else picks.size + 1
+        done = 0
+        for i in np.flatnonzero(lengths >= worth):
+            start, length = int(starts[i]), int(lengths[i])
+            if start > done:
+                yield _Piece(frames, 0, start - done, picks[done:start], nav + done)
+            yield _Piece(frames, int(picks[start]), length, None, nav + start)
+            done = start + length
+        if done < picks.size:
+            yield _Piece(frames, 0, picks.size - done, picks[done:], nav + done)
+
+    def _plan(self, view_depth: int, copy_depth: int, whole: bool) -> Iterator[list[_Piece]]:
+        """Yield the pieces of each block."""
+        pending: list[_Piece] = []
+        count = 0
+        views, frame_bytes = self._format.views, self._format.block_frame_bytes
+        for piece in self._pieces():
+            is_view = views and piece.picks is None and piece.count * frame_bytes >= VIEW_BYTES
+            if pending and ((is_view and not whole) or pending[-1].nav + pending[-1].count != piece.nav):
+                yield pending
+                pending, count = [], 0
+            if whole:
+                pending.append(piece)
+                continue
+            if is_view:
+                for skip in range(0, piece.count, view_depth):
+                    yield [piece.cut(skip, min(view_depth, piece.count - skip))]
+                continue
+            done = 0
+            while done < piece.count:
+                part = piece.cut(done, min(piece.count - done, copy_depth - count))
+                pending.append(part)
+                done += part.count
+                count += part.count
+                if count == copy_depth:
+                    yield pending
+                    pending, count = [], 0
+        if pending:
+            yield pending
+
+    def _join(self, pieces: list[_Piece], scratch: Scratch) -> NDArray[Any]:
+        fmt = self._format
+        if fmt.views and len(pieces) == 1 and pieces[0].picks is None:
+            return pieces[0].read()
+        frames = sum(piece.count for piece in pieces)
+        if fmt.packing is None:
+            # Pieces are copied in the byte order of the file: the conversion of a tile changes it in the same pass.
+            out = scratch.get("block", (frames, *fmt.sig_shape), fmt.dtype)
+        else:
+            out = scratch.get("block", (frames, *fmt.packing.sig_shape), fmt.packing.dtype)
+        done = 0
+        for piece in pieces:
+            part = out[done : done + piece.count]
+            if fmt.packing is None:
+                piece.copy_to(part)
+            else:
+                decode_frames(piece.read(), fmt.packing, part)
+            done += piece.count
+        return out.reshape((frames, *fmt.sig_shape))

@@ -1,0 +1,117 @@
+"""Memory maps of files, one per file and process.
+
+Who does what: every partition asks here for the map of its file when it starts. A map is made once and stays for the
+life of the process, so that a second run over the same file pays no page faults; when there are more maps than the
+process may hold, the least recently used is let go. A map is unmapped when the last array that looks into it is gone,
+never under a reader.
+
+Any thread may call; after a fork the child goes on with the maps it inherited. All maps are read-only.
+
+A process that reads beyond the end of a file that shrank is killed by SIGBUS. Therefore size and modification time are
+compared with those at opening whenever a partition starts, which leaves the short time of its reading. A file may
+grow: what was seen of it does not move.
+
+Populating page tables ahead of reading (``MADV_POPULATE_READ``) was measured on page-cached files and is slower than
+the page faults with fault-around, more so with two threads; so nothing is advised here.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from tilework.exceptions import DataSetException
+from tilework.io.dataset.files import explain_os_error
+
+__all__ = ["close_all", "get_map", "map_limit"]
+
+# Below this, Python keeps a file descriptor open for each map.
+_KEEPS_DESCRIPTOR = sys.version_info < (3, 13)
+
+_maps: OrderedDict[str, tuple[int, int, mmap.mmap]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def map_limit() -> int:
+    """Return how many maps this process keeps at most."""
+    if not _KEEPS_DESCRIPTOR:
+        return 4096
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 512 if soft == resource.RLIM_INFINITY else max(16, min(512, soft // 4))
+
+
+def get_map(path: str, size: int, mtime_ns: int) -> mmap.mmap:
+    """Return the map of a file that was opened before.
+
+    Parameters
+    ----------
+    path
+        Absolute path.
+    size, mtime_ns
+        Size in bytes and modification time in nanoseconds when the file was opened.
+
+    Raises
+    ------
+    DataSetException
+        When the file is gone, is shorter now, or was written to without growing.
+    """
+    try:
+        now = os.stat(path)  # noqa: PTH116  (once for each partition: a Path costs as much again)
+    except OSError as e:
+        raise explain_os_error(e, path) from e
+    if now.st_size < size:
+        msg = (
+            f"{path} has shrunk from {size} to {now.st_size} bytes since it was opened: it was cut off or is being "
+            "written anew; load it again"
+        )
+        raise DataSetException(msg)
+    if now.st_mtime_ns != mtime_ns and now.st_size == size:
+        msg = f"{path} was written to since it was opened; load it again to see its present contents"
+        raise DataSetException(msg)
+    with _lock:
+        entry = _maps.get(path)
+        if entry is not None and entry[0] == size and entry[1] == mtime_ns:
+            _maps.move_to_end(path)
+            return entry[2]
+    return _open(path, size, mtime_ns)
+
+
+def _open(path: str, size: int, mtime_ns: int) -> mmap.mmap:
+    try:
+        with Path(path).open("rb") as f:
+            if _KEEPS_DESCRIPTOR:
+                new = mmap.mmap(f.fileno(), size, access=mmap.ACCESS_READ)
+            else:
+                new = mmap.mmap(f.fileno(), size, access=mmap.ACCESS_READ, trackfd=False)
+    except (OSError, ValueError) as e:
+        raise explain_os_error(e, path) from e
+    limit = map_limit()
+    with _lock:
+        entry = _maps.get(path)
+        if entry is not None and entry[0] == size and entry[1] == mtime_ns:
+            return entry[2]  # another thread was faster
+        _maps[path] = (size, mtime_ns, new)
+        _maps.move_to_end(path)
+        while len(_maps) > limit:
+            _maps.popitem(last=False)
+    return new
+
+
+def close_all() -> None:
+    """Let go of all maps; those in use are unmapped when the last array that looks into them is gone."""
+    with _lock:
+        _maps.clear()
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603  (another thread of the parent may have held it)
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,159 @@
+"""NumPy's own file format."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.exceptions import DataSetException
+from tilework.io.dataset.files import absolute, open_file
+from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
+from tilework.io.dataset.layout import FileSegment, FrameLayout
+from tilework.io.dataset.params import check_dtype, count, take_deprecated
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from tilework.common.executor import JobExecutor
+
+__all__ = ["NPYDataSet"]
+
+_MAGIC = b"\x93NUMPY"
+
+
+def _read_header(path: str) -> tuple[tuple[int, ...], np.dtype[Any], bool, int, os.stat_result]:
+    """Return shape, dtype, whether it is in Fortran order, where the data begins, and the facts about the file."""
+    file, facts = open_file(path)
+    with file:
+        try:
+            version = np.lib.format.read_magic(file)
+            if version == (1, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            else:
+                shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+        except (ValueError, TypeError, SyntaxError, UnicodeDecodeError) as e:
+            what = "is no npy file" if not _has_magic(path) else "has a broken npy header"
+            msg = f"{path} {what} ({e}): check the path, or write the array anew with numpy.save"
+            raise DataSetException(msg) from e
+        return shape, dtype, fortran, file.tell(), facts
+
+
+def _has_magic(path: str) -> bool:
+    file, _ = open_file(path)
+    with file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+class NPYDataSet(FixedStrideDataSet):
+    """An array in NumPy's file format (``.npy``).
+
+    Parameters
+    ----------
+    path
+        The file. The array must be numeric and in C order. Arrays of bool are delivered as u1.
+    sig_dims
+        Number of its last axes that are signal axes; None takes as many as `sig_shape` has.
+    nav_shape, sig_shape, sync_offset, io_backend, num_partitions
+        As of `FixedStrideDataSet`; left out, they follow from the array's own shape.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        sig_dims: int | None = 2,
+        nav_shape: Sequence[int] | None = None,
+        sig_shape: Sequence[int] | None = None,
+        sync_offset: int = 0,
+        io_backend: str | None = None,
+        num_partitions: int | None = None,
+        **deprecated: Any,
+    ) -> None:
+        shapes = take_deprecated({"nav_shape": nav_shape, "sig_shape": sig_shape}, deprecated)
+        super().__init__(**shapes, sync_offset=sync_offset, io_backend=io_backend, num_partitions=num_partitions)
+        self._path = absolute(path)
+        if sig_dims is None:
+            if self._sig_shape is None:
+                msg = f"{self._path}: with sig_dims=None, sig_shape must be given"
+                raise DataSetException(msg)
+            sig_dims = len(self._sig_shape)
+        if sig_dims < 1:
+            msg = f"{self._path}: sig_dims={sig_dims} must be at least 1"
+            raise DataSetException(msg)
+        self._sig_dims = sig_dims
+
+    def _name(self) -> str:
+        return self._path
+
+    def _probe(self) -> Source:
+        shape, header_dtype, fortran, offset, facts = _read_header(self._path)
+        stored, dtype = check_dtype(header_dtype, self._path)
+        if fortran and len(shape) > 1:
+            msg = (
+                f"{self._path} is stored in Fortran order, in which no frame is in one piece: "
+                "write it anew with numpy.save(path, numpy.ascontiguousarray(array))"
+            )
+            raise DataSetException(msg)
+        if len(shape) < self._sig_dims:
+            msg = f"{self._path} has the shape {shape}: too few axes for sig_dims={self._sig_dims}; give a smaller sig_dims"
+            raise DataSetException(msg)
+        if math.prod(shape) == 0:
+            msg = f"{self._path} has the shape {shape}: it holds no data"
+            raise DataSetException(msg)
+        nav_shape, sig_shape = shape[: -self._sig_dims] or (1,), shape[-self._sig_dims :]
+        frame_bytes = math.prod(sig_shape) * dtype.itemsize
+        promised = math.prod(nav_shape)
+        frames, rest = divmod(facts.st_size - offset, frame_bytes)
+        if frames == 0:
+            msg = (
+                f"{self._path} has {facts.st_size} bytes, but its header promises frames of shape {sig_shape} and dtype {stored} "
+                f"({frame_bytes} bytes each): no whole frame is there; get the file again"
+            )
+            raise DataSetException(msg)
+        warnings = ()
+        if frames < promised:
+            cut = f" and {rest} bytes of another" if rest else ""
+            warnings = (
+                f"{self._path} is cut off: its header promises {count(promised, 'frame')}, there "
+                f"{'is' if frames == 1 else 'are'} {frames}{cut}",
+            )
+        segment = FileSegment(self._path, facts.st_size, facts.st_mtime_ns, offset, frame_bytes, min(frames, promised), 0)
+        return Source(
+            layout=FrameLayout((segment,), dtype, sig_shape),
+            dtype=stored,
+            nav_shape=nav_shape,
+            sig_shape=sig_shape,
+            warnings=warnings,
+            info={"Shape in the file": str(shape)},
+        )
+
+    @classmethod
+    def detect_params(cls, path: Any, executor: JobExecutor) -> dict[str, Any] | bool:
+        """Look whether `path` is an npy file."""
+        name = absolute(path)
+        if not executor.run_function(_has_magic, name):
+            return False
+        dataset = cls(name)
+        source = executor.run_function(dataset._probe)  # noqa: SLF001  (its own)
+        return {
+            "parameters": {"path": path, "nav_shape": source.nav_shape, "sig_shape": source.sig_shape},
+            "info": {"image_count": source.layout.frames_held, "native_sig_shape": source.sig_shape},
+        }
+
+    @classmethod
+    def combine_detected(cls, detected: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        """Return the constructor's arguments; detected shapes hold for the default of `sig_dims` only."""
+        if "sig_dims" in given or "sig_shape" in given:
+            detected = {"path": detected["path"]}
+        return {**detected, **given}
+
+    @classmethod
+    def get_supported_extensions(cls) -> set[str]:
+        """Return the file name extensions of this format."""
+        return {"npy"}
+
+    def describe(self) -> dict[str, Any]:
+        """Return where the data comes from and how it was understood; can be written as JSON."""
+        return {**super().describe(), "format": "npy"}

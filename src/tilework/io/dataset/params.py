@@ -1,0 +1,120 @@
+"""Checks of the parameters that all file formats take."""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.exceptions import DataSetException
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["check_dtype", "check_shape", "check_sync_offset", "count", "guess_nav_shape", "take_deprecated"]
+
+_OLD_NAMES = {"scan_size": "nav_shape", "detector_size": "sig_shape"}
+_NO_EFFECT = ("tileshape", "enable_direct")
+
+
+def check_dtype(dtype: Any, where: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Return the dtype of stored pixels, and that in which they are looked at: bool is delivered as u1.
+
+    Raises
+    ------
+    DataSetException
+        When it is not numeric; `where` names what asked for it.
+    """
+    try:
+        stored = np.dtype(dtype)
+    except TypeError as e:
+        msg = f"{where}: dtype={dtype!r} is no dtype; give one that NumPy knows, such as 'uint16' or '>u2'"
+        raise DataSetException(msg) from e
+    if stored.kind not in "buifc" or stored.subdtype is not None:
+        msg = f"{where}: pixels of dtype {stored} cannot be processed, only numbers; store them as integers, floats or complex"
+        raise DataSetException(msg)
+    return stored, np.dtype(np.uint8) if stored.kind == "b" else stored
+
+
+def check_shape(name: str, shape: Sequence[int] | int | None) -> tuple[int, ...] | None:
+    """Return `shape` as a tuple of Python integers; None stays None.
+
+    Raises
+    ------
+    DataSetException
+        When it is empty, or has a size that is no integer or is below 1.
+    """
+    if shape is None:
+        return None
+    try:
+        sizes = tuple(operator.index(n) for n in (shape if not hasattr(shape, "__index__") else (shape,)))
+    except TypeError as e:
+        msg = f"{name}={shape!r}: must be integers, one for each axis"
+        raise DataSetException(msg) from e
+    if not sizes or min(sizes) < 1:
+        msg = f"{name}={shape!r}: must have at least one axis, and every size must be at least 1"
+        raise DataSetException(msg)
+    return sizes
+
+
+def check_sync_offset(sync_offset: Any) -> int:
+    """Return `sync_offset` as a Python integer; None counts as 0.
+
+    Raises
+    ------
+    DataSetException
+        When it is no integer.
+    """
+    if sync_offset is None:
+        return 0
+    try:
+        return operator.index(sync_offset)
+    except TypeError as e:
+        msg = f"sync_offset={sync_offset!r}: must be an integer, the number of frames to skip (or, negative, to insert)"
+        raise DataSetException(msg) from e
+
+
+def count(n: int, noun: str) -> str:
+    """Return number and noun, in the plural where needed."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def guess_nav_shape(frames: int) -> tuple[int, ...]:
+    """Return the shape of a scan of which only the number of frames is known: a square where that fits."""
+    side = math.isqrt(frames)
+    return (side, side) if side > 1 and side * side == frames else (frames,)
+
+
+def take_deprecated(params: dict[str, Any], deprecated: dict[str, Any], stacklevel: int = 3) -> dict[str, Any]:
+    """Return `params` with the values of names that older programs use.
+
+    Parameters
+    ----------
+    params
+        Values by their present names.
+    deprecated
+        Further keyword arguments of the constructor.
+
+    Raises
+    ------
+    TypeError
+        For a keyword argument that never existed, as Python itself would.
+    """
+    params = dict(params)
+    for name, value in deprecated.items():
+        if name in _NO_EFFECT:
+            warnings.warn(f"{name} has no effect any more; leave it out", FutureWarning, stacklevel=stacklevel)
+            continue
+        new = _OLD_NAMES.get(name)
+        if new is None or new not in params:
+            msg = f"unexpected keyword argument {name!r}"
+            raise TypeError(msg)
+        warnings.warn(f"{name} is deprecated; use {new}", FutureWarning, stacklevel=stacklevel)
+        if params[new] is not None:
+            msg = f"{name} is the old name of {new}: give one of them"
+            raise ValueError(msg)
+        params[new] = value
+    return params

@@ -1,0 +1,105 @@
+"""Files without a header that hold frame after frame, in C order."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from tilework.exceptions import DataSetException
+from tilework.io.dataset.files import absolute, stat_file
+from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
+from tilework.io.dataset.layout import FileSegment, FrameLayout
+from tilework.io.dataset.params import check_dtype, count, take_deprecated
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import DTypeLike
+
+__all__ = ["RawFileDataSet"]
+
+
+class RawFileDataSet(FixedStrideDataSet):
+    """A file without header that holds frame after frame, in C order.
+
+    Parameters
+    ----------
+    path
+        The file.
+    dtype
+        Dtype of a pixel, with its byte order. Pixels stored as bool are delivered as u1.
+    nav_shape, sig_shape
+        Shape of the scan and of a frame; required.
+    sync_offset, io_backend, num_partitions
+        As of `FixedStrideDataSet`.
+
+    Raises
+    ------
+    TypeError
+        When `nav_shape` or `sig_shape` is missing.
+
+    Examples
+    --------
+    >>> dataset = ctx.load("raw", path="scan.raw", dtype="uint16", nav_shape=(64, 64), sig_shape=(128, 128))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        dtype: DTypeLike,
+        nav_shape: Sequence[int] | None = None,
+        sig_shape: Sequence[int] | None = None,
+        sync_offset: int = 0,
+        io_backend: str | None = None,
+        num_partitions: int | None = None,
+        **deprecated: Any,
+    ) -> None:
+        shapes = take_deprecated({"nav_shape": nav_shape, "sig_shape": sig_shape}, deprecated)
+        if missing := [name for name, shape in shapes.items() if shape is None]:
+            msg = f"a raw file does not tell its shape: missing {' and '.join(missing)}"
+            raise TypeError(msg)
+        super().__init__(**shapes, sync_offset=sync_offset, io_backend=io_backend, num_partitions=num_partitions)
+        self._path = absolute(path)
+        self._dtype = check_dtype(dtype, self._path)
+
+    def _name(self) -> str:
+        return self._path
+
+    def _probe(self) -> Source:
+        facts = stat_file(self._path)
+        assert self._nav_shape is not None
+        assert self._sig_shape is not None
+        stored, dtype = self._dtype
+        if facts.st_size % dtype.itemsize:
+            msg = (
+                f"{self._path} has {facts.st_size} bytes, which is no multiple of the {dtype.itemsize} bytes of a pixel of dtype "
+                f"{stored}: check dtype, or whether this is a raw file at all"
+            )
+            raise DataSetException(msg)
+        frame_bytes = math.prod(self._sig_shape) * dtype.itemsize
+        frames, rest = divmod(facts.st_size, frame_bytes)
+        if frames == 0:
+            msg = (
+                f"{self._path} has {facts.st_size} bytes, less than one frame of sig_shape {self._sig_shape} and dtype {stored} "
+                f"({frame_bytes} bytes): check sig_shape and dtype"
+            )
+            raise DataSetException(msg)
+        warnings = ()
+        if rest:
+            warnings = (
+                f"{self._path} ends with {rest} bytes that are no whole frame of sig_shape {self._sig_shape} and dtype {stored} "
+                f"({frame_bytes} bytes), after {count(frames, 'whole frame')}: it is cut off, or sig_shape or dtype are wrong",
+            )
+        segment = FileSegment(self._path, facts.st_size, facts.st_mtime_ns, 0, frame_bytes, frames, 0)
+        return Source(
+            layout=FrameLayout((segment,), dtype, self._sig_shape),
+            dtype=stored,
+            nav_shape=self._nav_shape,
+            sig_shape=self._sig_shape,
+            warnings=warnings,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return where the data comes from and how it was understood; can be written as JSON."""
+        return {**super().describe(), "format": "raw"}

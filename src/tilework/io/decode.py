@@ -1,0 +1,154 @@
+"""Decoding of frames whose pixels are packed by the detector's readout ("raw" frames of Medipix readouts).
+
+Pixels are stored in 64-bit groups, and within a group in reversed order; read as a big-endian word, a group has pixel 0
+in its least significant bits. A frame of 24 bits is stored as two frames of 12 bits, the high bits first.
+
+A quad detector (2x2 chips) stores the rows of its four chips side by side. In the image, the fourth and the third of them are the
+upper half, from the left; the second and the first are the lower half, each turned by 180 degrees.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Packing", "decode_frames"]
+
+# Frames below this many pixels in one call are decoded by NumPy.
+SMALL_PIXELS = 64 * 1024
+# Pixels after which the compiled kernels pay off: with numba already imported for something else, and without.
+PIXELS_WITH_NUMBA = 16 * 1024**2
+PIXELS_WITHOUT_NUMBA = 256 * 1024**2
+
+_BITS_STORED = {1: 1, 6: 8, 12: 16, 24: 32}
+_DTYPES = {1: "u1", 6: "u1", 12: "u2", 24: "u4"}
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How the pixels of a frame are packed.
+
+    Parameters
+    ----------
+    bits
+        Bits of a pixel: 1, 6, 12 or 24.
+    rows, columns
+        Stored rows, and stored pixels in a row: all four chips side by side for a quad detector, and the two halves of
+        a 24-bit frame counted once.
+    quad
+        Whether the frame is that of a quad detector.
+
+    Raises
+    ------
+    ValueError
+        When there is no such packing.
+    """
+
+    bits: int
+    rows: int
+    columns: int
+    quad: bool
+
+    def __post_init__(self) -> None:
+        if self.bits not in _BITS_STORED:
+            msg = f"packed frames of {self.bits} bits are not known, only of 1, 6, 12 and 24"
+            raise ValueError(msg)
+        per_group = 64 // min(16, _BITS_STORED[self.bits])
+        group = per_group * (4 if self.quad else 1)
+        if self.rows < 1 or self.columns < 1 or self.columns % group:
+            msg = f"packed rows of {self.bits} bits hold a multiple of {group} pixels, not {self.columns} ({self.rows} rows)"
+            raise ValueError(msg)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of decoded pixels, in native byte order."""
+        return np.dtype(_DTYPES[self.bits])
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a stored frame."""
+        return self.rows * self.columns * _BITS_STORED[self.bits] // 8
+
+    @property
+    def sig_shape(self) -> tuple[int, int]:
+        """Shape of a decoded frame."""
+        return (2 * self.rows, self.columns // 2) if self.quad else (self.rows, self.columns)
+
+
+class _Amount:
+    __slots__ = ("pixels",)
+
+    def __init__(self) -> None:
+        self.pixels = 0
+
+
+_amount = _Amount()
+
+
+def decode_frames(
+    stored: NDArray[np.uint8],
+    packing: Packing,
+    out: NDArray[Any],
+    *,
+    compiled: bool | None = None,
+) -> NDArray[Any]:
+    """Decode frames.
+
+    Parameters
+    ----------
+    stored
+        Bytes of shape (frames, `packing.frame_bytes`); frames may lie apart.
+    packing
+        How they are packed.
+    out
+        Where to write, C-contiguous, of shape (frames, ``*packing.sig_shape``) and `packing.dtype`.
+    compiled
+        True for the compiled kernels, False for NumPy, None for what pays. The bits are the same.
+
+    Returns
+    -------
+    array
+        `out`.
+    """
+    if compiled is None:
+        _amount.pixels += out.size
+        enough = PIXELS_WITH_NUMBA if "numba" in sys.modules else PIXELS_WITHOUT_NUMBA
+        compiled = out.size >= SMALL_PIXELS and _amount.pixels >= enough
+    if compiled:
+        from tilework.io.decode_numba import decode
+
+        if stored.ctypes.data % 8 or stored.strides[0] % 8 or stored.strides[1] != 1:
+            stored = np.ascontiguousarray(stored)
+        decode(stored.view(np.uint64), packing.bits, packing.rows, packing.quad, out)
+    else:
+        _decode_numpy(stored, packing, out)
+    return out
+
+
+def _decode_numpy(stored: NDArray[np.uint8], packing: Packing, out: NDArray[Any]) -> None:
+    groups = np.ascontiguousarray(stored).view(">u8").astype("<u8")
+    shape = (len(stored), packing.rows, packing.columns)
+    if packing.bits == 24:
+        high, low = groups.view("<u2").reshape((len(stored), 2, *shape[1:])).swapaxes(0, 1)
+        pixels = (high.astype(np.uint32) << np.uint32(12)) | low
+    elif packing.bits == 12:
+        pixels = groups.view("<u2").reshape(shape)
+    elif packing.bits == 6:
+        pixels = groups.view(np.uint8).reshape(shape)
+    else:
+        pixels = np.unpackbits(groups.view(np.uint8), axis=-1, bitorder="little").reshape(shape)
+    if not packing.quad:
+        out[...] = pixels
+        return
+    rows, half = packing.rows, packing.columns // 4
+    chips = pixels.reshape((len(stored), rows, 4, half))
+    out[:, :rows, :half] = chips[:, :, 3]
+    out[:, :rows, half:] = chips[:, :, 2]
+    out[:, rows:, :half] = chips[:, ::-1, 1, ::-1]
+    out[:, rows:, half:] = chips[:, ::-1, 0, ::-1]

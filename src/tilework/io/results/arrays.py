@@ -1,0 +1,116 @@
+"""Formats that hold arrays by name: .npz, HDF5, Zarr. The mask of ``x`` is called ``x.valid``."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.io.results.channel import ResultChannel
+from tilework.io.results.document import parse_document
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["read_hdf5", "read_npz", "read_zarr", "write_hdf5", "write_npz", "write_zarr"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Document = dict[str, Any]
+Channels = Mapping[str, ResultChannel]
+
+KEY = "tilework"
+
+
+def _named_arrays(channels: Channels) -> Iterator[tuple[str, Array, ResultChannel]]:
+    for name, channel in channels.items():
+        yield name, channel.data, channel
+        if channel.valid is not None:
+            yield f"{name}.valid", channel.valid, channel
+
+
+def _channels(document: Document, arrays: Mapping[str, Array]) -> dict[str, ResultChannel]:
+    return {
+        name: ResultChannel.from_description(name, description, arrays[name], arrays.get(f"{name}.valid"))
+        for name, description in document["channels"].items()
+    }
+
+
+# -- .npz: members are .npy files, so `numpy.load` reads them too
+
+
+def write_npz(path: Path, channels: Channels, document: Document) -> None:
+    """Write a .npz file."""
+    text = np.array(json.dumps(document))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, array in [*((n, a) for n, a, _ in _named_arrays(channels)), (f"{KEY}.json", text)]:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array, order="C"), allow_pickle=False)
+
+
+def read_npz(path: Path) -> tuple[dict[str, ResultChannel], Document]:
+    """Read a .npz file."""
+    with np.load(path, allow_pickle=False) as archive:
+        if f"{KEY}.json" not in archive.files:
+            return {}, parse_document("{}")
+        document = parse_document(str(archive[f"{KEY}.json"]))
+        return _channels(document, {name: archive[name] for name in archive.files}), document
+
+
+# -- HDF5: one dataset per array, with its meaning as attributes
+
+
+def write_hdf5(path: Path, channels: Channels, document: Document) -> None:
+    """Write an HDF5 file."""
+    import h5py
+
+    # Through a Python file, a full disk shows as the OSError it is.
+    with path.open("w+b") as raw, h5py.File(raw, "w") as file:
+        file.attrs[KEY] = json.dumps(document)
+        for name, array, channel in _named_arrays(channels):
+            dataset = file.create_dataset(name, data=array)
+            dataset.attrs["kind"] = channel.kind
+            if channel.units is not None and name == channel.name:
+                dataset.attrs["units"] = channel.units
+            for dimension, axis in zip(dataset.dims, channel.dims, strict=True):
+                dimension.label = axis.name
+
+
+def read_hdf5(path: Path) -> tuple[dict[str, ResultChannel], Document]:
+    """Read an HDF5 file."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        document = parse_document(file.attrs.get(KEY, "{}"))
+        return _channels(document, {name: dataset[()] for name, dataset in file.items()}), document
+
+
+# -- Zarr v3: one array per array, with named dimensions, so `xarray.open_zarr` reads it too
+
+
+def write_zarr(path: Path, channels: Channels, document: Document) -> None:
+    """Write a Zarr group."""
+    import zarr
+
+    group = zarr.create_group(store=str(path), zarr_format=3, attributes={KEY: document})
+    for name, array, channel in _named_arrays(channels):
+        attributes: dict[str, Any] = {"kind": channel.kind}
+        if channel.units is not None and name == channel.name:
+            attributes["units"] = channel.units
+        group.create_array(
+            name,
+            data=np.ascontiguousarray(array),
+            dimension_names=[axis.name for axis in channel.dims],
+            attributes=attributes,
+        )
+
+
+def read_zarr(path: Path) -> tuple[dict[str, ResultChannel], Document]:
+    """Read a Zarr group."""
+    import zarr
+
+    group = zarr.open_group(store=str(path), mode="r")
+    document = parse_document(json.dumps(group.attrs.asdict().get(KEY, {})))
+    return _channels(document, {name: np.asarray(array[...]) for name, array in group.arrays()}), document

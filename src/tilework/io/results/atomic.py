@@ -1,0 +1,94 @@
+"""A file or a folder appears whole at its place, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["appearing"]
+
+
+@contextlib.contextmanager
+def appearing(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a place to write to, beside the target; what was written there becomes the target when the block ends well.
+
+    When it ends with an exception, Ctrl-C included, everything that was written is removed and the target is as it was
+    before.
+
+    Parameters
+    ----------
+    target
+        File or folder that is to appear. Its parent must exist.
+    overwrite
+        Whether to replace what is there. A folder is exchanged as a whole.
+
+    Yields
+    ------
+    pathlib.Path
+        File or folder that the block must create; it has the name of the target.
+
+    Raises
+    ------
+    FileExistsError
+        When the target exists, or came into being meanwhile, and is not to be replaced.
+    OSError
+        When nothing can be written there.
+    """
+    if not overwrite and os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    # A hidden folder of our own keeps the name of the target free, and is removed with everything in it.
+    workshop = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent))
+    try:
+        made = workshop / target.name
+        yield made
+        if made.is_dir():
+            _place_folder(made, target, workshop, overwrite=overwrite)
+        else:
+            _flush(made)
+            _place_file(made, target, overwrite=overwrite)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the file on the disk before it gets its name: a crash must not leave an empty file under a good name."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _place_file(made: Path, target: Path, *, overwrite: bool) -> None:
+    if overwrite:
+        made.replace(target)
+        return
+    try:
+        # Unlike a rename, a link never replaces what somebody else put there meanwhile.
+        os.link(made, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without hard links.
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        made.rename(target)
+
+
+def _place_folder(made: Path, target: Path, workshop: Path, *, overwrite: bool) -> None:
+    if not overwrite or not os.path.lexists(target):
+        # A rename fails when a folder with content came into being there meanwhile.
+        made.rename(target)
+        return
+    old = workshop / "replaced"
+    target.rename(old)
+    try:
+        made.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise

@@ -1,0 +1,175 @@
+"""Save results and load them again; the suffix decides how."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilework.exceptions import ResultFileError
+from tilework.io.results import arrays, tiff
+from tilework.io.results.atomic import appearing
+from tilework.io.results.channel import ResultChannel
+from tilework.io.results.document import make_document
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["LoadedResults", "load_results", "save_results", "suffixes"]
+
+Channels = Mapping[str, ResultChannel]
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """How one kind of file is written and read, and what must be installed for it."""
+
+    write: Callable[[Path, Channels, Document], None]
+    read: Callable[[Path], tuple[dict[str, ResultChannel], Document]]
+    extra: str | None = None
+
+
+_NPZ = _Format(arrays.write_npz, arrays.read_npz)
+_HDF5 = _Format(arrays.write_hdf5, arrays.read_hdf5, "hdf5")
+_ZARR = _Format(arrays.write_zarr, arrays.read_zarr, "zarr")
+_TIFF = _Format(tiff.write_tiff, tiff.read_tiff, "tiff")
+_FORMATS = {".npz": _NPZ, ".h5": _HDF5, ".hdf5": _HDF5, ".zarr": _ZARR, ".tif": _TIFF, ".tiff": _TIFF}
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedResults:
+    """Results that were read from a file.
+
+    Attributes
+    ----------
+    channels
+        The results by name.
+    provenance
+        Where they come from: UDF and parameters, description of the dataset, selected positions, version and date.
+    """
+
+    channels: dict[str, ResultChannel]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
+        return self.channels[name].data
+
+
+def suffixes() -> tuple[str, ...]:
+    """Return the suffixes of files that results can be saved in."""
+    return tuple(_FORMATS)
+
+
+def save_results(
+    path: str | os.PathLike[str],
+    channels: Channels,
+    provenance: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write results to a file; it appears whole, or not at all.
+
+    Parameters
+    ----------
+    path
+        What to write; the suffix decides: ``.npz`` (NumPy), ``.h5`` or ``.hdf5`` (HDF5), ``.zarr`` (Zarr v3, a folder),
+        ``.tif`` or ``.tiff`` (images, see `tilework.io.results.tiff` for what it cannot hold).
+    channels
+        The results by name.
+    provenance
+        Where they come from; anything that JSON does not know is written as its description. Version and date are
+        added.
+    overwrite
+        Whether to replace what is there.
+
+    Returns
+    -------
+    pathlib.Path
+        What was written.
+
+    Raises
+    ------
+    ResultFileError
+        When it exists and is not to be replaced, cannot be written, or the library for it is not installed. Nothing is
+        left half-written, and what was there before is as it was.
+    """
+    target = Path(path)
+    form = _format_of(target)
+    if not channels:
+        msg = f"nothing to write to {target}: there are no results"
+        raise ResultFileError(msg)
+    if overwrite and target.is_dir() and not (target.suffix == ".zarr" and (target / "zarr.json").exists()):
+        msg = f"cannot replace {target}: it is a folder that tilework did not write; remove it, or choose another name"
+        raise ResultFileError(msg)
+    try:
+        with appearing(target, overwrite=overwrite) as place:
+            form.write(place, channels, make_document(channels, provenance))
+    except ImportError as error:
+        raise ResultFileError(_missing(target, form, error)) from error
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise ResultFileError(_why_not_written(target, error)) from error
+    return target
+
+
+def load_results(path: str | os.PathLike[str]) -> LoadedResults:
+    """Read what `save_results` wrote.
+
+    Parameters
+    ----------
+    path
+        The file; the suffix decides how it is read.
+
+    Returns
+    -------
+    LoadedResults
+
+    Raises
+    ------
+    ResultFileError
+        When it does not exist, cannot be read, or holds something else.
+    """
+    source = Path(path)
+    form = _format_of(source)
+    if not source.exists():
+        msg = f"there is no {source}"
+        raise ResultFileError(msg)
+    try:
+        channels, document = form.read(source)
+    except ImportError as error:
+        raise ResultFileError(_missing(source, form, error)) from error
+    except Exception as error:  # each library has its own kinds of error for a broken file
+        msg = f"cannot read results from {source}: {error}"
+        raise ResultFileError(msg) from error
+    return LoadedResults(channels, document["provenance"])
+
+
+def _format_of(path: Path) -> _Format:
+    form = _FORMATS.get(path.suffix.lower())
+    if form is None:
+        has = f"the suffix {path.suffix!r} is not known" if path.suffix else "it has no suffix"
+        msg = f"cannot tell the format of {path}: {has}; use one of {', '.join(_FORMATS)}"
+        raise ResultFileError(msg)
+    return form
+
+
+def _missing(path: Path, form: _Format, error: ImportError) -> str:
+    return f"{path.suffix} files need a library that is not installed ({error}): pip install 'tilework[{form.extra}]'"
+
+
+def _why_not_written(target: Path, error: Exception) -> str:
+    number: int | None = getattr(error, "errno", None)
+    if isinstance(error, FileExistsError) or number in {errno.ENOTEMPTY, errno.EEXIST}:
+        return f"{target} exists: choose another name, or pass overwrite=True to replace it"
+    if number in _FULL or os.strerror(errno.ENOSPC) in str(error):
+        return f"cannot write {target}: no space left ({error}); free some, or write elsewhere; nothing was left behind"
+    if isinstance(error, FileNotFoundError) and not target.parent.exists():
+        return f"cannot write {target}: there is no folder {target.parent}; create it first"
+    if isinstance(error, PermissionError):
+        return f"cannot write {target}: no permission to write in {target.parent}; choose another folder"
+    return f"cannot write {target}: {error}"

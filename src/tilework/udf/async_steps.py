@@ -1,0 +1,143 @@
+"""A run as an asynchronous iterator.
+
+Who does what: one thread of its own drives the run (all of it: preparing, merging, closing), so the event loop never
+waits; the event loop only receives copies. Cancelling the asyncio task that waits for the next result cancels the run
+on the workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from tilework.udf.results import RunResult, UDFResults
+
+if TYPE_CHECKING:
+    from tilework.udf.results import UDFResultsLazy
+
+__all__ = ["AsyncSteps"]
+
+T = TypeVar("T")
+
+
+class Steps(Protocol):
+    """A run that is driven step by step."""
+
+    def __next__(self) -> UDFResultsLazy:
+        """Go on to the next partial result."""
+        ...
+
+    def close(self) -> None:
+        """End the run."""
+        ...
+
+    def throw(self, exc: BaseException) -> Any:
+        """End the run with an exception."""
+        ...
+
+    def cancel(self) -> None:
+        """Cancel the run; called from another thread than the rest."""
+        ...
+
+    def update_parameters_experimental(self, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Change parameters."""
+        ...
+
+
+class AsyncSteps(AsyncIterator[UDFResults]):
+    """Partial results of a run that is driven by a thread of its own.
+
+    Parameters
+    ----------
+    start
+        Prepares the run; called in that thread at the first step.
+    """
+
+    def __init__(self, start: Callable[[], Steps]) -> None:
+        self._start = start
+        self._pool: ThreadPoolExecutor | None = None
+        self._steps: Steps | None = None
+        self._over = False
+
+    def __aiter__(self) -> AsyncSteps:
+        return self
+
+    async def __anext__(self) -> UDFResults:
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            result = await self._call(self._next)
+        except BaseException:
+            await self.aclose()
+            raise
+        if result is None:
+            await self.aclose()
+            raise StopAsyncIteration
+        return result
+
+    async def aclose(self) -> None:
+        """End the run; returns when nothing of it is left."""
+        self._over = True
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        if self._steps is not None:
+            self._steps.cancel()
+        with contextlib.suppress(BaseException):
+            await asyncio.shield(asyncio.wrap_future(pool.submit(self._close)))
+        pool.shutdown(wait=False)
+
+    async def athrow(self, exc: BaseException) -> None:
+        """End the run with an exception, which is raised again."""
+        self._over = True
+        try:
+            if self._steps is not None:
+                await self._call(lambda: self._steps.throw(exc))  # type: ignore[union-attr]
+        finally:
+            await self.aclose()
+        raise exc
+
+    async def update_parameters_experimental(self, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Change parameters while the run goes on; see `ResultsForDataSet.update_parameters_experimental`."""
+        steps = self._steps
+        if steps is None:
+            msg = "the run has not started: take a first partial result before parameters are changed"
+            raise RuntimeError(msg)
+        await self._call(lambda: steps.update_parameters_experimental(parameters))
+
+    async def _call(self, fn: Callable[[], T]) -> T:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tilework-run")
+        return await asyncio.wrap_future(self._pool.submit(fn))
+
+    def _next(self) -> UDFResults | None:
+        if self._steps is None:
+            self._steps = self._start()
+        try:
+            results = next(self._steps)
+        except StopIteration:
+            return None
+        return copied(results)
+
+    def _close(self) -> None:
+        if self._steps is not None:
+            self._steps.close()
+
+
+def copied(results: UDFResultsLazy) -> UDFResults:
+    """Return partial results that later merging does not change."""
+    return UDFResults(tuple(_copy_result(r) for r in results.buffers), results.damage)
+
+
+def _copy_result(result: RunResult) -> RunResult:
+    copies = {}
+    for name, buffer in result.items():
+        new = copy.copy(buffer)
+        if buffer.raw_data is not None:
+            new.replace_array(buffer.raw_data.copy())
+        copies[name] = new
+    return RunResult(copies, result.provenance)

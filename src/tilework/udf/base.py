@@ -1,0 +1,455 @@
+"""The base class of user-defined functions.
+
+A UDF declares its results (`UDF.get_result_buffers`), computes them from frames, tiles or partitions (exactly one of
+``process_frame``, ``process_tile``, ``process_partition`` is used in a run), and says how results of partitions are
+put together (`UDF.merge`). Its parameters are the keyword arguments of its constructor: every task makes a fresh
+instance from them, on whatever worker it runs, so a constructor must accept what it passes to ``super().__init__``.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from tilework.common.buffers import (
+    ArrayWithMask,
+    AuxBufferWrapper,
+    BufferKind,
+    BufferUse,
+    BufferWrapper,
+    PlaceholderBufferWrapper,
+)
+from tilework.common.udf import UDFProtocol
+from tilework.exceptions import UDFException, UDFRunCancelled
+from tilework.udf.data import MergeAttrMapping, RunCache, UDFData
+
+if TYPE_CHECKING:
+    from collections import OrderedDict
+    from collections.abc import Callable, Iterable, Mapping
+
+    from tilework.common.slice import Slice
+    from tilework.udf.meta import UDFMeta
+
+__all__ = [
+    "UDF",
+    "NoOpUDF",
+    "UDFFrameMixin",
+    "UDFMergeAllMixin",
+    "UDFPartitionMixin",
+    "UDFPostprocessMixin",
+    "UDFPreprocessMixin",
+    "UDFRunCancelled",
+    "UDFTileMixin",
+    "check_cast",
+]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+T = TypeVar("T")
+# An instance holds the results of its run on the main side; two runs must not share one.
+_claim_lock = threading.Lock()
+
+
+@runtime_checkable
+class UDFFrameMixin(Protocol):
+    """A UDF that gets frame by frame."""
+
+    def process_frame(self, frame: Array) -> None:
+        """Process one frame, of sig shape and read-only."""
+        ...
+
+
+@runtime_checkable
+class UDFTileMixin(Protocol):
+    """A UDF that gets tiles."""
+
+    def process_tile(self, tile: Array) -> None:
+        """Process one tile, of shape ``(frames, *sig part)`` and read-only."""
+        ...
+
+
+@runtime_checkable
+class UDFPartitionMixin(Protocol):
+    """A UDF that gets whole partitions."""
+
+    def process_partition(self, partition: Array) -> None:
+        """Process one partition, of shape ``(frames, *sig)`` and read-only."""
+        ...
+
+
+@runtime_checkable
+class UDFPreprocessMixin(Protocol):
+    """A UDF that prepares something before data comes."""
+
+    def preprocess(self) -> None:
+        """Prepare; called on the main side once, and for every task before its data."""
+        ...
+
+
+@runtime_checkable
+class UDFPostprocessMixin(Protocol):
+    """A UDF that finishes something after the data of a partition."""
+
+    def postprocess(self) -> None:
+        """Finish; called for every task after its last tile, on the buffers of the partition."""
+        ...
+
+
+@runtime_checkable
+class UDFMergeAllMixin(Protocol):
+    """A UDF that can put all partial results together at once."""
+
+    def merge_all(self, ordered_results: OrderedDict[Slice, MergeAttrMapping]) -> Mapping[str, Any]:
+        """Return the merged arrays by name."""
+        ...
+
+
+def check_cast(fromvar: Any, tovar: Any) -> None:
+    """Raise TypeError unless the dtype of `fromvar` can be cast safely to that of `tovar`."""
+    if not np.can_cast(fromvar.dtype, tovar.dtype, casting="safe"):
+        msg = f"cannot safely cast {fromvar.dtype} to {tovar.dtype}"
+        raise TypeError(msg)
+
+
+class UDF(UDFProtocol):
+    """Base class of user-defined functions.
+
+    Parameters
+    ----------
+    **kwargs
+        Parameters, readable as attributes of `params` in every method. They travel to the workers, so they must be
+        picklable.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Brightest(UDF):
+    ...     def get_result_buffers(self):
+    ...         return {"maximum": self.buffer(kind="nav", dtype=np.float32)}
+    ...
+    ...     def process_frame(self, frame):
+    ...         self.results.maximum[:] = frame.max()
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._kwargs = kwargs
+        self._params: UDFData | None = None
+        self._results: UDFData | None = None
+        self._task_data: UDFData | None = None
+        self._meta: UDFMeta | None = None
+        self._cache: RunCache | None = None
+        self._position = 0
+        self._run: weakref.ref[object] | None = None
+
+    # -- to implement
+
+    def get_result_buffers(self) -> dict[str, BufferWrapper]:
+        """Return the declarations of the results by name, made with `buffer`."""
+        msg = f"{type(self).__name__} does not declare its results: implement get_result_buffers"
+        raise NotImplementedError(msg)
+
+    def get_task_data(self) -> dict[str, Any]:
+        """Return what every task needs and can be made on the worker; readable as attributes of `task_data`."""
+        return {}
+
+    def get_preferred_input_dtype(self) -> Any:
+        """Return the dtype in which frames are wanted; ``USE_NATIVE_DTYPE`` for that of the dataset.
+
+        What comes is the dtype to which this and that of the dataset are promoted.
+        """
+        return np.float32
+
+    def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:  # noqa: ARG002
+        """Return whether `process_tile` takes tiles in the dataset's own dtype, native byte order, without conversion.
+
+        `meta.input_dtype` and the declared results stay what they are.
+        """
+        return False
+
+    def get_backends(self) -> str | Iterable[str]:
+        """Return the array backends that are supported, best first."""
+        return (self.BACKEND_NUMPY,)
+
+    def cleanup(self) -> None:
+        """Release what a task holds; called after every task, also when it failed."""
+
+    def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:
+        """Put the results of one partition into those of the whole.
+
+        The default is right for nav buffers, where every partition has its own part.
+
+        Parameters
+        ----------
+        dest
+            Views of the whole: for nav buffers the part of this partition.
+        src
+            Results of the partition.
+        """
+        if self.requires_custom_merge:
+            msg = (
+                f"{type(self).__name__} has results that are not of kind 'nav', so tilework cannot know how partial "
+                "results are put together: implement merge(self, dest, src), for a sum: dest.name[:] += src.name"
+            )
+            raise NotImplementedError(msg)
+        for name in dest:
+            getattr(dest, name)[:] = getattr(src, name)
+
+    def get_results(self) -> Mapping[str, Array | ArrayWithMask]:
+        """Return the results by name; called whenever somebody looks, so it must not change anything.
+
+        The default returns all buffers that are not private.
+
+        Raises
+        ------
+        UDFException
+            When a ``result_only`` buffer is declared, which only an own implementation can fill.
+        """
+        for name, buffer in self.results.items():
+            if buffer.use == "result_only":
+                msg = (
+                    f"{type(self).__name__} declares the result {name!r} with use='result_only': "
+                    "implement get_results() and return it from there"
+                )
+                raise UDFException(msg)
+        return {name: getattr(self.results, name) for name, b in self.results.items() if b.use != "private"}
+
+    # -- to use
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """The parameters as they were given."""
+        return self._kwargs
+
+    @property
+    def params(self) -> Any:
+        """The parameters; auxiliary data as the view that belongs to what is processed now."""
+        if self._params is None:
+            self._params = UDFData(self._kwargs)
+        return self._params
+
+    @property
+    def results(self) -> Any:
+        """The result buffers, as the views that belong to what is processed now."""
+        return self._results
+
+    @property
+    def task_data(self) -> Any:
+        """What `get_task_data` returned."""
+        return self._task_data
+
+    @property
+    def meta(self) -> UDFMeta:
+        """Facts about the dataset, the run and what is processed now.
+
+        Raises
+        ------
+        UDFException
+            Outside of a run.
+        """
+        if self._meta is None:
+            msg = f"{type(self).__name__}.meta is known in a run only; to look at a UDF before, use Context.display"
+            raise UDFException(msg)
+        return self._meta
+
+    @property
+    def xp(self) -> Any:
+        """The array library of the tiles: numpy, or cupy on a GPU."""
+        backend = self._meta.array_backend if self._meta is not None else None
+        if backend is not None and backend.startswith("cupy"):
+            import cupy
+
+            return cupy
+        return np
+
+    def buffer(
+        self,
+        kind: BufferKind,
+        extra_shape: tuple[int, ...] = (),
+        dtype: Any = "float32",
+        where: Literal["device"] | None = None,
+        use: BufferUse = None,
+    ) -> BufferWrapper:
+        """Declare a result.
+
+        Parameters
+        ----------
+        kind
+            ``"nav"``: an entry per scan position, ``"sig"``: per detector pixel, ``"single"``: one.
+        extra_shape
+            Shape of an entry.
+        dtype
+            dtype of an entry.
+        where
+            ``"device"``: in the memory of the device that computes.
+        use
+            ``"private"``: not returned to the user; ``"result_only"``: made in `get_results`.
+        """
+        cls = PlaceholderBufferWrapper if use == "result_only" else BufferWrapper
+        return cls(kind, extra_shape, dtype, where, use)
+
+    @classmethod
+    def aux_data(
+        cls,
+        data: Any,
+        kind: BufferKind,
+        extra_shape: tuple[int, ...] = (),
+        dtype: Any = "float32",
+    ) -> AuxBufferWrapper:
+        """Declare a parameter that is cut like a result: one entry per position, per pixel, or one for all.
+
+        Parameters
+        ----------
+        data
+            Array with one entry per position of the whole scan, or per pixel.
+        kind, extra_shape, dtype
+            As of `buffer`.
+        """
+        buffer = AuxBufferWrapper(kind, extra_shape, dtype)
+        buffer.set_buffer(np.asarray(data))
+        return buffer
+
+    @staticmethod
+    def with_mask(data: Array, mask: BoolArray | bool) -> ArrayWithMask:
+        """Return a result with what of it is valid, for `get_results`."""
+        return ArrayWithMask(data, mask)
+
+    def forbuf(self, arr: Any, target: Array) -> Any:
+        """Convert `arr` to the array backend, and the shape, of the result `target`."""
+        if isinstance(arr, np.ndarray) and isinstance(target, np.ndarray):
+            return arr.reshape(target.shape)
+        import sparseconverter
+
+        return sparseconverter.make_like(arr, target, strict=False)
+
+    def cached(self, key: str, factory: Callable[[], T]) -> T:
+        """Return what `factory` makes, made once per process and run, and shared by the tasks there.
+
+        Use it for what is dear to make and the same for every partition, such as a stack of masks. It must not be
+        changed.
+
+        Parameters
+        ----------
+        key
+            Name, unique within this class.
+        factory
+            Called without arguments when there is nothing under that name yet.
+        """
+        if self._cache is None:
+            self._cache = RunCache()
+        return self._cache.get((self._position, key), factory)
+
+    @property
+    def requires_custom_merge(self) -> bool:
+        """Whether the default merge cannot work: there is a result that is not of kind nav."""
+        return any(b.kind != "nav" and b.use != "result_only" for b in self._declared().values())
+
+    @property
+    def requires_custom_merge_all(self) -> bool:
+        """Whether the default of merging all at once cannot work."""
+        return any(b.kind != "nav" for b in self._declared().values())
+
+    def _declared(self) -> Mapping[str, BufferWrapper]:
+        return self._results.as_dict() if self._results is not None else self.get_result_buffers()
+
+    # -- life
+
+    def copy(self) -> Any:
+        """Return a fresh instance with the same parameters."""
+        return type(self)(**self._kwargs)
+
+    @classmethod
+    def new_for_partition(cls, kwargs: Mapping[str, Any], partition: Any, roi: BoolArray | None) -> Any:
+        """Return a fresh instance for one partition, with its part of the auxiliary data."""
+        if any(isinstance(v, AuxBufferWrapper) for v in kwargs.values()):
+            kwargs = {
+                k: v.new_for_partition(partition, roi) if isinstance(v, AuxBufferWrapper) else v
+                for k, v in kwargs.items()
+            }
+        return cls(**kwargs)
+
+    def copy_for_partition(self, partition: Any, roi: BoolArray | None) -> Any:
+        """Return a fresh instance for one partition, with its part of the auxiliary data."""
+        return self.new_for_partition(self._kwargs, partition, roi)
+
+    def set_meta(self, meta: UDFMeta) -> None:
+        """Say what is processed."""
+        self._meta = meta
+
+    def set_cache(self, cache: RunCache, position: int) -> None:
+        """Share what the run computes once; `position` is that of this UDF in the run."""
+        self._cache = cache
+        self._position = position
+
+    def claim(self, run: object) -> Any:
+        """Return this instance, or a copy when another run is using it; on the main side.
+
+        Raises
+        ------
+        UDFException
+            When no copy can be made from the parameters, so that no task could either.
+        """
+        try:
+            copy = self.copy()
+        except TypeError as e:
+            name = type(self).__name__
+            msg = (
+                f"{name} cannot be made again from its parameters ({', '.join(self._kwargs) or 'none'}): {e}. Every "
+                f"task makes a fresh {name} from the keyword arguments that its __init__ passes to super().__init__(), so "
+                "__init__ must accept exactly those"
+            )
+            raise UDFException(msg) from e
+        with _claim_lock:
+            if self._run is not None and self._run() is not None:
+                return copy
+            self._run = weakref.ref(run)
+            return self
+
+    def release(self, run: object) -> None:
+        """Give the instance back; on the main side."""
+        if self._run is not None and self._run() is run:
+            self._run = None
+
+    def reset(self, cache: RunCache, position: int) -> None:
+        """Forget an earlier run; on the main side, where an instance may be used again."""
+        self._params = None
+        self.set_cache(cache, position)
+
+    def update_kwargs(self, new: Mapping[str, Any]) -> None:
+        """Change parameters, on the main side."""
+        self._kwargs = {**self._kwargs, **new}
+        self._params = None
+
+    def init_result_buffers(self) -> None:
+        """Declare the results."""
+        self._results = UDFData(self.get_result_buffers())
+
+    def init_task_data(self) -> None:
+        """Make the task data."""
+        self._task_data = UDFData(self.get_task_data())
+
+
+class NoOpUDF(UDF):
+    """Computes nothing: reads the data, for measurements.
+
+    Parameters
+    ----------
+    preferred_input_dtype
+        dtype in which tiles are wanted.
+    """
+
+    def __init__(self, preferred_input_dtype: Any = bool) -> None:
+        super().__init__(preferred_input_dtype=preferred_input_dtype)
+
+    def get_preferred_input_dtype(self) -> Any:
+        """Return what was asked for."""
+        return self.params.preferred_input_dtype
+
+    def get_result_buffers(self) -> dict[str, BufferWrapper]:
+        """Return nothing."""
+        return {}
+
+    def process_tile(self, tile: Array) -> None:
+        """Do nothing."""

@@ -1,0 +1,336 @@
+"""What a UDF sees of its buffers and parameters while it runs.
+
+`UDFData` keeps the *current view* of every buffer in its instance dictionary: `self.results.x` inside `process_frame`
+is an ordinary attribute look-up, and the runner changes the view of a frame with one dictionary store. Assignment
+goes into the array: ``self.results.x = value`` means ``self.results.x[:] = value``.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from tilework.common.buffers import AuxBufferWrapper, BufferWrapper, PlaceholderBufferWrapper
+from tilework.exceptions import UDFException
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
+
+    from tilework.common.shape import Shape
+    from tilework.io.dataset.tiling import TilingScheme
+    from tilework.udf.plan import RunPlan
+
+__all__ = ["MergeAttrMapping", "RunCache", "UDFData", "UDFParams", "UseDiscouragedWarning"]
+
+T = TypeVar("T")
+Array = np.ndarray[Any, np.dtype[Any]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class UseDiscouragedWarning(FutureWarning):
+    """Something works, but there is a better way."""
+
+
+def _discourage(name: str) -> None:
+    message = f"use attribute access, .{name}, instead of ['{name}']"
+    warnings.warn(message, UseDiscouragedWarning, stacklevel=3)
+
+
+class UDFData:
+    """The buffers of a UDF by name; attributes are the views that belong to what is processed now.
+
+    Parameters
+    ----------
+    data
+        Buffers, or plain values, by name.
+    """
+
+    __slots__ = ("__dict__", "_buffers")
+    _buffers: dict[str, Any]
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "_buffers", dict(data))
+        self.clear_views()
+
+    def clear_views(self) -> None:
+        """Make every attribute the whole stored array again."""
+        views = self.__dict__
+        for name, value in self._buffers.items():
+            views[name] = whole_view(value)
+
+    def __getattr__(self, name: str) -> Any:
+        # Only called for what is not there.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        known = ", ".join(sorted(self._buffers)) or "none"
+        msg = f"no buffer or parameter named {name!r}; there are: {known}"
+        raise AttributeError(msg)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        target = getattr(self, name)
+        if target is None or not hasattr(target, "__setitem__"):
+            msg = f"cannot assign to {name!r}: it is not a buffer that exists while frames are processed"
+            raise AttributeError(msg)
+        target[:] = value
+
+    def __getitem__(self, name: str) -> Any:
+        _discourage(name)
+        return getattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._buffers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._buffers)
+
+    def __len__(self) -> int:
+        return len(self._buffers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._buffers
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        object.__setattr__(self, "_buffers", state)
+        self.clear_views()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the current view, or `default` when there is no such buffer."""
+        return self.__dict__.get(name, default)
+
+    def get_buffer(self, name: str) -> Any:
+        """Return the buffer itself."""
+        return self._buffers[name]
+
+    def set_buffer(self, name: str, buffer: Any) -> None:
+        """Put a buffer in place."""
+        self._buffers[name] = buffer
+        self.__dict__[name] = whole_view(buffer)
+
+    def keys(self) -> KeysView[str]:
+        """Names of the buffers."""
+        return self._buffers.keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The buffers."""
+        return self._buffers.values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Names and buffers."""
+        return self._buffers.items()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return names and buffers."""
+        return self._buffers
+
+    def get_proxy(self) -> MergeAttrMapping:
+        """Return the current views of all buffers that hold data, as `UDF.merge` gets them."""
+        views = self.__dict__
+        return MergeAttrMapping({name: views[name] for name, b in self._buffers.items() if b.has_data()})
+
+    def export(self) -> None:
+        """Bring all data into main memory."""
+        for buffer in self._buffers.values():
+            if buffer.has_data():
+                buffer.export()
+        self.clear_views()
+
+    def flush(self) -> None:
+        """Write contiguous copies of parts back into the buffers."""
+        for buffer in self._buffers.values():
+            buffer.flush()
+
+
+def whole_view(value: Any) -> Any:
+    """Return what an attribute shows while nothing is processed: the stored array of a buffer, a plain value itself."""
+    if isinstance(value, PlaceholderBufferWrapper):
+        return None
+    if isinstance(value, AuxBufferWrapper):
+        return value.get_view_for_dataset() if value.has_data() else None
+    return value.raw_data if isinstance(value, BufferWrapper) else value
+
+
+class MergeAttrMapping:
+    """Arrays by name, as `UDF.merge` gets them: reading gives the array, assigning writes into it.
+
+    Parameters
+    ----------
+    arrays
+        The arrays.
+    """
+
+    __slots__ = ("__dict__",)
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self.__dict__.update(arrays)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        known = ", ".join(sorted(self.__dict__)) or "none"
+        msg = f"no buffer named {name!r} to merge; there are: {known} (result_only buffers exist in get_results only)"
+        raise AttributeError(msg)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        getattr(self, name)[:] = value
+
+    def __getitem__(self, name: str) -> Any:
+        _discourage(name)
+        return getattr(self, name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _discourage(name)
+        getattr(self, name)[:] = value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.__dict__
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dict__)
+
+    def __len__(self) -> int:
+        return len(self.__dict__)
+
+
+class RunCache:
+    """What is computed once per process and run, and shared by the run's tasks there. Never travels.
+
+    Owned by the run's parameters: it lives as long as they are scattered. Safe to use from several threads; a value
+    is computed by the first that asks while the others wait.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._values: dict[Any, Any] = {}
+
+    def __getstate__(self) -> tuple[()]:
+        return ()
+
+    def __setstate__(self, state: tuple[()]) -> None:
+        self.__init__()  # type: ignore[misc]
+
+    def get(self, key: Any, factory: Callable[[], T]) -> T:
+        """Return the value of `key`, made by `factory` when it is not there."""
+        try:
+            value: T = self._values[key]
+        except KeyError:
+            with self._lock:
+                if key not in self._values:
+                    self._values[key] = factory()
+                value = self._values[key]
+        return value
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._values.clear()
+
+
+class UDFParams:
+    """What all tasks of a run share; scattered to the workers once.
+
+    Parameters
+    ----------
+    kwargs
+        The parameters of each UDF, in the order of the run.
+    roi
+        Selected scan positions, flat or of nav shape, or None.
+    corrections
+        Detector corrections, or None.
+    tiling_scheme
+        How partitions are cut.
+    plan
+        What each UDF gets; None only for parameters that never run.
+    """
+
+    def __init__(
+        self,
+        kwargs: Sequence[Mapping[str, Any]],
+        roi: BoolArray | None,
+        corrections: Any,
+        tiling_scheme: TilingScheme | None,
+        plan: RunPlan | None = None,
+    ) -> None:
+        self._kwargs = [dict(k) for k in kwargs]
+        self._roi = roi
+        self._corrections = corrections
+        self._tiling_scheme = tiling_scheme
+        self._plan = plan
+        self.cache = RunCache()
+
+    @classmethod
+    def from_udfs(
+        cls,
+        udfs: Sequence[Any],
+        roi: BoolArray | None,
+        corrections: Any = None,
+        tiling_scheme: TilingScheme | None = None,
+        plan: RunPlan | None = None,
+    ) -> UDFParams:
+        """Collect the parameters of `udfs`."""
+        return cls([udf.kwargs for udf in udfs], roi, corrections, tiling_scheme, plan)
+
+    @property
+    def kwargs(self) -> list[dict[str, Any]]:
+        """The parameters of each UDF."""
+        return self._kwargs
+
+    @property
+    def roi(self) -> BoolArray | None:
+        """Selected scan positions."""
+        return self._roi
+
+    @property
+    def corrections(self) -> Any:
+        """Detector corrections."""
+        return self._corrections
+
+    @property
+    def tiling_scheme(self) -> TilingScheme:
+        """How partitions are cut."""
+        if self._tiling_scheme is None:
+            msg = "these parameters have no tiling scheme, so nothing can be run with them"
+            raise ValueError(msg)
+        return self._tiling_scheme
+
+    @property
+    def plan(self) -> RunPlan:
+        """What each UDF gets."""
+        if self._plan is None:
+            msg = "these parameters have no plan, so nothing can be run with them"
+            raise ValueError(msg)
+        return self._plan
+
+    def patch(self, patch: Sequence[Mapping[str, Any]]) -> None:
+        """Change parameters: one mapping per UDF, with only what changes. Tasks that start later see it.
+
+        Raises
+        ------
+        ValueError
+            When there is not one mapping per UDF.
+        """
+        if len(patch) != len(self._kwargs):
+            msg = f"parameters must be given for each of the {len(self._kwargs)} UDFs of the run, got {len(patch)}"
+            raise ValueError(msg)
+        # New dictionaries: a task that runs now keeps the ones it started with.
+        self._kwargs = [{**old, **new} for old, new in zip(self._kwargs, patch, strict=True)]
+        self.cache.clear()
+
+
+def prepare_aux(kwargs: Mapping[str, Any], dataset_shape: Shape, roi: BoolArray | None, udf_name: str) -> None:
+    """Tell auxiliary data among the parameters which dataset and positions it is used with.
+
+    Raises
+    ------
+    UDFException
+        When it does not fit the dataset.
+    """
+    for name, value in kwargs.items():
+        if isinstance(value, AuxBufferWrapper):
+            try:
+                value.set_roi(dataset_shape, roi)
+            except ValueError as e:
+                msg = f"{udf_name}: parameter {name!r}: {e}"
+                raise UDFException(msg) from e

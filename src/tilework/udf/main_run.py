@@ -1,0 +1,226 @@
+"""One run on the main side: what is prepared before data is read, and the merging of what comes back.
+
+A `MainRun` owns the buffers of the whole, the map of what is merged, the tasks and the parameters. It does no I/O and
+knows no executor, but for the type of buffers that the executor wants.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.buffers import BufferWrapper
+from tilework.common.shape import Shape
+from tilework.exceptions import UDFException
+from tilework.io.dataset.tiling import Negotiator
+from tilework.udf.base import UDF
+from tilework.udf.data import MergeAttrMapping, RunCache, UDFParams, prepare_aux
+from tilework.udf.meta import UDFMeta
+from tilework.udf.plan import RunPlan, make_plan
+from tilework.udf.results import RunResult, UDFResultsLazy, collect_results
+from tilework.udf.task import UDFTask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from tilework.common.environment import Environment
+    from tilework.common.executor import JobExecutor
+    from tilework.io.dataset.base import DataSet, Partition
+    from tilework.udf.data import UDFData
+
+__all__ = ["MainRun"]
+
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class MainRun:
+    """A run, ready to be handed to an executor.
+
+    Not thread-safe by itself: `lock` is held while a part is merged, and must be held by whoever looks at results from
+    another thread.
+
+    Parameters
+    ----------
+    udfs
+        The UDFs; an instance that another run is using now is replaced by a copy.
+    dataset
+        What is processed.
+    roi
+        Selected positions, of nav shape, or None.
+    corrections
+        Detector corrections, or None.
+    backends
+        Array backends that may be used; None: all.
+    executor
+        Says which type result buffers have; None: ordinary ones.
+    environment
+        Where the main side runs.
+
+    Raises
+    ------
+    UDFException
+        When a UDF cannot work on this dataset.
+    """
+
+    def __init__(
+        self,
+        udfs: Sequence[UDF],
+        dataset: DataSet,
+        roi: BoolArray | None,
+        corrections: Any = None,
+        backends: str | Iterable[str] | None = None,
+        executor: JobExecutor | None = None,
+        environment: Environment | None = None,
+    ) -> None:
+        self.udfs: list[UDF] = [udf.claim(self) for udf in udfs]
+        self.dataset = dataset
+        self.roi = roi
+        self.lock = threading.Lock()
+        self.n_merged = 0
+        self._present = self._present_positions()
+        n_nav = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
+        self._damage = np.zeros(n_nav, dtype=bool)
+        self._spans: dict[int, tuple[int, int]] = {}
+        plan = make_plan(self.udfs, dataset, roi, corrections, backends)
+        self._prepare_udfs(plan, corrections, executor, environment)
+        partitions = list(dataset.get_partitions())
+        self.params = self._make_params(plan, corrections, partitions)
+        self.tasks = self._make_tasks(plan, partitions)
+
+    # -- preparing
+
+    def _present_positions(self) -> BoolArray | None:
+        """Return which (selected) flat positions have a frame; None when all have."""
+        absent = self.dataset.absent_frames
+        if absent is None:
+            return None
+        present = ~absent.reshape(-1)
+        return present if self.roi is None else present[self.roi.reshape(-1)]
+
+    def _prepare_udfs(
+        self, plan: RunPlan, corrections: Any, executor: JobExecutor | None, environment: Environment | None
+    ) -> None:
+        dataset = self.dataset
+        cache = RunCache()
+        for position, (udf, planned) in enumerate(zip(self.udfs, plan.udfs, strict=True)):
+            udf.reset(cache, position)
+            prepare_aux(udf.kwargs, dataset.shape, self.roi, planned.name)
+            meta = UDFMeta(
+                None,
+                dataset.shape,
+                self.roi,
+                dataset.dtype,
+                planned.input_dtype,
+                corrections=corrections,
+                threads_per_worker=None if environment is None else environment.threads_per_worker,
+                compiled=plan.compiled,
+            )
+            udf.set_meta(meta)
+            udf.init_result_buffers()
+            for name, declared in list(udf.results.items()):
+                udf.results.set_buffer(name, self._allocate(planned.name, name, declared, executor))
+            if hasattr(udf, "preprocess"):
+                udf.preprocess()
+
+    def _allocate(self, udf_name: str, name: str, declared: Any, executor: JobExecutor | None) -> BufferWrapper:
+        if not isinstance(declared, BufferWrapper):
+            msg = f"{udf_name}: the declaration of result {name!r} is not made with self.buffer(...)"
+            raise UDFException(msg)
+        buffer: BufferWrapper = declared if executor is None else executor.modify_buffer_type(declared)
+        buffer.set_shape_ds(self.dataset.shape, self.roi)
+        try:
+            buffer.allocate()
+        except MemoryError as e:
+            size = np.prod(buffer.shape, dtype=float) * buffer.dtype.itemsize / 2**30
+            msg = (
+                f"{udf_name}: the result {name!r} of shape {buffer.shape} needs {size:.1f} GiB, which is more than "
+                "there is: select positions with a roi"
+            )
+            raise UDFException(msg) from e
+        if self._present is not None:
+            buffer.mark_absent(~self._present)
+        return buffer
+
+    def _make_params(self, plan: RunPlan, corrections: Any, partitions: Sequence[Partition]) -> UDFParams:
+        shape = self.dataset.shape
+        frames = max((int(p.shape[0]) for p in partitions), default=1)
+        scheme = Negotiator().get_scheme(
+            self.udfs,
+            self.dataset,
+            plan.read_dtype,
+            Shape((frames, *shape.sig), sig_dims=shape.sig_dims),
+            self.roi,
+            corrections,
+            converts=plan.converts,
+        )
+        return UDFParams.from_udfs(self.udfs, self.roi, corrections, scheme, plan)
+
+    def _make_tasks(self, plan: RunPlan, partitions: Sequence[Partition]) -> list[UDFTask]:
+        """Return the tasks of all partitions in which something is selected; keep which positions each covers."""
+        classes = [type(udf) for udf in self.udfs]
+        offsets = None if self.roi is None else np.concatenate(([0], np.cumsum(self.roi.reshape(-1)))).tolist()
+        tasks = []
+        for idx, partition in enumerate(partitions):
+            start = partition.slice.origin[0]
+            stop = start + partition.slice.shape[0]
+            if offsets is not None:
+                start, stop = offsets[start], offsets[stop]
+            if stop == start:
+                continue
+            partition.set_idx(idx)
+            absent = None
+            if self._present is not None and not self._present[start:stop].all():
+                absent = ~self._present[start:stop]
+            tasks.append(UDFTask(partition, idx, classes, plan.resources, task_frames=stop - start, absent=absent))
+            self._spans[idx] = (start, stop)
+        return tasks
+
+    # -- merging
+
+    @property
+    def needs_order(self) -> bool:
+        """Whether the order of merging can change the bits of a result."""
+        return any(type(udf).merge is not UDF.merge for udf in self.udfs)
+
+    @property
+    def damage(self) -> BufferWrapper:
+        """A copy of the map of what is merged, as nav buffer."""
+        buffer = BufferWrapper(kind="nav", dtype=bool)
+        buffer.set_shape_ds(self.dataset.shape, self.roi)
+        buffer.replace_array(self._damage.copy())
+        return buffer
+
+    def merge(self, parts: Sequence[UDFData], task: UDFTask) -> None:
+        """Put the results of one partition into those of the whole."""
+        start, stop = self._spans[task.idx]
+        with self.lock:
+            for udf, part in zip(self.udfs, parts, strict=True):
+                udf.meta.set_valid_nav_mask(self._damage)
+                dest = {
+                    name: buffer.raw_data[start:stop] if buffer.kind == "nav" else buffer.raw_data
+                    for name, buffer in udf.results.items()
+                    if buffer.has_data()
+                }
+                udf.merge(MergeAttrMapping(dest), part.get_proxy())
+            self._damage[start:stop] = True if self._present is None else self._present[start:stop]
+            self.n_merged += 1
+
+    def results(self) -> UDFResultsLazy:
+        """Return the results of what is merged so far; they are made when somebody looks."""
+
+        def make() -> tuple[RunResult, ...]:
+            return collect_results(self.udfs, self._damage, self.dataset, self.roi)
+
+        return UDFResultsLazy(make, self.damage)
+
+    def patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Change parameters of the UDFs on the main side."""
+        for udf, new in zip(self.udfs, parameters, strict=True):
+            udf.update_kwargs(new)
+
+    def release(self) -> None:
+        """Give the UDF instances back: the run is over."""
+        for udf in self.udfs:
+            udf.release(self)

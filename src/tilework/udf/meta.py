@@ -1,0 +1,224 @@
+"""What a UDF may ask about the data it is given: `UDF.meta`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.shape import Shape
+from tilework.common.slice import Slice
+
+if TYPE_CHECKING:
+    from tilework.io.dataset.tiling import TilingScheme
+
+__all__ = ["UDFMeta"]
+
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class UDFMeta:
+    """Facts about the dataset, the run, and the frame, tile or partition that is processed now.
+
+    All positions are flat and count selected positions only when the run has a region of interest.
+
+    Parameters
+    ----------
+    partition_slice
+        The partition, flat, in positions of the run; None on the main side.
+    dataset_shape
+        Shape of the whole dataset.
+    roi
+        Selected positions, of nav shape, or None.
+    dataset_dtype
+        dtype of the dataset, native byte order.
+    input_dtype
+        dtype that this UDF computes in: its tiles have it, unless it accepts the dataset's own dtype.
+    tiling_scheme
+        How partitions are cut.
+    tiling_index
+        Which sig slice of the scheme the current tile is.
+    corrections
+        Detector corrections of the run, or None.
+    device_class
+        ``"cpu"`` or ``"cuda"``.
+    threads_per_worker
+        How many threads a task may use; None: no limit was set.
+    array_backend
+        Kind of array the tiles are; None on the main side.
+    valid_nav_mask
+        Flat positions that are merged already; None on workers.
+    compiled
+        Whether the run is large enough for compiled kernels; the same for all tasks of a run.
+    """
+
+    # Where we are is set for every frame by plain attribute stores; Slices are made when somebody asks.
+    __slots__ = (
+        "_array_backend", "_compiled", "_corrections", "_dataset_dtype", "_dataset_shape", "_device_class",
+        "_index", "_input_dtype",
+        "_partition_slice", "_roi", "_start", "_stop", "_threads_per_worker", "_tiling_scheme", "_valid_nav_mask",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        partition_slice: Slice | None,
+        dataset_shape: Shape,
+        roi: BoolArray | None,
+        dataset_dtype: np.dtype[Any],
+        input_dtype: np.dtype[Any],
+        tiling_scheme: TilingScheme | None = None,
+        tiling_index: int = 0,
+        corrections: Any = None,
+        device_class: str | None = None,
+        threads_per_worker: int | None = None,
+        array_backend: str | None = None,
+        valid_nav_mask: BoolArray | None = None,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self._partition_slice = partition_slice
+        self._dataset_shape = dataset_shape
+        self._roi = roi
+        self._dataset_dtype = dataset_dtype
+        self._input_dtype = input_dtype
+        self._tiling_scheme = tiling_scheme
+        self._index = tiling_index
+        self._corrections = corrections
+        self._device_class = device_class or "cpu"
+        self._threads_per_worker = threads_per_worker
+        self._array_backend = array_backend
+        self._valid_nav_mask = valid_nav_mask
+        self._compiled = compiled
+        self._start = partition_slice.origin[0] if partition_slice is not None else 0
+        self._stop = self._start + partition_slice.shape[0] if partition_slice is not None else 0
+
+    def set_position(self, start: int, stop: int, index: int = 0) -> None:
+        """Say which positions, and which sig slice of the scheme, are processed now."""
+        self._start = start
+        self._stop = stop
+        self._index = index
+
+    @property
+    def slice(self) -> Slice:
+        """The part of the data that is processed now: frame, tile or partition."""
+        scheme = self._tiling_scheme
+        if scheme is None or scheme.is_full_sig:
+            sig = tuple(self._dataset_shape.sig)
+            origin: tuple[int, ...] = (0,) * len(sig)
+        else:
+            part = scheme[self._index]
+            sig, origin = tuple(part.shape), tuple(part.origin)
+        return Slice(origin=(self._start, *origin), shape=Shape((self._stop - self._start, *sig), sig_dims=len(sig)))
+
+    @property
+    def partition_shape(self) -> Shape:
+        """Shape of the partition, flat, selected positions only.
+
+        Raises
+        ------
+        ValueError
+            On the main side, where there is no partition.
+        """
+        if self._partition_slice is None:
+            msg = "there is no partition here: partition_shape exists while frames are processed"
+            raise ValueError(msg)
+        return self._partition_slice.shape
+
+    @property
+    def dataset_shape(self) -> Shape:
+        """Shape of the whole dataset."""
+        return self._dataset_shape
+
+    @property
+    def tiling_scheme(self) -> TilingScheme | None:
+        """How partitions are cut."""
+        return self._tiling_scheme
+
+    @property
+    def tiling_scheme_idx(self) -> int:
+        """Which sig slice of the scheme the current tile is."""
+        return self._index
+
+    @property
+    def sig_slice(self) -> Slice:
+        """The part of the detector that the current tile covers, without navigation axis."""
+        if self._tiling_scheme is None:
+            sig = tuple(self._dataset_shape.sig)
+            return Slice(origin=(0,) * len(sig), shape=Shape(sig, sig_dims=len(sig)))
+        return self._tiling_scheme[self._index]
+
+    @property
+    def roi(self) -> BoolArray | None:
+        """Selected positions, of nav shape, or None."""
+        return self._roi
+
+    @property
+    def dataset_dtype(self) -> np.dtype[Any]:
+        """dtype of the dataset."""
+        return self._dataset_dtype
+
+    @property
+    def input_dtype(self) -> np.dtype[Any]:
+        """dtype that this UDF computes in."""
+        return self._input_dtype
+
+    @property
+    def corrections(self) -> Any:
+        """Detector corrections of the run, or None."""
+        return self._corrections
+
+    @property
+    def device_class(self) -> str:
+        """Kind of device that computes: ``"cpu"`` or ``"cuda"``."""
+        return self._device_class
+
+    @property
+    def threads_per_worker(self) -> int | None:
+        """How many threads a task may use."""
+        return self._threads_per_worker
+
+    @property
+    def array_backend(self) -> str | None:
+        """Kind of array the tiles are."""
+        return self._array_backend
+
+    @property
+    def compiled(self) -> bool:
+        """Whether compiled kernels are used in this run."""
+        return self._compiled
+
+    @property
+    def coordinates(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Scan coordinates of the frames that are processed now, int64 of shape (frames, nav dims)."""
+        nav = tuple(self._dataset_shape.nav)
+        if self._roi is None:
+            flat = np.arange(self._start, self._stop)
+        else:
+            flat = np.flatnonzero(self._roi)[self._start : self._stop]
+        return np.stack(np.unravel_index(flat, nav), axis=-1).astype(np.int64, copy=False)
+
+    def get_valid_nav_mask(self, full_nav: bool = False) -> BoolArray | None:
+        """Return which positions are merged already; None on workers.
+
+        In `UDF.merge` the partition that is being merged does not count yet.
+
+        Parameters
+        ----------
+        full_nav
+            Count all positions of the scan, not only selected ones.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            bool, flat.
+        """
+        mask = self._valid_nav_mask
+        if mask is None or self._roi is None or not full_nav:
+            return mask
+        full = np.zeros(self._roi.size, dtype=bool)
+        full[self._roi.reshape(-1)] = mask
+        return full
+
+    def set_valid_nav_mask(self, mask: BoolArray) -> None:
+        """Say which positions (flat, selected ones only) are merged already."""
+        self._valid_nav_mask = mask

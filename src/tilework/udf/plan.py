@@ -1,0 +1,168 @@
+"""What is decided once per run, before any task: dtypes, methods, array backends, and which kernels are used.
+
+Everything here is a function of the UDFs, the dataset and the region of interest, never of the executor or of how
+much is already loaded in a process. So every task of a run does the same, wherever it runs, and results have the same
+bits.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.udf import ResourceDef, UDFMethod
+from tilework.exceptions import UDFException
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tilework.io.dataset.base import DataSet
+    from tilework.udf.base import UDF
+
+__all__ = ["RunPlan", "UDFPlan", "make_plan"]
+
+# Loading (or once per machine compiling) kernels costs about as much as the NumPy path needs for this many pixels.
+COMPILED_FROM_PIXELS = 2**26
+KERNELS_VARIABLE = "TILEWORK_KERNELS"
+
+
+@dataclass(frozen=True, slots=True)
+class UDFPlan:
+    """What one UDF of a run gets."""
+
+    name: str
+    method: UDFMethod
+    input_dtype: np.dtype[Any]
+    tile_dtype: np.dtype[Any]
+    array_backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What all UDFs of a run get."""
+
+    udfs: tuple[UDFPlan, ...]
+    dataset_dtype: np.dtype[Any]
+    compiled: bool
+
+    @property
+    def converts(self) -> bool:
+        """Whether some UDF needs tiles in another dtype than the dataset's own."""
+        return any(p.tile_dtype != self.dataset_dtype for p in self.udfs)
+
+    @property
+    def read_dtype(self) -> np.dtype[Any]:
+        """The widest dtype in which tiles are handed out."""
+        return max((p.tile_dtype for p in self.udfs), key=lambda d: d.itemsize, default=self.dataset_dtype)
+
+    @property
+    def resources(self) -> ResourceDef:
+        """What a worker must have to run the tasks."""
+        return {"compute": 1, "CPU": 1, "ndarray": 1}
+
+
+def use_compiled(n_pixels: int) -> bool:
+    """Return whether a run over `n_pixels` pixels uses compiled kernels.
+
+    Raises
+    ------
+    ValueError
+        When the environment variable ``TILEWORK_KERNELS`` is set to something other than numpy, numba or auto.
+    """
+    choice = os.environ.get(KERNELS_VARIABLE, "auto")
+    if choice not in {"numpy", "numba", "auto"}:
+        msg = f"the environment variable {KERNELS_VARIABLE} must be numpy, numba or auto, it is {choice!r}"
+        raise ValueError(msg)
+    return choice == "numba" or (choice == "auto" and n_pixels > COMPILED_FROM_PIXELS)
+
+
+def make_plan(
+    udfs: Sequence[UDF],
+    dataset: DataSet,
+    roi: np.ndarray[Any, np.dtype[np.bool_]] | None = None,
+    corrections: Any = None,
+    backends: str | Iterable[str] | None = None,
+) -> RunPlan:
+    """Decide what each UDF gets.
+
+    Parameters
+    ----------
+    udfs
+        The UDFs of the run.
+    dataset
+        What they will process.
+    roi
+        Selected positions, or None.
+    corrections
+        Detector corrections, or None; they need float data.
+    backends
+        Array backends that may be used; None: all.
+
+    Raises
+    ------
+    UDFException
+        When a UDF implements no method, or supports no array backend that can be used here.
+    """
+    allowed = None if backends is None else {backends} if isinstance(backends, str) else set(backends)
+    n_frames = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
+    return RunPlan(
+        udfs=tuple(_plan_one(udf, dataset.dtype, corrections, allowed) for udf in udfs),
+        dataset_dtype=dataset.dtype,
+        compiled=use_compiled(n_frames * dataset.shape.sig.size),
+    )
+
+
+def _plan_one(udf: UDF, dataset_dtype: np.dtype[Any], corrections: Any, allowed: set[str] | None) -> UDFPlan:
+    name = type(udf).__name__
+    method = checked_method(udf)
+    data_dtype = dataset_dtype if corrections is None else np.result_type(np.float32, dataset_dtype)
+    try:
+        input_dtype = np.result_type(udf.get_preferred_input_dtype(), data_dtype)
+    except TypeError as e:
+        msg = (
+            f"{name}: the preferred input dtype {udf.get_preferred_input_dtype()!r} does not go with the dataset's "
+            f"{data_dtype}: return a numeric dtype from get_preferred_input_dtype"
+        )
+        raise UDFException(msg) from e
+    native = method is not UDFMethod.PARTITION and corrections is None and udf.accepts_tile_dtype(dataset_dtype)
+    return UDFPlan(name, method, input_dtype, dataset_dtype if native else input_dtype, _backend(udf, allowed))
+
+
+def checked_method(udf: UDF) -> UDFMethod:
+    """Return the method of `udf` after checking that it implements it.
+
+    Raises
+    ------
+    UDFException
+        When it does not.
+    """
+    name = type(udf).__name__
+    try:
+        method: Any = udf.get_method()
+    except TypeError as e:
+        raise UDFException(str(e)) from e
+    if not isinstance(method, UDFMethod):
+        msg = f"{name}.get_method() returned {method!r}: return UDF.UDF_METHOD.FRAME, .TILE or .PARTITION"
+        raise UDFException(msg)
+    if not callable(getattr(udf, f"process_{method.value}", None)):
+        msg = f"{name}.get_method() says {method.value!r}, but there is no process_{method.value}: implement it"
+        raise UDFException(msg)
+    return method
+
+
+def _backend(udf: UDF, allowed: set[str] | None) -> str:
+    supported = udf.get_backends()
+    supported = (supported,) if isinstance(supported, str) else tuple(supported)
+    unknown = sorted(set(supported) - set(udf.BACKEND_ALL) - {"cuda", udf.BACKEND_SPARSE_DOK, "numpy.matrix"})
+    if unknown:
+        msg = f"{type(udf).__name__}.get_backends() returned {', '.join(map(repr, unknown))}: not a known array backend"
+        raise UDFException(msg)
+    if "numpy" in supported and (allowed is None or "numpy" in allowed):
+        return "numpy"
+    asked = "" if allowed is None else f", and the run allows {', '.join(sorted(allowed))}"
+    have = f"{type(udf).__name__} supports {', '.join(supported)}{asked}"
+    msg = f"{have}; tiles are NumPy arrays here: support and allow 'numpy'"
+    raise UDFException(msg)

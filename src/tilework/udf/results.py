@@ -1,0 +1,291 @@
+"""Results as users get them: arrays with their meaning, that can be looked at, masked, and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.buffers import ArrayWithMask, BufferWrapper, PreallocBufferWrapper
+from tilework.exceptions import UDFException
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tilework.udf.base import UDF
+
+__all__ = ["Provenance", "ResultBuffer", "RunResult", "UDFResults", "UDFResultsLazy", "collect_results"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where results come from; kept with them when they are saved."""
+
+    udf: str
+    parameters: Mapping[str, Any]
+    dataset: Any
+    roi: BoolArray | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what can be written as JSON: UDF, parameters, dataset, selected positions, version."""
+        from tilework import __version__
+
+        return {
+            "tilework_version": __version__,
+            "udf": self.udf,
+            "parameters": {name: plain(value) for name, value in self.parameters.items()},
+            "dataset": self.dataset.describe(),
+            "roi": None if self.roi is None else {"selected": int(self.roi.sum()), "of": int(self.roi.size)},
+        }
+
+
+def plain(value: Any) -> Any:
+    """Return a parameter as something that JSON knows; what it does not know is described."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case np.generic():
+            return plain(value.item())
+        case complex():
+            return {"real": value.real, "imag": value.imag}
+        case np.ndarray() if value.size <= 64:
+            return [plain(v) for v in value.tolist()]
+        case np.ndarray():
+            return f"array of shape {value.shape}, {value.dtype}"
+        case Mapping():
+            return {str(k): plain(v) for k, v in value.items()}
+        case tuple() if hasattr(value, "_asdict"):
+            return {k: plain(v) for k, v in value._asdict().items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain(v) for v in value]
+        case type():
+            return f"{value.__module__}.{value.__qualname__}"
+        case _ if callable(value):
+            return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+        case _:
+            return repr(value)[:200]
+
+
+class ResultBuffer(PreallocBufferWrapper):
+    """One result of a run: `data` in the shape of the dataset, `raw_data` flat and compressed to the ROI."""
+
+    name: str = ""
+    provenance: Provenance | None = None
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write this result, with where it comes from, to a file; the suffix decides: .npz, .h5, .zarr or .tif.
+
+        Raises
+        ------
+        ResultFileError
+            When it cannot be written; nothing half-written is left.
+        """
+        return RunResult({self.name: self}, self.provenance).save(path, overwrite=overwrite)
+
+    def to_xarray(self) -> Any:
+        """Return this result as an `xarray.DataArray` with named axes."""
+        return RunResult({self.name: self}, self.provenance).to_xarray()[self.name]
+
+
+class RunResult(dict[str, ResultBuffer]):
+    """The results of one UDF by name.
+
+    Parameters
+    ----------
+    buffers
+        The results.
+    provenance
+        Where they come from.
+    """
+
+    def __init__(self, buffers: Mapping[str, ResultBuffer], provenance: Provenance | None) -> None:
+        super().__init__(buffers)
+        self.provenance = provenance
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write all results, with where they come from, to a file; the suffix decides: .npz, .h5, .zarr or .tif.
+
+        Parameters
+        ----------
+        path
+            File (for .zarr: folder) to write.
+        overwrite
+            Whether to replace what is there.
+
+        Returns
+        -------
+        pathlib.Path
+            What was written.
+
+        Raises
+        ------
+        ResultFileError
+            When it cannot be written; nothing half-written is left.
+        """
+        from tilework.io.results import save_results
+
+        return save_results(path, self._channels(), self._provenance(), overwrite=overwrite)
+
+    def to_xarray(self) -> Any:
+        """Return the results as an `xarray.Dataset` with named axes, in physical units where the dataset knows them."""
+        from tilework.io.results import to_xarray
+
+        return to_xarray(self._channels(), self._provenance())
+
+    def _provenance(self) -> dict[str, Any]:
+        return {} if self.provenance is None else self.provenance.as_dict()
+
+    def _channels(self) -> dict[str, Any]:
+        from tilework.io.results import ResultChannel
+
+        axes = () if self.provenance is None else tuple(self.provenance.dataset.axes)
+        return {name: ResultChannel.from_buffer(name, buffer, axes) for name, buffer in self.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class UDFResults:
+    """Results of all UDFs of a run, and which positions they contain.
+
+    Attributes
+    ----------
+    buffers
+        One mapping per UDF, always a tuple.
+    damage
+        nav buffer of bool: the positions whose data is merged.
+    """
+
+    buffers: tuple[RunResult, ...]
+    damage: BufferWrapper
+
+
+class UDFResultsLazy:
+    """Results that are made when somebody looks.
+
+    Parameters
+    ----------
+    make
+        Makes the results; called once, at the first look.
+    damage
+        The positions whose data is merged.
+    """
+
+    __slots__ = ("_buffers", "_make", "damage")
+
+    def __init__(self, make: Callable[[], tuple[RunResult, ...]], damage: BufferWrapper) -> None:
+        self._make = make
+        self._buffers: tuple[RunResult, ...] | None = None
+        self.damage = damage
+
+    @property
+    def buffers(self) -> tuple[RunResult, ...]:
+        """One mapping per UDF, always a tuple."""
+        if self._buffers is None:
+            self._buffers = self._make()
+        return self._buffers
+
+    def final(self) -> UDFResults:
+        """Return the results, made now."""
+        return UDFResults(self.buffers, self.damage)
+
+
+def collect_results(
+    udfs: Sequence[UDF],
+    merged: BoolArray,
+    dataset: Any,
+    roi: BoolArray | None,
+) -> tuple[RunResult, ...]:
+    """Ask the UDFs of a run for their results.
+
+    Parameters
+    ----------
+    udfs
+        The UDFs, on the main side.
+    merged
+        bool over the flat positions (selected ones only): whose data is merged.
+    dataset
+        What is processed.
+    roi
+        Selected positions, or None.
+
+    Raises
+    ------
+    UDFException
+        When a UDF returns what it did not declare.
+    """
+    results = []
+    for udf in udfs:
+        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi)
+        results.append(RunResult(dict(_collect_one(udf, merged, provenance)), provenance))
+    return tuple(results)
+
+
+def _collect_one(
+    udf: UDF,
+    merged: BoolArray,
+    provenance: Provenance,
+) -> Iterator[tuple[str, ResultBuffer]]:
+    name = type(udf).__name__
+    udf.meta.set_valid_nav_mask(merged)
+    udf.results.clear_views()
+    declared = udf.results.as_dict()
+    results: Any = udf.get_results()
+    if not isinstance(results, Mapping):
+        msg = f"{name}.get_results() returned {type(results).__name__}: return a dict of arrays by name"
+        raise UDFException(msg)
+    for key, value in results.items():
+        if key not in declared:
+            known = ", ".join(sorted(declared)) or "nothing"
+            msg = f"{name}.get_results() returned {key!r}, but get_result_buffers() declares {known}: declare it there"
+            raise UDFException(msg)
+        if declared[key].use == "private":
+            msg = f"{name}.get_results() returned {key!r}, which is private: leave it out, or declare it without use="
+            raise UDFException(msg)
+        yield key, _make_buffer(name, key, declared[key], value, merged, provenance)
+    for key, buffer in declared.items():
+        # What was not returned but is not private either is passed through.
+        if buffer.use is None and key not in results:
+            yield key, _make_buffer(name, key, buffer, buffer.raw_data, merged, provenance)
+
+
+def _make_buffer(
+    udf_name: str,
+    key: str,
+    declared: BufferWrapper,
+    value: Any,
+    merged: BoolArray,
+    provenance: Provenance,
+) -> ResultBuffer:
+    dataset_shape, roi = provenance.dataset.shape, provenance.roi
+    arr, mask = (value.arr, value.mask) if isinstance(value, ArrayWithMask) else (value, None)
+    arr = np.asarray(arr)
+    if arr.dtype.kind != declared.dtype.kind:
+        msg = (
+            f"{udf_name}: the result {key!r} is declared as {declared.dtype} but get_results() returned {arr.dtype}: "
+            "declare the dtype that is returned"
+        )
+        raise UDFException(msg)
+    want = declared.shape
+    if arr.size != int(np.prod(want, dtype=np.int64)):
+        msg = (
+            f"{udf_name}: the result {key!r} must have shape {want} but get_results() returned "
+            f"{arr.shape}: declare its extra_shape, or return that shape"
+        )
+        raise UDFException(msg)
+    buffer = ResultBuffer(arr.reshape(want), declared.kind, declared.extra_shape, arr.dtype)
+    buffer.set_shape_ds(dataset_shape, roi)
+    buffer.name = key
+    buffer.provenance = provenance
+    if mask is None:
+        buffer.valid_mask = declared.make_default_mask(merged, dataset_shape, roi)
+    elif declared.kind == "nav" and roi is not None:
+        embedded = np.zeros((roi.size, *declared.extra_shape), dtype=bool)
+        embedded[roi.reshape(-1)] = mask.reshape(want)
+        buffer.valid_mask = embedded.reshape((*dataset_shape.nav, *declared.extra_shape))
+    else:
+        buffer.valid_mask = mask.reshape(buffer.data.shape)
+    return buffer

@@ -1,0 +1,346 @@
+"""The main side of a run: prepare it, hand its tasks to the executor, merge what comes back.
+
+::
+
+    UDFRunner.run_for_dataset*      one call by the user
+        MainRun                     plan, tiling, buffers of the whole, tasks, parameters; merging
+        ResultsForDataSet           iterator over partial results; closing it ends the run
+
+Partial results are merged in partition order wherever the order can change the bits; the executor keeps them in order
+within a bounded window. A UDF that leaves merging to tilework has nav results only, of which every partition has its
+own part: those are merged as they come, so that a first result is there at once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.executor import JobExecutor, Priority, RunOptions, TaskCommHandler
+from tilework.common.progress import ProgressManager, ProgressReporter
+from tilework.common.roi import normalize_roi
+from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException, UDFRunCancelled
+from tilework.udf.async_steps import AsyncSteps
+from tilework.udf.main_run import MainRun
+from tilework.udf.meta import UDFMeta
+from tilework.udf.plan import make_plan
+from tilework.udf.results import UDFResults, UDFResultsLazy
+from tilework.udf.task import GenericTask, UDFTask
+
+if TYPE_CHECKING:
+    from tilework.common.buffers import BufferWrapper
+    from tilework.common.environment import Environment
+    from tilework.io.dataset.base import DataSet
+    from tilework.udf.base import UDF
+    from tilework.udf.data import UDFData
+
+__all__ = ["ResultsForDataSet", "UDFRunner"]
+
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class ResultsForDataSet(Iterator[UDFResultsLazy]):
+    """Iterator over partial results of a run; closing it, or throwing into it, ends the run.
+
+    Parameters
+    ----------
+    run
+        The run.
+    steps
+        Generator that merges one part per step.
+    executor
+        Where the tasks run.
+    params_handle
+        What `executor.scatter` returned.
+    """
+
+    def __init__(
+        self,
+        run: MainRun,
+        steps: Generator[UDFResultsLazy, None, None],
+        executor: JobExecutor,
+        handle: list[Any],
+        cancel_id: str,
+    ) -> None:
+        self.run = run
+        self._steps = steps
+        self._executor = executor
+        self._handle = handle
+        self.cancel_id = cancel_id
+
+    def __iter__(self) -> ResultsForDataSet:
+        return self
+
+    def __next__(self) -> UDFResultsLazy:
+        return next(self._steps)
+
+    def close(self) -> None:
+        """End the run; tasks that run stop at their next tile."""
+        self._steps.close()
+
+    def throw(self, exc: BaseException) -> UDFResultsLazy:
+        """End the run with an exception."""
+        return self._steps.throw(exc)
+
+    def cancel(self) -> None:
+        """Cancel the run from another thread."""
+        self._executor.cancel(self.cancel_id)
+
+    def update_parameters_experimental(self, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Change parameters while the run goes on; tasks that start later use them.
+
+        Parameters
+        ----------
+        parameters
+            One mapping per UDF, with only what changes.
+
+        Raises
+        ------
+        ValueError
+            When there is not one mapping per UDF.
+        UDFException
+            When the run has not started, or is over.
+        """
+        if not self._handle:
+            msg = "parameters can be changed while the run goes on: after the first partial result and before the last"
+            raise UDFException(msg)
+        if len(parameters) != len(self.run.udfs):
+            msg = (
+                f"parameters must be given for each of the {len(self.run.udfs)} UDFs of the run, got {len(parameters)}"
+            )
+            raise ValueError(msg)
+        self._executor.scatter_update_patch(self._handle[0], list(parameters))
+        self.run.patch(parameters)
+
+
+class UDFRunner:
+    """Runs UDFs over a dataset.
+
+    Parameters
+    ----------
+    udfs
+        The UDFs; they all see every tile, in one pass over the data.
+    debug
+        Kept for callers that pass it: tasks are checked by ``InlineJobExecutor(debug=True)``.
+    progress_reporter
+        Where to report progress; None: a progress bar, when progress is asked for.
+
+    Raises
+    ------
+    ValueError
+        When there is no UDF.
+    """
+
+    def __init__(
+        self,
+        udfs: Sequence[UDF],
+        debug: bool = False,  # noqa: ARG002
+        progress_reporter: ProgressReporter | None = None,
+    ) -> None:
+        self._udfs = list(udfs)
+        self._progress_reporter = progress_reporter
+        if not self._udfs:
+            msg = "empty list of UDFs - nothing to do!"
+            raise ValueError(msg)
+
+    # -- looking at UDFs without running them
+
+    @classmethod
+    def inspect_udf(cls, udf: UDF, dataset: DataSet, roi: Any = None) -> dict[str, BufferWrapper]:
+        """Return the results that `udf` declares for `dataset`, with their shapes, not allocated."""
+        return dict(cls([udf.copy()])._declare(dataset, normalize_roi(roi, tuple(dataset.shape.nav)))[0].items())
+
+    @classmethod
+    def dry_run(cls, udfs: Sequence[UDF], dataset: DataSet, roi: Any = None) -> UDFResults:
+        """Return results as they are before any data is processed."""
+        mask = normalize_roi(roi, tuple(dataset.shape.nav))
+        return MainRun([udf.copy() for udf in udfs], dataset, mask).results().final()
+
+    def _declare(self, dataset: DataSet, roi: BoolArray | None) -> list[UDFData]:
+        plan = make_plan(self._udfs, dataset, roi)
+        declared = []
+        for udf, planned in zip(self._udfs, plan.udfs, strict=True):
+            udf.set_meta(UDFMeta(None, dataset.shape, roi, dataset.dtype, planned.input_dtype, compiled=plan.compiled))
+            udf.init_result_buffers()
+            for buffer in udf.results.values():
+                buffer.set_shape_ds(dataset.shape, roi)
+            declared.append(udf.results)
+        return declared
+
+    def _prepare(self, *args: Any, environment: Environment) -> MainRun:
+        return MainRun(self._udfs, *args, environment=environment)
+
+    # -- running
+
+    def run_for_dataset(
+        self,
+        dataset: DataSet,
+        executor: JobExecutor,
+        roi: Any = None,
+        progress: bool | ProgressReporter = False,
+        corrections: Any = None,
+        backends: str | Iterable[str] | None = None,
+        *,
+        options: RunOptions | None = None,
+    ) -> UDFResults:
+        """Run to the end and return the results; see `run_for_dataset_sync`."""
+        steps = self.run_for_dataset_sync(
+            dataset, executor, roi, progress, corrections, backends, iterate=False, options=options
+        )
+        last = None
+        for last in steps:
+            pass
+        assert last is not None
+        return last.final()
+
+    def run_for_dataset_sync(
+        self,
+        dataset: DataSet,
+        executor: JobExecutor,
+        roi: Any = None,
+        progress: bool | ProgressReporter = False,
+        corrections: Any = None,
+        backends: str | Iterable[str] | None = None,
+        *,
+        iterate: bool = True,
+        options: RunOptions | None = None,
+        cancel_id: str | None = None,
+    ) -> ResultsForDataSet:
+        """Prepare a run and return the iterator over its partial results.
+
+        Parameters
+        ----------
+        dataset
+            What is processed.
+        executor
+            Where.
+        roi
+            Selected positions, in any of the forms of `Context.run_udf`.
+        progress
+            True for a progress bar, or a reporter.
+        corrections
+            Detector corrections, or None.
+        backends
+            Array backends that may be used.
+        iterate
+            Whether to give a partial result after every merged partition, or only the final one.
+        options
+            Priority and time limit.
+        cancel_id
+            What to give to `executor.cancel`; None: one is made.
+
+        Raises
+        ------
+        UDFException
+            When a UDF cannot work on this dataset; before any data is read.
+        UDFRunCancelled
+            While iterating, when the run is cancelled.
+        """
+        mask = normalize_roi(roi, tuple(dataset.shape.nav))
+        task = GenericTask(self._prepare)
+        run: MainRun = executor.run_process_local(task, args=(dataset, mask, corrections, backends, executor))
+        cancel_id = cancel_id or str(uuid.uuid4())
+        reporter = progress if isinstance(progress, ProgressReporter) else self._progress_reporter
+        handle: list[Any] = []
+        steps = self._steps(
+            run,
+            executor,
+            cancel_id,
+            handle,
+            options or RunOptions(priority=Priority.INTERACTIVE),
+            reporter if progress else None,
+            progress=bool(progress),
+            iterate=iterate,
+        )
+        return ResultsForDataSet(run, steps, executor, handle, cancel_id)
+
+    @staticmethod
+    def _steps(
+        run: MainRun,
+        executor: JobExecutor,
+        cancel_id: str,
+        handle: list[Any],
+        options: RunOptions,
+        reporter: ProgressReporter | None,
+        *,
+        progress: bool,
+        iterate: bool,
+    ) -> Generator[UDFResultsLazy, None, None]:
+        """Merge one part per step; the generator owns everything that must be given back when the run ends."""
+        if not run.tasks:
+            run.release()
+            yield run.results()
+            return
+        comms: TaskCommHandler = run.dataset.get_task_comm_handler()
+        manager = None
+        if progress:
+            for task in run.tasks:
+                task.report_progress()
+            manager = ProgressManager(run.tasks, progress_id=cancel_id, reporter=reporter)
+            manager.connect(comms)
+        options = RunOptions(ordered=run.needs_order, priority=options.priority, timeout=options.timeout)
+        try:
+            with executor.scatter(run.params) as params_handle:
+                handle.append(params_handle)
+                parts = executor.run_tasks(run.tasks, params_handle, cancel_id, comms, options=options)
+                try:
+                    for part, task in parts:
+                        assert isinstance(task, UDFTask)
+                        run.merge(part, task)
+                        if manager is not None:
+                            manager.finalize_task(task)
+                        if iterate:
+                            yield run.results()
+                finally:
+                    parts.close()
+        except DeadlineExceededError:
+            raise
+        except JobCancelledError as e:
+            msg = f"UDF run cancelled after {run.n_merged} partitions"
+            raise UDFRunCancelled(msg) from e
+        finally:
+            handle.clear()
+            run.release()
+            if manager is not None:
+                manager.close()
+        if not iterate:
+            yield run.results()
+
+    async def run_for_dataset_async(
+        self,
+        dataset: DataSet,
+        executor: JobExecutor,
+        cancel_id: str | None = None,
+        roi: Any = None,
+        corrections: Any = None,
+        backends: str | Iterable[str] | None = None,
+        progress: bool | ProgressReporter = False,
+        *,
+        iterate: bool = True,
+        options: RunOptions | None = None,
+    ) -> AsyncIterator[UDFResults]:
+        """Run in the background and give copies of the partial results; see `run_for_dataset_sync`.
+
+        Cancelling the asyncio task that iterates, or closing the generator, cancels the run.
+        """
+        steps = AsyncSteps(
+            lambda: self.run_for_dataset_sync(
+                dataset,
+                executor,
+                roi,
+                progress,
+                corrections,
+                backends,
+                iterate=iterate,
+                options=options,
+                cancel_id=cancel_id,
+            )
+        )
+        try:
+            async for results in steps:
+                yield results
+        finally:
+            await steps.aclose()

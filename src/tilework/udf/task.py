@@ -1,0 +1,411 @@
+"""What happens on a worker: one partition goes through all UDFs of a run, in one pass over its tiles.
+
+::
+
+    UDFTask(params, env)
+        fresh UDF instances, buffers of the size of the partition, preprocess
+        for every tile of the partition:
+            has the run been cancelled?                   Environment.raise_if_stopped
+            for every dtype that is wanted:               converted once, shared by all UDFs that want it
+                for every UDF that wants it:              its step: views for this tile, then process_*
+        postprocess, cleanup
+        the buffers, in the order of the UDFs
+
+A *step* is the function that takes one UDF over one tile. It is made once per partition, so that nothing is looked up
+again for every tile or frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.buffers import AuxBufferWrapper, BufferWrapper
+from tilework.common.progress import PartitionProgressTracker, PartitionTrackerNoOp
+from tilework.common.udf import ResourceDef, UDFMethod
+from tilework.exceptions import JobCancelledError, UDFException
+from tilework.io.convert import convert_tile
+from tilework.udf.meta import UDFMeta
+
+if TYPE_CHECKING:
+    from tilework.common.executor import Environment
+    from tilework.common.slice import Slice
+    from tilework.io.dataset.base import DataTile, Partition
+    from tilework.udf.base import UDF
+    from tilework.udf.data import UDFData, UDFParams
+    from tilework.udf.plan import UDFPlan
+
+__all__ = ["GenericTask", "UDFTask"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+Step = Callable[["DataTile", Array], None]
+
+
+class UDFTask:
+    """One partition through all UDFs of a run.
+
+    Parameters
+    ----------
+    partition
+        What is processed.
+    idx
+        Position of the task in the run.
+    udf_classes
+        Classes of the UDFs; their parameters come with the scattered `UDFParams`.
+    resources
+        What a worker must have.
+    span_context
+        Trace that the task belongs to, or None.
+    task_frames
+        Number of selected frames of the partition.
+    absent
+        Which of them the source has no frame for, bool of shape ``(task_frames,)``; None: it has all.
+    """
+
+    __slots__ = ("_absent", "_frames", "_idx", "_partition", "_report", "_resources", "_span_context", "_udf_classes")
+
+    def __init__(
+        self,
+        partition: Partition,
+        idx: int,
+        udf_classes: Sequence[type[UDF]],
+        resources: ResourceDef,
+        span_context: Any = None,
+        task_frames: int = 0,
+        absent: BoolArray | None = None,
+    ) -> None:
+        self._partition = partition
+        self._idx = idx
+        self._udf_classes = tuple(udf_classes)
+        self._resources = resources
+        self._span_context = span_context
+        self._frames = task_frames
+        self._absent = absent
+        self._report = False
+
+    def __repr__(self) -> str:
+        names = "+".join(cls.__name__ for cls in self._udf_classes)
+        return f"<UDFTask {self._idx} {names} on {self._partition.slice}>"
+
+    @property
+    def idx(self) -> int:
+        """Position in the run."""
+        return self._idx
+
+    @property
+    def partition(self) -> Partition:
+        """What is processed."""
+        return self._partition
+
+    @property
+    def task_frames(self) -> int:
+        """Number of selected frames."""
+        return self._frames
+
+    def get_partition(self) -> Partition:
+        """Return what is processed."""
+        return self._partition
+
+    def get_locations(self) -> Any:
+        """Return the workers that have the data; None: any."""
+        return self._partition.get_locations()
+
+    def get_resources(self) -> ResourceDef:
+        """Return what a worker must have."""
+        return self._resources
+
+    def get_tracing_span_context(self) -> Any:
+        """Return the trace that the task belongs to."""
+        return self._span_context
+
+    def get_udf_classes(self) -> tuple[type[UDF], ...]:
+        """Return the classes of the UDFs."""
+        return self._udf_classes
+
+    def report_progress(self) -> None:
+        """Make the worker send messages of its progress within the partition."""
+        self._report = True
+
+    def __call__(self, params: UDFParams, env: Environment) -> tuple[UDFData, ...]:
+        """Process the partition; return the buffers of the UDFs in their order."""
+        run = PartitionRun(self._partition, self._udf_classes, params, env, self._absent)
+        return run(PartitionProgressTracker(self._partition) if self._report else PartitionTrackerNoOp())
+
+
+class GenericTask:
+    """A function that is run in an environment.
+
+    Parameters
+    ----------
+    fn
+        Called as ``fn(*args, **kwargs, environment=env)``.
+    span_context
+        Trace that the task belongs to, or None.
+    """
+
+    def __init__(self, fn: Callable[..., Any], span_context: Any = None) -> None:
+        self._fn = fn
+        self._span_context = span_context
+
+    def get_tracing_span_context(self) -> Any:
+        """Return the trace that the task belongs to."""
+        return self._span_context
+
+    def __call__(self, args: Iterable[Any], kwargs: Mapping[str, Any], environment: Environment) -> Any:
+        """Call the function."""
+        return self._fn(*args, **kwargs, environment=environment)
+
+
+class PartitionRun:
+    """All UDFs of a run over one partition; used once."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        classes: Sequence[type[UDF]],
+        params: UDFParams,
+        env: Environment,
+        absent: BoolArray | None,
+    ) -> None:
+        self._partition = partition
+        self._absent = absent
+        self._params = params
+        self._env = env
+        self._scheme = params.tiling_scheme.adjust_for_partition(partition)
+        roi = params.roi
+        self._slice: Slice = partition.slice if roi is None else partition.slice.adjust_for_roi(roi.reshape(-1))
+        self._udfs = [
+            cls.new_for_partition(kwargs, partition, roi) for cls, kwargs in zip(classes, params.kwargs, strict=True)
+        ]
+
+    def __call__(self, progress: PartitionProgressTracker | PartitionTrackerNoOp) -> tuple[UDFData, ...]:
+        """Process the partition; return the buffers."""
+        env = self._env
+        plans = self._params.plan.udfs
+        doing = "preparing"
+        # Nobody else says where in the data something went wrong; the exception itself stays what it is.
+        name = "the UDFs"
+        try:
+            with env.enter(enable_gpu=False), contextlib.ExitStack() as cleanups:
+                for position, (udf, plan) in enumerate(zip(self._udfs, plans, strict=True)):
+                    name = plan.name
+                    self._prepare(udf, plan, position)
+                    cleanups.callback(udf.cleanup)
+                groups = self._group_steps()
+                progress.signal_start()
+                for tile in self._tiles():
+                    env.raise_if_stopped()
+                    for dtype, steps in groups:
+                        data = as_dtype(tile.data, dtype)
+                        for name, doing, step in steps:
+                            step(tile, data)
+                    progress.signal_tile_complete(tile)
+                doing = "postprocess"
+                results = []
+                for udf, plan in zip(self._udfs, plans, strict=True):
+                    name = plan.name
+                    results.append(self._finish(udf))
+                return tuple(results)
+        except Exception as e:
+            if not isinstance(e, JobCancelledError):
+                e.add_note(f"in {doing} of {name}, partition {self._partition.get_ident()}, {self._partition.slice}")
+            raise
+
+    def _tiles(self) -> Iterator[DataTile]:
+        partition = self._partition
+        context = self._env.worker_context
+        if context is not None:
+            partition.set_worker_context(context)
+        if self._params.corrections is not None:
+            partition.set_corrections(self._params.corrections)
+        return partition.get_tiles(self._scheme, dest_dtype=None, roi=self._params.roi)
+
+    def _prepare(self, udf: UDF, plan: UDFPlan, position: int) -> None:
+        params = self._params
+        meta = UDFMeta(
+            self._slice,
+            self._partition.meta.shape,
+            params.roi,
+            params.plan.dataset_dtype,
+            plan.input_dtype,
+            tiling_scheme=self._scheme,
+            corrections=params.corrections,
+            device_class=self._env.device_class,
+            threads_per_worker=self._env.threads_per_worker,
+            array_backend=plan.array_backend,
+            compiled=params.plan.compiled,
+        )
+        udf.set_meta(meta)
+        udf.set_cache(params.cache, position)
+        udf.init_result_buffers()
+        for buffer in udf.results.values():
+            buffer.set_span(self._slice.origin[0], self._slice.shape[0], tuple(self._slice.shape.sig))
+            buffer.allocate(lib=udf.xp)
+            if self._absent is not None:
+                buffer.mark_absent(self._absent)
+        udf.results.clear_views()
+        udf.init_task_data()
+        if hasattr(udf, "preprocess"):
+            udf.preprocess()
+
+    def _group_steps(self) -> list[tuple[np.dtype[Any], list[tuple[str, str, Step]]]]:
+        """Return the steps by the dtype that they want, each with the names of its UDF and of its method."""
+        groups: dict[np.dtype[Any], list[tuple[str, str, Step]]] = {}
+        for udf, plan in zip(self._udfs, self._params.plan.udfs, strict=True):
+            step = make_step(udf, plan.method, self._slice, self._scheme.is_full_sig)
+            groups.setdefault(plan.tile_dtype, []).append((plan.name, f"process_{plan.method.value}", step))
+        return list(groups.items())
+
+    def _finish(self, udf: UDF) -> UDFData:
+        udf.results.flush()
+        udf.results.clear_views()
+        udf.meta.set_position(self._slice.origin[0], self._slice.origin[0] + self._slice.shape[0])
+        if hasattr(udf, "postprocess"):
+            udf.postprocess()
+        udf.results.export()
+        results: UDFData = udf.results
+        return results
+
+
+# -- tiles
+
+
+class _Scratch(threading.local):
+    """Memory for converted tiles, one array per thread and dtype, used again for every tile."""
+
+    # Larger ones, of whole partitions, are not worth to be held for the next run.
+    keep_bytes = 16 * 2**20
+
+    def __init__(self) -> None:
+        self._arrays: dict[np.dtype[Any], Array] = {}
+
+    def get(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return an array of that shape with arbitrary content, valid until the next call for the same dtype."""
+        size = math.prod(shape)
+        array = self._arrays.get(dtype)
+        if array is None or array.size < size:
+            array = np.empty(size, dtype=dtype)
+            if array.nbytes <= self.keep_bytes:
+                self._arrays[dtype] = array
+        return array[:size].reshape(shape)
+
+
+_scratch = _Scratch()
+
+
+def as_dtype(data: Array, dtype: np.dtype[Any]) -> Array:
+    """Return a tile in another dtype, or byte order; read-only and valid until the next call for the same dtype."""
+    if data.dtype == dtype:
+        if data.flags.writeable:
+            data = data.view()
+            data.flags.writeable = False
+        return data
+    out = convert_tile(data, dtype, out=_scratch.get(data.shape, dtype))
+    out.flags.writeable = False
+    return out
+
+
+# -- steps
+
+
+def make_step(udf: UDF, method: UDFMethod, partition_slice: Slice, is_full_sig: bool) -> Step:
+    """Return the function that takes `udf` over one tile of a partition."""
+    origin = partition_slice.origin[0]
+    nav = _nav_views(udf)
+    if method is UDFMethod.FRAME:
+        return _frame_step(udf, nav, origin)
+    if method is UDFMethod.PARTITION:
+        return _partition_step(udf, partition_slice)
+    return _tile_step(udf, nav, origin, is_full_sig)
+
+
+def _nav_views(udf: UDF) -> list[tuple[dict[str, Any], str, Array]]:
+    """Return what changes with the position: where a view is put, its name, and the array of the partition."""
+    nav = [
+        (udf.results.__dict__, name, buffer.raw_data)
+        for name, buffer in udf.results.items()
+        if buffer.kind == "nav" and buffer.has_data()
+    ]
+    nav += [
+        (udf.params.__dict__, name, value.raw_data)
+        for name, value in udf.params.items()
+        if isinstance(value, AuxBufferWrapper) and value.kind == "nav"
+    ]
+    return nav
+
+
+def _sig_buffers(udf: UDF) -> list[tuple[dict[str, Any], str, BufferWrapper]]:
+    sig = [(udf.results.__dict__, n, b) for n, b in udf.results.items() if b.kind == "sig" and b.has_data()]
+    sig += [
+        (udf.params.__dict__, n, v)
+        for n, v in udf.params.items()
+        if isinstance(v, AuxBufferWrapper) and v.kind == "sig"
+    ]
+    return sig
+
+
+def _tile_step(udf: UDF, nav: list[tuple[dict[str, Any], str, Array]], origin: int, is_full_sig: bool) -> Step:
+    process = udf.process_tile  # type: ignore[attr-defined]
+    set_position = udf.meta.set_position
+    sig = [] if is_full_sig else _sig_buffers(udf)
+
+    def step(tile: DataTile, data: Array) -> None:
+        start = tile.tile_slice.origin[0]
+        stop = start + data.shape[0]
+        for views, name, array in nav:
+            views[name] = array[start - origin : stop - origin]
+        for views, name, buffer in sig:
+            views[name] = buffer.get_contiguous_view_for_tile(None, tile)  # type: ignore[arg-type]
+        set_position(start, stop, tile.scheme_idx)
+        process(data)
+
+    return step
+
+
+def _partition_step(udf: UDF, partition_slice: Slice) -> Step:
+    process = udf.process_partition  # type: ignore[attr-defined]
+    length = partition_slice.shape[0]
+
+    def step(tile: DataTile, data: Array) -> None:
+        if data.shape[0] != length and tile.tile_slice.shape[0] == data.shape[0]:
+            msg = (
+                f"{type(udf).__name__} wants whole partitions, but {length - data.shape[0]} of the {length} frames of "
+                f"{partition_slice} are absent from the source: use process_frame or process_tile, or select with a roi"
+            )
+            raise UDFException(msg)
+        process(data)
+
+    return step
+
+
+def _frame_step(udf: UDF, nav: list[tuple[dict[str, Any], str, Array]], origin: int) -> Step:
+    process = udf.process_frame  # type: ignore[attr-defined]
+    meta = udf.meta
+    # Without extra shape the entry of a frame is an array of shape (1,), so that it can be assigned in place.
+    rows = [(views, name, array if array.ndim > 1 else array[:, np.newaxis]) for views, name, array in nav]
+
+    def one_nav(tile: DataTile, data: Array) -> None:
+        start = tile.tile_slice.origin[0]
+        for i, (frame, row) in enumerate(zip(data, array[start - origin :], strict=False), start):
+            views[name] = row
+            meta.set_position(i, i + 1)
+            process(frame)
+
+    def any_nav(tile: DataTile, data: Array) -> None:
+        start = tile.tile_slice.origin[0]
+        for i, frame in enumerate(data, start):
+            for views, name, array in rows:
+                views[name] = array[i - origin]
+            meta.set_position(i, i + 1)
+            process(frame)
+
+    if len(rows) != 1:
+        return any_nav
+    views, name, array = rows[0]
+    return one_nav

@@ -1,0 +1,1 @@
+"""What the machine offers, and data made from formulas."""

@@ -1,0 +1,191 @@
+"""Which CPUs and GPUs this process may really use.
+
+A container, a batch system or ``taskset`` often gives a process less than the machine has. Asking for the number of
+CPUs of the machine would then start far more workers than can run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import math
+import os
+import re
+import sys
+import warnings
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DetectResult", "available_cpu_count", "available_cpus", "cgroup_cpu_limit", "detect", "has_cupy"]
+
+
+class DetectResult(TypedDict):
+    """What `detect` found; the keys are the arguments of functions that build a cluster."""
+
+    cpus: list[int]
+    cudas: list[int]
+    has_cupy: bool
+
+
+def available_cpus() -> list[int]:
+    """Return the numbers of the CPUs that this process may run on (its affinity mask), ascending."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def available_cpu_count() -> int:
+    """Return how many CPUs this process can keep busy, at least 1.
+
+    The least of: the affinity mask, the CPU quota of its control groups (version 1 and 2, rounded up), and
+    ``SLURM_CPUS_PER_TASK``.
+    """
+    counts = [len(available_cpus())]
+    quota = cgroup_cpu_limit()
+    if quota is not None:
+        counts.append(math.ceil(quota))
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if slurm.isdecimal():
+        counts.append(int(slurm))
+    return max(1, min(counts))
+
+
+# ---- control groups ----
+
+
+class _Mount(NamedTuple):
+    version: int
+    root: PurePosixPath  # the group that is mounted there
+    point: Path
+
+
+def cgroup_cpu_limit(root: Path = Path("/")) -> float | None:
+    """Return how many CPUs' worth of time the control groups of this process allow, or None if there is no limit.
+
+    Parameters
+    ----------
+    root
+        Where ``/proc`` and ``/sys`` are looked for.
+
+    Notes
+    -----
+    A limit holds for all groups below the one that sets it, so every group from that of the process up to the top is
+    looked at (https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/scheduler/sched-bwc.html).
+    """
+    limits = [
+        limit
+        for mount, group in _cpu_groups(root)
+        for folder in _upwards(mount, group)
+        if (limit := _read_limit(mount.version, folder)) is not None
+    ]
+    return min(limits, default=None)
+
+
+def _cpu_groups(root: Path) -> Iterator[tuple[_Mount, PurePosixPath]]:
+    """Yield each hierarchy that may limit CPU time, with the group of this process in it."""
+    mounts = list(_cpu_mounts(root))
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        version = 1 if "cpu" in controllers.split(",") else 2 if not controllers else 0
+        for mount in mounts:
+            if mount.version == version:
+                yield mount, PurePosixPath(group)
+
+
+def _cpu_mounts(root: Path) -> Iterator[_Mount]:
+    # proc_pid_mountinfo(5): ID, parent, device, root, mount point, options, any number of fields, "-", type, source,
+    # options of the file system.
+    for line in _read(root / "proc/self/mountinfo").splitlines():
+        fields, _, described = line.partition(" - ")
+        mount, system = fields.split(), described.split()
+        if len(mount) < 5 or len(system) < 3:
+            continue
+        version = 2 if system[0] == "cgroup2" else 1 if system[0] == "cgroup" and "cpu" in system[2].split(",") else 0
+        if version:
+            yield _Mount(version, PurePosixPath(_unescape(mount[3])), root / _unescape(mount[4]).lstrip("/"))
+
+
+def _unescape(path: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), path)
+
+
+def _upwards(mount: _Mount, group: PurePosixPath) -> Iterator[Path]:
+    """Yield the folder of the group and of all groups above it that are visible here."""
+    # In a container the group's path can be that of the host, while its own group is mounted as the top.
+    visible = group.is_relative_to(mount.root) and ".." not in group.parts
+    folder = mount.point / group.relative_to(mount.root) if visible else mount.point
+    while folder != mount.point:
+        yield folder
+        folder = folder.parent
+    yield folder
+
+
+def _read_limit(version: int, folder: Path) -> float | None:
+    if version == 2:
+        quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+    else:
+        quota, period = _read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()
+    if not quota.isdecimal() or not period.isdecimal() or int(quota) == 0 or int(period) == 0:
+        return None  # "max" and -1 mean no limit
+    return int(quota) / int(period)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+# ---- GPUs ----
+
+
+def _cuda_devices() -> list[int]:
+    """Ask the CUDA driver, if there is one, for its devices; ``CUDA_VISIBLE_DEVICES`` counts."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+        count = ctypes.c_int(0)
+        failed = driver.cuInit(ctypes.c_uint(0)) or driver.cuDeviceGetCount(ctypes.byref(count))
+    except (OSError, AttributeError):
+        return []
+    return [] if failed else list(range(count.value))
+
+
+@functools.cache
+def has_cupy() -> bool:
+    """Return whether CuPy is installed and can use a GPU; found out once per process.
+
+    Warns
+    -----
+    RuntimeWarning
+        When there are a GPU and CuPy, but CuPy does not work.
+    """
+    if importlib.util.find_spec("cupy") is None or not _cuda_devices():
+        return False
+    try:
+        import cupy
+
+        cupy.zeros(1).sum().item()
+    except Exception as e:  # noqa: BLE001  (a broken installation can fail in any way)
+        msg = f"there is a GPU, but CuPy does not work and is not used: {type(e).__name__}: {e}"
+        warnings.warn(msg, RuntimeWarning, stacklevel=2)
+        return False
+    return True
+
+
+def detect() -> DetectResult:
+    """Return the CPUs and CUDA devices that this process may use.
+
+    Returns
+    -------
+    dict
+        ``cpus``: numbers of the CPUs to run workers on, of which there are no more than can be kept busy;
+        ``cudas``: numbers of the CUDA devices; ``has_cupy``: whether CuPy can use them.
+    """
+    return {"cpus": available_cpus()[: available_cpu_count()], "cudas": _cuda_devices(), "has_cupy": has_cupy()}

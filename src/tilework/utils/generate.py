@@ -1,0 +1,196 @@
+"""Small data made from formulas, for examples and tests: discs, holograms, gradients, random dead pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["cbed_frame", "exclude_pixels", "gradient_data", "hologram_frame"]
+
+
+def cbed_frame(
+    fy: int = 128,
+    fx: int = 128,
+    zero: ArrayLike | None = None,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
+    indices: ArrayLike | None = None,
+    radius: float = 4,
+    all_equal: bool = False,
+    margin: float | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+    """Draw the discs of a diffraction pattern on a lattice.
+
+    Parameters
+    ----------
+    fy, fx
+        Size of the frame in pixels.
+    zero
+        Position (y, x) of the zero order; None: ``(fy // 2, fx // 2)``.
+    a, b
+        Lattice vectors (y, x) in pixels; None: ``(fy // 8, 0)`` and, at a right angle to it and as long, ``(0, fy //
+        8)``.
+    indices
+        Orders ``(n, 2)``, multiples of `a` and `b`; None: from -10 to 10 in both, the first running fastest.
+    radius
+        Radius of a disc in pixels; its edge falls from 1 to 0 over one pixel.
+    all_equal
+        True: every disc has intensity 1. False: no two have the same, and the zero order is among the brightest.
+    margin
+        Discs nearer than this to an edge of the frame are left out; None: `radius`.
+
+    Returns
+    -------
+    data : float32, (1, fy, fx)
+        The frame.
+    indices : int, (n, 2)
+        Orders that were drawn.
+    peaks : float64, (n, 2)
+        Their positions (y, x).
+    """
+    origin = np.array((fy // 2, fx // 2) if zero is None else zero, dtype=np.float64)
+    vectors = np.array([(fy // 8, 0) if a is None else a, (0, fy // 8) if b is None else b], dtype=np.float64)
+    if indices is None:
+        orders = np.array([(i, j) for j in range(-10, 11) for i in range(-10, 11)], dtype=np.int64)
+    else:
+        orders = np.asarray(indices, dtype=np.int64).reshape(-1, 2)
+    if margin is None:
+        margin = radius
+    peaks = origin + orders @ vectors
+    inside = np.all((peaks >= margin) & (peaks < np.array((fy, fx)) - margin), axis=1)
+    orders, peaks = orders[inside], peaks[inside]
+    distances = np.hypot(*(peaks - origin).T)
+    frame = np.zeros((1, fy, fx), dtype=np.float32)
+    y, x = np.ogrid[:fy, :fx]
+    for number, (peak, distance) in enumerate(zip(peaks, distances, strict=True), start=1):
+        intensity = 1.0 if all_equal else number + distances.max() - distance
+        disc = np.clip(radius + 0.5 - np.hypot(y - peak[0], x - peak[1]), 0, 1)
+        frame[0] += (intensity * disc).astype(np.float32)
+    return frame, orders, peaks
+
+
+def hologram_frame(
+    amp: ArrayLike,
+    phi: ArrayLike,
+    counts: float = 1000.0,
+    sampling: float = 5.0,
+    visibility: float = 1.0,
+    f_angle: float = 30.0,
+    gaussian_noise: float | None = None,
+    poisson_noise: float | None = None,
+    rng: np.random.Generator | int | None = None,
+) -> NDArray[np.float64]:
+    """Simulate an off-axis electron hologram.
+
+    ``counts / 2 * (1 + A**2 + 2 * A * V * cos(2 * pi / sampling * (x * cos(alpha) + y * sin(alpha)) - phi))``, see
+    Lehmann and Lichte, Microscopy and Microanalysis 8 (2002) 447.
+
+    Parameters
+    ----------
+    amp, phi
+        Amplitude A and phase (rad) of the image wave, both (y, x).
+    counts
+        Mean counts for an amplitude of 1.
+    sampling
+        Fringe period in pixels.
+    visibility
+        Contrast V of the fringes, 0 to 1.
+    f_angle
+        Direction alpha across the fringes in degrees; 0 is along x.
+    gaussian_noise
+        Standard deviation in pixels of a blur, which stands for the point spread of the detector.
+    poisson_noise
+        Size of one detected electron as a fraction of `counts`: the larger, the noisier.
+    rng
+        Random numbers, or a seed for them.
+
+    Returns
+    -------
+    float64, (y, x)
+
+    Raises
+    ------
+    ValueError
+        When `amp` and `phi` are not two-dimensional and of the same shape, or a noise parameter is not positive.
+    """
+    amplitude, phase = np.asarray(amp, dtype=np.float64), np.asarray(phi, dtype=np.float64)
+    if amplitude.shape != phase.shape or amplitude.ndim != 2:
+        msg = f"amp and phi must be two-dimensional and of the same shape, got {amplitude.shape} and {phase.shape}"
+        raise ValueError(msg)
+    for name, value in (("gaussian_noise", gaussian_noise), ("poisson_noise", poisson_noise)):
+        if value is not None and not value > 0:
+            msg = f"{name} must be positive, got {value!r}: leave it out for none"
+            raise ValueError(msg)
+    alpha = math.radians(f_angle)
+    y, x = np.ogrid[: amplitude.shape[0], : amplitude.shape[1]]
+    fringes = np.cos(2 * np.pi / sampling * (x * math.cos(alpha) + y * math.sin(alpha)) - phase)
+    frame: NDArray[np.float64] = counts / 2 * (1 + amplitude**2 + 2 * amplitude * visibility * fringes)
+    if poisson_noise is not None:
+        quantum = poisson_noise * counts
+        frame = quantum * np.random.default_rng(rng).poisson(np.maximum(frame, 0) / quantum).astype(np.float64)
+    if gaussian_noise is not None:
+        from scipy.ndimage import gaussian_filter
+
+        frame = np.asarray(gaussian_filter(frame, gaussian_noise), dtype=np.float64)
+    return frame
+
+
+def gradient_data(nav_dims: tuple[int, ...], sig_dims: tuple[int, ...]) -> NDArray[np.float32]:
+    """Make data that rises evenly from 5 to 30, in C order: every pixel has a value of its own.
+
+    Parameters
+    ----------
+    nav_dims, sig_dims
+        Shape of the scan and of the detector.
+
+    Returns
+    -------
+    float32, (*nav_dims, *sig_dims)
+    """
+    shape = (*nav_dims, *sig_dims)
+    return np.linspace(5, 30, math.prod(shape), dtype=np.float32).reshape(shape)
+
+
+def exclude_pixels(
+    sig_dims: tuple[int, ...], num_excluded: int, rng: np.random.Generator | int | None = None
+) -> NDArray[Any] | None:
+    """Choose random pixels, no two of them neighbours, so that each can be mended from the pixels around it.
+
+    Parameters
+    ----------
+    sig_dims
+        Shape of the detector.
+    num_excluded
+        How many; 0 gives None.
+    rng
+        Random numbers, or a seed for them.
+
+    Returns
+    -------
+    int, (len(sig_dims), num_excluded), or None
+        Coordinates, one pixel per column.
+
+    Raises
+    ------
+    ValueError
+        When so many do not find room.
+    """
+    if num_excluded == 0:
+        return None
+    generator = np.random.default_rng(rng)
+    free = np.ones(sig_dims, dtype=bool)
+    chosen: list[tuple[int, ...]] = []
+    for flat in generator.permutation(free.size):
+        pixel = tuple(int(i) for i in np.unravel_index(int(flat), sig_dims))
+        if free[pixel]:
+            chosen.append(pixel)
+            free[tuple(slice(max(i - 1, 0), i + 2) for i in pixel)] = False
+            if len(chosen) == num_excluded:
+                return np.array(chosen).T
+    msg = f"{num_excluded} pixels that are not neighbours find no room on a detector of shape {sig_dims}: ask for fewer"
+    raise ValueError(msg)

@@ -1,0 +1,233 @@
+"""Result buffers: shapes, views, regions of interest, validity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilework.common.buffers import (
+    ArrayWithMask,
+    AuxBufferWrapper,
+    BufferKind,
+    BufferWrapper,
+    InvalidMaskError,
+    PlaceholderBufferWrapper,
+    fill_value,
+    get_bbox_slice,
+    get_inner_slice,
+    reshaped_view,
+    to_numpy,
+)
+from tilework.common.shape import Shape
+from tilework.common.slice import Slice
+
+DS = Shape((3, 4, 5, 6), sig_dims=2)
+
+
+class Part:
+    def __init__(self, start: int, stop: int) -> None:
+        self.slice = Slice((start, 0, 0), Shape((stop - start, 5, 6), sig_dims=2))
+
+
+class Tile:
+    def __init__(self, start: int, stop: int, sig: tuple[slice, slice] = (slice(0, 5), slice(0, 6))) -> None:
+        origin = (start, sig[0].start, sig[1].start)
+        shape = (stop - start, sig[0].stop - sig[0].start, sig[1].stop - sig[1].start)
+        self.tile_slice = Slice(origin, Shape(shape, sig_dims=2))
+
+
+def allocated(kind: BufferKind, extra: tuple[int, ...] = (), dtype: Any = "float32", roi: Any = None) -> BufferWrapper:
+    buffer = BufferWrapper(kind, extra, dtype)
+    buffer.set_shape_ds(DS, roi)
+    buffer.allocate()
+    return buffer
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "shape", "data_shape"),
+    [
+        ("nav", (), (12,), (3, 4)),
+        ("nav", (2, 3), (12, 2, 3), (3, 4, 2, 3)),
+        ("sig", (), (5, 6), (5, 6)),
+        ("sig", (2,), (5, 6, 2), (5, 6, 2)),
+        ("single", (), (1,), (1,)),
+        ("single", (7,), (7,), (7,)),
+    ],
+)
+def test_shapes_follow_the_kind(
+    kind: BufferKind, extra: tuple[int, ...], shape: tuple[int, ...], data_shape: tuple[int, ...]
+) -> None:
+    buffer = allocated(kind, extra)
+    assert buffer.shape == shape
+    assert buffer.data.shape == data_shape
+    assert not buffer.data.any()
+
+
+def test_unknown_kind_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="nav, sig, single"):
+        BufferWrapper("frame")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "c8", "i4", "u2", "?", "M8[s]", "m8[s]", "O", "U3", "S3"])
+def test_positions_outside_of_the_roi_hold_the_fill_value_of_the_dtype(dtype: str) -> None:
+    roi = np.zeros((3, 4), dtype=bool)
+    roi[1, 2] = True
+    buffer = allocated("nav", dtype=dtype, roi=roi)
+    data = buffer.data
+    assert buffer.shape == (1,)
+    outside = data[~roi]
+    fill = np.full(11, fill_value(np.dtype(dtype)), dtype=dtype)
+    if np.dtype(dtype).kind in "fcmM":
+        assert np.isnan(outside).all() if np.dtype(dtype).kind in "fc" else np.isnat(outside).all()
+    else:
+        assert (outside == fill).all()
+
+
+@given(st.lists(st.booleans(), min_size=12, max_size=12))
+def test_partition_views_tile_the_stored_array_for_every_roi(selected: list[bool]) -> None:
+    roi = np.array(selected).reshape(3, 4)
+    buffer = allocated("nav", (2,), roi=roi)
+    for start, stop in ((0, 5), (5, 7), (7, 12)):
+        buffer.get_view_for_partition(Part(start, stop))[:] += 1
+    assert buffer.raw_data is not None
+    assert (buffer.raw_data == 1).all()
+    assert (buffer.data[roi] == 1).all()
+    assert np.isnan(buffer.data[~roi]).all()
+
+
+def test_a_partition_buffer_gives_the_view_of_a_tile_relative_to_its_own_start() -> None:
+    buffer = BufferWrapper("nav")
+    buffer.set_shape_partition(Part(5, 9))
+    buffer.allocate()
+    buffer.get_view_for_tile(Part(5, 9), Tile(6, 8))[:] = 1
+    buffer.get_view_for_frame(Part(5, 9), Tile(6, 8), 1)[:] = 2
+    assert buffer.raw_data is not None
+    assert buffer.raw_data.tolist() == [0, 1, 2, 0]
+
+
+def test_contiguous_copies_of_sig_parts_are_written_back_by_flush_and_guarded_until_then() -> None:
+    buffer = BufferWrapper("sig")
+    buffer.set_shape_partition(Part(0, 4))
+    buffer.allocate()
+    view = buffer.get_contiguous_view_for_tile(Part(0, 4), Tile(0, 2, (slice(0, 5), slice(2, 4))))
+    assert view.flags.c_contiguous
+    view[:] = 3
+    with pytest.raises(RuntimeError, match="flush"):
+        _ = buffer.data
+    again = buffer.get_contiguous_view_for_tile(Part(0, 4), Tile(2, 4, (slice(0, 5), slice(2, 4))))
+    assert again is view
+    buffer.flush()
+    assert (buffer.data[:, 2:4] == 3).all()
+    assert buffer.data.sum() == 30
+
+
+def test_whole_rows_are_views_without_a_copy() -> None:
+    buffer = BufferWrapper("sig")
+    buffer.set_shape_partition(Part(0, 4))
+    buffer.allocate()
+    buffer.get_contiguous_view_for_tile(Part(0, 4), Tile(0, 2, (slice(1, 3), slice(0, 6))))[:] = 1
+    assert buffer.data[1:3].sum() == 12
+
+
+def test_default_masks_follow_what_was_merged() -> None:
+    roi = np.zeros((3, 4), dtype=bool)
+    roi[0, :3] = True
+    buffer = allocated("nav", (2,), roi=roi)
+    mask = buffer.make_default_mask(np.array([True, False, True]), DS, roi)
+    assert mask.shape == (3, 4, 2)
+    assert mask.any(axis=2).sum() == 2
+    assert mask[0, 0].all()
+    assert not mask[0, 1].any()
+    assert allocated("sig").make_default_mask(np.zeros(12, dtype=bool), DS, None).all()
+
+
+def test_masked_data_hides_what_is_not_valid() -> None:
+    buffer = allocated("nav")
+    with pytest.raises(RuntimeError, match="no mask"):
+        _ = buffer.valid_mask
+    mask = np.zeros((3, 4), dtype=bool)
+    mask[1, 1:3] = True
+    buffer.valid_mask = mask
+    assert buffer.masked_data.count() == 2
+    assert buffer.raw_masked_data.shape == (12,)
+    assert buffer.raw_masked_data.count() == 2
+    assert buffer.valid_slice_bounding == (slice(1, 2), slice(1, 3))
+
+
+def test_inner_slice_is_the_first_run_in_which_everything_is_valid() -> None:
+    mask = np.ones((6, 3), dtype=bool)
+    mask[0, 1] = mask[4] = False
+    assert get_inner_slice(mask) == (slice(1, 4), slice(0, 3))
+    assert get_inner_slice(np.zeros((2, 2), dtype=bool)) == (slice(0, 0), slice(0, 2))
+    assert get_bbox_slice(np.zeros((2, 2), dtype=bool)) == (slice(0, 0), slice(0, 0))
+
+
+def test_array_with_mask_refuses_what_does_not_fit() -> None:
+    assert ArrayWithMask(np.zeros((2, 3)), mask=True).mask.shape == (2, 3)
+    with pytest.raises(InvalidMaskError, match="bool"):
+        ArrayWithMask(np.zeros(3), np.zeros(3))
+    with pytest.raises(InvalidMaskError, match="does not fit"):
+        ArrayWithMask(np.zeros(3), np.zeros(4, dtype=bool))
+
+
+def test_a_buffer_is_allocated_once_and_only_with_a_shape() -> None:
+    with pytest.raises(RuntimeError, match="no shape yet"):
+        BufferWrapper("nav").allocate()
+    buffer = allocated("nav")
+    with pytest.raises(RuntimeError, match="already"):
+        buffer.allocate()
+    with pytest.raises(ValueError, match="shape and dtype must stay"):
+        buffer.replace_array(np.zeros(3))
+
+
+def test_result_only_buffers_hold_nothing() -> None:
+    buffer = PlaceholderBufferWrapper("nav", use="result_only")
+    buffer.set_shape_ds(DS)
+    buffer.allocate()
+    assert not buffer.has_data()
+    with pytest.raises(ValueError, match="get_results"):
+        _ = buffer.data
+
+
+def test_absent_positions_look_like_nothing_rather_than_zero() -> None:
+    buffer = allocated("nav", (2,))
+    absent = np.zeros(12, dtype=bool)
+    absent[3] = True
+    buffer.mark_absent(absent)
+    assert np.isnan(buffer.data[0, 3]).all()
+    assert np.isnan(buffer.data).sum() == 2
+
+
+def test_auxiliary_data_is_cut_by_partition_and_roi() -> None:
+    aux = AuxBufferWrapper("nav", (2,), "f4")
+    aux.set_buffer(np.arange(24, dtype="f4"))
+    roi = np.zeros(12, dtype=bool)
+    roi[[1, 5, 6]] = True
+    part = aux.new_for_partition(Part(4, 8), roi)
+    assert part.raw_data is not None
+    assert part.raw_data.tolist() == [[10, 11], [12, 13]]
+    with pytest.raises(ValueError, match="cut once"):
+        part.new_for_partition(Part(4, 8), roi)
+    aux.set_roi(DS, roi)
+    assert aux.get_view_for_dataset().shape == (3, 2)
+
+
+def test_auxiliary_data_that_does_not_fit_is_refused() -> None:
+    aux = AuxBufferWrapper("nav", (), "f4")
+    with pytest.raises(ValueError, match="float64"):
+        aux.set_buffer(np.zeros(12))
+    aux.set_buffer(np.zeros(11, dtype="f4"))
+    with pytest.raises(ValueError, match="needs 12 entries"):
+        aux.set_roi(DS, None)
+
+
+def test_helpers_refuse_what_they_cannot_do() -> None:
+    with pytest.raises(TypeError, match="list"):
+        to_numpy([1, 2])
+    transposed = np.zeros((3, 4)).T
+    with pytest.raises(AttributeError):
+        reshaped_view(transposed, (12,))

@@ -1,0 +1,80 @@
+"""Every form of a region of interest means the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+import sparse
+
+from tilework.common.roi import normalize_roi
+
+NAV = (3, 4)
+
+
+def wanted() -> np.ndarray[Any, Any]:
+    mask = np.zeros(NAV, dtype=bool)
+    mask[1, 2] = mask[2, 0] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    "roi",
+    [
+        wanted(),
+        wanted().reshape(-1),
+        scipy.sparse.csr_matrix(wanted()),
+        scipy.sparse.coo_array(wanted()),
+        sparse.COO.from_numpy(wanted()),
+        [((1, 2), True), ((2, 0), True)],
+        [(c, False) for c in np.ndindex(*NAV) if c not in {(1, 2), (2, 0)}],
+    ],
+)
+def test_all_forms_select_the_same(roi: Any) -> None:
+    assert (normalize_roi(roi, NAV) == wanted()).all()
+
+
+def test_a_coordinate_selects_one_position() -> None:
+    mask = normalize_roi((1, -1), NAV)
+    assert mask is not None
+    assert mask.sum() == 1
+    assert mask[1, 3]
+
+
+def test_a_sparse_array_that_leaves_out_is_understood() -> None:
+    mask = normalize_roi(sparse.COO(coords=[[1], [2]], data=False, shape=NAV, fill_value=True), NAV)
+    assert mask is not None
+    assert mask.sum() == 11
+    assert not mask[1, 2]
+
+
+def test_the_callers_array_is_copied() -> None:
+    roi = wanted()
+    mask = normalize_roi(roi, NAV)
+    roi[:] = False
+    assert mask is not None
+    assert mask.any()
+
+
+def test_other_dtypes_are_converted_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="not bool"):
+        mask = normalize_roi(wanted().astype(int), NAV)
+    assert (mask == wanted()).all()
+
+
+@pytest.mark.parametrize(
+    ("roi", "message"),
+    [
+        (np.zeros((4, 4), dtype=bool), r"roi: incompatible shapes.*\(3, 4\).*\(4, 4\)"),
+        ([((0, 0), True), ((0, 1), False)], "both"),
+        ((1, 2, 3), "axes of the scan"),
+        ((7, 0), "within the scan"),
+        ("all", "within the scan"),
+        (5, "cannot understand"),
+    ],
+)
+def test_what_does_not_fit_is_refused(roi: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        normalize_roi(roi, NAV)

@@ -1,0 +1,128 @@
+"""The tiling scheme covers every pixel once, and the negotiation keeps what UDFs ask for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilework.common.shape import Shape
+from tilework.common.udf import TilingPreferences, UDFMethod, UDFProtocol
+from tilework.io.dataset.tiling import CACHE_BYTES, Negotiator, TilingScheme
+
+
+class FakeUDF(UDFProtocol):
+    def __init__(self, method: UDFMethod = UDFMethod.TILE, depth: Any = None, total_size: Any = math.inf) -> None:
+        self.method = method
+        self.depth = self.TILE_DEPTH_DEFAULT if depth is None else depth
+        self.total_size = total_size
+
+    def get_method(self) -> UDFMethod:
+        return self.method
+
+    def get_tiling_preferences(self) -> TilingPreferences:
+        return {"depth": self.depth, "total_size": self.total_size}
+
+
+class FakeDataSet:
+    """Only the facts that the negotiation asks for."""
+
+    def __init__(self, shape: tuple[int, ...], *, zero_copy: bool = True, base: tuple[int, ...] | None = None) -> None:
+        self.shape = Shape(shape, sig_dims=2)
+        self.zero_copy = zero_copy
+        self.base = base or (1, 1, shape[-1])
+
+    def get_base_shape(self, roi: Any) -> tuple[int, ...]:
+        return self.base
+
+    def adjust_tileshape(self, tileshape: tuple[int, ...], roi: Any) -> tuple[int, ...]:
+        return tileshape
+
+
+def negotiate(udfs: list[FakeUDF], ds: FakeDataSet, dtype: Any, frames: int = 64, **kwargs: Any) -> TilingScheme:
+    part = Shape((frames, *ds.shape.sig), sig_dims=2)
+    return Negotiator().get_scheme(udfs, ds, dtype, part, **kwargs)  # type: ignore[arg-type]
+
+
+@given(st.tuples(st.integers(1, 9), st.integers(1, 9)), st.tuples(st.integers(1, 9), st.integers(1, 9)))
+def test_slices_cover_the_detector_exactly_once(sig: tuple[int, int], part: tuple[int, int]) -> None:
+    part = (min(part[0], sig[0]), min(part[1], sig[1]))
+    scheme = TilingScheme.make_for_shape(Shape((2, *part), sig_dims=2), Shape((3, *sig), sig_dims=2))
+    count = np.zeros(sig, dtype=int)
+    for index, part_slice in scheme.slices:
+        assert scheme[index] == part_slice
+        count[part_slice.get()] += 1
+    assert (count == 1).all()
+    assert scheme.slices_array.shape == (len(scheme), 2, 2)
+
+
+def test_a_udf_that_blocks_for_itself_gets_whole_partitions_as_views() -> None:
+    udf = FakeUDF(depth=math.inf)
+    scheme = negotiate([udf], FakeDataSet((8, 8, 256, 256)), "u2", converts=False)
+    assert tuple(scheme.shape) == (64, 256, 256)
+
+
+@pytest.mark.parametrize("change", ["converts", "two", "roi", "gathers"])
+def test_otherwise_tiles_fit_the_cache(change: str) -> None:
+    udfs = [FakeUDF(depth=math.inf)] * (2 if change == "two" else 1)
+    roi = np.ones((8, 8), dtype=bool) if change == "roi" else None
+    ds = FakeDataSet((8, 8, 256, 256), zero_copy=change != "gathers")
+    scheme = negotiate(udfs, ds, "u2", converts=change == "converts", roi=roi)
+    assert tuple(scheme.shape) == (4, 256, 256)
+
+
+def test_frames_and_partitions_are_never_cut() -> None:
+    ds = FakeDataSet((8, 8, 2048, 2048))
+    assert tuple(negotiate([FakeUDF(UDFMethod.FRAME), FakeUDF()], ds, "f4").shape) == (1, 2048, 2048)
+    scheme = negotiate([FakeUDF(UDFMethod.PARTITION), FakeUDF()], ds, "f4", frames=5)
+    assert tuple(scheme.shape) == (5, 2048, 2048)
+    assert scheme.intent == "partition"
+
+
+def test_large_frames_are_cut_along_rows() -> None:
+    scheme = negotiate([FakeUDF()], FakeDataSet((8, 8, 2048, 2048)), "f4")
+    depth, rows, width = tuple(scheme.shape)
+    assert width == 2048
+    assert depth > 1
+    assert depth * rows * width * 4 <= CACHE_BYTES
+
+
+@given(
+    st.integers(1, 3000), st.integers(1, 3000), st.sampled_from(["u1", "f4", "c16"]), st.integers(1, 500),
+    st.sampled_from([math.inf, 1000, 2**20, 2**24]), st.sampled_from([math.inf, 1, 7, 32]),
+)  # fmt: skip
+def test_stated_bounds_are_kept_or_refused(
+    height: int, width: int, dtype: str, frames: int, total_size: float, depth: float
+) -> None:
+    udf = FakeUDF(depth=depth, total_size=total_size)
+    itemsize = np.dtype(dtype).itemsize
+    ds = FakeDataSet((frames, 1, height, width))
+    if width * itemsize > total_size:
+        with pytest.raises(ValueError, match="total_size"):
+            negotiate([udf], ds, dtype, frames=frames)
+        return
+    scheme = negotiate([udf], ds, dtype, frames=frames)
+    assert scheme.depth <= min(depth, frames)
+    assert math.prod(scheme.shape) * itemsize <= max(total_size, 4 * CACHE_BYTES)
+    if total_size != math.inf:
+        assert math.prod(scheme.shape) * itemsize <= total_size
+
+
+def test_adjusting_for_a_partition_changes_the_depth_of_whole_partitions_only() -> None:
+    class Part:
+        shape = Shape((7, 16, 16), sig_dims=2)
+
+    ds = FakeDataSet((8, 8, 16, 16))
+    whole = negotiate([FakeUDF(UDFMethod.PARTITION)], ds, "u2")
+    assert whole.adjust_for_partition(Part()).depth == 7  # type: ignore[arg-type]
+    tiles = negotiate([FakeUDF(depth=3)], ds, "u2")
+    assert tiles.adjust_for_partition(Part()) is tiles  # type: ignore[arg-type]
+
+
+def test_a_tile_has_one_navigation_axis() -> None:
+    with pytest.raises(ValueError, match="one navigation"):
+        TilingScheme.make_for_shape(Shape((2, 2, 4, 4), sig_dims=2), Shape((3, 3, 4, 4), sig_dims=2))

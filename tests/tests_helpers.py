@@ -1,0 +1,59 @@
+"""Datasets, functions and contexts that the tests of runs share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tilework.udf import UDF
+
+
+def counts(shape: tuple[int, ...] = (6, 5, 8, 7), dtype: Any = "u2", seed: int = 0) -> np.ndarray[Any, Any]:
+    """Return Poisson-like counts (complex dtypes get an imaginary part)."""
+    rng = np.random.default_rng(seed)
+    data = rng.poisson(30, size=shape)
+    if np.dtype(dtype).kind == "c":
+        data = data + 1j * rng.normal(size=shape)
+    return data.astype(dtype)
+
+
+class FrameMax(UDF):
+    def get_result_buffers(self) -> Any:
+        return {"maximum": self.buffer(kind="nav", dtype=np.float32)}
+
+    def process_frame(self, frame: Any) -> None:
+        self.results.maximum[:] = frame.max()
+
+
+class TileSum(UDF):
+    """Sums over sig and over frames, from tiles."""
+
+    def get_result_buffers(self) -> Any:
+        return {
+            "nav": self.buffer(kind="nav", dtype=np.float64),
+            "sig": self.buffer(kind="sig", dtype=np.float64),
+            "frames": self.buffer(kind="single", dtype=np.int64),
+        }
+
+    def get_preferred_input_dtype(self) -> Any:
+        return np.float64
+
+    def process_tile(self, tile: Any) -> None:
+        self.results.nav[:] += tile.sum(axis=(1, 2))
+        self.results.sig[:] += tile.sum(axis=0)
+        if self.meta.tiling_scheme_idx == 0:
+            self.results.frames[:] += len(tile)
+
+    def merge(self, dest: Any, src: Any) -> None:
+        dest.nav[:] = src.nav
+        dest.sig[:] += src.sig
+        dest.frames[:] += src.frames
+
+
+class PartitionMean(UDF):
+    def get_result_buffers(self) -> Any:
+        return {"mean": self.buffer(kind="nav", dtype=np.float64)}
+
+    def process_partition(self, partition: Any) -> None:
+        self.results.mean[:] = partition.mean(axis=(1, 2), dtype=np.float64)
