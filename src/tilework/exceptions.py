@@ -16,7 +16,8 @@
     ├── DataSetException              a dataset cannot be opened, does not fit, or lies about its size
     ├── SliceUsageError               (also ValueError) slices or shapes were combined that do not fit together
     ├── MyStopIteration               a StopIteration on its way through an await, which cannot carry one
-    └── ResultFileError               (also OSError) results cannot be written
+    ├── ResultFileError               (also OSError) results cannot be written
+    └── CommandError                  the ``tilework`` command cannot do what it was asked for
 
 Names that users' programs already catch are kept. An exception class says what kind of thing went wrong; its message
 says what exactly, where, and what to do.
@@ -25,6 +26,7 @@ says what exactly, where, and what to do.
 from __future__ import annotations
 
 __all__ = [
+    "CommandError",
     "DataSetException",
     "DeadlineExceededError",
     "ExecutorError",
@@ -101,3 +103,7 @@ class SliceUsageError(TileworkError, ValueError):
 
 class ResultFileError(TileworkError, OSError):
     """Results cannot be written where they were asked for."""
+
+
+class CommandError(TileworkError):
+    """The ``tilework`` command cannot do what it was asked for; the message names argument or file, and remedy."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tilework.api.executors import ExecutorSpecType, make_executor
-from tilework.api.generators import ResultAsyncGenerator, ResultGenerator
+from tilework.api.generators import ResultGenerator
 from tilework.api.plots import Plots
 from tilework.exceptions import DataSetException
 from tilework.udf.base import UDF
@@ -234,6 +234,8 @@ class Context:
             contain.
         """
         if not sync:
+            from tilework.api.async_generators import ResultAsyncGenerator
+
             udfs = [udf] if isinstance(udf, UDF) else list(udf)
             return ResultAsyncGenerator(
                 lambda: self._start(dataset, udfs, roi, corrections, progress, backends, plots, iterate=True)
@@ -241,6 +243,8 @@ class Context:
         return self._start(dataset, udf, roi, corrections, progress, backends, plots, iterate=True)
 
     async def _run_udf_async(self, dataset: DataSet, udf: UDF | Iterable[UDF], *args: Any) -> Any:
+        from tilework.api.async_generators import ResultAsyncGenerator
+
         udfs = [udf] if isinstance(udf, UDF) else list(udf)
         last = None
         steps = ResultAsyncGenerator(lambda: self._start(dataset, udfs, *args, iterate=False))
@@ -265,7 +269,7 @@ class Context:
         iterate: bool,
     ) -> ResultGenerator:
         """Prepare a run; what is wrong with its arguments shows here."""
-        udfs: list[Any] = [udf] if isinstance(udf, UDF) else list(udf)
+        udfs: list[Any] = [udf] if isinstance(udf, UDF | type) else list(udf)
         strangers: list[Any] = [u for u in udfs if not isinstance(u, UDF)]
         if strangers:
             hint = " (an instance is wanted, not the class)" if isinstance(strangers[0], type) else ""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tilework.udf.async_steps import AsyncSteps
-
 if TYPE_CHECKING:
     from tilework.udf.results import UDFResultsLazy
     from tilework.udf.runner import ResultsForDataSet
 
-__all__ = ["ResultAsyncGenerator", "ResultGenerator"]
+__all__ = ["ResultGenerator"]
 
 
 class ResultGenerator(Iterator[Any]):
@@ -70,10 +68,3 @@ class ResultGenerator(Iterator[Any]):
             One mapping per UDF, with only what changes.
         """
         self._steps.update_parameters_experimental(parameters)
-
-
-class ResultAsyncGenerator(AsyncSteps):
-    """Partial results of a run that goes on in the background; items are copies and do not change.
-
-    Cancelling the asyncio task that waits for the next item cancels the run.
-    """

@@ -1,10 +1,10 @@
 """Bridges between blocking code and asyncio.
 
 Who does what: an eager bridge has a producer that runs ahead in a thread of its own (or of a pool), and a consumer.
-They meet in a `Channel` of bounded size: a producer that is too far ahead waits, so a slow consumer never makes memory grow.
-Whoever leaves first tells the other: the producer ends the channel, with its exception if there was one; the consumer
-closes it, waits until the producer has closed its generator, and only then goes on. So a generator is always closed
-where it ran, and no thread outlives its bridge.
+They meet in a `Channel` of bounded size: a producer that is too far ahead waits, so a slow consumer never makes memory
+grow. Whoever leaves first tells the other: the producer ends the channel, with its exception if there was one; the
+consumer closes it, waits until the producer has closed its generator, and only then goes on. So a generator is always
+closed where it ran, and no thread outlives its bridge.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import contextvars
 import sys
 import threading
 from collections import deque
-from concurrent.futures import wait
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar
 
@@ -126,8 +125,10 @@ class Channel(Generic[T]):
                 raise _ConsumerGoneError
             if len(self._items) >= self._size:
                 return False
+            was_empty = not self._items
             self._items.append(item)
-        self._consumer.set()
+        if was_empty:  # only then can the consumer be waiting
+            self._consumer.set()
         return True
 
     def end(self, error: BaseException | None = None) -> None:
@@ -188,13 +189,15 @@ class _Producer(threading.Thread):
         if pool is None:
             self.start()
             return self.join
-        future = pool.submit(self.run)
-        future.add_done_callback(self._on_done)
-        return lambda: wait([future])
+        over = threading.Event()
 
-    def _on_done(self, future: Future[None]) -> None:
-        if future.cancelled():
-            self._channel.end(RuntimeError("the pool was shut down before it got to this generator"))
+        def on_done(future: Future[None]) -> None:
+            if future.cancelled():
+                self._channel.end(RuntimeError("the pool was shut down before it got to this generator"))
+            over.set()
+
+        pool.submit(self.run).add_done_callback(on_done)
+        return over.wait
 
 
 class SyncGenToQueueThread(_Producer):

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from tilework.common.arrays import fill_value, reshaped_view, to_numpy, zeros
 from tilework.common.math import prod
+from tilework.common.validity import ArrayWithMask, InvalidMaskError, get_bbox_slice, get_inner_slice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,10 +46,6 @@ BufferUse = Literal["private", "result_only"] | None
 KINDS = ("nav", "sig", "single")
 
 
-class InvalidMaskError(ValueError):
-    """A mask of valid results has a wrong shape or is not bool."""
-
-
 class PartitionSpan(Protocol):
     """What a buffer must know of a partition: where it lies in the flat scan."""
 
@@ -55,125 +53,6 @@ class PartitionSpan(Protocol):
     def slice(self) -> Slice:
         """Its part of the dataset, with flat navigation axis."""
         ...
-
-
-def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return a C-contiguous array of zeros (of None for object dtype)."""
-    return np.full(shape, None, dtype=object) if np.dtype(dtype) == object else np.zeros(shape, dtype=dtype)
-
-
-def fill_value(dtype: np.dtype[Any]) -> Any:
-    """Return what stands for "nothing was computed here": NaN, NaT, None, False, 0 or an empty string."""
-    match dtype.kind:
-        case "f" | "c":
-            return np.nan
-        case "m" | "M":
-            return np.array("NaT", dtype=dtype)
-        case "O":
-            return None
-        case "b":
-            return False
-        case "U":
-            return ""
-        case "S":
-            return b""
-        case "V":
-            return np.zeros((), dtype=dtype)
-        case _:
-            return 0
-
-
-def to_numpy(a: Any) -> Array:
-    """Return `a` as a NumPy array; only NumPy and CuPy arrays are taken.
-
-    Raises
-    ------
-    TypeError
-        For anything else.
-    """
-    if isinstance(a, np.ndarray):
-        return a
-    if type(a).__module__.split(".")[0] == "cupy":
-        return np.asarray(a.get())
-    msg = f"a result must be a NumPy or CuPy array, got {type(a).__module__}.{type(a).__qualname__}"
-    raise TypeError(msg)
-
-
-def reshaped_view(a: Array, shape: tuple[int, ...]) -> Array:
-    """Return a view of `a` with another shape.
-
-    Raises
-    ------
-    AttributeError
-        When that is not possible without a copy.
-    """
-    view = a.reshape(shape)
-    if not np.may_share_memory(view, a):
-        msg = f"an array of shape {a.shape} and strides {a.strides} has no view of shape {shape}"
-        raise AttributeError(msg)
-    return view
-
-
-def get_inner_slice(arr: BoolArray, axis: int = 0) -> tuple[slice, ...]:
-    """Return the first contiguous run along `axis` in which all entries are True, whole along the other axes."""
-    others = tuple(i for i in range(arr.ndim) if i != axis)
-    complete = np.flatnonzero(arr.all(axis=others))
-    if len(complete):
-        breaks = np.flatnonzero(np.diff(complete) != 1)
-        last = complete[breaks[0]] if len(breaks) else complete[-1]
-        run = slice(int(complete[0]), int(last) + 1)
-    else:
-        run = slice(0, 0)
-    return tuple(run if i == axis else slice(0, arr.shape[i]) for i in range(arr.ndim))
-
-
-def get_bbox_slice(arr: BoolArray) -> tuple[slice, ...]:
-    """Return the smallest box that holds all True entries; empty when there is none."""
-    if not arr.any():
-        return (slice(0, 0),) * arr.ndim
-    where = np.nonzero(arr)
-    return tuple(slice(int(w.min()), int(w.max()) + 1) for w in where)
-
-
-class ArrayWithMask:
-    """A result together with what of it is valid.
-
-    Parameters
-    ----------
-    arr
-        The result.
-    mask
-        bool, True where valid; broadcast to the shape of `arr`.
-
-    Raises
-    ------
-    InvalidMaskError
-        When the mask is not bool or cannot be broadcast.
-    """
-
-    __slots__ = ("_arr", "_mask")
-
-    def __init__(self, arr: Array, mask: BoolArray | bool) -> None:
-        as_array = np.asarray(mask)
-        if as_array.dtype != bool:
-            msg = f"a mask of valid results must be bool, got {as_array.dtype}"
-            raise InvalidMaskError(msg)
-        try:
-            self._mask = np.broadcast_to(as_array, arr.shape)
-        except ValueError:
-            msg = f"a mask of shape {as_array.shape} does not fit a result of shape {arr.shape}"
-            raise InvalidMaskError(msg) from None
-        self._arr = arr
-
-    @property
-    def arr(self) -> Array:
-        """The result."""
-        return self._arr
-
-    @property
-    def mask(self) -> BoolArray:
-        """True where the result is valid; same shape as the result."""
-        return self._mask
 
 
 class BufferWrapper:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
 from operator import index
-from typing import Final, TypeAlias, overload
+from typing import TYPE_CHECKING, Final, TypeAlias, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["Shape", "ShapeLike"]
 
@@ -76,19 +79,21 @@ class Shape:
 
     # Runs only while the slot of `nav` or `sig` is still empty, so that a shape costs nothing more than its sizes
     # until a part is asked for, and every later look at the part is a plain slot access.
-    def __getattr__(self, name: str) -> Shape:
-        if name == "nav":
-            if self.sig_dims == 0:
-                return self  # not stored: a shape that refers to itself would need the garbage collector
-            self.nav = nav = Shape(self._shape[: self.nav_dims], 0)
-            return nav
-        if name == "sig":
-            if self.nav_dims == 0:
-                return self
-            self.sig = sig = Shape(self._shape[self.nav_dims :], self.sig_dims)
-            return sig
-        msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-        raise AttributeError(msg)
+    if not TYPE_CHECKING:  # or any misspelt attribute would pass the type check
+
+        def __getattr__(self, name: str) -> Shape:
+            if name == "nav":
+                if self.sig_dims == 0:
+                    return self  # not stored: a shape that refers to itself would need the garbage collector
+                self.nav = nav = Shape(self._shape[: self.nav_dims], 0)
+                return nav
+            if name == "sig":
+                if self.nav_dims == 0:
+                    return self
+                self.sig = sig = Shape(self._shape[self.nav_dims :], self.sig_dims)
+                return sig
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(msg)
 
     def to_tuple(self) -> tuple[int, ...]:
         """Return the sizes of all axes as a plain tuple."""

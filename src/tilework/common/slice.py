@@ -70,20 +70,22 @@ class Slice:
         return cls((0,) * full.dims, full)
 
     # Runs only while the slot of `nav` or `sig` is still empty; see Shape.
-    def __getattr__(self, name: str) -> Slice:
-        shape = self.shape
-        if name == "nav":
-            if shape.sig_dims == 0:
-                return self
-            self.nav = nav = Slice(self.origin[: shape.nav_dims], shape.nav)
-            return nav
-        if name == "sig":
-            if shape.nav_dims == 0:
-                return self
-            self.sig = sig = Slice(self.origin[shape.nav_dims :], shape.sig)
-            return sig
-        msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-        raise AttributeError(msg)
+    if not TYPE_CHECKING:  # or any misspelt attribute would pass the type check
+
+        def __getattr__(self, name: str) -> Slice:
+            shape = self.shape
+            if name == "nav":
+                if shape.sig_dims == 0:
+                    return self
+                self.nav = nav = Slice(self.origin[: shape.nav_dims], shape.nav)
+                return nav
+            if name == "sig":
+                if shape.nav_dims == 0:
+                    return self
+                self.sig = sig = Slice(self.origin[shape.nav_dims :], shape.sig)
+                return sig
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(msg)
 
     def _check_same_axes(self, other: Slice, what: str) -> None:
         if self.shape.dims != other.shape.dims or self.shape.sig_dims != other.shape.sig_dims:
@@ -291,11 +293,11 @@ class Slice:
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Slice):
-            return self.origin == other.origin and self.shape == other.shape
+            return self.origin == other.origin and (self.shape is other.shape or self.shape == other.shape)
         return NotImplemented
 
     def __hash__(self) -> int:
-        return hash((self.origin, self.shape))
+        return hash((self.origin, self.shape.to_tuple()))
 
     def __repr__(self) -> str:
         return f"<Slice origin={self.origin} shape={self.shape}>"

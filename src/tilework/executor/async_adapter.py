@@ -40,6 +40,12 @@ _MAX_CALLS: Final = 64
 _END: Final = object()
 
 
+def _look_at(step: asyncio.Future[Any]) -> None:
+    """Look at the outcome, so that asyncio does not report an error as forgotten that nobody waits for any more."""
+    if not step.cancelled():
+        step.exception()
+
+
 class AsyncAdapter(AsyncJobExecutor):
     """A `JobExecutor` for asyncio.
 
@@ -74,6 +80,7 @@ class AsyncAdapter(AsyncJobExecutor):
         try:
             while True:
                 step = loop.run_in_executor(self._pool, advance)
+                step.add_done_callback(_look_at)
                 item = await asyncio.shield(step)
                 if item is _END:
                     return
@@ -81,9 +88,8 @@ class AsyncAdapter(AsyncJobExecutor):
         finally:
             if step is not None and not step.done():
                 stop()
+                # When this wait is cancelled as well, the generator ends by itself, and nobody waits for it.
                 await asyncio.wait([step])
-            if step is not None and step.done() and not step.cancelled():
-                step.exception()  # looked at, so that asyncio does not report it as forgotten
             await self._call(generator.close)
 
     def run_tasks(

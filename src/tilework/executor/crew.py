@@ -61,23 +61,28 @@ class Lane(Generic[T]):
 
 
 class LaneQueue:
-    """Which item is next: by priority of the lanes, and among equals one of each lane in turn. Not locked."""
+    """Which item is next: by priority of the lanes, and among equals one of each lane in turn. Not locked.
+
+    A KeyboardInterrupt may end `put` and `drop` anywhere. What they leave then is a lane without items that has a turn,
+    which `take` passes over.
+    """
 
     def __init__(self) -> None:
-        # Lanes that have items, in the order of their turns. A lane is in here once, exactly while it has items.
         self._turns: dict[Priority, deque[Lane[Any]]] = {priority: deque() for priority in sorted(Priority)}
 
     def put(self, lane: Lane[T], item: T) -> None:
         """Append an item to a lane."""
-        lane.items.append(item)
-        if len(lane.items) == 1:
+        if not lane.items:
             self._turns[lane.priority].append(lane)
+        lane.items.append(item)
 
     def take(self) -> tuple[Lane[Any], Any] | None:
         """Return the next item and its lane; None when there is none."""
         for turns in self._turns.values():
-            if turns:
+            while turns:
                 lane = turns.popleft()
+                if not lane.items:
+                    continue
                 item = lane.items.popleft()
                 if lane.items:
                     turns.append(lane)
@@ -86,9 +91,10 @@ class LaneQueue:
 
     def drop(self, lane: Lane[Any]) -> None:
         """Forget all items of a lane."""
-        if lane.items:
-            lane.items.clear()
-            self._turns[lane.priority].remove(lane)
+        lane.items.clear()
+        turns = self._turns[lane.priority]
+        if lane in turns:
+            turns.remove(lane)
 
     def __bool__(self) -> bool:
         return any(self._turns.values())
@@ -210,6 +216,7 @@ class Crew:
             # Only now: a consumer that gets its last result finds nothing running any more, and need not wait for that.
             if lane is not None:
                 lane.post(answer)
+                answer = None
             if taken is None:
                 return makes_way
             lane, item = taken

@@ -21,6 +21,7 @@ from tilework.common.executor import (
     TaskCommHandler,
     WorkerContext,
 )
+from tilework.common.tracing import attach_to_parent, get_tracer, is_tracing
 from tilework.exceptions import ExecutorError, JobCancelledError, ResourceError
 from tilework.executor.base import BaseJobExecutor
 from tilework.executor.driver import RunControl, drive
@@ -38,6 +39,8 @@ __all__ = ["LocalJobExecutor", "Work"]
 T = TypeVar("T")
 V = TypeVar("V")
 T_contra = TypeVar("T_contra", contravariant=True)
+
+_tracer = get_tracer(__name__)
 
 _INTERRUPT: Final = object()
 
@@ -103,8 +106,7 @@ class TaskWork(_Unstreamed["TaskProtocol"]):
 
     def __call__(self, ticket: Ticket[TaskProtocol]) -> Any:
         """Call the ticket's task."""
-        task = self._transfer(ticket.task)
-        return self._transfer(task(params=self._params(), env=self._env))
+        return self._transfer(_call_task(self._transfer(ticket.task), self._params(), self._env))
 
 
 class StreamedTaskWork:
@@ -142,9 +144,8 @@ class StreamedTaskWork:
         """Call the ticket's task, and discard what it left in its queue."""
         queue = self._queues[ticket.number]
         try:
-            task = self._transfer(ticket.task)
             env = self._make_env(WorkerContext(queue, self._messages))
-            return self._transfer(task(params=self._params(), env=env))
+            return self._transfer(_call_task(self._transfer(ticket.task), self._params(), env))
         finally:
             self._queues.pop(ticket.number, None)
 
@@ -383,6 +384,15 @@ class _Call:
 
     def __call__(self, _item: None) -> Any:
         return self.fn(*self.args, **self.kwargs)
+
+
+def _call_task(task: TaskProtocol, params: Any, env: Environment) -> Any:
+    """Call a task, in a span of its own when spans are recorded."""
+    if not is_tracing():
+        return task(params=params, env=env)
+    parent = attach_to_parent(task.get_tracing_span_context())
+    with parent, _tracer.start_as_current_span("task", attributes={"tilework.partition.ident": _partition_name(task)}):
+        return task(params=params, env=env)
 
 
 def _partition_name(task: TaskProtocol) -> str:

@@ -102,6 +102,9 @@ class Bounds:
 SHARE_SECONDS: Final = 1e-3
 """Work per worker that should be under way: much longer than what it takes to hand out more."""
 
+_UNORDERED_WINDOWS: Final = 2
+"""What of an unordered run may be under way or undelivered, in units of what may be under way."""
+
 _SMOOTHING: Final = 0.25
 """Weight of the newest task in the mean time of tasks."""
 
@@ -239,6 +242,7 @@ class Run(Generic[T]):
         self._limit = bounds.workers * bounds.prefetch
         self._mean_seconds: float | None = None
         self._ordered = ordered
+        self._windows = bounds.windows if ordered else _UNORDERED_WINDOWS
         self._deadline = deadline
         self._name = name
         self._error: BaseException | None = None
@@ -308,7 +312,7 @@ class Run(Generic[T]):
             lost = self._again.popleft()
             index, task = lost.index, lost.task
         else:
-            if self._ordered and self._n_pulled - self.delivered >= self._limit * self._bounds.windows:
+            if self._n_pulled - self.delivered >= self._limit * self._windows:
                 return None
             pulled = self._pull()
             if pulled is _END:

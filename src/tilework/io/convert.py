@@ -1,8 +1,8 @@
 """Element-wise conversion of tiles: byte order and dtype, in one pass.
 
-The NumPy path converts everything. For large tiles of integers in foreign byte order a compiled kernel is about one and a
-half times as fast; it is used once this process has converted so much that compiling (once per machine, then read from disk)
-has paid off. The bits are the same either way.
+The NumPy path converts everything. For large tiles of integers that change byte order and dtype, a compiled kernel is
+up to twice as fast; it is used once this process has converted so much that compiling (once per machine, then read from
+disk) has paid off. The bits are the same either way.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def convert_tile(
     if use_kernel and _has_kernel(src, out):
         from tilework.io.convert_numba import swap_and_cast
 
-        swap_and_cast(_by_frame(src), _by_frame(out))
+        frames = len(src)
+        swap_and_cast(src.reshape((frames, -1)), out.reshape((frames, -1)))
     else:
         np.copyto(out, src, casting="unsafe")
     return out
@@ -89,15 +90,10 @@ def _has_kernel(src: NDArray[Any], out: NDArray[Any]) -> bool:
         and src.dtype.kind in "ui"
         and out.dtype.isnative
         and (out.dtype.kind in "ui" or out.dtype.str[1:] in {"f4", "f8"})
-        and _frames_are_contiguous(src)
-        and _frames_are_contiguous(out)
+        and out.dtype != src.dtype.newbyteorder()  # swapping alone is as fast in NumPy
+        and src.flags.aligned
+        and src.strides[0] > 0
+        and src.strides[0] % src.dtype.itemsize == 0
+        and src[0].flags.c_contiguous
+        and out.flags.c_contiguous
     )
-
-
-def _frames_are_contiguous(array: NDArray[Any]) -> bool:
-    return bool(array[0].flags.c_contiguous) and array.flags.aligned
-
-
-def _by_frame(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a view of shape (frames, pixels)."""
-    return array.reshape((array.shape[0], -1))

@@ -3,8 +3,11 @@
 Pixels are stored in 64-bit groups, and within a group in reversed order; read as a big-endian word, a group has pixel 0
 in its least significant bits. A frame of 24 bits is stored as two frames of 12 bits, the high bits first.
 
-A quad detector (2x2 chips) stores the rows of its four chips side by side. In the image, the fourth and the third of them are the
-upper half, from the left; the second and the first are the lower half, each turned by 180 degrees.
+A quad detector (2x2 chips) stores the rows of its four chips side by side. In the image, the fourth and the third of
+them are the upper half, from the left; the second and the first are the lower half, each turned by 180 degrees.
+
+The NumPy path is as fast as compiled kernels for single chips of up to 12 bits; the kernels are up to three times as
+fast for the others. The bits are the same.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ class Packing:
         per_group = 64 // min(16, _BITS_STORED[self.bits])
         group = per_group * (4 if self.quad else 1)
         if self.rows < 1 or self.columns < 1 or self.columns % group:
-            msg = f"packed rows of {self.bits} bits hold a multiple of {group} pixels, not {self.columns} ({self.rows} rows)"
+            msg = f"packed rows of {self.bits} bits hold a multiple of {group} pixels, not {self.columns}"
             raise ValueError(msg)
 
     @property
@@ -109,18 +112,20 @@ def decode_frames(
     out
         Where to write, C-contiguous, of shape (frames, ``*packing.sig_shape``) and `packing.dtype`.
     compiled
-        True for the compiled kernels, False for NumPy, None for what pays. The bits are the same.
+        True for the compiled kernels (on little-endian machines), False for NumPy, None for what pays.
 
     Returns
     -------
     array
         `out`.
     """
-    if compiled is None:
+    if compiled is None and not packing.quad and packing.bits != 24:
+        compiled = False
+    elif compiled is None:
         _amount.pixels += out.size
         enough = PIXELS_WITH_NUMBA if "numba" in sys.modules else PIXELS_WITHOUT_NUMBA
         compiled = out.size >= SMALL_PIXELS and _amount.pixels >= enough
-    if compiled:
+    if compiled and sys.byteorder == "little":
         from tilework.io.decode_numba import decode
 
         if stored.ctypes.data % 8 or stored.strides[0] % 8 or stored.strides[1] != 1:

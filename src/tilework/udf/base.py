@@ -397,8 +397,8 @@ class UDF(UDFProtocol):
             name = type(self).__name__
             msg = (
                 f"{name} cannot be made again from its parameters ({', '.join(self._kwargs) or 'none'}): {e}. Every "
-                f"task makes a fresh {name} from the keyword arguments that its __init__ passes to super().__init__(), so "
-                "__init__ must accept exactly those"
+                f"task makes a fresh {name} from the keyword arguments that its __init__ passes to super().__init__(), "
+                "so __init__ must accept exactly those"
             )
             raise UDFException(msg) from e
         with _claim_lock:

@@ -32,43 +32,13 @@ class Provenance:
     roi: BoolArray | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what can be written as JSON: UDF, parameters, dataset, selected positions, version."""
-        from tilework import __version__
-
+        """Return what is saved with results: UDF, parameters, description of the dataset, selected positions."""
         return {
-            "tilework_version": __version__,
             "udf": self.udf,
-            "parameters": {name: plain(value) for name, value in self.parameters.items()},
+            "parameters": dict(self.parameters),
             "dataset": self.dataset.describe(),
-            "roi": None if self.roi is None else {"selected": int(self.roi.sum()), "of": int(self.roi.size)},
+            "roi": None if self.roi is None else {"selected": int(self.roi.sum()), "of": list(self.roi.shape)},
         }
-
-
-def plain(value: Any) -> Any:
-    """Return a parameter as something that JSON knows; what it does not know is described."""
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case np.generic():
-            return plain(value.item())
-        case complex():
-            return {"real": value.real, "imag": value.imag}
-        case np.ndarray() if value.size <= 64:
-            return [plain(v) for v in value.tolist()]
-        case np.ndarray():
-            return f"array of shape {value.shape}, {value.dtype}"
-        case Mapping():
-            return {str(k): plain(v) for k, v in value.items()}
-        case tuple() if hasattr(value, "_asdict"):
-            return {k: plain(v) for k, v in value._asdict().items()}
-        case list() | tuple() | set() | frozenset():
-            return [plain(v) for v in value]
-        case type():
-            return f"{value.__module__}.{value.__qualname__}"
-        case _ if callable(value):
-            return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-        case _:
-            return repr(value)[:200]
 
 
 class ResultBuffer(PreallocBufferWrapper):

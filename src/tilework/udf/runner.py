@@ -23,7 +23,6 @@ from tilework.common.executor import JobExecutor, Priority, RunOptions, TaskComm
 from tilework.common.progress import ProgressManager, ProgressReporter
 from tilework.common.roi import normalize_roi
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException, UDFRunCancelled
-from tilework.udf.async_steps import AsyncSteps
 from tilework.udf.main_run import MainRun
 from tilework.udf.meta import UDFMeta
 from tilework.udf.plan import make_plan
@@ -326,6 +325,8 @@ class UDFRunner:
 
         Cancelling the asyncio task that iterates, or closing the generator, cancels the run.
         """
+        from tilework.udf.async_steps import AsyncSteps
+
         steps = AsyncSteps(
             lambda: self.run_for_dataset_sync(
                 dataset,

@@ -104,7 +104,7 @@ class ScanModel:
     induction: float = 1.8
     thickness: float = 70.0
     electrons: float = 60_000.0
-    grains: tuple[Grain, Grain] = field(default=(Grain(11.0, (0.6, -1.2)), Grain(38.0, (-1.6, 1.0))))
+    grains: tuple[Grain, Grain] = field(default=(Grain(11.0), Grain(38.0, (3.5, 0.0))))
     dead: int = 3
     hot: int = 4
     seed: int = 20
@@ -456,4 +456,5 @@ def _background(model: ScanModel) -> tuple[FloatArray, FloatArray]:
     angle = np.hypot(y - model.center[0], x - model.center[1]) * model.pixel
     diffuse: FloatArray = 0.7 * np.exp(-angle / 9.0) + 0.3 * np.exp(-((angle / 20.0) ** 2))
     diffuse /= diffuse.sum()
-    return diffuse, np.stack(np.gradient(diffuse))
+    slope_y, slope_x = np.gradient(diffuse)
+    return diffuse, np.stack([slope_y, slope_x])

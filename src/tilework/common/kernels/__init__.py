@@ -1,1 +1,33 @@
-"""Kernels."""
+"""What the built-in UDFs compute with: sums, products with masks, moments and variances of stacks of frames.
+
+Every function has two paths, chosen by the caller: ``compiled=True`` is a numba kernel that reads each byte once, works
+in blocks that stay in the CPU's caches and releases the GIL; ``compiled=False`` is NumPy, for small inputs, where
+nothing should wait for a compiler. Both are right to the same precision; the bits may differ. On one path the bits do
+not depend on the number of threads, and those of a frame's results not on which other frames are in the same tile.
+
+Data comes as tiles of shape ``(n, *sig part)`` in native byte order. Results are added to arrays of the caller. NaN and
+infinities propagate as IEEE 754 says, without warnings.
+"""
+
+from __future__ import annotations
+
+from tilework.common.kernels.dense import DenseMasks
+from tilework.common.kernels.moments import find_runs, sum_moments
+from tilework.common.kernels.rows import takes_dtype
+from tilework.common.kernels.sparse import SparseMasks
+from tilework.common.kernels.sums import sum_frames, sum_pixels
+from tilework.common.kernels.variance import accumulate_variance, merge_variances
+from tilework.common.kernels.warmup import warmup
+
+__all__ = [
+    "DenseMasks",
+    "SparseMasks",
+    "accumulate_variance",
+    "find_runs",
+    "merge_variances",
+    "sum_frames",
+    "sum_moments",
+    "sum_pixels",
+    "takes_dtype",
+    "warmup",
+]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 
 from tilework.common.kernels.parallel import PART_BYTES, run_parts
-from tilework.common.kernels.rows import as_rows
+from tilework.common.kernels.rows import as_real, as_rows, frame_blocks
 
 __all__ = ["DenseMasks", "real_masks"]
 
@@ -17,6 +18,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Pixels of a block: four masks of it are 16 KiB of float32 in the L1 cache while the frames of a group pass by.
 _BLOCK = 1024
 _GROUP = 24
+_BLOCK_NUMPY = 8192
+_VECTOR_BYTES = 32
 
 
 class DenseMasks:
@@ -55,7 +58,7 @@ class DenseMasks:
             self._stored_rows = len(rows)
             self._masks = _pack(rows)
         else:
-            self._masks = np.ascontiguousarray(rows.T)
+            self._masks = rows
 
     def __len__(self) -> int:
         return self._count
@@ -93,21 +96,27 @@ class DenseMasks:
             masks, stored = self._masks, self._stored_rows
 
             def part(start: int, stop: int) -> None:
-                add_products(
-                    rows.flat, rows.stride, start, stop, rows.pixels, masks, stored, _BLOCK, _GROUP, products
-                )
+                add_products(rows.flat, rows.stride, start, stop, rows.pixels, masks, stored, _BLOCK, _GROUP, products)
 
             useful = frames * rows.pixels * max(4, stored) // PART_BYTES
             run_parts(part, frames, max(1, min(threads, useful)))
             products = products[:, : self._n_rows]
         else:
-            flat = tile.reshape(frames, -1)
-            if flat.dtype.kind == "c":
-                flat = flat.view(flat.real.dtype)
-            products = flat.astype(self._masks.dtype, copy=False) @ self._masks
+            products = self._apply_numpy(tile)
         if self._is_complex:
             products = _as_complex(products)
         np.add(out, products, out=out, casting="unsafe")
+
+    def _apply_numpy(self, tile: Array) -> Array:
+        # einsum and not BLAS, whose bits depend on its number of threads; in pieces, as the compiled kernel does.
+        products = np.zeros((tile.shape[0], self._n_rows))
+        with np.errstate(invalid="ignore", over="ignore"):
+            for block in frame_blocks(tile):
+                flat = as_real(tile[block]).astype(self._masks.dtype, copy=False)
+                for begin in range(0, self._pixels, _BLOCK_NUMPY):
+                    part = slice(begin, begin + _BLOCK_NUMPY)
+                    products[block] += np.einsum("ip,mp->im", flat[:, part], self._masks[:, part])
+        return products
 
 
 def real_masks(masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any]) -> Array:
@@ -148,15 +157,18 @@ def real_masks(masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any]) ->
 
 
 def _pack(rows: Array) -> Array:
-    """Return the masks block after block, in each block mask after mask, in cache-aligned memory."""
+    """Return the masks block after block, in each block mask after mask, in cache-aligned memory.
+
+    The pixels that fill no vector are a block of their own.
+    """
     count, pixels = rows.shape
     size = count * pixels
     memory = np.empty(size + 64 // rows.itemsize, dtype=rows.dtype)
     offset = -memory.ctypes.data % 64 // rows.itemsize
     packed = memory[offset : offset + size]
-    for begin in range(0, pixels, _BLOCK):
-        width = min(_BLOCK, pixels - begin)
-        packed[begin * count : (begin + width) * count] = rows[:, begin : begin + width].reshape(-1)
+    whole = pixels - pixels % (_VECTOR_BYTES // rows.itemsize)
+    for begin, end in itertools.pairwise([*range(0, whole, _BLOCK), whole, pixels]):
+        packed[begin * count : end * count] = rows[:, begin:end].reshape(-1)
     packed.flags.writeable = False
     return packed
 

@@ -17,33 +17,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.simd_numba import VECTOR_BYTES, add_up, load, multiply_add, zero
+from tilework.common.kernels.simd_numba import add_up, lanes, load, multiply_add, zero
 
 __all__ = ["add_products"]
-
-
-@jit
-def _tail(
-    flat: NDArray[Any], at: int, packed: NDArray[Any], mask: int, begin: int, width: int
-) -> Any:
-    """Return the sum over the last pixels of a block, which fill no vector."""
-    cast = packed.dtype.type
-    s = cast(0)
-    for j in range(begin, width):
-        s = cast(s + cast(cast(flat[at + j]) * packed[mask + j]))
-    return s
 
 
 @jit
 def _one_by_one(
     flat: NDArray[Any], at: int, packed: NDArray[Any], mask: int, width: int, out: NDArray[Any], i: int, m: int
 ) -> None:
-    lanes = VECTOR_BYTES // packed.itemsize
-    whole = width // lanes * lanes
     s = zero(packed)
-    for j in range(0, whole, lanes):
+    for j in range(0, width, lanes(packed)):
         s = multiply_add(load(packed, flat, at + j), load(packed, packed, mask + j), s)
-    out[i, m] += add_up(s) + _tail(flat, at, packed, mask, whole, width)
+    out[i, m] += add_up(s)
 
 
 @jit
@@ -58,40 +44,36 @@ def _four_by_one(
     i: int,
     m: int,
 ) -> None:
-    lanes = VECTOR_BYTES // packed.itemsize
-    whole = width // lanes * lanes
     at1, at2, at3 = at + stride, at + 2 * stride, at + 3 * stride
     s0 = s1 = s2 = s3 = zero(packed)
-    for j in range(0, whole, lanes):
+    for j in range(0, width, lanes(packed)):
         w = load(packed, packed, mask + j)
         s0 = multiply_add(load(packed, flat, at + j), w, s0)
         s1 = multiply_add(load(packed, flat, at1 + j), w, s1)
         s2 = multiply_add(load(packed, flat, at2 + j), w, s2)
         s3 = multiply_add(load(packed, flat, at3 + j), w, s3)
-    out[i, m] += add_up(s0) + _tail(flat, at, packed, mask, whole, width)
-    out[i + 1, m] += add_up(s1) + _tail(flat, at1, packed, mask, whole, width)
-    out[i + 2, m] += add_up(s2) + _tail(flat, at2, packed, mask, whole, width)
-    out[i + 3, m] += add_up(s3) + _tail(flat, at3, packed, mask, whole, width)
+    out[i, m] += add_up(s0)
+    out[i + 1, m] += add_up(s1)
+    out[i + 2, m] += add_up(s2)
+    out[i + 3, m] += add_up(s3)
 
 
 @jit
 def _one_by_four(
     flat: NDArray[Any], at: int, packed: NDArray[Any], mask: int, width: int, out: NDArray[Any], i: int, m: int
 ) -> None:
-    lanes = VECTOR_BYTES // packed.itemsize
-    whole = width // lanes * lanes
     mask1, mask2, mask3 = mask + width, mask + 2 * width, mask + 3 * width
     s0 = s1 = s2 = s3 = zero(packed)
-    for j in range(0, whole, lanes):
+    for j in range(0, width, lanes(packed)):
         x = load(packed, flat, at + j)
         s0 = multiply_add(x, load(packed, packed, mask + j), s0)
         s1 = multiply_add(x, load(packed, packed, mask1 + j), s1)
         s2 = multiply_add(x, load(packed, packed, mask2 + j), s2)
         s3 = multiply_add(x, load(packed, packed, mask3 + j), s3)
-    out[i, m] += add_up(s0) + _tail(flat, at, packed, mask, whole, width)
-    out[i, m + 1] += add_up(s1) + _tail(flat, at, packed, mask1, whole, width)
-    out[i, m + 2] += add_up(s2) + _tail(flat, at, packed, mask2, whole, width)
-    out[i, m + 3] += add_up(s3) + _tail(flat, at, packed, mask3, whole, width)
+    out[i, m] += add_up(s0)
+    out[i, m + 1] += add_up(s1)
+    out[i, m + 2] += add_up(s2)
+    out[i, m + 3] += add_up(s3)
 
 
 @jit
@@ -106,12 +88,10 @@ def _three_by_four(
     i: int,
     m: int,
 ) -> None:
-    lanes = VECTOR_BYTES // packed.itemsize
-    whole = width // lanes * lanes
     at1, at2 = at + stride, at + 2 * stride
     mask1, mask2, mask3 = mask + width, mask + 2 * width, mask + 3 * width
     s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = zero(packed)
-    for j in range(0, whole, lanes):
+    for j in range(0, width, lanes(packed)):
         x0 = load(packed, flat, at + j)
         x1 = load(packed, flat, at1 + j)
         x2 = load(packed, flat, at2 + j)
@@ -131,18 +111,41 @@ def _three_by_four(
         s03 = multiply_add(x0, w, s03)
         s13 = multiply_add(x1, w, s13)
         s23 = multiply_add(x2, w, s23)
-    out[i, m] += add_up(s00) + _tail(flat, at, packed, mask, whole, width)
-    out[i, m + 1] += add_up(s01) + _tail(flat, at, packed, mask1, whole, width)
-    out[i, m + 2] += add_up(s02) + _tail(flat, at, packed, mask2, whole, width)
-    out[i, m + 3] += add_up(s03) + _tail(flat, at, packed, mask3, whole, width)
-    out[i + 1, m] += add_up(s10) + _tail(flat, at1, packed, mask, whole, width)
-    out[i + 1, m + 1] += add_up(s11) + _tail(flat, at1, packed, mask1, whole, width)
-    out[i + 1, m + 2] += add_up(s12) + _tail(flat, at1, packed, mask2, whole, width)
-    out[i + 1, m + 3] += add_up(s13) + _tail(flat, at1, packed, mask3, whole, width)
-    out[i + 2, m] += add_up(s20) + _tail(flat, at2, packed, mask, whole, width)
-    out[i + 2, m + 1] += add_up(s21) + _tail(flat, at2, packed, mask1, whole, width)
-    out[i + 2, m + 2] += add_up(s22) + _tail(flat, at2, packed, mask2, whole, width)
-    out[i + 2, m + 3] += add_up(s23) + _tail(flat, at2, packed, mask3, whole, width)
+    out[i, m] += add_up(s00)
+    out[i, m + 1] += add_up(s01)
+    out[i, m + 2] += add_up(s02)
+    out[i, m + 3] += add_up(s03)
+    out[i + 1, m] += add_up(s10)
+    out[i + 1, m + 1] += add_up(s11)
+    out[i + 1, m + 2] += add_up(s12)
+    out[i + 1, m + 3] += add_up(s13)
+    out[i + 2, m] += add_up(s20)
+    out[i + 2, m + 1] += add_up(s21)
+    out[i + 2, m + 2] += add_up(s22)
+    out[i + 2, m + 3] += add_up(s23)
+
+
+@jit
+def _add_last_pixels(
+    flat: NDArray[Any],
+    stride: int,
+    start: int,
+    stop: int,
+    begin: int,
+    end: int,
+    packed: NDArray[Any],
+    mask: int,
+    width: int,
+    out: NDArray[Any],
+) -> None:
+    """Add the products of the pixels from `begin` on, which fill no vector."""
+    cast = packed.dtype.type
+    for i in range(start, stop):
+        for m in range(out.shape[1]):
+            s = cast(0)
+            for j in range(begin, end):
+                s = cast(s + cast(cast(flat[i * stride + j]) * packed[mask + m * width + j - begin]))
+            out[i, m] += s
 
 
 @jit
@@ -164,10 +167,11 @@ def add_products(
     the masks of the block are read from memory once per group.
     """
     fours = masks // 4 * 4
+    whole = pixels // lanes(packed) * lanes(packed)
     for top in range(start, stop, group):
         bottom = min(stop, top + group)
-        for begin in range(0, pixels, block):
-            width = min(block, pixels - begin)
+        for begin in range(0, whole, block):
+            width = min(block, whole - begin)
             for m in range(0, fours, 4):
                 mask = begin * masks + m * width
                 i = top
@@ -186,3 +190,5 @@ def add_products(
                 while i < bottom:
                     _one_by_one(flat, i * stride + begin, packed, mask, width, out, i, fours)
                     i += 1
+    if whole < pixels:
+        _add_last_pixels(flat, stride, start, stop, whole, pixels, packed, whole * masks, pixels - whole, out)

@@ -8,11 +8,14 @@ inner loops run with unit stride over slices of the array.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Rows", "as_rows", "takes_dtype"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Rows", "as_real", "as_rows", "frame_blocks", "takes_dtype"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -42,7 +45,7 @@ class Rows(NamedTuple):
 
 
 def takes_dtype(dtype: np.dtype[Any]) -> bool:
-    """Return whether kernels take data of this dtype as it is: bool, integers, and floats and complex of usual sizes."""
+    """Return whether kernels take data of this dtype as it is: bool, integers, floats and complex of usual sizes."""
     return dtype.isnative and dtype.str[1:] in _NATIVE
 
 
@@ -81,6 +84,19 @@ def as_rows(tile: Array) -> Rows:
         flat = flat.view()
         flat.flags.writeable = False
     return Rows(flat, stride, frames, pixels)
+
+
+def as_real(tile: Array) -> Array:
+    """Return frames as rows of real pixels, of shape ``(n, pixels)``; complex pixels are two real ones each."""
+    flat = np.ascontiguousarray(tile.reshape(tile.shape[0], -1))
+    return flat.view(flat.real.dtype) if flat.dtype.kind == "c" else flat
+
+
+def frame_blocks(tile: Array) -> Iterator[slice]:
+    """Yield slices of frames of about 2**18 pixels, for NumPy expressions that make copies of what they work on."""
+    step = max(1, 2**18 // max(1, math.prod(tile.shape[1:])))
+    for start in range(0, tile.shape[0], step):
+        yield slice(start, min(start + step, tile.shape[0]))
 
 
 def _computable(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -9,15 +9,23 @@ A function's first argument `like` is an array whose dtype, float32 or float64, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["VECTOR_BYTES", "add_up", "load", "multiply_add", "zero"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["add_up", "lanes", "load", "multiply_add", "zero"]
 
 VECTOR_BYTES = 32
+
+
+def operation(function: Callable[..., Any]) -> Any:
+    """Make a function of numba types, which returns a signature and a code generator, callable inside kernels."""
+    return intrinsic(function)
 
 
 class Vector(types.Type):
@@ -35,15 +43,25 @@ class VectorModel(models.PrimitiveModel):
 
     def __init__(self, manager: Any, vector: Vector) -> None:
         element = manager.lookup(vector.element).get_value_type()
-        super().__init__(manager, vector, ir.VectorType(element, vector.lanes))
+        super().__init__(manager, vector, ir.VectorType(element, vector.lanes))  # type: ignore[no-untyped-call]
 
 
 def _llvm(context: Any, vector: Vector) -> ir.VectorType:
     return ir.VectorType(context.get_value_type(vector.element), vector.lanes)
 
 
-@intrinsic
-def zero(typing_context: Any, like: Any) -> Any:  # noqa: ARG001  (the signature numba asks for)
+@operation
+def lanes(typing_context: Any, like: Any) -> Any:  # noqa: ARG001  (the signature numba asks for)
+    """Return how many numbers a vector has, as a constant that the compiler knows."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        return context.get_constant(types.intp, Vector(like.dtype).lanes)
+
+    return types.intp(like), generate
+
+
+@operation
+def zero(typing_context: Any, like: Any) -> Any:  # noqa: ARG001
     """Return a vector of zeros."""
     vector = Vector(like.dtype)
 
@@ -53,11 +71,11 @@ def zero(typing_context: Any, like: Any) -> Any:  # noqa: ARG001  (the signature
     return vector(like), generate
 
 
-@intrinsic
+@operation
 def load(typing_context: Any, like: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
     """Return the numbers of a one-dimensional contiguous array from `index` on, converted to the vector's type."""
     vector = Vector(like.dtype)
-    source = array.dtype
+    source: Any = array.dtype
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         values = context.make_array(signature.args[1])(context, builder, arguments[1])
@@ -66,7 +84,7 @@ def load(typing_context: Any, like: Any, array: Any, index: Any) -> Any:  # noqa
         loaded = builder.load(pointer)
         loaded.align = source.bitwidth // 8
         target = _llvm(context, vector)
-        if isinstance(source, types.Integer):
+        if source in types.integer_domain:
             return builder.sitofp(loaded, target) if source.signed else builder.uitofp(loaded, target)
         if source.bitwidth < vector.element.bitwidth:
             return builder.fpext(loaded, target)
@@ -75,20 +93,21 @@ def load(typing_context: Any, like: Any, array: Any, index: Any) -> Any:  # noqa
     return vector(like, array, types.intp), generate
 
 
-@intrinsic
+@operation
 def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
     """Return ``a * b + c``, rounded once where the CPU can."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
         vector = _llvm(context, c)
         name = f"llvm.fmuladd.v{c.lanes}f{c.element.bitwidth}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+        kind = ir.FunctionType(vector, [vector] * 3)
+        function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
         return builder.call(function, arguments)
 
     return c(a, b, c), generate
 
 
-@intrinsic
+@operation
 def add_up(typing_context: Any, a: Any) -> Any:  # noqa: ARG001
     """Return the sum of a vector's numbers, as a tree: halves are added until one number is left."""
 

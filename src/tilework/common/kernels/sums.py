@@ -50,8 +50,9 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
         out += real
         return
     if not compiled:
-        total = tile.sum(axis=0, dtype=_sum_dtype(tile.dtype, out.dtype))
-        np.add(out, total.reshape(out.shape), out=out, casting="unsafe")
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = tile.sum(axis=0, dtype=_sum_dtype(tile.dtype, out.dtype))
+            np.add(out, total.reshape(out.shape), out=out, casting="unsafe")
         return
     from tilework.common.kernels.sums_numba import add_frames
 
@@ -96,8 +97,10 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
         return
     frames = tile.shape[0]
     if not compiled:
-        flat = tile.reshape(frames, -1)
-        np.add(out, flat.sum(axis=1, dtype=_sum_dtype(tile.dtype, np.dtype(np.float64))), out=out, casting="unsafe")
+        axes = tuple(range(1, tile.ndim))
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = tile.sum(axis=axes, dtype=_sum_dtype(tile.dtype, np.dtype(np.float64)))
+            np.add(out, total, out=out, casting="unsafe")
         return
     from tilework.common.kernels.sums_numba import add_pixels, add_pixels_complex
 

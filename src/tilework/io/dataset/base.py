@@ -8,26 +8,25 @@ number of workers, so that results have the same bits everywhere.
 
 from __future__ import annotations
 
-import math
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tilework.common.shape import Shape
-from tilework.common.slice import Slice
 from tilework.exceptions import DataSetException
+from tilework.io.dataset.axes import AxisInfo, default_axes
+from tilework.io.dataset.partitioning import MAX_PARTITION_BYTES, default_num_partitions, make_slices
+from tilework.io.dataset.tile import DataTile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
     from tilework.common.executor import JobExecutor, TaskCommHandler, WorkerContext
     from tilework.common.scheduler import WorkerSet
+    from tilework.common.shape import Shape
+    from tilework.common.slice import Slice
     from tilework.io.dataset.tiling import TilingScheme
 
 __all__ = [
@@ -40,141 +39,6 @@ __all__ = [
     "default_num_partitions",
     "make_slices",
 ]
-
-MIB = 1024 * 1024
-MIN_PARTITION_BYTES = 32 * MIB
-MAX_PARTITION_BYTES = 512 * MIB
-MIN_PARTITION_FRAMES = 64
-# Smaller data is cut into up to this many partitions, so that a few cores have something to share.
-PARALLEL_PARTITIONS = 16
-PARALLEL_BYTES = 2 * MIB
-
-
-def default_num_partitions(n_frames: int, frame_bytes: int) -> int:
-    """Return into how many partitions a dataset is cut unless the caller says otherwise.
-
-    Parameters
-    ----------
-    n_frames
-        Number of scan positions.
-    frame_bytes
-        Size of one frame in bytes.
-    """
-    total = n_frames * frame_bytes
-    part = min(max(MIN_PARTITION_BYTES, total / 1024, MIN_PARTITION_FRAMES * frame_bytes), MAX_PARTITION_BYTES)
-    by_size = math.ceil(total / part)
-    for_cores = min(PARALLEL_PARTITIONS, total // PARALLEL_BYTES)
-    return max(1, min(n_frames, max(by_size, for_cores)))
-
-
-def make_slices(shape: Shape, num_partitions: int, sync_offset: int = 0) -> Iterator[tuple[Slice, int, int]]:
-    """Cut the flattened navigation axis into consecutive parts of nearly the same size.
-
-    Parameters
-    ----------
-    shape
-        Shape of the dataset.
-    num_partitions
-        Number of parts; with more parts than frames a `RuntimeWarning` is given and there is one part for each frame.
-    sync_offset
-        First frame of the source that belongs to the scan.
-
-    Yields
-    ------
-    tuple
-        The slice, with one navigation axis, and the first and the one-past-last frame of the source in it.
-    """
-    frames = shape.nav.size
-    sig = shape.sig.to_tuple()
-    if num_partitions > frames:
-        warnings.warn(
-            f"{num_partitions} partitions are more than the {frames} frames of the dataset: using {frames}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        num_partitions = frames
-    zeros = (0,) * len(sig)
-    for i in range(num_partitions):
-        start = i * frames // num_partitions
-        stop = (i + 1) * frames // num_partitions
-        part = Slice((start, *zeros), Shape((stop - start, *sig), len(sig)))
-        yield part, start + sync_offset, stop + sync_offset
-
-
-class DataTile:
-    """Some consecutive frames, or a rectangle of each of them.
-
-    Parameters
-    ----------
-    data
-        Array of shape (frames, ``*sig``); the part of each frame is C-contiguous, the distance between frames may be
-        larger than a frame. To be read only, and only until the next tile is asked for.
-    tile_slice
-        Where the tile lies: flat navigation axis (compressed where there is a region of interest), then signal axes.
-    scheme_idx
-        Index of its signal slice in the tiling scheme.
-    """
-
-    __slots__ = ("data", "scheme_idx", "tile_slice")
-
-    def __init__(self, data: NDArray[Any], tile_slice: Slice, scheme_idx: int) -> None:
-        self.data = data
-        self.tile_slice = tile_slice
-        self.scheme_idx = scheme_idx
-
-    @property
-    def flat_data(self) -> NDArray[Any]:
-        """The data with the signal axes joined, of shape (frames, pixels)."""
-        frames, *sig = self.data.shape
-        return self.data.reshape((frames, math.prod(sig)))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the data."""
-        return self.data.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of the data."""
-        return self.data.dtype
-
-    @property
-    def size(self) -> int:
-        """Number of pixels."""
-        return self.data.size
-
-    @property
-    def c_contiguous(self) -> bool:
-        """Whether the data lies in memory without gaps, in C order."""
-        return self.data.flags.c_contiguous
-
-    def __repr__(self) -> str:
-        return f"<DataTile {self.tile_slice} dtype={self.dtype} scheme_idx={self.scheme_idx}>"
-
-
-@dataclass(frozen=True, slots=True)
-class AxisInfo:
-    """What is known of one axis of a dataset.
-
-    Parameters
-    ----------
-    name
-        Name of the axis, unique in its dataset.
-    size
-        Number of positions or pixels.
-    scale
-        Distance between neighbours in `units`; None where it is not known.
-    units
-        Unit of `scale` and `offset`, for instance ``"nm"``.
-    offset
-        Coordinate of the first position.
-    """
-
-    name: str
-    size: int
-    scale: float | None = None
-    units: str | None = None
-    offset: float = 0.0
 
 
 class DataSetMeta:
@@ -205,8 +69,8 @@ class DataSetMeta:
         shape: Shape,
         array_backends: Sequence[str] | None = None,
         image_count: int = 0,
-        raw_dtype: DTypeLike = None,
-        dtype: DTypeLike = None,
+        raw_dtype: DTypeLike | None = None,
+        dtype: DTypeLike | None = None,
         metadata: Any = None,
         sync_offset: int = 0,
     ) -> None:
@@ -328,7 +192,9 @@ class DataSet(ABC):
     @property
     def meta(self) -> DataSetMeta:
         """What the partitions need to know."""
-        return DataSetMeta(shape=self.shape, array_backends=self.array_backends, raw_dtype=self.raw_dtype, dtype=self.dtype)
+        return DataSetMeta(
+            shape=self.shape, array_backends=self.array_backends, raw_dtype=self.raw_dtype, dtype=self.dtype
+        )
 
     @property
     def zero_copy(self) -> bool:
@@ -392,6 +258,7 @@ class DataSet(ABC):
 
     def set_num_cores(self, cores: int) -> None:
         """Accept the number of cores; it never changes the partitions, so that results do not depend on it."""
+        del cores
 
     def get_num_partitions(self) -> int:
         """Return the number of partitions."""
@@ -429,7 +296,9 @@ class DataSet(ABC):
         corrections: Any,
     ) -> bool:
         """Return whether tiles in `read_dtype` cannot be views of the data."""
-        return not self.zero_copy or roi is not None or corrections is not None or np.dtype(read_dtype) != self.raw_dtype
+        return (
+            not self.zero_copy or roi is not None or corrections is not None or np.dtype(read_dtype) != self.raw_dtype
+        )
 
     # -- everything around
 
@@ -469,7 +338,7 @@ class Partition(ABC):
 
     def __init__(self, meta: DataSetMeta, partition_slice: Slice) -> None:
         if partition_slice.shape.nav_dims != 1:
-            msg = f"the slice of a partition needs one navigation axis, {partition_slice} has {partition_slice.shape.nav_dims}"
+            msg = f"the slice of a partition needs one navigation axis: {partition_slice}"
             raise ValueError(msg)
         self.meta = meta
         self.slice = partition_slice
@@ -491,7 +360,7 @@ class Partition(ABC):
     def get_tiles(
         self,
         tiling_scheme: TilingScheme,
-        dest_dtype: DTypeLike = None,
+        dest_dtype: DTypeLike | None = None,
         roi: NDArray[np.bool_] | None = None,
         array_backend: str | None = None,
     ) -> Iterator[DataTile]:
@@ -519,7 +388,7 @@ class Partition(ABC):
     @abstractmethod
     def get_macrotile(
         self,
-        dest_dtype: DTypeLike = None,
+        dest_dtype: DTypeLike | None = None,
         roi: NDArray[np.bool_] | None = None,
         array_backend: str | None = None,
     ) -> DataTile:
@@ -567,31 +436,3 @@ class Partition(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.get_ident()} {self.slice}>"
-
-
-def default_axes(
-    shape: Shape,
-    nav_scale: tuple[float | None, ...] = (),
-    nav_units: str | None = None,
-    sig_scale: tuple[float | None, ...] = (),
-    sig_units: str | None = None,
-) -> list[AxisInfo]:
-    """Return the axes of a dataset, named ``y, x`` and ``ky, kx`` where there are two of a kind.
-
-    Scales count from the last axis; those that are missing, zero or not finite are not known.
-    """
-
-    def named(sizes: tuple[int, ...], names: str, prefix: str, scales: tuple[float | None, ...], units: str | None) -> Iterator[AxisInfo]:
-        known = len(sizes) <= len(names)
-        for i, size in enumerate(sizes):
-            from_last = len(sizes) - i
-            name = (("" if prefix == "nav" else "k") + names[-from_last]) if known else f"{prefix}{i}"
-            scale = scales[-from_last] if from_last <= len(scales) else None
-            usable = scale is not None and math.isfinite(scale) and scale != 0
-            yield AxisInfo(name, size, scale if usable else None, units if usable else None)
-
-    nav, sig = shape.nav.to_tuple(), shape.sig.to_tuple()
-    return [
-        *named(nav, "zyx", "nav", nav_scale, nav_units),
-        *named(sig, "zyx", "sig", sig_scale, sig_units),
-    ]

@@ -15,7 +15,7 @@ from tilework.io.dataset.files import absolute, open_file
 from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
 from tilework.io.dataset.frame_marks import marked_frames
 from tilework.io.dataset.layout import FileSegment, FrameLayout
-from tilework.io.dataset.params import count, take_deprecated
+from tilework.io.dataset.params import cut_off, take_deprecated
 
 if TYPE_CHECKING:
     import os
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BloDataSet"]
 
-# Identification, version, offsets of the virtual image and of the patterns, an unknown field, pattern size, its rotation,
-# scan size x and y, scan rotation, steps x and y in nm, beam energy in V, pattern pixels per cm (times 100), camera length in
-# mm (times 10), time of the acquisition.
+# Identification, version, offsets of the virtual image and of the patterns, an unknown field, pattern size, its
+# rotation, scan size x and y, scan rotation, steps x and y in nm, beam energy in V, pattern pixels per cm (times 100),
+# camera length in mm (times 10), time of the acquisition.
 _HEADER = "6sHIIIHHHHHddIHId"
 _VERSION_8_BIT, _VERSION_TEXT = 258, 259
 _TEXT_OFFSET, _TEXT_BYTES = 240, 3856
@@ -123,8 +123,8 @@ class BloDataSet(FixedStrideDataSet):
             header = _parse(file.read(_TEXT_OFFSET + _TEXT_BYTES), self._order)
             if header is None:
                 msg = (
-                    f"{self._path} is no block file: its version is neither 258 nor 259 in byte order {self._order!r}; check the "
-                    "path, or try the other endianess"
+                    f"{self._path} is no block file: its version is neither 258 nor 259 in byte order {self._order!r}; "
+                    "check the path, or try the other endianess"
                 )
                 raise DataSetException(msg)
             dtype = self._pixel_dtype(header)
@@ -133,28 +133,27 @@ class BloDataSet(FixedStrideDataSet):
             if frame_bytes == 0 or promised == 0:
                 msg = (
                     f"{self._path}: its header promises a scan of shape {header.nav_shape} with patterns of "
-                    f"{header.pattern} x {header.pattern} pixels, which holds no data: the header is broken, get the file again"
+                    f"{header.pattern} x {header.pattern} pixels, which holds no data: the header is broken, get the "
+                    "file again"
                 )
                 raise DataSetException(msg)
             there, rest = divmod(max(0, facts.st_size - header.offset), stride)
             if there == 0:
                 msg = (
-                    f"{self._path} has {facts.st_size} bytes, its header promises the first pattern ({stride} bytes) at byte "
-                    f"{header.offset}: not even that is there; get the file again"
+                    f"{self._path} has {facts.st_size} bytes, its header promises the first pattern ({stride} bytes) "
+                    f"at byte {header.offset}: not even that is there; get the file again"
                 )
                 raise DataSetException(msg)
             there = min(there, promised)
-            marks = marked_frames(file, header.offset, stride, there, b"\xaa\x55" if self._order == "<" else b"\x55\xaa")
+            marks = marked_frames(
+                file, header.offset, stride, there, b"\xaa\x55" if self._order == "<" else b"\x55\xaa"
+            )
         if marks == 1 and there > 1:
             marks = self._check_second(header, stride)
-        frames = marks if marks else there
+        frames = marks or there
         warnings: tuple[str, ...] = ()
         if frames < promised:
-            cut = f" and {rest} bytes of another" if rest and there == frames else ""
-            warnings = (
-                f"{self._path} is cut off: its header promises {count(promised, 'frame')}, there "
-                f"{'is' if frames == 1 else 'are'} {frames}{cut}",
-            )
+            warnings = (cut_off(self._path, promised, frames, rest if there == frames else 0),)
         offset = header.offset + _FRAME_HEADER
         segment = FileSegment(self._path, facts.st_size, facts.st_mtime_ns, offset, stride, frames, 0)
         scale = 10 / header.pixels_per_cm if header.pixels_per_cm else None
@@ -180,7 +179,7 @@ class BloDataSet(FixedStrideDataSet):
         if header.bits not in {8, 16}:
             msg = f"{self._path}: pixels of {header.bits} bits are not known in block files, only of 8 and 16"
             raise DataSetException(msg)
-        return np.dtype(np.uint8) if header.bits == 8 else np.dtype(np.uint16).newbyteorder(self._order)
+        return np.dtype(f"{self._order}u{header.bits // 8}")
 
     def _check_second(self, header: _BloHeader, stride: int) -> int:
         """Return 1 when the second frame is blank; otherwise the header's pattern size cannot be right."""
@@ -190,8 +189,8 @@ class BloDataSet(FixedStrideDataSet):
             if not any(file.read(stride)):
                 return 1
         msg = (
-            f"{self._path}: its header promises patterns of {header.pattern} x {header.pattern} pixels, but there is no second frame "
-            f"after so many bytes: the header lies about the frame size; get the file again"
+            f"{self._path}: its header promises patterns of {header.pattern} x {header.pattern} pixels, but no second "
+            "frame begins after so many bytes: the header lies about the frame size; get the file again"
         )
         raise DataSetException(msg)
 
@@ -202,7 +201,7 @@ class BloDataSet(FixedStrideDataSet):
         order = executor.run_function(_is_blo, name)
         if order is None:
             return False
-        source = executor.run_function(cls(name, endianess=order)._probe)  # noqa: SLF001  (its own)
+        source = executor.run_function(cls(name, endianess=order)._probe)
         return {
             "parameters": {
                 "path": path,

@@ -1,14 +1,13 @@
 """From the segments of a partition to blocks: consecutive frames as one array, a view wherever that is possible.
 
-Stretches of selected frames that are adjacent in the file and large enough become views. What is smaller, or packed, or not
-aligned, is gathered into reused memory of about a megabyte, so that the frames are still in the cache when they are
+Stretches of selected frames that are adjacent in the file and large enough become views. What is smaller, or packed, or
+not aligned, is gathered into reused memory of about a megabyte, so that the frames are still in the cache when they are
 processed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ import numpy as np
 from tilework.io.decode import Packing, decode_frames
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from tilework.io.dataset.layout import Segment
@@ -60,10 +61,20 @@ class FrameFormat:
     """
 
     __slots__ = (
-        "aligned", "block_frame_bytes", "dtype", "frame_shape", "inner_strides", "packing", "sig_shape", "tile_dtype", "views",
-    )  # fmt: skip
+        "aligned",
+        "block_frame_bytes",
+        "dtype",
+        "frame_shape",
+        "inner_strides",
+        "packing",
+        "sig_shape",
+        "tile_dtype",
+        "views",
+    )
 
-    def __init__(self, dtype: np.dtype[Any], sig_shape: tuple[int, ...], packing: Packing | None, aligned: bool) -> None:
+    def __init__(
+        self, dtype: np.dtype[Any], sig_shape: tuple[int, ...], packing: Packing | None, aligned: bool
+    ) -> None:
         self.dtype = dtype
         self.sig_shape = sig_shape
         self.packing = packing
@@ -144,7 +155,9 @@ class BlockReader:
         fmt = self._format
         return segment.view(fmt.dtype, fmt.frame_shape, fmt.inner_strides)
 
-    def blocks(self, scratch: Scratch, view_depth: int, copy_depth: int, whole: bool) -> Iterator[tuple[int, NDArray[Any]]]:
+    def blocks(
+        self, scratch: Scratch, view_depth: int, copy_depth: int, whole: bool
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield blocks of shape (frames, ``*sig``) with the (compressed) position of their first frame.
 
         Parameters
@@ -168,9 +181,10 @@ class BlockReader:
         position = self._first
         nav = int(np.count_nonzero(roi[:position]))
         for segment in self._segments:
-            nav += int(np.count_nonzero(roi[position : segment.first]))
+            if segment.first > position:
+                nav += int(np.count_nonzero(roi[position : segment.first]))
             position = segment.first + segment.frames
-            picks = np.flatnonzero(roi[segment.first : position])
+            picks = roi[segment.first : position].nonzero()[0]
             if picks.size:
                 yield from self._stretches(self.view(segment), picks, nav)
                 nav += picks.size
@@ -181,9 +195,12 @@ class BlockReader:
         if picks.size == end - begin:
             yield _Piece(frames, begin, picks.size, None, nav)
             return
+        if not self._format.views or picks.size * self._format.block_frame_bytes < VIEW_BYTES:
+            yield _Piece(frames, 0, picks.size, picks, nav)
+            return
         starts = np.concatenate(([0], np.flatnonzero(np.diff(picks) != 1) + 1))
         lengths = np.diff(np.concatenate((starts, [picks.size])))
-        worth = -(-VIEW_BYTES // self._format.block_frame_bytes) if self._format.views else picks.size + 1
+        worth = -(-VIEW_BYTES // self._format.block_frame_bytes)
         done = 0
         for i in np.flatnonzero(lengths >= worth):
             start, length = int(starts[i]), int(lengths[i])

@@ -44,7 +44,7 @@ class _Acquisition:
     """
 
     def __init__(self, path: str) -> None:
-        import defusedxml.ElementTree as ElementTree  # noqa: N813
+        from defusedxml import ElementTree
 
         file, _ = open_file(path)
         with file:
@@ -188,12 +188,13 @@ class EMPADDataSet(FixedStrideDataSet):
             acquisition = _Acquisition(self._path)
             raw_path = acquisition.raw_path
             if not Path(raw_path).exists():
-                msg = f"{self._path} names the raw file {Path(raw_path).name}, which is not beside it: put both into one folder"
+                name = Path(raw_path).name
+                msg = f"{self._path} names the raw file {name}, which is not beside it: put both into one folder"
                 raise DataSetException(msg)
         facts = stat_file(raw_path)
         frames, rest = divmod(facts.st_size, STRIDE)
         if frames == 0:
-            msg = f"{raw_path} has {facts.st_size} bytes, less than one frame of an EMPAD ({STRIDE} bytes): check the path"
+            msg = f"{raw_path} has {facts.st_size} bytes, one frame of an EMPAD has {STRIDE}: check the path"
             raise DataSetException(msg)
         warnings: tuple[str, ...] = ()
         if rest:
@@ -224,7 +225,8 @@ class EMPADDataSet(FixedStrideDataSet):
                     raise
         shape = self._nav_shape or _scan_in_name(raw_path)
         if shape is None:
-            msg = f"{raw_path} does not tell the shape of the scan: give nav_shape ({count(frames, 'frame')}), or the XML file"
+            held = count(frames, "frame")
+            msg = f"{raw_path} ({held}) does not tell the shape of the scan: give nav_shape, or the XML file as path"
             raise DataSetException(msg)
         return shape
 
@@ -234,7 +236,7 @@ class EMPADDataSet(FixedStrideDataSet):
         name = absolute(path)
         if not executor.run_function(_is_empad, name):
             return False
-        source = executor.run_function(cls(name)._probe)  # noqa: SLF001  (its own)
+        source = executor.run_function(cls(name)._probe)
         return {
             "parameters": {"path": path, "nav_shape": source.nav_shape, "sig_shape": source.sig_shape},
             "info": {"image_count": source.layout.frames_held, "native_sig_shape": source.sig_shape},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from tilework.exceptions import DataSetException
+
+if TYPE_CHECKING:
+    import os
 
 __all__ = ["absolute", "explain_os_error", "open_file", "stat_file"]
 
@@ -20,10 +22,11 @@ def absolute(path: str | os.PathLike[str]) -> str:
     DataSetException
         When `path` is no path at all.
     """
-    if not isinstance(path, (str, os.PathLike)):
+    try:
+        return str(Path(path).absolute())
+    except TypeError as e:
         msg = f"path={path!r}: must be the path of a file, it is a {type(path).__name__}"
-        raise DataSetException(msg)
-    return str(Path(path).absolute())
+        raise DataSetException(msg) from e
 
 
 def explain_os_error(error: Exception, path: str) -> DataSetException:
@@ -31,7 +34,9 @@ def explain_os_error(error: Exception, path: str) -> DataSetException:
     if isinstance(error, FileNotFoundError):
         return DataSetException(f"{path} does not exist: check the path, and that it is the same on all workers")
     if isinstance(error, PermissionError):
-        return DataSetException(f"{path} cannot be read, permission is missing: ask its owner, or change its mode (chmod)")
+        return DataSetException(
+            f"{path} cannot be read, permission is missing: ask its owner, or change its mode (chmod)"
+        )
     if isinstance(error, IsADirectoryError):
         return DataSetException(f"{path} is a folder, not a file: give the path of the file in it")
     return DataSetException(f"{path} cannot be read: {error}")

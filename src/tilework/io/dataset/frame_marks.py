@@ -1,7 +1,8 @@
 """Frames that begin with a mark: finding those that were never written.
 
 Acquisition software may write a file of the final size in advance and fill it frame by frame. When the acquisition ends
-early, the rest is blank. Frames are written one after the other, so the end is found by bisection, with a few small reads.
+early, the rest is blank. Frames are written one after the other, so the end is found by bisection, with few small
+reads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where frames of fixed size lie: one description for all formats in which frame follows frame at a fixed distance.
 
-A `FrameLayout` numbers the frames of a source from 0, the first frame that was acquired. Its segments are runs of frames
-at a fixed distance in one file (or in an array in memory), sorted by the number of their first frame. Numbers between
-segments are frames that the source does not hold.
+A `FrameLayout` numbers the frames of a source from 0, the first frame that was acquired. Its segments are runs of
+frames at a fixed distance in one file (or in an array in memory), sorted by the number of their first frame. Numbers
+between segments are frames that the source does not hold.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ import sys
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 from tilework.exceptions import DataSetException
 from tilework.io.dataset.files import explain_os_error
@@ -31,6 +32,8 @@ __all__ = ["close_all", "get_map", "map_limit"]
 
 # Below this, Python keeps a file descriptor open for each map.
 _KEEPS_DESCRIPTOR = sys.version_info < (3, 13)
+
+_OPTIONS: dict[str, Any] = {} if _KEEPS_DESCRIPTOR else {"trackfd": False}
 
 _maps: OrderedDict[str, tuple[int, int, mmap.mmap]] = OrderedDict()
 _lock = threading.Lock()
@@ -85,10 +88,7 @@ def get_map(path: str, size: int, mtime_ns: int) -> mmap.mmap:
 def _open(path: str, size: int, mtime_ns: int) -> mmap.mmap:
     try:
         with Path(path).open("rb") as f:
-            if _KEEPS_DESCRIPTOR:
-                new = mmap.mmap(f.fileno(), size, access=mmap.ACCESS_READ)
-            else:
-                new = mmap.mmap(f.fileno(), size, access=mmap.ACCESS_READ, trackfd=False)
+            new = mmap.mmap(f.fileno(), size, access=mmap.ACCESS_READ, **_OPTIONS)
     except (OSError, ValueError) as e:
         raise explain_os_error(e, path) from e
     limit = map_limit()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -68,8 +70,8 @@ def _probe_file(path: str) -> _MIBFile:
         frames, rest = divmod(facts.st_size, header.stride)
         if frames == 0:
             msg = (
-                f"{path} has {facts.st_size} bytes, its header promises frames of {header.stride} bytes: not even one is there; "
-                "the file is cut off or its header is wrong, get it again"
+                f"{path} has {facts.st_size} bytes, its header promises frames of {header.stride} bytes: not even one "
+                "is there; the file is cut off or its header is wrong, get it again"
             )
             raise DataSetException(msg)
         written = marked_frames(file, 0, header.stride, frames, MARK)
@@ -90,14 +92,14 @@ def _check_second(file: BinaryIO, header: MIBHeader, path: str) -> None:
     if after.startswith(MARK[: len(after)]) or not any(after):
         return
     msg = (
-        f"{path}: its header promises frames of {header.sig_shape} pixels ({header.stride} bytes with the header), but no second "
-        "frame begins after so many bytes: the header lies about the frame size; get the file again"
+        f"{path}: its header promises frames of {header.sig_shape} pixels ({header.stride} bytes with the header), "
+        "but no second frame begins after so many bytes: the header lies about the frame size; get the file again"
     )
     raise DataSetException(msg)
 
 
 def _runs(file: BinaryIO, header: MIBHeader, frames: int, path: str) -> tuple[tuple[_Run, ...], tuple[str, ...]]:
-    """Return the runs of consecutive sequence numbers, and a note when there are several or the numbers make no sense."""
+    """Return the runs of consecutive sequence numbers, and a note when there are several or they make no sense."""
 
     def sequence(i: int) -> int:
         return parse_sequence(read_at(file, i * header.stride, _SEQUENCE_BYTES)) or 0
@@ -106,7 +108,8 @@ def _runs(file: BinaryIO, header: MIBHeader, frames: int, path: str) -> tuple[tu
     as_they_come = (_Run(0, frames, first),)
     if last - first == frames - 1:
         return as_they_come, ()
-    odd = (f"the sequence numbers of {path} go from {first} to {last} in {count(frames, 'frame')}: frames are taken as they come",)
+    numbers = f"the sequence numbers of {path} go from {first} to {last} in {count(frames, 'frame')}"
+    odd = (f"{numbers}: frames are taken as they come",)
     if frames < 2 or last - first < frames - 1 or sequence(1) != first + 1:
         return as_they_come, odd
     known = {0: first, frames - 1: last}
@@ -128,11 +131,13 @@ def _runs(file: BinaryIO, header: MIBHeader, frames: int, path: str) -> tuple[tu
     starts.sort()
     runs = tuple(_Run(a, b - a, known[a]) for a, b in zip(starts, [*starts[1:], frames], strict=True))
     lost = last - first + 1 - frames
-    return runs, (f"{path}: {count(lost, 'frame')} missing according to the sequence numbers, in {len(runs) - 1} places",)
+    return runs, (
+        f"{path}: {count(lost, 'frame')} missing according to the sequence numbers, in {len(runs) - 1} places",
+    )
 
 
 def _series(path: str) -> list[str]:
-    """Return the paths of all files that are named like parts of the same series: the same name up to trailing digits."""
+    """Return the paths of all files that are named like parts of a series: the same name up to trailing digits."""
     own = Path(path)
     prefix = re.sub(r"\d+$", "", own.stem)
     pattern = re.compile(re.escape(prefix) + r"\d*\.mib", re.IGNORECASE)
@@ -167,18 +172,19 @@ def _files_of_hdr(hdr: str) -> tuple[str, bool]:
 class MIBDataSet(FixedStrideDataSet):
     """A file, or a series of files, of a Medipix detector with Merlin readout.
 
-    Files that have the same name up to trailing digits, frames of the same size and sequence numbers that do not overlap
-    are one series. Frames that are missing between them, or blank at the end of a file, are absent.
+    Files that have the same name up to trailing digits, frames of the same size and sequence numbers that do not
+    overlap are one series. Frames that are missing between them, or blank at the end of a file, are absent.
 
     Parameters
     ----------
     path
-        A ``.mib`` file, any one of its series, or the ``.hdr`` file of the acquisition, which belongs to the ``.mib`` file
-        of exactly the same name.
+        A ``.mib`` file, any one of its series, or the ``.hdr`` file of the acquisition, which belongs to the ``.mib``
+        file of exactly the same name.
     disable_glob
         Take the given ``.mib`` file alone.
     nav_shape
-        Shape of the scan; left out, it follows from the ``.hdr`` file, or is a square where that fits the number of frames.
+        Shape of the scan; left out, it follows from the ``.hdr`` file, or is a square where that fits the number of
+        frames.
     sig_shape, sync_offset, io_backend, num_partitions
         As of `FixedStrideDataSet`.
     """
@@ -209,7 +215,8 @@ class MIBDataSet(FixedStrideDataSet):
             entries = read_hdr(self._path)
             mib, may_be_series = _files_of_hdr(self._path)
         elif (hdr := Path(self._path).with_suffix(".hdr")).exists():
-            entries = read_hdr(str(hdr))
+            with suppress(DataSetException):  # some other program's .hdr is no reason not to read the .mib
+                entries = read_hdr(str(hdr))
         own = _probe_file(mib)
         files, notes, info = self._choose(own, may_be_series and not self._disable_glob)
         base = files[0].first
@@ -245,7 +252,10 @@ class MIBDataSet(FixedStrideDataSet):
         paths = _series(own.path) if series else [own.path]
         notes: list[str] = []
         if len(paths) > MANY_FILES:
-            notes.append(f"{own.path} is one of {len(paths)} files: opening so many takes long, let the detector write larger ones")
+            notes.append(
+                f"{own.path} is one of {len(paths)} files: opening so many takes long, let the detector write larger "
+                "ones"
+            )
         files = [own]
         for path in paths:
             if path == own.path:
@@ -258,7 +268,7 @@ class MIBDataSet(FixedStrideDataSet):
             if own.header.same_frames_as(other.header):
                 files.append(other)
         files.sort(key=lambda file: file.first)
-        if any(a.end > b.first for a, b in zip(files, files[1:], strict=False)):
+        if any(a.end > b.first for a, b in pairwise(files)):
             # The numbers of separate acquisitions begin anew: these are no parts of one.
             others = len(files) - 1
             return [own], notes, {"Other acquisitions with a similar name": others}
@@ -270,7 +280,7 @@ class MIBDataSet(FixedStrideDataSet):
         name = absolute(path)
         if not executor.run_function(_is_mib, name):
             return False
-        source = executor.run_function(cls(name)._probe)  # noqa: SLF001  (its own)
+        source = executor.run_function(cls(name)._probe)
         return {
             "parameters": {"path": path, "nav_shape": source.nav_shape, "sig_shape": source.sig_shape},
             "info": {"image_count": source.layout.image_count, "native_sig_shape": source.sig_shape},
@@ -303,8 +313,8 @@ def _is_mib(path: str) -> bool:
 def _gaps(files: list[_MIBFile]) -> list[str]:
     """Return notes about frames that are missing between files."""
     return [
-        f"{count(b.first - a.end, 'frame')} missing between {a.path} and {b.path} (sequence numbers {a.end} to {b.first - 1})"
-        for a, b in zip(files, files[1:], strict=False)
+        f"{count(b.first - a.end, 'frame')} missing between {a.path} and {b.path}, numbers {a.end} to {b.first - 1}"
+        for a, b in pairwise(files)
         if b.first > a.end
     ]
 
@@ -319,8 +329,7 @@ def _nav_shape(entries: dict[str, str], frames: int) -> tuple[int, ...]:
     if number("scanx") and number("scany"):
         return (number("scany"), number("scanx"))
     promised, per_trigger = number("frames in acquisition"), number("frames per trigger")
-    if promised < frames:
-        promised = frames
+    promised = max(promised, frames)
     # One trigger for each frame, or one for all of them, tells nothing about the lines of the scan.
     if 1 < per_trigger < promised and promised % per_trigger == 0:
         return (promised // per_trigger, per_trigger)

@@ -121,8 +121,8 @@ def parse_frame_header(head: bytes, path: str) -> MIBHeader:
         raise DataSetException(msg) from e
     if not _HEADER_MIN <= header_bytes <= HEADER_MAX or width < 1 or height < 1:
         msg = (
-            f"{path}: its header promises frames of {height} x {width} pixels after a header of {header_bytes} bytes, which cannot "
-            "be right: it is broken, get the file again"
+            f"{path}: its header promises frames of {height} x {width} pixels after a header of {header_bytes} bytes, "
+            "which cannot be right: it is broken, get the file again"
         )
         raise DataSetException(msg)
     dtype, packing = _pixels(path, letter, number, layout, width, height, fields)
@@ -145,8 +145,8 @@ def _pixels(
         raise DataSetException(msg)
     if layout not in {"1x1", "2x2"}:
         msg = (
-            f"{path}: packed frames of chips arranged as {layout!r} are not supported, only 1x1 and 2x2: let the detector's software "
-            "write U08, U16 or U32"
+            f"{path}: packed frames of chips arranged as {layout!r} are not supported, only 1x1 and 2x2: let the "
+            "detector's software write U08, U16 or U32"
         )
         raise DataSetException(msg)
     last = next((field.strip() for field in reversed(fields) if field.strip()), "")

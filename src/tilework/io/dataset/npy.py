@@ -11,7 +11,7 @@ from tilework.exceptions import DataSetException
 from tilework.io.dataset.files import absolute, open_file
 from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
 from tilework.io.dataset.layout import FileSegment, FrameLayout
-from tilework.io.dataset.params import check_dtype, count, take_deprecated
+from tilework.io.dataset.params import check_dtype, cut_off, take_deprecated
 
 if TYPE_CHECKING:
     import os
@@ -32,8 +32,11 @@ def _read_header(path: str) -> tuple[tuple[int, ...], np.dtype[Any], bool, int, 
             version = np.lib.format.read_magic(file)
             if version == (1, 0):
                 shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-            else:
+            elif version in {(2, 0), (3, 0)}:
                 shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+            else:
+                msg = f"format version {version} is not known"
+                raise ValueError(msg)
         except (ValueError, TypeError, SyntaxError, UnicodeDecodeError) as e:
             what = "is no npy file" if not _has_magic(path) else "has a broken npy header"
             msg = f"{path} {what} ({e}): check the path, or write the array anew with numpy.save"
@@ -97,7 +100,7 @@ class NPYDataSet(FixedStrideDataSet):
             )
             raise DataSetException(msg)
         if len(shape) < self._sig_dims:
-            msg = f"{self._path} has the shape {shape}: too few axes for sig_dims={self._sig_dims}; give a smaller sig_dims"
+            msg = f"{self._path} has the shape {shape}, too few axes for sig_dims={self._sig_dims}: give fewer sig_dims"
             raise DataSetException(msg)
         if math.prod(shape) == 0:
             msg = f"{self._path} has the shape {shape}: it holds no data"
@@ -108,18 +111,16 @@ class NPYDataSet(FixedStrideDataSet):
         frames, rest = divmod(facts.st_size - offset, frame_bytes)
         if frames == 0:
             msg = (
-                f"{self._path} has {facts.st_size} bytes, but its header promises frames of shape {sig_shape} and dtype {stored} "
-                f"({frame_bytes} bytes each): no whole frame is there; get the file again"
+                f"{self._path} has {facts.st_size} bytes, but its header promises frames of shape {sig_shape} and "
+                f"dtype {stored} ({frame_bytes} bytes each): no whole frame is there; get the file again"
             )
             raise DataSetException(msg)
-        warnings = ()
+        warnings: tuple[str, ...] = ()
         if frames < promised:
-            cut = f" and {rest} bytes of another" if rest else ""
-            warnings = (
-                f"{self._path} is cut off: its header promises {count(promised, 'frame')}, there "
-                f"{'is' if frames == 1 else 'are'} {frames}{cut}",
-            )
-        segment = FileSegment(self._path, facts.st_size, facts.st_mtime_ns, offset, frame_bytes, min(frames, promised), 0)
+            warnings = (cut_off(self._path, promised, frames, rest),)
+        segment = FileSegment(
+            self._path, facts.st_size, facts.st_mtime_ns, offset, frame_bytes, min(frames, promised), 0
+        )
         return Source(
             layout=FrameLayout((segment,), dtype, sig_shape),
             dtype=stored,
@@ -136,7 +137,7 @@ class NPYDataSet(FixedStrideDataSet):
         if not executor.run_function(_has_magic, name):
             return False
         dataset = cls(name)
-        source = executor.run_function(dataset._probe)  # noqa: SLF001  (its own)
+        source = executor.run_function(dataset._probe)
         return {
             "parameters": {"path": path, "nav_shape": source.nav_shape, "sig_shape": source.sig_shape},
             "info": {"image_count": source.layout.frames_held, "native_sig_shape": source.sig_shape},

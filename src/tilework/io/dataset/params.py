@@ -14,7 +14,7 @@ from tilework.exceptions import DataSetException
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_dtype", "check_shape", "check_sync_offset", "count", "guess_nav_shape", "take_deprecated"]
+__all__ = ["check_dtype", "check_shape", "check_sync_offset", "count", "cut_off", "guess_nav_shape", "take_deprecated"]
 
 _OLD_NAMES = {"scan_size": "nav_shape", "detector_size": "sig_shape"}
 _NO_EFFECT = ("tileshape", "enable_direct")
@@ -34,7 +34,7 @@ def check_dtype(dtype: Any, where: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
         msg = f"{where}: dtype={dtype!r} is no dtype; give one that NumPy knows, such as 'uint16' or '>u2'"
         raise DataSetException(msg) from e
     if stored.kind not in "buifc" or stored.subdtype is not None:
-        msg = f"{where}: pixels of dtype {stored} cannot be processed, only numbers; store them as integers, floats or complex"
+        msg = f"{where}: pixels of dtype {stored} are no numbers; store them as integers, floats or complex"
         raise DataSetException(msg)
     return stored, np.dtype(np.uint8) if stored.kind == "b" else stored
 
@@ -50,7 +50,7 @@ def check_shape(name: str, shape: Sequence[int] | int | None) -> tuple[int, ...]
     if shape is None:
         return None
     try:
-        sizes = tuple(operator.index(n) for n in (shape if not hasattr(shape, "__index__") else (shape,)))
+        sizes = tuple(operator.index(n) for n in ((shape,) if isinstance(shape, (int, np.integer)) else shape))
     except TypeError as e:
         msg = f"{name}={shape!r}: must be integers, one for each axis"
         raise DataSetException(msg) from e
@@ -80,6 +80,13 @@ def check_sync_offset(sync_offset: Any) -> int:
 def count(n: int, noun: str) -> str:
     """Return number and noun, in the plural where needed."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def cut_off(path: str, promised: int, frames: int, rest: int) -> str:
+    """Return the message about a file that holds fewer frames than its header promises, and `rest` bytes of another."""
+    there = f"there {'is' if frames == 1 else 'are'} {frames}"
+    more = f" and {rest} bytes of another" if rest else ""
+    return f"{path} is cut off: its header promises {count(promised, 'frame')}, {there}{more}"
 
 
 def guess_nav_shape(frames: int) -> tuple[int, ...]:

@@ -41,7 +41,8 @@ class RawFileDataSet(FixedStrideDataSet):
 
     Examples
     --------
-    >>> dataset = ctx.load("raw", path="scan.raw", dtype="uint16", nav_shape=(64, 64), sig_shape=(128, 128))  # doctest: +SKIP
+    >>> shapes = {"nav_shape": (64, 64), "sig_shape": (128, 128)}
+    >>> dataset = ctx.load("raw", path="scan.raw", dtype="uint16", **shapes)  # doctest: +SKIP
     """
 
     def __init__(
@@ -73,24 +74,25 @@ class RawFileDataSet(FixedStrideDataSet):
         stored, dtype = self._dtype
         if facts.st_size % dtype.itemsize:
             msg = (
-                f"{self._path} has {facts.st_size} bytes, which is no multiple of the {dtype.itemsize} bytes of a pixel of dtype "
-                f"{stored}: check dtype, or whether this is a raw file at all"
+                f"{self._path} has {facts.st_size} bytes, which is no multiple of the {dtype.itemsize} bytes of a "
+                f"pixel of dtype {stored}: check dtype, or whether this is a raw file at all"
             )
             raise DataSetException(msg)
         frame_bytes = math.prod(self._sig_shape) * dtype.itemsize
         frames, rest = divmod(facts.st_size, frame_bytes)
         if frames == 0:
             msg = (
-                f"{self._path} has {facts.st_size} bytes, less than one frame of sig_shape {self._sig_shape} and dtype {stored} "
-                f"({frame_bytes} bytes): check sig_shape and dtype"
+                f"{self._path} has {facts.st_size} bytes, less than one frame of sig_shape {self._sig_shape} and dtype "
+                f"{stored} ({frame_bytes} bytes): check sig_shape and dtype"
             )
             raise DataSetException(msg)
-        warnings = ()
+        warnings: tuple[str, ...] = ()
         if rest:
-            warnings = (
-                f"{self._path} ends with {rest} bytes that are no whole frame of sig_shape {self._sig_shape} and dtype {stored} "
-                f"({frame_bytes} bytes), after {count(frames, 'whole frame')}: it is cut off, or sig_shape or dtype are wrong",
+            message = (
+                f"{self._path} ends with {rest} bytes that are no whole frame of sig_shape {self._sig_shape} and dtype "
+                f"{stored}, after {count(frames, 'whole frame')}: it is cut off, or sig_shape or dtype are wrong"
             )
+            warnings = (message,)
         segment = FileSegment(self._path, facts.st_size, facts.st_mtime_ns, 0, frame_bytes, frames, 0)
         return Source(
             layout=FrameLayout((segment,), dtype, self._sig_shape),

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Scratch", "borrow_scratch"]
+__all__ = ["Scratch", "give_back", "take_scratch"]
 
 # Scratches that a thread keeps, and the most memory that a kept one may hold.
 KEPT = 2
@@ -34,7 +32,7 @@ class Scratch:
         self._pieces: dict[str, NDArray[np.uint8]] = {}
 
     def get(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return an uninitialised array, at the beginning of the piece of that name; the piece's earlier arrays are overwritten."""
+        """Return an uninitialised array in the piece of that name, where it overwrites earlier ones."""
         needed = math.prod(shape) * dtype.itemsize
         piece = self._pieces.get(name)
         if piece is None or piece.nbytes < needed:
@@ -56,12 +54,12 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
-@contextmanager
-def borrow_scratch() -> Iterator[Scratch]:
-    """Lend a scratch of this thread."""
-    scratch = _kept.scratches.pop() if _kept.scratches else Scratch()
-    try:
-        yield scratch
-    finally:
-        if scratch.nbytes <= KEPT_BYTES and len(_kept.scratches) < KEPT:
-            _kept.scratches.append(scratch)
+def take_scratch() -> Scratch:
+    """Return a scratch of this thread; it is the caller's until `give_back`."""
+    return _kept.scratches.pop() if _kept.scratches else Scratch()
+
+
+def give_back(scratch: Scratch) -> None:
+    """Keep a scratch for the next one in this thread who needs it, unless it is too large to be kept."""
+    if len(_kept.scratches) < KEPT and scratch.nbytes <= KEPT_BYTES:
+        _kept.scratches.append(scratch)

@@ -215,13 +215,15 @@ class Negotiator:
             if frame_bytes <= min(4 * CACHE_BYTES, max_bytes)
             else self._part_of_frame(dataset, sig, itemsize, budget, roi)
         )
-        part = tuple(dataset.adjust_tileshape((1, *part), roi)[1:])
+        depth = self._depth(budget, itemsize * math.prod(part), frames, max_depth)
+        depth, *adjusted = dataset.adjust_tileshape((depth, *part), roi)
+        part = tuple(adjusted)
         part_bytes = itemsize * math.prod(part)
         if part_bytes > max_bytes:
             wanted = f"at most {int(max_bytes)} bytes, the smallest possible tile of this dataset has {part_bytes}"
             msg = f"no tile fits the tiling preferences of the UDFs: they ask for {wanted}; ask for a larger total_size"
             raise ValueError(msg)
-        return self._make((self._depth(budget, part_bytes, frames, max_depth), *part), dataset, "tile")
+        return self._make((min(depth, frames), *part), dataset, "tile")
 
     @staticmethod
     def _make(tileshape: tuple[int, ...], dataset: DataSet, intent: TilingIntent) -> TilingScheme:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,12 +100,18 @@ def write_zarr(path: Path, channels: Channels, document: Document) -> None:
         attributes: dict[str, Any] = {"kind": channel.kind}
         if channel.units is not None and name == channel.name:
             attributes["units"] = channel.units
-        group.create_array(
-            name,
-            data=np.ascontiguousarray(array),
-            dimension_names=[axis.name for axis in channel.dims],
-            attributes=attributes,
+        names = [axis.name for axis in channel.dims]
+        stored = group.create_array(
+            name, shape=array.shape, dtype=array.dtype, dimension_names=names, attributes=attributes
         )
+        # Chunk by chunk: given a whole array, Zarr goes on writing chunks in the background after one has failed.
+        for chunk in _chunks(array.shape, stored.chunks):
+            stored[chunk] = array[chunk]
+
+
+def _chunks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    starts = product(*(range(0, size, step) for size, step in zip(shape, chunks, strict=True)))
+    return (tuple(slice(a, a + step) for a, step in zip(start, chunks, strict=True)) for start in starts)
 
 
 def read_zarr(path: Path) -> tuple[dict[str, ResultChannel], Document]:

@@ -166,7 +166,9 @@ def _why_not_written(target: Path, error: Exception) -> str:
     number: int | None = getattr(error, "errno", None)
     if isinstance(error, FileExistsError) or number in {errno.ENOTEMPTY, errno.EEXIST}:
         return f"{target} exists: choose another name, or pass overwrite=True to replace it"
-    if number in _FULL or os.strerror(errno.ENOSPC) in str(error):
+    # NumPy reports a short write without the number of the error, HDF5 within its text.
+    short = number is None and isinstance(error, OSError) and " requested and " in str(error)
+    if number in _FULL or short or os.strerror(errno.ENOSPC) in str(error):
         return f"cannot write {target}: no space left ({error}); free some, or write elsewhere; nothing was left behind"
     if isinstance(error, FileNotFoundError) and not target.parent.exists():
         return f"cannot write {target}: there is no folder {target.parent}; create it first"

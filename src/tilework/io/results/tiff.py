@@ -3,7 +3,7 @@
 A page is the last two axes of a scan or detector; what a UDF added, and further scan axes, become several pages. TIFF
 viewers know few kinds of numbers, so float64 is stored as float32, complex numbers as two pages, 64 bit integers as 32
 bit where they fit and as float32 where they do not. `load_results` gives back the original dtype with what precision is
-left.
+left (integers that did not fit come back as float32).
 """
 
 from __future__ import annotations
@@ -76,14 +76,15 @@ def _pages(channels: Mapping[str, ResultChannel]) -> Iterator[tuple[Array, dict[
         for part, data in _parts(channel):
             images = _to_pages(data, channel.kind, channel.extra_ndim)
             for number, image in enumerate(images):
-                yield image, {"channel": name, "part": part, "page": number, "pages": len(images)}, resolution
+                about = {"channel": name, "part": part, "page": number, "pages": len(images)}
+                yield image, about, resolution
 
 
 def _parts(channel: ResultChannel) -> Iterator[tuple[str, Array]]:
     data = channel.data
     if data.dtype.kind == "c":
-        yield "real", data.real.astype(np.float32)
-        yield "imag", data.imag.astype(np.float32)
+        yield "real", _viewable(channel.name, data.real)
+        yield "imag", _viewable(channel.name, data.imag)
     else:
         yield "data", _viewable(channel.name, data)
     if channel.valid is not None:
@@ -108,7 +109,7 @@ def _viewable(name: str, data: Array) -> Array:
 
 
 def _image_axes(ndim: int, kind: str, extra_ndim: int) -> tuple[int, ...]:
-    """Return which axes make an image: the last two of scan or detector, or of the whole array where it is of neither."""
+    """Return which axes make an image: the last two of scan or detector, or of a whole array of neither."""
     own = ndim if kind == "single" else ndim - extra_ndim
     return tuple(range(max(own - 2, 0), own))
 
@@ -130,9 +131,14 @@ def _from_pages(pages: Array, description: dict[str, Any]) -> Array:
 
 def _join(name: str, description: dict[str, Any], stacks: Mapping[tuple[str, str], Array]) -> Array:
     if (name, "real") in stacks:
-        data = _from_pages(stacks[name, "real"], description) + 1j * _from_pages(stacks[name, "imag"], description)
+        real = _from_pages(stacks[name, "real"], description)
+        data = np.empty(real.shape, dtype=np.dtype(description["dtype"]))
+        # Not a sum: that would turn an infinite part into NaN in the other.
+        data.real, data.imag = real, _from_pages(stacks[name, "imag"], description)
     else:
         data = _from_pages(stacks[name, "data"], description)
+        if data.dtype.kind == "f" and np.dtype(description["dtype"]).kind in "ui":
+            return data
     return data.astype(np.dtype(description["dtype"]))
 
 

@@ -1,0 +1,38 @@
+"""The ``tilework`` command.
+
+::
+
+    app.py         main: from arguments to exit code; signals, messages, tracebacks
+    parser.py      the arguments
+    values.py      what the arguments say: shapes, points, lengths, scan positions, parameters
+    opening.py     a file becomes a dataset; what is known about its axes
+    functions.py   names become UDFs
+    output.py      the folder of results, which appears whole or not at all
+    pictures.py    results become PNG files
+    info.py run.py demo.py warmup.py    the subcommands
+
+Exit codes: 0 done; 1 failed, with one line on stderr that says what and what to do; 2 wrong usage; 130 interrupted
+(Ctrl-C); 143 terminated. ``--help`` and ``--version`` import next to nothing.
+"""
+
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the ``tilework`` command.
+
+    Parameters
+    ----------
+    argv
+        Arguments; None: those of the process.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    from tilework.cli.app import run_command
+
+    return run_command(argv)

@@ -1,0 +1,244 @@
+"""``tilework demo``: simulate a scan, run the whole path on it, compare with what was simulated."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework import __version__
+from tilework.cli.functions import Function, disk_mask
+from tilework.cli.opening import describe_axes, describe_dataset, format_bytes
+from tilework.cli.output import output_folder, write_summary
+from tilework.cli.run import Measured, execute, open_context, report_document, save_function
+from tilework.exceptions import CommandError
+from tilework.io.dataset.base import AxisInfo
+from tilework.utils.simulate import ScanModel, simulate_scan
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["compare", "demo", "demo_functions"]
+
+Results = dict[str, "NDArray[Any]"]
+
+# Of the outlines of the virtual detectors; seen on the dark pattern and on the white page.
+BRIGHT, RING, APERTURE = "#1fa8ff", "#19c37d", "#ff5ad2"
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Simulate a scan, analyse it in one pass, compare with the truth, write everything to a folder."""
+    if len(args.shape) != 4:
+        msg = f"--shape has {len(args.shape)} numbers: give scan and detector, such as 64,64,128,128"
+        raise CommandError(msg)
+    model = ScanModel(scan_shape=args.shape[:2], detector_shape=args.shape[2:], seed=args.seed)
+    target = Path(args.out)
+    with output_folder(target, overwrite=args.overwrite) as folder:
+        with _progress(args) as progress:
+            scan = simulate_scan(folder / "scan.npy", model, progress=progress)
+        with open_context(args) as context:
+            dataset = context.load("npy", path=str(scan.path))
+            axes = [AxisInfo(size=size, **a) for a, size in zip(model.axes(), dataset.shape, strict=True)]
+            functions = demo_functions(model)
+            first = execute(context, dataset, functions, None, args)
+            # Once more, now that everything is compiled and the file is in memory: how fast it is.
+            again = execute(context, dataset, demo_functions(model), None, args)
+            document = {
+                "tilework_version": __version__,
+                # Nothing in the folder may name the place where it was made before it got its name.
+                "file": scan.path.name,
+                "dataset": {**describe_dataset(dataset), "path": scan.path.name},
+                "axes": describe_axes(axes),
+                "roi": None,
+                "executor": {"name": args.executor, "workers": len(context.executor.get_available_workers())},
+                "run": again.describe(),
+                "first_run": first.describe(),
+                "functions": [
+                    save_function(folder, function, results, axes, "npz", pictures=True, path=scan.path.name)
+                    for function, results in zip(functions, first.results, strict=True)
+                ],
+            }
+        results = _arrays(functions, first)
+        document["agreement"] = compare(results, model)
+        _write_overview(folder / "overview.png", results, model, axes)
+        document = write_summary(folder, document)
+    report_document(args, document, _lines(document, target))
+
+
+def demo_functions(model: ScanModel) -> list[Function]:
+    """Return what the demo computes: pattern, virtual images, centre of mass."""
+    from tilework.udf.com import CoMUDF
+    from tilework.udf.masks import ApplyMasksUDF
+    from tilework.udf.stddev import StdDevUDF
+    from tilework.udf.sum import SumUDF
+
+    def images(*masks: NDArray[np.float32]) -> Any:
+        return ApplyMasksUDF(mask_factories=[lambda m=m: m for m in masks], mask_count=len(masks), mask_dtype="float32")
+
+    shape, center = model.detector_shape, model.center
+    bright = 1.25 * model.disc_radius
+    inner, outer = _ring_radii(model)
+    spots = [model.reflection(grain, *_spot(grain)) for grain in (0, 1)]
+    apertures = [disk_mask(shape, spot, model.disc_radius) for spot in spots]
+    cy, cx = center
+    radius = _com_radius(model)
+    return [
+        Function("sum", SumUDF()),
+        Function("stddev", StdDevUDF()),
+        Function("bright_field", images(disk_mask(shape, center, bright)), {"center": center, "radius": bright}),
+        Function(
+            "dark_field_ring",
+            images(disk_mask(shape, center, outer, inner)),
+            {"center": center, "radius": outer, "inner": inner},
+        ),
+        Function("dark_field_spots", images(*apertures), {"centers": spots, "radius": model.disc_radius}),
+        Function("com", CoMUDF.with_params(cy=cy, cx=cx, r=radius), {"center": center, "radius": radius}),
+    ]
+
+
+def _spot(grain: int) -> tuple[int, int]:
+    """Return the reflection (h, k) whose dark-field image is taken: a strong one of each grain."""
+    return ((-2, 0), (-2, 0))[grain]
+
+
+def _ring_radii(model: ScanModel) -> tuple[float, float]:
+    return 1.7 * model.spacing, 2.4 * model.spacing
+
+
+def _com_radius(model: ScanModel) -> float:
+    """Return a radius that holds the central disc wherever it is deflected, and no other one."""
+    return min(1.6 * model.disc_radius, model.spacing - model.disc_radius - 1)
+
+
+def _arrays(functions: Sequence[Function], measured: Measured) -> Results:
+    by_label = {f.label: r for f, r in zip(functions, measured.results, strict=True)}
+    spots = by_label["dark_field_spots"]["intensity"].data
+    return {
+        "sum": by_label["sum"]["intensity"].data,
+        "std": by_label["stddev"]["std"].data,
+        "bright": np.squeeze(by_label["bright_field"]["intensity"].data, axis=-1),
+        "ring": np.squeeze(by_label["dark_field_ring"]["intensity"].data, axis=-1),
+        "left": spots[..., 0],
+        "right": spots[..., 1],
+        "field": by_label["com"]["field"].data,
+    }
+
+
+def compare(results: Results, model: ScanModel) -> dict[str, float]:
+    """Return how well results agree with what was simulated.
+
+    Parameters
+    ----------
+    results
+        ``field`` (scan y, scan x, 2), ``left`` and ``right`` (scan y, scan x).
+    model
+        What was simulated.
+
+    Returns
+    -------
+    dict
+        Angle between measured and simulated deflection in degrees (median, root mean square) where it is more than a
+        third of the largest; their lengths' mean ratio; share of the scan positions that the dark-field images give to
+        the right grain, where the beam is in one grain; correlation of these images' difference with the simulated
+        grains.
+    """
+    measured = results["field"][..., 1] + 1j * results["field"][..., 0]
+    simulated = model.shift[..., 1] + 1j * model.shift[..., 0]
+    strong = np.abs(simulated) > np.abs(simulated).max() / 3
+    angle = np.degrees(np.angle(measured[strong] * np.conj(simulated[strong])))
+    left, right = (np.asarray(results[side], dtype=np.float64) for side in ("left", "right"))
+    balance = (right - left) / np.maximum(right + left, 1)
+    pure = np.abs(model.right_grain - 0.5) > 0.45
+    correct = (balance > np.median(balance[pure])) if not pure.any() else (balance > 0)
+    return {
+        "field_angle_median_deg": float(np.median(np.abs(angle))),
+        "field_angle_rms_deg": float(np.sqrt(np.mean(angle**2))),
+        "field_length_ratio": float(np.abs(measured[strong]).mean() / np.abs(simulated[strong]).mean()),
+        "grain_correct": float(np.mean(correct[pure] == (model.right_grain[pure] > 0.5))),
+        "grain_correlation": float(np.corrcoef(balance.ravel(), model.right_grain.ravel())[0, 1]),
+    }
+
+
+def _write_overview(path: Path, results: Results, model: ScanModel, axes: Sequence[AxisInfo]) -> None:
+    from tilework.viz import figures
+    from tilework.viz.marks import add_circle
+
+    scan, detector = (axes[0], axes[1]), (axes[2], axes[3])
+    figure = figures.new_figure(12.0, 7.3)
+    panels = figure.subplots(2, 3)
+    pattern, bright, ring, spot, std, field = panels.flat
+    figures.draw_image(
+        pattern,
+        results["sum"],
+        title="Sum of all patterns",
+        scales=detector,
+        cmap="inferno",
+        logarithmic=True,
+        label="electrons",
+    )
+    inner, outer = _ring_radii(model)
+    add_circle(pattern, model.center, 1.25 * model.disc_radius, BRIGHT)
+    add_circle(pattern, model.center, inner, RING)
+    add_circle(pattern, model.center, outer, RING)
+    add_circle(pattern, model.reflection(1, *_spot(1)), model.disc_radius + 1, APERTURE)
+    for panel, image, title, color in (
+        (bright, results["bright"], "Bright field", BRIGHT),
+        (ring, results["ring"], "Dark field: ring", RING),
+        (spot, results["right"], "Dark field: a spot of the right grain", APERTURE),
+    ):
+        figures.draw_image(panel, image, title=title, scales=scan, label="electrons")
+        panel.set_title("\N{LARGE CIRCLE}", loc="right", color=color, fontsize=12, fontweight="bold")
+    figures.draw_image(
+        std, results["std"], title="Standard deviation", scales=detector, cmap="inferno", logarithmic=True
+    )
+    micro = model.pixel * 1e3
+    figures.draw_vectors(
+        field,
+        results["field"][..., 0] * micro,
+        results["field"][..., 1] * micro,
+        title="Deflection by the magnetic field",
+        scales=scan,
+        units="µrad",
+        arrows=True,
+    )
+    figures.save_figure(figure, path, dpi=120)
+
+
+def _lines(document: dict[str, Any], target: Path) -> list[str]:
+    shape = " × ".join(map(str, document["dataset"]["shape"]))
+    first, again, agreement = document["first_run"], document["run"], document["agreement"]
+    workers = document["executor"]["workers"]
+    how = f"{workers} threads" if document["executor"]["name"] == "threads" else "inline"
+    first_run = f"{first['seconds']:.2f} s the first time"
+    later_runs = f"{again['seconds']:.2f} s ({again['gb_per_s']:.1f} GB/s) once everything is compiled and cached"
+    angle, length = agreement["field_angle_median_deg"], agreement["field_length_ratio"]
+    right, correlation = 100 * agreement["grain_correct"], agreement["grain_correlation"]
+    return [
+        f"simulated   {shape} {document['dataset']['dtype']}, {format_bytes(document['dataset']['bytes'])}",
+        f"analysed    {len(document['functions'])} functions in one pass, {how}: {first_run}, {later_runs}",
+        f"deflection  {angle:.1f}° median angle to the simulated one, {length:.3f} of its length",
+        f"grains      {right:.1f} % of the positions right, correlation {correlation:.2f}",
+        f"pictures    {target / 'overview.png'}, and more in {target}/",
+    ]
+
+
+@contextmanager
+def _progress(args: argparse.Namespace) -> Iterator[Callable[[int, int], None] | None]:
+    if not (args.progress or (sys.stderr.isatty() and not args.quiet)):
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc="Simulating frames", unit="frame", file=sys.stderr) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show

@@ -1,0 +1,278 @@
+"""Names on the command line become UDFs."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilework.cli.values import FromFile
+from tilework.exceptions import CommandError
+
+if TYPE_CHECKING:
+    import argparse
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tilework.io.dataset.base import DataSet
+    from tilework.udf.base import UDF
+
+__all__ = ["Function", "disk_mask", "make_functions"]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A UDF that was asked for.
+
+    Parameters
+    ----------
+    label
+        Name of its files, unique in the run.
+    udf
+        The UDF.
+    asked
+        What it was made of; can be written as JSON.
+    """
+
+    label: str
+    udf: UDF
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """The detector, and what the command line says about the place of virtual detectors on it."""
+
+    sig_shape: tuple[int, ...]
+    center: tuple[float, float] | None
+    radius: float | None
+    inner: float | None
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """The centre that was given, or that of the detector."""
+        return self.center or (self.sig_shape[0] // 2, self.sig_shape[1] // 2)
+
+    def require_2d(self, name: str) -> None:
+        """See that the detector has two axes."""
+        if len(self.sig_shape) != 2:
+            msg = f"--udf {name} needs a detector with two axes, this one has shape {self.sig_shape}: give --sig-shape"
+            raise CommandError(msg)
+
+
+def disk_mask(
+    sig_shape: tuple[int, ...], center: tuple[float, float], radius: float, inner: float = 0.0
+) -> NDArray[np.float32]:
+    """Return a mask that is 1 where ``inner <= distance <= radius`` from the centre (y, x), float32, else 0."""
+    import numpy as np
+
+    y, x = np.ogrid[: sig_shape[0], : sig_shape[1]]
+    distance = np.hypot(y - center[0], x - center[1])
+    return np.asarray((distance <= radius) & (distance >= inner), dtype=np.float32)
+
+
+def make_functions(args: argparse.Namespace, dataset: DataSet) -> list[Function]:
+    """Return the UDFs that the arguments ask for, in order.
+
+    Raises
+    ------
+    CommandError
+        When there is no such UDF, or its parameters do not fit.
+    """
+    geometry = _Geometry(tuple(dataset.shape.sig), args.center, args.radius, args.inner)
+    functions: list[Function] = []
+    for name, parameters in args.udfs:
+        values = {key: _value(key, value) for key, value in parameters.items()}
+        asked: dict[str, Any] = {}
+        try:
+            if ":" in name:
+                udf = _load_class(name)(**values)
+            else:
+                udf, asked = _builtin(name)(geometry, args.masks, values)
+        except CommandError:
+            raise
+        except Exception as error:
+            msg = f"--udf {name} does not take these parameters: {type(error).__name__}: {error}"
+            raise CommandError(msg) from error
+        label = _free_label(name.rpartition(":")[2], [f.label for f in functions])
+        functions.append(Function(label, udf, {"name": name, **asked, **parameters_for_people(parameters)}))
+    return functions
+
+
+def parameters_for_people(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as they were written: an array from a file is its path."""
+    return {key: f"@{value.path}" if isinstance(value, FromFile) else value for key, value in parameters.items()}
+
+
+def _free_label(wanted: str, taken: list[str]) -> str:
+    label, number = wanted, 1
+    while label in taken:
+        number += 1
+        label = f"{wanted}-{number}"
+    return label
+
+
+def _value(key: str, value: Any) -> Any:
+    if not isinstance(value, FromFile):
+        return value
+    return _load_array(f"--param {key}=@", value.path)
+
+
+def _load_array(what: str, path: str) -> NDArray[Any]:
+    import numpy as np
+
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except OSError as error:
+        msg = f"{what}{path}: {error.strerror or error}"
+        raise CommandError(msg) from error
+    except ValueError as error:
+        msg = f"{what}{path} is not an array in a .npy file: {error}"
+        raise CommandError(msg) from error
+
+
+# -- built-in UDFs: each takes the geometry, the path of a mask stack, and the parameters
+
+Made = tuple[Any, dict[str, Any]]
+Maker = Callable[[_Geometry, "str | None", dict[str, Any]], Made]
+
+
+def _builtin(name: str) -> Maker:
+    makers = {
+        "sum": _sum,
+        "sumsig": _sumsig,
+        "stddev": _stddev,
+        "com": _com,
+        "disk": _disk,
+        "ring": _ring,
+        "masks": _masks,
+    }
+    if name not in makers:
+        msg = f"there is no UDF {name!r}: use one of {', '.join(makers)}, or module:Class for your own"
+        raise CommandError(msg)
+    return makers[name]
+
+
+def _sum(_geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+    from tilework.udf.sum import SumUDF
+
+    return SumUDF(**parameters), {}
+
+
+def _sumsig(_geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+    from tilework.udf.sumsigudf import SumSigUDF
+
+    return SumSigUDF(**parameters), {}
+
+
+def _stddev(_geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+    from tilework.udf.stddev import StdDevUDF
+
+    return StdDevUDF(**parameters), {}
+
+
+def _com(geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+    from tilework.udf.com import CoMUDF
+
+    geometry.require_2d("com")
+    cy, cx = geometry.middle
+    place = {
+        "cy": cy,
+        "cx": cx,
+        "r": math.inf if geometry.radius is None else geometry.radius,
+        "ri": geometry.inner or 0.0,
+    }
+    asked = {**place, **parameters}
+    return CoMUDF.with_params(**asked), asked
+
+
+def _disk(geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+    geometry.require_2d("disk")
+    radius = min(geometry.sig_shape) / 2 * 0.3 if geometry.radius is None else geometry.radius
+    mask = disk_mask(geometry.sig_shape, geometry.middle, radius)
+    return _virtual_detector("disk", mask, {"center": geometry.middle, "radius": radius}, parameters)
+
+
+def _ring(geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+    geometry.require_2d("ring")
+    radius = min(geometry.sig_shape) / 2 if geometry.radius is None else geometry.radius
+    inner = 0.8 * radius if geometry.inner is None else geometry.inner
+    if inner >= radius:
+        msg = f"--udf ring: --inner {inner} must be smaller than --radius {radius}"
+        raise CommandError(msg)
+    mask = disk_mask(geometry.sig_shape, geometry.middle, radius, inner)
+    return _virtual_detector("ring", mask, {"center": geometry.middle, "radius": radius, "inner": inner}, parameters)
+
+
+def _virtual_detector(name: str, mask: NDArray[np.float32], asked: dict[str, Any], parameters: dict[str, Any]) -> Made:
+    from tilework.udf.masks import ApplyMasksUDF
+
+    if not mask.any():
+        msg = f"--udf {name} selects no pixel of a detector of {mask.shape}: see --center, --radius and --inner"
+        raise CommandError(msg)
+    how = {"mask_factories": [lambda: mask], "mask_count": 1, "mask_dtype": "float32"}
+    return ApplyMasksUDF(**{**how, **parameters}), asked
+
+
+def _masks(geometry: _Geometry, path: str | None, parameters: dict[str, Any]) -> Made:
+    from tilework.udf.masks import ApplyMasksUDF
+
+    if path is None:
+        msg = "--udf masks needs --masks FILE.npy with a stack of masks (n, detector y, detector x)"
+        raise CommandError(msg)
+    stack = _load_array("--masks ", path)
+    if stack.shape == geometry.sig_shape:
+        stack = stack[None]
+    if stack.shape[1:] != geometry.sig_shape:
+        msg = (
+            f"--masks {path} has shape {stack.shape}, the detector {geometry.sig_shape}: the last axes must be the same"
+        )
+        raise CommandError(msg)
+    if stack.dtype.kind == "b":
+        stack = stack.astype("float32")
+    udf = ApplyMasksUDF(
+        **{"mask_factories": lambda: stack, "mask_count": len(stack), "mask_dtype": stack.dtype, **parameters}
+    )
+    return udf, {"masks": path, "count": len(stack)}
+
+
+# -- users' own UDFs
+
+
+def _load_class(name: str) -> Any:
+    """Return the class ``module:Class``; modules of the current folder are found."""
+    from tilework.udf.base import UDF
+
+    module_name, _, class_name = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            msg = f"--udf {name}: there is no module {error.name!r} in {here} or installed; write module:Class"
+            raise CommandError(msg) from error
+        msg = f"--udf {name}: {module_name} needs a module that is not installed: {error.name}"
+        raise CommandError(msg) from error
+    except Exception as error:
+        msg = f"--udf {name}: importing {module_name} failed: {type(error).__name__}: {error}"
+        raise CommandError(msg) from error
+    found: Any = module
+    for part in class_name.split("."):
+        found = getattr(found, part, None)
+    if not (isinstance(found, type) and issubclass(found, UDF)):
+        known = sorted(
+            n
+            for n, c in vars(module).items()
+            if isinstance(c, type) and issubclass(c, UDF) and c.__module__ == module.__name__
+        )
+        what = "is not a UDF" if found is not None else "does not exist"
+        msg = f"--udf {name}: {class_name!r} {what}; {module_name} has {', '.join(known) or 'no UDF'}"
+        raise CommandError(msg)
+    return found

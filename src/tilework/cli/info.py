@@ -1,0 +1,71 @@
+"""``tilework info``: what a file is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from tilework.cli.opening import describe_axes, describe_dataset, format_bytes, make_context, open_dataset
+from tilework.io.results.jsonable import jsonable
+
+if TYPE_CHECKING:
+    from tilework.api import Context
+
+__all__ = ["info"]
+
+
+def info(args: argparse.Namespace) -> None:
+    """Print what a file is, its shape and type of numbers, and how that was found out."""
+    how = argparse.Namespace(executor="inline", workers=None)
+    with make_context(how) as context:
+        dataset = open_dataset(context, args)
+        facts: dict[str, Any] = {
+            "file": args.file,
+            "detected": _detected(context, args),
+            **describe_dataset(dataset),
+            "partitions": dataset.get_num_partitions(),
+            "axes": describe_axes(list(dataset.axes)),
+            "diagnostics": {d["name"]: d["value"] for d in dataset.diagnostics},
+        }
+    if args.json:
+        print(json.dumps(jsonable(facts), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(facts)))
+
+
+def _detected(context: Context, args: argparse.Namespace) -> dict[str, Any] | None:
+    """Return what was found out from the file; None where the command line says what it is."""
+    from tilework.io.dataset import detect
+
+    if args.type != "auto" or args.dtype is not None:
+        return None
+    found = detect(args.file, context.executor)
+    return {name: found.get(name) for name in ("type", "parameters", "info")}
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    detected = facts["detected"]
+    how = f"{detected['type']}, found out from the file" if detected else "as told"
+    scan, detector = (" × ".join(map(str, facts[name])) for name in ("nav_shape", "sig_shape"))
+    rows = [
+        ("file", facts["file"]),
+        ("format", f"{facts['format']} ({how})"),
+        ("scan", f"{scan} positions{_scale(facts, 0)}"),
+        ("detector", f"{detector} pixels{_scale(facts, -1)}"),
+        ("numbers", f"{facts['dtype']} (stored as {facts['raw_dtype']})"),
+        (
+            "size",
+            f"{format_bytes(facts['bytes'])} in {facts['partitions']} partition{'s' * (facts['partitions'] != 1)}",
+        ),
+    ]
+    if facts["absent_frames"]:
+        rows.append(("absent", f"{facts['absent_frames']} of {facts['frames']} frames are not in the file"))
+    rows += [(name, str(value)) for name, value in facts["diagnostics"].items()]
+    width = max(len(name) for name, _ in rows) + 2
+    return [f"{name:{width}}{value}" for name, value in rows]
+
+
+def _scale(facts: dict[str, Any], axis: int) -> str:
+    about = facts["axes"][axis]
+    return "" if about["scale"] is None else f", {about['scale']:.4g} {about['units'] or ''}".rstrip()

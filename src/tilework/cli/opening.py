@@ -1,0 +1,119 @@
+"""A file becomes a dataset, and what is known about its axes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilework.exceptions import CommandError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tilework.api import Context
+    from tilework.cli.values import Length
+    from tilework.io.dataset.base import AxisInfo, DataSet
+
+__all__ = ["describe_axes", "describe_dataset", "format_bytes", "make_context", "open_dataset", "scaled_axes"]
+
+
+def make_context(args: argparse.Namespace) -> Context:
+    """Return the context that the arguments ask for."""
+    from tilework.api import Context
+
+    if args.executor == "inline":
+        if args.workers not in {None, 1}:
+            msg = f"--executor inline has one worker, not {args.workers}: use --executor threads"
+            raise CommandError(msg)
+        return Context.make_with("inline")
+    return Context.make_with("threads", cpus=args.workers)
+
+
+def open_dataset(context: Context, args: argparse.Namespace) -> DataSet:
+    """Return the dataset that the arguments ask for.
+
+    Raises
+    ------
+    CommandError, DataSetException, OSError
+        When there is none.
+    """
+    given = {
+        "nav_shape": args.nav_shape,
+        "sig_shape": args.sig_shape,
+        "dtype": args.dtype,
+        "sync_offset": args.sync_offset,
+    }
+    parameters: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    kind = args.type
+    if kind == "auto" and args.dtype is not None:
+        kind = "raw"
+    if args.dtype is not None and kind != "raw":
+        msg = f"--dtype is for raw files; a {kind} file says itself what its numbers are"
+        raise CommandError(msg)
+    if kind == "raw":
+        missing = [f"--{n.replace('_', '-')}" for n in ("dtype", "nav_shape", "sig_shape") if n not in parameters]
+        if missing:
+            msg = f"{args.file}: a raw file says nothing about itself; give {', '.join(missing)}"
+            raise CommandError(msg)
+        _check_dtype(args.dtype)
+    if not Path(args.file).exists():
+        msg = f"{args.file}: there is no such file"
+        raise CommandError(msg)
+    dataset: DataSet = context.load(kind, path=args.file, **parameters)
+    return dataset
+
+
+def _check_dtype(text: str) -> None:
+    import numpy as np
+
+    try:
+        np.dtype(text)
+    except TypeError as error:
+        msg = f"--dtype {text}: not a type of numbers; write for instance uint8, uint16, >u2 or float32"
+        raise CommandError(msg) from error
+
+
+def scaled_axes(dataset: DataSet, step: Length | None, pixel: Length | None) -> list[AxisInfo]:
+    """Return the axes of a dataset, with the scales that were given on the command line in place of its own."""
+    axes = list(dataset.axes)
+    nav_dims = len(dataset.shape.nav)
+    for number, axis in enumerate(axes):
+        length = step if number < nav_dims else pixel
+        if length is not None:
+            axes[number] = replace(axis, scale=length.value, units=length.units)
+    return axes
+
+
+def describe_axes(axes: list[AxisInfo]) -> list[dict[str, Any]]:
+    """Return axes as plain values."""
+    return [{"name": a.name, "size": a.size, "scale": a.scale, "units": a.units, "offset": a.offset} for a in axes]
+
+
+def describe_dataset(dataset: DataSet) -> dict[str, Any]:
+    """Return what is known of a dataset as plain values."""
+    import numpy as np
+
+    absent = dataset.absent_frames
+    raw = np.dtype(dataset.raw_dtype)
+    return {
+        **dataset.describe(),
+        "shape": list(dataset.shape),
+        "nav_shape": list(dataset.shape.nav),
+        "sig_shape": list(dataset.shape.sig),
+        "dtype": str(np.dtype(dataset.dtype)),
+        "raw_dtype": raw.str,
+        "frames": prod(dataset.shape.nav),
+        "absent_frames": 0 if absent is None else int(absent.sum()),
+        "bytes": prod(dataset.shape) * raw.itemsize,
+    }
+
+
+def format_bytes(number: float) -> str:
+    """Return a number of bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"

@@ -1,0 +1,106 @@
+"""The folder of results: it appears whole, or not at all, and no folder is replaced that tilework did not write."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilework.exceptions import CommandError
+from tilework.io.results.atomic import appearing
+from tilework.io.results.jsonable import jsonable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["MARKER", "check_output", "output_folder", "write_summary"]
+
+SUMMARY = "summary.json"
+MARKER = "tilework-output"
+
+
+def check_output(target: Path, *, overwrite: bool) -> None:
+    """See that a folder may be written, before any work is done.
+
+    Raises
+    ------
+    CommandError
+        When something is there that must not be replaced.
+    """
+    if not os.path.lexists(target):
+        return
+    if not overwrite:
+        msg = f"{target} exists: choose another --out, or --overwrite to replace it"
+        raise CommandError(msg)
+    if not target.is_dir() or target.is_symlink():
+        msg = f"{target} is not a folder: choose another --out"
+        raise CommandError(msg)
+    present = {str(p.relative_to(target)) for p in target.rglob("*") if not p.is_dir()}
+    if not present:
+        return
+    try:
+        summary = json.loads((target / SUMMARY).read_text(encoding="utf-8"))
+        ours = set(summary["files"]) if summary["format"] == MARKER else None
+    except (OSError, ValueError, TypeError, KeyError):
+        ours = None
+    if ours is None:
+        msg = (
+            f"{target} was not written by tilework, so it is not replaced: choose another --out, or remove it yourself"
+        )
+        raise CommandError(msg)
+    foreign = sorted(present - ours - {SUMMARY})
+    if foreign:
+        names = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+        msg = f"{target} is not replaced, for tilework did not write {names}: move them, or choose another --out"
+        raise CommandError(msg)
+
+
+@contextlib.contextmanager
+def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give an empty folder to write to, which becomes `target` when the block ends well, and goes away when not.
+
+    Raises
+    ------
+    CommandError
+        When something is there that must not be replaced.
+    OSError
+        When nothing can be written there.
+    """
+    check_output(target, overwrite=overwrite)
+    made = _make_parents(target)
+    try:
+        with appearing(target, overwrite=overwrite) as folder:
+            folder.mkdir()
+            yield folder
+    except FileExistsError as error:
+        if error.filename and Path(error.filename) == target:
+            msg = f"{target} came into being meanwhile: choose another --out"
+            raise CommandError(msg) from error
+        raise
+    except BaseException:
+        for parent in made:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """Write ``summary.json``, which also says that the folder, with all its files, is ours; return what was written."""
+    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir())
+    document: dict[str, Any] = jsonable({"format": MARKER, **summary, "files": [*files, SUMMARY]})
+    (folder / SUMMARY).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return document
+
+
+def _make_parents(target: Path) -> list[Path]:
+    """Create missing parents; return them, the innermost first."""
+    missing = []
+    parent = target.absolute().parent
+    while not parent.exists():
+        missing.append(parent)
+        parent = parent.parent
+    for folder in reversed(missing):
+        folder.mkdir()
+    return missing

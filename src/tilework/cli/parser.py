@@ -1,0 +1,207 @@
+"""The arguments of the ``tilework`` command. Imports nothing heavy: ``--help`` must be instant."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from tilework import __version__
+from tilework.cli.values import parse_length, parse_parameter, parse_point, parse_roi, parse_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["FORMATS", "make_parser"]
+
+FORMATS = ("npz", "h5", "zarr", "tif")
+BUILTIN = "sum | sumsig | stddev | com | disk | ring | masks"
+
+_EXAMPLES = """\
+examples:
+  tilework info scan.mib
+  tilework run scan.mib --udf sum --udf com --out results
+  tilework run scan.raw --dtype uint16 --nav-shape 256,256 --sig-shape 128,128 --udf disk --radius 12 --out bf
+  tilework run scan.npy --udf com --center 63.5,64 --radius 20 --param scan_rotation=90 --out com
+  tilework run scan.npy --udf stddev --roi disk:32,32,20 --out part
+  tilework run scan.npy --udf mymodule:MyUDF --param threshold=3 --out mine
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="tilework",
+        description="Run functions over every frame of pixelated STEM data: virtual detectors, centre of mass, your own.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tilework {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback when something fails")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_info(commands)
+    _add_run(commands)
+    _add_demo(commands)
+    _add_warmup(commands)
+    return parser
+
+
+def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    # SUPPRESS: a --debug before the command must not be undone by its default here.
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback when something fails"
+    )
+    return parser
+
+
+def _add_info(commands: Any) -> None:
+    parser = _add_command(
+        commands, "info", "say what a file is, its shape and type of numbers, and how that was found out"
+    )
+    _add_opening(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _add_run(commands: Any) -> None:
+    parser = _add_command(
+        commands, "run", "run functions over a file; write arrays, pictures and summary.json to a folder"
+    )
+    _add_opening(parser)
+    what = parser.add_argument_group("what is computed")
+    what.add_argument(
+        "--udf",
+        action=_AddUDF,
+        dest="udfs",
+        required=True,
+        metavar="NAME",
+        help=f"{BUILTIN} | module:Class; repeatable, one pass",
+    )
+    what.add_argument(
+        "--param",
+        action=_AddParameter,
+        type=parse_parameter,
+        dest="udfs",
+        metavar="K=V",
+        help="parameter of the --udf before it: a number, text, list, or @array.npy; repeatable",
+    )
+    what.add_argument(
+        "--roi", type=parse_roi, metavar="ROI", help="disk:cy,cx,r | rect:y,x,h,w | y0:y1,x0:x1 | mask.npy"
+    )
+    what.add_argument(
+        "--center", type=parse_point, metavar="CY,CX", help="centre of disk, ring and com on the detector (px)"
+    )
+    what.add_argument("--radius", type=float, metavar="R", help="(outer) radius of disk, ring and com (px)")
+    what.add_argument("--inner", type=float, metavar="R", help="inner radius of ring and com (px)")
+    what.add_argument(
+        "--masks", metavar="FILE.npy", help="for the UDF 'masks': a stack of masks (n, detector y, detector x)"
+    )
+    where = parser.add_argument_group("where it is written")
+    where.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for the results; appears when everything is there"
+    )
+    where.add_argument("--overwrite", action="store_true", help="replace a folder that tilework wrote before")
+    where.add_argument("--format", choices=FORMATS, default="npz", help="of the arrays (default: npz)")
+    where.add_argument("--no-pictures", action="store_true", help="no PNG files")
+    _add_scales(where)
+    _add_execution(parser)
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _add_command(commands, "demo", "simulate a 4D-STEM scan of two grains in a magnetic film, and analyse it")
+    parser.add_argument(
+        "--out", default="tilework-demo", metavar="DIR", help="folder for everything (default: tilework-demo)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder that tilework wrote before")
+    parser.add_argument(
+        "--shape",
+        type=parse_shape,
+        default=(64, 64, 128, 128),
+        metavar="SY,SX,DY,DX",
+        help="scan and detector (default: 64,64,128,128)",
+    )
+    parser.add_argument("--seed", type=int, default=20, help="of the random numbers (default: 20)")
+    _add_execution(parser)
+
+
+def _add_warmup(commands: Any) -> None:
+    parser = _add_command(
+        commands, "warmup", "compile everything that is compiled on first use, so that the first run is fast"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_opening(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="raw, npy, mib, hdr, blo or EMPAD xml")
+    opening = parser.add_argument_group("how the file is read")
+    opening.add_argument(
+        "--type", default="auto", metavar="TYPE", help="format: auto | raw | npy | mib | blo | empad (default: auto)"
+    )
+    opening.add_argument(
+        "--nav-shape", type=parse_shape, metavar="Y,X", help="shape of the scan, where the file does not say it"
+    )
+    opening.add_argument("--sig-shape", type=parse_shape, metavar="Y,X", help="shape of the detector")
+    opening.add_argument(
+        "--dtype", metavar="DTYPE", help="type of numbers of a raw file, such as uint16 or >u2; implies --type raw"
+    )
+    opening.add_argument(
+        "--sync-offset", type=int, metavar="N", help="skip N frames at the start; negative: insert blanks"
+    )
+
+
+def _add_scales(group: Any) -> None:
+    group.add_argument(
+        "--scan-step", type=parse_length, metavar="STEP", help="distance of scan positions, such as 0.5nm"
+    )
+    group.add_argument(
+        "--detector-pixel", type=parse_length, metavar="SIZE", help="size of a detector pixel, such as 0.3mrad"
+    )
+
+
+def _add_execution(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how it is run and reported")
+    group.add_argument("--executor", choices=("threads", "inline"), default="threads", help="(default: threads)")
+    group.add_argument(
+        "--workers", type=_positive, metavar="N", help="number of threads (default: what the process may use)"
+    )
+    group.add_argument("--progress", action="store_true", help="show progress, even when stderr is no terminal")
+    group.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    group.add_argument("--json", action="store_true", help="print one JSON document, what summary.json holds")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        msg = f"{value} is not positive"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+class _AddUDF(argparse.Action):
+    """Begins another UDF: parameters that follow belong to it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        namespace.udfs = [*(namespace.udfs or ()), (values, {})]
+
+
+class _AddParameter(argparse.Action):
+    """Adds a parameter to the last UDF."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        if not namespace.udfs:
+            parser.error("--param belongs to the --udf before it: write --udf NAME --param K=V")
+        key, value = values
+        name, known = namespace.udfs[-1]
+        namespace.udfs = [*namespace.udfs[:-1], (name, {**known, key: value})]

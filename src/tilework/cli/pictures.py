@@ -1,0 +1,137 @@
+"""Results become PNG files: which of them, and in which form."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.viz import figures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from tilework.io.results import ResultAxis, ResultChannel
+
+__all__ = ["write_pictures"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Results of built-in UDFs that say most; the others are in the arrays. UDFs that are not named here show everything.
+SHOWN = {
+    "CoMUDF": ("field", "magnitude", "divergence", "curl"),
+    "StdDevUDF": ("mean", "std"),
+}
+SIGNED = {"divergence", "curl"}
+VECTORS = {("CoMUDF", "field"): "px"}
+# More pictures of one result than this tell nobody anything.
+MOST_PAGES = 16
+
+
+def write_pictures(folder: Path, label: str, udf_name: str, channels: Mapping[str, ResultChannel]) -> list[str]:
+    """Write pictures of the results of one UDF.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    label
+        How file names begin.
+    udf_name
+        Class of the UDF.
+    channels
+        Its results by name.
+
+    Returns
+    -------
+    list of str
+        Names of the files.
+    """
+    written = []
+    alone = len(channels) == 1
+    for name in SHOWN.get(udf_name, tuple(channels)):
+        if name in channels:
+            stem = label if alone else f"{label}_{name}"
+            for suffix, make in _figures(label, udf_name, channels[name], alone=alone):
+                file = f"{stem}{suffix}.png"
+                figures.save_figure(make(), folder / file)
+                written.append(file)
+    return written
+
+
+def _figures(label: str, udf_name: str, channel: ResultChannel, *, alone: bool) -> list[tuple[str, Callable[[], Any]]]:
+    """Return suffixes of file names, and what makes the figures; nothing for a result that is no picture."""
+    data = channel.data
+    if data.dtype.kind not in "buifc" or data.size < 2:
+        return []
+    title = label if alone else f"{label}: {channel.name}"
+    if (udf_name, channel.name) in VECTORS:
+        return [("", partial(_vectors, channel, title, VECTORS[udf_name, channel.name]))]
+    pages = _pages(channel)
+    if len(pages) > MOST_PAGES:
+        return []
+    if len(pages) == 1:
+        return [("", partial(_plain, channel, *pages[0], title))]
+    return [(f"_{i}", partial(_plain, channel, *page, f"{title} {i}")) for i, page in enumerate(pages)]
+
+
+def _pages(channel: ResultChannel) -> list[tuple[Array, Array]]:
+    """Return what a result shows, one array of scan or detector shape after the other, each with its mask."""
+    data = channel.data
+    valid = np.ones(data.shape, dtype=bool) if channel.valid is None else channel.valid
+    own = data.ndim - (0 if channel.kind == "single" else channel.extra_ndim)
+    if channel.kind == "single":
+        image = data.shape[max(data.ndim - 2, 0) :]
+        flat, masks = (a.reshape((-1, *image)) for a in (data, valid))
+    else:
+        flat, masks = (a.reshape((*data.shape[:own], -1)).transpose((own, *range(own))) for a in (data, valid))
+    return [(np.squeeze(page), np.squeeze(mask)) for page, mask in zip(flat, masks, strict=True)]
+
+
+def _plain(channel: ResultChannel, page: Array, there: Array, title: str) -> Any:
+    axes = _long_axes(channel)
+    label = "" if channel.units is None else channel.units
+    if page.ndim == 1:
+        values = np.abs(page) if page.dtype.kind == "c" else page
+        return figures.line_figure(
+            np.where(there, values, np.nan), title=title, scale=axes[-1] if axes else None, label=label
+        )
+    if page.ndim != 2:
+        # A scan with three axes or more: its first layers side by side would be too small to see.
+        page, there = (
+            np.squeeze(a.reshape((-1, *a.shape[-2:]))[a.reshape((-1, *a.shape[-2:])).shape[0] // 2])
+            for a in (page, there)
+        )
+        title = f"{title} (middle layer)"
+    scales = (axes[-2], axes[-1]) if len(axes) >= 2 else None
+    if page.dtype.kind == "c":
+        return figures.vector_figure(page.imag, page.real, title=title, scales=scales, there=there, units=label)
+    pattern = channel.kind == "sig"
+    return figures.image_figure(
+        page,
+        title=title,
+        scales=scales,
+        there=there,
+        label=label,
+        cmap="inferno" if pattern else None,
+        logarithmic=pattern,
+        symmetric=channel.name in SIGNED,
+    )
+
+
+def _vectors(channel: ResultChannel, title: str, units: str) -> Any:
+    axes = _long_axes(channel)
+    y, x = (channel.data[..., i] for i in (0, 1))
+    there = None if channel.valid is None else channel.valid.all(axis=-1)
+    if y.ndim != 2 or min(y.shape) < 2:
+        return figures.line_figure(np.hypot(y, x).ravel(), title=f"{title} (length)", label=units)
+    scales = (axes[0], axes[1]) if len(axes) >= 2 else None
+    return figures.vector_figure(y, x, title=title, scales=scales, there=there, units=units, arrows=True)
+
+
+def _long_axes(channel: ResultChannel) -> list[ResultAxis]:
+    """Return the axes of scan or detector that `numpy.squeeze` keeps."""
+    own = channel.data.ndim - channel.extra_ndim
+    return [axis for axis, size in zip(channel.dims[:own], channel.data.shape[:own], strict=True) if size > 1]

@@ -1,0 +1,216 @@
+"""``tilework run``: functions over a file; arrays, pictures and a summary in a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework import __version__
+from tilework.cli.functions import Function, make_functions
+from tilework.cli.opening import (
+    describe_axes,
+    describe_dataset,
+    format_bytes,
+    make_context,
+    open_dataset,
+    scaled_axes,
+)
+from tilework.cli.output import check_output, output_folder, write_summary
+from tilework.exceptions import CommandError
+from tilework.io.results import ResultChannel, save_results
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from tilework.api import Context
+    from tilework.io.dataset.base import AxisInfo, DataSet
+
+__all__ = ["Measured", "execute", "open_context", "report_document", "run", "save_function"]
+
+
+class Measured:
+    """What a run gave, and how fast it was.
+
+    Parameters
+    ----------
+    results
+        One mapping of results per function.
+    seconds
+        Wall time of the pass over the data.
+    read
+        Bytes of the frames that were selected.
+    """
+
+    def __init__(self, results: Sequence[Mapping[str, Any]], seconds: float, read: int) -> None:
+        self.results = results
+        self.seconds = seconds
+        self.read = read
+
+    def describe(self) -> dict[str, Any]:
+        """Return the figures as plain values."""
+        return {
+            "seconds": round(self.seconds, 6),
+            "bytes": self.read,
+            "gb_per_s": round(self.read / self.seconds / 1e9, 3),
+        }
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run functions over a file and write their results to a folder."""
+    target = Path(args.out)
+    check_output(target, overwrite=args.overwrite)
+    with open_context(args) as context:
+        dataset = open_dataset(context, args)
+        roi = _selected(args, dataset)
+        functions = make_functions(args, dataset)
+        axes = scaled_axes(dataset, args.scan_step, args.detector_pixel)
+        # The folder is begun before the run: where nothing can be written, that shows at once.
+        with output_folder(target, overwrite=args.overwrite) as folder:
+            measured = execute(context, dataset, functions, roi, args)
+            written = [
+                save_function(folder, function, results, axes, args.format, pictures=not args.no_pictures)
+                for function, results in zip(functions, measured.results, strict=True)
+            ]
+            summary = {
+                "tilework_version": __version__,
+                "file": args.file,
+                "dataset": describe_dataset(dataset),
+                "axes": describe_axes(axes),
+                "roi": None
+                if roi is None
+                else {"asked": args.roi.text, "selected": int(roi.sum()), "of": int(roi.size)},
+                "executor": {"name": args.executor, "workers": len(context.executor.get_available_workers())},
+                "run": measured.describe(),
+                "functions": written,
+            }
+            document = write_summary(folder, summary)
+    report_document(args, document, _lines(document, target))
+
+
+@contextmanager
+def open_context(args: argparse.Namespace) -> Iterator[Context]:
+    """Give a context, closed at the end; but not waited for after Ctrl-C, when the process is about to end anyway."""
+    context = make_context(args)
+    try:
+        yield context
+    except Exception:
+        context.close()
+        raise
+    else:
+        context.close()
+
+
+def execute(
+    context: Context,
+    dataset: DataSet,
+    functions: Sequence[Function],
+    roi: NDArray[np.bool_] | None,
+    args: argparse.Namespace,
+) -> Measured:
+    """Run functions in one pass over a dataset."""
+    progress = args.progress or (sys.stderr.isatty() and not args.quiet)
+    start = time.perf_counter()
+    results = context.run_udf(dataset=dataset, udf=[f.udf for f in functions], roi=roi, progress=progress)
+    seconds = time.perf_counter() - start
+    absent = dataset.absent_frames
+    selected = np.ones(tuple(dataset.shape.nav), dtype=bool) if roi is None else roi
+    frames = int(selected.sum()) if absent is None else int((selected & ~absent.reshape(selected.shape)).sum())
+    frame = int(np.prod(tuple(dataset.shape.sig))) * np.dtype(dataset.raw_dtype).itemsize
+    return Measured(results, seconds, frames * frame)
+
+
+def save_function(
+    folder: Path,
+    function: Function,
+    results: Mapping[str, Any],
+    axes: Sequence[AxisInfo],
+    suffix: str,
+    *,
+    pictures: bool,
+    path: str | None = None,
+) -> dict[str, Any]:
+    """Write the results of one function, and pictures of them; return what was written as plain values.
+
+    `path` replaces that of the dataset in the provenance, for a file that is yet to get its final place.
+    """
+    channels = {name: ResultChannel.from_buffer(name, buffer, axes) for name, buffer in results.items()}
+    provenance = {**_provenance(results), "asked": dict(function.asked)}
+    if path is not None:
+        provenance["dataset"] = {**provenance.get("dataset", {}), "path": path}
+    entry: dict[str, Any] = {
+        "label": function.label,
+        "udf": type(function.udf).__qualname__,
+        "asked": dict(function.asked),
+    }
+    if channels:
+        entry["file"] = save_results(folder / f"{function.label}.{suffix}", channels, provenance).name
+    entry["results"] = {name: _describe(channel) for name, channel in channels.items()}
+    entry["pictures"] = []
+    if pictures:
+        from tilework.cli.pictures import write_pictures
+
+        entry["pictures"] = write_pictures(folder, function.label, type(function.udf).__name__, channels)
+    return entry
+
+
+def report_document(args: argparse.Namespace, document: dict[str, Any], lines: Sequence[str]) -> None:
+    """Say what was done: the document with --json, or lines for people, or nothing with --quiet."""
+    if args.json:
+        print(json.dumps(document, indent=1, ensure_ascii=False))
+    elif not args.quiet:
+        print("\n".join(lines))
+
+
+def _selected(args: argparse.Namespace, dataset: DataSet) -> NDArray[np.bool_] | None:
+    if args.roi is None:
+        return None
+    try:
+        mask: NDArray[np.bool_] = args.roi.mask(tuple(dataset.shape.nav))
+    except (ValueError, OSError) as error:
+        reason = f"--roi {args.roi.text}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise CommandError(reason) from error
+    return mask
+
+
+def _provenance(results: Mapping[str, Any]) -> dict[str, Any]:
+    provenance = getattr(results, "provenance", None)
+    return {} if provenance is None else dict(provenance.as_dict())
+
+
+def _describe(channel: ResultChannel) -> dict[str, Any]:
+    data = channel.data
+    about: dict[str, Any] = {"kind": channel.kind, "shape": list(data.shape), "dtype": str(data.dtype)}
+    values = data if channel.valid is None else data[channel.valid]
+    if data.dtype.kind in "buif":
+        values = values[np.isfinite(values)].astype(np.float64)
+        if values.size:
+            about |= {"min": float(values.min()), "max": float(values.max()), "sum": float(values.sum())}
+    if channel.valid is not None:
+        about["valid"] = int(channel.valid.sum())
+    return about
+
+
+def _lines(document: dict[str, Any], target: Path) -> list[str]:
+    dataset, roi, done = document["dataset"], document["roi"], document["run"]
+    shape = " × ".join(map(str, dataset["shape"]))
+    selected = "" if roi is None else f", {roi['selected']} of {roi['of']} positions"
+    lines = [f"{document['file']}: {shape} {dataset['dtype']}, {format_bytes(dataset['bytes'])}{selected}"]
+    if dataset["absent_frames"]:
+        lines.append(f"  {dataset['absent_frames']} frames are not in the file; their positions hold no result")
+    for entry in document["functions"]:
+        names = ", ".join(entry["results"])
+        lines.append(f"  {entry['label']}: {names or 'no results'}{' → ' + entry['file'] if 'file' in entry else ''}")
+    lines += [
+        f"  {done['seconds']:.2f} s, {done['gb_per_s']:.1f} GB/s, {document['executor']['name']}",
+        f"results and pictures in {target}{'/' if not str(target).endswith('/') else ''}",
+    ]
+    return lines

@@ -1,0 +1,53 @@
+"""``tilework warmup``: compile everything that is compiled on first use; it is kept on disk for all later runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["warmup"]
+
+DTYPES = ("uint8", "uint16", "uint32", "int16", "float32")
+
+
+def warmup(args: argparse.Namespace) -> None:
+    """Run the built-in UDFs once for the usual types of numbers, compiled."""
+    # Small data would not be worth compiling for otherwise.
+    os.environ["TILEWORK_KERNELS"] = "numba"
+    import numpy as np
+
+    from tilework.api import Context
+    from tilework.cli.functions import disk_mask
+    from tilework.udf.com import CoMUDF
+    from tilework.udf.masks import ApplyMasksUDF
+    from tilework.udf.stddev import StdDevUDF
+    from tilework.udf.sum import SumUDF
+    from tilework.udf.sumsigudf import SumSigUDF
+
+    mask = disk_mask((16, 16), (8, 8), 5)
+    start = time.perf_counter()
+    with Context.make_with("inline") as context:
+        for dtype in DTYPES:
+            data = np.arange(16 * 256, dtype=np.int64).reshape(4, 4, 16, 16) % 200
+            dataset = context.load("memory", data=data.astype(dtype))
+            udfs: list[Any] = [
+                SumUDF(),
+                SumSigUDF(),
+                StdDevUDF(),
+                CoMUDF.with_params(r=6),
+                *(
+                    ApplyMasksUDF(mask_factories=[lambda: mask] * n, mask_count=n, mask_dtype="float32")
+                    for n in (1, 3, 16)
+                ),
+            ]
+            context.run_udf(dataset=dataset, udf=udfs)
+    seconds = time.perf_counter() - start
+    if args.json:
+        print(json.dumps({"seconds": round(seconds, 3), "dtypes": list(DTYPES)}))
+    elif not args.quiet:
+        print(f"compiled for {', '.join(DTYPES)} in {seconds:.1f} s")

@@ -1,0 +1,68 @@
+"""Small things that are done with arrays of every kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["fill_value", "reshaped_view", "to_numpy", "zeros"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return a C-contiguous array of zeros (of None for object dtype)."""
+    return np.full(shape, None, dtype=object) if np.dtype(dtype) == object else np.zeros(shape, dtype=dtype)
+
+
+def fill_value(dtype: np.dtype[Any]) -> Any:
+    """Return what stands for "nothing was computed here": NaN, NaT, None, False, 0 or an empty string."""
+    match dtype.kind:
+        case "f" | "c":
+            return np.nan
+        case "m" | "M":
+            return np.array("NaT", dtype=dtype)
+        case "O":
+            return None
+        case "b":
+            return False
+        case "U":
+            return ""
+        case "S":
+            return b""
+        case "V":
+            return np.zeros((), dtype=dtype)
+        case _:
+            return 0
+
+
+def to_numpy(a: Any) -> Array:
+    """Return `a` as a NumPy array; only NumPy and CuPy arrays are taken.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    if isinstance(a, np.ndarray):
+        return a
+    if type(a).__module__.split(".")[0] == "cupy":
+        return np.asarray(a.get())
+    msg = f"a result must be a NumPy or CuPy array, got {type(a).__module__}.{type(a).__qualname__}"
+    raise TypeError(msg)
+
+
+def reshaped_view(a: Array, shape: tuple[int, ...]) -> Array:
+    """Return a view of `a` with another shape.
+
+    Raises
+    ------
+    AttributeError
+        When that is not possible without a copy.
+    """
+    view = a.reshape(shape)
+    if not np.may_share_memory(view, a):
+        msg = f"an array of shape {a.shape} and strides {a.strides} has no view of shape {shape}"
+        raise AttributeError(msg)
+    return view

@@ -1,0 +1,342 @@
+"""Stacks of masks: made by the user's factories on first need, cut to parts of the detector, converted and kept.
+
+A `MaskContainer` may be used from several threads. It travels as its factories only: what they made is made again where
+it arrives.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tilework.common.slice import Slice
+from tilework.common.sparse import is_scipy_sparse, is_sparse, sparse_to_coo, to_dense
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+__all__ = ["MaskContainer", "MaskFactories"]
+
+logger = logging.getLogger(__name__)
+
+MaskFactories = Callable[[], Any] | Sequence[Callable[[], Any]]
+SparseBackend = Literal["scipy.sparse", "scipy.sparse.csr", "scipy.sparse.csc", "sparse.pydata", "sparse.pydata.GCXS"]
+
+SPARSE_BACKENDS = ("scipy.sparse", "scipy.sparse.csr", "scipy.sparse.csc", "sparse.pydata", "sparse.pydata.GCXS")
+# A factory is sent to every worker, so it should make its masks there and not bring them along.
+_LARGE_FACTORY = 2**20
+
+
+class MaskContainer:
+    """A stack of masks for linear functions of frames.
+
+    Parameters
+    ----------
+    mask_factories
+        A function that returns all masks as a stack, first axis mask; or a sequence of functions that return one mask
+        each. Masks are dense arrays, or sparse ones of SciPy or pydata sparse.
+    dtype
+        dtype of the masks; None: what the factories give.
+    use_sparse
+        True for sparse masks in the default format, False for dense ones, or the name of a sparse format:
+        ``"scipy.sparse"`` (the same as ``"scipy.sparse.csr"``), ``"scipy.sparse.csc"``, ``"sparse.pydata"`` or
+        ``"sparse.pydata.GCXS"``. None: sparse when all factories give sparse masks.
+    count
+        Number of masks; saves making them when somebody asks for it.
+    backend
+        Array backend of what `get` returns by default: ``"numpy"``.
+    default_sparse
+        The format for sparse masks when `use_sparse` names none.
+
+    Raises
+    ------
+    ValueError
+        When `use_sparse`, `default_sparse` or `backend` is none of these.
+    TypeError
+        When `mask_factories` is neither a function nor a list or tuple of functions.
+    """
+
+    def __init__(
+        self,
+        mask_factories: MaskFactories,
+        dtype: DTypeLike | None = None,
+        use_sparse: bool | SparseBackend | None = None,
+        count: int | None = None,
+        backend: str | None = None,
+        default_sparse: SparseBackend = "scipy.sparse",
+    ) -> None:
+        self.mask_factories = mask_factories
+        self._dtype = None if dtype is None else np.dtype(dtype)
+        self._default_sparse = _checked_format(default_sparse, "default_sparse")
+        self._use_sparse: bool | str | None = use_sparse
+        if use_sparse is True:
+            self._use_sparse = self._default_sparse
+        elif use_sparse is not None and use_sparse is not False:
+            self._use_sparse = _checked_format(use_sparse, "use_sparse")
+        self._count = count
+        self._backend = _checked_backend(backend)
+        self._lock = threading.RLock()
+        self._stack: _Stack | None = None
+        self._results: dict[Any, Any] = {}
+        _check_factories(mask_factories)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_lock"]
+        state["_stack"] = None
+        state["_results"] = {}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        if self._count is not None:
+            return self._count
+        if not callable(self.mask_factories):
+            return len(self.mask_factories)
+        return int(self._computed().flat.shape[0])
+
+    # -- properties
+
+    @property
+    def computed_masks(self) -> Any:
+        """All masks, of shape ``(n_masks, *sig)``: a NumPy array, or a ``sparse.COO`` when the masks are sparse."""
+        stack = self._computed()
+        shape = (stack.flat.shape[0], *stack.sig)
+        return sparse_to_coo(stack.flat, shape) if stack.is_sparse else stack.flat.reshape(shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """dtype of the masks."""
+        return np.dtype(self._computed().flat.dtype) if self._dtype is None else self._dtype
+
+    @property
+    def use_sparse(self) -> str | Literal[False]:
+        """The sparse format in which masks are returned by default, or False for dense ones."""
+        if self._use_sparse is None:
+            return self._default_sparse if self._computed().is_sparse else False
+        return self._use_sparse  # type: ignore[return-value]
+
+    # -- masks for a part of the detector
+
+    def get(
+        self,
+        key: Any,
+        dtype: DTypeLike | None = None,
+        sparse_backend: SparseBackend | None = None,
+        transpose: bool = True,
+        backend: str | None = None,
+    ) -> Any:
+        """Return the masks for a part of the detector, flattened.
+
+        Results are kept, and must not be changed.
+
+        Parameters
+        ----------
+        key
+            The part; its navigation axes are ignored.
+        dtype
+            dtype of the result; None: that of the masks.
+        sparse_backend
+            Sparse format of the result, one of those of `use_sparse`; None: as `use_sparse` says.
+        transpose
+            True for the shape ``(n_pixels, n_masks)``, False for ``(n_masks, n_pixels)``.
+        backend
+            Array backend of the result.
+
+        Raises
+        ------
+        TypeError
+            When `key` is not a `Slice`.
+        ValueError
+            When the sparse format or backend is unknown, or the part does not fit the masks.
+        """
+        if not isinstance(key, Slice):
+            msg = f"MaskContainer.get takes the part of the detector as a Slice, not {type(key).__name__}"
+            raise TypeError(msg)
+        return self.get_for_sig_slice(key.sig, dtype, sparse_backend, transpose, backend)
+
+    def get_for_idx(self, scheme: Any, idx: int, *args: Any, **kwargs: Any) -> Any:
+        """Return the masks for the sig slice `idx` of a tiling scheme; other arguments as of `get`."""
+        return self.get_for_sig_slice(scheme[idx], *args, **kwargs)
+
+    def get_masks_for_slice(self, slice_: Slice, *args: Any, **kwargs: Any) -> Any:
+        """Return the masks for a part of the detector; the same as `get`."""
+        return self.get(slice_, *args, **kwargs)
+
+    def get_for_sig_slice(
+        self,
+        sig_slice: Slice,
+        dtype: DTypeLike | None = None,
+        sparse_backend: SparseBackend | None = None,
+        transpose: bool = True,
+        backend: str | None = None,
+    ) -> Any:
+        """Return the masks for a part of the detector that has no navigation axes; see `get`."""
+        _checked_backend(backend or self._backend)
+        kind = self.use_sparse if sparse_backend is None else _checked_format(sparse_backend, "sparse_backend")
+        target = self.dtype if dtype is None else np.dtype(dtype)
+        place = (tuple(sig_slice.origin), tuple(sig_slice.shape))
+        key = (place, target, kind, transpose)
+        with self._lock:
+            if key not in self._results:
+                self._results[key] = self._cut(sig_slice, target, kind, transpose)
+            return self._results[key]
+
+    def _cut(self, part: Slice, dtype: np.dtype[Any], kind: str | Literal[False], transpose: bool) -> Any:
+        stack = self._computed()
+        flat = stack.cut(part)
+        flat = flat.astype(dtype, copy=False)
+        if kind is False:
+            dense = to_dense(flat)
+            return np.ascontiguousarray(dense.T if transpose else dense)
+        from scipy import sparse
+
+        matrix = sparse.csr_matrix(flat.T if transpose else flat)
+        if kind == "scipy.sparse.csc":
+            return matrix.tocsc()
+        if kind.startswith("sparse.pydata"):
+            coo = sparse_to_coo(matrix)
+            return coo.asformat("gcxs") if kind == "sparse.pydata.GCXS" else coo
+        return matrix
+
+    def _computed(self) -> _Stack:
+        with self._lock:
+            if self._stack is None:
+                self._stack = self._compute()
+            return self._stack
+
+    def _compute(self) -> _Stack:
+        factories = self.mask_factories
+        made = factories() if callable(factories) else [factory() for factory in factories]
+        stack = _Stack.of_single(made) if isinstance(made, list | tuple) else _Stack.of(made)
+        if self._use_sparse is False:
+            stack = _Stack(to_dense(stack.flat), stack.sig)
+        count = stack.flat.shape[0]
+        if self._count is not None and count != self._count:
+            msg = f"the mask factory returned {count} masks, but the mask count was given as {self._count}"
+            raise ValueError(msg)
+        return stack if self._dtype is None else _Stack(stack.flat.astype(self._dtype, copy=False), stack.sig)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Masks of shape `sig`, flattened: a NumPy array or a SciPy matrix in CSR format of shape (n_masks, n_pixels)."""
+
+    flat: Any
+    sig: tuple[int, ...]
+
+    @classmethod
+    def of(cls, masks: Any) -> _Stack:
+        """Return a stack, first axis mask, in our form."""
+        if is_scipy_sparse(masks):
+            return cls(_to_csr(masks), (int(masks.shape[1]),))
+        if not is_sparse(masks):
+            masks = np.asarray(masks)
+        if masks.ndim < 2:
+            msg = f"a stack of masks has at least two axes, this has the shape {tuple(masks.shape)}"
+            raise ValueError(msg)
+        sig = tuple(int(s) for s in masks.shape[1:])
+        flat = masks.reshape((masks.shape[0], math.prod(sig)))
+        return cls(_to_csr(flat) if is_sparse(flat) else flat, sig)
+
+    @classmethod
+    def of_single(cls, masks: Sequence[Any]) -> _Stack:
+        """Return single masks as a stack; sparse when all of them are."""
+        masks = [m if is_sparse(m) else np.asarray(m) for m in masks]
+        shapes = {tuple(int(s) for s in m.shape) for m in masks}
+        if len(shapes) != 1:
+            have = ", ".join(map(str, sorted(shapes))) or "there is none"
+            msg = f"masks must all have the same shape, that of a frame: {have}"
+            raise ValueError(msg)
+        sig = shapes.pop()
+        rows = [(1, math.prod(sig))]
+        if not all(is_sparse(m) for m in masks):
+            return cls(np.stack([to_dense(m).reshape(-1) for m in masks]), sig)
+        from scipy import sparse
+
+        return cls(_to_csr(sparse.vstack([_to_csr(m.reshape(*rows)) for m in masks])), sig)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the masks are sparse."""
+        return not isinstance(self.flat, np.ndarray)
+
+    def cut(self, part: Slice) -> Any:
+        """Return the masks for a part of the detector, flattened."""
+        ends = [o + s for o, s in zip(part.origin, part.shape, strict=True)]
+        if len(ends) != len(self.sig) or any(e > s for e, s in zip(ends, self.sig, strict=True)):
+            msg = f"masks of shape {self.sig} do not fit {part} of the detector: a mask must have the shape of a frame"
+            raise ValueError(msg)
+        if tuple(part.shape) == self.sig:
+            return self.flat
+        places = np.arange(math.prod(self.sig)).reshape(self.sig)[part.get()].reshape(-1)
+        return self.flat[:, places]
+
+
+def _to_csr(matrix: Any) -> Any:
+    if not is_scipy_sparse(matrix):
+        matrix = sparse_to_coo(matrix).to_scipy_sparse()
+    from scipy import sparse
+
+    return sparse.csr_matrix(matrix)
+
+
+def _checked_format(name: Any, argument: str) -> str:
+    if name not in SPARSE_BACKENDS:
+        msg = f"{argument} must be True, False, None or one of {', '.join(SPARSE_BACKENDS)}; it is {name!r}"
+        raise ValueError(msg)
+    return str(name)
+
+
+def _checked_backend(backend: str | None) -> str:
+    if backend not in (None, "numpy"):
+        msg = f"masks can be had as NumPy arrays, and in the sparse formats of use_sparse, not for backend {backend!r}"
+        raise ValueError(msg)
+    return "numpy"
+
+
+def _check_factories(factories: Any) -> None:
+    several = [factories] if callable(factories) else factories
+    if not isinstance(several, list | tuple) or not several or not all(map(callable, several)):
+        msg = (
+            "mask_factories must be a function that returns a stack of masks, or a list of functions that return one "
+            f"mask each; it is {factories!r}"
+        )
+        raise TypeError(msg)
+    _warn_if_large(several)
+
+
+def _warn_if_large(factories: Sequence[Any]) -> None:
+    size = sum(map(_carried_bytes, factories))
+    if size > _LARGE_FACTORY:
+        logger.warning(
+            "mask factories carry %.1f MiB of arrays that are sent to every worker: let them make the masks instead, "
+            "or load them from a file",
+            size / 2**20,
+        )
+
+
+def _carried_bytes(function: Any) -> int:
+    """Return the size of the arrays that a function holds: in its closure, its defaults, or bound to it."""
+    held: list[Any] = []
+    while isinstance(function, functools.partial):
+        held += [*function.args, *function.keywords.values()]
+        function = function.func
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            held.append(cell.cell_contents)
+        except ValueError:  # a variable that is not assigned yet
+            continue
+    held += getattr(function, "__defaults__", None) or ()
+    held += list((getattr(function, "__kwdefaults__", None) or {}).values())
+    return sum(int(getattr(h, "nbytes", 0)) for h in held if isinstance(h, np.ndarray) or is_sparse(h))

@@ -1,0 +1,123 @@
+"""Products of frames and sparse masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tilework.common.kernels.parallel import PART_BYTES, run_parts
+from tilework.common.kernels.rows import as_real, as_rows, frame_blocks
+
+__all__ = ["SparseMasks"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class SparseMasks:
+    """A stack of sparse masks for one part of the detector, laid out for the product with many tiles.
+
+    It is not changed after it is made, so any number of threads may use it.
+
+    Parameters
+    ----------
+    masks
+        A SciPy sparse matrix or array of shape ``(n_masks, n_pixels)``.
+    tile_dtype
+        dtype of the tiles that will come.
+    dtype
+        dtype of the results, float32, float64, complex64 or complex128. Products and sums are taken in float64.
+    compiled
+        True for the compiled kernel, False for SciPy.
+
+    Raises
+    ------
+    ValueError
+        When `dtype` is real for complex masks or tiles.
+    """
+
+    def __init__(self, masks: Any, tile_dtype: np.dtype[Any], dtype: np.dtype[Any], *, compiled: bool) -> None:
+        from scipy import sparse
+
+        matrix = sparse.csr_matrix(masks)
+        matrix.sum_duplicates()
+        tile_dtype, dtype = np.dtype(tile_dtype), np.dtype(dtype)
+        self._compiled = compiled
+        self._is_complex = dtype.kind == "c"
+        self._count: int = matrix.shape[0]
+        if not self._is_complex and (matrix.dtype.kind == "c" or tile_dtype.kind == "c"):
+            msg = f"results must be complex for masks of {matrix.dtype} and tiles of {tile_dtype}, not {dtype}"
+            raise ValueError(msg)
+        if self._is_complex:
+            matrix = _real_and_imaginary(matrix, tile_dtype.kind == "c")
+        self._pixels = matrix.shape[1]
+        self._matrix = matrix.astype(np.float64)
+        self._starts = matrix.indptr.astype(np.int64)
+        self._places = matrix.indices.astype(np.int64)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def apply(self, tile: Array, out: Array, *, threads: int = 1) -> None:
+        """Add the products of every frame with every mask to `out`.
+
+        With the compiled kernel a result depends on its frame and mask only, not on what else is in the tile or stack.
+
+        Parameters
+        ----------
+        tile
+            Frames, of shape ``(n, *sig part)``, in the dtype that was announced.
+        out
+            Results, of shape ``(n, n_masks)``.
+        threads
+            The most threads to use. The bits do not depend on it.
+
+        Raises
+        ------
+        ValueError
+            When the frames do not have as many pixels as the masks.
+        """
+        frames = tile.shape[0]
+        if frames == 0:
+            return
+        rows = as_rows(tile)
+        if rows.pixels != self._pixels:
+            msg = f"a tile of shape {tile.shape} does not fit masks of {self._pixels} (real) pixels"
+            raise ValueError(msg)
+        if self._compiled:
+            from tilework.common.kernels.sparse_numba import add_sparse_products
+
+            products = np.zeros((frames, len(self._starts) - 1))
+            values = self._matrix.data
+
+            def part(start: int, stop: int) -> None:
+                add_sparse_products(
+                    rows.flat, rows.stride, start, stop, rows.pixels, self._starts, self._places, values, products
+                )
+
+            useful = frames * len(values) * 8 // PART_BYTES
+            run_parts(part, frames, max(1, min(threads, useful)))
+        else:
+            products = np.empty((frames, len(self._starts) - 1))
+            for block in frame_blocks(tile):
+                products[block] = (self._matrix @ as_real(tile[block]).T).T
+        if self._is_complex:
+            products = products.view(np.complex128)
+        np.add(out, products, out=out, casting="unsafe")
+
+
+def _real_and_imaginary(matrix: Any, is_tile_complex: bool) -> Any:
+    """Return two real masks in turn for each complex one, as `tilework.common.kernels.dense.real_masks` does."""
+    from scipy import sparse
+
+    count, pixels = matrix.shape
+    coo = matrix.tocoo()
+    per_pixel = 2 if is_tile_complex else 1
+    real, imaginary = coo.data.real.astype(np.float64), coo.data.imag.astype(np.float64)
+    values, masks, places = [real, imaginary], [2 * coo.row, 2 * coo.row + 1], [per_pixel * coo.col] * 2
+    if is_tile_complex:
+        values += [-imaginary, real]
+        masks += [2 * coo.row, 2 * coo.row + 1]
+        places += [2 * coo.col + 1] * 2
+    entries = np.concatenate(values), (np.concatenate(masks), np.concatenate(places))
+    return sparse.csr_matrix(entries, shape=(2 * count, per_pixel * pixels))

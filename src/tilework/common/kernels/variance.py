@@ -1,0 +1,134 @@
+"""Sum and sum of squared deviations over frames, for every pixel, and how two such sets are merged.
+
+The sum of squared deviations of a set of n frames is V = sum over frames of ``|x - mean|**2``, so that the variance is
+V / n. Two sets are merged as in T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating formulae and a pairwise algorithm for
+computing sample variances", COMPSTAT 1982 / Stanford report STAN-CS-79-773:
+``V = V0 + V1 + |mean1 - mean0|**2 * n0 * n1 / (n0 + n1)``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tilework.common.kernels.parallel import PART_BYTES, run_parts
+from tilework.common.kernels.rows import as_rows, frame_blocks
+
+__all__ = ["accumulate_variance", "merge_variances"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_BLOCK_INTEGERS = 4096
+_BLOCK_FLOATS = 2048
+_FLUSH_INTEGERS = 2**16
+_FLUSH_FLOATS = 2**12
+_ACCUMULATORS = {"u1": "u4", "u2": "u4", "i1": "i4", "i2": "i4"}
+
+
+def accumulate_variance(tile: Array, n0: int, sum0: Array, var0: Array, *, compiled: bool, threads: int = 1) -> int:
+    """Merge the frames of a tile into a sum and a sum of squared deviations.
+
+    Numerically stable: means that are large compared with the deviations do no harm. For integers of 1 and 2 bytes the
+    sums of a tile are exact.
+
+    Parameters
+    ----------
+    tile
+        Frames, of shape ``(n, *sig part)``.
+    n0
+        Number of frames that `sum0` and `var0` hold so far.
+    sum0
+        Sum over frames, of shape ``sig part``, C-contiguous; float64, or complex128 for complex frames. Updated.
+    var0
+        Sum of squared deviations from the mean, float64 of the same shape. Updated.
+    compiled
+        True for the compiled kernel, False for NumPy.
+    threads
+        The most threads to use. The bits do not depend on it.
+
+    Returns
+    -------
+    int
+        The new number of frames.
+    """
+    n1: int = tile.shape[0]
+    if n1 == 0 or sum0.size == 0:
+        return n0 + n1
+    if not compiled:
+        return _accumulate_with_numpy(tile, n0, sum0, var0)
+    if tile.dtype.kind == "c":
+        # Real and imaginary parts are two pixels each; their squared deviations add up.
+        sum1 = np.zeros(2 * sum0.size)
+        var1 = np.zeros(2 * sum0.size)
+        _accumulate(tile, 0, sum1, var1, threads)
+        total = sum1.view(np.complex128).reshape(sum0.shape)
+        merge_variances(n0, sum0, var0, n1, total, (var1[0::2] + var1[1::2]).reshape(var0.shape), compiled=True)
+    else:
+        _accumulate(tile, n0, sum0.reshape(-1), var0.reshape(-1), threads)
+    return n0 + n1
+
+
+def _accumulate_with_numpy(tile: Array, n0: int, sum0: Array, var0: Array) -> int:
+    # Infinities make NaN, as they should.
+    with np.errstate(invalid="ignore", over="ignore"):
+        for block in frame_blocks(tile):
+            part = tile[block].reshape(-1, *sum0.shape)
+            sum1 = part.sum(axis=0, dtype=sum0.dtype)
+            deviations = part - sum1 / len(part)
+            squares = deviations.real**2 + deviations.imag**2 if part.dtype.kind == "c" else deviations**2
+            merge_variances(n0, sum0, var0, len(part), sum1, squares.sum(axis=0), compiled=False)
+            n0 += len(part)
+    return n0
+
+
+def _accumulate(tile: Array, n0: int, sum0: Array, var0: Array, threads: int) -> None:
+    from tilework.common.kernels.variance_numba import accumulate_floats, accumulate_integers
+
+    rows = as_rows(tile)
+    accumulator = _ACCUMULATORS.get(rows.flat.dtype.str[1:])
+    block = min(_BLOCK_FLOATS if accumulator is None else _BLOCK_INTEGERS, rows.pixels)
+
+    def part(start: int, stop: int) -> None:
+        place = rows.flat, rows.stride, rows.frames, start, stop
+        if accumulator is None:
+            accumulate_floats(*place, block, n0, sum0, var0, _FLUSH_FLOATS)
+        else:
+            sums = np.empty(block, dtype=accumulator)
+            squares = np.empty(block, dtype=np.uint64)
+            accumulate_integers(*place, sums, squares, n0, sum0, var0, _FLUSH_INTEGERS)
+
+    useful = rows.frames * rows.pixels * rows.flat.itemsize // PART_BYTES
+    run_parts(part, rows.pixels, max(1, min(threads, useful)), _BLOCK_FLOATS)
+
+
+def merge_variances(n0: int, sum0: Array, var0: Array, n1: int, sum1: Array, var1: Array, *, compiled: bool) -> None:
+    """Merge the sum and the sum of squared deviations of one set of frames into those of another.
+
+    Parameters
+    ----------
+    n0, n1
+        Numbers of frames of the two sets; either may be 0.
+    sum0, var0
+        Sum over frames, and sum of squared deviations, of the first set. Updated.
+    sum1, var1
+        Those of the second set.
+    compiled
+        True for the compiled kernel (where dtypes and memory allow it), False for NumPy.
+    """
+    if n1 == 0:
+        return
+    arrays = sum0, var0, sum1, var1
+    if compiled and all(a.dtype == np.float64 and a.flags.c_contiguous for a in arrays):
+        from tilework.common.kernels.variance_numba import merge_sums
+
+        merge_sums(n0, sum0.reshape(-1), var0.reshape(-1), n1, sum1.reshape(-1), var1.reshape(-1))
+        return
+    if n0 == 0:
+        sum0[...] = sum1
+        var0[...] = var1
+        return
+    with np.errstate(invalid="ignore", over="ignore"):
+        delta = np.abs(sum1 / n1 - sum0 / n0)
+        var0 += var1 + delta * delta * (n0 * n1 / (n0 + n1))
+        sum0 += sum1

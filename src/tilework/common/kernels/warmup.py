@@ -1,0 +1,50 @@
+"""Compiles all kernels ahead, so that no run waits for the compiler."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.kernels.dense import DenseMasks
+from tilework.common.kernels.moments import find_runs, sum_moments
+from tilework.common.kernels.sparse import SparseMasks
+from tilework.common.kernels.sums import sum_frames, sum_pixels
+from tilework.common.kernels.variance import accumulate_variance, merge_variances
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["DEFAULT_DTYPES", "warmup"]
+
+DEFAULT_DTYPES = ("u1", "u2", "u4", "i2", "i4", "f4", "f8", "c8")
+
+
+def warmup(dtypes: Iterable[Any] | None = None) -> None:
+    """Compile the kernels of the built-in UDFs, and keep them in numba's cache on disk.
+
+    This takes about half a minute the first time, and a second when all is there already.
+
+    Parameters
+    ----------
+    dtypes
+        dtypes of datasets; default: those that detectors write, float32, float64 and complex64.
+    """
+    for dtype in map(np.dtype, DEFAULT_DTYPES if dtypes is None else dtypes):
+        _compile_for(dtype)
+
+
+def _compile_for(dtype: np.dtype[Any]) -> None:
+    tile = np.ones((5, 2, 5), dtype=dtype)
+    result = np.result_type(dtype, np.float32)
+    sum_frames(tile, np.zeros((2, 5), dtype=result), compiled=True)
+    sum_pixels(tile, np.zeros(5, dtype=result), compiled=True)
+    masks = np.ones((5, 2, 5), dtype=np.float32)
+    DenseMasks(masks, dtype, result, compiled=True).apply(tile, np.zeros((5, 5), dtype=result))
+    SparseMasks(masks.reshape(5, 10), dtype, result, compiled=True).apply(tile, np.zeros((5, 5), dtype=result))
+    if dtype.kind != "c":
+        sum_moments(tile, find_runs(np.ones((2, 5), dtype=bool)), np.zeros((5, 3)), compiled=True)
+    total = np.zeros((2, 5), dtype=np.result_type(dtype, np.float64))
+    deviations = np.zeros((2, 5))
+    frames = accumulate_variance(tile, 0, total, deviations, compiled=True)
+    merge_variances(frames, total, deviations, frames, total, deviations, compiled=True)

@@ -1,0 +1,78 @@
+"""Which part of a result is valid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ArrayWithMask", "InvalidMaskError", "get_bbox_slice", "get_inner_slice"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class InvalidMaskError(ValueError):
+    """A mask of valid results has a wrong shape or is not bool."""
+
+
+def get_inner_slice(arr: BoolArray, axis: int = 0) -> tuple[slice, ...]:
+    """Return the first contiguous run along `axis` in which all entries are True, whole along the other axes."""
+    others = tuple(i for i in range(arr.ndim) if i != axis)
+    complete = np.flatnonzero(arr.all(axis=others))
+    if len(complete):
+        breaks = np.flatnonzero(np.diff(complete) != 1)
+        last = complete[breaks[0]] if len(breaks) else complete[-1]
+        run = slice(int(complete[0]), int(last) + 1)
+    else:
+        run = slice(0, 0)
+    return tuple(run if i == axis else slice(0, arr.shape[i]) for i in range(arr.ndim))
+
+
+def get_bbox_slice(arr: BoolArray) -> tuple[slice, ...]:
+    """Return the smallest box that holds all True entries; empty when there is none."""
+    if not arr.any():
+        return (slice(0, 0),) * arr.ndim
+    where = np.nonzero(arr)
+    return tuple(slice(int(w.min()), int(w.max()) + 1) for w in where)
+
+
+class ArrayWithMask:
+    """A result together with what of it is valid.
+
+    Parameters
+    ----------
+    arr
+        The result.
+    mask
+        bool, True where valid; broadcast to the shape of `arr`.
+
+    Raises
+    ------
+    InvalidMaskError
+        When the mask is not bool or cannot be broadcast.
+    """
+
+    __slots__ = ("_arr", "_mask")
+
+    def __init__(self, arr: Array, mask: BoolArray | bool) -> None:
+        as_array = np.asarray(mask)
+        if as_array.dtype != bool:
+            msg = f"a mask of valid results must be bool, got {as_array.dtype}"
+            raise InvalidMaskError(msg)
+        try:
+            self._mask = np.broadcast_to(as_array, arr.shape)
+        except ValueError:
+            msg = f"a mask of shape {as_array.shape} does not fit a result of shape {arr.shape}"
+            raise InvalidMaskError(msg) from None
+        self._arr = arr
+
+    @property
+    def arr(self) -> Array:
+        """The result."""
+        return self._arr
+
+    @property
+    def mask(self) -> BoolArray:
+        """True where the result is valid; same shape as the result."""
+        return self._mask

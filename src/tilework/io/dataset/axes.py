@@ -1,0 +1,69 @@
+"""Names, scales and units of the axes of a dataset."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tilework.common.shape import Shape
+
+__all__ = ["AxisInfo", "default_axes"]
+
+
+@dataclass(frozen=True, slots=True)
+class AxisInfo:
+    """What is known of one axis of a dataset.
+
+    Parameters
+    ----------
+    name
+        Name of the axis, unique in its dataset.
+    size
+        Number of positions or pixels.
+    scale
+        Distance between neighbours in `units`; None where it is not known.
+    units
+        Unit of `scale` and `offset`, for instance ``"nm"``.
+    offset
+        Coordinate of the first position.
+    """
+
+    name: str
+    size: int
+    scale: float | None = None
+    units: str | None = None
+    offset: float = 0.0
+
+
+def default_axes(
+    shape: Shape,
+    nav_scale: tuple[float | None, ...] = (),
+    nav_units: str | None = None,
+    sig_scale: tuple[float | None, ...] = (),
+    sig_units: str | None = None,
+) -> list[AxisInfo]:
+    """Return the axes of a dataset, named ``y, x`` and ``ky, kx`` where there are two of a kind.
+
+    Scales count from the last axis; those that are missing, zero or not finite are not known.
+    """
+
+    def named(
+        sizes: tuple[int, ...], names: str, prefix: str, scales: tuple[float | None, ...], units: str | None
+    ) -> Iterator[AxisInfo]:
+        known = len(sizes) <= len(names)
+        for i, size in enumerate(sizes):
+            from_last = len(sizes) - i
+            name = (("" if prefix == "nav" else "k") + names[-from_last]) if known else f"{prefix}{i}"
+            scale = scales[-from_last] if from_last <= len(scales) else None
+            usable = scale is not None and math.isfinite(scale) and scale != 0
+            yield AxisInfo(name, size, scale if usable else None, units if usable else None)
+
+    nav, sig = shape.nav.to_tuple(), shape.sig.to_tuple()
+    return [
+        *named(nav, "zyx", "nav", nav_scale, nav_units),
+        *named(sig, "zyx", "sig", sig_scale, sig_units),
+    ]

@@ -1,0 +1,234 @@
+"""Partitions of datasets whose frames lie at a fixed distance, and how a tiling scheme is applied to them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.shape import Shape
+from tilework.common.slice import Slice
+from tilework.exceptions import DataSetException
+from tilework.io.convert import convert_tile
+from tilework.io.dataset.base import Partition
+from tilework.io.dataset.blocks import SCRATCH_BYTES, BlockReader, FrameFormat
+from tilework.io.dataset.scratch import Scratch, give_back, take_scratch
+from tilework.io.dataset.tile import DataTile
+from tilework.io.dataset.tiling import TilingScheme
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from tilework.io.dataset.base import DataSetMeta
+    from tilework.io.dataset.layout import Segment
+
+__all__ = ["FixedStridePartition"]
+
+
+class _SigPart:
+    """One signal slice of a tiling scheme, prepared for cutting tiles."""
+
+    __slots__ = ("_shapes", "contiguous", "idx", "index", "is_full", "pixels", "sig_origin", "sig_shape")
+
+    def __init__(self, idx: int, part: Slice, sig: tuple[int, ...]) -> None:
+        self.idx = idx
+        self.sig_origin = part.sig.origin
+        self.sig_shape = part.sig.shape.to_tuple()
+        self.is_full = self.sig_shape == sig
+        self.index = (slice(None), *part.get(sig_only=True))
+        self.pixels = math.prod(self.sig_shape)
+        # Contiguous in the frame: single indices, then one run, then complete axes.
+        run = next((axis for axis, n in enumerate(self.sig_shape) if n != 1), len(sig))
+        self.contiguous = self.sig_shape[run + 1 :] == sig[run + 1 :]
+        self._shapes: dict[int, Shape] = {}
+
+    def slice_at(self, nav: int, frames: int) -> Slice:
+        shape = self._shapes.get(frames)
+        if shape is None:
+            shape = self._shapes[frames] = Shape((frames, *self.sig_shape), len(self.sig_shape))
+        return Slice((nav, *self.sig_origin), shape)
+
+
+class _SchemePlan:
+    """A tiling scheme, prepared for cutting tiles; made once per scheme and process."""
+
+    __slots__ = ("contiguous", "depth", "parts", "pixels", "scheme", "sig", "whole")
+
+    def __init__(self, scheme: TilingScheme, sig: tuple[int, ...]) -> None:
+        if tuple(scheme.dataset_shape.sig) != sig:
+            msg = f"the tiling scheme was made for signal shape {scheme.dataset_shape.sig}, the dataset has {sig}"
+            raise ValueError(msg)
+        self.scheme = scheme
+        self.sig = sig
+        self.whole = scheme.intent == "partition"
+        self.depth = max(1, scheme.depth)
+        self.parts = tuple(_SigPart(i, part, sig) for i, part in scheme.slices)
+        self.contiguous = all(part.contiguous for part in self.parts)
+        self.pixels = max(part.pixels for part in self.parts)
+
+
+_plans: dict[int, _SchemePlan] = {}
+_PLANS_KEPT = 16
+
+
+def _plan_for(scheme: TilingScheme, sig: tuple[int, ...]) -> _SchemePlan:
+    plan = _plans.get(id(scheme))
+    if plan is None or plan.scheme is not scheme or plan.sig != sig:
+        if len(_plans) >= _PLANS_KEPT:
+            _plans.clear()
+        plan = _plans[id(scheme)] = _SchemePlan(scheme, sig)
+    return plan
+
+
+class FixedStridePartition(Partition):
+    """A partition of a dataset whose frames lie at a fixed distance.
+
+    Parameters
+    ----------
+    meta, partition_slice
+        As of `Partition`.
+    segments
+        Where the frames lie; their numbers are positions in the flattened scan.
+    frame_format
+        How they are stored.
+    """
+
+    def __init__(
+        self,
+        meta: DataSetMeta,
+        partition_slice: Slice,
+        segments: tuple[Segment, ...],
+        frame_format: FrameFormat,
+    ) -> None:
+        super().__init__(meta, partition_slice)
+        self._segments = segments
+        self._format = frame_format
+
+    def get_tiles(
+        self,
+        tiling_scheme: TilingScheme,
+        dest_dtype: DTypeLike | None = None,
+        roi: NDArray[np.bool_] | None = None,
+        array_backend: str | None = None,
+    ) -> Iterator[DataTile]:
+        """Yield the frames of the partition in tiles; see `Partition.get_tiles`."""
+        if self._corrections is not None or array_backend not in {None, "numpy", "cuda"}:
+            self._refuse(array_backend)
+        fmt = self._format
+        plan = _plan_for(tiling_scheme, fmt.sig_shape)
+        dest = fmt.tile_dtype if dest_dtype is None else np.dtype(dest_dtype)
+        if roi is None and fmt.views and len(self._segments) == 1:
+            if dest == fmt.tile_dtype and plan.contiguous:
+                return self._views(plan)
+            return self._tiles(plan, dest, None)
+        return self._tiles(plan, dest, BlockReader(self._segments, fmt, self.slice.origin[0], self._flat_roi(roi)))
+
+    def _refuse(self, array_backend: str | None) -> None:
+        if array_backend not in {None, "numpy", "cuda"}:
+            msg = (
+                f"tiles as {array_backend!r} cannot be had from this dataset, only as one of {self.meta.array_backends}"
+            )
+            raise DataSetException(msg)
+        if getattr(self._corrections, "have_corrections", lambda: True)():
+            msg = "this dataset cannot correct its frames: run without corrections"
+            raise DataSetException(msg)
+
+    def _flat_roi(self, roi: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        if roi is None:
+            return None
+        positions = self.meta.shape.nav.size
+        flat = np.asarray(roi).reshape(-1)
+        if flat.size != positions or flat.dtype != np.bool_:
+            msg = (
+                f"roi of shape {np.shape(roi)} and dtype {flat.dtype} does not fit the scan of shape "
+                f"{self.meta.shape.nav}: it must be a bool array with one entry for each position"
+            )
+            raise ValueError(msg)
+        return flat
+
+    def _views(self, plan: _SchemePlan) -> Iterator[DataTile]:
+        """Yield tiles of a partition that lies in one piece, as stored: views, nothing is copied."""
+        for nav, block in self._view_blocks(sys.maxsize if plan.whole else plan.depth):
+            n = len(block)
+            for part in plan.parts:
+                yield DataTile(block if part.is_full else block[part.index], part.slice_at(nav, n), part.idx)
+
+    def _tiles(self, plan: _SchemePlan, dest: np.dtype[Any], reader: BlockReader | None) -> Iterator[DataTile]:
+        """Yield tiles that may have to be gathered, decoded or converted."""
+        scratch = take_scratch()
+        try:
+            yield from self._tiles_with(scratch, plan, dest, reader)
+        finally:
+            give_back(scratch)
+
+    def _tiles_with(
+        self,
+        scratch: Scratch,
+        plan: _SchemePlan,
+        dest: np.dtype[Any],
+        reader: BlockReader | None,
+    ) -> Iterator[DataTile]:
+        """Yield tiles, with memory from `scratch` where they cannot be views; without `reader` all blocks are views."""
+        fmt = self._format
+        convert = dest != fmt.tile_dtype
+        view_depth = plan.depth
+        if convert or not plan.contiguous:
+            view_depth = min(view_depth, max(1, SCRATCH_BYTES // (plan.pixels * dest.itemsize)))
+        if reader is None:
+            blocks = self._view_blocks(sys.maxsize if plan.whole else view_depth)
+        else:
+            copy_depth = min(view_depth, max(1, SCRATCH_BYTES // fmt.block_frame_bytes))
+            blocks = reader.blocks(scratch, view_depth, copy_depth, plan.whole)
+        for nav, block in blocks:
+            n = len(block)
+            for part in plan.parts:
+                data = block if part.is_full else block[part.index]
+                if convert or not part.contiguous:
+                    data = convert_tile(data, dest, scratch.get("tile", (n, *part.sig_shape), dest))
+                data.flags.writeable = False
+                yield DataTile(data, part.slice_at(nav, n), part.idx)
+
+    def _view_blocks(self, depth: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield views of the frames of a partition that lies in one piece, with the position of their first frame."""
+        fmt = self._format
+        (segment,) = self._segments
+        frames = segment.view(fmt.dtype, fmt.frame_shape, fmt.inner_strides)
+        for start in range(0, segment.frames, depth):
+            yield segment.first + start, frames[start : start + depth]
+
+    def get_macrotile(
+        self,
+        dest_dtype: DTypeLike | None = None,
+        roi: NDArray[np.bool_] | None = None,
+        array_backend: str | None = None,
+    ) -> DataTile:
+        """Return all selected frames as one tile, which keeps its data; it has no frames when none is selected.
+
+        Raises
+        ------
+        DataSetException
+            When frames are absent between others, so that one tile cannot say which frames it holds.
+        """
+        if self._corrections is not None or array_backend not in {None, "numpy", "cuda"}:
+            self._refuse(array_backend)
+        sig = self._format.sig_shape
+        plan = _SchemePlan(TilingScheme.make_for_shape(self.shape, self.meta.shape, intent="partition"), sig)
+        dest = self._format.tile_dtype if dest_dtype is None else np.dtype(dest_dtype)
+        flat = self._flat_roi(roi)
+        reader = BlockReader(self._segments, self._format, self.slice.origin[0], flat)
+        tiles = list(self._tiles_with(Scratch(), plan, dest, reader))
+        if len(tiles) > 1:
+            msg = (
+                f"{self.get_ident()} has absent frames between others, so its frames are no single tile: use "
+                "get_tiles, or leave the absent positions out of the scan"
+            )
+            raise DataSetException(msg)
+        if tiles:
+            return tiles[0]
+        before = int(np.count_nonzero(flat[: self.slice.origin[0]])) if flat is not None else self.slice.origin[0]
+        nothing = Slice((before, *self.slice.origin[1:]), Shape((0, *sig), len(sig)))
+        return DataTile(np.empty((0, *sig), dest), nothing, 0)

@@ -1,0 +1,304 @@
+"""Arrays in memory as datasets."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.exceptions import DataSetException
+from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
+from tilework.io.dataset.fixed_stride_partition import FixedStridePartition
+from tilework.io.dataset.layout import ArraySegment, FrameLayout
+from tilework.io.dataset.params import check_dtype, check_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from tilework.common.executor import JobExecutor
+    from tilework.common.slice import Slice
+    from tilework.io.dataset.base import DataSetMeta, DataTile
+    from tilework.io.dataset.blocks import FrameFormat
+    from tilework.io.dataset.layout import Segment
+    from tilework.io.dataset.tiling import TilingScheme
+
+__all__ = ["MemoryDataSet"]
+
+
+class MemoryDataSet(FixedStrideDataSet):
+    """An array in memory.
+
+    It is ready for use without `initialize`. Partitions refer to the array; one that is sent to another process takes
+    its own part of the array with it.
+
+    Parameters
+    ----------
+    tileshape
+        Depth and sig shape of the tiles, ``(depth, *sig)``, instead of what suits best; for tests.
+    num_partitions
+        Number of partitions; None chooses it from the size of the data.
+    data
+        The array, navigation axes first: NumPy, or anything that can be made a NumPy array (sparse arrays are, once).
+        Arrays of bool are delivered as u1.
+    sig_dims
+        Number of signal axes; None follows from `sig_shape` or `nav_shape`, and is 2 without them.
+    check_cast
+        Refuse to deliver tiles in a dtype to which that of the array cannot be cast safely.
+    tiledelay
+        Seconds to wait before each tile; for tests.
+    datashape
+        Instead of `data`: shape of an array of zeros, float32.
+    base_shape
+        Smallest sensible tile, ``(depth, *sig)``.
+    force_need_decode
+        Claim that tiles cannot be views; for tests.
+    io_backend
+        Must be None.
+    nav_shape, sig_shape, sync_offset
+        As of `FixedStrideDataSet`.
+    array_backends
+        Array backends to offer; ``"numpy"`` is the only one.
+
+    Raises
+    ------
+    DataSetException
+        When neither `data` nor `datashape` is given, or the parameters do not fit the array.
+    ValueError
+        When `io_backend` is given.
+    """
+
+    def __init__(
+        self,
+        tileshape: Sequence[int] | None = None,
+        num_partitions: int | None = None,
+        data: Any = None,
+        sig_dims: int | None = None,
+        check_cast: bool = True,
+        tiledelay: float | None = None,
+        datashape: Sequence[int] | None = None,
+        base_shape: Sequence[int] | None = None,
+        force_need_decode: bool = False,
+        io_backend: str | None = None,
+        nav_shape: Sequence[int] | None = None,
+        sig_shape: Sequence[int] | None = None,
+        sync_offset: int = 0,
+        array_backends: Sequence[str] | None = None,
+    ) -> None:
+        if io_backend is not None:
+            msg = f"io_backend={io_backend!r}: an array in memory needs no I/O; leave io_backend out"
+            raise ValueError(msg)
+        super().__init__(
+            nav_shape=nav_shape, sig_shape=sig_shape, sync_offset=sync_offset, num_partitions=num_partitions
+        )
+        if array_backends is not None and tuple(array_backends) != ("numpy",):
+            msg = f"array_backends={array_backends!r}: an array in memory is delivered as 'numpy' only"
+            raise DataSetException(msg)
+        if data is None:
+            if datashape is None:
+                msg = "MemoryDataSet needs an array: give data, or datashape for an array of zeros"
+                raise DataSetException(msg)
+            shape = check_shape("datashape", datashape)
+            assert shape is not None
+            data = np.zeros(shape, dtype=np.float32)
+        elif datashape is not None:
+            msg = "MemoryDataSet: data and datashape exclude each other; give one of them"
+            raise DataSetException(msg)
+        self._array = _as_numpy(data)
+        self._tiledelay = tiledelay
+        self._check_cast = check_cast
+        self._force_need_decode = force_need_decode
+        self._adopt(self._make_source(self._find_sig_dims(sig_dims)))
+        self._tileshape = self._check_tile("tileshape", tileshape)
+        self._base_shape = self._check_tile("base_shape", base_shape)
+
+    def _name(self) -> str:
+        return "the array"
+
+    def _find_sig_dims(self, sig_dims: int | None) -> int:
+        if sig_dims is None:
+            if self._sig_shape is not None:
+                return self._dims_of_size(math.prod(self._sig_shape), from_last=True)
+            if self._nav_shape is not None:
+                return self._array.ndim - self._dims_of_size(math.prod(self._nav_shape), from_last=False)
+            sig_dims = 2
+        if not 1 <= sig_dims <= self._array.ndim:
+            dims = self._array.ndim
+            msg = f"sig_dims={sig_dims} does not fit an array of shape {self._array.shape}: must be from 1 to {dims}"
+            raise DataSetException(msg)
+        return sig_dims
+
+    def _dims_of_size(self, size: int, *, from_last: bool) -> int:
+        """Return how many axes at that end of the array have `size` entries together; 2 signal axes when none fits."""
+        shape = self._array.shape
+        for dims in range(1, len(shape)):
+            part = shape[-dims:] if from_last else shape[:dims]
+            if math.prod(part) == size:
+                return dims
+        dims = len(self._sig_shape) if from_last and self._sig_shape is not None else 2
+        return min(dims, len(shape)) if from_last else max(0, len(shape) - dims)
+
+    def _make_source(self, sig_dims: int) -> Source:
+        array = self._array
+        stored, dtype = check_dtype(array.dtype, "the array")
+        nav_shape, sig_shape = array.shape[: array.ndim - sig_dims] or (1,), array.shape[array.ndim - sig_dims :]
+        pixels = math.prod(sig_shape)
+        if array.size == 0:
+            msg = f"the array of shape {array.shape} holds no data"
+            raise DataSetException(msg)
+        if self._sig_shape is not None and math.prod(self._sig_shape) != pixels:
+            wanted = math.prod(self._sig_shape)
+            if array.size % wanted:
+                msg = (
+                    f"the array of shape {array.shape} has {array.size} entries, no multiple of the {wanted} of "
+                    f"sig_shape {self._sig_shape}"
+                )
+                raise DataSetException(msg)
+            # Arrays of another shape are cut as they lie in memory, like a raw file.
+            nav_shape, sig_shape, pixels = (array.size // wanted,), self._sig_shape, wanted
+        frames = np.ascontiguousarray(array).reshape((-1, *sig_shape))
+        return Source(
+            layout=FrameLayout((ArraySegment(frames.view(dtype), 0),), dtype, sig_shape),
+            dtype=stored,
+            nav_shape=nav_shape,
+            sig_shape=sig_shape,
+        )
+
+    def _check_tile(self, name: str, tile: Sequence[int] | None) -> tuple[int, ...] | None:
+        sizes = check_shape(name, tile)
+        if sizes is not None and len(sizes) != self.shape.sig_dims + 1:
+            msg = f"{name}={sizes}: must have {self.shape.sig_dims + 1} sizes, the depth and one for each signal axis"
+            raise DataSetException(msg)
+        return sizes
+
+    def _probe(self) -> Source:
+        return self.source
+
+    def initialize(self, executor: JobExecutor) -> MemoryDataSet:  # noqa: ARG002
+        """Return the dataset; there is nothing to look at."""
+        return self
+
+    @property
+    def data(self) -> NDArray[Any]:
+        """The array."""
+        return self._array
+
+    def get_base_shape(self, roi: NDArray[np.bool_] | None) -> tuple[int, ...]:
+        """Return the smallest sensible tile ``(depth, *sig)``."""
+        return self._tileshape or self._base_shape or super().get_base_shape(roi)
+
+    def adjust_tileshape(self, tileshape: tuple[int, ...], roi: NDArray[np.bool_] | None) -> tuple[int, ...]:
+        """Return the tile shape ``(depth, *sig)`` that was asked for, or else the proposed one."""
+        return self._tileshape or super().adjust_tileshape(tileshape, roi)
+
+    @property
+    def zero_copy(self) -> bool:
+        """Whether tiles as stored, without region of interest, are views that cost no copy."""
+        return super().zero_copy and not self._force_need_decode and self._tileshape is None
+
+    def need_decode(self, read_dtype: DTypeLike, roi: NDArray[np.bool_] | None, corrections: Any) -> bool:
+        """Return whether tiles in `read_dtype` cannot be views of the data."""
+        return self._force_need_decode or super().need_decode(read_dtype, roi, corrections)
+
+    def describe(self) -> dict[str, Any]:
+        """Return how the array was understood; can be written as JSON."""
+        return {**super().describe(), "format": "memory", "path": None}
+
+    def _make_partition(
+        self,
+        meta: DataSetMeta,
+        part: Slice,
+        segments: tuple[Segment, ...],
+        frame_format: FrameFormat,
+    ) -> MemoryPartition:
+        return MemoryPartition(
+            meta, part, segments, frame_format, tiledelay=self._tiledelay, check_cast=self._check_cast
+        )
+
+
+class MemoryPartition(FixedStridePartition):
+    """A partition of an array in memory.
+
+    Parameters
+    ----------
+    meta, partition_slice, segments, frame_format
+        As of `FixedStridePartition`.
+    tiledelay
+        Seconds to wait before each tile, or None.
+    check_cast
+        Refuse unsafe casts.
+    """
+
+    def __init__(
+        self,
+        meta: DataSetMeta,
+        partition_slice: Slice,
+        segments: tuple[Segment, ...],
+        frame_format: FrameFormat,
+        *,
+        tiledelay: float | None,
+        check_cast: bool,
+    ) -> None:
+        super().__init__(meta, partition_slice, segments, frame_format)
+        self._tiledelay = tiledelay
+        self._check_cast = check_cast
+
+    def get_tiles(
+        self,
+        tiling_scheme: TilingScheme,
+        dest_dtype: DTypeLike | None = None,
+        roi: NDArray[np.bool_] | None = None,
+        array_backend: str | None = None,
+    ) -> Iterator[DataTile]:
+        """Yield the frames of the partition in tiles; see `Partition.get_tiles`.
+
+        Raises
+        ------
+        TypeError
+            When the array cannot be cast safely to `dest_dtype`, unless the dataset allows that.
+        """
+        if self._check_cast and dest_dtype is not None and not np.can_cast(self.dtype, dest_dtype, casting="safe"):
+            unsafe = f"{self.dtype} cannot be cast safely to {np.dtype(dest_dtype)}"
+            msg = f"{unsafe}; load the array with check_cast=False to do it anyway"
+            raise TypeError(msg)
+        tiles = super().get_tiles(tiling_scheme, dest_dtype, roi, array_backend)
+        return tiles if self._tiledelay is None else self._delayed(tiles, self._tiledelay)
+
+    @staticmethod
+    def _delayed(tiles: Iterator[DataTile], delay: float) -> Iterator[DataTile]:
+        for tile in tiles:
+            time.sleep(delay)
+            yield tile
+
+
+def _as_numpy(data: Any) -> NDArray[Any]:
+    """Return `data` as a NumPy array.
+
+    Raises
+    ------
+    DataSetException
+        When it is no array.
+    """
+    if type(data) is np.ndarray:
+        return data
+    if isinstance(data, np.ndarray):  # memory maps, matrices, masked arrays
+        if np.ma.isMaskedArray(data):
+            msg = "masked arrays are not supported: give the filled array, data.filled(value)"
+            raise DataSetException(msg)
+        return np.asarray(data)
+    if isinstance(data, (list, tuple)):
+        msg = f"data must be an array, it is a {type(data).__name__}: convert it with numpy.asarray first"
+        raise DataSetException(msg)
+    import sparseconverter
+
+    try:
+        backend = sparseconverter.get_backend(data)
+    except (TypeError, ValueError):
+        backend = None
+    if backend is None:
+        msg = f"data is a {type(data).__name__}, no kind of array that is known: convert it to a NumPy array first"
+        raise DataSetException(msg)
+    return np.asarray(sparseconverter.for_backend(data, "numpy"))

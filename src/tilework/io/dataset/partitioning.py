@@ -1,0 +1,74 @@
+"""How the flattened scan is cut into partitions: by the size of the data alone, never by the number of workers."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+from tilework.common.shape import Shape
+from tilework.common.slice import Slice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["MAX_PARTITION_BYTES", "default_num_partitions", "make_slices"]
+
+MIB = 1024 * 1024
+MIN_PARTITION_BYTES = 32 * MIB
+MAX_PARTITION_BYTES = 512 * MIB
+MIN_PARTITION_FRAMES = 64
+# Smaller data is cut into up to this many partitions, so that a few cores have something to share.
+PARALLEL_PARTITIONS = 16
+PARALLEL_BYTES = 2 * MIB
+
+
+def default_num_partitions(n_frames: int, frame_bytes: int) -> int:
+    """Return into how many partitions a dataset is cut unless the caller says otherwise.
+
+    Parameters
+    ----------
+    n_frames
+        Number of scan positions.
+    frame_bytes
+        Size of one frame in bytes.
+    """
+    total = n_frames * frame_bytes
+    part = min(max(MIN_PARTITION_BYTES, total / 1024, MIN_PARTITION_FRAMES * frame_bytes), MAX_PARTITION_BYTES)
+    by_size = math.ceil(total / part)
+    for_cores = min(PARALLEL_PARTITIONS, total // PARALLEL_BYTES)
+    return max(1, min(n_frames, max(by_size, for_cores)))
+
+
+def make_slices(shape: Shape, num_partitions: int, sync_offset: int = 0) -> Iterator[tuple[Slice, int, int]]:
+    """Cut the flattened navigation axis into consecutive parts of nearly the same size.
+
+    Parameters
+    ----------
+    shape
+        Shape of the dataset.
+    num_partitions
+        Number of parts; with more parts than frames a `RuntimeWarning` is given and there is one part for each frame.
+    sync_offset
+        First frame of the source that belongs to the scan.
+
+    Yields
+    ------
+    tuple
+        The slice, with one navigation axis, and the first and the one-past-last frame of the source in it.
+    """
+    frames = shape.nav.size
+    sig = shape.sig.to_tuple()
+    if num_partitions > frames:
+        warnings.warn(
+            f"{num_partitions} partitions are more than the {frames} frames of the dataset: using {frames}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        num_partitions = frames
+    zeros = (0,) * len(sig)
+    for i in range(num_partitions):
+        start = i * frames // num_partitions
+        stop = (i + 1) * frames // num_partitions
+        part = Slice((start, *zeros), Shape((stop - start, *sig), len(sig)))
+        yield part, start + sync_offset, stop + sync_offset

@@ -1,0 +1,237 @@
+"""Which file formats there are, finding out which one a file has, and loading it.
+
+Formats are named by dotted paths and imported when they are first needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from tilework.exceptions import DataSetException
+from tilework.io.dataset.files import absolute, stat_file
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from tilework.common.executor import AsyncJobExecutor, JobExecutor
+    from tilework.io.dataset.base import DataSet
+
+__all__ = [
+    "build_extension_map",
+    "detect",
+    "filetypes",
+    "get_dataset_cls",
+    "get_extensions",
+    "get_search_order",
+    "load",
+    "register_dataset_cls",
+    "unregister_dataset_cls",
+]
+
+filetypes: dict[str, str | type[DataSet]] = {
+    "raw": "tilework.io.dataset.raw.RawFileDataSet",
+    "mib": "tilework.io.dataset.mib.MIBDataSet",
+    "blo": "tilework.io.dataset.blo.BloDataSet",
+    "empad": "tilework.io.dataset.empad.EMPADDataSet",
+    "npy": "tilework.io.dataset.npy.NPYDataSet",
+    "memory": "tilework.io.dataset.memory.MemoryDataSet",
+}
+
+
+def register_dataset_cls(filetype: str, cls: str | type[DataSet]) -> None:
+    """Make a format known: its class, or the dotted path of the class."""
+    filetypes[filetype.lower()] = cls
+
+
+def unregister_dataset_cls(filetype: str) -> None:
+    """Forget a format.
+
+    Raises
+    ------
+    KeyError
+        When there is none of that name.
+    """
+    del filetypes[filetype.lower()]
+
+
+def get_dataset_cls(filetype: str | type[DataSet]) -> type[DataSet]:
+    """Return the class of a format; a class is returned as it is.
+
+    Raises
+    ------
+    DataSetException
+        When there is no such format, or something that it needs cannot be imported.
+    """
+    if not isinstance(filetype, str):
+        return filetype
+    target = filetypes.get(filetype.lower())
+    if target is None:
+        msg = f"unknown filetype: {filetype!r}; known are {', '.join(filetypes)}, and 'auto'"
+        raise DataSetException(msg)
+    if not isinstance(target, str):
+        return target
+    module, _, name = target.rpartition(".")
+    try:
+        cls: type[DataSet] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as e:
+        msg = f"cannot load files of type {filetype!r}: {e}; install what is missing"
+        raise DataSetException(msg) from e
+    return cls
+
+
+def build_extension_map() -> dict[str, list[str]]:
+    """Return for each file name extension the formats that claim it."""
+    found: dict[str, list[str]] = {}
+    for filetype in list(filetypes):
+        try:
+            extensions = get_dataset_cls(filetype).get_supported_extensions()
+        except DataSetException:
+            continue  # what cannot be imported cannot be detected either
+        for extension in sorted(extensions):
+            found.setdefault(extension.lower(), []).append(filetype)
+    return found
+
+
+def get_extensions() -> set[str]:
+    """Return all file name extensions that some format claims, in lower case, without dot."""
+    return set(build_extension_map())
+
+
+def get_search_order(path: Any) -> list[str]:
+    """Return in which order formats are tried: first those that claim the extension of `path`."""
+    if hasattr(path, "shape"):
+        return ["memory", *(t for t in filetypes if t != "memory")]
+    claimed = build_extension_map().get(Path(path).suffix.lower().lstrip("."), [])
+    return [*claimed, *(t for t in filetypes if t not in claimed)]
+
+
+def detect(path: Any, executor: JobExecutor) -> dict[str, Any]:
+    """Find out which format a file has.
+
+    Parameters
+    ----------
+    path
+        The file; or an array, which is loaded as ``"memory"``.
+    executor
+        Its workers look at the file.
+
+    Returns
+    -------
+    dict
+        ``{"type": name of the format, "parameters": arguments for `load`, "info": facts}``; empty when no format fits.
+    """
+    return _detect(path, executor)[0]
+
+
+def _detect(path: Any, executor: JobExecutor) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what was detected, and why formats refused the file."""
+    if hasattr(path, "shape"):
+        warnings.warn(
+            f"got an array ({type(path).__name__}) instead of a path: loading it as 'memory'",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return {"type": "memory", "parameters": {"data": path}, "info": {}}, {}
+    refused: dict[str, str] = {}
+    for filetype in get_search_order(path):
+        try:
+            found = get_dataset_cls(filetype).detect_params(path, executor)
+        except NotImplementedError:
+            continue
+        except DataSetException as e:
+            refused[filetype] = str(e)
+            continue
+        if isinstance(found, dict):
+            parameters = found.get("parameters", {"path": path})
+            return {"type": filetype, "parameters": parameters, "info": found.get("info", {})}, refused
+    return {}, refused
+
+
+def _auto(path: Any, given: dict[str, Any], executor: JobExecutor) -> tuple[type[DataSet], dict[str, Any]]:
+    """Return the class for a file of unknown format, and the arguments for it."""
+    found, refused = _detect(path, executor)
+    if found:
+        cls = get_dataset_cls(found["type"])
+        return cls, cls.combine_detected(found["parameters"], given)
+    name = absolute(path)
+    executor.run_function(stat_file, name)  # a missing or unreadable file has its own message
+    claimed = build_extension_map().get(Path(name).suffix.lower().lstrip("."), [])
+    reasons = [f"as {t}: {refused[t]}" for t in claimed if t in refused]
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    msg = f"{name} is in no format that can be detected{why}: name the format, one of {', '.join(filetypes)}"
+    raise DataSetException(msg)
+
+
+@overload
+def load(
+    filetype: str | type[DataSet],
+    *args: Any,
+    enable_async: Literal[False] = ...,
+    executor: JobExecutor,
+    **kwargs: Any,
+) -> DataSet: ...
+
+
+@overload
+def load(
+    filetype: str | type[DataSet],
+    *args: Any,
+    enable_async: Literal[True],
+    executor: AsyncJobExecutor,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, DataSet]: ...
+
+
+def load(
+    filetype: str | type[DataSet],
+    *args: Any,
+    enable_async: bool = False,
+    executor: Any,
+    **kwargs: Any,
+) -> DataSet | Coroutine[Any, Any, DataSet]:
+    """Load a dataset.
+
+    Parameters
+    ----------
+    filetype
+        Name of the format, its class, or ``"auto"`` to detect it from the file given as ``path``.
+    *args, **kwargs
+        Arguments of the format's class. With ``"auto"``, they win over what was detected.
+    enable_async
+        Return a coroutine; `executor` must then be asynchronous.
+    executor
+        Its workers look at the file.
+
+    Raises
+    ------
+    DataSetException
+        When the format is unknown, or the file cannot be used; the message says why and what to do.
+    """
+    if enable_async:
+        return asyncio.to_thread(_load, filetype, args, kwargs, executor.ensure_sync())
+    return _load(filetype, args, kwargs, executor)
+
+
+def _load(
+    filetype: str | type[DataSet], args: tuple[Any, ...], kwargs: dict[str, Any], executor: JobExecutor
+) -> DataSet:
+    if isinstance(filetype, str) and filetype.lower() == "auto":
+        given = dict(kwargs)
+        if args and "path" not in given:
+            given["path"], *rest = args
+            args = tuple(rest)
+        path = given.pop("path", None)
+        if path is None or args:
+            msg = "the format can be detected for a file only: load('auto', path=…), with further arguments by name"
+            raise DataSetException(msg)
+        cls, kwargs = _auto(os.fspath(path) if isinstance(path, os.PathLike) else path, given, executor)
+    else:
+        cls = get_dataset_cls(filetype)
+    dataset = cls(*args, **kwargs).initialize(executor)
+    executor.run_function(dataset.check_valid)
+    return dataset

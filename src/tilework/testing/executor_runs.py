@@ -1,0 +1,324 @@
+"""The contract of `JobExecutor.run_tasks` when nothing goes wrong."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from threadpoolctl import threadpool_info
+
+from tilework.common.executor import JobExecutor, NoopCommHandler, Priority
+from tilework.exceptions import ExecutorError, JobCancelledError, ResourceError
+from tilework.testing.executor_harness import ExecutorHarness
+from tilework.testing.faults import BlockTask, CallTask, EchoTask, FakeTask, SleepTask, StreamHandler, StreamTask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tilework.common.executor import Environment
+    from tilework.testing.faults import Signals
+
+__all__ = ["RunContract"]
+
+
+class RunContract(ExecutorHarness):
+    """Order, bounds, scheduling, environment, streaming."""
+
+    @pytest.mark.parametrize("n", [0, 1, 2, 10, 1000])
+    @pytest.mark.parametrize("ordered", [False, True])
+    def test_every_task_is_yielded_once(self, executor: JobExecutor, n: int, ordered: bool) -> None:
+        """Every task is yielded exactly once, with its own result, and with ``ordered=True`` in task order."""
+        tasks = [EchoTask(i) for i in range(n)]
+        with self.start(executor, tasks, "params", ordered=ordered) as results:
+            got = list(results)
+        for result, task in got:
+            assert isinstance(task, EchoTask)
+            assert result == (task.index, "params")
+        indices = [result[0] for result, _ in got]
+        assert (indices if ordered else sorted(indices)) == list(range(n))
+
+    def test_yields_the_task_that_was_given(self, executor: JobExecutor) -> None:
+        """The task that comes with a result is the caller's own object."""
+        tasks = [FakeTask(i) for i in range(20)]
+        with self.start(executor, tasks) as results:
+            got = {id(task) for _, task in results}
+        assert got == {id(task) for task in tasks}
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    def test_order_with_tasks_of_different_length(self, executor: JobExecutor, ordered: bool) -> None:
+        """Tasks that overtake each other are all yielded; in order when that was asked for."""
+        rng = random.Random(7)
+        tasks = [SleepTask(i, seconds=rng.choice([0.0, 0.002, 0.01])) for i in range(60)]
+        indices = self.run(executor, tasks, ordered=ordered)
+        assert (indices if ordered else sorted(indices)) == list(range(60))
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    def test_tasks_are_pulled_lazily(self, executor: JobExecutor, ordered: bool) -> None:
+        """Tasks are pulled from an endless iterator, a bounded number ahead of what was consumed."""
+        pulled = 0
+
+        def tasks() -> Iterator[SleepTask]:
+            nonlocal pulled
+            for i in count():
+                pulled += 1
+                yield SleepTask(i, seconds=0.005)
+
+        ahead = []
+        with self.start(executor, tasks(), ordered=ordered) as results:
+            assert pulled == 0, "tasks were pulled before anybody asked for a result"
+            for n, _ in enumerate(results, 1):
+                ahead.append(pulled - n)
+                if n == 50:
+                    break
+        assert max(ahead) <= self.max_ahead * self.parallelism
+        assert pulled <= 50 + self.max_ahead * self.parallelism
+
+    def test_a_slow_consumer_stops_the_run(self, executor: JobExecutor, signals: Signals) -> None:
+        """While nobody asks for results, no more than a bounded number of tasks runs: results do not pile up."""
+
+        def work(params: Any, env: Environment) -> None:
+            signals.add("ran")
+
+        with self.start(executor, (CallTask(i, fn=work) for i in count())) as results:
+            next(results)
+            seen = -1
+            while seen != (now := signals.count("ran")):
+                seen = now
+                time.sleep(0.1)
+            assert 1 <= seen <= 1 + 200 * self.parallelism
+
+    def test_a_slow_task_delays_only_itself(self, executor: JobExecutor, signals: Signals) -> None:
+        """While one worker is stuck with a task, the others do all the rest."""
+        if self.parallelism == 1:
+            pytest.skip("declared: parallelism = 1")
+        tasks = [BlockTask(0, signals=signals), *(FakeTask(i) for i in range(1, 300))]
+        with self.start(executor, tasks) as results:
+            rest = [next(results)[0] for _ in range(299)]
+            assert sorted(rest) == list(range(1, 300))
+            signals.add("release")
+            assert next(results)[0][0] == 0
+            assert list(results) == []
+
+    def test_a_slow_task_fills_the_reorder_window(self, executor: JobExecutor, signals: Signals) -> None:
+        """In an ordered run the others go on behind a slow task, but only as far as the reorder window reaches."""
+        if self.parallelism == 1:
+            pytest.skip("declared: parallelism = 1")
+
+        def work(params: Any, env: Environment) -> int:
+            time.sleep(0.005)
+            signals.add("ran")
+            return -1
+
+        def release() -> int:
+            signals.wait("ran", self.parallelism)
+            seen = -1
+            while seen != (now := signals.count("ran")):
+                seen = now
+                time.sleep(0.1)
+            signals.add("release")
+            return seen
+
+        tasks = [BlockTask(0, signals=signals), *(CallTask(i, fn=work) for i in range(1, 500))]
+        with self.background() as call, self.start(executor, tasks, ordered=True) as results:
+            released = call(release)
+            assert next(results)[0][0] == 0
+            assert len(list(results)) == 499
+            assert released.result() <= self.max_ahead * self.parallelism
+
+    def test_runs_as_many_tasks_at_a_time_as_declared(self, executor: JobExecutor, signals: Signals) -> None:
+        """All workers are used at the same time, and no more than there are."""
+        n = self.parallelism
+
+        def meet(params: Any, env: Environment) -> int:
+            signals.add("in")
+            signals.wait("in", n)
+            running = signals.count("in") - signals.count("out")
+            signals.add("out")
+            return running
+
+        assert executor.get_available_workers().concurrency() == n
+        assert max(self.run(executor, [CallTask(i, fn=meet) for i in range(4 * n)])) <= n
+
+    @pytest.mark.parametrize("priority", list(Priority))
+    def test_accepts_every_priority(self, executor: JobExecutor, priority: Priority) -> None:
+        """A run of any priority does its work."""
+        assert sorted(self.run(executor, [FakeTask(i) for i in range(30)], priority=priority)) == list(range(30))
+
+    def test_live_before_interactive_before_batch(self, executor: JobExecutor, signals: Signals) -> None:
+        """What is queued starts in the order of priority, whichever run was first."""
+        self.require("prioritises")
+        n = self.parallelism
+
+        def tasks(priority: Priority) -> Iterator[BlockTask]:
+            yield from (BlockTask(i, signals=signals) for i in range(n))
+            signals.add(f"submitted-{priority.name}")
+
+        def start(priority: Priority) -> list[float]:
+            return [s for _, s in self.run(executor, tasks(priority), cancel_id=priority, priority=priority)]
+
+        with self.background() as call:
+            blockers = [BlockTask(i, signals=signals) for i in range(n)]
+            first = call(self.run, executor, blockers)
+            signals.wait("started", n)
+            starts = {}
+            for priority in (Priority.BATCH, Priority.INTERACTIVE, Priority.LIVE):
+                starts[priority] = call(start, priority)
+                signals.wait(f"submitted-{priority.name}")
+            signals.add("release")
+            assert len(first.result()) == n
+            live, interactive, batch = (starts[priority].result() for priority in sorted(Priority))
+        assert max(live) <= min(interactive)
+        assert max(interactive) <= min(batch)
+
+    def test_environment(self, executor: JobExecutor) -> None:
+        """A task sees the declared environment; entering it limits threads there, and nothing is left of that."""
+
+        def look(params: Any, env: Environment) -> tuple[Any, ...]:
+            env.raise_if_stopped()
+            with env.enter(), env.enter(enable_gpu=False):
+                inside = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+            return env.threads_per_worker, env.threaded_executor, env.device_class, env.gpu_id, inside
+
+        before = threadpool_info()
+        with self.start(executor, [CallTask(i, fn=look) for i in range(20)]) as results:
+            for (threads, threaded, device, gpu_id, inside), _ in results:
+                assert (threads, threaded, device, gpu_id) == (self.threads_per_worker, self.threaded, "cpu", None)
+                if threads is not None:
+                    assert all(n <= threads for n in inside)
+                if not self.threaded:  # in one process with running tasks, process-wide limits are seen by all
+                    assert threadpool_info() == before, "a limit reached the consumer"
+        assert threadpool_info() == before
+
+    def test_no_worker_fits(self, executor: JobExecutor) -> None:
+        """A task that needs what no worker offers ends the run with a ResourceError that names both."""
+        tasks = [FakeTask(0), FakeTask(1, resources={"CUDA": 17})]
+        with pytest.raises(ResourceError, match=r"part-1.*CUDA"):
+            self.run(executor, tasks)
+        self.assert_usable(executor)
+
+    def test_a_task_may_need_nothing(self, executor: JobExecutor) -> None:
+        """A task without requirements runs anywhere."""
+        assert self.run(executor, [FakeTask(3, resources={})]) == [3]
+
+    def test_arguments_are_checked_at_once(self, executor: JobExecutor) -> None:
+        """A wrong handle or handler is refused by the call itself, not by the first result."""
+        with pytest.raises(ExecutorError, match="scatter"):
+            executor.run_tasks([FakeTask()], "no handle", "run", NoopCommHandler())
+        with executor.scatter(1) as handle, pytest.raises(TypeError, match="task_comm_handler"):
+            executor.run_tasks([FakeTask()], handle, "run", None)  # type: ignore[arg-type]
+        with pytest.raises(ExecutorError, match="scatter"):
+            executor.run_tasks([FakeTask()], handle, "run", NoopCommHandler())
+
+    # ---- several at a time ----
+
+    def test_many_runs_at_once(self, executor: JobExecutor) -> None:
+        """Runs and functions from several threads at once do not see each other's parameters or results."""
+
+        def one(seed: int) -> None:
+            rng = random.Random(seed)
+            n = rng.randrange(1, 120)
+            ordered = rng.random() < 0.5
+            got = self.run(
+                executor, [EchoTask(i) for i in range(n)], f"run {seed}", cancel_id=f"run {seed}", ordered=ordered
+            )
+            assert (got if ordered else sorted(got)) == [(i, f"run {seed}") for i in range(n)]
+            assert list(executor.map(lambda x: x + seed, range(10))) == list(range(seed, seed + 10))
+            assert executor.run_function(lambda: seed) == seed
+
+        with self.background() as call:
+            for future in [call(one, seed) for seed in range(24)]:
+                future.result()
+
+    def test_a_short_run_is_not_starved_by_a_long_one(self, executor: JobExecutor) -> None:
+        """A run that begins while another keeps all workers busy gets its share, and so does a function."""
+        ended = threading.Event()
+
+        def long_run() -> int:
+            with self.start(executor, (SleepTask(i, seconds=0.002) for i in count()), cancel_id="long") as results:
+                n = 0
+                for _ in results:
+                    n += 1
+                    if ended.is_set():
+                        break
+                return n
+
+        with self.background() as call:
+            long = call(long_run)
+            try:
+                assert sorted(self.run(executor, [FakeTask(i) for i in range(20)], cancel_id="short")) == list(
+                    range(20)
+                )
+                assert executor.run_function(abs, -3) == 3
+                assert not long.done()
+            finally:
+                ended.set()
+            assert long.result() > 0
+
+    def test_interleaved_runs_in_one_thread(self, executor: JobExecutor) -> None:
+        """One thread may take results of two runs in turns."""
+        with (
+            self.start(executor, [EchoTask(i) for i in range(40)], "a", "a") as one,
+            self.start(executor, [EchoTask(i) for i in range(40)], "b", "b") as two,
+        ):
+            pairs = list(zip(one, two, strict=True))
+        assert sorted(a for (a, _), _ in pairs) == [(i, "a") for i in range(40)]
+        assert sorted(b for _, (b, _) in pairs) == [(i, "b") for i in range(40)]
+
+    # ---- handlers ----
+
+    def test_handler_streams_to_tasks(self, executor: JobExecutor) -> None:
+        """start, then every task in order, then done; each task gets its own data, whole."""
+        self.require("streams")
+        handler = StreamHandler()
+        got = self.run(executor, [StreamTask(i) for i in range(20)], handler=handler)
+        assert sorted(got) == [(i, StreamHandler.expected(i)) for i in range(20)]
+        assert handler.calls == ["start", *(f"task {i}" for i in range(20)), "done"]
+
+    def test_handler_of_a_run_that_is_given_up(self, executor: JobExecutor) -> None:
+        """``done`` is called also when the consumer stops early, and after an error of a task."""
+        self.require("streams")
+        handler = StreamHandler()
+        with self.start(executor, (StreamTask(i) for i in range(100)), handler=handler) as results:
+            next(results)
+        assert handler.calls[0] == "start"
+        assert handler.calls[-1] == "done"
+        assert len(handler.calls) < 102
+
+        handler = StreamHandler()
+        tasks = [StreamTask(0), CallTask(1, fn=lambda p, e: 1 // 0), *(StreamTask(i) for i in range(2, 100))]
+        with pytest.raises(ZeroDivisionError):
+            self.run(executor, tasks, handler=handler)
+        assert handler.calls[-1] == "done"
+        self.assert_usable(executor)
+
+    @pytest.mark.parametrize("error", [JobCancelledError("the detector went away"), OSError("no route to host")])
+    def test_interrupted_source(self, executor: JobExecutor, error: Exception) -> None:
+        """An error of the handler ends the run, also for the tasks that wait for data; then ``done`` is called."""
+        self.require("streams")
+        handler = StreamHandler(fail_at=3, error=error)
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            self.run(executor, [StreamTask(i) for i in range(50)], handler=handler)
+        assert handler.calls == ["start", "task 0", "task 1", "task 2", "task 3", "done"]
+        self.assert_usable(executor)
+
+    def test_messages_of_tasks(self, executor: JobExecutor) -> None:
+        """What tasks signal reaches the subscribers of its topic, all of it before the run is over."""
+
+        def work(params: Any, env: Environment) -> None:
+            context = env.worker_context
+            assert context is not None
+            context.signal("part-x", "topic", {"value": 1})
+            context.signal("part-x", "nobody listens", {})
+            with pytest.raises(ValueError, match="'ident' is a reserved name"):
+                context.signal("part-x", "topic", {"ident": 1})
+
+        got: list[dict[str, Any]] = []
+        handler = NoopCommHandler()
+        handler.subscribe("topic", lambda _topic, message: got.append(message))
+        self.run(executor, [CallTask(i, fn=work) for i in range(10)], handler=handler)
+        assert got == [{"ident": "part-x", "value": 1}] * 10

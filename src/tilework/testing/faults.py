@@ -1,0 +1,283 @@
+"""Tasks, handlers and exceptions that do, on purpose, what users' code does by accident.
+
+They use nothing but `TaskProtocol`: no datasets, no user-defined functions. Tasks and tests talk to each other through
+`Signals`, files in a folder, which work the same between threads, processes and containers that share a file system,
+and do not depend on the executor under test.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilework.common.executor import TaskCommHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tilework.common.executor import Environment, TaskProtocol, WorkerQueue
+    from tilework.common.scheduler import WorkerSet
+    from tilework.common.udf import ResourceDef
+
+__all__ = [
+    "BlockTask",
+    "CallTask",
+    "EchoTask",
+    "EndlessTask",
+    "FakePartition",
+    "FakeTask",
+    "RaiseTask",
+    "Signals",
+    "SleepTask",
+    "StreamHandler",
+    "StreamTask",
+    "UnpicklableError",
+    "raise_here",
+]
+
+POLL_SECONDS = 0.001
+TILE_SECONDS = 0.002
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Named events and counters that tasks and a test share.
+
+    Parameters
+    ----------
+    folder
+        An empty folder for them alone.
+    """
+
+    folder: str
+
+    def add(self, name: str) -> None:
+        """Count one more of `name`."""
+        (Path(self.folder) / f"{name}@{uuid.uuid4().hex}").touch()
+
+    def count(self, name: str) -> int:
+        """Return how often `name` was counted."""
+        return sum(1 for _ in Path(self.folder).glob(f"{name}@*"))
+
+    def wait(self, name: str, n: int = 1, timeout: float = 60.0) -> None:
+        """Wait until `name` was counted `n` times; TimeoutError when that takes too long."""
+        until = time.monotonic() + timeout
+        while self.count(name) < n:
+            if time.monotonic() > until:
+                msg = f"{name!r} was counted {self.count(name)} instead of {n} times within {timeout:g} s"
+                raise TimeoutError(msg)
+            time.sleep(POLL_SECONDS)
+
+
+@dataclass(frozen=True)
+class FakePartition:
+    """A partition of nothing."""
+
+    ident: str = "part-0"
+    locations: WorkerSet | None = None
+
+    def get_ident(self) -> str:
+        """Return its name."""
+        return self.ident
+
+    def get_locations(self) -> WorkerSet | None:
+        """Return the workers that have it."""
+        return self.locations
+
+
+@dataclass
+class FakeTask:
+    """A task that returns its index; the others add what goes wrong.
+
+    Parameters
+    ----------
+    index
+        Position in the run.
+    """
+
+    index: int = 0
+    resources: ResourceDef = field(default_factory=lambda: {"CPU": 1, "compute": 1, "ndarray": 1}, kw_only=True)
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        """Return the index."""
+        return self.index
+
+    def get_partition(self) -> FakePartition:
+        """Return a partition named after the index."""
+        return FakePartition(f"part-{self.index}")
+
+    def get_resources(self) -> ResourceDef:
+        """Return what was given."""
+        return self.resources
+
+    def get_locations(self) -> WorkerSet | None:
+        """Return None: no preference."""
+        return None
+
+    def get_tracing_span_context(self) -> Any:
+        """Return None: not traced."""
+        return None
+
+
+@dataclass
+class EchoTask(FakeTask):
+    """Returns ``(index, params)``."""
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        """Return what it was given."""
+        return self.index, params
+
+
+@dataclass
+class CallTask(FakeTask):
+    """Returns what ``fn(params, env)`` returns."""
+
+    fn: Callable[[Any, Environment], Any] = lambda params, env: None
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        """Call it."""
+        return self.fn(params, env)
+
+
+@dataclass
+class SleepTask(FakeTask):
+    """Sleeps, in tiles, and returns its index. It stops at the next tile when its run has ended."""
+
+    seconds: float = 0.01
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        """Sleep."""
+        until = time.monotonic() + self.seconds
+        while (left := until - time.monotonic()) > 0:
+            env.raise_if_stopped()
+            time.sleep(min(left, TILE_SECONDS))
+        return self.index
+
+
+@dataclass
+class EndlessTask(FakeTask):
+    """Works on tiles for ever, until its run has ended. Counts ``started`` and ``stopped``."""
+
+    signals: Signals = field(kw_only=True)
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        """Never return."""
+        self.signals.add("started")
+        try:
+            while True:
+                env.raise_if_stopped()
+                time.sleep(TILE_SECONDS)
+        finally:
+            self.signals.add("stopped")
+
+
+@dataclass
+class BlockTask(FakeTask):
+    """Counts ``started``, waits until somebody counts `until`, counts ``done``; returns its index and its start.
+
+    It stops when its run has ended, unless it is `stubborn`.
+    """
+
+    signals: Signals = field(kw_only=True)
+    until: str = "release"
+    stubborn: bool = False
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        """Wait."""
+        start = time.monotonic()
+        self.signals.add("started")
+        while not self.signals.count(self.until):
+            if not self.stubborn:
+                env.raise_if_stopped()
+            time.sleep(POLL_SECONDS)
+        self.signals.add("done")
+        return self.index, start
+
+
+@dataclass
+class RaiseTask(FakeTask):
+    """Raises what `make_error` returns."""
+
+    make_error: Callable[[], BaseException] = lambda: ValueError("on purpose")
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        """Raise it, two calls deep."""
+        raise_here(self.make_error)
+
+
+def raise_here(make_error: Callable[[], BaseException]) -> None:
+    """Raise what `make_error` returns; its name is what a traceback must show."""
+    raise make_error()
+
+
+class UnpicklableError(Exception):
+    """An exception that cannot be pickled: it holds a lock, as those of some libraries do."""
+
+    def __init__(self, message: str = "this cannot be pickled") -> None:
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+@dataclass
+class StreamTask(FakeTask):
+    """Adds up the numbers that arrive in its queue until the header says ``"end"``."""
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        """Return the index and the sum."""
+        context = env.worker_context
+        assert context is not None
+        queue = context.get_worker_queue()
+        total = 0
+        while True:
+            env.raise_if_stopped()
+            with queue.get() as (header, payload):
+                if header == "end":
+                    return self.index, total
+                assert payload is not None
+                total += sum(payload)
+
+
+class StreamHandler(TaskCommHandler):
+    """Pushes numbers to `StreamTask`, and keeps a record of its calls.
+
+    Parameters
+    ----------
+    fail_at
+        The task whose `handle_task` raises `error` instead of pushing anything; None for none.
+    error
+        What it raises.
+    """
+
+    def __init__(self, fail_at: int | None = None, error: Exception | None = None) -> None:
+        self.calls: list[str] = []
+        self.fail_at = fail_at
+        self.error = error
+
+    def start(self) -> None:
+        """Take note."""
+        self.calls.append("start")
+
+    def handle_task(self, task: TaskProtocol, queue: WorkerQueue) -> None:
+        """Push the numbers 0 to 9, each plus the task's index, in two ways."""
+        assert isinstance(task, FakeTask)
+        self.calls.append(f"task {task.index}")
+        if task.index == self.fail_at:
+            assert self.error is not None
+            raise self.error
+        queue.put("data", memoryview(bytes(task.index + i for i in range(5))))
+        with queue.put_nocopy("data", 5) as buffer:
+            buffer[:] = bytes(task.index + i for i in range(5, 10))
+        queue.put("end")
+
+    def done(self) -> None:
+        """Take note."""
+        self.calls.append("done")
+
+    @staticmethod
+    def expected(index: int) -> int:
+        """Return the sum that the task with this index must find."""
+        return 45 + 10 * index

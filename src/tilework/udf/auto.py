@@ -1,0 +1,64 @@
+"""Any function of a frame as a UDF."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.udf.base import UDF
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from tilework.common.buffers import BufferWrapper
+
+__all__ = ["AutoUDF"]
+
+
+class AutoUDF(UDF):
+    """Apply a function to every frame; what `Context.map` does.
+
+    Result: ``result``, of nav shape; what the function returns for a frame of ones decides shape and dtype of an entry.
+    With `monitor` also ``monitor``: the entry of the last position that is finished, for plots while data comes in.
+
+    Parameters
+    ----------
+    f
+        Takes a frame, float32 (or what the dataset's dtype is promoted to with it) of sig shape, and returns a number
+        or an array of always the same shape. It is sent to the workers, so it must be picklable.
+    monitor
+        Whether to have the result ``monitor``.
+    """
+
+    def __init__(self, f: Callable[[NDArray[Any]], Any], monitor: bool = False) -> None:
+        super().__init__(f=f, monitor=monitor)
+
+    def get_result_buffers(self) -> dict[str, BufferWrapper]:
+        """Declare what the function returns for a frame of ones."""
+        example = np.array(self.params.f(np.ones(tuple(self.meta.dataset_shape.sig), dtype=self.meta.input_dtype)))
+        buffers = {"result": self.buffer(kind="nav", extra_shape=example.shape, dtype=example.dtype)}
+        if self.params.monitor:
+            buffers["monitor"] = self.buffer(
+                kind="single", extra_shape=example.shape, dtype=example.dtype, use="result_only"
+            )
+        return buffers
+
+    def process_frame(self, frame: NDArray[Any]) -> None:
+        """Apply the function."""
+        self.results.result[:] = self.params.f(frame)
+
+    def get_results(self) -> dict[str, Any]:
+        """Return the results."""
+        result = self.results.result
+        results = {"result": result}
+        if self.params.monitor:
+            valid = self.meta.get_valid_nav_mask()
+            finished = np.flatnonzero(valid) if valid is not None else np.arange(len(result))
+            shape = self.results.get_buffer("monitor").shape
+            results["monitor"] = (
+                result[finished[-1]].reshape(shape) if len(finished) else np.zeros(shape, dtype=result.dtype)
+            )
+        return results

@@ -1,0 +1,372 @@
+"""Centre of mass of every frame, and the vector field that these make.
+
+In a diffraction pattern, the centre of mass is the mean momentum of the beam, so its shift is proportional to the
+projected electric field of the specimen: K. Müller et al., "Atomic electric fields revealed by a quantum mechanical
+approach to electron picodiffraction", Nature Communications 5, 5653 (2014).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tilework.common.kernels import DenseMasks, find_runs, sum_moments, takes_dtype
+from tilework.common.masks import circular, gradient_x, gradient_y, ring
+from tilework.udf.base import UDF
+from tilework.udf.com_field import (
+    GuessResult,
+    apply_correction,
+    center_shifts,
+    coordinate_check,
+    curl_2d,
+    divergence,
+    guess_corrections,
+    magnitude,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from tilework.common.buffers import BufferWrapper
+    from tilework.common.udf import TilingPreferences
+
+__all__ = [
+    "CoMParams",
+    "CoMUDF",
+    "GuessResult",
+    "RegressionOptions",
+    "apply_correction",
+    "center_shifts",
+    "com_masks_factory",
+    "com_masks_generic",
+    "coordinate_check",
+    "curl_2d",
+    "divergence",
+    "guess_corrections",
+    "magnitude",
+]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class RegressionOptions(IntEnum):
+    """What is subtracted from the field."""
+
+    NO_REGRESSION = -1  # nothing
+    SUBTRACT_MEAN = 0  # its mean
+    SUBTRACT_LINEAR = 1  # a plane, for each component
+
+
+class CoMParams(NamedTuple):
+    """Parameters of `CoMUDF`; what they mean is said at `CoMUDF.with_params`."""
+
+    cy: float | None = None
+    cx: float | None = None
+    r: float = inf
+    ri: float | None = 0.0
+    scan_rotation: float = 0.0
+    flip_y: bool = False
+    regression: Any = RegressionOptions.NO_REGRESSION
+
+
+# -- masks
+
+
+def com_masks_generic(
+    detector_y: int, detector_x: int, base_mask_factory: Callable[[], Any]
+) -> list[Callable[[], Array]]:
+    """Return factories for three masks: a selection, and the selection times y, and times x.
+
+    Parameters
+    ----------
+    detector_y, detector_x
+        Size of the detector in pixels.
+    base_mask_factory
+        Returns the selection, of shape ``(detector_y, detector_x)``.
+    """
+
+    def times_y() -> Array:
+        return np.asarray(gradient_y(detector_x, detector_y) * base_mask_factory())
+
+    def times_x() -> Array:
+        return np.asarray(gradient_x(detector_x, detector_y) * base_mask_factory())
+
+    return [base_mask_factory, times_y, times_x]
+
+
+def com_masks_factory(detector_y: int, detector_x: int, cy: float, cx: float, r: float) -> list[Callable[[], Array]]:
+    """Return factories for three masks: a disc, and the disc times y, and times x.
+
+    Parameters
+    ----------
+    detector_y, detector_x
+        Size of the detector in pixels.
+    cy, cx, r
+        Centre and radius of the disc in pixels.
+    """
+
+    def disc() -> Array:
+        return circular(cx, cy, detector_x, detector_y, r)
+
+    return com_masks_generic(detector_y, detector_x, disc)
+
+
+# -- the UDF
+
+
+class CoMUDF(UDF):
+    """Centre of mass of every frame inside a disc or ring, and the vector field that these make.
+
+    Results, of nav shape, in float32 or what the dataset's dtype is promoted to with it; vectors are in the order
+    (y, x):
+
+    - ``raw_com``: the centre of mass in detector coordinates, in pixels;
+    - ``raw_shifts``: the same relative to (cy, cx);
+    - ``field``, ``field_y``, ``field_x``: the shifts in scan coordinates (flipped, rotated), regression subtracted;
+    - ``magnitude``, ``divergence``, ``curl`` of the field, the latter two per scan step.
+
+    ``regression``, float64 of shape (3, 2): what was subtracted, ``[[y, x], [dy/dy, dx/dy], [dy/dx, dx/dx]]``.
+
+    A frame whose sum is 0 has no centre: its shift is 0. Positions without a frame are NaN.
+
+    Parameters
+    ----------
+    com_params
+        The parameters, see `with_params`.
+
+    Raises
+    ------
+    ValueError
+        When the ring is empty, a regression is unknown, or (in a run) scan or detector do not have two axes.
+
+    Examples
+    --------
+    >>> udf = CoMUDF.with_params(cy=128, cx=128, r=40)
+    >>> result = ctx.run_udf(dataset=ds, udf=udf)  # doctest: +SKIP
+    >>> result["field"].data.shape  # doctest: +SKIP
+    (128, 64, 2)
+    """
+
+    def __init__(self, com_params: CoMParams = CoMParams()) -> None:  # noqa: B008  (immutable)
+        _check_params(com_params)
+        super().__init__(com_params=com_params)
+
+    @classmethod
+    def with_params(
+        cls,
+        *,
+        cy: float | None = None,
+        cx: float | None = None,
+        r: float = inf,
+        ri: float | None = 0.0,
+        scan_rotation: float = 0.0,
+        flip_y: bool = False,
+        regression: Any = RegressionOptions.NO_REGRESSION,
+    ) -> CoMUDF:
+        """Return a `CoMUDF`.
+
+        Parameters
+        ----------
+        cy, cx
+            Centre of the disc or ring, and reference for shifts, in pixels; None: the centre of the detector.
+        r
+            Radius in pixels within which pixels count.
+        ri
+            Radius in pixels within which they do not; 0 or None: all count.
+        scan_rotation
+            Angle in degrees by which shifts are rotated to be in scan coordinates.
+        flip_y
+            Whether y of the detector is flipped before.
+        regression
+            What to subtract from the field: nothing (``RegressionOptions.NO_REGRESSION``, -1), the mean
+            (``SUBTRACT_MEAN``, 0), a plane for each component (``SUBTRACT_LINEAR``, 1); or what to subtract as array
+            ``[[y, x], [dy/dy, dx/dy], [dy/dx, dx/dx]]``, of shape (3, 2).
+        """
+        return cls(CoMParams(cy, cx, r, ri, scan_rotation, flip_y, regression))
+
+    # -- what is asked before a run
+
+    def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
+        """Take all numbers as they are stored."""
+        return takes_dtype(dtype)
+
+    def get_tiling_preferences(self) -> TilingPreferences:
+        """Take tiles of any size: the kernel works in blocks."""
+        return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX}
+
+    def get_result_buffers(self) -> dict[str, BufferWrapper]:
+        """Declare the results."""
+        shape = self.meta.dataset_shape
+        if shape.nav_dims != 2 or shape.sig_dims != 2:
+            msg = f"CoMUDF works on scans and detectors with two axes each; this dataset has {shape.nav_dims} and "
+            msg += f"{shape.sig_dims}: {shape}"
+            raise ValueError(msg)
+        dtype = np.result_type(self.meta.input_dtype, np.float32)
+        sums = np.result_type(dtype, np.float64)
+
+        def result(*extra_shape: int) -> BufferWrapper:
+            return self.buffer(kind="nav", extra_shape=extra_shape, dtype=dtype, use="result_only")
+
+        return {
+            "raw_mask_result": self.buffer(kind="nav", extra_shape=(3,), dtype=sums, where="device", use="private"),
+            "raw_com": result(2),
+            "raw_shifts": result(2),
+            "field": result(2),
+            "field_y": result(),
+            "field_x": result(),
+            "magnitude": result(),
+            "divergence": result(),
+            "curl": result(),
+            "regression": self.buffer(kind="single", extra_shape=(3, 2), dtype=np.float64, use="result_only"),
+        }
+
+    # -- processing
+
+    @property
+    def _center(self) -> tuple[float, float]:
+        params: CoMParams = self.params.com_params
+        height, width = self.meta.dataset_shape.sig
+        return (height // 2 if params.cy is None else params.cy), (width // 2 if params.cx is None else params.cx)
+
+    def _selection(self) -> NDArray[np.bool_]:
+        params: CoMParams = self.params.com_params
+        height, width = self.meta.dataset_shape.sig
+        cy, cx = self._center
+        if params.ri:
+            return ring(cx, cy, width, height, params.r, params.ri)
+        return circular(cx, cy, width, height, params.r)
+
+    def process_tile(self, tile: NDArray[Any]) -> None:
+        """Add sum and moments of a tile to those of its frames."""
+        meta = self.meta
+        threads = meta.threads_per_worker or 1
+        index = meta.tiling_scheme_idx
+        if tile.dtype.kind == "c":
+            masks = self.cached(f"masks {index}", lambda: self._make_masks(tile.dtype))
+            masks.apply(tile, self.results.raw_mask_result, threads=threads)
+            return
+        runs = self.cached(f"runs {index}", self._make_runs)
+        sum_moments(tile, runs, self.results.raw_mask_result, compiled=meta.compiled, threads=threads)
+
+    def _make_runs(self) -> NDArray[np.int64]:
+        part = self.meta.sig_slice
+        return find_runs(self._selection()[part.get()], (part.origin[0], part.origin[1]))
+
+    def _make_masks(self, tile_dtype: np.dtype[Any]) -> DenseMasks:
+        height, width = self.meta.dataset_shape.sig
+        factories = com_masks_generic(height, width, self._selection)
+        masks = np.stack([f() for f in factories])[(slice(None), *self.meta.sig_slice.get())]
+        return DenseMasks(masks, tile_dtype, np.dtype(np.complex128), compiled=self.meta.compiled)
+
+    # -- results
+
+    def get_field_results(self, field_y: Array, field_x: Array) -> Mapping[str, Array]:
+        """Return what is derived from the field; override it for further results.
+
+        Parameters
+        ----------
+        field_y, field_x
+            The field, of nav shape; NaN at positions that are not selected.
+
+        Returns
+        -------
+        Mapping
+            Arrays of nav shape by the names of declared nav results.
+        """
+        return {
+            "magnitude": magnitude(field_y, field_x),
+            "divergence": divergence(field_y, field_x),
+            "curl": curl_2d(field_y, field_x),
+        }
+
+    def get_results(self) -> dict[str, Any]:
+        """Return the results."""
+        params: CoMParams = self.params.com_params
+        sums = self.results.raw_mask_result
+        cy, cx = self._center
+        shifts = np.stack(center_shifts(sums[:, 0], sums[:, 1], sums[:, 2], cy, cx), axis=-1)
+        field = np.stack(apply_correction(shifts[:, 0], shifts[:, 1], params.scan_rotation, params.flip_y), axis=-1)
+        regression = self._regression(field, params.regression)
+        field = self._subtract(field, regression)
+        derived = self.get_field_results(self._embed(field[:, 0]), self._embed(field[:, 1]))
+        results = {
+            "raw_com": shifts + np.array([cy, cx]),
+            "raw_shifts": shifts,
+            "field": field,
+            "field_y": field[:, 0],
+            "field_x": field[:, 1],
+            **{name: self._compress(np.asarray(array)) for name, array in derived.items()},
+        }
+        declared = self.results.as_dict()
+        results = {name: array.astype(declared[name].dtype, copy=False) for name, array in results.items()}
+        return {**results, "regression": regression.real}
+
+    def _embed(self, flat: Array) -> Array:
+        """Return an array of nav shape, NaN at positions that are not selected."""
+        nav = tuple(self.meta.dataset_shape.nav)
+        roi = self.meta.roi
+        if roi is None:
+            return flat.reshape(nav)
+        full = np.full(nav, np.nan, dtype=flat.dtype)
+        full[roi.reshape(nav)] = flat
+        return full
+
+    def _compress(self, array: Array) -> Array:
+        roi = self.meta.roi
+        return array.reshape(-1) if roi is None else array[roi.reshape(array.shape)]
+
+    def _positions(self) -> NDArray[np.float64]:
+        """Return ``[1, y, x]`` for all selected positions."""
+        nav = tuple(self.meta.dataset_shape.nav)
+        roi = self.meta.roi
+        flat = np.arange(nav[0] * nav[1]) if roi is None else np.flatnonzero(roi)
+        y, x = np.unravel_index(flat, nav)
+        return np.stack([np.ones(len(flat)), y, x], axis=1)
+
+    def _valid(self, field: Array) -> NDArray[np.bool_]:
+        finite: NDArray[np.bool_] = np.isfinite(field).all(axis=1)
+        merged = self.meta.get_valid_nav_mask()
+        return finite if merged is None else finite & merged
+
+    def _regression(self, field: Array, regression: Any) -> Array:
+        """Return the coefficients, of shape (3, 2), that are to be subtracted."""
+        if np.ndim(regression):
+            return np.asarray(regression, dtype=np.float64)
+        result = np.zeros((3, 2), dtype=field.dtype)
+        valid = self._valid(field)
+        if regression == RegressionOptions.NO_REGRESSION or not valid.any():
+            return result
+        if regression == RegressionOptions.SUBTRACT_MEAN:
+            result[0] = field[valid].mean(axis=0)
+        else:
+            result[:] = np.linalg.lstsq(self._positions()[valid].astype(field.dtype), field[valid], rcond=None)[0]
+        return result
+
+    def _subtract(self, field: Array, regression: Array) -> Array:
+        if not regression.any():
+            return field
+        valid = self._valid(field)
+        result = field.copy()
+        result[valid] -= self._positions()[valid] @ regression
+        return result
+
+
+def _check_params(params: CoMParams) -> None:
+    inner = params.ri or 0.0
+    if inner >= params.r:
+        msg = f"the inner radius ri={inner} must be smaller than the radius r={params.r}: no pixel lies between them"
+        raise ValueError(msg)
+    regression = params.regression
+    if np.ndim(regression):
+        if np.shape(regression) != (3, 2):
+            msg = f"regression coefficients have the shape (3, 2), these have {np.shape(regression)}"
+            raise ValueError(msg)
+    elif regression not in tuple(RegressionOptions):
+        options = ", ".join(f"{o.name} ({o.value})" for o in RegressionOptions)
+        msg = f"regression must be one of {options} or an array of shape (3, 2), it is {regression!r}"
+        raise ValueError(msg)

@@ -1,0 +1,284 @@
+"""Products of frames and masks: virtual detectors and any other linear function of a frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.buffers import AuxBufferWrapper
+from tilework.common.container import MaskContainer
+from tilework.common.kernels import DenseMasks, SparseMasks, takes_dtype
+from tilework.common.udf import UDFMethod
+from tilework.udf.base import UDF
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from tilework.common.buffers import BufferWrapper
+    from tilework.common.container import MaskFactories, SparseBackend
+    from tilework.common.udf import TilingPreferences
+
+__all__ = ["ApplyMasksUDF"]
+
+
+class ApplyMasksUDF(UDF):
+    """Multiply every frame with masks and sum: one number per frame and mask.
+
+    Result: ``intensity``, of nav shape with an entry of shape ``(n_masks,)``, in the dtype to which float32, that of
+    the dataset and that of the masks are promoted. Products are taken in that precision; their sum is as accurate.
+
+    Parameters
+    ----------
+    mask_factories
+        A function that returns all masks as a stack, first axis mask, or a list of functions that return one mask each;
+        dense arrays, or sparse ones of SciPy or pydata sparse, of the shape of a frame. They are sent to the workers,
+        so they must be picklable; they should make the masks there, not bring them along.
+    use_torch
+        Accepted for programs that pass it; tilework's own kernels are used in any case.
+    use_sparse
+        True or the name of a sparse format for sparse masks, False for dense ones; None: sparse when all factories give
+        sparse masks. See `MaskContainer`.
+    mask_count
+        Number of masks; given together with `mask_dtype` it saves making the masks before the run starts.
+    mask_dtype
+        dtype of the masks; None: what the factories give.
+    preferred_dtype
+        dtype to compute in, promoted with that of the dataset; None: float32.
+    backends
+        Array backends that may be used; None: all that are supported, which is ``"numpy"``.
+    shifts
+        Shift of the masks in detector pixels, (y, x), positive is down and right, rounded towards zero: two numbers for
+        all frames, or auxiliary data with two numbers per frame
+        (``ApplyMasksUDF.aux_data(shifts, kind="nav", extra_shape=(2,), dtype=int)``). What is shifted out of the
+        detector does not count.
+    **kwargs
+        Further parameters, for subclasses.
+
+    Raises
+    ------
+    ValueError
+        When `use_sparse` asks for a SciPy format together with `shifts`, or `shifts` are not two numbers.
+
+    Examples
+    --------
+    >>> from tilework.common.masks import circular
+    >>> def disk():
+    ...     return circular(centerX=128, centerY=128, imageSizeX=256, imageSizeY=256, radius=40)
+    >>> result = ctx.run_udf(dataset=ds, udf=ApplyMasksUDF(mask_factories=[disk]))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        mask_factories: MaskFactories,
+        use_torch: bool = True,
+        use_sparse: bool | SparseBackend | None = None,
+        mask_count: int | None = None,
+        mask_dtype: DTypeLike | None = None,
+        preferred_dtype: DTypeLike | None = None,
+        backends: str | Iterable[str] | None = None,
+        shifts: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if shifts is not None and str(use_sparse).startswith("scipy"):
+            msg = f"use_sparse={use_sparse!r} cannot be used together with shifts: use True or 'sparse.pydata'"
+            raise ValueError(msg)
+        if shifts is not None and not isinstance(shifts, AuxBufferWrapper) and np.shape(shifts) != (2,):
+            msg = f"shifts must be two numbers (y, x), or ApplyMasksUDF.aux_data with two numbers per frame: {shifts!r}"
+            raise ValueError(msg)
+        super().__init__(
+            mask_factories=mask_factories,
+            use_torch=use_torch,
+            use_sparse=use_sparse,
+            mask_count=mask_count,
+            mask_dtype=mask_dtype,
+            preferred_dtype=preferred_dtype,
+            backends=backends,
+            shifts=shifts,
+            **kwargs,
+        )
+        self._shifts_per_frame = isinstance(shifts, AuxBufferWrapper)
+
+    # -- what is asked before a run
+
+    def get_preferred_input_dtype(self) -> Any:
+        """Return what was asked for, or float32."""
+        preferred = self.params.preferred_dtype
+        return np.float32 if preferred is None else preferred
+
+    def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
+        """Take all numbers as they are stored."""
+        return takes_dtype(dtype)
+
+    def get_backends(self) -> Any:
+        """Return the array backends.
+
+        Raises
+        ------
+        ValueError
+            When the parameter `backends` leaves none.
+        """
+        backends = self.params.backends
+        if backends is None:
+            return (self.BACKEND_NUMPY,)
+        allowed = (backends,) if isinstance(backends, str) else tuple(backends)
+        if self.BACKEND_NUMPY not in allowed:
+            msg = f"no usable array backend among backends={allowed}: masks are applied to {self.BACKEND_NUMPY!r} tiles"
+            raise ValueError(msg)
+        return (self.BACKEND_NUMPY,)
+
+    def get_method(self) -> UDFMethod:
+        """Work on tiles; on frames when each has its own shift."""
+        return UDFMethod.FRAME if self._shifts_per_frame else UDFMethod.TILE
+
+    def get_tiling_preferences(self) -> TilingPreferences:
+        """Take tiles of any size: the kernel works in blocks."""
+        return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX}
+
+    # -- masks
+
+    @property
+    def masks(self) -> MaskContainer:
+        """The masks; made once per process and run."""
+        return self.cached("masks", self._make_masks)
+
+    def _make_masks(self) -> MaskContainer:
+        params = self.params
+        return MaskContainer(
+            params.mask_factories,
+            dtype=params.mask_dtype,
+            use_sparse=params.use_sparse,
+            count=params.mask_count,
+            default_sparse="scipy.sparse" if params.shifts is None else "sparse.pydata",
+        )
+
+    def get_mask_dtype(self) -> np.dtype[Any]:
+        """Return the dtype of the masks."""
+        return self.masks.dtype if self.params.mask_dtype is None else np.dtype(self.params.mask_dtype)
+
+    def get_mask_count(self) -> int:
+        """Return the number of masks."""
+        return len(self.masks)
+
+    def get_result_buffers(self) -> dict[str, BufferWrapper]:
+        """Declare ``intensity``."""
+        dtype = np.result_type(self.meta.input_dtype, self.get_mask_dtype())
+        return {"intensity": self.buffer(kind="nav", extra_shape=(self.get_mask_count(),), dtype=dtype, where="device")}
+
+    # -- processing
+
+    def process_tile(self, tile: NDArray[Any]) -> None:
+        """Add the products of the frames of a tile with the masks."""
+        meta = self.meta
+        masks = self.cached(f"part {meta.tiling_scheme_idx}", lambda: self._prepare(tile.dtype))
+        masks.apply(tile, self.results.intensity, threads=meta.threads_per_worker or 1)
+
+    def _prepare(self, tile_dtype: np.dtype[Any]) -> DenseMasks | SparseMasks:
+        """Return the masks for the current part of the detector in the form that the kernels take."""
+        container = self._shifted_masks()
+        dtype = _compute_dtype(self.results.get_buffer("intensity").dtype)
+        part, compiled = self.meta.sig_slice, self.meta.compiled
+        if container.use_sparse:
+            matrix = container.get_for_sig_slice(part, sparse_backend="scipy.sparse", transpose=False)
+            return SparseMasks(matrix, tile_dtype, dtype, compiled=compiled)
+        return DenseMasks(container.get_for_sig_slice(part, transpose=False), tile_dtype, dtype, compiled=compiled)
+
+    def _shifted_masks(self) -> MaskContainer:
+        shifts = self.params.shifts
+        if shifts is None:
+            return self.masks
+        dy, dx = (int(s) for s in shifts)
+        return MaskContainer(lambda: shift_stack(self.masks.computed_masks, dy, dx))
+
+    def process_frame(self, frame: NDArray[Any]) -> None:
+        """Write the products of one frame with the masks, shifted for this frame."""
+        dy, dx = (int(s) for s in self.params.shifts)
+        masks = self.cached("shifted", self._prepare_shifted)
+        self.results.intensity[:] = masks.apply(frame, dy, dx)
+
+    def _prepare_shifted(self) -> _ShiftedDense | _ShiftedSparse:
+        dtype = _compute_dtype(self.results.get_buffer("intensity").dtype)
+        masks = self.masks.computed_masks
+        if masks.ndim != 3:
+            msg = f"masks can be shifted on detectors with two axes, this has the shape {masks.shape[1:]}"
+            raise ValueError(msg)
+        return _ShiftedSparse(masks, dtype) if self.masks.use_sparse else _ShiftedDense(masks, dtype)
+
+
+def _compute_dtype(result: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the precision in which products for a result of this dtype are taken."""
+    if result in (np.float32, np.complex64):
+        return result
+    return np.dtype(np.complex128 if result.kind == "c" else np.float64)
+
+
+# -- masks that are shifted for each frame
+
+
+def _overlap(shift: int, size: int) -> tuple[slice, slice]:
+    """Return which pixels along an axis a shifted mask covers, and which of the mask's pixels these are."""
+    start, stop = max(0, shift), min(size, size + shift)
+    return slice(start, max(start, stop)), slice(start - shift, max(start, stop) - shift)
+
+
+def shift_stack(masks: Any, dy: int, dx: int) -> Any:
+    """Return a stack of masks shifted down by `dy` and right by `dx`; what leaves the detector is lost.
+
+    Parameters
+    ----------
+    masks
+        Of shape ``(n_masks, y, x)``, dense or ``sparse.COO``.
+    dy, dx
+        Shift in pixels.
+    """
+    height, width = masks.shape[1:]
+    if not isinstance(masks, np.ndarray):
+        import sparse
+
+        index, y, x = masks.coords
+        inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
+        coords = np.stack([index, y + dy, x + dx])[:, inside]
+        return sparse.COO(coords, data=masks.data[inside], shape=masks.shape)
+    result = np.zeros_like(masks)
+    (to_y, from_y), (to_x, from_x) = _overlap(dy, height), _overlap(dx, width)
+    result[:, to_y, to_x] = masks[:, from_y, from_x]
+    return result
+
+
+class _ShiftedDense:
+    """Products of single frames and dense masks that are shifted."""
+
+    def __init__(self, masks: NDArray[Any], dtype: np.dtype[Any]) -> None:
+        self._masks = masks.astype(dtype, copy=False)
+
+    def apply(self, frame: NDArray[Any], dy: int, dx: int) -> NDArray[Any]:
+        """Return the products, of shape ``(n_masks,)``."""
+        masks = self._masks
+        height, width = frame.shape
+        (y, mask_y), (x, mask_x) = _overlap(dy, height), _overlap(dx, width)
+        with np.errstate(invalid="ignore", over="ignore"):
+            part = frame[y, x].astype(np.result_type(frame, masks), copy=False)
+            products: NDArray[Any] = np.einsum("yx,myx->m", part, masks[:, mask_y, mask_x])
+        return products
+
+
+class _ShiftedSparse:
+    """Products of single frames and sparse masks that are shifted."""
+
+    def __init__(self, masks: Any, dtype: np.dtype[Any]) -> None:
+        self._count = masks.shape[0]
+        self._index, self._y, self._x = masks.coords
+        self._values = masks.data.astype(dtype)
+
+    def apply(self, frame: NDArray[Any], dy: int, dx: int) -> NDArray[Any]:
+        """Return the products, of shape ``(n_masks,)``."""
+        y, x = self._y + dy, self._x + dx
+        inside = (y >= 0) & (y < frame.shape[0]) & (x >= 0) & (x < frame.shape[1])
+        products = frame[y[inside], x[inside]] * self._values[inside]
+        index = self._index[inside]
+        real = np.bincount(index, weights=products.real, minlength=self._count)
+        if products.dtype.kind != "c":
+            return real
+        return real + 1j * np.bincount(index, weights=products.imag, minlength=self._count)

@@ -1,0 +1,307 @@
+"""Variance and standard deviation of every detector pixel over all frames.
+
+See `tilework.common.kernels.variance` for the formulas and their source. For complex data, deviations are taken as
+absolute values: the variance is that of the real part plus that of the imaginary part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.kernels import accumulate_variance, merge_variances, takes_dtype
+from tilework.udf.base import UDF
+
+if TYPE_CHECKING:
+    from collections import OrderedDict
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from tilework.common.buffers import BufferWrapper
+    from tilework.common.slice import Slice
+    from tilework.common.udf import TilingPreferences
+    from tilework.udf.data import MergeAttrMapping
+
+__all__ = [
+    "StdDevUDF",
+    "consolidate_result",
+    "merge",
+    "merge_ndarray",
+    "merge_single",
+    "process_tile",
+    "process_tile_ndarray",
+    "run_stddev",
+]
+
+
+# -- the formulas, for use in own UDFs
+
+
+def merge_single(
+    n: int,
+    n_0: int,
+    sum_0: Any,
+    varsum_0: Any,
+    n_1: int,
+    sum_1: Any,
+    varsum_1: Any,
+    mean_1: Any,
+) -> tuple[Any, Any]:
+    """Return sum and sum of squared deviations of two sets of frames together.
+
+    Parameters
+    ----------
+    n
+        Number of frames of both.
+    n_0, sum_0, varsum_0
+        Number of frames, sum, and sum of squared deviations of the first set; numbers or arrays.
+    n_1, sum_1, varsum_1, mean_1
+        Those of the second set, and its mean.
+    """
+    if n_0 == 0:
+        return sum_1, varsum_1
+    mean_0 = sum_0 / n_0
+    delta = mean_1 - mean_0
+    mean = mean_0 + n_1 * delta / n
+    return sum_0 + sum_1, varsum_0 + varsum_1 + n_1 * np.abs(delta) * np.abs(mean_1 - mean)
+
+
+def merge(
+    dest_n: int,
+    dest_sum: NDArray[Any],
+    dest_varsum: NDArray[Any],
+    src_n: int,
+    src_sum: NDArray[Any],
+    src_varsum: NDArray[Any],
+    src_mean: NDArray[Any],
+) -> int:
+    """Merge a second set of frames into a first one in place, and return the number of frames of both."""
+    n = int(dest_n) + int(src_n)
+    if src_n:
+        dest_sum[...], dest_varsum[...] = merge_single(
+            n, dest_n, dest_sum, dest_varsum, src_n, src_sum, src_varsum, src_mean
+        )
+    return n
+
+
+def merge_ndarray(
+    dest_n: int,
+    dest_sum: Any,
+    dest_varsum: Any,
+    src_n: int,
+    src_sum: Any,
+    src_varsum: Any,
+    src_mean: Any,
+    forbuf: Callable[[Any, Any], Any],
+) -> int:
+    """As `merge`, for arrays of other libraries; `forbuf` converts an array to the kind of another (`UDF.forbuf`)."""
+    n = int(dest_n) + int(src_n)
+    if src_n:
+        total, varsum = merge_single(n, dest_n, dest_sum, dest_varsum, src_n, src_sum, src_varsum, src_mean)
+        dest_sum[:] = forbuf(total, dest_sum)
+        dest_varsum[:] = forbuf(varsum, dest_varsum)
+    return n
+
+
+def process_tile(tile: NDArray[Any], n_0: int, sum_inout: NDArray[Any], varsum_inout: NDArray[Any]) -> int:
+    """Merge the frames of a tile into a sum and a sum of squared deviations, and return the new number of frames.
+
+    Parameters
+    ----------
+    tile
+        Frames, of shape ``(n, *sig part)``.
+    n_0
+        Number of frames so far.
+    sum_inout, varsum_inout
+        Sum, and sum of squared deviations, of the shape of a frame or flattened. Updated.
+    """
+    total = np.zeros(sum_inout.shape, dtype=np.result_type(sum_inout.dtype, np.float64))
+    varsum = np.zeros(varsum_inout.shape, dtype=np.float64)
+    n_1 = accumulate_variance(tile, 0, total, varsum, compiled=False)
+    return merge(n_0, sum_inout, varsum_inout, n_1, total, varsum, total / max(1, n_1))
+
+
+def process_tile_ndarray(
+    tile: Any, n_0: int, sum_inout: Any, varsum_inout: Any, forbuf: Callable[[Any, Any], Any]
+) -> int:
+    """As `process_tile`, for arrays of other libraries; `forbuf` converts an array to the kind of another."""
+    n_1 = int(tile.shape[0])
+    if n_1 == 0:
+        return int(n_0)
+    total = tile.sum(axis=0)
+    mean = total / n_1
+    varsum = (abs(tile - mean) ** 2).sum(axis=0)
+    return merge_ndarray(
+        n_0,
+        sum_inout,
+        varsum_inout,
+        n_1,
+        forbuf(total, sum_inout),
+        forbuf(varsum, varsum_inout),
+        forbuf(mean, sum_inout),
+        forbuf,
+    )
+
+
+# -- the UDF
+
+
+class StdDevUDF(UDF):
+    """Sum, mean, variance and standard deviation of every detector pixel over all (selected) frames.
+
+    The variance is that of the population: the sum of squared deviations from the mean, divided by the number of
+    frames. Means that are large compared with the deviations do no harm. For integers of 1 and 2 bytes the sums of a
+    tile are exact.
+
+    Results, of sig shape: ``var``, ``std``, ``varsum`` (number of frames times variance) in `dtype`; ``mean`` and
+    ``sum`` in `dtype` promoted with that of the dataset; in the units of the data (``var`` and ``varsum``: squared).
+    ``num_frames``: int64, one number.
+
+    Parameters
+    ----------
+    dtype
+        dtype of the results; None: float64.
+    use_numba
+        Whether the compiled kernels may be used.
+    """
+
+    def __init__(self, dtype: DTypeLike | None = None, use_numba: bool = True) -> None:
+        super().__init__(dtype=dtype, use_numba=use_numba)
+
+    def get_preferred_input_dtype(self) -> Any:
+        """Return the dtype of the results."""
+        return self._base
+
+    @property
+    def _base(self) -> np.dtype[Any]:
+        return np.dtype(np.float64 if self.params.dtype is None else self.params.dtype)
+
+    def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
+        """Take all numbers as they are stored."""
+        return takes_dtype(dtype)
+
+    def get_tiling_preferences(self) -> TilingPreferences:
+        """Take tiles of any size: the kernel works in blocks."""
+        return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX}
+
+    def get_result_buffers(self) -> dict[str, BufferWrapper]:
+        """Declare the results."""
+        base = self._base
+        total = np.result_type(self.meta.input_dtype, base)
+        return {
+            "varsum": self.buffer(kind="sig", dtype=base, where="device"),
+            "num_frames": self.buffer(kind="single", dtype=np.int64),
+            "sum": self.buffer(kind="sig", dtype=total, where="device"),
+            "var": self.buffer(kind="sig", dtype=base, use="result_only"),
+            "std": self.buffer(kind="sig", dtype=base, use="result_only"),
+            "mean": self.buffer(kind="sig", dtype=total, use="result_only"),
+        }
+
+    def get_task_data(self) -> dict[str, Any]:
+        """Count frames per part of the detector, since tiles of different parts come in turn."""
+        return {"num_frames": {}}
+
+    @property
+    def _compiled(self) -> bool:
+        return bool(self.meta.compiled and self.params.use_numba)
+
+    def process_tile(self, tile: NDArray[Any]) -> None:
+        """Merge the frames of a tile."""
+        part = self.meta.tiling_scheme_idx
+        counts = self.task_data.num_frames
+        n_0 = counts.get(part, 0)
+        total, varsum = self.results.sum, self.results.varsum
+        options: dict[str, Any] = {"compiled": self._compiled, "threads": self.meta.threads_per_worker or 1}
+        exact = np.result_type(total.dtype, np.float64)
+        if (total.dtype, varsum.dtype) == (exact, np.float64):
+            counts[part] = accumulate_variance(tile, n_0, total, varsum, **options)
+            return
+        # The kernels keep sums in double precision; results in less are rounded after every tile.
+        total_1, varsum_1 = np.zeros(total.shape, dtype=exact), np.zeros(varsum.shape)
+        n_1 = accumulate_variance(tile, 0, total_1, varsum_1, **options)
+        merge_variances(n_0, total, varsum, n_1, total_1, varsum_1, compiled=False)
+        counts[part] = n_0 + n_1
+
+    def postprocess(self) -> None:
+        """Store the number of frames of the partition."""
+        counts = set(self.task_data.num_frames.values())
+        assert len(counts) <= 1, f"parts of the detector have different numbers of frames: {sorted(counts)}"
+        self.results.num_frames[:] = counts.pop() if counts else 0
+
+    def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:
+        """Merge a partition."""
+        n_0, n_1 = int(dest.num_frames[0]), int(src.num_frames[0])
+        merge_variances(n_0, dest.sum, dest.varsum, n_1, src.sum, src.varsum, compiled=self._compiled)
+        dest.num_frames[:] = n_0 + n_1
+
+    def merge_all(self, ordered_results: OrderedDict[Slice, MergeAttrMapping]) -> Mapping[str, Any]:
+        """Merge all partitions."""
+        total, varsum, n = None, None, 0
+        for part in ordered_results.values():
+            n_1 = part.num_frames[0]
+            if total is None:
+                total, varsum, n = part.sum, part.varsum, n_1
+            else:
+                total, varsum = merge_single(n + n_1, n, total, varsum, n_1, part.sum, part.varsum, part.sum / n_1)
+                n = n + n_1
+        results = {"sum": total, "varsum": varsum, "num_frames": np.reshape(n, (1,))}
+        if total is not None:
+            results |= self._derived(n, total, varsum)
+        return results
+
+    @staticmethod
+    def _derived(n: Any, total: Any, varsum: Any) -> dict[str, Any]:
+        # Nothing is known before the first frame; NaN says so.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            var = varsum / n
+            return {"var": var, "std": np.sqrt(var), "mean": total / n}
+
+    def get_results(self) -> dict[str, Any]:
+        """Return the results, with what follows from sums."""
+        n = self.results.num_frames[0]
+        total, varsum = self.results.sum, self.results.varsum
+        derived = self._derived(n, total, varsum)
+        return {
+            "varsum": varsum,
+            "num_frames": self.results.num_frames,
+            "sum": total,
+            "var": derived["var"].astype(varsum.dtype, copy=False),
+            "std": derived["std"].astype(varsum.dtype, copy=False),
+            "mean": derived["mean"].astype(total.dtype, copy=False),
+        }
+
+
+def consolidate_result(udf_result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the results of `StdDevUDF` as plain arrays, and ``num_frames`` as a number."""
+    arrays = {name: np.asarray(buffer) for name, buffer in udf_result.items()}
+    return {**arrays, "num_frames": arrays["num_frames"][0]}
+
+
+def run_stddev(
+    ctx: Any, dataset: Any, roi: Any = None, progress: bool = False, use_numba: bool = True
+) -> dict[str, Any]:
+    """Run `StdDevUDF` over a dataset.
+
+    Parameters
+    ----------
+    ctx
+        The `Context` to run with.
+    dataset
+        The dataset.
+    roi
+        Selected positions; None: all.
+    progress
+        Whether to show progress.
+    use_numba
+        Whether the compiled kernels may be used.
+
+    Returns
+    -------
+    dict
+        Arrays ``var``, ``std``, ``mean``, ``varsum``, ``sum``, and the number ``num_frames``.
+    """
+    return consolidate_result(
+        ctx.run_udf(dataset=dataset, udf=StdDevUDF(use_numba=use_numba), roi=roi, progress=progress)
+    )

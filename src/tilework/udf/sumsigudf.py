@@ -1,0 +1,72 @@
+"""Sum over the detector, frame by frame: the image that a detector without pixels would give."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.kernels import sum_pixels, takes_dtype
+from tilework.udf.base import UDF
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from tilework.common.buffers import BufferWrapper
+    from tilework.common.udf import TilingPreferences
+
+__all__ = ["SumSigUDF", "run_sumsig"]
+
+
+class SumSigUDF(UDF):
+    """Sum over all pixels of each frame.
+
+    Result: ``intensity``, of nav shape, float32 or what the dataset's dtype is promoted to with it; in the units of the
+    data.
+
+    Examples
+    --------
+    >>> result = ctx.run_udf(dataset=ds, udf=SumSigUDF())  # doctest: +SKIP
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
+        """Take all numbers as they are stored."""
+        return takes_dtype(dtype)
+
+    def get_tiling_preferences(self) -> TilingPreferences:
+        """Take tiles of any size: the kernel works in blocks."""
+        return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX}
+
+    def get_result_buffers(self) -> dict[str, BufferWrapper]:
+        """Declare ``intensity``."""
+        dtype = np.result_type(self.meta.input_dtype, np.float32)
+        return {"intensity": self.buffer(kind="nav", dtype=dtype, where="device")}
+
+    def process_tile(self, tile: NDArray[Any]) -> None:
+        """Add the sums over a tile to those of its frames."""
+        meta = self.meta
+        sum_pixels(tile, self.results.intensity, compiled=meta.compiled, threads=meta.threads_per_worker or 1)
+
+
+def run_sumsig(ctx: Any, dataset: Any) -> Mapping[str, Any]:
+    """Run `SumSigUDF` over a dataset.
+
+    Parameters
+    ----------
+    ctx
+        The `Context` to run with.
+    dataset
+        The dataset.
+
+    Returns
+    -------
+    Mapping
+        With the result ``intensity``.
+    """
+    result: Mapping[str, Any] = ctx.run_udf(dataset=dataset, udf=SumSigUDF())
+    return result

@@ -1,0 +1,318 @@
+"""Figures for files: pictures with titles, colour bars, scale bars and colour wheels.
+
+Everything is drawn on figures of our own, without pyplot: no window, no global state, any thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.viz.colors import colormap, require_matplotlib
+from tilework.viz.marks import AxisScale, add_color_wheel, add_scale_bar
+from tilework.viz.pixels import auto_range, rgb_from_2dvector
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
+__all__ = [
+    "draw_image",
+    "draw_line",
+    "draw_vectors",
+    "image_figure",
+    "line_figure",
+    "new_figure",
+    "save_figure",
+    "vector_figure",
+]
+
+TITLE_SIZE = 11
+TEXT_SIZE = 9
+
+
+def new_figure(width: float, height: float, **kwargs: Any) -> Any:
+    """Make a figure that is drawn in memory.
+
+    Parameters
+    ----------
+    width, height
+        In inches.
+    **kwargs
+        For `matplotlib.figure.Figure`.
+    """
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), **{"layout": "compressed", **kwargs})
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str], *, dpi: int = 150) -> None:
+    """Write a figure to a PNG file.
+
+    Parameters
+    ----------
+    figure
+        What `new_figure` made.
+    path
+        The file; its suffix decides the format.
+    dpi
+        Pixels per inch.
+    """
+    # Neither date nor version: the same picture is the same file.
+    figure.savefig(path, dpi=dpi, bbox_inches="tight", pad_inches=0.06, metadata={"Software": "tilework"})
+
+
+def draw_image(
+    axes: Any,
+    image: ArrayLike,
+    *,
+    title: str = "",
+    scales: tuple[AxisScale, AxisScale] | None = None,
+    there: ArrayLike | None = None,
+    cmap: Any = None,
+    logarithmic: bool = False,
+    symmetric: bool = False,
+    label: str = "",
+    bar: bool = True,
+) -> Any:
+    """Draw real values as a picture.
+
+    Parameters
+    ----------
+    axes
+        Matplotlib axes to draw on.
+    image
+        Real numbers (y, x). What is not finite is grey.
+    title
+        Above the picture.
+    scales
+        Vertical and horizontal axis of the data, for a scale bar; None: not known, pixels are shown instead.
+    there
+        bool (y, x): where values are; others are grey. None: everywhere.
+    cmap
+        Colour map; None: viridis.
+    logarithmic
+        Whether colours follow the logarithm: for diffraction patterns. Has an effect only where most values are
+        positive.
+    symmetric
+        Whether the colours are symmetric about zero: for values whose sign matters.
+    label
+        What the values are, beside the colour bar.
+    bar
+        Whether to draw a colour bar.
+
+    Returns
+    -------
+    matplotlib.image.AxesImage
+    """
+    from matplotlib.colors import LogNorm, Normalize
+
+    values = np.asarray(image)
+    shown = np.isfinite(values) if there is None else np.isfinite(values) & np.asarray(there, dtype=bool)
+    low, high = auto_range(values, shown)
+    positive = values[shown & (values > 0)]
+    if logarithmic and positive.size > values.size // 20 and positive.min() < high:
+        # Single counts far below the rest would take all the colours.
+        norm: Any = LogNorm(max(float(np.quantile(positive, 0.002)), high * 1e-5), high, clip=True)
+        values = np.where(shown & (values <= 0), norm.vmin, values)
+    elif symmetric:
+        extent = max(abs(low), abs(high)) or 1.0
+        norm = Normalize(-extent, extent, clip=True)
+        cmap = cmap or "RdBu_r"
+    else:
+        norm = Normalize(low, high if high > low else low + 1, clip=True)
+    picture = axes.imshow(
+        np.ma.array(values, mask=~shown),
+        cmap=colormap(cmap),
+        norm=norm,
+        interpolation="nearest",
+        aspect=_aspect(scales, values),
+    )
+    _frame(axes, title, scales, values.shape)
+    if bar:
+        _add_bar(axes, picture, label)
+    return picture
+
+
+def draw_vectors(
+    axes: Any,
+    y: ArrayLike,
+    x: ArrayLike,
+    *,
+    title: str = "",
+    scales: tuple[AxisScale, AxisScale] | None = None,
+    there: ArrayLike | None = None,
+    units: str = "",
+    arrows: bool = False,
+    vmax: float | None = None,
+) -> Any:
+    """Draw vectors as a picture: the colour is the direction, black is zero; a wheel says which colour points where.
+
+    Parameters
+    ----------
+    axes
+        Matplotlib axes to draw on.
+    y, x
+        Components, (y, x) each; y points down. What is not finite is grey.
+    title, scales, there
+        As for `draw_image`.
+    units
+        Of the vectors, for the legend.
+    arrows
+        Whether to draw some vectors as arrows, too.
+    vmax
+        Length that gets the full colour; None: the longest.
+
+    Returns
+    -------
+    matplotlib.image.AxesImage
+    """
+    down, right = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
+    if there is not None:
+        down, right = (np.where(there, part, np.nan) for part in (down, right))
+    length = np.hypot(down, right)
+    if vmax is None:
+        vmax = auto_range(length)[1]
+    picture = axes.imshow(rgb_from_2dvector(down, right, vmax), interpolation="nearest", aspect=_aspect(scales, down))
+    if arrows and vmax > 0:
+        _add_arrows(axes, down, right, vmax)
+    _frame(axes, title, scales, down.shape)
+    add_color_wheel(axes, vmax, units, size=TEXT_SIZE)
+    return picture
+
+
+def draw_line(axes: Any, values: ArrayLike, *, title: str = "", scale: AxisScale | None = None, label: str = "") -> Any:
+    """Draw values along one axis as a line.
+
+    Parameters
+    ----------
+    axes
+        Matplotlib axes to draw on.
+    values
+        Real numbers (n,).
+    title
+        Above the line.
+    scale
+        Axis of the data.
+    label
+        What the values are.
+    """
+    data = np.asarray(values)
+    known = scale is not None and scale.scale is not None and scale.units is not None
+    position = np.arange(data.size) * (scale.scale if known and scale is not None and scale.scale else 1)
+    (line,) = axes.plot(position, data, color="#31688e", linewidth=1.2, marker="." if data.size < 60 else None)
+    axes.set_title(title, loc="left", fontsize=TITLE_SIZE)
+    axes.set_xlabel(scale.units if known and scale is not None else "index", fontsize=TEXT_SIZE)
+    axes.set_ylabel(label, fontsize=TEXT_SIZE)
+    axes.tick_params(labelsize=TEXT_SIZE - 1)
+    axes.margins(x=0.01)
+    axes.grid(visible=True, color="0.9")
+    axes.set_axisbelow(True)
+    return line
+
+
+def image_figure(image: ArrayLike, **kwargs: Any) -> Any:
+    """Make a figure of one picture; see `draw_image`."""
+    figure = new_figure(*_figure_size(np.shape(image), kwargs.get("scales"), bar=True))
+    draw_image(figure.add_subplot(), image, **kwargs)
+    return figure
+
+
+def vector_figure(y: ArrayLike, x: ArrayLike, **kwargs: Any) -> Any:
+    """Make a figure of one vector field; see `draw_vectors`."""
+    figure = new_figure(*_figure_size(np.shape(y), kwargs.get("scales"), bar=False))
+    draw_vectors(figure.add_subplot(), y, x, **kwargs)
+    return figure
+
+
+def line_figure(values: ArrayLike, **kwargs: Any) -> Any:
+    """Make a figure of one line; see `draw_line`."""
+    figure = new_figure(6.0, 3.2)
+    draw_line(figure.add_subplot(), values, **kwargs)
+    return figure
+
+
+def _aspect(scales: tuple[AxisScale, AxisScale] | None, values: Any) -> float:
+    """Return height over width of a pixel, as far as it is known; what would be a mere line is stretched."""
+    height, width = values.shape
+    ratio = 1.0
+    if scales is not None and scales[0].units == scales[1].units and scales[0].scale and scales[1].scale:
+        ratio = abs(scales[0].scale / scales[1].scale)
+    return float(np.clip(ratio, width / height / 8, 8 * width / height))
+
+
+def _figure_size(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | None, *, bar: bool) -> tuple[float, float]:
+    height, width = shape
+    tall = height * _aspect(scales, np.empty(shape, dtype=bool)) / width
+    size = 4.6
+    wide = size * min(1.0, 1 / tall)
+    return max(wide, 2.2) + (1.0 if bar else 0.3), max(size * min(1.0, tall), 1.2) + 0.5
+
+
+def _frame(axes: Any, title: str, scales: tuple[AxisScale, AxisScale] | None, shape: Sequence[int]) -> None:
+    axes.set_title(title, loc="left", fontsize=TITLE_SIZE)
+    if add_scale_bar(axes, None if scales is None else scales[1], shape[1], size=TEXT_SIZE):
+        axes.set_xticks([])
+        axes.set_yticks([])
+    else:
+        axes.tick_params(labelsize=TEXT_SIZE - 1, length=2.5, color="0.4", labelcolor="0.3")
+    for spine in axes.spines.values():
+        spine.set_linewidth(0.6)
+        spine.set_color("0.25")
+
+
+def _add_bar(axes: Any, picture: Any, label: str) -> None:
+    bar = axes.figure.colorbar(picture, ax=axes, fraction=0.05, pad=0.02, shrink=1.0, aspect=22)
+    bar.outline.set_linewidth(0.5)
+    bar.ax.tick_params(labelsize=TEXT_SIZE - 1, length=2.5, width=0.6)
+    if hasattr(bar.formatter, "set_powerlimits"):
+        bar.formatter.set_powerlimits((-3, 4))
+        bar.formatter.set_useMathText(True)
+        bar.ax.yaxis.get_offset_text().set_fontsize(TEXT_SIZE - 1)
+    if label:
+        bar.set_label(label, fontsize=TEXT_SIZE)
+
+
+def _add_arrows(axes: Any, down: Any, right: Any, vmax: float) -> None:
+    """Draw the mean vector of each of some blocks as an arrow."""
+    height, width = down.shape
+    step = max(1, round(max(height, width) / 13))
+    rows, cols = height // step, width // step
+    if not rows or not cols:
+        return
+    block = (slice(0, rows * step), slice(0, cols * step))
+    mean_y, mean_x = (part[block].reshape(rows, step, cols, step).mean(axis=(1, 3)) for part in (down, right))
+    y, x = np.mgrid[:rows, :cols] * step + (step - 1) / 2
+    # The corners belong to the scale bar and to the wheel.
+    low = y > 0.80 * height
+    free = ~((low & (x < 0.40 * width)) | ((y > 0.68 * height) & (x > 0.72 * width)))
+    mean_y, mean_x = (np.where(free, part, np.nan) for part in (mean_y, mean_x))
+    longest = np.hypot(mean_y, mean_x).max(initial=0.0, where=np.isfinite(mean_y + mean_x))
+    if not longest:
+        return
+    axes.quiver(
+        x,
+        y,
+        mean_x,
+        mean_y,
+        angles="xy",
+        scale_units="xy",
+        # The longest arrow nearly reaches the next one.
+        scale=max(longest, 0.3 * vmax) / (0.85 * step),
+        pivot="middle",
+        width=0.0042,
+        headwidth=4.2,
+        headlength=4.5,
+        headaxislength=4,
+        color="white",
+        edgecolor="black",
+        linewidth=0.35,
+        alpha=0.95,
+    )

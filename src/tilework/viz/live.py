@@ -1,0 +1,199 @@
+"""What every live plot does: pick a channel of the results, limit how often it is shown, say where data is there."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tilework.io.dataset.base import DataSet
+    from tilework.udf.base import UDF
+
+__all__ = ["Channel", "Dummy2DPlot", "Live2DPlot", "get_plottable_2D_channels"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Extract = Callable[[Any, "NDArray[np.bool_]"], tuple[Array, Array]]
+Channel = None | str | tuple[str, Callable[[Array], Array]] | Extract
+
+
+def get_plottable_2D_channels(buffers: Mapping[str, Any]) -> list[str]:  # noqa: N802  (the name that users' programs call)
+    """Return the names of results that are pictures: two axes longer than 1, with numbers.
+
+    Parameters
+    ----------
+    buffers
+        Results or declared results by name; private ones are left out.
+    """
+    return [
+        name for name, buffer in buffers.items() if getattr(buffer, "use", None) != "private" and _is_picture(buffer)
+    ]
+
+
+def _is_picture(buffer: Any) -> bool:
+    # The shape in the dataset decides: a flat buffer per scan position is a picture of the scan.
+    data = buffer.data
+    return data is not None and sum(n > 1 for n in data.shape) == 2 and data.dtype.kind in "buifc"
+
+
+class Live2DPlot(ABC):
+    """A plot of one result that is updated while a run goes on.
+
+    Parameters
+    ----------
+    dataset
+        What is processed.
+    udf
+        Whose result is shown.
+    roi
+        Selected scan positions.
+    channel
+        Which result: a name; a name and a function of its array that gives what is shown; a function of all results and
+        of the mask of processed positions that gives an array and a mask for it; None: the first that is a picture.
+    title
+        None: name of the UDF and of the channel.
+    min_delta
+        Time in seconds that must pass before it is shown again.
+    udfresult
+        Results before any data; None: found out.
+
+    Attributes
+    ----------
+    data
+        The array that is shown.
+    title
+        Its title.
+    last_update
+        When it was shown last, in seconds of `time.monotonic`.
+
+    Raises
+    ------
+    ValueError
+        When the channel is no picture, or there is none.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        udf: UDF,
+        roi: Any = None,
+        channel: Channel = None,
+        title: str | None = None,
+        min_delta: float = 0,
+        udfresult: Mapping[str, Any] | None = None,
+    ) -> None:
+        if udfresult is None:
+            from tilework.udf.runner import UDFRunner
+
+            udfresult = UDFRunner.dry_run([udf], dataset, roi).buffers[0]
+        name, self._extract = _resolve(channel, udfresult, type(udf).__name__)
+        self._udf = udf
+        self.title = f"{type(udf).__name__}: {name}" if title is None else title
+        self.min_delta = min_delta
+        self.last_update = 0.0
+        nothing = np.zeros(tuple(dataset.shape.nav), dtype=bool)
+        self.data, _ = self.extract(udfresult, nothing)
+
+    def get_udf(self) -> UDF:
+        """Return the UDF whose result is shown."""
+        return self._udf
+
+    def extract(self, udf_results: Mapping[str, Any], damage: NDArray[np.bool_]) -> tuple[Array, Array]:
+        """Return what is shown of some results, and where it is there.
+
+        Parameters
+        ----------
+        udf_results
+            The results of the UDF by name.
+        damage
+            bool, shape of the scan: which positions are processed.
+        """
+        return self._extract(udf_results, damage)
+
+    def new_data(self, udf_results: Mapping[str, Any], damage: NDArray[np.bool_], force: bool = False) -> None:
+        """Take new results, and show them unless the last time was just now.
+
+        Parameters
+        ----------
+        udf_results
+            The results of the UDF by name.
+        damage
+            bool, shape of the scan: which positions are processed.
+        force
+            Show them in any case.
+        """
+        now = time.monotonic()
+        if not force and now - self.last_update < self.min_delta:
+            return
+        data, there = self.extract(udf_results, damage)
+        self.data = data
+        there = np.broadcast_to(there, data.shape)
+        self.update(there & np.isfinite(data), force=force)
+        # The time that drawing takes must not add up to all the time there is.
+        self.last_update = time.monotonic()
+
+    @abstractmethod
+    def update(self, damage: Array, force: bool = False) -> None:
+        """Show `data`.
+
+        Parameters
+        ----------
+        damage
+            bool, shape of `data`: where it is there.
+        force
+            Whether this is the last time.
+        """
+
+    @abstractmethod
+    def display(self) -> Any:
+        """Bring the plot to the screen."""
+
+
+class Dummy2DPlot(Live2DPlot):
+    """Shows nothing: for programs that run without a screen."""
+
+    def update(self, damage: Array, force: bool = False) -> None:
+        """Do nothing."""
+
+    def display(self) -> None:
+        """Do nothing."""
+
+
+def _resolve(channel: Channel, buffers: Mapping[str, Any], udf_name: str) -> tuple[str, Extract]:
+    plottable = get_plottable_2D_channels(buffers)
+    known = f"pictures are {', '.join(plottable)}" if plottable else "none of its results is a picture"
+    if channel is None:
+        if not plottable:
+            msg = f"{udf_name} has nothing to plot: {known}; give a channel as (name, function) that makes one"
+            raise ValueError(msg)
+        channel = plottable[0]
+    if isinstance(channel, str):
+        if channel not in plottable:
+            msg = f"{udf_name}: {channel!r} cannot be plotted: {known}"
+            raise ValueError(msg)
+        return channel, _taking(channel, np.squeeze)
+    if isinstance(channel, tuple):
+        name, function = channel
+        if name not in buffers:
+            msg = f"{udf_name} has no result {name!r}: it has {', '.join(buffers)}"
+            raise ValueError(msg)
+        return name, _taking(name, function)
+    return getattr(channel, "__name__", type(channel).__name__), channel
+
+
+def _taking(name: str, function: Callable[[Array], Array]) -> Extract:
+    def extract(results: Any, damage: NDArray[np.bool_]) -> tuple[Array, Array]:
+        buffer = results[name]
+        data = np.asarray(function(buffer.data))
+        if buffer.kind == "nav":
+            there = np.squeeze(damage)
+            # What the function made of the scan may have another shape; then nothing is known of its positions.
+            return data, there if there.shape == data.shape else np.ones(data.shape, dtype=bool)
+        return data, np.full(data.shape, bool(damage.any()))
+
+    return extract

@@ -1,0 +1,172 @@
+"""Marks on a picture that say how large and which way: scale bar, colour wheel, outlines of virtual detectors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+
+from tilework.viz.colors import direction_colors
+
+__all__ = ["AxisScale", "add_circle", "add_color_wheel", "add_scale_bar", "format_length", "round_length"]
+
+# The share of the picture's width that a scale bar takes at most.
+BAR_SHARE = 0.3
+
+_LARGER = {
+    "pm": ("nm", 1e3),
+    "nm": ("µm", 1e3),
+    "µm": ("mm", 1e3),
+    "um": ("mm", 1e3),
+    "mm": ("m", 1e3),
+    "mrad": ("rad", 1e3),
+}
+
+
+class AxisScale(Protocol):
+    """What is taken from the axis of a dataset."""
+
+    @property
+    def scale(self) -> float | None:
+        """Distance of neighbouring pixels in `units`."""
+        ...
+
+    @property
+    def units(self) -> str | None:
+        """Unit of the scale."""
+        ...
+
+
+def round_length(limit: float) -> float:
+    """Return the largest of 1, 2, 5, 10, 20, … (and of 0.5, 0.2, …) that is not larger than `limit`."""
+    power = 10.0 ** math.floor(math.log10(limit))
+    # A limit of exactly 2 may be 1.9999999 after the division.
+    return next(step * power for step in (5, 2, 1) if step * power <= limit * (1 + 1e-9))
+
+
+def format_length(length: float, units: str) -> str:
+    """Return a length as text, in a larger unit from 1000 on."""
+    while length >= 1000 and units in _LARGER:
+        units, factor = _LARGER[units]
+        length /= factor
+    return f"{length:.4g} {units}"
+
+
+def add_scale_bar(axes: Any, axis: AxisScale | None, width: int, *, size: float = 9) -> bool:
+    """Draw a scale bar in the lower left corner of a picture.
+
+    Parameters
+    ----------
+    axes
+        Matplotlib axes that show the picture, in pixel coordinates.
+    axis
+        The horizontal axis of the data; None, or one without units: no scale bar is drawn.
+    width
+        Width of the picture in pixels.
+    size
+        Of the text, in points.
+
+    Returns
+    -------
+    bool
+        Whether one was drawn.
+    """
+    if axis is None or not axis.scale or axis.units is None or width < 2:
+        return False
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+
+    length = round_length(BAR_SHARE * width * abs(axis.scale))
+    share = length / abs(axis.scale) / width
+    bar = Rectangle(
+        (0.05, 0.05), share, 0.016, transform=axes.transAxes, facecolor="white", edgecolor="black", linewidth=0.6
+    )
+    axes.add_patch(bar)
+    axes.text(
+        0.05 + share / 2,
+        0.085,
+        format_length(length, axis.units),
+        transform=axes.transAxes,
+        color="white",
+        fontsize=size,
+        ha="center",
+        va="bottom",
+        path_effects=[withStroke(linewidth=1.8, foreground="black")],
+    )
+    return True
+
+
+def add_color_wheel(axes: Any, vmax: float, units: str, *, size: float = 9, share: float = 0.22) -> Any:
+    """Draw the legend of a vector picture in its lower right corner: a wheel whose colours point outwards.
+
+    Parameters
+    ----------
+    axes
+        Matplotlib axes that show the picture.
+    vmax
+        Length at the rim, which is written beside it.
+    units
+        Unit of `vmax`.
+    size
+        Of the text, in points.
+    share
+        Diameter as a share of the picture's width.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes of the wheel.
+    """
+    from matplotlib.patheffects import withStroke
+
+    pixels = 256
+    x = (np.arange(pixels) + 0.5) / pixels * 2.16 - 1.08
+    right, down = np.meshgrid(x, x)
+    radius = np.hypot(right, down)
+    # One pixel wide edges, so that the wheel is smooth without resampling.
+    edge = 2.16 / pixels
+    rgba = np.ones((pixels, pixels, 4))
+    rim = np.clip((1.0 - radius) / edge + 0.5, 0, 1)[..., np.newaxis]
+    rgba[..., :3] = rim * direction_colors(np.arctan2(down, right), np.minimum(radius, 1)) + (1 - rim)
+    rgba[..., 3] = np.clip((1.06 - radius) / edge + 0.5, 0, 1)
+    inset = axes.inset_axes((0.965 - share, 0.035, share, share), zorder=5)
+    inset.imshow(rgba, interpolation="bilinear", extent=(-1.08, 1.08, 1.08, -1.08))
+    inset.set_axis_off()
+    inset.text(
+        0,
+        -1.16,
+        f"{float(f'{vmax:.2g}'):g} {units}".rstrip(),
+        color="white",
+        fontsize=size,
+        ha="center",
+        va="bottom",
+        path_effects=[withStroke(linewidth=1.8, foreground="black")],
+    )
+    return inset
+
+
+def add_circle(axes: Any, center: tuple[float, float], radius: float, color: str, *, dashed: bool = False) -> None:
+    """Draw the outline of a virtual detector on a picture.
+
+    Parameters
+    ----------
+    axes
+        Matplotlib axes that show the picture, in pixel coordinates.
+    center
+        (y, x) in pixels.
+    radius
+        In pixels.
+    color
+        Of the line.
+    dashed
+        Whether the line is dashed.
+    """
+    from matplotlib.patches import Circle
+
+    style = (0, (4, 2.5)) if dashed else "solid"
+    axes.add_patch(
+        Circle(
+            (center[1], center[0]), radius, fill=False, edgecolor=color, linewidth=1.6, linestyle=style, clip_on=True
+        )
+    )

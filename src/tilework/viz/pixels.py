@@ -1,0 +1,160 @@
+"""Arrays in, pixels out: no axes, no titles, for any front end."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.viz.colors import NEUTRAL, colormap, direction_colors, require_matplotlib
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["auto_range", "encode_image", "rgb_from_2dvector", "visualize_simple"]
+
+# An extreme value is left out of the range when it lies further out than this many times what is left without it.
+OUTLIER_FACTOR = 10.0
+OUTLIER_SHARE = 0.001
+
+
+def auto_range(values: ArrayLike, shown: ArrayLike | None = None) -> tuple[float, float]:
+    """Return the range of values to show: all of them, but not a few extremes that would hide the rest.
+
+    The lowest and the highest 0.1 % are left out when they lie ten times further from the median than the others: hot
+    pixels do, the tails of a distribution do not.
+
+    Parameters
+    ----------
+    values
+        Real numbers, any shape; what is not finite is ignored.
+    shown
+        bool, shape of `values`: which of them count; None: all.
+
+    Returns
+    -------
+    vmin, vmax : float
+        0 and 0 when there are no values.
+    """
+    array = np.asarray(values)
+    kept = array[np.isfinite(array) if shown is None else np.isfinite(array) & np.asarray(shown, dtype=bool)]
+    if kept.size == 0:
+        return 0.0, 0.0
+    kept = kept.astype(np.float64)
+    lowest, highest = float(kept.min()), float(kept.max())
+    low, middle, high = (float(q) for q in np.quantile(kept, [OUTLIER_SHARE, 0.5, 1 - OUTLIER_SHARE]))
+    if low < high:
+        if highest - middle > OUTLIER_FACTOR * (high - middle) > 0:
+            highest = high
+        if middle - lowest > OUTLIER_FACTOR * (middle - low) > 0:
+            lowest = low
+    return lowest, highest
+
+
+def visualize_simple(
+    result: ArrayLike,
+    colormap: Any = None,
+    logarithmic: bool = False,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    damage: ArrayLike | None = None,
+) -> NDArray[np.uint8]:
+    """Show real values as colours.
+
+    Parameters
+    ----------
+    result
+        Real numbers (y, x).
+    colormap
+        Name of a matplotlib colour map, or one itself; None: viridis.
+    logarithmic
+        Whether to show the logarithm; values that have none are shown as the smallest that has one.
+    vmin, vmax
+        Range to show; None: see `auto_range`.
+    damage
+        bool (y, x): which values are there; others are grey, like values that are not finite. None: all.
+
+    Returns
+    -------
+    uint8, (y, x, 4)
+        RGBA.
+    """
+    values = np.asarray(result)
+    there = (
+        np.ones(values.shape, dtype=bool) if damage is None else np.broadcast_to(np.asarray(damage, bool), values.shape)
+    )
+    values = values.astype(np.float64)
+    there = there & np.isfinite(values)
+    if logarithmic:
+        values = _logarithm(values, there)
+        vmin, vmax = (None if v is None or v <= 0 else float(np.log(v)) for v in (vmin, vmax))
+    low, high = auto_range(values, there)
+    low, high = low if vmin is None else vmin, high if vmax is None else vmax
+    scaled = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(values.shape)
+    rgba: NDArray[np.uint8] = _colormap(colormap)(np.ma.array(scaled, mask=~there), bytes=True)
+    return rgba
+
+
+_colormap = colormap
+
+
+def _logarithm(values: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
+    positive = there & (values > 0)
+    smallest = values[positive].min() if positive.any() else 1.0
+    return np.log(np.where(positive, values, smallest))
+
+
+def rgb_from_2dvector(y: ArrayLike, x: ArrayLike, vmax: float | None = None) -> NDArray[np.uint8]:
+    """Show vectors as colours: the hue is the direction, black is zero, full colour is `vmax` or more.
+
+    Parameters
+    ----------
+    y, x
+        Components, of the same shape; y points down in the picture.
+    vmax
+        Length that gets the full colour; None: the longest, see `auto_range`.
+
+    Returns
+    -------
+    uint8, (*shape, 3)
+        RGB; grey where a component is not finite.
+    """
+    down, right = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
+    length = np.hypot(down, right)
+    there = np.isfinite(length)
+    if vmax is None:
+        vmax = auto_range(length)[1]
+    strength = np.clip(np.where(there, length, 0) / vmax, 0, 1) if vmax > 0 else np.zeros(length.shape)
+    angle = np.arctan2(np.where(there, down, 0), np.where(there, right, 0))
+    rgb = direction_colors(angle, strength)
+    rgb[~there] = NEUTRAL
+    return np.rint(rgb * 255).astype(np.uint8)
+
+
+def encode_image(rgba: ArrayLike, save_kwargs: Mapping[str, Any] | None = None) -> BytesIO:
+    """Encode pixels as an image file in memory.
+
+    Parameters
+    ----------
+    rgba
+        uint8, (y, x, 3) or (y, x, 4).
+    save_kwargs
+        What `PIL.Image.Image.save` is given; None: ``{"format": "png"}``.
+
+    Returns
+    -------
+    io.BytesIO
+        At its start.
+    """
+    require_matplotlib()
+    from PIL import Image
+
+    file = BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgba, dtype=np.uint8)).save(
+        file, **({"format": "png"} | dict(save_kwargs or {}))
+    )
+    file.seek(0)
+    return file

@@ -1,0 +1,120 @@
+"""The context: how it is made and closed, and what importing it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests_helpers import FrameMax, counts
+from tilework.api import Context
+from tilework.exceptions import ExecutorError, ExecutorSpecException
+
+HEAVY = {
+    "numba",
+    "scipy",
+    "sparse",
+    "sparseconverter",
+    "matplotlib",
+    "h5py",
+    "zarr",
+    "dask",
+    "tqdm",
+    "asyncio",
+    "psutil",
+}
+
+
+def run_python(code: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def test_importing_the_api_imports_nothing_heavy() -> None:
+    done = run_python("import sys, tilework.api; print(*{m.split('.')[0] for m in sys.modules})")
+    assert done.returncode == 0, done.stderr
+    assert not HEAVY & set(done.stdout.split())
+
+
+def test_a_first_small_result_needs_no_compiler_and_no_scipy() -> None:
+    done = run_python(
+        "import sys, numpy as np\n"
+        "from tilework.api import Context\n"
+        "from tilework.udf import SumUDF\n"
+        "ctx = Context.make_with('inline')\n"
+        "ds = ctx.load('memory', data=np.ones((4, 4, 8, 8), 'u2'))\n"
+        "assert ctx.run_udf(dataset=ds, udf=SumUDF())['intensity'].data[0, 0] == 16\n"
+        "print(*{m.split('.')[0] for m in sys.modules})"
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (HEAVY - {"asyncio"}) & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("spec", ["inline", "synchronous", "threads"])
+def test_contexts_are_made_by_name_and_close(spec: Any) -> None:
+    ctx = Context.make_with(spec)
+    ds = ctx.load("memory", data=counts())
+    assert ctx.run_udf(dataset=ds, udf=FrameMax())["maximum"].valid_mask.all()
+    ctx.close()
+    ctx.close()
+    with pytest.raises(ExecutorError, match="closed"):
+        ctx.run_udf(dataset=ds, udf=FrameMax())
+
+
+@pytest.mark.parametrize(
+    ("spec", "kwargs", "message"),
+    [
+        ("inline", {"cpus": 2}, "leave out cpus"),
+        ("inline", {"gpus": 1}, "leave out gpus"),
+        ("threads", {"gpus": 1}, "leave out gpus"),
+        ("threads", {"cpus": 0}, "at least one CPU"),
+        ("threads", {"snooze_timeout": 5}, "snooze_timeout"),
+        ("dask", {}, "not part of this version"),
+        ("spark", {}, "choose one of synchronous, inline, threads"),
+        ("inline", {"main_process_gpu": 99}, "GPU|gpu|CUDA"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(spec: Any, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExecutorSpecException, match=message):
+        Context.make_with(spec, **kwargs)
+
+
+def test_the_number_of_threads_is_what_was_asked_for() -> None:
+    with Context.make_with("threads", cpus=3) as ctx:
+        assert ctx.executor.get_available_workers().concurrency() == 3
+    with Context.make_with("threads", cpus=[0, 1]) as ctx:
+        assert ctx.executor.get_available_workers().concurrency() == 2
+
+
+def test_a_program_that_does_not_close_ends_all_the_same() -> None:
+    done = run_python(
+        "import numpy as np\n"
+        "from tilework.api import Context\n"
+        "from tilework.udf import NoOpUDF\n"
+        "ctx = Context.make_with('threads', cpus=2)\n"
+        "steps = ctx.run_udf_iter(dataset=ctx.load('memory', data=np.ones((8, 8, 8, 8)), num_partitions=64), udf=NoOpUDF())\n"
+        "next(steps)\n",
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+
+
+def test_results_know_where_they_come_from_and_can_be_saved(tmp_path: Any) -> None:
+    from tilework.io.results import load_results
+
+    with Context.make_with("inline") as ctx:
+        result = ctx.run_udf(dataset=ctx.load("memory", data=counts()), udf=FrameMax())
+    written = result.save(tmp_path / "maximum.npz")
+    loaded = load_results(written)
+    assert (loaded["maximum"] == result["maximum"].data).all()
+    assert loaded.provenance["udf"] == "FrameMax"
+    assert loaded.provenance["dataset"]["shape"] == [6, 5, 8, 7]
+    one = result["maximum"].save(tmp_path / "one.npz")
+    assert set(load_results(one).channels) == {"maximum"}
+    pytest.importorskip("xarray")
+    labelled = result.to_xarray()
+    assert labelled["maximum"].shape == (6, 5)
+    assert np.array_equal(result["maximum"].to_xarray().values, result["maximum"].data)

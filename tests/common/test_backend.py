@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tilework.common import backend
+
+
+@pytest.fixture(autouse=True)
+def _no_device_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    # set first, so that what a test sets is removed at its end
+    for name in ("TILEWORK_USE_CUDA", "TILEWORK_USE_CPU"):
+        monkeypatch.setenv(name, "0")
+        monkeypatch.delenv(name)
+
+
+def test_the_cpu_is_used_when_nothing_is_said() -> None:
+    assert (backend.get_device_class(), backend.get_use_cpu(), backend.get_use_cuda()) == ("cpu", 0, None)
+
+
+def test_the_last_choice_counts() -> None:
+    backend.set_use_cuda(3)
+    assert (backend.get_device_class(), backend.get_use_cpu(), backend.get_use_cuda()) == ("cuda", None, 3)
+    backend.set_use_cpu(7)
+    assert (backend.get_device_class(), backend.get_use_cpu(), backend.get_use_cuda()) == ("cpu", 7, None)
+    backend.set_use_cuda(0)
+    assert (backend.get_device_class(), backend.get_use_cuda()) == ("cuda", 0)
+
+
+def test_contradictions_and_nonsense_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEWORK_USE_CUDA", "first")
+    with pytest.raises(RuntimeError, match="'first'"):
+        backend.get_use_cuda()
+    monkeypatch.setenv("TILEWORK_USE_CPU", "0")
+    for function in (backend.get_device_class, backend.get_use_cpu, backend.get_use_cuda):
+        with pytest.raises(RuntimeError, match="both"):
+            function()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_file_limit_is_raised_to_what_the_system_lets_us() -> None:
+    code = """
+import resource
+from tilework.common.backend import set_file_limit
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+set_file_limit()
+assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

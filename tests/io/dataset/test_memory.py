@@ -1,0 +1,150 @@
+"""Arrays in memory as datasets."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from detector_files import counts
+
+from tilework.exceptions import DataSetException
+from tilework.executor.inline import InlineJobExecutor
+from tilework.io.dataset import load
+from tilework.io.dataset.memory import MemoryDataSet
+from tilework.testing.datasets import make_scheme, read_all
+
+
+def test_needs_no_initialize() -> None:
+    """The constructor does it all; what is loaded refers to the same memory."""
+    data = counts((4, 5, 6, 7))
+    dataset = MemoryDataSet(data=data)
+    assert dataset.shape == (4, 5, 6, 7)
+    np.testing.assert_array_equal(read_all(dataset)[0].reshape(data.shape), data)
+    tile = next(next(dataset.get_partitions()).get_tiles(make_scheme(dataset, "partitions")))
+    assert np.shares_memory(tile.data, data)
+    assert dataset.zero_copy
+    assert load("memory", data=data, executor=InlineJobExecutor()).shape == data.shape
+
+
+def test_shape_without_data() -> None:
+    """A shape gives zeros."""
+    dataset = MemoryDataSet(datashape=(3, 4, 5, 6))
+    assert dataset.dtype == np.float32
+    assert not read_all(dataset)[0].any()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "shape"),
+    [
+        ({}, (2, 3, 4, 5)),
+        ({"sig_dims": 1}, (2, 3, 4, 5)),
+        ({"sig_dims": 3}, (2, 3, 4, 5)),
+        ({"sig_shape": (20,)}, (2, 3, 20)),
+        ({"sig_shape": (5,)}, (2, 3, 4, 5)),
+        ({"nav_shape": (6,)}, (6, 4, 5)),
+        ({"nav_shape": (2,)}, (2, 3, 4, 5)),
+        ({"nav_shape": (3, 2), "sig_shape": (2, 10)}, (3, 2, 2, 10)),
+        ({"sig_shape": (10,), "nav_shape": (12,)}, (12, 10)),
+    ],
+)
+def test_how_shapes_are_found(kwargs: dict[str, Any], shape: tuple[int, ...]) -> None:
+    """Signal axes follow from sig_dims, sig_shape or nav_shape; the pixels stay in order."""
+    data = counts((2, 3, 4, 5))
+    dataset = MemoryDataSet(data=data, **kwargs)
+    assert dataset.shape == shape
+    np.testing.assert_array_equal(read_all(dataset)[0].reshape(-1), data.reshape(-1))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({}, "needs an array"),
+        ({"data": np.zeros((2, 2, 2)), "datashape": (2, 2)}, "exclude each other"),
+        ({"data": [[1, 2], [3, 4]]}, "it is a list"),
+        ({"data": "abc"}, "no kind of array"),
+        ({"data": np.ma.zeros((2, 2, 2))}, "masked arrays"),
+        ({"data": np.zeros((2, 0, 2))}, "holds no data"),
+        ({"data": np.zeros((2, 2, 2), dtype=object)}, "no numbers"),
+        ({"data": np.zeros((2, 2, 2)), "sig_dims": 4}, "sig_dims=4 does not fit"),
+        ({"data": np.zeros((2, 2, 2)), "sig_shape": (3,)}, "no multiple of the 3 of sig_shape"),
+        ({"data": np.zeros((2, 2, 2)), "tileshape": (2, 2)}, "tileshape=.*must have 3 sizes"),
+        ({"data": np.zeros((2, 2, 2)), "array_backends": ["cupy"]}, "array_backends"),
+    ],
+)
+def test_refused(kwargs: dict[str, Any], message: str) -> None:
+    """What cannot be is refused with the reason."""
+    with pytest.raises(DataSetException, match=message):
+        MemoryDataSet(**kwargs)
+
+
+def test_io_backend_is_refused() -> None:
+    """An array needs no I/O."""
+    with pytest.raises(ValueError, match="io_backend"):
+        MemoryDataSet(data=np.zeros((2, 2, 2)), io_backend="mmap")
+
+
+def test_sparse_arrays_are_made_dense() -> None:
+    """Sparse arrays are accepted, and delivered as NumPy arrays."""
+    import sparse
+
+    data = np.where(counts((4, 5, 6, 7)) > 60000, 1.0, 0.0).astype("f4")
+    dataset = MemoryDataSet(data=sparse.COO.from_numpy(data))
+    assert isinstance(dataset.data, np.ndarray)
+    np.testing.assert_array_equal(read_all(dataset)[0].reshape(data.shape), data)
+
+
+def test_unsafe_casts() -> None:
+    """Tiles in a dtype that loses something are refused, unless that is wanted."""
+    data = counts((4, 5, 6, 7), "f8")
+    with pytest.raises(TypeError, match="cannot be cast safely"):
+        read_all(MemoryDataSet(data=data), dest_dtype="f4")
+    got, _ = read_all(MemoryDataSet(data=data, check_cast=False), dest_dtype="f4")
+    np.testing.assert_array_equal(got.reshape(data.shape), data.astype("f4"))
+
+
+def test_wishes_about_tiles() -> None:
+    """Tile and base shapes that are asked for reach the negotiation, and such a dataset promises no whole partitions."""
+    data = counts((4, 5, 6, 7))
+    dataset = MemoryDataSet(data=data, tileshape=(3, 2, 7))
+    assert dataset.adjust_tileshape((8, 6, 7), None) == (3, 2, 7)
+    assert dataset.get_base_shape(None) == (3, 2, 7)
+    assert not dataset.zero_copy
+    assert MemoryDataSet(data=data, base_shape=(1, 3, 7)).get_base_shape(None) == (1, 3, 7)
+    forced = MemoryDataSet(data=data, force_need_decode=True)
+    assert forced.need_decode(data.dtype, None, None)
+    assert not MemoryDataSet(data=data).need_decode(data.dtype, None, None)
+
+
+def test_delay_is_waited_for() -> None:
+    """With a delay the tiles are the same."""
+    data = counts((4, 5, 6, 7))
+    dataset = MemoryDataSet(data=data, tiledelay=0.001, num_partitions=2)
+    np.testing.assert_array_equal(read_all(dataset)[0].reshape(data.shape), data)
+
+
+def test_partition_travels_with_its_part() -> None:
+    """A pickled partition holds its own frames, not the whole array."""
+    data = counts((64, 8, 16, 16))
+    dataset = MemoryDataSet(data=data, num_partitions=64)
+    for partition in dataset.get_partitions():
+        assert len(pickle.dumps(partition)) < data.nbytes / 64 + 2048
+
+
+def test_frames_before_and_after() -> None:
+    """sync_offset and larger scans work for arrays as for files."""
+    data = counts((10, 3, 3))
+    dataset = MemoryDataSet(data=data, sync_offset=3)
+    assert dataset.absent_frames is not None
+    assert np.flatnonzero(dataset.absent_frames).tolist() == [7, 8, 9]
+    np.testing.assert_array_equal(read_all(dataset)[0][:7], data[3:])
+    with pytest.warns(RuntimeWarning, match="6 positions without a frame"):
+        MemoryDataSet(data=data, nav_shape=(4, 4), sig_dims=2)
+
+
+def test_macrotile_of_the_present_frames() -> None:
+    """Where frames are absent at the end only, the macrotile holds the others; between others there is none."""
+    dataset = MemoryDataSet(data=counts((10, 3, 3)), sync_offset=3, num_partitions=2)
+    sizes = [partition.get_macrotile().shape[0] for partition in dataset.get_partitions()]
+    assert sizes == [5, 2]

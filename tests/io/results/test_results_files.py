@@ -1,0 +1,374 @@
+"""Saved results come back as they were, appear whole or not at all, and failures say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import xarray as xr
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tilework import __version__
+from tilework.exceptions import ResultFileError
+from tilework.io.results import ResultAxis, ResultChannel, load_results, save_results, suffixes, to_xarray
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tilework.io.results.channel import ResultKind
+
+SCAN = (ResultAxis("scan_y", 0.5, "nm", 1.0), ResultAxis("scan_x", 0.25, "nm"))
+DETECTOR = (ResultAxis("ky", 0.2, "mrad", -3.0), ResultAxis("kx", 0.2, "mrad", -3.0))
+LOSSLESS = [".npz", ".h5", ".hdf5", ".zarr"]
+ALL = [*LOSSLESS, ".tif", ".tiff"]
+
+
+def some_channels() -> dict[str, ResultChannel]:
+    rng = np.random.default_rng(5)
+    valid = rng.random((3, 4)) > 0.5
+    field = np.where(valid[..., np.newaxis], rng.random((3, 4, 2), dtype=np.float32), np.nan)
+    added = ResultAxis("field_0")
+    return {
+        "intensity": ResultChannel("intensity", rng.random((3, 4), dtype=np.float32), "nav", None, SCAN, 0, "counts"),
+        "field": ResultChannel("field", field, "nav", np.stack([valid, valid], axis=-1), (*SCAN, added), 1, "px"),
+        "pattern": ResultChannel("pattern", rng.integers(0, 2**31, (5, 6), dtype=np.uint32), "sig", None, DETECTOR),
+        "good": ResultChannel("good", valid, "nav", None, SCAN),
+        "num_frames": ResultChannel("num_frames", np.array([12]), "single"),
+    }
+
+
+def same(a: ResultChannel, b: ResultChannel) -> None:
+    np.testing.assert_array_equal(a.data, b.data)
+    assert a.data.dtype == b.data.dtype
+    assert a.describe() == b.describe()
+    if a.valid is None:
+        assert b.valid is None
+    else:
+        assert b.valid is not None
+        np.testing.assert_array_equal(a.valid, b.valid)
+
+
+@pytest.mark.parametrize("suffix", ALL)
+def test_round_trip(tmp_path: Path, suffix: str) -> None:
+    """Data, masks, axes, units and provenance come back the same from every format."""
+    channels = some_channels()
+    provenance = {"udf": "CoMUDF", "parameters": {"r": np.inf, "n": np.int64(3), "mask": np.eye(2)}, "roi": None}
+    path = save_results(tmp_path / f"r{suffix}", channels, provenance)
+    loaded = load_results(path)
+    assert list(loaded.channels) == sorted(channels) or list(loaded.channels) == list(channels)
+    for name, channel in channels.items():
+        same(channel, loaded.channels[name])
+    assert loaded.provenance["tilework_version"] == __version__
+    assert loaded.provenance["parameters"] == {"r": "inf", "n": 3, "mask": [[1.0, 0.0], [0.0, 1.0]]}
+    assert "saved" in loaded.provenance
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    np.testing.assert_array_equal(loaded["pattern"], channels["pattern"].data)
+
+
+@given(
+    data=st.data(),
+    shape=hnp.array_shapes(min_dims=1, max_dims=5, max_side=4),
+    dtype=st.sampled_from(["?", "u1", "<u2", ">u2", "i4", "u8", "i8", "f2", "f4", ">f4", "f8", "c8", "c16"]),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_array_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, shape: tuple[int, ...], dtype: str
+) -> None:
+    """Whatever shape, kind and dtype: exactly from .npz and .h5, to single precision from .tif."""
+    array = data.draw(hnp.arrays(np.dtype(dtype), shape, elements=hnp.from_dtype(np.dtype(dtype), allow_nan=False)))
+    extra = data.draw(st.integers(0, len(shape) - 1))
+    kind: ResultKind = data.draw(st.sampled_from(["nav", "sig", "single"]))
+    channel = ResultChannel("x", array, kind, extra_ndim=extra)
+    folder = tmp_path_factory.mktemp("any")
+    for suffix in (".npz", ".h5"):
+        same(channel, load_results(save_results(folder / f"x{suffix}", {"x": channel}, {})).channels["x"])
+    page = load_results(save_results(folder / "x.tif", {"x": channel}, {})).channels["x"]
+    big = array.dtype.kind in "ui" and page.data.dtype != array.dtype
+    assert not big or np.abs(array.astype(float)).max() >= 2**31
+    assert page.data.dtype == (np.float32 if big else array.dtype)
+    assert page.data.shape == array.shape
+    exact = array.dtype.kind == "b" or (array.dtype.kind in "ui" and array.itemsize <= 4) or array.dtype in ("f2", "f4")
+    if exact:
+        np.testing.assert_array_equal(page.data, array)
+    elif array.dtype.kind in "fc":
+        with np.errstate(over="ignore"):
+            single = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32).astype(array.dtype)
+        np.testing.assert_array_equal(page.data, single)
+
+
+def test_other_programs_can_read_it(tmp_path: Path) -> None:
+    """NumPy, h5py, xarray and tifffile find the arrays and their names without tilework."""
+    channels = some_channels()
+    for suffix in (".npz", ".h5", ".zarr", ".tif"):
+        save_results(tmp_path / f"r{suffix}", channels, {"udf": "X"})
+    with np.load(tmp_path / "r.npz") as archive:
+        np.testing.assert_array_equal(archive["field"], channels["field"].data)
+        assert archive["field.valid"].dtype == bool
+        assert json.loads(str(archive["tilework.json"]))["provenance"]["udf"] == "X"
+    with h5py.File(tmp_path / "r.h5") as file:
+        assert file["intensity"].attrs["units"] == "counts"
+        assert [d.label for d in file["pattern"].dims] == ["ky", "kx"]
+        assert json.loads(file.attrs["tilework"])["provenance"]["udf"] == "X"
+    group = zarr.open_group(str(tmp_path / "r.zarr"), mode="r")
+    assert group.metadata.zarr_format == 3
+    with xr.open_zarr(str(tmp_path / "r.zarr"), consolidated=False) as opened:
+        assert opened["field"].dims == ("scan_y", "scan_x", "field_0")
+    with tifffile.TiffFile(tmp_path / "r.tif") as tiff:
+        pages: list[Any] = list(tiff.pages)
+        about = [json.loads(page.tags["ImageDescription"].value) for page in pages]
+        assert [(a["channel"], a["part"], a["page"]) for a in about[:5]] == [
+            ("intensity", "data", 0),
+            ("field", "data", 0),
+            ("field", "data", 1),
+            ("field", "valid", 0),
+            ("field", "valid", 1),
+        ]
+        numerator, denominator = pages[0].tags["XResolution"].value
+        assert numerator / denominator == pytest.approx(1e7 / 0.25), "pixels per centimetre, of 0.25 nm each"
+        np.testing.assert_array_equal(pages[2].asarray(), channels["field"].data[..., 1])
+
+
+@pytest.mark.parametrize("suffix", ALL)
+def test_never_replaces_unasked(tmp_path: Path, suffix: str) -> None:
+    """What exists is kept unless overwrite=True, and then replaced as a whole."""
+    path = tmp_path / f"r{suffix}"
+    first, second = some_channels(), {"other": ResultChannel("other", np.arange(4.0, dtype=np.float32))}
+    save_results(path, first, {})
+    with pytest.raises(ResultFileError, match=r"exists: choose another name, or pass overwrite=True") as caught:
+        save_results(path, second, {})
+    assert isinstance(caught.value, OSError)
+    assert str(path) in str(caught.value)
+    assert set(load_results(path).channels) == set(first)
+    save_results(path, second, {}, overwrite=True)
+    assert set(load_results(path).channels) == {"other"}
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_never_replaces_a_folder_of_somebody_else(tmp_path: Path) -> None:
+    """A folder that is no Zarr group is not replaced, even with overwrite=True."""
+    for name in ("data.zarr", "data.npz"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "thesis.txt").write_text("years of work")
+        with pytest.raises(ResultFileError, match="folder that tilework did not write"):
+            save_results(folder, some_channels(), {}, overwrite=True)
+        assert (folder / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("suffix", ALL)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_failure_leaves_nothing(tmp_path: Path, suffix: str, overwrite: bool) -> None:
+    """An array that cannot be written ends in an error that names the file; no part of it stays, the old file does."""
+    path = tmp_path / f"r{suffix}"
+    if overwrite:
+        save_results(path, some_channels(), {})
+    bad: dict[str, ResultChannel] = {**some_channels(), "bad": ResultChannel("bad", np.array([{}, None], dtype=object))}
+    with pytest.raises(ResultFileError, match=path.name):
+        save_results(path, bad, {}, overwrite=overwrite)
+    assert [p.name for p in tmp_path.iterdir()] == ([path.name] if overwrite else [])
+    if overwrite:
+        assert set(load_results(path).channels) == set(some_channels())
+
+
+_WRITE_BIG = """
+import sys, numpy as np
+from tilework.exceptions import ResultFileError
+from tilework.io.results import ResultChannel, save_results
+channels = {"x": ResultChannel("x", np.random.default_rng(0).random((1 << 20,)))}
+try:
+    save_results(sys.argv[1], channels, {})
+except ResultFileError as error:
+    print(error)
+    sys.exit(7)
+"""
+
+
+def _write_big(path: Path, limit: int | None = None) -> subprocess.CompletedProcess[str]:
+    def restrict() -> None:
+        if limit is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.run(
+        [sys.executable, "-c", _WRITE_BIG, str(path)],
+        capture_output=True,
+        text=True,
+        preexec_fn=restrict,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("suffix", ALL)
+def test_file_size_limit(tmp_path: Path, suffix: str) -> None:
+    """A file that may not grow further is no half file: clear error, nothing left."""
+    done = _write_big(tmp_path / f"x{suffix}", limit=1 << 16)
+    assert done.returncode == 7, done.stderr
+    assert "no space left" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small tmpfs")
+@pytest.mark.parametrize("suffix", ALL)
+def test_full_disk(tmp_path: Path, suffix: str) -> None:
+    """A full disk: clear error, nothing left, and no crash or noise of a library at exit."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount: {mounted.stderr.decode()}")
+    try:
+        done = _write_big(tmp_path / f"x{suffix}")
+        assert done.returncode == 7, done.stderr
+        assert "no space left" in done.stdout
+        assert done.stderr == ""
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_unknown_suffix_lists_the_known(tmp_path: Path) -> None:
+    """The message says which suffixes there are."""
+    for name in ("r.xyz", "r"):
+        with pytest.raises(ResultFileError) as caught:
+            save_results(tmp_path / name, some_channels(), {})
+        assert all(suffix in str(caught.value) for suffix in suffixes())
+        with pytest.raises(ResultFileError):
+            load_results(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "library", "extra"), [(".h5", "h5py", "hdf5"), (".zarr", "zarr", "zarr"), (".tif", "tifffile", "tiff")]
+)
+def test_missing_library_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, library: str, extra: str
+) -> None:
+    """Without the library, the error says what to install, and nothing is left."""
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ResultFileError, match=rf"pip install 'tilework\[{extra}\]'"):
+        save_results(tmp_path / f"r{suffix}", some_channels(), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_places(tmp_path: Path) -> None:
+    """A folder that is not there, nothing to save, a file that is not there or holds something else."""
+    with pytest.raises(ResultFileError, match="there is no folder"):
+        save_results(tmp_path / "no" / "r.npz", some_channels(), {})
+    with pytest.raises(ResultFileError, match="there are no results"):
+        save_results(tmp_path / "r.npz", {}, {})
+    with pytest.raises(ResultFileError, match="there is no"):
+        load_results(tmp_path / "r.npz")
+    np.savez(tmp_path / "mine.npz", x=np.arange(3))
+    with pytest.raises(ResultFileError, match=r"cannot read results from .*mine\.npz: it does not hold results"):
+        load_results(tmp_path / "mine.npz")
+    with h5py.File(tmp_path / "mine.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(ResultFileError, match="does not hold results"):
+        load_results(tmp_path / "mine.h5")
+    tifffile.imwrite(tmp_path / "mine.tif", np.zeros((4, 4), np.uint8))
+    with pytest.raises(ResultFileError, match="does not hold results"):
+        load_results(tmp_path / "mine.tif")
+    (tmp_path / "broken.h5").write_bytes(b"junk")
+    with pytest.raises(ResultFileError, match="cannot read results"):
+        load_results(tmp_path / "broken.h5")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission(tmp_path: Path) -> None:
+    """A folder that may not be written."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(ResultFileError, match="no permission"):
+        save_results(tmp_path / "r.npz", some_channels(), {})
+
+
+def test_files_of_a_newer_tilework(tmp_path: Path) -> None:
+    """A document of a later version is refused with what to do."""
+    path = save_results(tmp_path / "r.h5", some_channels(), {})
+    with h5py.File(path, "a") as file:
+        document = json.loads(file.attrs["tilework"])
+        file.attrs["tilework"] = json.dumps({**document, "format_version": 99})
+    with pytest.raises(ResultFileError, match="update tilework"):
+        load_results(path)
+
+
+def test_files_keep_the_umask(tmp_path: Path) -> None:
+    """What is saved can be read by whom the umask allows, although it is made in a private folder."""
+    old = os.umask(0o022)
+    try:
+        for suffix in (".npz", ".zarr"):
+            mode = save_results(tmp_path / f"r{suffix}", some_channels(), {}).stat().st_mode
+            assert mode & 0o044 == 0o044
+    finally:
+        os.umask(old)
+
+
+class _Buffer:
+    def __init__(self, data: Any, kind: Any, extra_shape: tuple[int, ...], valid: Any = None) -> None:
+        self.data, self.kind, self.extra_shape, self._valid = data, kind, extra_shape, valid
+
+    @property
+    def valid_mask(self) -> Any:
+        if self._valid is None:
+            raise RuntimeError("not set")
+        return self._valid
+
+
+def test_channel_from_a_buffer() -> None:
+    """Axes of the dataset go to scan and detector results, added axes get own names, full masks are dropped."""
+    axes = (*SCAN, *DETECTOR)
+    nav = ResultChannel.from_buffer("field", _Buffer(np.zeros((3, 4, 2)), "nav", (2,), np.ones((3, 4, 2), bool)), axes)
+    assert [a.name for a in nav.dims] == ["scan_y", "scan_x", "field_0"]
+    assert nav.valid is None
+    sig = ResultChannel.from_buffer("s", _Buffer(np.zeros((5, 6)), "sig", ()), axes)
+    assert sig.dims == DETECTOR
+    single = ResultChannel.from_buffer("n", _Buffer(np.zeros((1,)), "single", ()), axes)
+    assert [a.name for a in single.dims] == ["n_0"]
+    unknown = ResultChannel.from_buffer("n", _Buffer(np.zeros((2, 3, 4)), "nav", ()), ())
+    assert [a.name for a in unknown.dims] == ["scan_z", "scan_y", "scan_x"]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "x.valid", "a b"])
+def test_bad_channel_names(name: str) -> None:
+    """A name that some format cannot hold is refused at once."""
+    with pytest.raises(ValueError, match="cannot be saved under the name"):
+        ResultChannel(name, np.zeros(3))
+
+
+def test_bad_channels() -> None:
+    """Axes and masks must fit."""
+    with pytest.raises(ValueError, match="do not fit shape"):
+        ResultChannel("x", np.zeros((3, 4)), "nav", None, SCAN[:1])
+    with pytest.raises(ValueError, match="the mask of shape"):
+        ResultChannel("x", np.zeros((3, 4)), "nav", np.ones(3, bool), SCAN)
+
+
+def test_to_xarray(tmp_path: Path) -> None:
+    """Named axes with coordinates in physical units, masks beside their data, attributes that NetCDF can hold."""
+    dataset = to_xarray(some_channels(), {"udf": "CoMUDF", "parameters": {"r": 3.5}, "roi": None})
+    assert dataset["intensity"].dims == ("scan_y", "scan_x")
+    np.testing.assert_allclose(dataset["scan_y"], [1.0, 1.5, 2.0])
+    assert dataset["scan_x"].attrs["units"] == "nm"
+    assert dataset["field_valid"].dims == ("scan_y", "scan_x", "field_0")
+    assert "field_0" not in dataset.coords
+    assert json.loads(dataset.attrs["parameters"]) == {"r": 3.5}
+    assert dataset.attrs["udf"] == "CoMUDF"
+    assert dataset["intensity"].attrs == {"kind": "nav", "units": "counts"}
+
+
+def test_to_xarray_without_xarray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install."""
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(ResultFileError, match=r"pip install 'tilework\[xarray\]'"):
+        to_xarray(some_channels(), {})

@@ -1,0 +1,84 @@
+"""What is decided before a run: dtypes, methods, kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests_helpers import FrameMax, PartitionMean, TileSum
+from tilework.common.shape import Shape
+from tilework.common.udf import UDFMethod
+from tilework.udf import UDF, NoOpUDF
+from tilework.udf.plan import COMPILED_FROM_PIXELS, KERNELS_VARIABLE, make_plan
+
+
+class FakeDataSet:
+    """Only the facts that a plan is made from."""
+
+    def __init__(self, dtype: Any, shape: tuple[int, ...] = (4, 4, 8, 8)) -> None:
+        self.dtype = np.dtype(dtype)
+        self.shape = Shape(shape, sig_dims=2)
+
+
+class Native(TileSum):
+    def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
+        return dtype.kind in "ui"
+
+
+def plan(*udfs: UDF, dtype: Any = "u2", **kwargs: Any) -> Any:
+    return make_plan(udfs, FakeDataSet(dtype), **kwargs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "want"), [("u1", "f4"), ("u2", "f4"), ("u4", "f8"), ("f4", "f4"), ("f8", "f8"), ("c8", "c8")]
+)
+def test_the_input_dtype_holds_both_what_is_preferred_and_the_data(dtype: str, want: str) -> None:
+    assert plan(FrameMax(), dtype=dtype).udfs[0].input_dtype == np.dtype(want)
+
+
+def test_a_function_has_the_same_dtype_in_any_company() -> None:
+    alone = plan(FrameMax()).udfs[0]
+    beside = plan(FrameMax(), TileSum()).udfs[0]
+    assert alone == beside
+
+
+def test_no_preference_means_the_dtype_of_the_data() -> None:
+    assert plan(NoOpUDF()).udfs[0].input_dtype == np.dtype("u2")
+    assert not plan(NoOpUDF()).converts
+
+
+def test_native_tiles_are_not_converted_and_leave_the_input_dtype() -> None:
+    native = plan(Native())
+    assert native.udfs[0].tile_dtype == np.dtype("u2")
+    assert native.udfs[0].input_dtype == np.dtype("f8")
+    assert not native.converts
+    assert plan(Native(), FrameMax()).converts
+    assert plan(Native(), dtype="f4").converts
+
+
+def test_methods_are_tile_then_frame_then_partition() -> None:
+    assert [p.method for p in plan(FrameMax(), TileSum(), PartitionMean()).udfs] == [
+        UDFMethod.FRAME,
+        UDFMethod.TILE,
+        UDFMethod.PARTITION,
+    ]
+
+
+def test_size_alone_decides_whether_kernels_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KERNELS_VARIABLE, raising=False)
+    side = int(COMPILED_FROM_PIXELS**0.5)
+    at, above = FakeDataSet("u2", (1, 1, side, side)), FakeDataSet("u2", (1, 1, side, side + 1))
+    assert not make_plan([NoOpUDF()], at).compiled  # type: ignore[arg-type]
+    assert make_plan([NoOpUDF()], above).compiled  # type: ignore[arg-type]
+    nothing = np.zeros((1, 1), dtype=bool)
+    assert not make_plan([NoOpUDF()], above, roi=nothing).compiled  # type: ignore[arg-type]
+
+
+def test_the_environment_overrides_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KERNELS_VARIABLE, "numba")
+    assert plan(NoOpUDF()).compiled
+    monkeypatch.setenv(KERNELS_VARIABLE, "fortran")
+    with pytest.raises(ValueError, match="numpy, numba or auto"):
+        plan(NoOpUDF())
