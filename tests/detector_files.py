@@ -45,7 +45,9 @@ def mib_header(
     return text.encode().ljust(header_bytes, b"\0")
 
 
-def write_mib(path: Path, frames: NDArray[Any], first: int = 1, sequence: list[int] | None = None, **header: Any) -> None:
+def write_mib(
+    path: Path, frames: NDArray[Any], first: int = 1, sequence: list[int] | None = None, **header: Any
+) -> None:
     """Write frames of u1, u2 or u4, big-endian, one header each.
 
     `frames` has the shape (n, height, width); `sequence` gives the numbers instead of counting from `first`.
@@ -145,8 +147,8 @@ def write_blo(
     promised_x, promised_y = nx_ny or (nx, ny)
     head = bytearray(offset)
     struct.pack_into(
-        order + "6sHIIIHHHHHddIHId", head, 0, b"IMGBLO", version, 4096, offset, 131135, n, 0, promised_x, promised_y, 2500,
-        12.5, 25.0, 200000, 6226, 2000, 42330.0,
+        order + "6sHIIIHHHHHddIHId", head, 0, b"IMGBLO", version, 4096, offset, 131135, n, 0, promised_x, promised_y,
+        2500, 12.5, 25.0, 200000, 6226, 2000, 42330.0,
     )  # fmt: skip
     if version == 259:
         text = f"Precession angle : 1\r\nBlo Bit Depth: {8 * data.dtype.itemsize} bits\r\n".encode()
@@ -155,7 +157,7 @@ def write_blo(
         f.write(head)
         for i, frame in enumerate(data.reshape((-1, n, n))):
             f.write(struct.pack(order + "HI", 0x55AA, i))
-            f.write(frame.astype(frame.dtype.newbyteorder(order)).tobytes())
+            f.write(frame.astype(order + frame.dtype.str[1:]).tobytes())
 
 
 # -- EMPAD

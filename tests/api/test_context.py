@@ -94,7 +94,8 @@ def test_a_program_that_does_not_close_ends_all_the_same() -> None:
         "from tilework.api import Context\n"
         "from tilework.udf import NoOpUDF\n"
         "ctx = Context.make_with('threads', cpus=2)\n"
-        "steps = ctx.run_udf_iter(dataset=ctx.load('memory', data=np.ones((8, 8, 8, 8)), num_partitions=64), udf=NoOpUDF())\n"
+        "ds = ctx.load('memory', data=np.ones((8, 8, 8, 8)), num_partitions=64)\n"
+        "steps = ctx.run_udf_iter(dataset=ds, udf=NoOpUDF())\n"
         "next(steps)\n",
         timeout=30,
     )

@@ -69,11 +69,14 @@ def test_methods_are_tile_then_frame_then_partition() -> None:
 def test_size_alone_decides_whether_kernels_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KERNELS_VARIABLE, raising=False)
     side = int(COMPILED_FROM_PIXELS**0.5)
-    at, above = FakeDataSet("u2", (1, 1, side, side)), FakeDataSet("u2", (1, 1, side, side + 1))
+    at, above = FakeDataSet("u2", (4, 4, side // 4, side // 4)), FakeDataSet("u2", (4, 4, side // 4, side // 4 + 1))
     assert not make_plan([NoOpUDF()], at).compiled  # type: ignore[arg-type]
     assert make_plan([NoOpUDF()], above).compiled  # type: ignore[arg-type]
-    nothing = np.zeros((1, 1), dtype=bool)
-    assert not make_plan([NoOpUDF()], above, roi=nothing).compiled  # type: ignore[arg-type]
+    roi = np.zeros((4, 4), dtype=bool)
+    roi[0, :3] = True
+    assert not make_plan([NoOpUDF()], above, roi=roi).compiled  # type: ignore[arg-type]
+    roi[:3] = True
+    assert make_plan([NoOpUDF()], above, roi=roi).compiled  # type: ignore[arg-type]
 
 
 def test_the_environment_overrides_the_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from tilework.utils.simulate import ScanModel, SimulatedScan, simulate_scan
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SMALL = ScanModel(scan_shape=(16, 16), detector_shape=(64, 64), electrons=200_000)
 
@@ -22,7 +25,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> SimulatedScan:
 
 def distance_from(model: ScanModel, center: tuple[float, float]) -> np.ndarray:
     y, x = np.mgrid[: model.detector_shape[0], : model.detector_shape[1]]
-    return np.hypot(y - center[0], x - center[1])
+    return np.asarray(np.hypot(y - center[0], x - center[1]))
 
 
 def test_file_and_sidecar(scan: SimulatedScan) -> None:
@@ -83,7 +86,7 @@ def test_deflection_is_found(scan: SimulatedScan) -> None:
 
 
 def test_lorentz_force() -> None:
-    """Deflection angle e λ B t / h, at a right angle to the induction: by hand for 1 T, 100 nm, 200 kV it is 60.7 µrad."""
+    """Deflection e λ B t / h, at a right angle to the induction: by hand 60.7 µrad for 1 T, 100 nm, 200 kV."""
     model = ScanModel(induction=1.0, thickness=100.0)
     expected = 1.602176634e-19 * model.wavelength * 1e-9 * 1.0 * 100e-9 / 6.62607015e-34
     assert expected == pytest.approx(60.7e-6, rel=2e-3)

@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,8 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["run_command"]
 
 INTERRUPTED, TERMINATED = 130, 143
-# How long after the first Ctrl-C further ones are ignored, while what is half-written is removed (s).
-GRACE = 2.0
+SAID = {
+    INTERRUPTED: "interrupted; nothing was left half-written",
+    TERMINATED: "terminated; nothing was left half-written",
+}
+# How long after Ctrl-C a run may take to stop in order, while further ones are ignored (s). Then the process ends: a
+# function that computes for minutes on one frame must not keep anybody waiting.
+GRACE = 1.5
 
 
 class _Terminated(BaseException):
@@ -34,22 +40,26 @@ def run_command(argv: Sequence[str] | None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     try:
-        with _signals(), _short_warnings():
+        with _signals(impatient=argv is None), _short_warnings():
             code = _dispatch(args, parser)
             sys.stdout.flush()
             return code
     except KeyboardInterrupt:
-        _complain("interrupted; nothing was left half-written")
         code = INTERRUPTED
     except _Terminated:
-        _complain("terminated; nothing was left half-written")
         code = TERMINATED
+    _complain(SAID[code])
     if argv is None:
         # Threads may still be within a tile, or in a compiler; everything that matters is cleaned up.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _end_now(code)
     return code
+
+
+def _end_now(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -84,7 +94,17 @@ def _describe(error: Exception) -> str:
         return f"{where}{error.strerror}; check path, permission and space"
     if isinstance(error, MemoryError):
         return f"not enough memory{': ' + text if text else ''}; select fewer positions with --roi"
+    if isinstance(error, ValueError | TypeError) and text and _is_ours(error):
+        return text
     return f"{type(error).__name__}: {text or 'no message'}; --debug shows the traceback"
+
+
+def _is_ours(error: Exception) -> bool:
+    """Return whether tilework raised an error on purpose: its message is for people."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_globals.get("__name__", "").startswith("tilework.")
 
 
 def _complain(message: str) -> None:
@@ -93,16 +113,17 @@ def _complain(message: str) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """While the command runs: the first SIGINT or SIGTERM ends it in order, a second one after a while at once."""
-    first: list[float] = []
+def _signals(*, impatient: bool) -> Iterator[None]:
+    """Let SIGINT or SIGTERM end the command in order; or at once, if we are impatient and that takes too long."""
+    first: list[int] = []
 
     def handle(number: int, _frame: Any) -> None:
-        if not first:
-            first.append(time.monotonic())
-            _raise_for(number)
-        if time.monotonic() - first[0] > GRACE:
-            os._exit(128 + number)
+        if first:
+            return
+        first.append(number)
+        if impatient:
+            threading.Thread(target=_end_after_grace, args=(number,), daemon=True).start()
+        _raise_for(number)
 
     try:
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -113,8 +134,20 @@ def _signals() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
+        # After a signal, when the process is about to end, the next ones stay without effect.
+        for number, handler in () if first and impatient else before.items():
             signal.signal(number, handler)
+
+
+def _end_after_grace(number: int) -> None:
+    """End the process although it is still busy, and leave nothing half-written. Runs in a thread of its own."""
+    time.sleep(GRACE)
+    from tilework.cli.output import remove_unfinished
+
+    remove_unfinished()
+    interrupted = number == signal.SIGINT
+    _complain(SAID[INTERRUPTED if interrupted else TERMINATED])
+    _end_now(INTERRUPTED if interrupted else TERMINATED)
 
 
 def _raise_for(number: int) -> NoReturn:
@@ -125,11 +158,15 @@ def _raise_for(number: int) -> NoReturn:
 
 @contextlib.contextmanager
 def _short_warnings() -> Iterator[None]:
-    """Print warnings in one line, without the place in the source."""
+    """Print warnings that concern users in one line, without the place in the source."""
 
     def show(message: Warning | str, *_args: Any, **_kwargs: Any) -> None:
         _complain(f"warning: {' '.join(str(message).split())}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show
+        if not sys.warnoptions:
+            warnings.simplefilter("once")
+            for about_code in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+                warnings.simplefilter("ignore", about_code)
         yield

@@ -11,7 +11,7 @@ import numpy as np
 
 from tilework import __version__
 from tilework.cli.functions import Function, disk_mask
-from tilework.cli.opening import describe_axes, describe_dataset, format_bytes
+from tilework.cli.opening import count_workers, describe_axes, describe_dataset, describe_executor, format_bytes
 from tilework.cli.output import output_folder, write_summary
 from tilework.cli.run import Measured, execute, open_context, report_document, save_function
 from tilework.exceptions import CommandError
@@ -46,9 +46,7 @@ def demo(args: argparse.Namespace) -> None:
             dataset = context.load("npy", path=str(scan.path))
             axes = [AxisInfo(size=size, **a) for a, size in zip(model.axes(), dataset.shape, strict=True)]
             functions = demo_functions(model)
-            first = execute(context, dataset, functions, None, args)
-            # Once more, now that everything is compiled and the file is in memory: how fast it is.
-            again = execute(context, dataset, demo_functions(model), None, args)
+            measured = execute(context, dataset, functions, None, args)
             document = {
                 "tilework_version": __version__,
                 # Nothing in the folder may name the place where it was made before it got its name.
@@ -56,15 +54,14 @@ def demo(args: argparse.Namespace) -> None:
                 "dataset": {**describe_dataset(dataset), "path": scan.path.name},
                 "axes": describe_axes(axes),
                 "roi": None,
-                "executor": {"name": args.executor, "workers": len(context.executor.get_available_workers())},
-                "run": again.describe(),
-                "first_run": first.describe(),
+                "executor": {"name": args.executor, "workers": count_workers(context)},
+                "run": measured.describe(),
                 "functions": [
                     save_function(folder, function, results, axes, "npz", pictures=True, path=scan.path.name)
-                    for function, results in zip(functions, first.results, strict=True)
+                    for function, results in zip(functions, measured.results, strict=True)
                 ],
             }
-        results = _arrays(functions, first)
+        results = _arrays(functions, measured)
         document["agreement"] = compare(results, model)
         _write_overview(folder / "overview.png", results, model, axes)
         document = write_summary(folder, document)
@@ -79,7 +76,8 @@ def demo_functions(model: ScanModel) -> list[Function]:
     from tilework.udf.sum import SumUDF
 
     def images(*masks: NDArray[np.float32]) -> Any:
-        return ApplyMasksUDF(mask_factories=[lambda m=m: m for m in masks], mask_count=len(masks), mask_dtype="float32")
+        stack = np.stack(masks)
+        return ApplyMasksUDF(mask_factories=lambda: stack, mask_count=len(stack), mask_dtype="float32")
 
     shape, center = model.detector_shape, model.center
     bright = 1.25 * model.disc_radius
@@ -144,9 +142,9 @@ def compare(results: Results, model: ScanModel) -> dict[str, float]:
     -------
     dict
         Angle between measured and simulated deflection in degrees (median, root mean square) where it is more than a
-        third of the largest; their lengths' mean ratio; share of the scan positions that the dark-field images give to
-        the right grain, where the beam is in one grain; correlation of these images' difference with the simulated
-        grains.
+        third of the largest; how long it is compared to the simulated one; share of the scan positions that the
+        dark-field images give to the right grain, where the beam is in one grain; correlation of these images'
+        difference with the simulated grains.
     """
     measured = results["field"][..., 1] + 1j * results["field"][..., 0]
     simulated = model.shift[..., 1] + 1j * model.shift[..., 0]
@@ -159,7 +157,8 @@ def compare(results: Results, model: ScanModel) -> dict[str, float]:
     return {
         "field_angle_median_deg": float(np.median(np.abs(angle))),
         "field_angle_rms_deg": float(np.sqrt(np.mean(angle**2))),
-        "field_length_ratio": float(np.abs(measured[strong]).mean() / np.abs(simulated[strong]).mean()),
+        # The slope of a regression: mean lengths would count the noise as well.
+        "field_length_ratio": float(np.vdot(simulated, measured).real / np.vdot(simulated, simulated).real),
         "grain_correct": float(np.mean(correct[pure] == (model.right_grain[pure] > 0.5))),
         "grain_correlation": float(np.corrcoef(balance.ravel(), model.right_grain.ravel())[0, 1]),
     }
@@ -212,16 +211,14 @@ def _write_overview(path: Path, results: Results, model: ScanModel, axes: Sequen
 
 def _lines(document: dict[str, Any], target: Path) -> list[str]:
     shape = " × ".join(map(str, document["dataset"]["shape"]))
-    first, again, agreement = document["first_run"], document["run"], document["agreement"]
-    workers = document["executor"]["workers"]
-    how = f"{workers} threads" if document["executor"]["name"] == "threads" else "inline"
-    first_run = f"{first['seconds']:.2f} s the first time"
-    later_runs = f"{again['seconds']:.2f} s ({again['gb_per_s']:.1f} GB/s) once everything is compiled and cached"
+    done, agreement = document["run"], document["agreement"]
+    count = len(document["functions"])
+    speed = f"{done['seconds']:.2f} s, {done['gb_per_s']:.2g} GB/s, {describe_executor(document['executor'])}"
     angle, length = agreement["field_angle_median_deg"], agreement["field_length_ratio"]
     right, correlation = 100 * agreement["grain_correct"], agreement["grain_correlation"]
     return [
         f"simulated   {shape} {document['dataset']['dtype']}, {format_bytes(document['dataset']['bytes'])}",
-        f"analysed    {len(document['functions'])} functions in one pass, {how}: {first_run}, {later_runs}",
+        f"analysed    {count} functions in one pass: {speed}",
         f"deflection  {angle:.1f}° median angle to the simulated one, {length:.3f} of its length",
         f"grains      {right:.1f} % of the positions right, correlation {correlation:.2f}",
         f"pictures    {target / 'overview.png'}, and more in {target}/",

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["info"]
 
+# Diagnostics that the lines for people say in their own words.
+SAID = {"Number of partitions", "Shape", "Data type"}
+
 
 def info(args: argparse.Namespace) -> None:
     """Print what a file is, its shape and type of numbers, and how that was found out."""
@@ -61,7 +64,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     ]
     if facts["absent_frames"]:
         rows.append(("absent", f"{facts['absent_frames']} of {facts['frames']} frames are not in the file"))
-    rows += [(name, str(value)) for name, value in facts["diagnostics"].items()]
+    rows += [(name, str(value)) for name, value in facts["diagnostics"].items() if name not in SAID]
     width = max(len(name) for name, _ in rows) + 2
     return [f"{name:{width}}{value}" for name, value in rows]
 

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from tilework.cli.values import Length
     from tilework.io.dataset.base import AxisInfo, DataSet
 
-__all__ = ["describe_axes", "describe_dataset", "format_bytes", "make_context", "open_dataset", "scaled_axes"]
+__all__ = [
+    "count_workers",
+    "describe_axes",
+    "describe_dataset",
+    "describe_executor",
+    "format_bytes",
+    "make_context",
+    "open_dataset",
+    "scaled_axes",
+]
 
 
 def make_context(args: argparse.Namespace) -> Context:
@@ -29,6 +38,17 @@ def make_context(args: argparse.Namespace) -> Context:
             raise CommandError(msg)
         return Context.make_with("inline")
     return Context.make_with("threads", cpus=args.workers)
+
+
+def count_workers(context: Context) -> int:
+    """Return how many tasks run at a time."""
+    return sum(worker.nthreads for worker in context.executor.get_available_workers())
+
+
+def describe_executor(executor: dict[str, Any]) -> str:
+    """Return the executor of a summary for people."""
+    count = executor["workers"]
+    return "inline" if executor["name"] == "inline" else f"{count} thread{'s' * (count != 1)}"
 
 
 def open_dataset(context: Context, args: argparse.Namespace) -> DataSet:

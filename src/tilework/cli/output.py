@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,14 @@ from tilework.io.results.jsonable import jsonable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MARKER", "check_output", "output_folder", "write_summary"]
+__all__ = ["MARKER", "check_output", "output_folder", "remove_unfinished", "write_summary"]
 
 SUMMARY = "summary.json"
 MARKER = "tilework-output"
+
+# Hidden folders that are being written, and the parents that were made for them: what a process that cannot wait
+# removes.
+_unfinished: dict[Path, list[Path]] = {}
 
 
 def check_output(target: Path, *, overwrite: bool) -> None:
@@ -73,17 +78,32 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
         with appearing(target, overwrite=overwrite) as folder:
             folder.mkdir()
-            yield folder
+            _unfinished[folder.parent] = made
+            try:
+                yield folder
+            finally:
+                _unfinished.pop(folder.parent, None)
     except FileExistsError as error:
         if error.filename and Path(error.filename) == target:
             msg = f"{target} came into being meanwhile: choose another --out"
             raise CommandError(msg) from error
         raise
     except BaseException:
-        for parent in made:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        _remove_parents(made)
         raise
+
+
+def remove_unfinished() -> None:
+    """Remove what is being written, for a process that ends without waiting for its threads."""
+    for workshop, parents in list(_unfinished.items()):
+        shutil.rmtree(workshop, ignore_errors=True)
+        _remove_parents(parents)
+
+
+def _remove_parents(parents: list[Path]) -> None:
+    for parent in parents:
+        with contextlib.suppress(OSError):
+            parent.rmdir()
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:

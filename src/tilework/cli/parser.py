@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="tilework",
-        description="Run functions over every frame of pixelated STEM data: virtual detectors, centre of mass, your own.",
+        description="Run functions over every frame of pixelated STEM data, built-in ones and your own.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

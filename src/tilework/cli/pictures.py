@@ -66,7 +66,7 @@ def _figures(label: str, udf_name: str, channel: ResultChannel, *, alone: bool) 
     data = channel.data
     if data.dtype.kind not in "buifc" or data.size < 2:
         return []
-    title = label if alone else f"{label}: {channel.name}"
+    title = (label if alone else f"{label}: {channel.name}").replace("_", " ")
     if (udf_name, channel.name) in VECTORS:
         return [("", partial(_vectors, channel, title, VECTORS[udf_name, channel.name]))]
     pages = _pages(channel)

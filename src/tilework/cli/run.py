@@ -14,8 +14,10 @@ import numpy as np
 from tilework import __version__
 from tilework.cli.functions import Function, make_functions
 from tilework.cli.opening import (
+    count_workers,
     describe_axes,
     describe_dataset,
+    describe_executor,
     format_bytes,
     make_context,
     open_dataset,
@@ -88,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
                 "roi": None
                 if roi is None
                 else {"asked": args.roi.text, "selected": int(roi.sum()), "of": int(roi.size)},
-                "executor": {"name": args.executor, "workers": len(context.executor.get_available_workers())},
+                "executor": {"name": args.executor, "workers": count_workers(context)},
                 "run": measured.describe(),
                 "functions": written,
             }
@@ -210,7 +212,7 @@ def _lines(document: dict[str, Any], target: Path) -> list[str]:
         names = ", ".join(entry["results"])
         lines.append(f"  {entry['label']}: {names or 'no results'}{' → ' + entry['file'] if 'file' in entry else ''}")
     lines += [
-        f"  {done['seconds']:.2f} s, {done['gb_per_s']:.1f} GB/s, {document['executor']['name']}",
+        f"  {done['seconds']:.2f} s, {done['gb_per_s']:.2g} GB/s, {describe_executor(document['executor'])}",
         f"results and pictures in {target}{'/' if not str(target).endswith('/') else ''}",
     ]
     return lines

@@ -1,1 +1,1 @@
-"""Public contract suites and fault injectors, for those who write an executor or a dataset; never imported at run time."""
+"""Public contract suites and fault injectors for writers of executors and datasets; never imported at run time."""

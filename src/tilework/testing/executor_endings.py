@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import threading
 import time
 import traceback
 import weakref
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,27 @@ class ConsumerError(Exception):
 def _main_error() -> Exception:
     """Return an exception of a class that a notebook would define."""
     return type("NotebookError", (Exception,), {"__module__": "__main__"})("from a cell")  # type: ignore[no-any-return]
+
+
+def _send_ctrl_c() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+@contextmanager
+def _ctrl_c_is_heard() -> Iterator[threading.Event]:
+    """Let SIGINT raise KeyboardInterrupt only while the event is set: a test says where it may hit."""
+    heard = threading.Event()
+    heard.set()
+
+    def on_sigint(*_: object) -> None:
+        if heard.is_set():
+            raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, on_sigint)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 class EndingContract(ExecutorHarness):
@@ -266,7 +288,7 @@ class EndingContract(ExecutorHarness):
 
         def interrupt() -> None:
             signals.wait("started", self.parallelism)
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            _send_ctrl_c()
 
         with self.background() as call, self.start(executor, (EndlessTask(i, signals=signals) for i in count())) as run:
             interrupter = call(interrupt)
@@ -279,26 +301,65 @@ class EndingContract(ExecutorHarness):
     @pytest.mark.skipif(sys.platform == "win32", reason="signals to a thread")
     def test_second_ctrl_c_does_not_wait(self, executor: JobExecutor, signals: Signals) -> None:
         """When a running task ignores that its run has ended, a second KeyboardInterrupt leaves it behind."""
-        main = threading.main_thread().ident or 0
 
         def interrupt() -> None:
             signals.wait("started", self.parallelism)
-            signal.pthread_kill(main, signal.SIGINT)
+            _send_ctrl_c()
             # Time enough to reach the wait for the running tasks. If it were not, that wait would take longer, no more.
             time.sleep(0.5)
-            signal.pthread_kill(main, signal.SIGINT)
+            _send_ctrl_c()
 
         stubborn = (BlockTask(i, signals=signals, stubborn=True) for i in count())
-        with self.background() as call:
-            interrupter = call(interrupt)
-            with self.start(executor, stubborn) as run:
+        with self.background() as call, self.start(executor, stubborn) as run:
+            with _ctrl_c_is_heard() as heard:
+                interrupter = call(interrupt)
                 with pytest.raises(KeyboardInterrupt):
                     next(run)
-                while not interrupter.done():
-                    with suppress(KeyboardInterrupt):
-                        interrupter.result()
-                assert signals.count("done") == 0, "it waited for a task that does not stop"
-                signals.add("release")
+                heard.clear()
+                interrupter.result()
+            assert signals.count("done") == 0, "it waited for a task that does not stop"
+            signals.add("release")
+        self.assert_usable(executor)
+
+    # Python reports an interrupt that hits a destructor, and goes on.
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    @pytest.mark.skipif(sys.platform == "win32", reason="signals to a thread")
+    def test_ctrl_c_at_any_time(self, executor: JobExecutor) -> None:
+        """Wherever a KeyboardInterrupt hits a run, the executor is usable afterwards, and other runs go on."""
+        rng = random.Random(3)
+        over, go = threading.Event(), threading.Event()
+
+        def others() -> None:
+            while not over.is_set():
+                got = self.run(executor, [FakeTask(i) for i in range(10)], cancel_id="other")
+                assert sorted(got) == list(range(10))
+
+        def interrupt(delay: float) -> None:
+            go.wait()
+            time.sleep(delay)
+            _send_ctrl_c()
+
+        def interrupted_run() -> None:
+            with suppress(KeyboardInterrupt):
+                heard.set()
+                go.set()
+                with self.start(executor, (FakeTask(i) for i in range(200))) as results:
+                    list(results)
+                executor.run_function(abs, -1)
+                heard.clear()
+
+        with self.background() as call, _ctrl_c_is_heard() as heard:
+            other = call(others)
+            try:
+                for _ in range(40):
+                    heard.clear()
+                    go.clear()
+                    interrupter = call(interrupt, rng.random() * 0.005)
+                    interrupted_run()
+                    interrupter.result()
+            finally:
+                over.set()
+            other.result()
         self.assert_usable(executor)
 
     # ---- again and again ----

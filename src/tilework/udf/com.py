@@ -329,7 +329,7 @@ class CoMUDF(UDF):
         return np.stack([np.ones(len(flat)), y, x], axis=1)
 
     def _valid(self, field: Array) -> NDArray[np.bool_]:
-        finite: NDArray[np.bool_] = np.isfinite(field).all(axis=1)
+        finite: NDArray[np.bool_] = np.all(np.isfinite(field), axis=1)
         merged = self.meta.get_valid_nav_mask()
         return finite if merged is None else finite & merged
 

@@ -9,6 +9,7 @@ import numpy as np
 from tilework.common.buffers import AuxBufferWrapper
 from tilework.common.container import MaskContainer
 from tilework.common.kernels import DenseMasks, SparseMasks, takes_dtype
+from tilework.common.sparse import to_sparse
 from tilework.common.udf import UDFMethod
 from tilework.udf.base import UDF
 
@@ -190,7 +191,10 @@ class ApplyMasksUDF(UDF):
         if shifts is None:
             return self.masks
         dy, dx = (int(s) for s in shifts)
-        return MaskContainer(lambda: shift_stack(self.masks.computed_masks, dy, dx))
+        masks = self.masks
+        return MaskContainer(
+            lambda: shift_stack(masks.computed_masks, dy, dx), use_sparse="scipy.sparse" if masks.use_sparse else False
+        )
 
     def process_frame(self, frame: NDArray[Any]) -> None:
         """Write the products of one frame with the masks, shifted for this frame."""
@@ -204,7 +208,7 @@ class ApplyMasksUDF(UDF):
         if masks.ndim != 3:
             msg = f"masks can be shifted on detectors with two axes, this has the shape {masks.shape[1:]}"
             raise ValueError(msg)
-        return _ShiftedSparse(masks, dtype) if self.masks.use_sparse else _ShiftedDense(masks, dtype)
+        return _ShiftedSparse(to_sparse(masks), dtype) if self.masks.use_sparse else _ShiftedDense(masks, dtype)
 
 
 def _compute_dtype(result: np.dtype[Any]) -> np.dtype[Any]:

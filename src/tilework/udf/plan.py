@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RunPlan", "UDFPlan", "make_plan"]
 
-# Loading (or once per machine compiling) kernels costs about as much as the NumPy path needs for this many pixels.
+# Loading (or once per machine compiling) kernels takes as long as the NumPy path takes for a dataset of about this size.
+# Of a larger one, which is probably looked at more than once, small selections are still done at once without them.
 COMPILED_FROM_PIXELS = 2**26
+COMPILED_FROM_SELECTED = 2**24
 KERNELS_VARIABLE = "TILEWORK_KERNELS"
 
 
@@ -64,8 +66,8 @@ class RunPlan:
         return {"compute": 1, "CPU": 1, "ndarray": 1}
 
 
-def use_compiled(n_pixels: int) -> bool:
-    """Return whether a run over `n_pixels` pixels uses compiled kernels.
+def use_compiled(dataset_pixels: int, run_pixels: int) -> bool:
+    """Return whether a run over `run_pixels` pixels of a dataset of `dataset_pixels` uses compiled kernels.
 
     Raises
     ------
@@ -76,7 +78,8 @@ def use_compiled(n_pixels: int) -> bool:
     if choice not in {"numpy", "numba", "auto"}:
         msg = f"the environment variable {KERNELS_VARIABLE} must be numpy, numba or auto, it is {choice!r}"
         raise ValueError(msg)
-    return choice == "numba" or (choice == "auto" and n_pixels > COMPILED_FROM_PIXELS)
+    large = dataset_pixels > COMPILED_FROM_PIXELS and run_pixels > COMPILED_FROM_SELECTED
+    return choice == "numba" or (choice == "auto" and large)
 
 
 def make_plan(
@@ -111,7 +114,7 @@ def make_plan(
     return RunPlan(
         udfs=tuple(_plan_one(udf, dataset.dtype, corrections, allowed) for udf in udfs),
         dataset_dtype=dataset.dtype,
-        compiled=use_compiled(n_frames * dataset.shape.sig.size),
+        compiled=use_compiled(dataset.shape.size, n_frames * dataset.shape.sig.size),
     )
 
 

@@ -169,8 +169,16 @@ class UDFRunner:
             declared.append(udf.results)
         return declared
 
-    def _prepare(self, *args: Any, environment: Environment) -> MainRun:
-        return MainRun(self._udfs, *args, environment=environment)
+    def _prepare(
+        self,
+        dataset: DataSet,
+        roi: BoolArray | None,
+        corrections: Any,
+        backends: str | Iterable[str] | None,
+        executor: JobExecutor,
+        environment: Environment,
+    ) -> MainRun:
+        return MainRun(self._udfs, dataset, roi, corrections, backends, executor, environment)
 
     # -- running
 
@@ -276,8 +284,8 @@ class UDFRunner:
         comms: TaskCommHandler = run.dataset.get_task_comm_handler()
         manager = None
         if progress:
-            for task in run.tasks:
-                task.report_progress()
+            for each in run.tasks:
+                each.report_progress()
             manager = ProgressManager(run.tasks, progress_id=cancel_id, reporter=reporter)
             manager.connect(comms)
         options = RunOptions(ordered=run.needs_order, priority=options.priority, timeout=options.timeout)

@@ -188,6 +188,7 @@ class PartitionRun:
         """Process the partition; return the buffers."""
         env = self._env
         plans = self._params.plan.udfs
+        compiled = self._params.plan.compiled
         doing = "preparing"
         # Nobody else says where in the data something went wrong; the exception itself stays what it is.
         name = "the UDFs"
@@ -202,7 +203,7 @@ class PartitionRun:
                 for tile in self._tiles():
                     env.raise_if_stopped()
                     for dtype, steps in groups:
-                        data = as_dtype(tile.data, dtype)
+                        data = as_dtype(tile.data, dtype, compiled)
                         for name, doing, step in steps:
                             step(tile, data)
                     progress.signal_tile_complete(tile)
@@ -299,14 +300,14 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def as_dtype(data: Array, dtype: np.dtype[Any]) -> Array:
+def as_dtype(data: Array, dtype: np.dtype[Any], compiled: bool) -> Array:
     """Return a tile in another dtype, or byte order; read-only and valid until the next call for the same dtype."""
     if data.dtype == dtype:
         if data.flags.writeable:
             data = data.view()
             data.flags.writeable = False
         return data
-    out = convert_tile(data, dtype, out=_scratch.get(data.shape, dtype))
+    out = convert_tile(data, dtype, out=_scratch.get(data.shape, dtype), compiled=compiled)
     out.flags.writeable = False
     return out
 

@@ -358,8 +358,8 @@ def _row(
                 expected, seen, weight[seen] * elastic[seen], beams[grain], model, shift[seen], tilt, thickness[seen]
             )
     diffuse, slope = background
-    moved = diffuse[np.newaxis] - np.tensordot(shift, slope, axes=1)
-    expected += (1 - elastic)[:, np.newaxis, np.newaxis] * moved
+    for x, (dy, dx) in enumerate(shift):
+        expected[x] += (1 - elastic[x]) * (diffuse - dy * slope[0] - dx * slope[1])
     expected *= model.electrons
     dead, hot = model.bad_pixels
     expected[:, dead[:, 0], dead[:, 1]] = 0

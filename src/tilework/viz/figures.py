@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.viz.colors import colormap, require_matplotlib
-from tilework.viz.marks import AxisScale, add_color_wheel, add_scale_bar
+from tilework.viz.marks import AxisScale, add_color_wheel, add_scale_bar, has_scale_bar
 from tilework.viz.pixels import auto_range, rgb_from_2dvector
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def save_figure(figure: Any, path: str | os.PathLike[str], *, dpi: int = 150) ->
         Pixels per inch.
     """
     # Neither date nor version: the same picture is the same file.
-    figure.savefig(path, dpi=dpi, bbox_inches="tight", pad_inches=0.06, metadata={"Software": "tilework"})
+    # A layout engine leaves wide margins around pictures of a fixed shape.
+    box = {} if figure.get_layout_engine() is None else {"bbox_inches": "tight", "pad_inches": 0.06}
+    figure.savefig(path, dpi=dpi, metadata={"Software": "tilework"}, **box)
 
 
 def draw_image(
@@ -80,7 +82,7 @@ def draw_image(
     logarithmic: bool = False,
     symmetric: bool = False,
     label: str = "",
-    bar: bool = True,
+    bar: Any = True,
 ) -> Any:
     """Draw real values as a picture.
 
@@ -106,7 +108,7 @@ def draw_image(
     label
         What the values are, beside the colour bar.
     bar
-        Whether to draw a colour bar.
+        Whether to draw a colour bar, beside the picture; or the axes to draw it on.
 
     Returns
     -------
@@ -137,7 +139,7 @@ def draw_image(
     )
     _frame(axes, title, scales, values.shape)
     if bar:
-        _add_bar(axes, picture, label)
+        _add_bar(axes, picture, label, None if bar is True else bar)
     return picture
 
 
@@ -220,15 +222,15 @@ def draw_line(axes: Any, values: ArrayLike, *, title: str = "", scale: AxisScale
 
 def image_figure(image: ArrayLike, **kwargs: Any) -> Any:
     """Make a figure of one picture; see `draw_image`."""
-    figure = new_figure(*_figure_size(np.shape(image), kwargs.get("scales"), bar=True))
-    draw_image(figure.add_subplot(), image, **kwargs)
+    figure, axes, bar = _single(np.shape(image), kwargs.get("scales"), bar=kwargs.get("bar", True))
+    draw_image(axes, image, **{**kwargs, "bar": bar})
     return figure
 
 
 def vector_figure(y: ArrayLike, x: ArrayLike, **kwargs: Any) -> Any:
     """Make a figure of one vector field; see `draw_vectors`."""
-    figure = new_figure(*_figure_size(np.shape(y), kwargs.get("scales"), bar=False))
-    draw_vectors(figure.add_subplot(), y, x, **kwargs)
+    figure, axes, _ = _single(np.shape(y), kwargs.get("scales"), bar=False)
+    draw_vectors(axes, y, x, **kwargs)
     return figure
 
 
@@ -239,6 +241,26 @@ def line_figure(values: ArrayLike, **kwargs: Any) -> Any:
     return figure
 
 
+def _single(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | None, *, bar: bool) -> tuple[Any, Any, Any]:
+    """Make a figure for one picture; return it, the axes of the picture, and those of the colour bar or None.
+
+    Places are computed here: a layout engine would take longer than all the drawing.
+    """
+    height, width = shape
+    tall = height * _aspect(scales, np.empty(shape, dtype=bool)) / width
+    # Inches.
+    picture_w, picture_h = 4.6 * min(1.0, 1 / tall), 4.6 * min(1.0, tall)
+    left, bottom, top = (0.08, 0.08, 0.34) if has_scale_bar(scales, width) else (0.46, 0.30, 0.34)
+    right = 0.98 if bar else 0.08
+    whole_w, whole_h = max(left + picture_w + right, 2.6), bottom + picture_h + top
+    figure = new_figure(whole_w, whole_h, layout=None)
+    axes = figure.add_axes((left / whole_w, bottom / whole_h, picture_w / whole_w, picture_h / whole_h))
+    if not bar:
+        return figure, axes, None
+    beside = (left + picture_w + 0.1) / whole_w
+    return figure, axes, figure.add_axes((beside, bottom / whole_h, 0.17 / whole_w, picture_h / whole_h))
+
+
 def _aspect(scales: tuple[AxisScale, AxisScale] | None, values: Any) -> float:
     """Return height over width of a pixel, as far as it is known; what would be a mere line is stretched."""
     height, width = values.shape
@@ -246,14 +268,6 @@ def _aspect(scales: tuple[AxisScale, AxisScale] | None, values: Any) -> float:
     if scales is not None and scales[0].units == scales[1].units and scales[0].scale and scales[1].scale:
         ratio = abs(scales[0].scale / scales[1].scale)
     return float(np.clip(ratio, width / height / 8, 8 * width / height))
-
-
-def _figure_size(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | None, *, bar: bool) -> tuple[float, float]:
-    height, width = shape
-    tall = height * _aspect(scales, np.empty(shape, dtype=bool)) / width
-    size = 4.6
-    wide = size * min(1.0, 1 / tall)
-    return max(wide, 2.2) + (1.0 if bar else 0.3), max(size * min(1.0, tall), 1.2) + 0.5
 
 
 def _frame(axes: Any, title: str, scales: tuple[AxisScale, AxisScale] | None, shape: Sequence[int]) -> None:
@@ -268,8 +282,9 @@ def _frame(axes: Any, title: str, scales: tuple[AxisScale, AxisScale] | None, sh
         spine.set_color("0.25")
 
 
-def _add_bar(axes: Any, picture: Any, label: str) -> None:
-    bar = axes.figure.colorbar(picture, ax=axes, fraction=0.05, pad=0.02, shrink=1.0, aspect=22)
+def _add_bar(axes: Any, picture: Any, label: str, place: Any) -> None:
+    where = {"ax": axes, "fraction": 0.05, "pad": 0.02, "aspect": 22} if place is None else {"cax": place}
+    bar = axes.figure.colorbar(picture, **where)
     bar.outline.set_linewidth(0.5)
     bar.ax.tick_params(labelsize=TEXT_SIZE - 1, length=2.5, width=0.6)
     if hasattr(bar.formatter, "set_powerlimits"):

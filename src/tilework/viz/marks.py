@@ -9,7 +9,15 @@ import numpy as np
 
 from tilework.viz.colors import direction_colors
 
-__all__ = ["AxisScale", "add_circle", "add_color_wheel", "add_scale_bar", "format_length", "round_length"]
+__all__ = [
+    "AxisScale",
+    "add_circle",
+    "add_color_wheel",
+    "add_scale_bar",
+    "format_length",
+    "has_scale_bar",
+    "round_length",
+]
 
 # The share of the picture's width that a scale bar takes at most.
 BAR_SHARE = 0.3
@@ -51,6 +59,11 @@ def format_length(length: float, units: str) -> str:
         units, factor = _LARGER[units]
         length /= factor
     return f"{length:.4g} {units}"
+
+
+def has_scale_bar(scales: tuple[AxisScale, AxisScale] | None, width: int) -> bool:
+    """Return whether enough is known of the axes (vertical, horizontal) for a scale bar."""
+    return scales is not None and bool(scales[1].scale) and scales[1].units is not None and width > 1
 
 
 def add_scale_bar(axes: Any, axis: AxisScale | None, width: int, *, size: float = 9) -> bool:

@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
-from detector_files import counts, empad_xml, write_blo, write_empad, write_mib
 
+from detector_files import counts, empad_xml, write_blo, write_empad, write_mib
 from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io.dataset import load
@@ -32,7 +32,9 @@ class TestRaw:
         with pytest.raises(TypeError, match="missing nav_shape and sig_shape"):
             _load("raw", tmp_path / "scan.raw", dtype="u1")
 
-    @pytest.mark.parametrize("dtype", ["u1", "i1", "<u2", ">u2", ">i2", "<u4", ">i8", "<f2", ">f4", "<f8", ">c8", "<c16", "bool"])
+    @pytest.mark.parametrize(
+        "dtype", ["u1", "i1", "<u2", ">u2", ">i2", "<u4", ">i8", "<f2", ">f4", "<f8", ">c8", "<c16", "bool"]
+    )
     def test_dtypes(self, tmp_path: Path, dtype: str) -> None:
         """Every numeric dtype in both byte orders is delivered in native byte order, bool as u1."""
         data = counts((3, 4, 5, 6), dtype)
@@ -52,7 +54,9 @@ class TestRaw:
     def test_dtype_that_does_not_divide_the_file(self, tmp_path: Path) -> None:
         """A file that is no whole number of pixels has another dtype."""
         np.zeros(65, "u1").tofile(tmp_path / "scan.raw")
-        with pytest.raises(DataSetException, match="no multiple of the 2 bytes of a pixel of dtype uint16: check dtype"):
+        with pytest.raises(
+            DataSetException, match="no multiple of the 2 bytes of a pixel of dtype uint16: check dtype"
+        ):
             _load("raw", tmp_path / "scan.raw", dtype="u2", nav_shape=(2, 2), sig_shape=(4, 2))
 
     def test_truncated(self, tmp_path: Path) -> None:
@@ -155,7 +159,7 @@ class TestParameters:
 class TestUnreadable:
     """What is wrong with a path, for every format."""
 
-    KWARGS: dict[str, dict[str, Any]] = {
+    KWARGS: ClassVar[dict[str, dict[str, Any]]] = {
         "raw": {"dtype": "u2", "nav_shape": (4, 4), "sig_shape": (3, 4)},
         "npy": {},
         "mib": {},
@@ -303,6 +307,17 @@ class TestNPY:
         with pytest.raises(DataSetException, match="no whole frame is there"):
             _load("npy", tmp_path / "scan.npy")
 
+    def test_more_than_the_array(self, tmp_path: Path) -> None:
+        """What follows the array in the file is none of its frames."""
+        data = counts((4, 4, 6, 6), "u2")
+        with (tmp_path / "scan.npy").open("wb") as f:
+            np.save(f, data)
+            np.save(f, data)
+        dataset = _load("npy", tmp_path / "scan.npy")
+        assert dataset.meta.image_count == 16
+        with pytest.warns(RuntimeWarning, match="4 positions without a frame"):
+            _load("npy", tmp_path / "scan.npy", nav_shape=(20,))
+
     @pytest.mark.parametrize("size", [5, 9, 60])
     def test_broken_header(self, tmp_path: Path, size: int) -> None:
         """A header that ends early is an error that names the file."""
@@ -423,7 +438,7 @@ class TestEMPAD:
         with pytest.raises(DataSetException, match="names no raw_file"):
             _load("empad", tmp_path / "a.xml")
         (tmp_path / "a.xml").write_text(empad_xml("gone.raw", (2, 2)))
-        with pytest.raises(DataSetException, match="names the raw file gone.raw, which is not beside it"):
+        with pytest.raises(DataSetException, match=r"names the raw file gone\.raw, which is not beside it"):
             _load("empad", tmp_path / "a.xml")
         (tmp_path / "gone.raw").write_bytes(bytes(1000))
         with pytest.raises(DataSetException, match="one frame of an EMPAD has 66560"):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from detector_files import counts
 
+from detector_files import counts
 from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io.dataset import load
@@ -26,6 +26,16 @@ def test_needs_no_initialize() -> None:
     assert np.shares_memory(tile.data, data)
     assert dataset.zero_copy
     assert load("memory", data=data, executor=InlineJobExecutor()).shape == data.shape
+
+
+def test_loading_sends_nothing_away() -> None:
+    """Loading an array gives no worker anything to do: it would have to be sent the array."""
+
+    class Idle(InlineJobExecutor):
+        def run_function(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+            raise AssertionError(fn)
+
+    assert load("memory", data=counts((4, 5, 6, 7)), executor=Idle()).shape == (4, 5, 6, 7)
 
 
 def test_shape_without_data() -> None:
@@ -105,7 +115,8 @@ def test_unsafe_casts() -> None:
 
 
 def test_wishes_about_tiles() -> None:
-    """Tile and base shapes that are asked for reach the negotiation, and such a dataset promises no whole partitions."""
+    """Tile and base shapes that are asked for reach the negotiation, and such a dataset promises no whole "
+    "partitions."""
     data = counts((4, 5, 6, 7))
     dataset = MemoryDataSet(data=data, tileshape=(3, 2, 7))
     assert dataset.adjust_tileshape((8, 6, 7), None) == (3, 2, 7)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from detector_files import counts, hdr_text, mib_header, write_mib, write_packed_mib
 
+from detector_files import counts, hdr_text, mib_header, write_mib, write_packed_mib
 from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io.dataset import load

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from detector_files import counts, empad_xml, write_blo, write_empad, write_mib
 
+from detector_files import counts, empad_xml, write_blo, write_empad, write_mib
 from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io import dataset as io_dataset
@@ -53,7 +53,7 @@ def test_register(tmp_path: Path) -> None:
         assert get_search_order("a/b.MINE")[0] == "mine"
         assert detect(tmp_path / "scan.mine", InlineJobExecutor())["type"] == "mine"
         assert isinstance(load("auto", path=tmp_path / "scan.mine", executor=InlineJobExecutor()), Mine)
-        with pytest.raises(DataSetException, match="cannot load files of type 'broken'.*install what is missing"):
+        with pytest.raises(DataSetException, match=r"cannot load files of type 'broken'.*install what is missing"):
             get_dataset_cls("broken")
     finally:
         io_dataset.unregister_dataset_cls("mine")
@@ -125,7 +125,7 @@ class TestAuto:
         with pytest.raises(DataSetException, match=r"scan\.bin is in no format.*name the format, one of raw, mib"):
             load("auto", path=tmp_path / "scan.bin", executor=InlineJobExecutor())
         np.save(tmp_path / "scan.npy", np.asfortranarray(counts((3, 3, 4, 4))))
-        with pytest.raises(DataSetException, match="as npy: .*Fortran order"):
+        with pytest.raises(DataSetException, match=r"as npy: .*Fortran order"):
             load("auto", path=tmp_path / "scan.npy", executor=InlineJobExecutor())
 
     def test_without_path(self) -> None:
@@ -161,7 +161,7 @@ def test_importing_the_registry_is_light() -> None:
 
     code = (
         "import sys, tilework.io.dataset\n"
-        "heavy = ('numba', 'scipy', 'sparse', 'defusedxml', 'h5py', 'dask', 'tilework.io.dataset.mib')\n"
+        "heavy = ('asyncio', 'numba', 'scipy', 'sparse', 'defusedxml', 'h5py', 'dask', 'tilework.io.dataset.mib')\n"
         "sys.exit(','.join(m for m in heavy if m in sys.modules) or 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

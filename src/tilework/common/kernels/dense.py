@@ -151,7 +151,7 @@ def real_masks(masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any]) ->
     rows[:, 0, :, 0] = masks.real
     rows[:, 1, :, 0] = masks.imag
     if per_pixel == 2:
-        rows[:, 0, :, 1] = -masks.imag
+        np.negative(rows[:, 1, :, 0], out=rows[:, 0, :, 1])
         rows[:, 1, :, 1] = masks.real
     return rows.reshape(2 * count, pixels * per_pixel)
 

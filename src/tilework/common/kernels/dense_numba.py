@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.simd_numba import add_up, lanes, load, multiply_add, zero
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["add_products"]
 

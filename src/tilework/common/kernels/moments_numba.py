@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
 
 from tilework.common.kernels.jit import jit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["add_moments"]
 
@@ -40,7 +42,7 @@ def add_moments(
         for k in range(runs.shape[0]):
             place = runs[k, 0]
             length = runs[k, 1]
-            y = float(runs[k, 2])
+            y = np.float64(runs[k, 2])
             for begin in range(0, length, _RUN):
                 row = frame[place + begin : place + min(length, begin + _RUN)]
                 s = cast(0)
@@ -49,10 +51,10 @@ def add_moments(
                     value = cast(row[j])
                     s = cast(s + value)
                     m = cast(m + cast(value * cast(j)))
-                part = float(s)
+                part = np.float64(s)
                 total += part
                 moment_y += y * part
-                moment_x += float(runs[k, 3] + begin) * part + float(m)
+                moment_x += np.float64(runs[k, 3] + begin) * part + np.float64(m)
         out[i, 0] += total
         out[i, 1] += moment_y
         out[i, 2] += moment_x

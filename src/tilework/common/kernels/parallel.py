@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["PART_BYTES", "run_parts"]
 
 # Below this a part costs more to hand over than to compute.
-PART_BYTES = 2**18
+PART_BYTES = 2**21
 
 
 class _Pool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
 
 from tilework.common.kernels.jit import jit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["add_sparse_products"]
 
@@ -47,11 +49,11 @@ def add_sparse_products(
             s0 = s1 = s2 = s3 = 0.0
             for k in range(starts[m], starts[m + 1]):
                 j = places[k]
-                w = float(values[k])
-                s0 += float(row0[j]) * w
-                s1 += float(row1[j]) * w
-                s2 += float(row2[j]) * w
-                s3 += float(row3[j]) * w
+                w = np.float64(values[k])
+                s0 += np.float64(row0[j]) * w
+                s1 += np.float64(row1[j]) * w
+                s2 += np.float64(row2[j]) * w
+                s3 += np.float64(row3[j]) * w
             out[i, m] += s0
             out[i + 1, m] += s1
             out[i + 2, m] += s2
@@ -62,6 +64,6 @@ def add_sparse_products(
         for m in range(masks):
             s0 = 0.0
             for k in range(starts[m], starts[m + 1]):
-                s0 += float(row0[places[k]]) * float(values[k])
+                s0 += np.float64(row0[places[k]]) * np.float64(values[k])
             out[i, m] += s0
         i += 1

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.kernels.jit import jit
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-from tilework.common.kernels.jit import jit
 
 __all__ = ["add_frames", "add_pixels", "add_pixels_complex"]
 

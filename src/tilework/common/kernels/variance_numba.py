@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 import numpy as np
 
 from tilework.common.kernels.jit import jit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["accumulate_floats", "accumulate_integers", "merge_sums"]
 
@@ -26,7 +26,7 @@ def merge_sums(
         return
     for j in range(sum0.size):
         delta = sum1[j] / n1 - sum0[j] / n0
-        var0[j] += var1[j] + delta * delta * (float(n0) * n1 / (n0 + n1))
+        var0[j] += var1[j] + delta * delta * (np.float64(n0) * n1 / (n0 + n1))
         sum0[j] += sum1[j]
 
 
@@ -95,7 +95,7 @@ def accumulate_integers(
                 part_sum[j] = s[j]
                 # Modulo 2**64, where the square of a negative sum is right too; the difference is below 2**64.
                 total = np.uint64(np.int64(s[j]))
-                part_var[j] = float(np.uint64(count) * q[j] - total * total) / count
+                part_var[j] = np.float64(np.uint64(count) * q[j] - total * total) / count
             target = slice(block, block + width)
             merge_sums(n, sum0[target], var0[target], count, part_sum[:width], part_var[:width])
             n += count
@@ -150,10 +150,10 @@ def accumulate_floats(
                 at += stride
                 row3 = flat[at : at + width]
                 for j in range(width):
-                    x0 = float(row0[j])
-                    x1 = float(row1[j])
-                    x2 = float(row2[j])
-                    x3 = float(row3[j])
+                    x0 = np.float64(row0[j])
+                    x1 = np.float64(row1[j])
+                    x2 = np.float64(row2[j])
+                    x3 = np.float64(row3[j])
                     s[j] += (x0 + x1) + (x2 + x3)
                     x0 -= p[j]
                     x1 -= p[j]
@@ -165,7 +165,7 @@ def accumulate_floats(
             while i < bottom:
                 row0 = flat[i * stride + block : i * stride + block + width]
                 for j in range(width):
-                    x0 = float(row0[j])
+                    x0 = np.float64(row0[j])
                     s[j] += x0
                     x0 -= p[j]
                     d[j] += x0

@@ -116,6 +116,8 @@ class DataSet(ABC):
     """
 
     MAX_PARTITION_SIZE: ClassVar[int] = MAX_PARTITION_BYTES
+    #: Whether the data is in this process, so that no worker has to look whether it is there.
+    IN_PROCESS: ClassVar[bool] = False
 
     def __init__(self, io_backend: str | None = None, num_partitions: int | None = None) -> None:
         if io_backend not in {None, "mmap"}:

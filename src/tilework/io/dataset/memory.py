@@ -115,6 +115,8 @@ class MemoryDataSet(FixedStrideDataSet):
         self._tileshape = self._check_tile("tileshape", tileshape)
         self._base_shape = self._check_tile("base_shape", base_shape)
 
+    IN_PROCESS = True
+
     def _name(self) -> str:
         return "the array"
 

@@ -16,6 +16,7 @@ from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
 from tilework.io.dataset.frame_marks import marked_frames, read_at
 from tilework.io.dataset.layout import FileSegment, FrameLayout
 from tilework.io.dataset.mib_header import HEADER_MAX, MARK, MIBHeader, parse_frame_header, parse_sequence, read_hdr
+from tilework.io.dataset.mib_timing import find_line_length, parse_time
 from tilework.io.dataset.params import count, guess_nav_shape, take_deprecated
 
 if TYPE_CHECKING:
@@ -183,8 +184,9 @@ class MIBDataSet(FixedStrideDataSet):
     disable_glob
         Take the given ``.mib`` file alone.
     nav_shape
-        Shape of the scan; left out, it follows from the ``.hdr`` file, or is a square where that fits the number of
-        frames.
+        Shape of the scan; left out, it follows from the ``.hdr`` file, or from the times of the frames (the beam needs
+        longer to begin a new line). Where these tell nothing, it is a square if that fits the number of frames, or
+        one line for a detector that was not triggered from outside.
     sig_shape, sync_offset, io_backend, num_partitions
         As of `FixedStrideDataSet`.
     """
@@ -240,7 +242,7 @@ class MIBDataSet(FixedStrideDataSet):
         return Source(
             layout=layout,
             dtype=header.stored_dtype,
-            nav_shape=_nav_shape(entries, layout.image_count),
+            nav_shape=_nav_shape(entries, layout.image_count, files),
             sig_shape=header.sig_shape,
             warnings=tuple(notes),
             info={**_facts(header, entries), **info},
@@ -319,8 +321,8 @@ def _gaps(files: list[_MIBFile]) -> list[str]:
     ]
 
 
-def _nav_shape(entries: dict[str, str], frames: int) -> tuple[int, ...]:
-    """Return the scan shape that the ``.hdr`` file tells; where it tells none, guess from the number of frames."""
+def _nav_shape(entries: dict[str, str], frames: int, files: list[_MIBFile]) -> tuple[int, ...]:
+    """Return the scan shape that the ``.hdr`` file, or the times of the frames tell; otherwise guess."""
 
     def number(name: str) -> int:
         value = entries.get(name, "")
@@ -333,7 +335,24 @@ def _nav_shape(entries: dict[str, str], frames: int) -> tuple[int, ...]:
     # One trigger for each frame, or one for all of them, tells nothing about the lines of the scan.
     if 1 < per_trigger < promised and promised % per_trigger == 0:
         return (promised // per_trigger, per_trigger)
+    if promised == frames and len(files) == 1 and (line := _line_length(files[0], frames)):
+        return (frames // line, line)
+    if "internal" in entries.get("trigger start", "").lower():
+        # The detector ran by its own clock: a series of frames, no scan that anything is known of.
+        return (promised,)
     return guess_nav_shape(promised)
+
+
+def _line_length(mib: _MIBFile, frames: int) -> int | None:
+    """Return the frames of a line of the scan, from the times in the headers of the frames."""
+    opened, _ = open_file(mib.path)
+    with opened as file:
+
+        def time_of(frame: int) -> int | None:
+            file.seek(frame * mib.header.stride)
+            return parse_time(file.read(mib.header.header_bytes))
+
+        return find_line_length(time_of, frames)
 
 
 def _facts(header: MIBHeader, entries: dict[str, str]) -> dict[str, str | int | float]:

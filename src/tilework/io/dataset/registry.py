@@ -5,7 +5,6 @@ Formats are named by dotted paths and imported when they are first needed.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import os
 import warnings
@@ -213,6 +212,8 @@ def load(
         When the format is unknown, or the file cannot be used; the message says why and what to do.
     """
     if enable_async:
+        import asyncio
+
         return asyncio.to_thread(_load, filetype, args, kwargs, executor.ensure_sync())
     return _load(filetype, args, kwargs, executor)
 
@@ -233,5 +234,8 @@ def _load(
     else:
         cls = get_dataset_cls(filetype)
     dataset = cls(*args, **kwargs).initialize(executor)
-    executor.run_function(dataset.check_valid)
+    if dataset.IN_PROCESS:
+        dataset.check_valid()
+    else:
+        executor.run_function(dataset.check_valid)
     return dataset

@@ -1,0 +1,93 @@
+"""``tilework demo`` and ``tilework warmup``: the whole path works, and finds what was simulated."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tilework.cli.demo import compare
+from tilework.io.results import load_results
+from tilework.utils.simulate import ScanModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def model() -> ScanModel:
+    """What the demo of these tests simulates."""
+    return ScanModel(scan_shape=(24, 24), detector_shape=(128, 128))
+
+
+def test_demo(tilework: Any, tmp_path: Path, model: ScanModel) -> None:
+    """Every picture and array is there; field and grains are found; the summary says how well."""
+    done = tilework("demo", "--out", "demo", "--shape", "24,24,128,128", "--json")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    document = json.loads(done.stdout)
+    folder = tmp_path / "demo"
+    assert document == json.loads((folder / "summary.json").read_text())
+    assert {"overview.png", "scan.npy", "scan.json", "com.npz", "sum.png"} <= set(document["files"])
+    agreement = document["agreement"]
+    assert agreement["field_angle_median_deg"] < 10
+    assert agreement["field_length_ratio"] == pytest.approx(1, abs=0.1)
+    assert agreement["grain_correct"] > 0.99
+    assert agreement["grain_correlation"] > 0.95
+    with Image.open(folder / "overview.png") as overview:
+        assert overview.size[0] > 1000
+    assert (folder / "overview.png").stat().st_size < 400_000
+    field = load_results(folder / "com.npz")
+    assert [(d.scale, d.units) for d in field.channels["field"].dims[:2]] == [(5.0, "nm"), (5.0, "nm")]
+    assert np.corrcoef(field["field"][..., 0].ravel(), model.shift[..., 0].ravel())[0, 1] > 0.9
+    assert np.corrcoef(field["field"][..., 1].ravel(), model.shift[..., 1].ravel())[0, 1] > 0.9
+    assert ".part" not in (folder / "summary.json").read_text(), "no path of the folder before it got its name"
+    again = tilework("demo", "--out", "demo", "--shape", "24,24,128,128")
+    assert again.returncode == 1
+    assert "--overwrite" in again.stderr
+    text = tilework("demo", "--out", "demo", "--shape", "24,24,128,128", "--overwrite", "--executor", "inline")
+    assert text.returncode == 0, text.stderr
+    assert "demo/overview.png" in text.stdout
+    assert "°" in text.stdout
+
+
+def test_demo_bad_shapes(tilework: Any, tmp_path: Path) -> None:
+    """A shape that cannot be simulated is refused."""
+    for shape, said in (("24,24,64", "give scan and detector"), ("24,24,4,4", "at least 2 x 2 positions")):
+        done = tilework("demo", "--shape", shape)
+        assert done.returncode == 1
+        assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_boundary_shows_in_virtual_images(model: ScanModel, tmp_path: Path, tilework: Any) -> None:
+    """Bright field, ring and spot all change across the boundary by more than their noise."""
+    done = tilework("demo", "--out", "demo", "--shape", "24,24,128,128", "--quiet")
+    assert done.returncode == 0, done.stderr
+    share = model.right_grain
+    middle = [int(np.argmin(np.abs(row - 0.5))) for row in share]
+    for name, page in (("bright_field", 0), ("dark_field_ring", 0), ("dark_field_spots", 1)):
+        image = load_results(tmp_path / "demo" / f"{name}.npz")["intensity"][..., page]
+        steps = [abs(image[y, x + 2] - image[y, x - 2]) for y, x in enumerate(middle) if 2 <= x < 22]
+        noise = np.sqrt(2 * image.mean())
+        assert np.mean(steps) > 3 * noise, name
+
+
+def test_compare_notices_a_wrong_field(model: ScanModel) -> None:
+    """The agreement is not a foregone conclusion: swapped or mirrored axes and swapped grains show."""
+    right, left = model.right_grain * 1000 + 50, (1 - model.right_grain) * 1000 + 50
+    good = compare({"field": model.shift, "left": left, "right": right}, model)
+    assert good["field_angle_rms_deg"] == pytest.approx(0, abs=1e-6)
+    assert good["grain_correct"] == 1
+    for wrong in (model.shift[..., ::-1], -model.shift, model.shift * [1, -1]):
+        assert compare({"field": wrong, "left": left, "right": right}, model)["field_angle_median_deg"] > 30
+    assert compare({"field": model.shift, "left": right, "right": left}, model)["grain_correct"] == 0
+
+
+def test_warmup(tilework: Any) -> None:
+    """Compiles, and says how long it took."""
+    done = tilework("warmup", "--json", timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["seconds"] > 0

@@ -1,0 +1,108 @@
+"""The output folder appears whole or not at all, and nothing of anybody else is ever lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tilework.cli.output import check_output, output_folder, write_summary
+from tilework.exceptions import CommandError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write(target: Path, text: str, *, overwrite: bool = False) -> None:
+    with output_folder(target, overwrite=overwrite) as folder:
+        (folder / "a.txt").write_text(text)
+        (folder / "sub").mkdir()
+        (folder / "sub" / "b.txt").write_text(text)
+        write_summary(folder, {"x": 1})
+
+
+def _fail(target: Path, end: BaseException, *, overwrite: bool = False) -> None:
+    with output_folder(target, overwrite=overwrite) as folder:
+        (folder / "x").write_text("half")
+        raise end
+
+
+def _be_late(target: Path) -> None:
+    with output_folder(target, overwrite=False) as folder:
+        (folder / "x").write_text("ours")
+        target.mkdir()
+        (target / "theirs").write_text("theirs")
+
+
+def test_appears_whole(tmp_path: Path) -> None:
+    """While it is written, nothing is there under its name; at the end, everything."""
+    target = tmp_path / "new" / "parents" / "out"
+    with output_folder(target, overwrite=False) as folder:
+        (folder / "a.txt").write_text("x")
+        assert not target.exists()
+    assert (target / "a.txt").read_text() == "x"
+    assert [p.name for p in target.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("end", [RuntimeError("no"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_failure_leaves_nothing(tmp_path: Path, end: BaseException) -> None:
+    """Whatever ends it: no folder, no parents that were made for it, no hidden rest; what was replaced is back."""
+    with pytest.raises(type(end)):
+        _fail(tmp_path / "a" / "b" / "out", end)
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path / "out", "first")
+    with pytest.raises(type(end)):
+        _fail(tmp_path / "out", end, overwrite=True)
+    assert (tmp_path / "out" / "a.txt").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_replaces_only_its_own(tmp_path: Path) -> None:
+    """Without --overwrite nothing is replaced; with it, only a folder whose every file tilework wrote."""
+    target = tmp_path / "out"
+    write(target, "first")
+    with pytest.raises(CommandError, match="exists: choose another --out, or --overwrite"):
+        write(target, "second")
+    write(target, "second", overwrite=True)
+    assert (target / "sub" / "b.txt").read_text() == "second"
+    (target / "sub" / "notes.txt").write_text("mine")
+    with pytest.raises(CommandError, match=r"did not write sub/notes\.txt"):
+        write(target, "third", overwrite=True)
+    assert (target / "sub" / "notes.txt").read_text() == "mine"
+    assert (target / "a.txt").read_text() == "second"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("summary", [None, "{}", "junk", '{"format": "other", "files": ["thesis.txt"]}', "[1]"])
+def test_folder_of_somebody_else(tmp_path: Path, summary: str | None) -> None:
+    """A folder without our mark, or with a file that only looks like it, stays."""
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "thesis.txt").write_text("years")
+    if summary is not None:
+        (target / "summary.json").write_text(summary)
+    with pytest.raises(CommandError, match="was not written by tilework"):
+        write(target, "x", overwrite=True)
+    assert (target / "thesis.txt").read_text() == "years"
+
+
+def test_empty_folder_file_and_link(tmp_path: Path) -> None:
+    """An empty folder may be replaced when asked; a file or a symbolic link never is."""
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CommandError, match="exists"):
+        check_output(tmp_path / "out", overwrite=False)
+    write(tmp_path / "out", "x", overwrite=True)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for name in ("file", "link"):
+        with pytest.raises(CommandError, match="is not a folder"):
+            check_output(tmp_path / name, overwrite=True)
+
+
+def test_somebody_else_was_faster(tmp_path: Path) -> None:
+    """A folder that comes into being meanwhile is not replaced."""
+    target = tmp_path / "out"
+    with pytest.raises((CommandError, OSError)):
+        _be_late(target)
+    assert [p.name for p in target.iterdir()] == ["theirs"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -1,0 +1,411 @@
+"""``tilework run``: the numbers are right, everything asked for is written, everything wrong is a clear error."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tilework.cli import main
+from tilework.io.results import load_results
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return document
+
+
+def test_all_built_in_functions(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:
+    """One pass with every built-in function; results against NumPy in float64; every file is named in the summary."""
+    data = counts.astype(np.float64)
+    stack = np.random.default_rng(0).random((3, 16, 12)).astype(np.float32)
+    np.save(tmp_path / "stack.npy", stack)
+    names = ("sum", "sumsig", "stddev", "com", "disk", "ring", "masks")
+    geometry = ["--center", "7.5,6", "--radius", "5", "--inner", "3", "--masks", "stack.npy"]
+    udfs = [part for name in names for part in ("--udf", name)]
+    done = tilework("run", scan, *udfs, *geometry, "--out", "out")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    out = tmp_path / "out"
+
+    y, x = np.mgrid[:16, :12]
+    distance = np.hypot(y - 7.5, x - 6)
+    disk, ring = distance <= 5, (distance <= 5) & (distance >= 3)
+    expected = {
+        ("sum", "intensity"): data.sum(axis=(0, 1)),
+        ("sumsig", "intensity"): data.sum(axis=(2, 3)),
+        ("stddev", "std"): data.std(axis=(0, 1)),
+        ("stddev", "mean"): data.mean(axis=(0, 1)),
+        ("disk", "intensity"): (data * disk).sum(axis=(2, 3))[..., np.newaxis],
+        ("ring", "intensity"): (data * ring).sum(axis=(2, 3))[..., np.newaxis],
+        ("masks", "intensity"): np.einsum("abyx,nyx->abn", data, stack),
+    }
+    for (name, channel), values in expected.items():
+        np.testing.assert_allclose(load_results(out / f"{name}.npz")[channel], values, rtol=1e-5)
+    total = (data * ring).sum(axis=(2, 3))
+    field = load_results(out / "com.npz")["field"]
+    np.testing.assert_allclose(field[..., 0], (data * ring * y).sum(axis=(2, 3)) / total - 7.5, atol=1e-4)
+    np.testing.assert_allclose(field[..., 1], (data * ring * x).sum(axis=(2, 3)) / total - 6, atol=1e-4)
+
+    about = summary(out)
+    assert [f["label"] for f in about["functions"]] == list(names)
+    assert sorted(about["files"]) == sorted(str(p.relative_to(out)) for p in out.rglob("*"))
+    assert {"sum.png", "com_field.png", "masks_2.png", "stddev_std.png"} <= set(about["files"])
+    for file in about["files"]:
+        if file.endswith(".png"):
+            with Image.open(out / file) as picture:
+                assert min(picture.size) > 100
+    provenance = load_results(out / "disk.npz").provenance
+    assert provenance["asked"] == {"name": "disk", "center": [7.5, 6.0], "radius": 5.0}
+    assert provenance["dataset"]["path"] == str(scan)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5", "zarr", "tif"])
+@pytest.mark.parametrize("executor", [["--executor", "inline"], ["--workers", "2"]])
+def test_formats_and_executors(
+    scan: Path, counts: np.ndarray, tmp_path: Path, suffix: str, executor: list[str]
+) -> None:
+    """The same numbers from every executor in every format."""
+    out = tmp_path / "out"
+    arguments = ["run", str(scan), "--udf", "sumsig", "--format", suffix, "--no-pictures", "--quiet", *executor]
+    assert main([*arguments, "--out", str(out)]) == 0
+    loaded = load_results(out / f"sumsig.{suffix}")
+    np.testing.assert_array_equal(loaded["intensity"], counts.sum(axis=(2, 3), dtype=np.float32))
+    assert loaded.provenance["udf"] == "SumSigUDF"
+    assert not list(out.glob("*.png"))
+
+
+def test_json_is_one_document_and_nothing_else(tilework: Any, scan: Path, tmp_path: Path) -> None:
+    """stdout is what summary.json holds; stderr is empty; without --json and with --quiet, nothing is printed."""
+    done = tilework("run", scan, "--udf", "sum", "--out", "out", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    assert document == summary(tmp_path / "out")
+    assert document["functions"][0]["results"]["intensity"]["shape"] == [16, 12]
+    assert document["run"]["bytes"] == 6 * 5 * 16 * 12 * 2
+    quiet = tilework("run", scan, "--udf", "sum", "--out", "quiet", "--quiet")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_progress_goes_to_stderr(tilework: Any, scan: Path) -> None:
+    """--progress shows a bar although stderr is no terminal; stdout stays one document."""
+    done = tilework("run", scan, "--udf", "sum", "--out", "out", "--json", "--progress", "--no-pictures")
+    assert done.returncode == 0
+    json.loads(done.stdout)
+    assert "30/30" in done.stderr
+
+
+def test_roi(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:
+    """Only selected positions are computed; others are marked invalid, and said to be few in the summary."""
+    mask = np.zeros((6, 5), bool)
+    mask[1:4, 2:] = True
+    np.save(tmp_path / "mask.npy", mask)
+    for number, roi in enumerate(("1:4,2:", "rect:1,2,3,3", "mask.npy")):
+        done = tilework("run", scan, "--udf", "sumsig", "--udf", "sum", "--roi", roi, "--out", f"out{number}", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["roi"] == {"asked": roi, "selected": 9, "of": 30}
+        channel = load_results(tmp_path / f"out{number}" / "sumsig.npz").channels["intensity"]
+        assert channel.valid is not None
+        np.testing.assert_array_equal(channel.valid, mask)
+        np.testing.assert_array_equal(channel.data[mask], counts.sum(axis=(2, 3))[mask])
+        total = load_results(tmp_path / f"out{number}" / "sum.npz")["intensity"]
+        np.testing.assert_array_equal(total, counts[mask].sum(axis=0))
+
+
+def test_scales_from_the_command_line(scan: Path, tmp_path: Path) -> None:
+    """Sizes of pixels that the file does not know become axes of the results."""
+    out = tmp_path / "out"
+    scales = ["--scan-step", "0.5nm", "--detector-pixel", "0.3 mrad"]
+    assert main(["run", str(scan), "--udf", "sum", "--udf", "sumsig", *scales, "--out", str(out), "--quiet"]) == 0
+    dims = load_results(out / "sumsig.npz").channels["intensity"].dims
+    assert [(d.scale, d.units) for d in dims] == [(0.5, "nm"), (0.5, "nm")]
+    dims = load_results(out / "sum.npz").channels["intensity"].dims
+    assert [(d.scale, d.units) for d in dims] == [(0.3, "mrad"), (0.3, "mrad")]
+
+
+def test_parameters_belong_to_their_function(scan: Path, tmp_path: Path) -> None:
+    """--param goes to the --udf before it; the same function twice gets two names."""
+    out = tmp_path / "out"
+    udfs = ["--udf", "com", "--udf", "com", "--param", "scan_rotation=90", "--udf", "com", "--param", "flip_y=True"]
+    assert main(["run", str(scan), *udfs, "--out", str(out), "--quiet", "--no-pictures"]) == 0
+    plain, turned, flipped = (load_results(out / f"com{n}.npz")["field"] for n in ("", "-2", "-3"))
+    np.testing.assert_allclose(np.hypot(*np.moveaxis(turned, -1, 0)), np.hypot(*np.moveaxis(plain, -1, 0)), atol=1e-4)
+    assert not np.allclose(turned, plain)
+    np.testing.assert_allclose(flipped[..., 0], -plain[..., 0], atol=1e-5)
+
+
+def test_own_function(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:
+    """A UDF from a module in the current folder, with a parameter and an array from a file."""
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "from tilework.udf import UDF\n"
+        "class Above(UDF):\n"
+        "    '''How many pixels of a frame are above a limit.'''\n"
+        "    def get_result_buffers(self):\n"
+        "        return {'number': self.buffer(kind='nav', dtype=np.int64)}\n"
+        "    def process_frame(self, frame):\n"
+        "        self.results.number[:] = np.sum(frame * self.params.weight > self.params.limit)\n"
+    )
+    weight = np.random.default_rng(0).integers(0, 3, (16, 12))
+    np.save(tmp_path / "w.npy", weight)
+    parameters = ["--param", "limit=20", "--param", "weight=@w.npy"]
+    done = tilework("run", scan, "--udf", "mine:Above", *parameters, "--out", "out", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    loaded = load_results(tmp_path / "out" / "Above.npz")
+    np.testing.assert_array_equal(loaded["number"], (counts * weight > 20).sum(axis=(2, 3)))
+    assert loaded.provenance["asked"] == {"name": "mine:Above", "limit": 20, "weight": "@w.npy"}
+    assert (tmp_path / "out" / "Above.png").exists()
+
+
+def _broken(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import numpy as np\n"
+        "from tilework.udf import UDF\n"
+        "class Fails(UDF):\n"
+        "    def get_result_buffers(self):\n"
+        "        return {'x': self.buffer(kind='nav')}\n"
+        "    def process_frame(self, frame):\n"
+        "        raise ZeroDivisionError('my mistake')\n"
+        "class Nothing(UDF):\n"
+        "    def get_result_buffers(self):\n"
+        "        return {'x': self.buffer(kind='nav')}\n"
+        "class Undeclared(UDF):\n"
+        "    def get_result_buffers(self):\n"
+        "        return {'x': self.buffer(kind='nav')}\n"
+        "    def process_frame(self, frame):\n"
+        "        pass\n"
+        "    def get_results(self):\n"
+        "        return {'other': np.zeros(30)}\n"
+        "class Other: pass\n"
+    )
+    (tmp_path / "syntax.py").write_text("def f(:\n")
+    (tmp_path / "needs.py").write_text("import a_module_that_is_not_there\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("average", "there is no UDF 'average': use one of sum, sumsig"),
+        ("nowhere:X", "there is no module 'nowhere'"),
+        ("broken:Missing", "does not exist; broken has Fails, Nothing, Undeclared"),
+        ("broken:Other", "is not a UDF"),
+        ("broken:Fails", "my mistake"),
+        ("broken:Nothing", "process_frame"),
+        ("broken:Undeclared", "declares x"),
+        ("syntax:X", "importing syntax failed: SyntaxError"),
+        ("needs:X", "needs a module that is not installed: a_module_that_is_not_there"),
+        ("masks", "needs --masks"),
+    ],
+)
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_bad_functions(tilework: Any, scan: Path, tmp_path: Path, name: str, said: str, executor: str) -> None:
+    """Unknown, broken and impossible functions: exit code 1, one line that says what and where, nothing written."""
+    if executor == "inline" and not name.startswith("broken:"):
+        pytest.skip("found out before anything runs")
+    _broken(tmp_path)
+    before = set(tmp_path.iterdir())
+    done = tilework("run", scan, "--udf", name, "--out", "out", "--executor", executor)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stdout == ""
+    assert {p for p in tmp_path.iterdir() if p.name != "__pycache__"} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--udf", "sum", "--roi", "disk:50,50,1"], "selects nothing"),
+        (["--udf", "sum", "--roi", "0:1,0:1,0:1"], "has 3 axes"),
+        (["--udf", "sum", "--roi", "no.npy"], "no.npy: No such file"),
+        (["--udf", "sum", "--param", "nonsense=3"], "does not take these parameters"),
+        (["--udf", "disk", "--center", "500,500", "--radius", "2"], "selects no pixel"),
+        (["--udf", "ring", "--radius", "2", "--inner", "3"], "must be smaller than"),
+        (["--udf", "com", "--radius", "2", "--inner", "3"], "--udf com"),
+        (["--udf", "masks", "--masks", "no.npy"], "no.npy: No such file"),
+        (["--udf", "sum", "--sig-shape", "16,13"], "sig_shape"),
+        (["--udf", "sum", "--dtype", "uint8"], "--nav-shape"),
+        (["--udf", "sum", "--type", "npy", "--dtype", "uint8"], "--dtype is for raw files"),
+        (["--udf", "sum", "--type", "docx"], "docx"),
+        (["--udf", "sum", "--executor", "inline", "--workers", "3"], "inline has one worker"),
+    ],
+)
+def test_bad_requests(
+    scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    """What does not fit: exit code 1, one line with the remedy, nothing written."""
+    assert main(["run", str(scan), *arguments, "--out", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert len(captured.err.strip().splitlines()) == 1, captured.err
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_output(tilework: Any, scan: Path, tmp_path: Path) -> None:
+    """Refused before any work is done; replaced with --overwrite when it is ours; never when it is not."""
+    assert tilework("run", scan, "--udf", "sum", "--out", "out", "--no-pictures").returncode == 0
+    done = tilework("run", scan, "--udf", "sumsig", "--out", "out", "--no-pictures")
+    assert done.returncode == 1
+    assert "out exists: choose another --out, or --overwrite" in done.stderr
+    assert (tmp_path / "out" / "sum.npz").exists()
+    assert tilework("run", scan, "--udf", "sumsig", "--out", "out", "--no-pictures", "--overwrite").returncode == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["summary.json", "sumsig.npz"]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years")
+    done = tilework("run", scan, "--udf", "sum", "--out", "mine", "--overwrite")
+    assert done.returncode == 1
+    assert "was not written by tilework" in done.stderr
+    assert (mine / "thesis.txt").read_text() == "years"
+
+
+@pytest.fixture
+def large_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scan whose sum pattern takes 1 MiB."""
+    path = tmp_path_factory.mktemp("large") / "large.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 255, (2, 2, 512, 512), dtype=np.uint8))
+    return path
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small tmpfs")
+@pytest.mark.parametrize("suffix", ["npz", "h5", "zarr", "tif"])
+def test_full_disk(tilework: Any, large_frames: Path, tmp_path: Path, suffix: str) -> None:
+    """No space left: exit code 1, says so, nothing half-written."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount: {mounted.stderr.decode()}")
+    try:
+        done = tilework("run", large_frames, "--udf", "sum", "--out", disk / "a" / "out", "--format", suffix)
+        assert done.returncode == 1, done.stderr
+        assert "no space left" in done.stderr.lower()
+        assert "Traceback" not in done.stderr
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_file_size_limit(tilework: Any, large_frames: Path, tmp_path: Path) -> None:
+    """A limit of the size of files, met by the arrays or by a picture: the same."""
+
+    def limit(size: int) -> Any:
+        def restrict() -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+        return restrict
+
+    for udf, size in (("sum", 100_000), ("sumsig", 8_000)):
+        done = tilework("run", large_frames, "--udf", udf, "--out", "out", preexec_fn=limit(size))
+        assert done.returncode == 1, done.stderr
+        assert "large" in done.stderr or "space" in done.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission(tilework: Any, scan: Path, tmp_path: Path) -> None:
+    """A folder that may not be written: found out before the run."""
+    closed = tmp_path / "closed"
+    closed.mkdir(0o500)
+    done = tilework("run", scan, "--udf", "sum", "--out", closed / "out")
+    assert done.returncode == 1
+    assert "ermission" in done.stderr
+
+
+def test_a_scan_with_absent_frames(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:
+    """Positions whose frame is not in the file are invalid, and are said to be so."""
+    done = tilework("run", scan, "--nav-shape", "7,5", "--udf", "sumsig", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "5 frames are not in the file" in done.stdout
+    channel = load_results(tmp_path / "out" / "sumsig.npz").channels["intensity"]
+    assert channel.valid is not None
+    assert channel.valid[:6].all()
+    assert not channel.valid[6].any()
+    np.testing.assert_array_equal(channel.data[:6], counts.sum(axis=(2, 3)))
+
+
+@pytest.mark.parametrize("nav", [(1,), (30,), (2, 3, 5), (1, 30)])
+def test_scans_of_any_shape(scan: Path, tmp_path: Path, nav: tuple[int, ...]) -> None:
+    """Lines, single frames and stacks of scans are written and drawn, too."""
+    out = tmp_path / "out"
+    shape = ",".join(map(str, nav))
+    udfs = ["--udf", "sum", "--udf", "sumsig", "--udf", "disk", "--udf", "stddev"]
+    assert main(["run", str(scan), "--nav-shape", shape, *udfs, "--out", str(out), "--quiet"]) == 0
+    assert load_results(out / "sumsig.npz")["intensity"].shape == nav
+    assert (out / "sum.png").exists()
+
+
+# -- files of real detectors
+
+
+def _ground_truth(folder: Path) -> list[dict[str, Any]]:
+    records = json.loads((folder / "ground_truth.json").read_text())
+    return [r for r in records if r["file"].endswith((".mib", ".blo"))]
+
+
+def _unpack(folder: Path, record: dict[str, Any], target: Path) -> Path:
+    archive, inside, member = str(record["file"]).partition("!/")
+    if not inside:
+        return folder.joinpath(archive)
+    with zipfile.ZipFile(folder / archive) as opened:
+        for name in (member, member.removesuffix(".mib") + ".hdr"):
+            opened.extract(name, target)
+    return target / member
+
+
+def test_every_detector_file(shared_data: Path, tmp_path: Path) -> None:
+    """Sum over everything, of the first and of the last frame, of every MIB and BLO file that detectors wrote."""
+    records = _ground_truth(shared_data)
+    assert len(records) >= 24
+    for number, record in enumerate(records):
+        path = _unpack(shared_data, record, tmp_path / str(number))
+        nav = record["shape"][:-2] or [1]
+        out = tmp_path / f"out{number}"
+        arguments = [
+            "--udf",
+            "sumsig",
+            "--udf",
+            "sum",
+            "--nav-shape",
+            ",".join(map(str, nav)),
+            "--no-pictures",
+            "--quiet",
+        ]
+        assert main(["run", str(path), *arguments, "--out", str(out)]) == 0, record["file"]
+        frames = load_results(out / "sumsig.npz")["intensity"].ravel()
+        assert [frames.sum(dtype=np.float64), frames[0], frames[-1]] == [record[k] for k in ("sum", "first", "last")]
+        assert load_results(out / "sum.npz")["intensity"].sum(dtype=np.float64) == record["sum"]
+        assert np.dtype(summary(out)["dataset"]["raw_dtype"]) == np.dtype(record["dtype"])
+
+
+@pytest.mark.parametrize("name", ["001_4x2_6bit.hdr", "Quad_9_Frame_CounterDepth_1_Rows_256RAW.mib", "test1.blo"])
+def test_detector_files_through_the_shell(tilework: Any, shared_data: Path, tmp_path: Path, name: str) -> None:
+    """The installed command on a Merlin scan by its header, a packed quad file, and a NanoMEGAS file: as they are."""
+    record = next(r for r in _ground_truth(shared_data) if r["file"].endswith(name.replace(".hdr", ".mib")))
+    path = _unpack(shared_data, record, tmp_path / "in").with_suffix(Path(name).suffix)
+    nav = ["--nav-shape", "2,4"] if name.endswith(".hdr") else []
+    done = tilework("run", path, *nav, "--udf", "sumsig", "--udf", "disk", "--out", "out", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["functions"][0]["results"]["intensity"]["sum"] == record["sum"]
+    assert np.prod(document["dataset"]["nav_shape"]) == np.prod(record["shape"][:-2])
+
+
+def test_messages_for_people(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A function that does not fit the scan: what tilework says itself is shown as it is."""
+    assert main(["run", str(scan), "--nav-shape", "30", "--udf", "com", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "CoMUDF works on scans and detectors with two axes" in said
+    assert "Error" not in said

@@ -1,0 +1,124 @@
+"""Products with dense and sparse masks: right for all dtypes, and a result depends on its frame and mask only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from kernel_tiles import DTYPES, cuts, exact, make_tile, tiles
+from tilework.common.kernels import DenseMasks, SparseMasks
+from tilework.common.kernels.parallel import PART_BYTES
+
+MASK_DTYPES = ["f4", "f8", "c8", "b1"]
+
+
+def make_masks(count: int, sig: tuple[int, ...], dtype: Any = "f4", seed: int = 1, density: float = 1.0) -> Any:
+    rng = np.random.default_rng(seed)
+    masks: Any = rng.normal(size=(count, *sig))
+    if np.dtype(dtype).kind == "c":
+        masks = masks + 1j * rng.normal(size=masks.shape)
+    if np.dtype(dtype).kind == "b":
+        masks = masks > 0
+    return np.where(rng.random(masks.shape) < density, masks, 0).astype(dtype)
+
+
+def pack(kind: str, masks: Any, tile_dtype: Any, dtype: Any, *, compiled: bool) -> DenseMasks | SparseMasks:
+    if kind == "dense":
+        return DenseMasks(masks, np.dtype(tile_dtype), np.dtype(dtype), compiled=compiled)
+    matrix = sparse.csr_matrix(masks.reshape(len(masks), -1))
+    return SparseMasks(matrix, np.dtype(tile_dtype), np.dtype(dtype), compiled=compiled)
+
+
+def apply(kind: str, masks: Any, tile: Any, *, compiled: bool = True, threads: int = 1) -> Any:
+    dtype = np.result_type(tile.dtype, masks.dtype, np.float32)
+    out = np.zeros((len(tile), len(masks)), dtype=dtype)
+    pack(kind, masks, tile.dtype, dtype, compiled=compiled).apply(tile, out, threads=threads)
+    return out
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("mask_dtype", MASK_DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_are_those_of_numpy_in_double_precision(
+    dtype: str, mask_dtype: str, kind: str, compiled: bool
+) -> None:
+    """Relative to the size of the summands, the error is at most that of a few roundings in the result's precision."""
+    for frames, count, sig in ((1, 1, (1, 1)), (7, 3, (33, 65)), (25, 16, (16, 16)), (3, 6, (5,)), (2, 2, (100, 120))):
+        tile = make_tile(dtype, (frames, *sig), header=2)
+        masks = make_masks(count, sig, mask_dtype, density=1 if kind == "dense" else 0.1)
+        result = apply(kind, masks, tile, compiled=compiled)
+        data, weights = exact(tile), masks.reshape(count, -1).astype(np.result_type(mask_dtype, "f8"))
+        precision = np.finfo(result.dtype).eps
+        size = np.abs(data) @ np.abs(weights).T
+        assert (np.abs(result - data @ weights.T) <= 8 * precision * size + 1e-30).all()
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@settings(max_examples=60, deadline=None)
+@given(tile=tiles(), count=st.integers(1, 9), mask_dtype=st.sampled_from(MASK_DTYPES), data=st.data())
+def test_a_result_depends_on_its_frame_and_mask_only(
+    kind: str, tile: Any, count: int, mask_dtype: str, data: st.DataObject
+) -> None:
+    masks = make_masks(count, tile.shape[1:], mask_dtype, density=1 if kind == "dense" else 0.3)
+    whole = apply(kind, masks, tile)
+    for part in data.draw(cuts(len(tile))):
+        assert apply(kind, masks, tile[part]).tobytes() == whole[part].tobytes()
+    for part in data.draw(cuts(count)):
+        assert apply(kind, masks[part], tile).tobytes() == np.ascontiguousarray(whole[:, part]).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("count", [1, 16])
+def test_bits_do_not_depend_on_the_number_of_threads(kind: str, count: int) -> None:
+    tile = make_tile("u2", (3 * PART_BYTES // 2**15, 100, 150))
+    masks = make_masks(count, (100, 150), density=1 if kind == "dense" else 0.5)
+    results = {apply(kind, masks, tile, threads=threads).tobytes() for threads in (1, 2, 3, 7)}
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_nan_and_infinity_propagate(kind: str, compiled: bool) -> None:
+    tile = make_tile("f4", (6, 40, 50)).copy()
+    masks = np.abs(make_masks(2, (40, 50))) + np.float32(1)
+    tile[1, 3, 3], tile[2, 39, 49], tile[3, 0, 0] = np.nan, np.inf, -np.inf
+    result = apply(kind, masks, tile, compiled=compiled)
+    assert np.isnan(result[1]).all()
+    assert (result[2] == np.inf).all()
+    assert (result[3] == -np.inf).all()
+    assert np.isfinite(result[[0, 4, 5]]).all()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_products_are_added(compiled: bool) -> None:
+    """So the results of several parts of the detector add up to that of the whole."""
+    tile = make_tile("u2", (5, 8, 9))
+    masks = make_masks(3, (8, 9))
+    out = np.zeros((5, 3))
+    for rows in (slice(0, 3), slice(3, 8)):
+        DenseMasks(masks[:, rows], tile.dtype, np.dtype("f8"), compiled=compiled).apply(tile[:, rows], out)
+    np.testing.assert_allclose(out, exact(tile) @ masks.reshape(3, -1).T.astype("f8"), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_wrong_use_is_refused(kind: str) -> None:
+    masks = make_masks(2, (4, 4), "c8")
+    with pytest.raises(ValueError, match="complex"):
+        pack(kind, masks, "f4", "f4", compiled=False)
+    with pytest.raises(ValueError, match="does not fit"):
+        pack(kind, masks, "f4", "c8", compiled=False).apply(np.zeros((2, 5, 5), dtype="f4"), np.zeros((2, 2), "c8"))
+    with pytest.raises(ValueError, match="float32"):
+        DenseMasks(masks, np.dtype("f4"), np.dtype("i4"), compiled=False)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_a_stack_knows_its_length_and_takes_no_frames(kind: str) -> None:
+    packed = pack(kind, make_masks(3, (4, 4)), "u2", "f4", compiled=True)
+    assert len(packed) == 3
+    packed.apply(np.zeros((0, 4, 4), dtype="u2"), np.zeros((0, 3), dtype="f4"))

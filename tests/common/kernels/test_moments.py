@@ -1,0 +1,110 @@
+"""Sums and moments inside a region: right for all dtypes and regions, and independent of tiling and threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from kernel_tiles import cuts, make_tile, tiles
+from tilework.common.kernels import find_runs, sum_moments
+from tilework.common.kernels.parallel import PART_BYTES
+from tilework.common.masks import circular, ring
+
+REAL = ["u1", "u2", "u4", "i2", "i4", "f4", "f8"]
+
+
+def by_numpy(tile: Any, selection: Any, origin: tuple[int, int] = (0, 0)) -> Any:
+    data = np.where(selection, tile.astype("f8"), 0)
+    y, x = np.mgrid[: selection.shape[0], : selection.shape[1]]
+    return np.stack([(data * w).sum(axis=(1, 2)) for w in (1, y + origin[0], x + origin[1])], axis=1)
+
+
+@given(
+    selection=arrays(bool, st.tuples(st.integers(1, 8), st.integers(1, 8))), y=st.integers(0, 9), x=st.integers(0, 9)
+)
+def test_runs_are_the_selected_pixels(selection: Any, y: int, x: int) -> None:
+    again = np.zeros(selection.size, dtype=int)
+    for place, length, run_y, run_x in find_runs(selection, (y, x)):
+        assert length > 0
+        assert divmod(place, selection.shape[1]) == (run_y - y, run_x - x)
+        again[place : place + length] += 1
+    np.testing.assert_array_equal(again.reshape(selection.shape), selection)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize(
+    "selection",
+    [
+        np.ones((1, 1), dtype=bool),
+        np.ones((3, 1100), dtype=bool),
+        circular(20, 31, 64, 64, 17.5),
+        ring(20.3, 31, 50, 60, 25, 9),
+        np.zeros((5, 5), dtype=bool),
+        np.indices((9, 13)).sum(axis=0) % 2 == 0,
+    ],
+    ids=["pixel", "long rows", "disc", "ring", "nothing", "checkers"],
+)
+def test_moments_are_those_of_numpy_in_double_precision(selection: Any, dtype: str, compiled: bool) -> None:
+    tile = make_tile(dtype, (7, *selection.shape), header=1)
+    out = np.zeros((7, 3))
+    sum_moments(tile, find_runs(selection, (3, 5)), out, compiled=compiled)
+    reference = by_numpy(tile, selection, (3, 5))
+    if dtype[0] in "ui":
+        np.testing.assert_array_equal(out, reference)
+    else:
+        size = by_numpy(np.abs(tile), selection, (3, 5)) + 1
+        assert (np.abs(out - reference) <= 64 * np.finfo(dtype).eps * size).all()
+
+
+def test_sums_are_exact_at_the_largest_values() -> None:
+    """The 32-bit sums inside the kernel just hold the largest values, for all lengths of runs."""
+    for dtype in ("u1", "u2", "i2", "u4"):
+        for width in (255, 256, 257, 512, 4096):
+            tile = np.full((1, 2, width), np.iinfo(dtype).max, dtype=dtype)
+            out = np.zeros((1, 3))
+            sum_moments(tile, find_runs(np.ones((2, width), dtype=bool)), out, compiled=True)
+            top = np.iinfo(dtype).max
+            assert out[0].tolist() == [2 * width * top, width * top, top * width * (width - 1)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(tile=tiles(dtypes=REAL, sig_dims=2), data=st.data())
+def test_the_result_of_a_frame_does_not_depend_on_the_tile(tile: Any, data: st.DataObject) -> None:
+    runs = find_runs(data.draw(arrays(bool, tile.shape[1:])))
+    whole, parts = np.zeros((len(tile), 3)), np.zeros((len(tile), 3))
+    sum_moments(tile, runs, whole, compiled=True)
+    for part in data.draw(cuts(len(tile))):
+        sum_moments(tile[part], runs, parts[part], compiled=True)
+    assert whole.tobytes() == parts.tobytes()
+
+
+def test_bits_do_not_depend_on_the_number_of_threads() -> None:
+    tile = make_tile("f4", (3 * PART_BYTES // 2**16, 129, 255))
+    runs = find_runs(circular(100, 60, 255, 129, 50))
+    results = set()
+    for threads in (1, 2, 3, 7):
+        out = np.zeros((len(tile), 3))
+        sum_moments(tile, runs, out, compiled=True, threads=threads)
+        results.add(out.tobytes())
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_nan_counts_inside_the_region_only(compiled: bool) -> None:
+    tile = make_tile("f4", (3, 20, 20)).copy()
+    tile[0, 10, 10], tile[1, 0, 0] = np.nan, np.nan
+    out = np.zeros((3, 3))
+    sum_moments(tile, find_runs(circular(10, 10, 20, 20, 4)), out, compiled=compiled)
+    assert np.isnan(out[0]).all()
+    assert np.isfinite(out[1:]).all()
+
+
+def test_complex_frames_are_refused() -> None:
+    with pytest.raises(TypeError, match="complex"):
+        sum_moments(np.zeros((1, 2, 2), "c8"), find_runs(np.ones((2, 2), bool)), np.zeros((1, 3)), compiled=False)

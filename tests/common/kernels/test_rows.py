@@ -1,0 +1,138 @@
+"""Tiles as rows: no copies where memory allows, right values where it does not; threads and imports."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernel_tiles import make_tile
+from tilework.common.kernels import sum_pixels, takes_dtype, warmup
+from tilework.common.kernels.parallel import run_parts
+from tilework.common.kernels.rows import as_rows
+
+
+def frames_of(tile: Any) -> Any:
+    rows = as_rows(tile)
+    assert not rows.flat.flags.writeable
+    return np.stack([rows.flat[i * rows.stride : i * rows.stride + rows.pixels] for i in range(rows.frames)])
+
+
+@pytest.mark.parametrize("header", [0, 1, 7])
+@pytest.mark.parametrize("dtype", ["u2", "f4", "c8", "b1"])
+def test_evenly_spaced_frames_are_not_copied(dtype: str, header: int) -> None:
+    tile = make_tile("u1" if dtype == "b1" else dtype, (5, 4, 6), header=header).view(dtype)
+    rows = as_rows(tile)
+    assert np.shares_memory(rows.flat, tile)
+    assert rows.frames == 5
+    assert rows.pixels == 24 * (2 if dtype == "c8" else 1)
+    assert frames_of(tile).tobytes() == tile.tobytes()
+
+
+@pytest.mark.parametrize(
+    "tile",
+    [
+        np.arange(120, dtype="u2").reshape(5, 4, 6)[:, ::2],
+        np.arange(120, dtype="u2").reshape(5, 4, 6)[::-1],
+        np.arange(120, dtype="u2").reshape(4, 5, 6).transpose(1, 0, 2),
+        np.frombuffer(b"\0" + np.arange(120, dtype="u2").tobytes(), dtype="u2", offset=1).reshape(5, 24),
+        np.arange(120, dtype=">u2").reshape(5, 4, 6),
+        np.broadcast_to(np.arange(24, dtype="u2").reshape(4, 6), (5, 4, 6)),
+        np.arange(5, dtype="f4"),
+    ],
+    ids=["part of frames", "backwards", "transposed", "unaligned", "foreign byte order", "repeated", "one pixel"],
+)
+def test_any_memory_gives_the_right_values(tile: Any) -> None:
+    np.testing.assert_array_equal(frames_of(tile), tile.reshape(len(tile), -1))
+    out = np.zeros(len(tile))
+    sum_pixels(tile, out, compiled=True)
+    np.testing.assert_array_equal(out, tile.reshape(len(tile), -1).sum(axis=1))
+
+
+def test_which_dtypes_are_taken_as_they_are() -> None:
+    for name in ("b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8", "c8", "c16"):
+        assert takes_dtype(np.dtype(name))
+    for name in (">u2", "f2", "g", "O", "M8[s]", "U3"):
+        assert not takes_dtype(np.dtype(name))
+    with pytest.raises(TypeError, match="numbers"):
+        as_rows(np.array(["a", "b"]))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, 100])
+@pytest.mark.parametrize(("size", "grain"), [(0, 1), (1, 1), (10, 3), (64, 64), (1000, 7)])
+def test_parts_cover_everything_once(size: int, grain: int, threads: int) -> None:
+    seen: list[tuple[int, int]] = []
+    lock = threading.Lock()
+
+    def note(start: int, stop: int) -> None:
+        with lock:
+            seen.append((start, stop))
+
+    run_parts(note, size, threads, grain)
+    seen.sort()
+    assert seen[0][0] == 0
+    assert seen[-1][1] == size
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(seen))
+    assert all(start % grain == 0 for start, _ in seen)
+    assert len(seen) <= threads
+
+
+def test_an_error_in_a_part_is_raised_after_all_parts_are_done() -> None:
+    running = threading.Semaphore(0)
+
+    def fail(start: int, stop: int) -> None:
+        running.release()
+        if start > 0:
+            msg = f"part {start} to {stop}"
+            raise ValueError(msg)
+
+    with pytest.raises(ValueError, match="part"):
+        run_parts(fail, 4, 4)
+    assert all(running.acquire(blocking=False) for _ in range(4))
+
+
+def test_kernels_work_in_a_forked_child() -> None:
+    """A child has none of its parent's threads, and must not wait for them."""
+    code = """
+import os, warnings
+from tilework.common.kernels.parallel import run_parts
+warnings.simplefilter("ignore")
+seen = []
+run_parts(lambda a, b: seen.append((a, b)), 2, 2)
+pid = os.fork()
+if pid == 0:
+    run_parts(lambda a, b: seen.append((a, b)), 2, 2)
+    os._exit(0 if len(seen) == 4 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_numpy_paths_load_neither_numba_nor_scipy() -> None:
+    """So that no small job waits for a compiler."""
+    code = """
+import sys
+import numpy as np
+from tilework.common.kernels import *
+tile = np.ones((3, 4, 4), dtype="u2")
+sum_frames(tile, np.zeros((4, 4)), compiled=False)
+sum_pixels(tile, np.zeros(3), compiled=False)
+DenseMasks(np.ones((2, 4, 4)), tile.dtype, np.dtype("f4"), compiled=False).apply(tile, np.zeros((3, 2)))
+sum_moments(tile, find_runs(np.ones((4, 4), dtype=bool)), np.zeros((3, 3)), compiled=False)
+accumulate_variance(tile, 0, np.zeros((4, 4)), np.zeros((4, 4)), compiled=False)
+loaded = {"numba", "scipy", "sparse", "llvmlite"} & set(sys.modules)
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_warmup_compiles_for_a_dtype() -> None:
+    warmup(["u2"])
+    from tilework.common.kernels.sums_numba import add_frames
+
+    assert any("uint16" in str(s) for s in add_frames.signatures)  # type: ignore[attr-defined]

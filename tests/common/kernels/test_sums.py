@@ -1,0 +1,149 @@
+"""Sums over frames and over pixels: right for all dtypes, and the same bits for any tiling and number of threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernel_tiles import DTYPES, cuts, exact, make_tile, tiles
+from tilework.common.kernels import sum_frames, sum_pixels
+from tilework.common.kernels.parallel import PART_BYTES
+
+SHAPES = [(1, 1, 1), (3, 16, 16), (70, 1), (37, 91, 103), (2, 512, 300), (1000, 3, 5)]
+
+
+def result_of(dtype: Any) -> np.dtype[Any]:
+    return np.result_type(dtype, np.float32)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_are_those_of_numpy_in_double_precision(dtype: str, shape: tuple[int, ...], compiled: bool) -> None:
+    tile = make_tile(dtype, shape, header=3)
+    data = exact(tile)
+    scale = np.abs(data).max()
+    tolerance = {"rtol": 1e-6, "atol": 1e-6 * scale} if result_of(dtype).itemsize == 4 * (1 + (dtype == "c8")) else {}
+
+    frames = np.ones(shape[1:], dtype=result_of(dtype))
+    sum_frames(tile, frames, compiled=compiled)
+    np.testing.assert_allclose(frames.reshape(-1), 1 + data.sum(axis=0), **{**tolerance, "atol": 1e-6 * scale * 10})
+
+    pixels = np.ones(shape[0], dtype=result_of(dtype))
+    sum_pixels(tile, pixels, compiled=compiled)
+    np.testing.assert_allclose(pixels, 1 + data.sum(axis=1), rtol=1e-6, atol=1e-6 * scale * np.sqrt(data.shape[1]))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4", "i4"])
+def test_sums_of_integers_are_exact_where_32_bits_overflow(dtype: str, compiled: bool) -> None:
+    top = np.iinfo(dtype).max
+    frames, width = 70_000, 3
+    tile = np.full((frames, width), top, dtype=dtype)
+    out = np.zeros(width, dtype=np.float64)
+    sum_frames(tile, out, compiled=compiled)
+    assert out.tolist() == [frames * top] * width
+
+    wide = np.full((2, 300, 300), top, dtype=dtype)
+    sums = np.zeros(2, dtype=np.float64)
+    sum_pixels(wide, sums, compiled=compiled)
+    assert sums.tolist() == [300 * 300 * top] * 2
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_integer_results_are_exact_and_wrap_around(compiled: bool) -> None:
+    tile = make_tile("u2", (9, 5, 5))
+    for dtype in ("u8", "i8", "u4", "u2", "u1"):
+        out = np.zeros((5, 5), dtype=dtype)
+        sum_frames(tile, out, compiled=compiled)
+        np.testing.assert_array_equal(out, tile.sum(axis=0, dtype=dtype))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("dtype", ["i8", "u8", "i1", "b1", "f2"])
+def test_less_usual_dtypes(dtype: str, compiled: bool) -> None:
+    tile = np.random.default_rng(0).integers(0, 2 if dtype == "b1" else 100, size=(20, 7, 9)).astype(dtype)
+    out, sums = np.zeros((7, 9)), np.zeros(20)
+    sum_frames(tile, out, compiled=compiled)
+    sum_pixels(tile, sums, compiled=compiled)
+    np.testing.assert_array_equal(out, tile.astype("f8").sum(axis=0))
+    np.testing.assert_array_equal(sums, tile.astype("f8").sum(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_real_frames_into_complex_result(compiled: bool) -> None:
+    tile = make_tile("u2", (9, 5, 5))
+    out = np.full((5, 5), 2j, dtype="c8")
+    sum_frames(tile, out, compiled=compiled)
+    np.testing.assert_allclose(out, tile.astype("f8").sum(axis=0) + 2j, rtol=1e-6)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_nan_and_infinity_propagate(dtype: str, compiled: bool) -> None:
+    tile = make_tile(dtype, (9, 40, 50)).copy()
+    tile[3, 1, 2], tile[4, 2, 2], tile[5, 3, 3] = np.nan, np.inf, -np.inf
+    tile[6, 3, 3] = np.inf
+    out, sums = np.zeros((40, 50), dtype=dtype), np.zeros(9, dtype=dtype)
+    sum_frames(tile, out, compiled=compiled)
+    sum_pixels(tile, sums, compiled=compiled)
+    assert np.isnan(out[1, 2])
+    assert out[2, 2] == np.inf
+    assert np.isnan(out[3, 3])
+    assert np.isnan(sums[3])
+    assert sums[[4, 5, 6]].tolist() == [np.inf, -np.inf, np.inf]
+    assert np.isfinite(out).sum() == out.size - 3
+
+
+def test_sums_of_many_float32_frames_stay_accurate() -> None:
+    """A chain of 100 000 additions in float32 would be off by 1e-3."""
+    tile = np.full((100_000, 2), np.float32(0.1))
+    out = np.zeros(2, dtype="f4")
+    sum_frames(tile, out, compiled=True)
+    np.testing.assert_allclose(out, 100_000 * float(np.float32(0.1)), rtol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tile=tiles(), data=st.data())
+def test_sum_of_a_frame_does_not_depend_on_the_tile(tile: Any, data: st.DataObject) -> None:
+    whole = np.zeros(len(tile), dtype=result_of(tile.dtype))
+    sum_pixels(tile, whole, compiled=True)
+    parts = np.zeros_like(whole)
+    for part in data.draw(cuts(len(tile))):
+        sum_pixels(tile[part], parts[part], compiled=True)
+    assert whole.tobytes() == parts.tobytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(tile=tiles(dtypes=["u1", "u2", "u4", "i2"]), data=st.data())
+def test_sum_of_integer_frames_does_not_depend_on_the_tiling(tile: Any, data: st.DataObject) -> None:
+    whole, parts = np.zeros(tile.shape[1:]), np.zeros(tile.shape[1:])
+    sum_frames(tile, whole, compiled=True)
+    for part in data.draw(cuts(len(tile))):
+        sum_frames(tile[part], parts, compiled=True)
+    assert whole.tobytes() == parts.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f4", "c8"])
+def test_bits_do_not_depend_on_the_number_of_threads(dtype: str) -> None:
+    tile = make_tile(dtype, (2 * PART_BYTES // 2**15, 129, 255))
+    assert tile.nbytes > 3 * PART_BYTES
+    results = []
+    for threads in (1, 2, 3, 7):
+        out, sums = (np.zeros(s, dtype=result_of(dtype)) for s in (tile.shape[1:], len(tile)))
+        sum_frames(tile, out, compiled=True, threads=threads)
+        sum_pixels(tile, sums, compiled=True, threads=threads)
+        results.append(out.tobytes() + sums.tobytes())
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_nothing_is_added_for_no_frames(compiled: bool) -> None:
+    out = np.ones((4, 4), dtype="f4")
+    sum_frames(np.zeros((0, 4, 4), dtype="u2"), out, compiled=compiled)
+    sum_pixels(np.zeros((0, 4, 4), dtype="u2"), np.zeros(0, dtype="f4"), compiled=compiled)
+    assert (out == 1).all()

@@ -1,0 +1,92 @@
+"""Conversion of tiles: the compiled kernels give NumPy's bits."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tilework.io import convert
+from tilework.io.convert import convert_tile
+
+REAL = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
+# Compiling takes its time: every kernel once, and some with all targets.
+COMPILED = {"u2": [*REAL, "c8"], "i4": ["i2", "u8", "f4", "f8"]} | {s: ["f4"] for s in ("i2", "u4", "u8", "i8")}
+
+
+def _tile(dtype: np.dtype[Any], frames: int, sig: tuple[int, ...], gap: int, seed: int) -> np.ndarray[Any, Any]:
+    """Return random pixels with `gap` pixels between frames, as in a file with frame headers."""
+    rng = np.random.default_rng(seed)
+    pixels = int(np.prod(sig))
+    if dtype.kind == "f":
+        flat = (rng.normal(0, 1e3, (frames, pixels + gap))).astype(dtype)
+    else:
+        flat = np.frombuffer(rng.bytes(frames * (pixels + gap) * dtype.itemsize), dtype).reshape(frames, pixels + gap)
+    return (
+        flat[:, gap:].reshape((frames, *sig))
+        if gap == 0
+        else np.lib.stride_tricks.as_strided(
+            flat[:, gap:], (frames, *sig), (flat.strides[0], *np.empty(sig, dtype).strides)
+        )
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    source=st.sampled_from(REAL),
+    target=st.sampled_from([*REAL, "c8", "c16"]),
+    order=st.sampled_from("<>"),
+    frames=st.integers(1, 5),
+    sig=st.sampled_from([(1,), (7,), (3, 5), (2, 3, 4), (16, 16)]),
+    gap=st.sampled_from([0, 3]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_kernels_and_numpy_agree(
+    source: str, target: str, order: str, frames: int, sig: tuple[int, ...], gap: int, seed: int
+) -> None:
+    """Every pair of dtypes, byte orders and distances of frames: same bits with and without kernels, those of "
+    "astype."""
+    if source[0] == "f" and target[0] in "ui":
+        return  # what a float becomes beyond the range of an integer is not defined
+    tile = _tile(np.dtype(order + source), frames, sig, gap, seed)
+    expected = tile.astype(target)
+    for compiled in (False, True) if target in COMPILED.get(source, REAL) else (False,):
+        got = convert_tile(tile, target, compiled=compiled)
+        assert got.dtype == np.dtype(target)
+        assert got.flags.c_contiguous
+        assert got.tobytes() == expected.tobytes()
+        out = np.empty(tile.shape, target)
+        assert convert_tile(tile, target, out, compiled=compiled) is out
+        assert out.tobytes() == expected.tobytes()
+
+
+def test_what_has_no_kernel() -> None:
+    """Unaligned, transposed and empty tiles are converted too."""
+    buffer = np.frombuffer(b"\0" + np.arange(60, dtype=">u2").tobytes(), np.uint8)
+    unaligned = np.ndarray((3, 4, 5), ">u2", buffer, 1)
+    assert not unaligned.flags.aligned
+    for tile in (unaligned, np.arange(60, dtype=">u2").reshape(5, 4, 3).T, np.zeros((0, 4, 5), ">u2")):
+        np.testing.assert_array_equal(convert_tile(tile, "f4", compiled=True), tile.astype("f4"))
+
+
+@pytest.mark.parametrize("pixels", [0, 1 << 40])
+def test_choice_changes_no_bits(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
+    """Whatever was converted before, a large tile gets the same bits."""
+    monkeypatch.setattr(convert._amount, "pixels", pixels)
+    tile = _tile(np.dtype(">u2"), 2, (256, 256), 4, 1)
+    assert convert_tile(tile, "f4").tobytes() == tile.astype("f4").tobytes()
+    assert convert._amount.pixels == pixels + tile.size
+
+
+def test_small_tiles_never_wait_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tiles do not count, and the first large ones of a process are converted by NumPy."""
+    monkeypatch.setattr(convert._amount, "pixels", 0)
+    convert_tile(np.zeros((3, 8, 8), ">u2"), "f4")
+    assert convert._amount.pixels == 0
+    assert not convert._amount.pays(1 << 20)
+    without = convert.PIXELS_WITHOUT_NUMBA if "numba" not in sys.modules else convert.PIXELS_WITH_NUMBA
+    assert convert._amount.pays(without)

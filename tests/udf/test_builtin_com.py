@@ -1,0 +1,254 @@
+"""CoMUDF and its functions against NumPy in double precision, and against fields that are known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests_helpers import counts
+from tilework.api import Context
+from tilework.common.masks import circular, ring
+from tilework.udf import com as com_module
+from tilework.udf.com import CoMParams, CoMUDF, RegressionOptions
+from tilework.udf.plan import KERNELS_VARIABLE
+
+DTYPES = ["u1", "u2", "u4", "i2", "f4", "f8", "c8", ">u2"]
+
+
+@pytest.fixture(params=["numpy", "numba"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KERNELS_VARIABLE, request.param)
+
+
+@pytest.fixture(scope="module")
+def ctx() -> Any:
+    with Context.make_with("inline") as context:
+        yield context
+
+
+def load(ctx: Context, data: Any) -> Any:
+    return ctx.load("memory", data=data, sig_dims=2, num_partitions=3)
+
+
+def shifts_of(data: Any, selection: Any, cy: float, cx: float) -> Any:
+    data = data.astype(np.result_type(data.dtype, np.float64)) * selection
+    y, x = np.mgrid[: selection.shape[0], : selection.shape[1]]
+    total = data.sum(axis=(-2, -1))
+    return np.stack([(data * c).sum(axis=(-2, -1)) / total - r for c, r in ((y, cy), (x, cx))], axis=-1)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("params", "selection", "center"),
+    [
+        ({}, np.ones((8, 7), dtype=bool), (4, 3)),
+        ({"cy": 3, "cx": 4.5, "r": 2.6}, circular(4.5, 3, 7, 8, 2.6), (3, 4.5)),
+        ({"cx": 2, "r": 3, "ri": 1.2}, ring(2, 4, 7, 8, 3, 1.2), (4, 2)),
+        ({"r": 3, "ri": None}, circular(3, 4, 7, 8, 3), (4, 3)),
+    ],
+    ids=["all", "disc", "ring", "disc in the centre"],
+)
+def test_shifts_are_those_of_numpy(ctx: Context, dtype: str, params: Any, selection: Any, center: Any) -> None:
+    data = counts(dtype=dtype)
+    result = ctx.run_udf(dataset=load(ctx, data), udf=CoMUDF.with_params(**params))
+    reference = shifts_of(data, selection, *center)
+    assert result["raw_shifts"].dtype == np.result_type(data.dtype, np.float32)
+    np.testing.assert_allclose(result["raw_shifts"].data, reference, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result["raw_com"].data, reference + center, rtol=1e-5)
+    np.testing.assert_allclose(result["field"].data, reference, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(result["field_y"].data, result["field"].data[..., 0])
+    np.testing.assert_array_equal(result["field_x"].data, result["field"].data[..., 1])
+    y, x = reference[..., 0], reference[..., 1]
+    np.testing.assert_allclose(
+        result["divergence"].data, np.gradient(y, axis=0) + np.gradient(x, axis=1), rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(
+        result["curl"].data, np.gradient(y, axis=1) - np.gradient(x, axis=0), rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(result["magnitude"].data, np.hypot(abs(y), abs(x)), rtol=1e-4, atol=1e-5)
+    assert (result["regression"].data == 0).all()
+    assert "raw_mask_result" not in result
+
+
+def test_frames_without_intensity_have_no_shift_and_missing_ones_are_nan(ctx: Context) -> None:
+    data = counts(dtype="f4")
+    data[2, 3] = 0
+    data[4, 1] = np.nan
+    result = ctx.run_udf(dataset=load(ctx, data), udf=CoMUDF.with_params(cy=3, cx=2, r=3, regression=1))
+    assert result["raw_shifts"].data[2, 3].tolist() == [0, 0]
+    assert result["raw_com"].data[2, 3].tolist() == [3, 2]
+    assert np.isnan(result["raw_shifts"].data).sum() == 2
+    assert np.isnan(result["field"].data).sum() == 2
+    assert np.isfinite(result["regression"].data).all()
+
+
+def test_regression_removes_descan_in_valid_positions(ctx: Context) -> None:
+    data = counts(dtype="f4")
+    roi = np.random.default_rng(0).random((6, 5)) < 0.7
+    plain = shifts_of(data, np.ones((8, 7)), 4, 3)[roi]
+    y, x = np.nonzero(roi)
+    design = np.stack([np.ones(len(y)), y, x], axis=1)
+    linear = np.linalg.lstsq(design, plain, rcond=None)[0]
+    mean = np.zeros((3, 2))
+    mean[0] = plain.mean(axis=0)
+    given_by_user = np.array([[1, 2], [0.1, 0.2], [0.3, 0.4]])
+    for regression, expected in (
+        (RegressionOptions.NO_REGRESSION, np.zeros((3, 2))),
+        (RegressionOptions.SUBTRACT_MEAN, mean),
+        (1, linear),
+        (given_by_user, given_by_user),
+    ):
+        result = ctx.run_udf(dataset=load(ctx, data), udf=CoMUDF.with_params(regression=regression), roi=roi)
+        np.testing.assert_allclose(result["regression"].data, expected, atol=1e-6)
+        np.testing.assert_allclose(result["field"].raw_data, plain - design @ expected, atol=1e-5)
+        np.testing.assert_allclose(result["raw_shifts"].raw_data, plain, atol=1e-5)
+        assert np.isnan(result["divergence"].data[~roi]).all()
+
+
+def test_partial_results_are_quiet_and_right_where_merged(ctx: Context) -> None:
+    data = counts(dtype="u2")
+    reference = shifts_of(data, np.ones((8, 7)), 4, 3).reshape(30, 2)
+    for part in ctx.run_udf_iter(dataset=load(ctx, data), udf=CoMUDF.with_params(regression=0)):
+        merged = part.damage.data.reshape(-1)
+        field = part.buffers[0]["field"].data.reshape(30, 2)
+        np.testing.assert_allclose(field[merged], reference[merged] - reference[merged].mean(axis=0), atol=1e-5)
+
+
+def test_rotation_and_flip_of_the_field(ctx: Context) -> None:
+    data = counts(dtype="f4")
+    plain = ctx.run_udf(dataset=load(ctx, data), udf=CoMUDF())["raw_shifts"].data
+    result = ctx.run_udf(dataset=load(ctx, data), udf=CoMUDF.with_params(scan_rotation=90, flip_y=True))
+    # y is flipped, then what pointed along x points along y.
+    np.testing.assert_allclose(result["field_y"].data, plain[..., 1], atol=1e-6)
+    np.testing.assert_allclose(result["field_x"].data, plain[..., 0], atol=1e-6)
+
+
+def test_line_scans_have_no_derivative_across_the_line(ctx: Context) -> None:
+    result = ctx.run_udf(dataset=load(ctx, counts((1, 9, 8, 7))), udf=CoMUDF())
+    assert np.isnan(result["divergence"].data).all()
+    assert np.isfinite(result["field"].data).all()
+
+
+def test_further_results_by_overriding(ctx: Context) -> None:
+    class Angle(CoMUDF):
+        def get_result_buffers(self) -> Any:
+            return {
+                **super().get_result_buffers(),
+                "angle": self.buffer(kind="nav", dtype="f4", use="result_only"),
+            }
+
+        def get_field_results(self, field_y: Any, field_x: Any) -> Any:
+            return {**super().get_field_results(field_y, field_x), "angle": np.arctan2(field_y, field_x)}
+
+    roi = np.random.default_rng(0).random((6, 5)) < 0.7
+    result = ctx.run_udf(dataset=load(ctx, counts()), udf=Angle.with_params(r=3), roi=roi)
+    field = result["field"].data
+    np.testing.assert_allclose(result["angle"].data[roi], np.arctan2(field[..., 0], field[..., 1])[roi], rtol=1e-5)
+
+
+def test_wrong_parameters_are_refused(ctx: Context) -> None:
+    for r, ri in ((3, 3), (2, 3)):
+        with pytest.raises(ValueError, match="inner radius"):
+            CoMUDF.with_params(r=r, ri=ri)
+    with pytest.raises(ValueError, match="SUBTRACT_LINEAR"):
+        CoMUDF.with_params(regression=7)
+    with pytest.raises(ValueError, match=r"\(3, 2\)"):
+        CoMUDF(CoMParams(regression=np.zeros((2, 2))))
+    ds = ctx.load("memory", data=counts((30, 8, 7)), sig_dims=2)
+    with pytest.raises(ValueError, match="two axes"):
+        ctx.run_udf(dataset=ds, udf=CoMUDF())
+
+
+# -- functions
+
+
+def test_masks_for_own_analyses() -> None:
+    disc, times_y, times_x = com_module.com_masks_factory(6, 8, cy=2, cx=3, r=2)
+    selection = circular(3, 2, 8, 6, 2)
+    y, x = np.mgrid[:6, :8]
+    np.testing.assert_array_equal(disc(), selection)
+    np.testing.assert_array_equal(times_y(), selection * y)
+    np.testing.assert_array_equal(times_x(), selection * x)
+    assert times_y().dtype == np.float32
+    base, base_y, _ = com_module.com_masks_generic(6, 8, lambda: np.full((6, 8), 2.0))
+    np.testing.assert_array_equal(base_y(), base() * y)
+
+
+@given(angle=st.floats(-400, 400), flip=st.booleans(), y=st.floats(-5, 5), x=st.floats(-5, 5))
+def test_corrections_keep_lengths_and_can_be_undone(angle: float, flip: bool, y: float, x: float) -> None:
+    there = com_module.apply_correction(np.array([y]), np.array([x]), angle, flip)
+    back = com_module.apply_correction(there[0], there[1], angle, flip, forward=False)
+    np.testing.assert_allclose(np.hypot(*there), math.hypot(y, x), atol=1e-12)
+    np.testing.assert_allclose(np.concatenate(back), [y, x], atol=1e-12)
+
+
+def test_directions_of_corrections() -> None:
+    one, zero = np.ones(1), np.zeros(1)
+    np.testing.assert_allclose(com_module.apply_correction(zero, one, 90, False), [[1], [0]], atol=1e-12)
+    np.testing.assert_allclose(com_module.apply_correction(one, zero, 90, False), [[0], [-1]], atol=1e-12)
+    np.testing.assert_allclose(com_module.apply_correction(one, zero, 0, True), [[-1], [0]], atol=1e-12)
+
+
+def test_derivatives_of_known_fields() -> None:
+    y, x = np.mgrid[:5, :6] * 1.0
+    np.testing.assert_allclose(com_module.divergence(2 * y, 3 * x), 5)
+    np.testing.assert_allclose(com_module.curl_2d(2 * x, 3 * y), -1)
+    np.testing.assert_allclose(com_module.magnitude(3 + 0 * y, 4 + 0 * y), 5)
+
+
+def atoms(rows: int = 40, columns: int = 44) -> Any:
+    """Return a field without curl that points to a few narrow places, as the beam is deflected towards atoms."""
+    y, x = np.mgrid[:rows, :columns] * 1.0
+    field_y, field_x = np.zeros_like(y), np.zeros_like(x)
+    for ay in range(6, rows, 14):
+        for ax in range(6, columns, 14):
+            weight = np.exp(-((y - ay) ** 2 + (x - ax) ** 2) / 8)
+            field_y -= (y - ay) * weight
+            field_x -= (x - ax) * weight
+    return field_y, field_x
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("angle", [0, 1, 37, 90, 180, -179, -90, -123])
+def test_corrections_are_guessed_right(angle: int, flip: bool) -> None:
+    y, x = atoms()
+    seen = com_module.apply_correction(y, x, angle, flip, forward=False)
+    guess = com_module.guess_corrections(seen[0] + 0.3, seen[1] - 0.2)
+    assert guess.flip_y is flip
+    assert (guess.scan_rotation - angle) % 360 in (0, 1, 359)
+    assert -180 < guess.scan_rotation <= 180
+    inner = (slice(0, -1), slice(0, -1))
+    np.testing.assert_allclose([guess.cy, guess.cx], [seen[0][inner].mean() + 0.3, seen[1][inner].mean() - 0.2])
+
+
+def test_the_curl_is_checked_for_all_angles() -> None:
+    y, x = atoms()
+    straight, flipped = com_module.coordinate_check(y, x)
+    assert straight.shape == flipped.shape == (360,)
+    for angle in (0, 50, 200):
+        for curve, flip in ((straight, False), (flipped, True)):
+            curl = com_module.curl_2d(*com_module.apply_correction(y, x, angle, flip))[:-1, :-1]
+            np.testing.assert_allclose(curve[angle], np.sqrt(np.mean(curl**2)), rtol=1e-9)
+    roi = np.zeros(y.shape, dtype=bool)
+    roi[5:20, 6:30] = True
+    np.testing.assert_allclose(
+        com_module.coordinate_check(y, x, roi)[0],
+        com_module.coordinate_check(y, x, (slice(5, 20), slice(6, 30)))[0],
+    )
+    holes = y.copy()
+    holes[3, 3] = np.nan
+    assert np.isfinite(com_module.coordinate_check(holes, x)[0]).all()
+    assert com_module.guess_corrections(holes, x).scan_rotation == com_module.guess_corrections(y, x).scan_rotation
+
+
+def test_nothing_can_be_guessed_from_a_line() -> None:
+    with pytest.raises(ValueError, match="derivative"):
+        com_module.guess_corrections(np.ones((1, 5)), np.ones((1, 5)))
+    uniform = com_module.guess_corrections(np.ones((5, 5)), np.zeros((5, 5)))
+    assert uniform.scan_rotation == 0

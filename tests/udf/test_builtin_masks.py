@@ -1,0 +1,145 @@
+"""ApplyMasksUDF against NumPy in double precision: dense, sparse, shifted, all dtypes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import sparse
+
+from tests_helpers import counts
+from tilework.api import Context
+from tilework.common.buffers import AuxBufferWrapper
+from tilework.udf import ApplyMasksUDF
+from tilework.udf.plan import KERNELS_VARIABLE
+
+SIG = (8, 7)
+DTYPES = ["u1", "u2", "u4", "i2", "f4", "f8", "c8", ">u2"]
+
+
+@pytest.fixture(params=["numpy", "numba"], autouse=True)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KERNELS_VARIABLE, request.param)
+
+
+@pytest.fixture(scope="module")
+def ctx() -> Any:
+    with Context.make_with("inline") as context:
+        yield context
+
+
+def load(ctx: Context, data: Any) -> Any:
+    return ctx.load("memory", data=data, sig_dims=2, num_partitions=3)
+
+
+def stack(count: int = 5, dtype: Any = "f4") -> Any:
+    rng = np.random.default_rng(count)
+    masks: Any = rng.normal(size=(count, *SIG))
+    if np.dtype(dtype).kind == "c":
+        masks = masks + 1j * rng.normal(size=masks.shape)
+    return np.where(rng.random(masks.shape) < 0.5, masks, 0).astype(dtype)
+
+
+def expected(data: Any, masks: Any) -> Any:
+    wide = np.result_type(data.dtype, masks.dtype, np.float64)
+    return np.einsum("...yx,myx->...m", data.astype(wide), masks.astype(wide))
+
+
+@pytest.mark.parametrize("mask_dtype", ["f4", "f8", "c8", "i2", "b1"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products(ctx: Context, dtype: str, mask_dtype: str) -> None:
+    data, masks = counts(dtype=dtype), stack(dtype=mask_dtype)
+    udfs = [
+        ApplyMasksUDF(mask_factories=lambda: masks),
+        ApplyMasksUDF(mask_factories=[lambda i=i: masks[i] for i in range(5)], mask_count=5, mask_dtype=mask_dtype),
+        ApplyMasksUDF(mask_factories=lambda: sparse.COO.from_numpy(masks)),
+        ApplyMasksUDF(mask_factories=[lambda i=i: sp.csr_matrix(masks[i]) for i in range(5)]),
+        ApplyMasksUDF(mask_factories=lambda: masks, use_sparse=True, use_torch=False),
+    ]
+    reference = expected(data, masks)
+    for result in ctx.run_udf(dataset=load(ctx, data), udf=udfs):
+        intensity = result["intensity"]
+        assert intensity.extra_shape == (5,)
+        assert intensity.dtype == np.result_type(data.dtype, mask_dtype, np.float32)
+        np.testing.assert_allclose(intensity.data, reference, rtol=1e-4, atol=1e-5 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 16, 17])
+def test_any_number_of_masks_with_a_roi(ctx: Context, count: int) -> None:
+    data, masks = counts(dtype="u2"), stack(count)
+    roi = np.random.default_rng(1).random((6, 5)) < 0.4
+    result = ctx.run_udf(dataset=load(ctx, data), udf=ApplyMasksUDF(mask_factories=lambda: masks), roi=roi)
+    np.testing.assert_allclose(result["intensity"].raw_data, expected(data, masks)[roi], rtol=1e-5, atol=1e-3)
+    assert np.isnan(result["intensity"].data[~roi]).all()
+
+
+def test_preferred_dtype_decides_the_precision(ctx: Context) -> None:
+    data, masks = counts(dtype="u2"), stack()
+    ds = load(ctx, data)
+    result = ctx.run_udf(dataset=ds, udf=ApplyMasksUDF(mask_factories=lambda: masks, preferred_dtype="f8"))
+    assert result["intensity"].dtype == np.float64
+    np.testing.assert_allclose(result["intensity"].data, expected(data, masks), rtol=1e-12, atol=1e-12)
+    whole = np.ones((2, *SIG), dtype="u2")
+    result = ctx.run_udf(dataset=ds, udf=ApplyMasksUDF(mask_factories=lambda: whole, preferred_dtype=bool))
+    assert result["intensity"].dtype == np.uint16
+    np.testing.assert_array_equal(result["intensity"].data, expected(data, whole))
+
+
+def shifted(masks: Any, dy: int, dx: int) -> Any:
+    height, width = masks.shape[1:]
+    result = np.zeros_like(masks)
+    for y in range(height):
+        for x in range(width):
+            if 0 <= y - dy < height and 0 <= x - dx < width:
+                result[:, y, x] = masks[:, y - dy, x - dx]
+    return result
+
+
+@pytest.mark.parametrize("use_sparse", [False, True, "sparse.pydata", None])
+@pytest.mark.parametrize("dtype", ["u2", "f4", "c8"])
+def test_shifts(ctx: Context, dtype: str, use_sparse: Any) -> None:
+    data = counts(dtype=dtype)
+    masks = stack(3, "c8" if dtype == "c8" else "f4")
+    ds = load(ctx, data)
+    for dy, dx in ((0, 0), (2, -3), (-1, 1), (7, 0), (8, 0), (-20, 30)):
+        udf = ApplyMasksUDF(mask_factories=lambda: masks, use_sparse=use_sparse, shifts=(dy, dx))
+        result = ctx.run_udf(dataset=ds, udf=udf)["intensity"].data
+        np.testing.assert_allclose(result, expected(data, shifted(masks, dy, dx)), rtol=1e-4, atol=1e-3)
+
+    shifts = np.random.default_rng(2).integers(-9, 10, size=(6, 5, 2))
+    aux = ApplyMasksUDF.aux_data(shifts, kind="nav", extra_shape=(2,), dtype=int)
+    assert isinstance(aux, AuxBufferWrapper)
+    roi = np.random.default_rng(1).random((6, 5)) < 0.6
+    for selected in (None, roi):
+        udf = ApplyMasksUDF(mask_factories=lambda: masks, use_sparse=use_sparse, shifts=aux)
+        result = ctx.run_udf(dataset=ds, udf=udf, roi=selected)["intensity"].data
+        for y, x in np.ndindex(6, 5):
+            if selected is None or selected[y, x]:
+                reference = expected(data[y, x], shifted(masks, *shifts[y, x]))
+                np.testing.assert_allclose(result[y, x], reference, rtol=1e-4, atol=1e-3)
+
+
+def test_wrong_parameters_are_refused(ctx: Context) -> None:
+    with pytest.raises(ValueError, match="together with shifts"):
+        ApplyMasksUDF(mask_factories=stack, use_sparse="scipy.sparse", shifts=(1, 1))
+    with pytest.raises(ValueError, match="two numbers"):
+        ApplyMasksUDF(mask_factories=stack, shifts=(1, 2, 3))
+    ds = load(ctx, counts())
+    with pytest.raises(ValueError, match="no usable array backend"):
+        ctx.run_udf(dataset=ds, udf=ApplyMasksUDF(mask_factories=stack, backends=("cupy",)))
+    with pytest.raises(ValueError, match="do not fit"):
+        ctx.run_udf(dataset=ds, udf=ApplyMasksUDF(mask_factories=[lambda: np.ones((3, 3))]))
+
+
+def test_masks_are_made_once_per_run(ctx: Context, tmp_path: Any) -> None:
+    log = tmp_path / "made"
+
+    def factory() -> Any:
+        with log.open("a") as f:
+            f.write("x")
+        return np.ones((1, *SIG), dtype="f4")
+
+    ctx.run_udf(dataset=load(ctx, counts()), udf=ApplyMasksUDF(mask_factories=factory))
+    assert len(log.read_text()) <= 2  # once where results are declared, once where tasks run

@@ -1,0 +1,204 @@
+"""SumUDF, SumSigUDF, StdDevUDF, LogsumUDF, PickUDF and AutoUDF against NumPy in double precision."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests_helpers import counts
+from tilework.api import Context
+from tilework.udf import AutoUDF, LogsumUDF, PickUDF, StdDevUDF, SumSigUDF, SumUDF
+from tilework.udf import stddev as stddev_module
+from tilework.udf.logsum import run_logsum
+from tilework.udf.plan import KERNELS_VARIABLE
+from tilework.udf.stddev import consolidate_result, run_stddev
+from tilework.udf.sumsigudf import run_sumsig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DTYPES = ["u1", "u2", "u4", "i2", "f4", "f8", "c8", ">u2", "b1"]
+
+
+@pytest.fixture(params=["numpy", "numba"], autouse=True)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(KERNELS_VARIABLE, request.param)
+    assert os.environ[KERNELS_VARIABLE] == request.param
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def ctx() -> Iterator[Context]:
+    with Context.make_with("inline") as context:
+        yield context
+
+
+def load(ctx: Context, data: Any) -> Any:
+    return ctx.load("memory", data=data, sig_dims=2, num_partitions=3)
+
+
+def exact(data: Any) -> Any:
+    return data.astype(np.result_type(data.dtype, np.float64))
+
+
+ROI = np.random.default_rng(5).random((6, 5)) < 0.5
+
+
+@pytest.mark.parametrize("roi", [None, ROI], ids=["all", "roi"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_and_deviations(ctx: Context, dtype: str, roi: Any) -> None:
+    data = counts(dtype=dtype)
+    ds = load(ctx, data)
+    udfs = [SumUDF(), SumUDF(dtype="f8"), SumSigUDF(), StdDevUDF(), LogsumUDF()]
+    total, double, image, deviations, logsum = ctx.run_udf(dataset=ds, udf=udfs, roi=roi)
+    selected = exact(data)[np.ones((6, 5), dtype=bool) if roi is None else roi]
+    single = np.result_type(data.dtype, np.float32)
+
+    assert total["intensity"].dtype == single
+    assert double["intensity"].dtype == selected.dtype
+    np.testing.assert_allclose(total["intensity"].data, selected.sum(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(double["intensity"].data, selected.sum(axis=0), rtol=1e-12 if dtype != "c8" else 1e-6)
+
+    assert image["intensity"].dtype == single
+    np.testing.assert_allclose(image["intensity"].raw_data, selected.sum(axis=(1, 2)), rtol=1e-6)
+
+    results = consolidate_result(deviations)
+    assert results["num_frames"] == len(selected)
+    np.testing.assert_allclose(results["sum"], selected.sum(axis=0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(results["mean"], selected.mean(axis=0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(results["var"], selected.var(axis=0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(results["std"], selected.std(axis=0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(results["varsum"], selected.var(axis=0) * len(selected), rtol=1e-12, atol=1e-12)
+    assert results["std"].dtype == np.float64
+
+    positive = np.abs(selected) if dtype == "c8" else selected
+    scaled = np.log(positive - positive.min(axis=(1, 2), keepdims=True) + 1).sum(axis=0)
+    assert logsum["logsum"].dtype == np.float32
+    np.testing.assert_allclose(logsum["logsum"].data, scaled, rtol=1e-5)
+
+
+def test_dtype_of_the_sum(ctx: Context) -> None:
+    data = counts(dtype="u2")
+    for wanted, expected in (("u1", "u2"), ("i4", "i4"), ("f4", "f4"), ("c8", "c8"), (bool, "u2")):
+        result = ctx.run_udf(dataset=load(ctx, data), udf=SumUDF(dtype=wanted))["intensity"]
+        assert result.dtype == expected
+        np.testing.assert_array_equal(result.data, data.sum(axis=(0, 1)).astype(expected))
+
+
+def test_deviations_in_single_precision(ctx: Context) -> None:
+    data = counts(dtype="u2")
+    result = ctx.run_udf(dataset=load(ctx, data), udf=StdDevUDF(dtype=np.float32, use_numba=False))
+    assert {result[k].dtype for k in ("var", "std", "varsum", "mean", "sum")} == {np.dtype("f4")}
+    np.testing.assert_allclose(result["std"].data, data.std(axis=(0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(result["mean"].data, data.mean(axis=(0, 1)), rtol=1e-5)
+
+
+def test_small_deviations_from_a_large_mean(ctx: Context) -> None:
+    data = (60_000 + np.random.default_rng(0).integers(0, 4, size=(8, 9, 5, 6))).astype("u2")
+    result = ctx.run_udf(dataset=load(ctx, data), udf=StdDevUDF())
+    np.testing.assert_allclose(result["var"].data, data.var(axis=(0, 1)), rtol=1e-10)
+
+
+def test_run_functions(ctx: Context) -> None:
+    data = counts(dtype="f4")
+    ds = load(ctx, data)
+    image = run_sumsig(ctx, ds)["intensity"].data
+    np.testing.assert_allclose(image, exact(data).sum(axis=(2, 3)), rtol=1e-6)
+    deviations = run_stddev(ctx, ds, roi=ROI, use_numba=False)
+    np.testing.assert_allclose(deviations["std"], exact(data)[ROI].std(axis=0), rtol=1e-9)
+    assert deviations["num_frames"] == ROI.sum()
+    assert run_logsum(ctx, ds, roi=ROI)["logsum"].data.shape == (8, 7)
+
+
+def test_formulas_for_own_functions() -> None:
+    data = counts((20, 6, 7), dtype="f8")
+    for cut in (0, 6, 20):
+        total, varsum = np.zeros((6, 7)), np.zeros((6, 7))
+        n = stddev_module.process_tile(data[:cut], 0, total, varsum)
+        n = stddev_module.process_tile(data[cut:], n, total, varsum)
+        assert n == 20
+        np.testing.assert_allclose(varsum / n, data.var(axis=0))
+        np.testing.assert_allclose(total, data.sum(axis=0))
+        total, varsum = np.zeros((6, 7)), np.zeros((6, 7))
+
+        def forbuf(a: Any, target: Any) -> Any:
+            return np.asarray(a).reshape(target.shape)
+
+        n = stddev_module.process_tile_ndarray(data[:cut], 0, total, varsum, forbuf)
+        n = stddev_module.process_tile_ndarray(data[cut:], n, total, varsum, forbuf)
+        np.testing.assert_allclose(varsum / n, data.var(axis=0))
+        np.testing.assert_allclose(total, data.sum(axis=0))
+
+
+def test_merging_all_partitions_at_once_gives_the_same() -> None:
+    data = counts((20, 6, 7), dtype="u2")
+    parts = {}
+    for i, part in enumerate(np.array_split(data, 4)):
+        total, varsum = np.zeros((6, 7)), np.zeros((6, 7))
+        n = stddev_module.process_tile(part, 0, total, varsum)
+        parts[i] = type("Part", (), {"sum": total, "varsum": varsum, "num_frames": np.array([n]), "intensity": total})
+    merged = StdDevUDF().merge_all(parts)
+    np.testing.assert_allclose(merged["var"], data.var(axis=0))
+    np.testing.assert_allclose(merged["std"], data.std(axis=0))
+    assert merged["num_frames"].tolist() == [20]
+    np.testing.assert_array_equal(SumUDF().merge_all(parts)["intensity"], data.sum(axis=0))
+
+
+def test_results_before_the_first_frame_are_quiet(ctx: Context) -> None:
+    result = ctx.run_udf(dataset=load(ctx, counts()), udf=StdDevUDF(), roi=np.zeros((6, 5), dtype=bool))
+    assert np.isnan(result["std"].data).all()
+    assert result["num_frames"].data[0] == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_picked_frames_are_the_frames(ctx: Context, dtype: str) -> None:
+    data = counts(dtype=dtype)
+    ds = load(ctx, data)
+    result = ctx.run_udf(dataset=ds, udf=PickUDF(), roi=ROI)["intensity"]
+    assert result.kind == "single"
+    assert result.dtype == ds.dtype
+    assert result.dtype.isnative
+    np.testing.assert_array_equal(result.data, data[ROI])
+    everything = ctx.run_udf(dataset=load(ctx, data), udf=PickUDF())["intensity"]
+    np.testing.assert_array_equal(everything.data, data.reshape(30, 8, 7))
+
+
+def test_picking_very_much_is_warned_about(
+    ctx: Context, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tilework.udf.raw._LARGE", 1000)
+    caplog.set_level(logging.WARNING)
+    ctx.run_udf(dataset=load(ctx, counts()), udf=PickUDF())
+    assert sum("fewer frames" in r.message for r in caplog.records) == 1
+
+
+def test_any_function_of_a_frame(ctx: Context) -> None:
+    data = counts(dtype="u2")
+    ds = load(ctx, data)
+    image = ctx.run_udf(dataset=ds, udf=AutoUDF(f=np.max))["result"]
+    np.testing.assert_array_equal(image.data, data.max(axis=(2, 3)))
+    assert image.dtype == np.float32
+    rows = ctx.run_udf(dataset=ds, udf=AutoUDF(f=lambda frame: frame.sum(axis=0)), roi=ROI)["result"]
+    np.testing.assert_array_equal(rows.raw_data, data[ROI].sum(axis=1))
+    places = ctx.run_udf(dataset=ds, udf=AutoUDF(f=np.argmax))["result"]
+    assert places.dtype.kind == "i"
+
+
+def test_monitor_shows_the_last_finished_position(ctx: Context) -> None:
+    data = counts(dtype="u2")
+    shown = []
+    for part in ctx.run_udf_iter(dataset=load(ctx, data), udf=AutoUDF(f=lambda frame: frame.sum(axis=0), monitor=True)):
+        last = int(np.flatnonzero(part.damage.data.reshape(-1))[-1])
+        np.testing.assert_array_equal(part.buffers[0]["monitor"].data, data.reshape(30, 8, 7)[last].sum(axis=0))
+        shown.append(last)
+    assert shown[-1] == 29
+    number = ctx.run_udf(dataset=load(ctx, data), udf=AutoUDF(f=np.sum, monitor=True))
+    assert number["monitor"].data.tolist() == [data[-1, -1].sum()]
+    nothing = ctx.run_udf(
+        dataset=load(ctx, data), udf=AutoUDF(f=np.sum, monitor=True), roi=np.zeros((6, 5), dtype=bool)
+    )
+    assert nothing["monitor"].data.tolist() == [0]

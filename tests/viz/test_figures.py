@@ -1,0 +1,185 @@
+"""Figures: what is drawn, without pyplot, with scale bars where units are known; no input is too strange to draw."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tilework.io.results import ResultAxis
+from tilework.viz import figures
+from tilework.viz.marks import add_circle, format_length, round_length
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCAN = (ResultAxis("scan_y", 5.0, "nm"), ResultAxis("scan_x", 5.0, "nm"))
+
+
+def texts(axes: Any) -> list[str]:
+    return [t.get_text() for t in axes.texts if t.get_text()]
+
+
+def pixels(figure: Any) -> np.ndarray:
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(1, 1), (1.99, 1), (2, 2), (4.9, 2), (5, 5), (96, 50), (0.03, 0.02), (1e-5, 1e-5), (3e7, 2e7)],
+)
+def test_round_length(limit: float, expected: float) -> None:
+    """1, 2 or 5 times a power of ten, never longer than the limit."""
+    assert round_length(limit) == pytest.approx(expected)
+
+
+def test_format_length() -> None:
+    """A larger unit from 1000 on."""
+    assert format_length(50, "nm") == "50 nm"
+    assert format_length(2000, "nm") == "2 µm"
+    assert format_length(5e6, "pm") == "5 µm"
+    assert format_length(2000, "1/nm") == "2000 1/nm"
+
+
+def test_scale_bar_has_the_right_length() -> None:
+    """The bar is as long as it says, in pixels of the data; without units there is none, and pixels are counted."""
+    figure = figures.image_figure(np.random.default_rng(0).random((64, 64)), scales=SCAN, title="t")
+    axes = figure.axes[0]
+    assert texts(axes) == ["50 nm"]
+    (bar,) = axes.patches
+    assert bar.get_width() * 64 * 5.0 == pytest.approx(50)
+    plain = figures.image_figure(np.random.default_rng(0).random((64, 64)))
+    assert texts(plain.axes[0]) == []
+    assert len(plain.axes[0].get_xticks()) > 2
+
+
+def test_not_there_is_grey() -> None:
+    """NaN and masked positions are grey on every kind of picture."""
+    image = np.random.default_rng(0).random((8, 8)) + 1
+    image[2, 3] = np.nan
+    there = np.ones((8, 8), dtype=bool)
+    there[5, 5] = False
+    for options in ({}, {"logarithmic": True}, {"symmetric": True}, {"cmap": "inferno"}):
+        figure = figures.image_figure(image, there=there, **options)
+        shown = figure.axes[0].images[0]
+        assert shown.get_array().mask.sum() == 2
+        drawn = shown.to_rgba(shown.get_array(), bytes=True)
+        grey = np.abs(drawn[..., :3].astype(int) - [143, 143, 148]).max(axis=-1) <= 1
+        assert {tuple(p) for p in np.argwhere(grey)} == {(2, 3), (5, 5)}
+
+
+def test_logarithmic_only_where_it_makes_sense() -> None:
+    """A pattern gets a logarithmic scale; one that has no positive values does not."""
+    from matplotlib.colors import LogNorm
+
+    pattern = np.random.default_rng(0).poisson(3, (32, 32)) * 1000
+    assert isinstance(figures.image_figure(pattern, logarithmic=True).axes[0].images[0].norm, LogNorm)
+    for odd in (np.zeros((8, 8)), -np.ones((8, 8)), np.full((8, 8), 5.0)):
+        assert not isinstance(figures.image_figure(odd, logarithmic=True).axes[0].images[0].norm, LogNorm)
+
+
+def test_symmetric_range() -> None:
+    """Signed values: zero has the middle colour."""
+    image = np.linspace(-1, 3, 64).reshape(8, 8)
+    norm = figures.image_figure(image, symmetric=True).axes[0].images[0].norm
+    assert (norm.vmin, norm.vmax) == (-3, 3)
+
+
+def test_vectors_have_a_wheel_and_arrows_that_point() -> None:
+    """The legend names the length at the rim; arrows have the direction of the field in the picture, y down."""
+    y, x = np.mgrid[-1:1:26j, -1:1:26j]
+    figure = figures.vector_figure(y, x, scales=SCAN, units="px", arrows=True)
+    axes = figure.axes[0]
+    (wheel,) = axes.child_axes
+    assert texts(wheel) == ["1.4 px"]
+    (quiver,) = [c for c in axes.collections if hasattr(c, "U")]
+    at = quiver.XY
+    drawn = ~quiver.Umask
+    np.testing.assert_allclose(quiver.U[drawn], np.interp(at[drawn, 0], np.arange(26), x[0]), atol=1e-9)
+    np.testing.assert_allclose(quiver.V[drawn], np.interp(at[drawn, 1], np.arange(26), y[:, 0]), atol=1e-9)
+    assert quiver.angles == "xy", "in pixel coordinates, whose y points down"
+    # And seen: an arrow field to the right is drawn to the right.
+    figure = figures.vector_figure(np.zeros((13, 13)), np.ones((13, 13)), arrows=True)
+    assert pixels(figure).std() > 0
+
+
+def test_line() -> None:
+    """One-dimensional results become lines over physical positions."""
+    figure = figures.line_figure(np.arange(10.0), scale=ResultAxis("scan", 0.5, "nm"), title="t", label="electrons")
+    axes = figure.axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), np.arange(10) * 0.5)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("nm", "electrons")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 200), (2, 2)])
+@pytest.mark.parametrize("fill", [0.0, np.nan, -1.0, 1e30])
+def test_any_shape_and_value_is_drawn(tmp_path: Path, shape: tuple[int, int], fill: float) -> None:
+    """Extreme shapes and values make a picture of reasonable size, without a warning."""
+    path = tmp_path / "p.png"
+    values = np.full(shape, fill)
+    for figure in (
+        figures.image_figure(values, logarithmic=True, scales=SCAN, title="a title"),
+        figures.vector_figure(values, values, arrows=True, units="px"),
+    ):
+        figures.save_figure(figure, path)
+        with Image.open(path) as image:
+            assert max(image.size) < 2500
+            assert min(image.size) > 60
+
+
+def test_circle_is_at_its_center() -> None:
+    """(y, x) in pixels of the data."""
+    figure = figures.image_figure(np.zeros((20, 40)))
+    add_circle(figure.axes[0], (5, 30), 3, "red", dashed=True)
+    circle = figure.axes[0].patches[-1]
+    assert (circle.center, circle.radius) == ((30, 5), 3)
+
+
+def test_same_picture_same_file(tmp_path: Path) -> None:
+    """No date in the file."""
+    image = np.random.default_rng(0).random((8, 8))
+    for name in ("a.png", "b.png"):
+        figures.save_figure(figures.image_figure(image), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_no_pyplot_no_global_state(tmp_path: Path) -> None:
+    """Drawing imports no pyplot and changes no settings; importing tilework.viz does not import matplotlib."""
+    program = """
+import sys, numpy as np
+import tilework.viz, tilework.viz.figures
+assert "matplotlib" not in sys.modules
+import matplotlib
+before = matplotlib.rcParams.copy()
+f = tilework.viz.figures
+f.save_figure(f.image_figure(np.eye(8), logarithmic=True), sys.argv[1])
+f.save_figure(f.vector_figure(np.eye(8), np.eye(8), arrows=True), sys.argv[1])
+assert "matplotlib.pyplot" not in sys.modules
+assert matplotlib.rcParams.copy() == before
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program, str(tmp_path / "p.png")], check=True, timeout=60)
+
+
+def test_from_threads(tmp_path: Path) -> None:
+    """Figures can be drawn by several threads at a time."""
+    failures: list[BaseException] = []
+
+    def draw(number: int) -> None:
+        try:
+            figures.save_figure(figures.image_figure(np.full((8, 8), number)), tmp_path / f"{number}.png")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=draw, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(list(tmp_path.iterdir())) == 4

@@ -1,0 +1,174 @@
+"""Live plots: which results can be plotted, what is shown of them while a run goes on, and how often."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tilework.api import Context
+from tilework.udf.com import CoMUDF
+from tilework.udf.stddev import StdDevUDF
+from tilework.udf.sum import SumUDF
+from tilework.udf.sumsigudf import SumSigUDF
+from tilework.viz import Dummy2DPlot, Live2DPlot, get_plottable_2D_channels
+from tilework.viz.mpl import MPLLive2DPlot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Recorder(Live2DPlot):
+    """Keeps what it is told to show."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.shown: list[tuple[np.ndarray, np.ndarray, bool]] = []
+        self.displayed = False
+
+    def update(self, damage: Any, force: bool = False) -> None:
+        self.shown.append((np.array(self.data), np.array(damage), force))
+
+    def display(self) -> None:
+        self.displayed = True
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[Context]:
+    """An inline context."""
+    with Context.make_with("inline") as ctx:
+        yield ctx
+
+
+@pytest.fixture(scope="module")
+def data() -> np.ndarray:
+    """Counts (6, 5, 8, 7)."""
+    return np.random.default_rng(0).poisson(9, (6, 5, 8, 7)).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def dataset(context: Context, data: np.ndarray) -> Any:
+    """`data` in several partitions."""
+    return context.load("memory", data=data, num_partitions=5)
+
+
+def test_plottable_channels(context: Context, dataset: Any) -> None:
+    """Two long axes, numbers, not private."""
+    results = context.run_udf(dataset=dataset, udf=StdDevUDF())
+    assert set(get_plottable_2D_channels(results)) == {"varsum", "sum", "var", "std", "mean"}
+    results = context.run_udf(dataset=dataset, udf=CoMUDF.with_params())
+    assert "field" not in get_plottable_2D_channels(results)
+    assert {"field_y", "magnitude", "curl"} <= set(get_plottable_2D_channels(results))
+
+
+def test_run_with_plots(context: Context, dataset: Any, data: np.ndarray) -> None:
+    """A plot sees partial results grow, and the complete one at the end, forced."""
+    udf = SumSigUDF()
+    plot = Recorder(dataset, udf)
+    assert plot.title == "SumSigUDF: intensity"
+    assert plot.get_udf() is udf
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    assert len(plot.shown) >= 5
+    there = [int(damage.sum()) for _, damage, _ in plot.shown]
+    assert there == sorted(there)
+    last, damage, force = plot.shown[-1]
+    assert force
+    assert damage.all()
+    np.testing.assert_array_equal(last, data.sum(axis=(2, 3)))
+    partial, damage, _ = plot.shown[0]
+    assert 0 < damage.sum() < 30
+    np.testing.assert_array_equal(partial[damage], data.sum(axis=(2, 3))[damage])
+
+
+def test_sig_results_are_there_as_soon_as_something_is(context: Context, dataset: Any) -> None:
+    """A pattern has no missing positions once the first partition is merged."""
+    plot = Recorder(dataset, udf := SumUDF())
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    assert all(damage.all() and damage.shape == (8, 7) for _, damage, _ in plot.shown)
+
+
+def test_rate_limit(context: Context, dataset: Any) -> None:
+    """Between updates passes at least min_delta, but the last one always comes."""
+    plot = Recorder(dataset, udf := SumUDF(), min_delta=3600)
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    assert [force for _, _, force in plot.shown] in ([True], [False, True])
+
+
+def test_channels(context: Context, dataset: Any, data: np.ndarray) -> None:
+    """By name, with a function of the array, as a function of everything."""
+    mean = data.mean(axis=(0, 1))
+
+    def root(results: Any, damage: Any) -> tuple[Any, Any]:
+        return np.sqrt(results["mean"].data), damage.any()
+
+    for channel, expected in (
+        ("mean", mean),
+        (("mean", lambda m: m[::-1]), mean[::-1]),
+        (root, np.sqrt(mean)),
+    ):
+        plot = Recorder(dataset, udf := StdDevUDF(), channel=channel)
+        context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+        np.testing.assert_allclose(plot.data, expected, rtol=1e-5)
+
+
+def test_bad_channels(context: Context, dataset: Any) -> None:
+    """What cannot be plotted is refused, with what can."""
+    with pytest.raises(ValueError, match="'num_frames' cannot be plotted: pictures are varsum"):
+        Dummy2DPlot(dataset, StdDevUDF(), channel="num_frames")
+    with pytest.raises(ValueError, match="has no result 'nothing'"):
+        Dummy2DPlot(dataset, StdDevUDF(), channel=("nothing", np.sqrt))
+    line = context.load("memory", data=np.zeros((30, 8, 7), np.float32))
+    with pytest.raises(ValueError, match="nothing to plot"):
+        Dummy2DPlot(line, SumSigUDF())
+
+
+def test_dummy(context: Context, dataset: Any) -> None:
+    """Runs with plots on a machine without a screen."""
+    context.plot_class = Dummy2DPlot
+    context.run_udf(dataset=dataset, udf=SumUDF(), plots=True)
+
+
+def test_plots_true_makes_and_displays_them(context: Context, dataset: Any) -> None:
+    """One plot per picture, of the class that the context has."""
+    made: list[Recorder] = []
+
+    class Kept(Recorder):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    context.plot_class = Kept
+    context.run_udf(dataset=dataset, udf=[SumUDF(), SumSigUDF()], plots=True)
+    assert [p.title for p in made] == ["SumUDF: intensity", "SumSigUDF: intensity"]
+    assert all(p.displayed and p.shown for p in made)
+
+
+def test_mpl(context: Context, dataset: Any, data: np.ndarray) -> None:
+    """The figure shows the result; without a notebook or pyplot it is a figure in memory."""
+    udf = SumSigUDF()
+    plot = MPLLive2DPlot(dataset, udf, min_delta=0, cmap="inferno")
+    with pytest.warns(UserWarning, match="call display"):
+        plot.new_data(context.run_udf(dataset=dataset, udf=udf), np.ones((6, 5), bool))
+    figure = plot.display()
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    image = figure.axes[0].images[0]
+    np.testing.assert_array_equal(image.get_array(), data.sum(axis=(2, 3)))
+    assert image.get_clim() == (data.sum(axis=(2, 3)).min(), data.sum(axis=(2, 3)).max())
+    assert image.get_cmap().name == "inferno"
+    assert figure.axes[0].get_title() == "SumSigUDF: intensity"
+
+
+def test_mpl_as_part_of_a_program_with_pyplot(context: Context, dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pyplot is in use, the figure belongs to it, so that it gets a window."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", plt)
+    plot = MPLLive2DPlot(dataset, SumUDF())
+    figure = plot.display()
+    assert figure.number in plt.get_fignums()
+    plt.close(figure)

@@ -1,0 +1,149 @@
+"""Pixels: ranges, colours of values and of directions, grey where there is nothing."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from tilework.exceptions import TileworkError
+from tilework.viz import auto_range, cyclic_colormap, encode_image, rgb_from_2dvector, visualize_simple
+from tilework.viz.colors import NEUTRAL, colormap, direction_colors
+
+GREY = np.rint(np.array(NEUTRAL) * 255).astype(int)
+
+
+def is_grey(pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(np.abs(pixels[..., :3].astype(int) - GREY).max(axis=-1) <= 1)
+
+
+def test_auto_range() -> None:
+    """All values are shown, except a few extremes far out."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(100, 1, (100, 100))
+    assert auto_range(values) == (values.min(), values.max())
+    values[3, 4], values[5, 6] = 1e6, -1e6
+    low, high = auto_range(values)
+    assert 90 < low < 98
+    assert 102 < high < 110
+    assert auto_range(np.full((4, 4), 7.0)) == (7, 7)
+    assert auto_range(np.full((4, 4), np.nan)) == (0, 0)
+    assert auto_range(np.zeros((0, 4))) == (0, 0)
+    sparse = np.zeros((100, 100))
+    sparse[:2, 0] = 1
+    assert auto_range(sparse) == (0, 1), "a few counts on nothing are what there is to see"
+
+
+def test_auto_range_of_a_part() -> None:
+    """Values that are not there do not count."""
+    values = np.array([[1.0, 2.0], [np.inf, 1000.0]])
+    assert auto_range(values, np.array([[True, True], [True, False]])) == (1, 2)
+
+
+@given(hnp.arrays(np.float64, (7, 5), elements=st.floats(-1e6, 1e6)))
+def test_auto_range_is_within_the_values(values: np.ndarray) -> None:
+    """The range never goes beyond the values."""
+    low, high = auto_range(values)
+    assert values.min() <= low <= high <= values.max()
+
+
+@pytest.mark.parametrize("dtype", ["u1", ">u2", "i4", "f4", "f8", "?"])
+def test_visualize_simple_is_monotonic(dtype: str) -> None:
+    """Larger values are further along the colour map; the ends are its ends."""
+    values = np.arange(12).reshape(3, 4).astype(dtype)
+    rgba = visualize_simple(values)
+    assert rgba.shape == (3, 4, 4)
+    assert rgba.dtype == np.uint8
+    ends = colormap()(np.array([0.0, 1.0]), bytes=True)
+    np.testing.assert_array_equal(rgba[0, 0], ends[0])
+    np.testing.assert_array_equal(rgba[-1, -1], ends[1])
+
+
+def test_visualize_simple_grey_where_nothing_is() -> None:
+    """NaN, infinite and damaged positions are grey, whatever the colour map, and nothing else is."""
+    values = np.arange(16.0).reshape(4, 4)
+    values[0, 0], values[0, 1] = np.nan, np.inf
+    damage = np.ones((4, 4), dtype=bool)
+    damage[3, 3] = False
+    for name in (None, "inferno", "gray", cyclic_colormap()):
+        grey = is_grey(visualize_simple(values, colormap=name, damage=damage))
+        assert grey[0, 0]
+        assert grey[0, 1]
+        assert grey[3, 3]
+        assert grey.sum() == 3 or name == "gray"
+
+
+def test_visualize_simple_limits_and_logarithm() -> None:
+    """Given limits are used; on a logarithmic scale a decade is a decade, and zero is the smallest."""
+    values = np.array([[1.0, 10.0, 100.0, 0.0]])
+    rgba = visualize_simple(values, logarithmic=True)
+    middle = colormap()(0.5, bytes=True)
+    assert np.abs(rgba[0, 1].astype(int) - middle).max() <= 2
+    np.testing.assert_array_equal(rgba[0, 3], rgba[0, 0])
+    clipped = visualize_simple(values, vmin=10, vmax=20)
+    np.testing.assert_array_equal(clipped[0, 0], clipped[0, 1])
+    same = visualize_simple(np.zeros((2, 2)))
+    assert not is_grey(same).any()
+
+
+def test_directions_have_equal_lightness_and_distinct_colors() -> None:
+    """All directions are equally light to the eye, neighbours differ little, opposite ones much."""
+    angle = np.linspace(-np.pi, np.pi, 256, endpoint=False)
+    rgb = direction_colors(angle)
+    assert rgb.min() >= 0
+    assert rgb.max() <= 1
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    lightness = 116 * np.cbrt(luminance) - 16
+    assert lightness.max() - lightness.min() < 12
+    steps = np.abs(np.diff(np.vstack([rgb, rgb[:1]]), axis=0)).max(axis=1)
+    assert steps.max() < 0.05, "no jump, not even where the ends meet"
+    opposite = np.linalg.norm(rgb - np.roll(rgb, 128, axis=0), axis=1)
+    assert opposite.min() > 0.35
+
+
+def test_vectors() -> None:
+    """Black is zero, the hue is the direction whatever the length, the full colour is the longest, grey is nothing."""
+    y = np.array([[0.0, 0.0, 0.0, 1.0, np.nan]])
+    x = np.array([[0.0, 1.0, 0.5, 0.0, 1.0]])
+    rgb = rgb_from_2dvector(y, x)
+    assert rgb.shape == (1, 5, 3)
+    assert rgb.dtype == np.uint8
+    assert rgb[0, 0].tolist() == [0, 0, 0]
+    np.testing.assert_allclose(rgb[0, 1], 255 * direction_colors(0.0), atol=1)
+    np.testing.assert_allclose(rgb[0, 3], 255 * direction_colors(np.pi / 2), atol=1)
+    assert np.argsort(rgb[0, 2]).tolist() == np.argsort(rgb[0, 1]).tolist()
+    assert rgb[0, 2].sum() < 0.7 * rgb[0, 1].sum()
+    assert is_grey(rgb)[0].tolist() == [False, False, False, False, True]
+    np.testing.assert_array_equal(rgb_from_2dvector(y, x, vmax=0.5)[0, 1], rgb_from_2dvector(y, x, vmax=0.5)[0, 2])
+    assert rgb_from_2dvector(np.zeros((2, 2)), np.zeros((2, 2))).max() == 0
+
+
+def test_cyclic_colormap_ends_meet() -> None:
+    """The first and the last colour are neighbours."""
+    cmap = cyclic_colormap()
+    assert np.abs(np.array(cmap(0.0)) - np.array(cmap(1.0))).max() < 0.03
+    assert colormap("tilework_cyclic") == cmap.with_extremes(bad=NEUTRAL)
+
+
+def test_encode_image_round_trip() -> None:
+    """PNG by default, any format that is asked for; at its start; same pixels."""
+    rgba = visualize_simple(np.arange(12.0).reshape(3, 4))
+    for pixels, options in itertools.product((rgba, rgba[..., :3]), (None, {"format": "tiff"})):
+        file = encode_image(pixels, options)
+        assert file.tell() == 0
+        with Image.open(file) as image:
+            assert image.format == (options or {"format": "png"})["format"].upper()
+            np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install."""
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(TileworkError, match=r"pip install 'tilework\[plot\]'"):
+        visualize_simple(np.zeros((2, 2)))
