@@ -11,6 +11,9 @@ import pytest
 from tilework import __version__
 
 
+pytest_plugins = ["command_fixtures"]
+
+
 def test_version_and_help(tilework: Any) -> None:
     """On stdout, exit code 0; as a module, too."""
     assert tilework("--version").stdout.strip() == f"tilework {__version__}"

@@ -38,7 +38,7 @@ def test_readme_code_runs(tmp_path: Path) -> None:
     electrons, pixels = (float(line.split()[0]) for line in done.stdout.splitlines())
     assert electrons == pytest.approx(32 * 32 * 60_000, rel=0.02)
     assert 0.1 < pixels < 0.3
-    assert np.isfinite(load_results(tmp_path / "deflection.h5")["magnitude"]).sum() == 32 * 32
+    assert np.isfinite(load_results(tmp_path / "deflection.npz")["magnitude"]).sum() == 32 * 32
 
 
 def test_code_of_the_docs_runs() -> None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+pytest_plugins = ["command_fixtures"]
+
+
 def test_npy(tilework: Any, scan: Path) -> None:
     """Shape, dtype, how it was detected; for people and as one JSON document."""
     done = tilework("info", scan)

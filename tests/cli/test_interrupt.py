@@ -18,6 +18,9 @@ import pathlib, time
 import numpy as np
 from tilework.udf import UDF
 
+pytest_plugins = ["command_fixtures"]
+
+
 class Slow(UDF):
     def get_result_buffers(self):
         return {"x": self.buffer(kind="nav")}

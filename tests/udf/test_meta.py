@@ -9,7 +9,7 @@ import pytest
 
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
-from tilework.io.dataset.tiling import TilingScheme
+from tilework.io.dataset.tiling_scheme import TilingScheme
 from tilework.udf.meta import UDFMeta
 
 DS = Shape((3, 4, 6, 8), sig_dims=2)

@@ -241,8 +241,7 @@ def test_several_runs_with_one_instance_do_not_disturb_each_other(ctx: Context) 
 
 def test_absent_frames_are_empty_and_not_counted(ctx: Context) -> None:
     data = counts((30, 8, 7))
-    with pytest.warns(UserWarning, match="absent"):
-        ds = ctx.load("memory", data=data, nav_shape=(6, 5), sig_dims=2, sync_offset=-3, num_partitions=4)
+    ds = ctx.load("memory", data=data, nav_shape=(6, 5), sig_dims=2, sync_offset=-3, num_partitions=4)
     frames, tiles = ctx.run_udf(dataset=ds, udf=[FrameMax(), TileSum()])
     maximum = frames["maximum"].data.reshape(-1)
     assert np.isnan(maximum[:3]).all()

@@ -275,7 +275,7 @@ class Context:
             hint = " (an instance is wanted, not the class)" if isinstance(strangers[0], type) else ""
             msg = f"udf must be an instance of UDF, or several, got {strangers[0]!r}{hint}"
             raise TypeError(msg)
-        each = Plots.make(plots, self, dataset, udfs, roi)
+        each = Plots.make(plots, lambda: self.plot_class, dataset, udfs, roi)
         steps = UDFRunner(udfs).run_for_dataset_sync(
             dataset,
             self.executor,

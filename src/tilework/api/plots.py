@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from tilework.udf.runner import UDFRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from tilework.api.context import Context
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
     from tilework.udf.results import UDFResultsLazy
@@ -36,8 +35,13 @@ class Plots:
             plot.new_data(results.buffers[index], results.damage.data, force=last)
 
     @classmethod
-    def make(cls, plots: Any, context: Context, dataset: DataSet, udfs: Sequence[UDF], roi: Any) -> Plots | None:
-        """Make and display the plots that `Context.run_udf` was asked for; None when there are none."""
+    def make(
+        cls, plots: Any, plot_class: Callable[[], Any], dataset: DataSet, udfs: Sequence[UDF], roi: Any
+    ) -> Plots | None:
+        """Make and display the plots that `Context.run_udf` was asked for; None when there are none.
+
+        `plot_class` returns the class of plots; it is called only where plots are made, because importing it is dear.
+        """
         if plots is None or plots is False:
             return None
         dry = UDFRunner.dry_run(udfs, dataset, roi)
@@ -51,7 +55,7 @@ class Plots:
                 msg = f"plots: give a list of channels for each of the {len(udfs)} UDFs, got {len(channels)}"
                 raise ValueError(msg)
         made = [
-            (i, context.plot_class(dataset, udf=udf, roi=roi, channel=channel, udfresult=dry.buffers[i]))
+            (i, plot_class()(dataset, udf=udf, roi=roi, channel=channel, udfresult=dry.buffers[i]))
             for i, udf in enumerate(udfs)
             for channel in channels[i]
         ]

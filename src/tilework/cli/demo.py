@@ -17,6 +17,7 @@ from tilework.cli.run import Measured, execute, open_context, report_document, s
 from tilework.exceptions import CommandError
 from tilework.io.dataset.base import AxisInfo
 from tilework.utils.simulate import ScanModel, simulate_scan
+from tilework.viz.colors import require_matplotlib
 
 if TYPE_CHECKING:
     import argparse
@@ -39,6 +40,7 @@ def demo(args: argparse.Namespace) -> None:
         raise CommandError(msg)
     model = ScanModel(scan_shape=args.shape[:2], detector_shape=args.shape[2:], seed=args.seed)
     target = Path(args.out)
+    require_matplotlib()
     with output_folder(target, overwrite=args.overwrite) as folder:
         with _progress(args) as progress:
             scan = simulate_scan(folder / "scan.npy", model, progress=progress)

@@ -25,7 +25,8 @@ from tilework.cli.opening import (
 )
 from tilework.cli.output import check_output, output_folder, write_summary
 from tilework.exceptions import CommandError
-from tilework.io.results import ResultChannel, save_results
+from tilework.io.results import ResultChannel, require_format, save_results
+from tilework.viz.colors import require_matplotlib
 
 if TYPE_CHECKING:
     import argparse
@@ -70,6 +71,9 @@ def run(args: argparse.Namespace) -> None:
     """Run functions over a file and write their results to a folder."""
     target = Path(args.out)
     check_output(target, overwrite=args.overwrite)
+    require_format(f".{args.format}")
+    if not args.no_pictures:
+        require_matplotlib()
     with open_context(args) as context:
         dataset = open_dataset(context, args)
         roi = _selected(args, dataset)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["warmup"]
 
-DTYPES = ("uint8", "uint16", "uint32", "int16", "float32")
+DTYPES = ("uint8", "uint16", "uint32", "int16", "float32", ">u2", ">u4")
 
 
 def warmup(args: argparse.Namespace) -> None:
@@ -29,17 +29,17 @@ def warmup(args: argparse.Namespace) -> None:
     from tilework.udf.sum import SumUDF
     from tilework.udf.sumsigudf import SumSigUDF
 
-    mask = disk_mask((16, 16), (8, 8), 5)
+    mask = disk_mask((128, 128), (64, 64), 40)
     start = time.perf_counter()
     with Context.make_with("inline") as context:
         for dtype in DTYPES:
-            data = np.arange(16 * 256, dtype=np.int64).reshape(4, 4, 16, 16) % 200
+            data = np.arange(16 << 14).reshape(4, 4, 128, 128) % 200
             dataset = context.load("memory", data=data.astype(dtype))
             udfs: list[Any] = [
                 SumUDF(),
                 SumSigUDF(),
                 StdDevUDF(),
-                CoMUDF.with_params(r=6),
+                CoMUDF.with_params(r=40),
                 *(
                     ApplyMasksUDF(mask_factories=[lambda: mask] * n, mask_count=n, mask_dtype="float32")
                     for n in (1, 3, 16)

@@ -30,7 +30,7 @@ from tilework.common.shape import Shape
 from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io.dataset.registry import detect, load
-from tilework.io.dataset.tiling import TilingIntent, TilingScheme
+from tilework.io.dataset.tiling_scheme import TilingIntent, TilingScheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,21 +30,27 @@ SETTLE_SECONDS = 10.0
 
 
 class Leftovers:
-    """What this process holds: threads, file descriptors, child processes, shared memory."""
+    """What this process holds: threads, file descriptors, child processes, shared memory.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    shm_prefix
+        What the names of its entries in /dev/shm begin with; those of other programs come and go.
+    """
+
+    def __init__(self, shm_prefix: str) -> None:
         self.threads = {thread for thread in threading.enumerate() if thread.is_alive()}
         self.files = _open_files()
         self.children = set(psutil.Process().children(recursive=True))
-        self.shm = {entry.name for entry in SHM.iterdir()} if SHM.exists() else set()
+        self.shm = {entry.name for entry in SHM.glob(f"{shm_prefix}*")}
 
-    def since(self, before: Leftovers) -> dict[str, Any]:
+    def since(self, before: Leftovers) -> dict[str, list[str]]:
         """Return, in words, what was not there `before`; empty when there is nothing."""
         new = {
             "threads": sorted(thread.name for thread in self.threads - before.threads),
             "files": sorted(f"{fd}: {target}" for fd, target in (self.files.items() - before.files.items())),
             "processes": sorted(str(child) for child in self.children - before.children),
-            "shared memory": sorted(name for name in self.shm - before.shm if not _is_used_elsewhere(name)),
+            "shared memory": sorted(self.shm - before.shm),
         }
         return {kind: names for kind, names in new.items() if names}
 
@@ -57,18 +63,6 @@ def _open_files() -> dict[int, str]:
         except OSError:  # the descriptor of the listing itself
             continue
     return {fd: target for fd, target in found.items() if not target.startswith(f"/proc/{os.getpid()}")}
-
-
-def _is_used_elsewhere(name: str) -> bool:
-    """Return whether a process that is not ours has this entry of /dev/shm mapped: then it is not ours either."""
-    ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            if int(maps.parent.name) not in ours and f"/dev/shm/{name}" in maps.read_text():
-                return True
-        except OSError:  # gone, or not ours to look at
-            continue
-    return False
 
 
 class ExecutorHarness:
@@ -96,6 +90,8 @@ class ExecutorHarness:
     """Whether workers see the objects of the main side themselves, rather than copies."""
     streams: ClassVar[bool] = True
     """Whether a TaskCommHandler can stream data to tasks."""
+    shm_prefix: ClassVar[str] = "tilework-{pid}-"
+    """What the names of its entries in /dev/shm begin with; ``{pid}`` stands for the main process."""
     prioritises: ClassVar[bool] = True
     """Whether a run of higher priority overtakes others that are queued."""
 
@@ -108,10 +104,11 @@ class ExecutorHarness:
     @pytest.fixture(autouse=True)
     def nothing_left(self) -> Iterator[None]:
         """Prove, after each test, that no thread, file, process or shared memory is left."""
-        before = Leftovers()
+        prefix = self.shm_prefix.format(pid=os.getpid())
+        before = Leftovers(prefix)
         yield
         until = time.monotonic() + SETTLE_SECONDS
-        while new := Leftovers().since(before):
+        while new := Leftovers(prefix).since(before):
             if time.monotonic() > until:
                 pytest.fail(f"left behind: {new}")
             gc.collect()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 
     from tilework.common.shape import Shape
-    from tilework.io.dataset.tiling import TilingScheme
-    from tilework.udf.plan import RunPlan
+    from tilework.io.dataset.tiling_scheme import TilingScheme
+    from tilework.udf.run_plan import RunPlan
 
 __all__ = ["MergeAttrMapping", "RunCache", "UDFData", "UDFParams", "UseDiscouragedWarning"]
 

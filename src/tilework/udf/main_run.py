@@ -18,7 +18,7 @@ from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.base import UDF
 from tilework.udf.data import MergeAttrMapping, RunCache, UDFParams, prepare_aux
 from tilework.udf.meta import UDFMeta
-from tilework.udf.plan import RunPlan, make_plan
+from tilework.udf.plan import make_plan
 from tilework.udf.results import RunResult, UDFResultsLazy, collect_results
 from tilework.udf.task import UDFTask
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tilework.common.executor import JobExecutor
     from tilework.io.dataset.base import DataSet, Partition
     from tilework.udf.data import UDFData
+    from tilework.udf.run_plan import RunPlan
 
 __all__ = ["MainRun"]
 

@@ -10,7 +10,7 @@ from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 
 if TYPE_CHECKING:
-    from tilework.io.dataset.tiling import TilingScheme
+    from tilework.io.dataset.tiling_scheme import TilingScheme
 
 __all__ = ["UDFMeta"]
 

@@ -8,13 +8,13 @@ bits.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.udf import ResourceDef, UDFMethod
+from tilework.common.udf import UDFMethod
 from tilework.exceptions import UDFException
+from tilework.udf.run_plan import RunPlan, UDFPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,48 +22,13 @@ if TYPE_CHECKING:
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
 
-__all__ = ["RunPlan", "UDFPlan", "make_plan"]
+__all__ = ["make_plan", "use_compiled"]
 
-# Loading (or once per machine compiling) kernels takes as long as the NumPy path takes for a dataset of about this size.
-# Of a larger one, which is probably looked at more than once, small selections are still done at once without them.
+# Loading (or once per machine compiling) kernels takes as long as the NumPy path takes for a dataset of this size. Of a
+# larger one, which is probably looked at more than once, small selections are still done at once without them.
 COMPILED_FROM_PIXELS = 2**26
 COMPILED_FROM_SELECTED = 2**24
 KERNELS_VARIABLE = "TILEWORK_KERNELS"
-
-
-@dataclass(frozen=True, slots=True)
-class UDFPlan:
-    """What one UDF of a run gets."""
-
-    name: str
-    method: UDFMethod
-    input_dtype: np.dtype[Any]
-    tile_dtype: np.dtype[Any]
-    array_backend: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """What all UDFs of a run get."""
-
-    udfs: tuple[UDFPlan, ...]
-    dataset_dtype: np.dtype[Any]
-    compiled: bool
-
-    @property
-    def converts(self) -> bool:
-        """Whether some UDF needs tiles in another dtype than the dataset's own."""
-        return any(p.tile_dtype != self.dataset_dtype for p in self.udfs)
-
-    @property
-    def read_dtype(self) -> np.dtype[Any]:
-        """The widest dtype in which tiles are handed out."""
-        return max((p.tile_dtype for p in self.udfs), key=lambda d: d.itemsize, default=self.dataset_dtype)
-
-    @property
-    def resources(self) -> ResourceDef:
-        """What a worker must have to run the tasks."""
-        return {"compute": 1, "CPU": 1, "ndarray": 1}
 
 
 def use_compiled(dataset_pixels: int, run_pixels: int) -> bool:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tilework.io.dataset.base import DataTile, Partition
     from tilework.udf.base import UDF
     from tilework.udf.data import UDFData, UDFParams
-    from tilework.udf.plan import UDFPlan
+    from tilework.udf.run_plan import UDFPlan
 
 __all__ = ["GenericTask", "UDFTask"]
 

@@ -20,7 +20,7 @@ from tilework.io.dataset.base import DataSetMeta, Partition, default_num_partiti
 from tilework.io.dataset.layout import ArraySegment, FileSegment, FrameLayout
 from tilework.io.dataset.memory import MemoryDataSet
 from tilework.io.dataset.scratch import KEPT_BYTES, give_back, take_scratch
-from tilework.io.dataset.tiling import TilingIntent, TilingScheme
+from tilework.io.dataset.tiling_scheme import TilingIntent, TilingScheme
 from tilework.testing.datasets import read_all
 
 MIB = 1024 * 1024

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tilework.common.shape import Shape
 from tilework.common.udf import TilingPreferences, UDFMethod, UDFProtocol
-from tilework.io.dataset.tiling import CACHE_BYTES, Negotiator, TilingScheme
+from tilework.io.dataset.tiling import CACHE_BYTES, Negotiator
+from tilework.io.dataset.tiling_scheme import TilingScheme
 
 
 class FakeUDF(UDFProtocol):
@@ -66,12 +67,16 @@ def test_a_udf_that_blocks_for_itself_gets_whole_partitions_as_views() -> None:
     assert tuple(scheme.shape) == (64, 256, 256)
 
 
-@pytest.mark.parametrize("change", ["converts", "two", "roi", "gathers"])
+def test_several_that_block_for_themselves_share_what_fits_the_last_level_cache() -> None:
+    scheme = negotiate([FakeUDF(depth=math.inf)] * 2, FakeDataSet((8, 16, 256, 256)), "u2", frames=128, converts=False)
+    assert tuple(scheme.shape) == (64, 256, 256)
+
+
+@pytest.mark.parametrize("change", ["converts", "roi", "gathers"])
 def test_otherwise_tiles_fit_the_cache(change: str) -> None:
-    udfs = [FakeUDF(depth=math.inf)] * (2 if change == "two" else 1)
     roi = np.ones((8, 8), dtype=bool) if change == "roi" else None
     ds = FakeDataSet((8, 8, 256, 256), zero_copy=change != "gathers")
-    scheme = negotiate(udfs, ds, "u2", converts=change == "converts", roi=roi)
+    scheme = negotiate([FakeUDF(depth=math.inf)], ds, "u2", converts=change == "converts", roi=roi)
     assert tuple(scheme.shape) == (4, 256, 256)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tilework.common.scheduler import WorkerSet
     from tilework.common.shape import Shape
     from tilework.common.slice import Slice
-    from tilework.io.dataset.tiling import TilingScheme
+    from tilework.io.dataset.tiling_scheme import TilingScheme
 
 __all__ = [
     "AxisInfo",

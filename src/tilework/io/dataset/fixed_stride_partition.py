@@ -16,7 +16,7 @@ from tilework.io.dataset.base import Partition
 from tilework.io.dataset.blocks import SCRATCH_BYTES, BlockReader, FrameFormat
 from tilework.io.dataset.scratch import Scratch, give_back, take_scratch
 from tilework.io.dataset.tile import DataTile
-from tilework.io.dataset.tiling import TilingScheme
+from tilework.io.dataset.tiling_scheme import TilingScheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tilework.io.dataset.base import DataSetMeta, DataTile
     from tilework.io.dataset.blocks import FrameFormat
     from tilework.io.dataset.layout import Segment
-    from tilework.io.dataset.tiling import TilingScheme
+    from tilework.io.dataset.tiling_scheme import TilingScheme
 
 __all__ = ["MemoryDataSet"]
 

@@ -1,11 +1,10 @@
-"""How a partition is cut into tiles: the scheme itself, and the negotiation that chooses one for a run.
+"""How partitions are cut into tiles: the negotiation that chooses a scheme for a run.
 
 A tile is a block of ``depth`` frames times a rectangle of the detector. The rules, in order:
 
 * a UDF with ``process_partition`` gets the whole partition; one with ``process_frame`` gets whole frames;
-* where a single UDF blocks for the caches itself and the data needs no conversion, the tile is the whole partition: a
-view,
-  nothing is copied and nothing is called twice;
+* where all UDFs block for the caches themselves and the data needs no conversion, a tile is a view of whole frames: the
+  whole partition for one UDF, what fits the last-level cache for several;
 * otherwise a tile is as large as fits the second-level cache, because several functions (or a conversion and a
 function)
   go over it one after the other; frames larger than that are cut along their rows.
@@ -16,143 +15,28 @@ Bounds that a UDF states (`UDF.get_tiling_preferences`) are kept; the sentinels 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilework.common.shape import Shape
-from tilework.common.slice import Slice
 from tilework.common.udf import TileDepthEnum, TileSizeEnum, UDFMethod, UDFProtocol
+from tilework.io.dataset.tiling_scheme import TilingIntent, TilingScheme
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from tilework.io.dataset.base import DataSet, Partition
+    from tilework.io.dataset.base import DataSet
 
-__all__ = ["Negotiator", "TilingIntent", "TilingScheme"]
-
-TilingIntent = Literal["partition", "frame", "tile"]
+__all__ = ["Negotiator"]
 
 # A tile and its conversion are gone over several times, so they should stay in a core's second-level cache.
 CACHE_BYTES = 512 * 1024
+# Several functions that block for the caches themselves read a tile of this size from the last-level cache, and what
+# they keep beside it, such as a stack of masks, is read once for so much data.
+SHARED_CACHE_BYTES = 8 * 2**20
 # Parts of a frame smaller than this cost more in calls than they gain in cache hits.
 MIN_SIG_BYTES = 32 * 1024
-
-
-class TilingScheme:
-    """The cut of every partition of a run: sig slices, and how many frames a tile has at most.
-
-    Parameters
-    ----------
-    slices
-        The parts of the detector, in C order, without navigation dimensions.
-    tileshape
-        Depth and sig shape of a full tile, ``(depth, *sig)``.
-    dataset_shape
-        Shape of the dataset that is cut.
-    intent
-        What the tiles are for; ``"partition"`` promises one tile per sig slice and partition.
-    debug
-        Whatever helps to understand the choice; not interpreted.
-    """
-
-    __slots__ = ("_dataset_shape", "_debug", "_intent", "_slices", "_tileshape")
-
-    def __init__(
-        self,
-        slices: Sequence[Slice],
-        tileshape: Shape,
-        dataset_shape: Shape,
-        intent: TilingIntent | None = None,
-        debug: Any = None,
-    ) -> None:
-        if tileshape.nav_dims != 1:
-            msg = f"a tile has one navigation dimension, its depth: the tile shape {tileshape} has {tileshape.nav_dims}"
-            raise ValueError(msg)
-        self._slices = tuple(slices)
-        self._tileshape = tileshape
-        self._dataset_shape = dataset_shape
-        self._intent = intent
-        self._debug = debug
-
-    @classmethod
-    def make_for_shape(
-        cls,
-        tileshape: Shape,
-        dataset_shape: Shape,
-        intent: TilingIntent | None = None,
-        debug: Any = None,
-    ) -> TilingScheme:
-        """Cut the detector into parts of the sig shape of `tileshape`, in C order, smaller ones at the far borders."""
-        sig = tuple(dataset_shape.sig)
-        whole = Slice(origin=(0,) * len(sig), shape=Shape(sig, sig_dims=len(sig)))
-        part = Shape(tuple(tileshape.sig), sig_dims=len(sig))
-        slices = (whole,) if tuple(part) == sig else tuple(whole.subslices(part))
-        return cls(slices=slices, tileshape=tileshape, dataset_shape=dataset_shape, intent=intent, debug=debug)
-
-    def __getitem__(self, idx: int) -> Slice:
-        return self._slices[idx]
-
-    def __len__(self) -> int:
-        return len(self._slices)
-
-    def __repr__(self) -> str:
-        return f"<TilingScheme depth={self.depth} sig={tuple(self.shape.sig)} x{len(self)} intent={self._intent}>"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, TilingScheme):
-            return NotImplemented
-        return (
-            self._slices == other._slices
-            and self._tileshape == other._tileshape
-            and self._dataset_shape == other._dataset_shape
-            and self._intent == other._intent
-        )
-
-    def __hash__(self) -> int:
-        return hash((self._slices, self._tileshape, self._dataset_shape, self._intent))
-
-    @property
-    def slices(self) -> Iterator[tuple[int, Slice]]:
-        """The sig slices with their index."""
-        return enumerate(self._slices)
-
-    @property
-    def slices_array(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Origins and shapes of the sig slices, int64 of shape (number of slices, 2, sig dims)."""
-        return np.array([(s.origin, tuple(s.shape)) for s in self._slices], dtype=np.int64)
-
-    @property
-    def is_full_sig(self) -> bool:
-        """Whether every tile covers the whole detector."""
-        return len(self._slices) == 1
-
-    @property
-    def shape(self) -> Shape:
-        """Depth and sig shape of a full tile."""
-        return self._tileshape
-
-    @property
-    def depth(self) -> int:
-        """The most frames a tile has."""
-        return int(self._tileshape[0])
-
-    @property
-    def dataset_shape(self) -> Shape:
-        """Shape of the dataset that is cut."""
-        return self._dataset_shape
-
-    @property
-    def intent(self) -> TilingIntent | None:
-        """What the tiles are for."""
-        return self._intent
-
-    def adjust_for_partition(self, partition: Partition) -> TilingScheme:
-        """Return the scheme for one partition: with intent ``"partition"`` the depth is that of the partition."""
-        if self._intent != "partition" or partition.shape[0] == self.depth:
-            return self
-        tileshape = Shape((partition.shape[0], *self._tileshape.sig), sig_dims=self._tileshape.sig_dims)
-        return TilingScheme(self._slices, tileshape, self._dataset_shape, self._intent, self._debug)
 
 
 class Negotiator:
@@ -202,11 +86,12 @@ class Negotiator:
         preferences = [udf.get_tiling_preferences() for udf in udfs]
         max_bytes, max_depth = self._bounds(preferences)
         takes_all = all(p["depth"] == math.inf and p["total_size"] == math.inf for p in preferences)
-        blocks_itself = len(udfs) == 1 and methods == {UDFMethod.TILE} and takes_all
-        if blocks_itself and not converts and roi is None and corrections is None and dataset.zero_copy:
-            return self._make((frames, *sig), dataset, "tile")
-        budget = min(max_bytes, CACHE_BYTES)
         frame_bytes = itemsize * math.prod(sig)
+        views = not converts and roi is None and corrections is None and dataset.zero_copy
+        if views and takes_all and methods == {UDFMethod.TILE}:
+            depth = frames if len(udfs) == 1 else self._depth(SHARED_CACHE_BYTES, frame_bytes, frames, max_depth)
+            return self._make((depth, *sig), dataset, "tile")
+        budget = min(max_bytes, CACHE_BYTES)
         if UDFMethod.FRAME in methods:
             depth = self._depth(budget, frame_bytes, frames, max_depth)
             return self._make((depth, *sig), dataset, "frame")

@@ -13,7 +13,16 @@ Who does what::
 """
 
 from tilework.io.results.channel import ResultAxis, ResultChannel
-from tilework.io.results.files import LoadedResults, load_results, save_results, suffixes
+from tilework.io.results.files import LoadedResults, load_results, require_format, save_results, suffixes
 from tilework.io.results.labelled import to_xarray
 
-__all__ = ["LoadedResults", "ResultAxis", "ResultChannel", "load_results", "save_results", "suffixes", "to_xarray"]
+__all__ = [
+    "LoadedResults",
+    "ResultAxis",
+    "ResultChannel",
+    "load_results",
+    "require_format",
+    "save_results",
+    "suffixes",
+    "to_xarray",
+]

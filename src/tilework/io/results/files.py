@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from tilework.io.results.document import make_document
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["LoadedResults", "load_results", "save_results", "suffixes"]
+__all__ = ["LoadedResults", "load_results", "require_format", "save_results", "suffixes"]
 
 Channels = Mapping[str, ResultChannel]
 Document = dict[str, Any]
@@ -30,13 +31,14 @@ class _Format:
 
     write: Callable[[Path, Channels, Document], None]
     read: Callable[[Path], tuple[dict[str, ResultChannel], Document]]
+    library: str | None = None
     extra: str | None = None
 
 
 _NPZ = _Format(arrays.write_npz, arrays.read_npz)
-_HDF5 = _Format(arrays.write_hdf5, arrays.read_hdf5, "hdf5")
-_ZARR = _Format(arrays.write_zarr, arrays.read_zarr, "zarr")
-_TIFF = _Format(tiff.write_tiff, tiff.read_tiff, "tiff")
+_HDF5 = _Format(arrays.write_hdf5, arrays.read_hdf5, "h5py", "hdf5")
+_ZARR = _Format(arrays.write_zarr, arrays.read_zarr, "zarr", "zarr")
+_TIFF = _Format(tiff.write_tiff, tiff.read_tiff, "tifffile", "tiff")
 _FORMATS = {".npz": _NPZ, ".h5": _HDF5, ".hdf5": _HDF5, ".zarr": _ZARR, ".tif": _TIFF, ".tiff": _TIFF}
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -59,6 +61,28 @@ class LoadedResults:
 
     def __getitem__(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
         return self.channels[name].data
+
+
+def require_format(suffix: str) -> None:
+    """See that files of a kind can be written, before anything is computed for them.
+
+    Parameters
+    ----------
+    suffix
+        Such as ``".h5"``.
+
+    Raises
+    ------
+    ResultFileError
+        When the suffix is not known, or its library is not installed.
+    """
+    form = _format_of(Path(f"results{suffix}"))
+    if form.library is None:
+        return
+    try:
+        importlib.import_module(form.library)
+    except ImportError as error:
+        raise ResultFileError(_missing(Path(f"results{suffix}"), form, error)) from error
 
 
 def suffixes() -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from PIL import Image
 
 from tilework.cli import main
 from tilework.io.results import load_results
+
+
+pytest_plugins = ["command_fixtures"]
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -205,11 +209,9 @@ def _broken(tmp_path: Path) -> None:
         ("masks", "needs --masks"),
     ],
 )
-@pytest.mark.parametrize("executor", ["threads", "inline"])
-def test_bad_functions(tilework: Any, scan: Path, tmp_path: Path, name: str, said: str, executor: str) -> None:
+def test_bad_functions(tilework: Any, scan: Path, tmp_path: Path, name: str, said: str) -> None:
     """Unknown, broken and impossible functions: exit code 1, one line that says what and where, nothing written."""
-    if executor == "inline" and not name.startswith("broken:"):
-        pytest.skip("found out before anything runs")
+    executor = "inline" if name == "broken:Nothing" else "threads"
     _broken(tmp_path)
     before = set(tmp_path.iterdir())
     done = tilework("run", scan, "--udf", name, "--out", "out", "--executor", executor)
@@ -247,6 +249,31 @@ def test_bad_requests(
     assert said in captured.err
     assert len(captured.err.strip().splitlines()) == 1, captured.err
     assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("library", "options", "remedy"),
+    [
+        ("matplotlib", [], "pip install 'tilework[plot]'"),
+        ("h5py", ["--format", "h5", "--no-pictures"], "pip install 'tilework[hdf5]'"),
+        ("zarr", ["--format", "zarr", "--no-pictures"], "pip install 'tilework[zarr]'"),
+    ],
+)
+def test_missing_library_is_found_out_before_the_run(
+    scan: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    library: str,
+    options: list[str],
+    remedy: str,
+) -> None:
+    """Nobody waits an hour to be told that pictures cannot be drawn."""
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setattr("tilework.cli.run.execute", lambda *_: pytest.fail("it ran"))
+    assert main(["run", str(scan), "--udf", "sum", *options, "--out", str(tmp_path / "out")]) == 1
+    assert remedy in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

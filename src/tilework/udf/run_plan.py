@@ -1,0 +1,48 @@
+"""What was decided for a run; see `tilework.udf.plan` for how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tilework.common.udf import ResourceDef, UDFMethod
+
+__all__ = ["RunPlan", "UDFPlan"]
+
+
+@dataclass(frozen=True, slots=True)
+class UDFPlan:
+    """What one UDF of a run gets."""
+
+    name: str
+    method: UDFMethod
+    input_dtype: np.dtype[Any]
+    tile_dtype: np.dtype[Any]
+    array_backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What all UDFs of a run get."""
+
+    udfs: tuple[UDFPlan, ...]
+    dataset_dtype: np.dtype[Any]
+    compiled: bool
+
+    @property
+    def converts(self) -> bool:
+        """Whether some UDF needs tiles in another dtype than the dataset's own."""
+        return any(p.tile_dtype != self.dataset_dtype for p in self.udfs)
+
+    @property
+    def read_dtype(self) -> np.dtype[Any]:
+        """The widest dtype in which tiles are handed out."""
+        return max((p.tile_dtype for p in self.udfs), key=lambda d: d.itemsize, default=self.dataset_dtype)
+
+    @property
+    def resources(self) -> ResourceDef:
+        """What a worker must have to run the tasks."""
+        return {"compute": 1, "CPU": 1, "ndarray": 1}
