@@ -169,7 +169,7 @@ def test_inner_slice_is_the_first_run_in_which_everything_is_valid() -> None:
 def test_array_with_mask_refuses_what_does_not_fit() -> None:
     assert ArrayWithMask(np.zeros((2, 3)), mask=True).mask.shape == (2, 3)
     with pytest.raises(InvalidMaskError, match="bool"):
-        ArrayWithMask(np.zeros(3), np.zeros(3))
+        ArrayWithMask(np.zeros(3), np.zeros(3))  # type: ignore[arg-type]
     with pytest.raises(InvalidMaskError, match="does not fit"):
         ArrayWithMask(np.zeros(3), np.zeros(4, dtype=bool))
 

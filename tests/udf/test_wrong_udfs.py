@@ -172,7 +172,7 @@ def test_wrong_arguments(ctx: Context) -> None:
     with pytest.raises(ValueError, match="empty list of UDFs"):
         ctx.run_udf(dataset=ds, udf=[])
     with pytest.raises(TypeError, match="not the class"):
-        ctx.run_udf(dataset=ds, udf=FrameMax)
+        ctx.run_udf(dataset=ds, udf=FrameMax)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="roi: incompatible shapes"):
         ctx.run_udf(dataset=ds, udf=FrameMax(), roi=np.ones((2, 2), dtype=bool))
     with pytest.raises(UDFException, match="support and allow 'numpy'"):

@@ -123,9 +123,9 @@ def test_adjusting_for_a_partition_changes_the_depth_of_whole_partitions_only() 
 
     ds = FakeDataSet((8, 8, 16, 16))
     whole = negotiate([FakeUDF(UDFMethod.PARTITION)], ds, "u2")
-    assert whole.adjust_for_partition(Part()).depth == 7  # type: ignore[arg-type]
+    assert whole.adjust_for_partition(Part()).depth == 7
     tiles = negotiate([FakeUDF(depth=3)], ds, "u2")
-    assert tiles.adjust_for_partition(Part()) is tiles  # type: ignore[arg-type]
+    assert tiles.adjust_for_partition(Part()) is tiles
 
 
 def test_a_tile_has_one_navigation_axis() -> None:
