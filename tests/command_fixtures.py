@@ -1,4 +1,4 @@
-"""The installed command, and files for it."""
+"""Fixtures of the tests of the command: as it is installed, and files for it."""
 
 from __future__ import annotations
 

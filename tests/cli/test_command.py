@@ -10,7 +10,6 @@ import pytest
 
 from tilework import __version__
 
-
 pytest_plugins = ["command_fixtures"]
 
 

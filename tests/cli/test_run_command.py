@@ -19,7 +19,6 @@ from PIL import Image
 from tilework.cli import main
 from tilework.io.results import load_results
 
-
 pytest_plugins = ["command_fixtures"]
 
 

@@ -143,6 +143,20 @@ def test_a_cancelled_run_says_how_far_it_came(ctx: Context) -> None:
         list(steps)
 
 
+def test_a_cancelled_run_stops_between_frames(ctx: Context) -> None:
+    calls: list[int] = []
+
+    class CancelsInFrame(FrameMax):
+        def process_frame(self, frame: Any) -> None:
+            calls.append(1)
+            steps.cancel()
+
+    steps = ctx.run_udf_iter(dataset=load(ctx, counts((50, 40, 4, 4)), num_partitions=4), udf=CancelsInFrame())
+    with pytest.raises(UDFRunCancelled, match="after 0 partitions"):
+        list(steps)
+    assert len(calls) <= ctx.executor.get_available_workers().concurrency()
+
+
 class Scaled(UDF):
     def __init__(self, factor: float) -> None:
         super().__init__(factor=factor)

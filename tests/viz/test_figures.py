@@ -78,7 +78,7 @@ def test_logarithmic_only_where_it_makes_sense() -> None:
     """A pattern gets a logarithmic scale; one that has no positive values does not."""
     from matplotlib.colors import LogNorm
 
-    pattern = np.random.default_rng(0).poisson(3, (32, 32)) * 1000
+    pattern = np.random.default_rng(0).poisson(3, (32, 32)) * 1000 + 1
     assert isinstance(figures.image_figure(pattern, logarithmic=True).axes[0].images[0].norm, LogNorm)
     for odd in (np.zeros((8, 8)), -np.ones((8, 8)), np.full((8, 8), 5.0)):
         assert not isinstance(figures.image_figure(odd, logarithmic=True).axes[0].images[0].norm, LogNorm)

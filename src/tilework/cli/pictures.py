@@ -128,7 +128,7 @@ def _vectors(channel: ResultChannel, title: str, units: str) -> Any:
     if y.ndim != 2 or min(y.shape) < 2:
         return figures.line_figure(np.hypot(y, x).ravel(), title=f"{title} (length)", label=units)
     scales = (axes[0], axes[1]) if len(axes) >= 2 else None
-    return figures.vector_figure(y, x, title=title, scales=scales, there=there, units=units, arrows=True)
+    return figures.vector_figure(y, x, title=title, scales=scales, there=there, units=units, arrows=min(y.shape) > 5)
 
 
 def _long_axes(channel: ResultChannel) -> list[ResultAxis]:

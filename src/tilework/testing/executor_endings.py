@@ -331,7 +331,7 @@ class EndingContract(ExecutorHarness):
 
         def others() -> None:
             while not over.is_set():
-                got = self.run(executor, [FakeTask(i) for i in range(10)], cancel_id="other")
+                got = self.run(executor, [SleepTask(i, seconds=0.001) for i in range(10)], cancel_id="other")
                 assert sorted(got) == list(range(10))
 
         def interrupt(delay: float) -> None:

@@ -259,7 +259,7 @@ class PartitionRun:
         """Return the steps by the dtype that they want, each with the names of its UDF and of its method."""
         groups: dict[np.dtype[Any], list[tuple[str, str, Step]]] = {}
         for udf, plan in zip(self._udfs, self._params.plan.udfs, strict=True):
-            step = make_step(udf, plan.method, self._slice, self._scheme.is_full_sig)
+            step = make_step(udf, plan.method, self._slice, self._scheme.is_full_sig, self._env.raise_if_stopped)
             groups.setdefault(plan.tile_dtype, []).append((plan.name, f"process_{plan.method.value}", step))
         return list(groups.items())
 
@@ -315,12 +315,14 @@ def as_dtype(data: Array, dtype: np.dtype[Any], compiled: bool) -> Array:
 # -- steps
 
 
-def make_step(udf: UDF, method: UDFMethod, partition_slice: Slice, is_full_sig: bool) -> Step:
+def make_step(
+    udf: UDF, method: UDFMethod, partition_slice: Slice, is_full_sig: bool, raise_if_stopped: Callable[[], None]
+) -> Step:
     """Return the function that takes `udf` over one tile of a partition."""
     origin = partition_slice.origin[0]
     nav = _nav_views(udf)
     if method is UDFMethod.FRAME:
-        return _frame_step(udf, nav, origin)
+        return _frame_step(udf, nav, origin, raise_if_stopped)
     if method is UDFMethod.PARTITION:
         return _partition_step(udf, partition_slice)
     return _tile_step(udf, nav, origin, is_full_sig)
@@ -385,7 +387,12 @@ def _partition_step(udf: UDF, partition_slice: Slice) -> Step:
     return step
 
 
-def _frame_step(udf: UDF, nav: list[tuple[dict[str, Any], str, Array]], origin: int) -> Step:
+def _frame_step(
+    udf: UDF,
+    nav: list[tuple[dict[str, Any], str, Array]],
+    origin: int,
+    raise_if_stopped: Callable[[], None],
+) -> Step:
     process = udf.process_frame  # type: ignore[attr-defined]
     meta = udf.meta
     # Without extra shape the entry of a frame is an array of shape (1,), so that it can be assigned in place.
@@ -394,6 +401,8 @@ def _frame_step(udf: UDF, nav: list[tuple[dict[str, Any], str, Array]], origin: 
     def one_nav(tile: DataTile, data: Array) -> None:
         start = tile.tile_slice.origin[0]
         for i, (frame, row) in enumerate(zip(data, array[start - origin :], strict=False), start):
+            # A tile can hold hundreds of frames, and what users do with one can take a second.
+            raise_if_stopped()
             views[name] = row
             meta.set_position(i, i + 1)
             process(frame)
@@ -401,6 +410,7 @@ def _frame_step(udf: UDF, nav: list[tuple[dict[str, Any], str, Array]], origin: 
     def any_nav(tile: DataTile, data: Array) -> None:
         start = tile.tile_slice.origin[0]
         for i, frame in enumerate(data, start):
+            raise_if_stopped()
             for views, name, array in rows:
                 views[name] = array[i - origin]
             meta.set_position(i, i + 1)

@@ -101,8 +101,8 @@ def draw_image(
     cmap
         Colour map; None: viridis.
     logarithmic
-        Whether colours follow the logarithm: for diffraction patterns. Has an effect only where most values are
-        positive.
+        Whether colours follow the logarithm: for diffraction patterns. Has an effect only where there are positive
+        values that span most of a decade.
     symmetric
         Whether the colours are symmetric about zero: for values whose sign matters.
     label
@@ -119,11 +119,11 @@ def draw_image(
     values = np.asarray(image)
     shown = np.isfinite(values) if there is None else np.isfinite(values) & np.asarray(there, dtype=bool)
     low, high = auto_range(values, shown)
-    positive = values[shown & (values > 0)]
-    if logarithmic and positive.size > values.size // 20 and positive.min() < high:
-        # Single counts far below the rest would take all the colours.
-        norm: Any = LogNorm(max(float(np.quantile(positive, 0.002)), high * 1e-5), high, clip=True)
-        values = np.where(shown & (values <= 0), norm.vmin, values)
+    norm: Any
+    smallest = _smallest_of_logarithm(values[shown & (values > 0)], values.size, high) if logarithmic else None
+    if smallest is not None:
+        norm = LogNorm(smallest, high, clip=True)
+        values = np.where(shown & (values <= 0), smallest, values)
     elif symmetric:
         extent = max(abs(low), abs(high)) or 1.0
         norm = Normalize(-extent, extent, clip=True)
@@ -141,6 +141,15 @@ def draw_image(
     if bar:
         _add_bar(axes, picture, label, None if bar is True else bar)
     return picture
+
+
+def _smallest_of_logarithm(positive: Any, total: int, high: float) -> float | None:
+    """Return the lower end of a logarithmic range, or None where a linear one shows more."""
+    if positive.size <= total // 20:
+        return None
+    # Single counts far below the rest would take all the colours.
+    smallest = max(float(np.quantile(positive, 0.002)), high * 1e-5)
+    return smallest if 0 < smallest < high / 8 else None
 
 
 def draw_vectors(
