@@ -57,8 +57,8 @@ log = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
-# Where a wait for a lock cannot be interrupted by Ctrl-C, it is cut into pieces.
-_LONGEST_WAIT: Final = 0.1 if sys.platform == "win32" else None
+# A wait for a lock is not interrupted by Ctrl-C on Windows, and elsewhere not by one that comes just before it begins.
+_LONGEST_WAIT: Final = 0.1 if sys.platform == "win32" else 0.5
 
 
 class ThreadBackend(Generic[V]):
@@ -85,10 +85,8 @@ class ThreadBackend(Generic[V]):
     def wait(self, timeout: float | None) -> Iterable[Event]:
         """Return what has arrived, after waiting for something to arrive."""
         inbox = self._inbox
-        if _LONGEST_WAIT is not None:
-            timeout = _LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT)
         try:
-            first = inbox.get(timeout=timeout)
+            first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
         except queue.Empty:
             return ()
         events = [] if first is None else [first]
@@ -100,10 +98,9 @@ class ThreadBackend(Generic[V]):
         return events
 
     def end(self) -> None:
-        """Empty the lane, stop what runs, and wait for it."""
+        """Empty the lane, and wait for what runs."""
         control = self._control
         control.wake = None
-        control.flag.set()
         self._work.end()
         if not self._crew.end(self._lane, control.grace):
             log.warning(
@@ -121,6 +118,7 @@ class ThreadBackend(Generic[V]):
         """Run one ticket; called by a thread of the pool."""
         start = time.perf_counter()
         try:
+            self._control.flag.raise_if_set()  # the run has ended, but has not emptied its lane yet
             result = self._work(ticket)
         except BaseException as error:  # noqa: BLE001  (the run decides)
             return Failed(ticket.number, error)
@@ -201,7 +199,7 @@ class ConcurrentJobExecutor(LocalJobExecutor):
 
     def _open_backend(self, work: Work[V], control: RunControl, priority: Priority) -> Backend[V]:
         if self._crew.is_member():
-            return InlineBackend(work, control)
+            return InlineBackend(work)
         return ThreadBackend(work, control, self._crew, priority)
 
     def _bounds(self, *, is_streamed: bool) -> Bounds:

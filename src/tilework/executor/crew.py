@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 PUMP_SECONDS: Final = 0.1
 
+_LONGEST_WAIT: Final = 0.1
+
 
 class Lane(Generic[T]):
     """The items of one run that wait for a thread.
@@ -146,7 +148,7 @@ class Crew:
             self._queue.drop(lane)
             if lane.n_running == 0:
                 return True
-            return self._changed.wait_for(lambda: lane.n_running == 0, timeout)
+            return self._wait_for(lambda: lane.n_running == 0, timeout)
 
     def is_member(self) -> bool:
         """Return whether the calling thread is one of the crew, serving an item just now."""
@@ -158,7 +160,17 @@ class Crew:
             self._is_closed = True
             if self.is_member():
                 return False  # it would wait for itself
-            return self._changed.wait_for(lambda: not self._pumps, timeout)
+            return self._wait_for(lambda: not self._pumps, timeout)
+
+    def _wait_for(self, is_so: Callable[[], bool], timeout: float) -> bool:
+        """Wait, with the lock held, until something is so; in pieces, since a long wait can miss a KeyboardInterrupt."""
+        until = time.monotonic() + timeout
+        while not is_so():
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            self._changed.wait(min(left, _LONGEST_WAIT))
+        return True
 
     def _start_pump(self) -> None:
         """Start one more pump, if there is work and room for it."""

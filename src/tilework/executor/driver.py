@@ -64,7 +64,10 @@ class Backend(Protocol[T_contra]):
         ...
 
     def end(self) -> None:
-        """Drop the tickets that have not begun, let the running ones stop, and wait for them for a bounded time."""
+        """Drop the tickets that have not begun, and wait for the running ones for a bounded time.
+
+        The run's flag is set before.
+        """
         ...
 
 
@@ -123,8 +126,12 @@ def drive(run: Run[T], backend: Backend[T], control: RunControl) -> Generator[tu
                 error = instruction.error
                 break
     finally:
-        run.close()
-        backend.end()
+        # Also when a second KeyboardInterrupt hits in here, nothing of the run goes on beyond the next tile.
+        try:
+            control.flag.set("the run has ended")
+            run.close()
+        finally:
+            backend.end()
     if error is not None:
         try:
             del instruction

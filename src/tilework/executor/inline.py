@@ -30,10 +30,9 @@ V = TypeVar("V")
 class InlineBackend(Generic[V]):
     """Runs a ticket when its result is waited for."""
 
-    def __init__(self, work: Work[V], control: RunControl) -> None:
+    def __init__(self, work: Work[V]) -> None:
         self.is_blocking = work.is_streamed
         self._work = work
-        self._control = control
         self._tickets: deque[Ticket[V]] = deque()
 
     def submit(self, ticket: Ticket[V]) -> None:
@@ -54,7 +53,6 @@ class InlineBackend(Generic[V]):
 
     def end(self) -> None:
         """Forget the tickets that have not begun."""
-        self._control.flag.set()
         self._tickets.clear()
 
 
@@ -96,7 +94,7 @@ class InlineJobExecutor(LocalJobExecutor):
         return WorkerSet([Worker("inline", "localhost", resources, 1)])
 
     def _open_backend(self, work: Work[V], control: RunControl, priority: Priority) -> Backend[V]:  # noqa: ARG002
-        return InlineBackend(work, control)
+        return InlineBackend(work)
 
     def _bounds(self, *, is_streamed: bool) -> Bounds:  # noqa: ARG002
         return Bounds(workers=1, prefetch=1, prefetch_short=1, deliver_first=True)

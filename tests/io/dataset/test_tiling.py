@@ -61,14 +61,10 @@ def test_slices_cover_the_detector_exactly_once(sig: tuple[int, int], part: tupl
     assert scheme.slices_array.shape == (len(scheme), 2, 2)
 
 
-def test_a_udf_that_blocks_for_itself_gets_whole_partitions_as_views() -> None:
-    udf = FakeUDF(depth=math.inf)
-    scheme = negotiate([udf], FakeDataSet((8, 8, 256, 256)), "u2", converts=False)
-    assert tuple(scheme.shape) == (64, 256, 256)
-
-
-def test_several_that_block_for_themselves_share_what_fits_the_last_level_cache() -> None:
-    scheme = negotiate([FakeUDF(depth=math.inf)] * 2, FakeDataSet((8, 16, 256, 256)), "u2", frames=128, converts=False)
+@pytest.mark.parametrize("count", [1, 3])
+def test_udfs_that_block_for_themselves_get_whole_partitions_as_views(count: int) -> None:
+    udfs = [FakeUDF(depth=math.inf)] * count
+    scheme = negotiate(udfs, FakeDataSet((8, 8, 256, 256)), "u2", converts=False)
     assert tuple(scheme.shape) == (64, 256, 256)
 
 
@@ -77,7 +73,7 @@ def test_otherwise_tiles_fit_the_cache(change: str) -> None:
     roi = np.ones((8, 8), dtype=bool) if change == "roi" else None
     ds = FakeDataSet((8, 8, 256, 256), zero_copy=change != "gathers")
     scheme = negotiate([FakeUDF(depth=math.inf)], ds, "u2", converts=change == "converts", roi=roi)
-    assert tuple(scheme.shape) == (4, 256, 256)
+    assert tuple(scheme.shape) == (CACHE_BYTES // 2**17, 256, 256)
 
 
 def test_frames_and_partitions_are_never_cut() -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCRATCH_BYTES", "BlockReader", "FrameFormat"]
 
-SCRATCH_BYTES = 1024 * 1024
+SCRATCH_BYTES = 2 * 1024 * 1024
 # A stretch of at least this size is worth a tile of its own; copying smaller ones together costs less than more tiles.
 VIEW_BYTES = 512 * 1024
 # Frames of at least this size are copied one by one; many smaller ones with one call.

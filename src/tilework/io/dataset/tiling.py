@@ -3,11 +3,10 @@
 A tile is a block of ``depth`` frames times a rectangle of the detector. The rules, in order:
 
 * a UDF with ``process_partition`` gets the whole partition; one with ``process_frame`` gets whole frames;
-* where all UDFs block for the caches themselves and the data needs no conversion, a tile is a view of whole frames: the
-  whole partition for one UDF, what fits the last-level cache for several;
-* otherwise a tile is as large as fits the second-level cache, because several functions (or a conversion and a
-function)
-  go over it one after the other; frames larger than that are cut along their rows.
+* where all UDFs block for the caches themselves and the data needs no conversion, a tile is the whole partition: a view,
+  nothing is copied, and what a kernel sets up is set up once;
+* otherwise a tile is as large as a core's share of the last-level cache, because several functions (or a conversion and
+  a function) go over it one after the other; frames larger than that are cut along their rows.
 
 Bounds that a UDF states (`UDF.get_tiling_preferences`) are kept; the sentinels mean "whatever is fastest".
 """
@@ -30,11 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Negotiator"]
 
-# A tile and its conversion are gone over several times, so they should stay in a core's second-level cache.
-CACHE_BYTES = 512 * 1024
-# Several functions that block for the caches themselves read a tile of this size from the last-level cache, and what
-# they keep beside it, such as a stack of masks, is read once for so much data.
-SHARED_CACHE_BYTES = 8 * 2**20
+# A tile and its conversion are gone over several times, so they should stay in the share of the last-level cache that a
+# core has. Much smaller tiles cost more in calls, and in sums that are read and written for few frames, than they gain.
+CACHE_BYTES = 2 * 2**20
 # Parts of a frame smaller than this cost more in calls than they gain in cache hits.
 MIN_SIG_BYTES = 32 * 1024
 
@@ -89,8 +86,7 @@ class Negotiator:
         frame_bytes = itemsize * math.prod(sig)
         views = not converts and roi is None and corrections is None and dataset.zero_copy
         if views and takes_all and methods == {UDFMethod.TILE}:
-            depth = frames if len(udfs) == 1 else self._depth(SHARED_CACHE_BYTES, frame_bytes, frames, max_depth)
-            return self._make((depth, *sig), dataset, "tile")
+            return self._make((frames, *sig), dataset, "tile")
         budget = min(max_bytes, CACHE_BYTES)
         if UDFMethod.FRAME in methods:
             depth = self._depth(budget, frame_bytes, frames, max_depth)
