@@ -3,8 +3,8 @@
 A tile is a block of ``depth`` frames times a rectangle of the detector. The rules, in order:
 
 * a UDF with ``process_partition`` gets the whole partition; one with ``process_frame`` gets whole frames;
-* where all UDFs block for the caches themselves and the data needs no conversion, a tile is the whole partition: a view,
-  nothing is copied, and what a kernel sets up is set up once;
+* where all UDFs block for the caches themselves and the data needs no conversion, a tile is the whole partition: a
+  view, nothing is copied, and what a kernel sets up is set up once;
 * otherwise a tile is as large as a core's share of the last-level cache, because several functions (or a conversion and
   a function) go over it one after the other; frames larger than that are cut along their rows.
 
