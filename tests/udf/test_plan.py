@@ -11,7 +11,7 @@ from tests_helpers import FrameMax, PartitionMean, TileSum
 from tilework.common.shape import Shape
 from tilework.common.udf import UDFMethod
 from tilework.udf import UDF, NoOpUDF
-from tilework.udf.plan import COMPILED_FROM_PIXELS, KERNELS_VARIABLE, make_plan
+from tilework.udf.plan import KERNELS_VARIABLE, make_plan
 
 
 class FakeDataSet:
@@ -68,15 +68,27 @@ def test_methods_are_tile_then_frame_then_partition() -> None:
 
 def test_size_alone_decides_whether_kernels_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KERNELS_VARIABLE, raising=False)
-    side = int(COMPILED_FROM_PIXELS**0.5)
+    side = int(UDF.COMPILED_FROM_PIXELS**0.5)
     at, above = FakeDataSet("u2", (4, 4, side // 4, side // 4)), FakeDataSet("u2", (4, 4, side // 4, side // 4 + 1))
-    assert not make_plan([NoOpUDF()], at).compiled  # type: ignore[arg-type]
-    assert make_plan([NoOpUDF()], above).compiled  # type: ignore[arg-type]
-    roi = np.zeros((4, 4), dtype=bool)
-    roi[0, :3] = True
-    assert not make_plan([NoOpUDF()], above, roi=roi).compiled  # type: ignore[arg-type]
-    roi[:3] = True
-    assert make_plan([NoOpUDF()], above, roi=roi).compiled  # type: ignore[arg-type]
+
+    def compiled(ds: FakeDataSet, selected: int = 16) -> bool:
+        roi = (np.arange(16) < selected).reshape(4, 4)
+        return make_plan([NoOpUDF()], ds, roi=roi).compiled  # type: ignore[arg-type]
+
+    assert not compiled(at)
+    assert compiled(above)
+    assert compiled(above, selected=4)
+    assert not compiled(above, selected=3)
+
+
+def test_a_function_can_wait_longer_for_kernels_than_its_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Patient(TileSum):
+        COMPILED_FROM_PIXELS = 2**26
+
+    monkeypatch.delenv(KERNELS_VARIABLE, raising=False)
+    both = make_plan([Patient(), TileSum()], FakeDataSet("u2", (64, 64, 64, 64)))  # type: ignore[arg-type]
+    assert [p.compiled for p in both.udfs] == [False, True]
+    assert both.compiled
 
 
 def test_the_environment_overrides_the_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,14 +102,17 @@ class ThreadBackend(Generic[V]):
         control = self._control
         control.wake = None
         self._work.end()
-        if not self._crew.end(self._lane, control.grace):
+        lane = self._lane
+        if not self._crew.end(lane, control.grace):
             log.warning(
                 "the run %r has ended, but %d of its tasks did not stop within %g s and go on in their threads; "
                 "a task should call env.raise_if_stopped() between tiles",
                 control.cancel_id,
-                self._lane.n_running,
+                lane.n_running,
                 control.grace,
             )
+        # The lane knows this object: results must not wait for the garbage collector to find that circle.
+        del self._lane
 
     def _wake(self) -> None:
         self._inbox.put(None)

@@ -163,7 +163,7 @@ class Crew:
             return self._wait_for(lambda: not self._pumps, timeout)
 
     def _wait_for(self, is_so: Callable[[], bool], timeout: float) -> bool:
-        """Wait, with the lock held, until something is so; in pieces, since a long wait can miss a KeyboardInterrupt."""
+        """Wait, with the lock held, until it is so; in pieces, since a long wait can miss a KeyboardInterrupt."""
         until = time.monotonic() + timeout
         while not is_so():
             left = until - time.monotonic()

@@ -142,8 +142,11 @@ def drive(run: Run[T], backend: Backend[T], control: RunControl) -> Generator[tu
 
 
 def _take_events(run: Run[T], backend: Backend[T], control: RunControl, timeout: float | None) -> None:
-    events = backend.wait(timeout)
-    if control.reason is not None:
-        run.handle(Cancelled(control.reason))
-    for event in events:
+    event: Event | None = None
+    for event in backend.wait(timeout):
+        if control.reason is not None:
+            run.handle(Cancelled(control.reason))
         run.handle(event)
+    # An error that was raised in here, by an inline task, has this frame in its traceback: the frame must not have the
+    # error.
+    del event

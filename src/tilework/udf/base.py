@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -132,6 +132,13 @@ class UDF(UDFProtocol):
     ...
     ...     def process_frame(self, frame):
     ...         self.results.maximum[:] = frame.max()
+    """
+
+    COMPILED_FROM_PIXELS: ClassVar[int] = 2**22
+    """Size of a dataset, in pixels, from which `meta.compiled` is True (a quarter of it must be selected).
+
+    Loading compiled kernels takes half a second, compiling them, once per machine, a few. What NumPy does nearly as
+    fast can wait for larger datasets.
     """
 
     def __init__(self, **kwargs: Any) -> None:

@@ -116,7 +116,7 @@ class MainRun:
                 planned.input_dtype,
                 corrections=corrections,
                 threads_per_worker=None if environment is None else environment.threads_per_worker,
-                compiled=plan.compiled,
+                compiled=planned.compiled,
             )
             udf.set_meta(meta)
             udf.init_result_buffers()

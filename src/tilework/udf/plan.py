@@ -24,15 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["make_plan", "use_compiled"]
 
-# Loading (or once per machine compiling) kernels takes as long as the NumPy path takes for a dataset of this size. Of a
-# larger one, which is probably looked at more than once, small selections are still done at once without them.
-COMPILED_FROM_PIXELS = 2**26
-COMPILED_FROM_SELECTED = 2**24
 KERNELS_VARIABLE = "TILEWORK_KERNELS"
 
 
-def use_compiled(dataset_pixels: int, run_pixels: int) -> bool:
-    """Return whether a run over `run_pixels` pixels of a dataset of `dataset_pixels` uses compiled kernels.
+def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool:
+    """Return whether `udf` uses compiled kernels in a run over `run_pixels` pixels of a dataset of `dataset_pixels`.
+
+    A large dataset is probably looked at more than once, but a small selection of it is still done at once.
 
     Raises
     ------
@@ -43,7 +41,7 @@ def use_compiled(dataset_pixels: int, run_pixels: int) -> bool:
     if choice not in {"numpy", "numba", "auto"}:
         msg = f"the environment variable {KERNELS_VARIABLE} must be numpy, numba or auto, it is {choice!r}"
         raise ValueError(msg)
-    large = dataset_pixels > COMPILED_FROM_PIXELS and run_pixels > COMPILED_FROM_SELECTED
+    large = dataset_pixels > udf.COMPILED_FROM_PIXELS and run_pixels > udf.COMPILED_FROM_PIXELS // 4
     return choice == "numba" or (choice == "auto" and large)
 
 
@@ -76,14 +74,14 @@ def make_plan(
     """
     allowed = None if backends is None else {backends} if isinstance(backends, str) else set(backends)
     n_frames = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
-    return RunPlan(
-        udfs=tuple(_plan_one(udf, dataset.dtype, corrections, allowed) for udf in udfs),
-        dataset_dtype=dataset.dtype,
-        compiled=use_compiled(dataset.shape.size, n_frames * dataset.shape.sig.size),
-    )
+    pixels = dataset.shape.size, n_frames * dataset.shape.sig.size
+    plans = [_plan_one(udf, dataset.dtype, corrections, allowed, compiled=use_compiled(udf, *pixels)) for udf in udfs]
+    return RunPlan(tuple(plans), dataset.dtype)
 
 
-def _plan_one(udf: UDF, dataset_dtype: np.dtype[Any], corrections: Any, allowed: set[str] | None) -> UDFPlan:
+def _plan_one(
+    udf: UDF, dataset_dtype: np.dtype[Any], corrections: Any, allowed: set[str] | None, *, compiled: bool
+) -> UDFPlan:
     name = type(udf).__name__
     method = checked_method(udf)
     data_dtype = dataset_dtype if corrections is None else np.result_type(np.float32, dataset_dtype)
@@ -96,7 +94,8 @@ def _plan_one(udf: UDF, dataset_dtype: np.dtype[Any], corrections: Any, allowed:
         )
         raise UDFException(msg) from e
     native = method is not UDFMethod.PARTITION and corrections is None and udf.accepts_tile_dtype(dataset_dtype)
-    return UDFPlan(name, method, input_dtype, dataset_dtype if native else input_dtype, _backend(udf, allowed))
+    tile_dtype = dataset_dtype if native else input_dtype
+    return UDFPlan(name, method, input_dtype, tile_dtype, _backend(udf, allowed), compiled)
 
 
 def checked_method(udf: UDF) -> UDFMethod:

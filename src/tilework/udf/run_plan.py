@@ -22,6 +22,7 @@ class UDFPlan:
     input_dtype: np.dtype[Any]
     tile_dtype: np.dtype[Any]
     array_backend: str
+    compiled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,16 @@ class RunPlan:
 
     udfs: tuple[UDFPlan, ...]
     dataset_dtype: np.dtype[Any]
-    compiled: bool
 
     @property
     def converts(self) -> bool:
         """Whether some UDF needs tiles in another dtype than the dataset's own."""
         return any(p.tile_dtype != self.dataset_dtype for p in self.udfs)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether some UDF uses compiled kernels, so that they are loaded anyway."""
+        return any(p.compiled for p in self.udfs)
 
     @property
     def read_dtype(self) -> np.dtype[Any]:

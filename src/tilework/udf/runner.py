@@ -162,7 +162,9 @@ class UDFRunner:
         plan = make_plan(self._udfs, dataset, roi)
         declared = []
         for udf, planned in zip(self._udfs, plan.udfs, strict=True):
-            udf.set_meta(UDFMeta(None, dataset.shape, roi, dataset.dtype, planned.input_dtype, compiled=plan.compiled))
+            udf.set_meta(
+                UDFMeta(None, dataset.shape, roi, dataset.dtype, planned.input_dtype, compiled=planned.compiled)
+            )
             udf.init_result_buffers()
             for buffer in udf.results.values():
                 buffer.set_shape_ds(dataset.shape, roi)

@@ -240,7 +240,7 @@ class PartitionRun:
             device_class=self._env.device_class,
             threads_per_worker=self._env.threads_per_worker,
             array_backend=plan.array_backend,
-            compiled=params.plan.compiled,
+            compiled=plan.compiled,
         )
         udf.set_meta(meta)
         udf.set_cache(params.cache, position)

@@ -158,7 +158,7 @@ class TestPartitionCount:
         [
             (1, 100, 1),
             (16384, 256, 2),  # 4 MiB
-            (100, MIB, 16),  # a few cores have something to share
+            (100, MIB, 12),  # a few cores have something to share
             (2048, MIB // 2, 32),  # parts of 32 MiB
             (1024, MIB, 16),  # parts of 64 frames
             (64 * 1024, MIB, 1024),  # not more than 1024 parts

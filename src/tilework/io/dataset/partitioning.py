@@ -21,6 +21,9 @@ MIN_PARTITION_FRAMES = 64
 # Smaller data is cut into up to this many partitions, so that a few cores have something to share.
 PARALLEL_PARTITIONS = 16
 PARALLEL_BYTES = 2 * MIB
+# With fewer frames in each, what is kept per partition (a sum has the size of a frame, or twice) costs as much as the
+# data.
+PARALLEL_FRAMES = 8
 
 
 def default_num_partitions(n_frames: int, frame_bytes: int) -> int:
@@ -36,7 +39,7 @@ def default_num_partitions(n_frames: int, frame_bytes: int) -> int:
     total = n_frames * frame_bytes
     part = min(max(MIN_PARTITION_BYTES, total / 1024, MIN_PARTITION_FRAMES * frame_bytes), MAX_PARTITION_BYTES)
     by_size = math.ceil(total / part)
-    for_cores = min(PARALLEL_PARTITIONS, total // PARALLEL_BYTES)
+    for_cores = min(PARALLEL_PARTITIONS, total // PARALLEL_BYTES, n_frames // PARALLEL_FRAMES)
     return max(1, min(n_frames, max(by_size, for_cores)))
 
 

@@ -1,0 +1,80 @@
+"""What both executors that share memory with the main side must do beyond the contract."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tilework.common.executor import Environment, JobExecutor, NoopCommHandler, RunOptions
+from tilework.executor.concurrent import ConcurrentJobExecutor
+from tilework.executor.inline import InlineJobExecutor
+from tilework.testing.faults import CallTask, StreamHandler, StreamTask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(params=["inline", "threads"])
+def executor(request: pytest.FixtureRequest) -> Iterator[JobExecutor]:
+    with InlineJobExecutor() if request.param == "inline" else ConcurrentJobExecutor.make_local(3) as executor:
+        yield executor
+
+
+class Big:
+    """Stands for an array of many megabytes."""
+
+
+@pytest.mark.parametrize("how", ["finished", "failed", "closed", "streamed", "function"])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_memory_is_free_when_the_run_is_over(executor: JobExecutor, how: str, ordered: bool) -> None:
+    """Parameters, results, tasks and closures are freed at once, not when the garbage collector happens to run."""
+    alive: list[weakref.ref[Any]] = []
+
+    def watched() -> Big:
+        big = Big()
+        alive.append(weakref.ref(big))
+        return big
+
+    def run() -> None:
+        params, closed_over = watched(), watched()
+
+        def work(given: Any, env: Environment) -> Any:
+            assert isinstance(given, Big)
+            assert isinstance(closed_over, Big)
+            if how == "failed" and len(alive) > 20:
+                raise ValueError(params)
+            return watched()
+
+        if how == "function":
+            executor.run_function(lambda: (closed_over, watched()))
+            executor.map(lambda i: (closed_over, watched()), range(20))
+            return
+        n = 10 if how == "finished" else 1000
+        tasks = [CallTask(i, fn=work) for i in range(n)] if how != "streamed" else [StreamTask(i) for i in range(9)]
+        handler = StreamHandler() if how == "streamed" else NoopCommHandler()
+        with executor.scatter(params) as handle:
+            results = executor.run_tasks(iter(tasks), handle, 0, handler, options=RunOptions(ordered=ordered))
+            try:
+                for i, _ in enumerate(results):
+                    if how == "closed" and i == 5:
+                        break
+            except ValueError:
+                assert how == "failed"
+            results.close()
+
+    executor.run_function(abs, -1)
+    gc.collect()
+    gc.disable()
+    try:
+        run()
+        # A thread of the pool may be a few instructions behind: its last references go when it looks for more work.
+        for _ in range(200):
+            if all(ref() is None for ref in alive):
+                break
+            executor.run_function(abs, -1)
+        assert [ref for ref in alive if ref() is not None] == []
+    finally:
+        gc.enable()
