@@ -79,7 +79,7 @@ class RunOptions:
     priority
         Which run goes first where several want the same workers.
     timeout
-        The longest that the run may take, in seconds from its first task; then it ends with DeadlineExceededError.
+        The longest that the run may take, in seconds from the call of `run_tasks`; then it ends with DeadlineExceededError.
         None for no limit.
     """
 
