@@ -79,8 +79,8 @@ class RunOptions:
     priority
         Which run goes first where several want the same workers.
     timeout
-        The longest that the run may take, in seconds from the call of `run_tasks`; then it ends with DeadlineExceededError.
-        None for no limit.
+        The longest that the run may take, in seconds from the call of `run_tasks`; then it ends with
+        DeadlineExceededError. None for no limit.
     """
 
     ordered: bool = False
