@@ -41,9 +41,7 @@ def run_command(argv: Sequence[str] | None) -> int:
     args = parser.parse_args(argv)
     try:
         with _signals(impatient=argv is None), _short_warnings():
-            code = _dispatch(args, parser)
-            sys.stdout.flush()
-            return code
+            return _dispatch(args, parser)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except _Terminated:
@@ -70,6 +68,7 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         # Each command is imported when it is called for: --help must be instant.
         module = importlib.import_module(f"tilework.cli.{args.command}")
         getattr(module, args.command)(args)
+        sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

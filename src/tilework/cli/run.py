@@ -211,7 +211,9 @@ def _lines(document: dict[str, Any], target: Path) -> list[str]:
     selected = "" if roi is None else f", {roi['selected']} of {roi['of']} positions"
     lines = [f"{document['file']}: {shape} {dataset['dtype']}, {format_bytes(dataset['bytes'])}{selected}"]
     if dataset["absent_frames"]:
-        lines.append(f"  {dataset['absent_frames']} frames are not in the file; their positions hold no result")
+        absent = dataset["absent_frames"]
+        one, more = "1 frame is not in the file; its position holds", "frames are not in the file; their positions hold"
+        lines.append(f"  {one if absent == 1 else f'{absent} {more}'} no result")
     for entry in document["functions"]:
         names = ", ".join(entry["results"])
         lines.append(f"  {entry['label']}: {names or 'no results'}{' → ' + entry['file'] if 'file' in entry else ''}")
