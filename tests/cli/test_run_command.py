@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -340,14 +341,45 @@ def test_file_size_limit(tilework: Any, large_frames: Path, tmp_path: Path) -> N
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_no_permission(tilework: Any, scan: Path, tmp_path: Path) -> None:
-    """A folder that may not be written: found out before the run."""
-    closed = tmp_path / "closed"
-    closed.mkdir(0o500)
-    done = tilework("run", scan, "--udf", "sum", "--out", closed / "out")
-    assert done.returncode == 1
-    assert "ermission" in done.stderr
+# Everything is imported, then root, who may do everything, becomes somebody else.
+WITHOUT_PERMISSION = """
+import os, sys
+from tilework.cli import main
+readable, secret, good_out, bad_out = sys.argv[1:]
+main(["run", readable, "--udf", "sum", "--out", good_out, "--no-pictures", "--quiet"])
+main(["info", good_out])
+if os.geteuid() == 0:
+    os.setegid(65534)
+    os.seteuid(65534)
+print("info", main(["info", secret]))
+print("run", main(["run", readable, "--udf", "sum", "--out", bad_out, "--no-pictures"]))
+"""
+
+
+def test_no_permission(scan: Path) -> None:
+    """A file that may not be read, and a folder that may not be written."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        readable, secret, closed = folder / "scan.npy", folder / "secret.npy", folder / "closed"
+        for path, mode in ((readable, 0o644), (secret, 0o000)):
+            path.write_bytes(scan.read_bytes())
+            path.chmod(mode)
+        closed.mkdir(0o500)
+        arguments = [readable, secret, folder / "good", closed / "out"]
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_PERMISSION, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "info 1" in done.stdout
+        assert "run 1" in done.stdout
+        assert f"{secret} cannot be read, permission is missing" in done.stderr
+        assert f"{closed / 'out'} cannot be written, permission is missing in {closed}" in done.stderr
+        assert list(closed.iterdir()) == []
 
 
 def test_a_scan_with_absent_frames(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:

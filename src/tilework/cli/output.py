@@ -88,6 +88,10 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
             msg = f"{target} came into being meanwhile: choose another --out"
             raise CommandError(msg) from error
         raise
+    except PermissionError as error:
+        _remove_parents(made)
+        msg = f"{target} cannot be written, permission is missing in {target.parent}: choose another --out"
+        raise CommandError(msg) from error
     except BaseException:
         _remove_parents(made)
         raise

@@ -11,7 +11,7 @@ from tilework.exceptions import DataSetException
 if TYPE_CHECKING:
     import os
 
-__all__ = ["absolute", "explain_os_error", "open_file", "stat_file"]
+__all__ = ["absolute", "check_readable", "explain_os_error", "open_file", "stat_file"]
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
@@ -63,6 +63,17 @@ def stat_file(path: str) -> os.stat_result:
         msg = f"{path} is empty (0 bytes): the acquisition or the copying did not write anything, get the file again"
         raise DataSetException(msg)
     return facts
+
+
+def check_readable(path: str) -> None:
+    """See that a file can be read.
+
+    Raises
+    ------
+    DataSetException
+        When it cannot.
+    """
+    open_file(path)[0].close()
 
 
 def open_file(path: str) -> tuple[BinaryIO, os.stat_result]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tilework.exceptions import DataSetException
-from tilework.io.dataset.files import absolute, stat_file
+from tilework.io.dataset.files import absolute, check_readable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -158,7 +158,7 @@ def _auto(path: Any, given: dict[str, Any], executor: JobExecutor) -> tuple[type
         cls = get_dataset_cls(found["type"])
         return cls, cls.combine_detected(found["parameters"], given)
     name = absolute(path)
-    executor.run_function(stat_file, name)  # a missing or unreadable file has its own message
+    executor.run_function(check_readable, name)  # a missing or unreadable file has its own message
     claimed = build_extension_map().get(Path(name).suffix.lower().lstrip("."), [])
     reasons = [f"as {t}: {refused[t]}" for t in claimed if t in refused]
     why = f" ({'; '.join(reasons)})" if reasons else ""
