@@ -157,6 +157,21 @@ def test_a_cancelled_run_stops_between_frames(ctx: Context) -> None:
     assert len(calls) <= ctx.executor.get_available_workers().concurrency()
 
 
+def test_a_run_within_a_frame_leaves_the_frame_alone() -> None:
+    data, other = counts(), counts(seed=9)
+    with Context.make_with("inline") as inner:
+        inner_data = load(inner, other)
+
+        class RunsWithin(FrameMax):
+            def process_frame(self, frame: Any) -> None:
+                inner.run_udf(dataset=inner_data, udf=FrameMax())
+                super().process_frame(frame)
+
+        with Context.make_with("inline") as outer:
+            result = outer.run_udf(dataset=load(outer, data), udf=RunsWithin())
+    assert (result["maximum"].data == data.max(axis=(2, 3))).all()
+
+
 class Scaled(UDF):
     def __init__(self, factor: float) -> None:
         super().__init__(factor=factor)

@@ -18,8 +18,6 @@ again for every tile or frame.
 from __future__ import annotations
 
 import contextlib
-import math
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +28,7 @@ from tilework.common.progress import PartitionProgressTracker, PartitionTrackerN
 from tilework.common.udf import ResourceDef, UDFMethod
 from tilework.exceptions import JobCancelledError, UDFException
 from tilework.io.convert import convert_tile
+from tilework.io.dataset.scratch import Scratch, give_back, take_scratch
 from tilework.udf.meta import UDFMeta
 
 if TYPE_CHECKING:
@@ -199,11 +198,13 @@ class PartitionRun:
                     self._prepare(udf, plan, position)
                     cleanups.callback(udf.cleanup)
                 groups = self._group_steps()
+                scratch = take_scratch()
+                cleanups.callback(give_back, scratch)
                 progress.signal_start()
                 for tile in self._tiles():
                     env.raise_if_stopped()
                     for dtype, steps in groups:
-                        data = as_dtype(tile.data, dtype, compiled)
+                        data = as_dtype(tile.data, dtype, scratch, compiled=compiled)
                         for name, doing, step in steps:
                             step(tile, data)
                     progress.signal_tile_complete(tile)
@@ -277,37 +278,14 @@ class PartitionRun:
 # -- tiles
 
 
-class _Scratch(threading.local):
-    """Memory for converted tiles, one array per thread and dtype, used again for every tile."""
-
-    # Larger ones, of whole partitions, are not worth to be held for the next run.
-    keep_bytes = 16 * 2**20
-
-    def __init__(self) -> None:
-        self._arrays: dict[np.dtype[Any], Array] = {}
-
-    def get(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return an array of that shape with arbitrary content, valid until the next call for the same dtype."""
-        size = math.prod(shape)
-        array = self._arrays.get(dtype)
-        if array is None or array.size < size:
-            array = np.empty(size, dtype=dtype)
-            if array.nbytes <= self.keep_bytes:
-                self._arrays[dtype] = array
-        return array[:size].reshape(shape)
-
-
-_scratch = _Scratch()
-
-
-def as_dtype(data: Array, dtype: np.dtype[Any], compiled: bool) -> Array:
+def as_dtype(data: Array, dtype: np.dtype[Any], scratch: Scratch, *, compiled: bool) -> Array:
     """Return a tile in another dtype, or byte order; read-only and valid until the next call for the same dtype."""
     if data.dtype == dtype:
         if data.flags.writeable:
             data = data.view()
             data.flags.writeable = False
         return data
-    out = convert_tile(data, dtype, out=_scratch.get(data.shape, dtype), compiled=compiled)
+    out = convert_tile(data, dtype, out=scratch.get(dtype.str, data.shape, dtype), compiled=compiled)
     out.flags.writeable = False
     return out
 
