@@ -1,0 +1,246 @@
+"""Executors whose runs are carried out by `drive`: what the interface asks for, in terms of a way to the workers.
+
+::
+
+    run_tasks, run_function, map, …          checked here, when they are called
+      Run + drive                            one for each call, in the thread of the consumer
+        backend = _open_tasks / _open_calls  a subclass: how a ticket gets to a worker, and its result back
+
+Who owns what: a run's control, its backend and its queue of messages belong to its generator. A subclass owns the
+workers and what is scattered to them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from tilework.common.executor import NoopCommHandler, RunOptions, SimpleWorkerQueue, TaskCommHandler
+from tilework.common.tracing import attach_to_parent, get_tracer, is_tracing
+from tilework.exceptions import ExecutorError, ResourceError
+from tilework.executor.base import BaseJobExecutor
+from tilework.executor.driver import RunControl, drive
+from tilework.executor.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    from tilework.common.executor import Environment, PartitionLike, TaskProtocol
+    from tilework.executor.driver import Backend
+    from tilework.executor.run import Bounds
+
+__all__ = ["DrivenJobExecutor", "call_task", "is_streamed", "no_such_handle", "partition_name"]
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+_tracer = get_tracer(__name__)
+
+_FUNCTION_GRACE_SECONDS: Final = 1.0
+"""Functions have no flag to look at, and so waiting for them is only worth while when they are short."""
+
+
+class DrivenJobExecutor(BaseJobExecutor):
+    """Everything but the workers. A subclass says how many there are, and opens the way to them.
+
+    Parameters
+    ----------
+    main_process_gpu
+        GPU for what runs in the main process; see `make_canonical`.
+    """
+
+    # ---- for subclasses ----
+
+    @abstractmethod
+    def _open_tasks(
+        self,
+        params_handle: Any,
+        control: RunControl,
+        options: RunOptions,
+        handler: TaskCommHandler,
+        messages: SimpleWorkerQueue,
+    ) -> Backend[TaskProtocol]:
+        """Return a new run's way to the workers, where each ticket's task is called.
+
+        Parameters
+        ----------
+        params_handle
+            Stands for the parameters of the tasks.
+        control
+            The run, as others see it.
+        options
+            Priority; the rest is done by the run itself.
+        handler
+            Streams data to the tasks, unless it is a `NoopCommHandler`.
+        messages
+            Where the tasks' messages go.
+        """
+
+    @abstractmethod
+    def _open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
+        """Return a new run's way to the workers, where `fn` is called with each ticket's item."""
+
+    @abstractmethod
+    def _bounds(self, *, is_streamed: bool) -> Bounds:
+        """Return how much of a run may be under way."""
+
+    @abstractmethod
+    def _check_handle(self, handle: Any) -> None:
+        """Raise ExecutorError when nothing is scattered under this handle; see `no_such_handle`."""
+
+    # ---- tasks ----
+
+    def run_tasks(
+        self,
+        tasks: Iterable[TaskProtocol],
+        params_handle: Any,
+        cancel_id: Any,
+        task_comm_handler: TaskCommHandler,
+        *,
+        options: RunOptions = RunOptions(),  # noqa: B008
+    ) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        """Run tasks, and yield what each returned; see `JobExecutor.run_tasks`."""
+        handler: object = task_comm_handler
+        if not isinstance(handler, TaskCommHandler):
+            msg = f"task_comm_handler must be a TaskCommHandler, such as NoopCommHandler(), not {task_comm_handler!r}"
+            raise TypeError(msg)
+        self._check_handle(params_handle)
+        control = RunControl(cancel_id, options.timeout)
+        self._begin(control)
+        return self._run_tasks(self._fitting(iter(tasks)), params_handle, control, task_comm_handler, options)
+
+    def _run_tasks(
+        self,
+        tasks: Iterator[TaskProtocol],
+        params_handle: Any,
+        control: RunControl,
+        handler: TaskCommHandler,
+        options: RunOptions,
+    ) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        messages = SimpleWorkerQueue()
+        try:
+            handler.start()
+            try:
+                with handler.monitor(messages):
+                    yield from self._drive(tasks, params_handle, control, handler, options, messages)
+            finally:
+                handler.done()
+        finally:
+            self._end(control)
+
+    def _drive(
+        self,
+        tasks: Iterator[TaskProtocol],
+        params_handle: Any,
+        control: RunControl,
+        handler: TaskCommHandler,
+        options: RunOptions,
+        messages: SimpleWorkerQueue,
+    ) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        run = Run(
+            tasks,
+            self._bounds(is_streamed=is_streamed(handler)),
+            ordered=options.ordered,
+            deadline=control.deadline,
+            name=partition_name,
+        )
+        self._note_start(control)
+        try:
+            yield from drive(run, self._open_tasks(params_handle, control, options, handler, messages), control)
+        finally:
+            self._note_end(control, run)
+
+    def _fitting(self, tasks: Iterator[TaskProtocol]) -> Generator[TaskProtocol, None, None]:
+        """Pass the tasks on that one of the workers can run; ResourceError for the first that none can."""
+        workers = list(self.get_available_workers())
+        fitting: set[frozenset[tuple[str, int]]] = set()
+        for task in tasks:
+            request = task.get_resources()
+            key = frozenset(request.items())
+            if key not in fitting:
+                if not any(worker.can_run(request) for worker in workers):
+                    offers = "; ".join(f"{worker.name} offers {worker.resources}" for worker in workers)
+                    msg = f"no worker can run the task of {partition_name(task)}: it needs {request}, {offers}"
+                    raise ResourceError(msg)
+                fitting.add(key)
+            yield task
+
+    # ---- functions ----
+
+    def _call_each(
+        self, fn: Callable[[V], T], items: Iterable[V], options: RunOptions
+    ) -> Generator[tuple[T, V], None, None]:
+        control = RunControl(object(), grace=_FUNCTION_GRACE_SECONDS)
+        self._begin(control)
+        self._count("functions")
+        return self._drive_calls(iter(items), fn, control, options)
+
+    def _drive_calls(
+        self, items: Iterator[V], fn: Callable[[V], T], control: RunControl, options: RunOptions
+    ) -> Generator[tuple[T, V], None, None]:
+        try:
+            run = Run(items, self._bounds(is_streamed=False), ordered=options.ordered)
+            yield from drive(run, self._open_calls(fn, control, options), control)
+        finally:
+            self._end(control)
+
+    def run_function(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run ``fn(*args, **kwargs)`` on some worker; see `JobExecutor.run_function`."""
+        call: Callable[[None], T] = _Call(fn, args, kwargs)
+        ((result, _),) = list(self._call_each(call, (None,), RunOptions()))
+        return result
+
+    def map(self, fn: Callable[[V], T], iterable: Iterable[V]) -> list[T]:
+        """Run ``fn(item)`` for each item, and return the results in the order of the items."""
+        return [result for result, _ in self._call_each(fn, iterable, RunOptions(ordered=True))]
+
+    def run_each_partition(
+        self, partitions: Iterable[PartitionLike], fn: Callable[[Any], T], all_nodes: bool = False
+    ) -> Generator[T, None, None]:
+        """Run ``fn(partition)`` for each partition; see `JobExecutor.run_each_partition`. This host is all nodes."""
+        chosen = (p for p in partitions if not all_nodes or p.get_locations())
+        return _results(self._call_each(fn, chosen, RunOptions()))
+
+
+def _results(calls: Generator[tuple[T, V], None, None]) -> Generator[T, None, None]:
+    with closing(calls):
+        for result, _ in calls:
+            yield result
+
+
+class _Call:
+    """A function and its arguments, as a function of one argument that does not matter."""
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+
+    def __call__(self, _item: None) -> Any:
+        return self.fn(*self.args, **self.kwargs)
+
+
+def no_such_handle(handle: object) -> ExecutorError:
+    """Return the error for a handle that nothing is scattered under."""
+    msg = f"no object is scattered as {handle!r}: handles are made by scatter(), and end with its block"
+    return ExecutorError(msg)
+
+
+def is_streamed(handler: TaskCommHandler) -> bool:
+    """Return whether a handler pushes data to tasks."""
+    return type(handler) is not NoopCommHandler
+
+
+def call_task(task: TaskProtocol, params: Any, env: Environment) -> Any:
+    """Call a task, in a span of its own when spans are recorded."""
+    if not is_tracing():
+        return task(params=params, env=env)
+    parent = attach_to_parent(task.get_tracing_span_context())
+    with parent, _tracer.start_as_current_span("task", attributes={"tilework.partition.ident": partition_name(task)}):
+        return task(params=params, env=env)
+
+
+def partition_name(task: TaskProtocol) -> str:
+    """Return the name that stands in messages about this task."""
+    return task.get_partition().get_ident()

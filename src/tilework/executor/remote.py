@@ -1,0 +1,112 @@
+"""What crosses the line between processes: objects by cloudpickle, and errors that always arrive.
+
+An exception of a worker must reach the user whatever it is made of. It travels as itself when it can be pickled and
+unpickled, which is tried where it was raised; its text and traceback travel beside it as plain strings, so that there
+is something to show when it cannot. What asks an interpreter to end, SystemExit and KeyboardInterrupt, must not end
+the user's: it arrives as a `RemoteError`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tilework.exceptions import RemoteError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["PackedError", "RemoteTraceback", "describe_error", "dumps", "loads", "pack_error", "unpack_error"]
+
+PROTOCOL: Final = 5
+
+
+def dumps(obj: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
+    """Pickle an object, classes and functions of ``__main__`` and of notebooks included.
+
+    Parameters
+    ----------
+    obj
+        The object.
+    buffer_callback
+        Called with each large buffer that should travel beside the pickle (pickle protocol 5); None: none does.
+
+    Raises
+    ------
+    Exception
+        Of any kind, when it cannot be pickled.
+    """
+    import cloudpickle
+
+    pickled: bytes = cloudpickle.dumps(obj, PROTOCOL, buffer_callback)
+    return pickled
+
+
+loads = pickle.loads  # what cloudpickle writes needs nothing else
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an error on a worker, as text; the ``__cause__`` of the error that arrives."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class PackedError:
+    """An exception on its way between processes."""
+
+    pickled: bytes | None
+    """The exception; None when it cannot travel."""
+    summary: str
+    """Its type and text."""
+    traceback: str
+    """Its traceback, as Python prints it."""
+    obstacle: str = ""
+    """Why it cannot travel."""
+
+
+def describe_error(error: BaseException) -> str:
+    """Return type and text of an exception, whatever its ``__str__`` does."""
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def pack_error(error: BaseException) -> PackedError:
+    """Make an exception ready to travel; never raises."""
+    summary = describe_error(error)
+    text = "".join(traceback.format_exception(error))
+    if not isinstance(error, Exception):
+        return PackedError(None, summary, text, f"a {type(error).__name__} must not end the program that waits for it")
+    try:
+        pickled = dumps(error)
+        back = loads(pickled)
+    except BaseException as obstacle:  # noqa: BLE001  (users' code runs in there)
+        return PackedError(None, summary, text, describe_error(obstacle))
+    if not isinstance(back, Exception):
+        return PackedError(None, summary, text, f"it is unpickled as a {type(back).__name__}")
+    return PackedError(pickled, summary, text)
+
+
+def unpack_error(packed: PackedError) -> Exception:
+    """Return the exception, with the worker's traceback as its cause; a `RemoteError` when it could not travel."""
+    obstacle = packed.obstacle
+    error: Exception | None = None
+    if packed.pickled is not None:
+        try:
+            arrived = loads(packed.pickled)
+            if isinstance(arrived, Exception):
+                error = arrived
+            else:
+                obstacle = f"it is unpickled as a {type(arrived).__name__}"
+        except BaseException as e:  # noqa: BLE001  (users' code runs in there)
+            obstacle = describe_error(e)
+    if error is None:
+        error = RemoteError(f"{packed.summary} (raised on a worker; it could not be sent as it is: {obstacle})")
+    error.__cause__ = RemoteTraceback(packed.traceback)
+    return error
