@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Array = np.ndarray[Any, np.dtype[Any]]
-DTYPES = ("u1", "u2", "f4")
+DTYPES = ("<u1", "<u2", ">u2", "<f4")
 SIG = (256, 256)
 TILE_BYTES = 32 * 2**20
 
@@ -45,7 +45,7 @@ def add_words(words: Array) -> Any:
 
 
 def make_file(folder: Path, dtype: str, size: int) -> Path:
-    path = folder / f"{dtype}.npy"
+    path = folder / f"{np.dtype(dtype).str[1:]}.npy"
     frames = size // (np.dtype(dtype).itemsize * SIG[0] * SIG[1])
     out = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(frames, *SIG))
     some = np.random.default_rng(0).poisson(3.0, size=(64, *SIG)).astype(dtype)
@@ -133,7 +133,7 @@ def main() -> None:
             for name, work in bench.cases(args.masks).items():
                 roofline = bench.roofline()
                 speed = bench.best(work, bench.tiles)
-                dtype = bench.data.dtype.str[1:]
+                dtype = bench.data.dtype.str.lstrip("<|")
                 rows.append({"dtype": dtype, "kernel": name, "GB/s": speed, "roofline": roofline})
                 print(f"{dtype:6s} {name:40s} {speed:8.2f} {roofline:9.2f} {speed / roofline:6.0%}", flush=True)
             if not isinstance(source, Path):

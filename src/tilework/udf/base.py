@@ -176,6 +176,14 @@ class UDF(UDFProtocol):
         """
         return False
 
+    def accepts_foreign_order(self) -> bool:
+        """Return whether tiles that `accepts_tile_dtype` accepts may come in foreign byte order, as in some files.
+
+        Asked for runs that use compiled kernels only. NumPy computes with such arrays, though slowly; functions that
+        numba compiles do not take them.
+        """
+        return False
+
     def get_backends(self) -> str | Iterable[str]:
         """Return the array backends that are supported, best first."""
         return (self.BACKEND_NUMPY,)

@@ -195,6 +195,10 @@ class CoMUDF(UDF):
         """Take all numbers as they are stored."""
         return takes_dtype(dtype)
 
+    def accepts_foreign_order(self) -> bool:
+        """Take pixels in any byte order: the kernel swaps what it loads."""
+        return True
+
     def get_tiling_preferences(self) -> TilingPreferences:
         """Take tiles of any size: the kernel works in blocks."""
         return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX}

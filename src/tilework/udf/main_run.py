@@ -154,7 +154,7 @@ class MainRun:
             Shape((frames, *shape.sig), sig_dims=shape.sig_dims),
             self.roi,
             corrections,
-            converts=plan.converts or not self.dataset.raw_dtype.isnative,
+            converts=plan.converts,
         )
         return UDFParams.from_udfs(self.udfs, self.roi, corrections, scheme, plan)
 

@@ -113,6 +113,10 @@ class ApplyMasksUDF(UDF):
         """Take all numbers as they are stored."""
         return takes_dtype(dtype)
 
+    def accepts_foreign_order(self) -> bool:
+        """Take pixels in any byte order: the kernel swaps what it loads."""
+        return True
+
     def get_backends(self) -> Any:
         """Return the array backends.
 

@@ -75,12 +75,26 @@ def make_plan(
     allowed = None if backends is None else {backends} if isinstance(backends, str) else set(backends)
     n_frames = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
     pixels = dataset.shape.size, n_frames * dataset.shape.sig.size
-    plans = [_plan_one(udf, dataset.dtype, corrections, allowed, compiled=use_compiled(udf, *pixels)) for udf in udfs]
-    return RunPlan(tuple(plans), dataset.dtype)
+    dtypes = dataset.dtype, _stored_dtype(dataset)
+    plans = [_plan_one(udf, *dtypes, corrections, allowed, compiled=use_compiled(udf, *pixels)) for udf in udfs]
+    return RunPlan(tuple(plans), *dtypes)
+
+
+def _stored_dtype(dataset: DataSet) -> np.dtype[Any]:
+    """Return the dtype, with its byte order, of tiles that are views of what the dataset holds."""
+    foreign = dataset.dtype.newbyteorder()
+    is_foreign = not dataset.need_decode(foreign, None, None) and dataset.need_decode(dataset.dtype, None, None)
+    return foreign if is_foreign else dataset.dtype
 
 
 def _plan_one(
-    udf: UDF, dataset_dtype: np.dtype[Any], corrections: Any, allowed: set[str] | None, *, compiled: bool
+    udf: UDF,
+    dataset_dtype: np.dtype[Any],
+    stored_dtype: np.dtype[Any],
+    corrections: Any,
+    allowed: set[str] | None,
+    *,
+    compiled: bool,
 ) -> UDFPlan:
     name = type(udf).__name__
     method = checked_method(udf)
@@ -94,7 +108,8 @@ def _plan_one(
         )
         raise UDFException(msg) from e
     native = method is not UDFMethod.PARTITION and corrections is None and udf.accepts_tile_dtype(dataset_dtype)
-    tile_dtype = dataset_dtype if native else input_dtype
+    own_dtype = stored_dtype if compiled and udf.accepts_foreign_order() else dataset_dtype
+    tile_dtype = own_dtype if native else input_dtype
     return UDFPlan(name, method, input_dtype, tile_dtype, _backend(udf, allowed), compiled)
 
 

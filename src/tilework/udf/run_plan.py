@@ -27,15 +27,16 @@ class UDFPlan:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What all UDFs of a run get."""
+    """What all UDFs of a run get; `stored_dtype` is that of tiles as the dataset holds them, with its byte order."""
 
     udfs: tuple[UDFPlan, ...]
     dataset_dtype: np.dtype[Any]
+    stored_dtype: np.dtype[Any]
 
     @property
     def converts(self) -> bool:
-        """Whether some UDF needs tiles in another dtype than the dataset's own."""
-        return any(p.tile_dtype != self.dataset_dtype for p in self.udfs)
+        """Whether some UDF needs tiles in another dtype, or byte order, than the dataset's own."""
+        return any(p.tile_dtype != self.stored_dtype for p in self.udfs)
 
     @property
     def compiled(self) -> bool:

@@ -14,13 +14,14 @@ import pytest
 from kernel_tiles import make_tile
 from tilework.common.kernels import sum_pixels, takes_dtype, warmup
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.rows import as_rows
+from tilework.common.kernels.rows import FOREIGN, as_rows
 
 
 def frames_of(tile: Any) -> Any:
     rows = as_rows(tile)
     assert not rows.flat.flags.writeable
-    return np.stack([rows.flat[i * rows.stride : i * rows.stride + rows.pixels] for i in range(rows.frames)])
+    frames = np.stack([rows.flat[i * rows.stride : i * rows.stride + rows.pixels] for i in range(rows.frames)])
+    return frames.byteswap() if rows.order == FOREIGN else frames
 
 
 @pytest.mark.parametrize("header", [0, 1, 7])

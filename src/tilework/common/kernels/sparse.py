@@ -92,7 +92,8 @@ class SparseMasks:
 
             def part(start: int, stop: int) -> None:
                 add_sparse_products(
-                    rows.flat, rows.stride, start, stop, rows.pixels, self._starts, self._places, values, products
+                    *(rows.flat, rows.order, rows.stride, start, stop, rows.pixels),
+                    *(self._starts, self._places, values, products),
                 )
 
             useful = frames * len(values) * 8 // PART_BYTES

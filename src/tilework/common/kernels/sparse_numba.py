@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.simd_numba import pixel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["add_sparse_products"]
 
@@ -21,6 +24,7 @@ __all__ = ["add_sparse_products"]
 @jit
 def add_sparse_products(
     flat: NDArray[Any],
+    order: Order,
     stride: int,
     start: int,
     stop: int,
@@ -50,10 +54,10 @@ def add_sparse_products(
             for k in range(starts[m], starts[m + 1]):
                 j = places[k]
                 w = np.float64(values[k])
-                s0 += np.float64(row0[j]) * w
-                s1 += np.float64(row1[j]) * w
-                s2 += np.float64(row2[j]) * w
-                s3 += np.float64(row3[j]) * w
+                s0 += np.float64(pixel(row0, j, order)) * w
+                s1 += np.float64(pixel(row1, j, order)) * w
+                s2 += np.float64(pixel(row2, j, order)) * w
+                s3 += np.float64(pixel(row3, j, order)) * w
             out[i, m] += s0
             out[i + 1, m] += s1
             out[i + 2, m] += s2
@@ -64,6 +68,6 @@ def add_sparse_products(
         for m in range(masks):
             s0 = 0.0
             for k in range(starts[m], starts[m + 1]):
-                s0 += np.float64(row0[places[k]]) * np.float64(values[k])
+                s0 += np.float64(pixel(row0, places[k], order)) * np.float64(values[k])
             out[i, m] += s0
         i += 1
