@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.allocator import keep_freed_memory
 from tilework.common.buffers import AuxBufferWrapper, BufferWrapper
 from tilework.common.progress import PartitionProgressTracker, PartitionTrackerNoOp
 from tilework.common.udf import ResourceDef, UDFMethod
@@ -285,7 +286,7 @@ def as_dtype(data: Array, dtype: np.dtype[Any], scratch: Scratch, *, compiled: b
             data = data.view()
             data.flags.writeable = False
         return data
-    out = convert_tile(data, dtype, out=scratch.get(dtype.str, data.shape, dtype), compiled=compiled)
+    out = convert_tile(data, dtype, out=scratch.get(dtype.str, data.shape, dtype), compiled=None if compiled else False)
     out.flags.writeable = False
     return out
 
@@ -300,6 +301,7 @@ def make_step(
     origin = partition_slice.origin[0]
     nav = _nav_views(udf)
     if method is UDFMethod.FRAME:
+        keep_freed_memory()
         return _frame_step(udf, nav, origin, raise_if_stopped)
     if method is UDFMethod.PARTITION:
         return _partition_step(udf, partition_slice)
