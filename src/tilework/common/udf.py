@@ -99,11 +99,15 @@ class UDFProtocol:
 def get_method(udf: Any) -> UDFMethod:
     """Return the method a UDF is run with when it does not say so itself: tile before frame before partition.
 
+    One that has a frame kernel gets frames.
+
     Raises
     ------
     TypeError
         When it has none of ``process_tile``, ``process_frame`` and ``process_partition``.
     """
+    if getattr(udf, "get_frame_kernel", lambda: None)() is not None:
+        return UDFMethod.FRAME
     for method in (UDFMethod.TILE, UDFMethod.FRAME, UDFMethod.PARTITION):
         if callable(getattr(udf, f"process_{method.value}", None)):
             return method

@@ -18,7 +18,7 @@ __all__ = ["cast_tile"]
 
 @jit
 def _cast_rows(flat: NDArray[Any], order: Order, stride: int, out: NDArray[Any]) -> None:
-    """Write frames, which begin at multiples of `stride` and hold pixels in byte order `order`, to the rows of `out`."""
+    """Write frames, `stride` apart and with pixels in byte order `order`, to the rows of `out`."""
     frames, pixels = out.shape
     for i in range(frames):
         source = flat[i * stride : i * stride + pixels]

@@ -184,6 +184,18 @@ class UDF(UDFProtocol):
         """
         return False
 
+    def get_frame_kernel(self) -> Callable[..., None] | None:
+        """Return a function of one frame that numba can compile; None: there is none.
+
+        It is called for every frame, by compiled code and without the interpreter's lock, as
+        ``function(frame, name, ...)``: the parameters after the frame are found by name among results and parameters of
+        the UDF. Results of kind nav are arrays for the frame, of shape ``(1,)`` or `extra_shape`, others are whole;
+        all are written in place. Nothing of ``self`` can be used in it.
+
+        In runs too small for a compiler Python calls the function, or ``process_frame`` if there is one.
+        """
+        return None
+
     def get_backends(self) -> str | Iterable[str]:
         """Return the array backends that are supported, best first."""
         return (self.BACKEND_NUMPY,)

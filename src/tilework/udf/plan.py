@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["make_plan", "use_compiled"]
 
 KERNELS_VARIABLE = "TILEWORK_KERNELS"
+# A user's function of a frame mostly loops over its pixels, which the interpreter does a hundred times slower.
+FRAME_KERNEL_FROM_PIXELS = 2**18
 
 
 def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool:
@@ -41,7 +43,10 @@ def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool:
     if choice not in {"numpy", "numba", "auto"}:
         msg = f"the environment variable {KERNELS_VARIABLE} must be numpy, numba or auto, it is {choice!r}"
         raise ValueError(msg)
-    large = dataset_pixels > udf.COMPILED_FROM_PIXELS and run_pixels > udf.COMPILED_FROM_PIXELS // 4
+    enough = udf.COMPILED_FROM_PIXELS
+    if udf.get_frame_kernel() is not None:
+        enough = min(enough, FRAME_KERNEL_FROM_PIXELS)
+    large = dataset_pixels > enough and run_pixels > enough // 4
     return choice == "numba" or (choice == "auto" and large)
 
 
@@ -129,7 +134,8 @@ def checked_method(udf: UDF) -> UDFMethod:
     if not isinstance(method, UDFMethod):
         msg = f"{name}.get_method() returned {method!r}: return UDF.UDF_METHOD.FRAME, .TILE or .PARTITION"
         raise UDFException(msg)
-    if not callable(getattr(udf, f"process_{method.value}", None)):
+    has_kernel = method is UDFMethod.FRAME and udf.get_frame_kernel() is not None
+    if not has_kernel and not callable(getattr(udf, f"process_{method.value}", None)):
         msg = f"{name}.get_method() says {method.value!r}, but there is no process_{method.value}: implement it"
         raise UDFException(msg)
     return method

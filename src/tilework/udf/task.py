@@ -30,6 +30,7 @@ from tilework.common.udf import ResourceDef, UDFMethod
 from tilework.exceptions import JobCancelledError, UDFException
 from tilework.io.convert import convert_tile
 from tilework.io.dataset.scratch import Scratch, give_back, take_scratch
+from tilework.udf.frame_kernels import make_kernel_step
 from tilework.udf.meta import UDFMeta
 
 if TYPE_CHECKING:
@@ -301,6 +302,9 @@ def make_step(
     origin = partition_slice.origin[0]
     nav = _nav_views(udf)
     if method is UDFMethod.FRAME:
+        kernel = udf.get_frame_kernel()
+        if kernel is not None and (udf.meta.compiled or not hasattr(udf, "process_frame")):
+            return make_kernel_step(udf, kernel, origin)
         keep_freed_memory()
         return _frame_step(udf, nav, origin, raise_if_stopped)
     if method is UDFMethod.PARTITION:
