@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, models, register_model
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["HAS_MANY_REGISTERS", "add", "add_up", "lanes", "load", "multiply_add", "pixel", "prefetch", "store", "zero"]
 
 VECTOR_BYTES = 32
-# With AVX-512VL there are 32 vector registers instead of 16. This follows NUMBA_CPU_FEATURES, as numba's cache does.
-HAS_MANY_REGISTERS = "+avx512vl" in get_host_cpu_features()  # type: ignore[no-untyped-call]
+# With AVX-512VL there are 32 vector registers instead of 16. NUMBA_CPU_FEATURES can say otherwise than the CPU does.
+_FEATURES: str = config.CPU_FEATURES or get_host_cpu_features()  # type: ignore[attr-defined,no-untyped-call]
+HAS_MANY_REGISTERS = "+avx512vl" in _FEATURES
 
 
 def operation(function: Callable[..., Any]) -> Any:
