@@ -9,8 +9,8 @@ is the same on CPUs with 16 and with 32 registers.
 With more than four masks, the pixels of a block are converted into a panel first, once for all masks. That also keeps
 them in the cache: frames lie a power of two apart more often than not, and then compete for the same few places there.
 
-The CPU does not see that the next block of each frame will be wanted, so it is fetched ahead, a cache line or two for
-every step through the block.
+The CPU does not see that the next block of each frame will be wanted, so it is fetched ahead, a cache line for every
+step or two through the block.
 
 `packed` holds the masks as `tilework.common.kernels.dense.DenseMasks` lays them out: block after block, in a block
 mask after mask.
@@ -139,19 +139,14 @@ def _three_by_four(
     i: int,
     m: int,
     source: NDArray[Any],
-    ahead0: int,
-    ahead1: int,
-    step: int,
+    ahead: int,
 ) -> None:
-    """Also fetch from `source`, from `ahead0` and `ahead1` on, `step` elements further for each vector."""
+    """Also fetch as many elements of `source` from `ahead` on."""
     at1, at2 = at + stride, at + 2 * stride
     mask1, mask2, mask3 = mask + width, mask + 2 * width, mask + 3 * width
     s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = zero(packed)
     for j in range(0, width, lanes(packed)):
-        prefetch(source, ahead0)
-        prefetch(source, ahead1)
-        ahead0 += step
-        ahead1 += step
+        prefetch(source, ahead + j)
         x0 = load(packed, flat, at + j, order)
         x1 = load(packed, flat, at1 + j, order)
         x2 = load(packed, flat, at2 + j, order)
@@ -198,9 +193,7 @@ def _four_by_four(
     i: int,
     m: int,
     source: NDArray[Any],
-    ahead0: int,
-    ahead1: int,
-    step: int,
+    ahead: int,
 ) -> None:
     """As `_three_by_four`, for CPUs with 32 vector registers."""
     at1, at2, at3 = at + stride, at + 2 * stride, at + 3 * stride
@@ -208,10 +201,7 @@ def _four_by_four(
     s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = zero(packed)
     s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = zero(packed)
     for j in range(0, width, lanes(packed)):
-        prefetch(source, ahead0)
-        prefetch(source, ahead1)
-        ahead0 += step
-        ahead1 += step
+        prefetch(source, ahead + j)
         x0 = load(packed, flat, at + j, order)
         x1 = load(packed, flat, at1 + j, order)
         x2 = load(packed, flat, at2 + j, order)
@@ -276,38 +266,13 @@ def _by_four(
 ) -> None:
     """Add the products of some frames with four masks, and fetch part of the next block.
 
-    That begins at ``source[next_block]``, frames `source_stride` apart. Up to four calls in turn, for `m` of 0, 4, 8
-    and 12, fetch all of it: two frames each when there are two such calls, one each when there are more.
+    That begins at ``source[next_block]``, frames `source_stride` apart. Each call fetches a frame in turn.
     """
-    turn = m // 4
-    few = out.shape[1] < 12
+    turn = min(m // 4, _FRAMES - 1) * source_stride
     f = 0
     while f + _FRAMES <= frames:
-        ahead = next_block + f * source_stride
-        if few:
-            ahead0 = ahead + min(2 * turn, _FRAMES - 1) * source_stride
-            ahead1 = ahead + min(2 * turn + 1, _FRAMES - 1) * source_stride
-            step = lanes(packed)
-        else:
-            ahead0 = ahead + min(turn, _FRAMES - 1) * source_stride
-            ahead1 = ahead0 + width // 2
-            step = lanes(packed) // 2
-        _some_by_four(
-            flat,
-            order,
-            at + f * stride,
-            stride,
-            packed,
-            mask,
-            width,
-            out,
-            i + f,
-            m,
-            source,
-            ahead0,
-            ahead1,
-            step,
-        )
+        ahead = next_block + f * source_stride + turn
+        _some_by_four(flat, order, at + f * stride, stride, packed, mask, width, out, i + f, m, source, ahead)
         f += _FRAMES
     while f < frames:
         _one_by_four(flat, order, at + f * stride, packed, mask, width, out, i + f, m)

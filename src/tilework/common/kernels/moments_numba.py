@@ -54,7 +54,8 @@ def add_moments(
                 for j in range(row.size):
                     value = cast(pixel(row, j, order))
                     s = cast(s + value)
-                    m = cast(m + cast(value * cast(j)))
+                    # As 32 bits, which all CPUs convert to floats in vectors.
+                    m = cast(m + cast(value * cast(np.int32(j))))
                 part = np.float64(s)
                 total += part
                 moment_y += y * part
