@@ -21,7 +21,23 @@ from numba.extending import intrinsic, models, register_model
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HAS_MANY_REGISTERS", "add", "add_up", "lanes", "load", "multiply_add", "pixel", "prefetch", "store", "zero"]
+__all__ = [
+    "HAS_MANY_REGISTERS",
+    "add",
+    "add_up",
+    "fill",
+    "lanes",
+    "load",
+    "multiply_add",
+    "pick_even",
+    "pick_lower",
+    "pick_odd",
+    "pick_upper",
+    "pixel",
+    "prefetch",
+    "store",
+    "zero",
+]
 
 VECTOR_BYTES = 32
 # With AVX-512VL there are 32 vector registers instead of 16. NUMBA_CPU_FEATURES can say otherwise than the CPU does.
@@ -163,6 +179,20 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # no
 
 
 @operation
+def fill(typing_context: Any, like: Any, value: Any) -> Any:  # noqa: ARG001
+    """Return a vector that has the same number everywhere, converted to the vector's type."""
+    vector = Vector(like.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = context.cast(builder, arguments[1], signature.args[1], vector.element)
+        single = builder.insert_element(ir.Constant(_llvm(context, vector), ir.Undefined), number, ir.IntType(32)(0))
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
+        return builder.shuffle_vector(single, single, everywhere)
+
+    return vector(like, value), generate
+
+
+@operation
 def add(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
     """Return ``a + b``."""
 
@@ -184,6 +214,27 @@ def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: A
         return builder.call(function, arguments)
 
     return c(a, b, c), generate
+
+
+def _pick(order: Callable[[int], list[int]]) -> Any:
+    """Make an operation on two vectors that returns the elements `order` of them, those of the second counted on."""
+
+    @operation
+    def pick(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+            places = ir.Constant(ir.VectorType(ir.IntType(32), a.lanes), order(a.lanes))
+            return builder.shuffle_vector(arguments[0], arguments[1], places)
+
+        return a(a, b), generate
+
+    return pick
+
+
+# For vectors a, b: a0 b0 a2 b2 ..., a1 b1 a3 b3 ..., and the lower and the upper halves of both.
+pick_even = _pick(lambda n: [x for i in range(0, n, 2) for x in (i, n + i)])
+pick_odd = _pick(lambda n: [x for i in range(1, n, 2) for x in (i, n + i)])
+pick_lower = _pick(lambda n: [*range(n // 2), *range(n, n + n // 2)])
+pick_upper = _pick(lambda n: [*range(n // 2, n), *range(n + n // 2, 2 * n)])
 
 
 @operation

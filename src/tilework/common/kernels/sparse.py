@@ -13,6 +13,9 @@ __all__ = ["SparseMasks"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# Pixels of a block: eight frames of it are 64 KiB of float64 in the L2 cache.
+_BLOCK = 1024
+
 
 class SparseMasks:
     """A stack of sparse masks for one part of the detector, laid out for the product with many tiles.
@@ -51,9 +54,11 @@ class SparseMasks:
         if self._is_complex:
             matrix = _real_and_imaginary(matrix, tile_dtype.kind == "c")
         self._pixels = matrix.shape[1]
+        self._rows: int = matrix.shape[0]
+        self._size: int = matrix.nnz
         self._matrix = matrix.astype(np.float64)
-        self._starts = matrix.indptr.astype(np.int64)
-        self._places = matrix.indices.astype(np.int64)
+        if compiled:
+            self._starts, self._places, self._values = _in_blocks(self._matrix)
 
     def __len__(self) -> int:
         return self._count
@@ -87,19 +92,18 @@ class SparseMasks:
         if self._compiled:
             from tilework.common.kernels.sparse_numba import add_sparse_products
 
-            products = np.zeros((frames, len(self._starts) - 1))
-            values = self._matrix.data
+            products = np.zeros((frames, self._rows))
 
             def part(start: int, stop: int) -> None:
                 add_sparse_products(
-                    *(rows.flat, rows.order, rows.stride, start, stop, rows.pixels),
-                    *(self._starts, self._places, values, products),
+                    *(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, _BLOCK),
+                    *(self._starts, self._places, self._values, products),
                 )
 
-            useful = frames * len(values) * 8 // PART_BYTES
+            useful = frames * max(self._size, rows.pixels) * 8 // PART_BYTES
             run_parts(part, frames, max(1, min(threads, useful)))
         else:
-            products = np.empty((frames, len(self._starts) - 1))
+            products = np.empty((frames, self._rows))
             for block in frame_blocks(tile):
                 products[block] = (self._matrix @ as_real(tile[block]).T).T
         if self._is_complex:
@@ -122,3 +126,17 @@ def _real_and_imaginary(matrix: Any, is_tile_complex: bool) -> Any:
         places += [2 * coo.col + 1] * 2
     entries = np.concatenate(values), (np.concatenate(masks), np.concatenate(places))
     return sparse.csr_matrix(entries, shape=(2 * count, per_pixel * pixels))
+
+
+def _in_blocks(matrix: Any) -> tuple[Array, Array, Array]:
+    """Return starts, places and values of the entries of a CSR matrix, block after block of pixels, mask after mask."""
+    masks, pixels = matrix.shape
+    coo = matrix.tocoo()
+    blocks = -(-pixels // _BLOCK)
+    block = coo.col // _BLOCK
+    order = np.lexsort((coo.col, coo.row, block))
+    counts = np.bincount(block.astype(np.int64) * masks + coo.row, minlength=blocks * masks)
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    starts = ends[np.arange(blocks)[:, np.newaxis] * masks + np.arange(masks + 1)]
+    places = (coo.col - block * _BLOCK)[order]
+    return starts.astype(np.int64), places.astype(np.int32), coo.data[order]
