@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["convert_tile"]
+__all__ = ["convert_tile", "warmup_conversions"]
 
 # Tiles below this many pixels are converted in less time than choosing a kernel takes.
 SMALL_PIXELS = 64 * 1024
@@ -79,6 +79,12 @@ def convert_tile(
     else:
         np.copyto(out, src, casting="unsafe")
     return out
+
+
+def warmup_conversions() -> None:
+    """Compile the conversions to float that functions of a user get by default, and keep them on disk."""
+    for dtype in map(np.dtype, ("<u1", "<i1", "<u4", "<i4", ">u2", ">i2", ">u4", ">i4")):
+        convert_tile(np.ones((2, 3, 3), dtype=dtype), np.result_type(np.float32, dtype), compiled=True)
 
 
 def _has_kernel(src: NDArray[Any], out: NDArray[Any]) -> bool:

@@ -58,7 +58,7 @@ class SparseMasks:
         self._size: int = matrix.nnz
         self._matrix = matrix.astype(np.float64)
         if compiled:
-            self._starts, self._places, self._values = _in_blocks(self._matrix)
+            self._pieces = _in_pieces(self._matrix)
 
     def __len__(self) -> int:
         return self._count
@@ -96,8 +96,8 @@ class SparseMasks:
 
             def part(start: int, stop: int) -> None:
                 add_sparse_products(
-                    *(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, _BLOCK),
-                    *(self._starts, self._places, self._values, products),
+                    *(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, self._rows, _BLOCK),
+                    *(*self._pieces, products),
                 )
 
             useful = frames * max(self._size, rows.pixels) * 8 // PART_BYTES
@@ -128,15 +128,17 @@ def _real_and_imaginary(matrix: Any, is_tile_complex: bool) -> Any:
     return sparse.csr_matrix(entries, shape=(2 * count, per_pixel * pixels))
 
 
-def _in_blocks(matrix: Any) -> tuple[Array, Array, Array]:
-    """Return starts, places and values of the entries of a CSR matrix, block after block of pixels, mask after mask."""
+def _in_pieces(matrix: Any) -> tuple[Array, Array, Array, Array]:
+    """Return blocks, pieces, places and values of a CSR matrix, as `sparse_numba.add_sparse_products` takes them."""
     masks, pixels = matrix.shape
     coo = matrix.tocoo()
-    blocks = -(-pixels // _BLOCK)
     block = coo.col // _BLOCK
     order = np.lexsort((coo.col, coo.row, block))
-    counts = np.bincount(block.astype(np.int64) * masks + coo.row, minlength=blocks * masks)
-    ends = np.concatenate([[0], np.cumsum(counts)])
-    starts = ends[np.arange(blocks)[:, np.newaxis] * masks + np.arange(masks + 1)]
+    # Blocks and masks of the entries, in that order; a new piece begins where one of them changes.
+    piece_of = (block.astype(np.int64) * masks + coo.row)[order]
+    begins = np.flatnonzero(np.diff(piece_of, prepend=-1))
+    found = piece_of[begins]
+    pieces = np.stack([np.append(found % max(1, masks), 0), np.append(begins, len(order))], axis=1)
+    blocks = np.searchsorted(found, np.arange(-(-pixels // _BLOCK) + 1) * masks)
     places = (coo.col - block * _BLOCK)[order]
-    return starts.astype(np.int64), places.astype(np.int32), coo.data[order]
+    return blocks.astype(np.int64), pieces.astype(np.int64), places.astype(np.int32), coo.data[order]

@@ -4,8 +4,8 @@ Pixels of a mask lie anywhere in a frame, but at the same places in all frames. 
 block after block of pixels: then the same pixel of eight frames is one load, and is multiplied with the mask's value in
 two vectors. Blocks without a pixel of any mask are left out.
 
-A product is summed in float64 over the mask's pixels in their order, each product and sum rounded once, however many
-frames there are: a result depends on nothing but its frame and its mask.
+A product is summed in float64 over the mask's pixels in their order, however many frames there are: a result depends on
+nothing but its frame and its mask.
 """
 
 from __future__ import annotations
@@ -82,39 +82,42 @@ def add_sparse_products(
     start: int,
     stop: int,
     pixels: int,
+    masks: int,
     block: int,
-    starts: NDArray[np.int64],
+    blocks: NDArray[np.int64],
+    pieces: NDArray[np.int64],
     places: NDArray[np.int32],
     values: NDArray[np.float64],
     out: NDArray[np.float64],
 ) -> None:
     """Add the products of frames `start` to `stop` with all masks to `out`, float64 of shape (frames, masks).
 
-    In block ``b`` of pixels, mask ``m`` has ``values[k]`` at pixel ``places[k]`` of the block, for ``k`` from
-    ``starts[b, m]`` to ``starts[b, m + 1]``.
+    What a mask has in one block of pixels is a piece. Block ``b`` has pieces ``blocks[b]`` to ``blocks[b + 1]``. Piece
+    ``p`` is of mask ``pieces[p, 0]``, and has ``values[k]`` at pixel ``places[k]`` of the block, for ``k`` from
+    ``pieces[p, 1]`` to ``pieces[p + 1, 1]``.
     """
-    masks = starts.shape[1] - 1
     # Places of frames that are not there are computed with, but not used.
     panel = np.zeros(8 * block)
     sums = np.empty(8 * masks)
     for first in range(start, stop, 8):
         frames = min(8, stop - first)
         sums[:] = 0
-        for b in range(starts.shape[0]):
-            if starts[b, 0] == starts[b, masks]:
+        for b in range(blocks.size - 1):
+            if blocks[b] == blocks[b + 1]:
                 continue
             begin = b * block
             _lay(flat, order, stride, first * stride + begin, frames, min(block, pixels - begin), panel)
-            for m in range(masks):
-                lower = load(panel, sums, 8 * m, NATIVE)
-                upper = load(panel, sums, 8 * m + 4, NATIVE)
-                for k in range(starts[b, m], starts[b, m + 1]):
+            for p in range(blocks[b], blocks[b + 1]):
+                at = 8 * pieces[p, 0]
+                lower = load(panel, sums, at, NATIVE)
+                upper = load(panel, sums, at + 4, NATIVE)
+                for k in range(pieces[p, 1], pieces[p + 1, 1]):
                     value = fill(panel, values[k])
                     place = 8 * places[k]
                     lower = multiply_add(load(panel, panel, place, NATIVE), value, lower)
                     upper = multiply_add(load(panel, panel, place + 4, NATIVE), value, upper)
-                store(sums, 8 * m, lower)
-                store(sums, 8 * m + 4, upper)
+                store(sums, at, lower)
+                store(sums, at + 4, upper)
         for f in range(frames):
             for m in range(masks):
                 out[first + f, m] += sums[8 * m + f]
