@@ -172,10 +172,12 @@ class Dispatch:
             self._put_back(item)
         return self._fill_all()
 
-    def drop(self, lane: RunLane) -> None:
-        """End a run: forget what waits. What was sent and has not begun will see, when it is its turn, that it is over."""
+    def drop(self, lane: RunLane) -> list[Item]:
+        """End a run: forget, and return, what waits. What was sent will see when it begins that its run is over."""
         lane.is_over = True
+        waiting = list(lane.items)
         self._queue.drop(lane)  # type: ignore[arg-type]
+        return waiting
 
     def at_work(self, lane: RunLane, begun: Callable[[Station], int]) -> list[Station]:
         """Return the workers that have begun a ticket of a run, and have not reported its end."""
@@ -248,11 +250,11 @@ class Dispatch:
         if len(station.items) < 2 or any(item.is_bound for item in station.items):
             return False
         begun = self._revoke(station, station.serial)
-        back = [item for item in station.items if item.serial > begun]
+        # What belongs to a run that is over stays listed, until the worker says that it has left it alone.
+        back = [item for item in station.items if item.serial > begun and not item.lane.is_over]
         for item in reversed(back):
             station.items.remove(item)
-            if not item.lane.is_over:
-                self._put_back(item)
+            self._put_back(item)
         return bool(back)
 
     def _put_back(self, item: Item) -> None:

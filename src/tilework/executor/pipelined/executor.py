@@ -250,7 +250,7 @@ class PipelinedExecutor(DrivenJobExecutor):
         """Give all workers an object, for the duration of the block; yields its handle."""
         self._check_open()
         handle = f"scattered-{uuid.uuid4().hex}"
-        self._hub.scatter(handle, Scattered(handle, obj))
+        self._hub.scatter(Scattered(handle, obj))
         try:
             yield handle
         finally:
@@ -260,21 +260,20 @@ class PipelinedExecutor(DrivenJobExecutor):
         """Let `handle` stand for another object; tasks that start later see it."""
         self._check_open()
         self._check_handle(handle)
-        self._hub.scatter(handle, Scattered(handle, obj))
+        self._hub.scatter(Scattered(handle, obj))
 
     def scatter_update_patch(self, handle: Any, patch: Any) -> None:
         """Call ``obj.patch(patch)`` on every worker's copy of the object that `handle` stands for."""
         self._check_open()
         self._check_handle(handle)
-        obj = self._hub.look_up(handle)
-        assert obj is not None
+        obj = self._hub.scattered[handle]
         if not obj.can_be_patched:
             msg = f"only an object with a method patch(patch) can be patched, not a {obj.type_name}"
             raise TypeError(msg)
-        self._hub.patch(handle, dumps(patch))
+        self._hub.patch(obj, dumps(patch))
 
     def _check_handle(self, handle: Any) -> None:
-        if self._hub.look_up(handle) is None:
+        if not isinstance(handle, str) or handle not in self._hub.scattered:
             raise no_such_handle(handle)
 
     # ---- the rest ----

@@ -337,7 +337,8 @@ class WorkerPool:
         for member in self.members:
             process = member.info.process
             if not process.join(max(0.0, until - time.monotonic())):
-                log.warning("worker %s did not end within %g s and is killed", member.name, timeout)
+                if timeout:
+                    log.warning("worker %s did not end within %g s and is killed", member.name, timeout)
                 process.kill()
                 process.join(5.0)
         for member in list(self.members):

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from tilework.common.executor import TaskCommHandler
     from tilework.executor.pipelined.arena import Arena, Block
-    from tilework.executor.pipelined.backend import HubRun, HubTicket
     from tilework.executor.pipelined.dispatch import Item
     from tilework.executor.pipelined.hub import Hub
+    from tilework.executor.pipelined.hub_run import HubRun, HubTicket
     from tilework.executor.pipelined.wire import Wire
 
 __all__ = ["FeedQueue", "Feeder"]
@@ -50,6 +50,7 @@ __all__ = ["FeedQueue", "Feeder"]
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 1e-4
+_LONGEST_WAIT: Final = 0.2
 _FEEDER_SECONDS: Final = 2.0
 """How long the end of a run waits for a handler that is waiting for its source."""
 
@@ -96,7 +97,8 @@ class Feeder:
         self._handler = handler
         self._run = run
         self._fail = fail
-        self._lock = threading.RLock()
+        # A KeyboardInterrupt can leave a condition locked that was entered with "with", but not a plain lock.
+        self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[tuple[Any, _Record]] = deque()
         self._records: dict[int, _Record] = {}  # by the index of the task
@@ -113,7 +115,7 @@ class Feeder:
 
     def expect(self, ticket: HubTicket) -> None:
         """Stream to a ticket, before it is given to the hub."""
-        with self._changed:
+        with self._lock:
             index = ticket.ticket.index
             record = self._records.get(index)
             if record is None:
@@ -133,7 +135,7 @@ class Feeder:
                     f"the task of partition {name} lost its worker, and some of the data that had been streamed to it "
                     "is gone: there was no room to keep all of it"
                 )
-                self._run.post(Failed(ticket.ticket.number, WorkerLostError(msg)))
+                self._run.inbox.put(Failed(ticket.ticket.number, WorkerLostError(msg)))
 
     def send_again(self, ticket: HubTicket, wire: Wire, serial: int) -> None:
         """Send everything that was streamed to a ticket so far; called with the hub locked, when a worker gets it."""
@@ -157,27 +159,27 @@ class Feeder:
     def put(self, record: _Record, header: bytes, block: Block | None) -> None:
         """Send data to a record's ticket, now or when it has a worker."""
         # The hub is locked first, always: it calls `send_again` with its lock held.
-        with self._hub.locked(), self._lock:
+        with self._hub.lock, self._lock:
             if self._is_over or record.is_answered:  # a task need not wait for all of its data
                 if block is not None:
                     self._arena.free(block)
                 if self._is_over:
-                    self.raise_over()
+                    raise self.over()
                 return
             record.items.append((header, block))
             assert record.item is not None
             self._hub.send_after(record.item, StreamItem(record.item.serial, header, block))
 
-    def raise_over(self) -> None:
-        """Raise what a handler gets that puts data into a run that has ended."""
-        msg = "the run has ended: its tasks take no more data"
-        raise JobCancelledError(msg)
+    @staticmethod
+    def over() -> JobCancelledError:
+        """Return what a handler gets that puts data into a run that has ended."""
+        return JobCancelledError("the run has ended: its tasks take no more data")
 
     # ---- the thread ----
 
     def _feed(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 while not self._waiting and not self._is_over:
                     self._changed.wait()
                 if self._is_over:
@@ -192,7 +194,7 @@ class Feeder:
             self._finish(record)
 
     def _finish(self, record: _Record) -> None:
-        with self._hub.locked(), self._lock:
+        with self._hub.lock, self._lock:
             record.is_complete = True
             if not self._is_over:
                 self._end_stream(record)
@@ -204,23 +206,25 @@ class Feeder:
 
     def end(self, grace: float) -> None:
         """Give nothing more, and let tasks that wait for data know."""
-        with self._hub.locked(), self._changed:
-            if self._is_over:
-                return
+        with self._lock:
             self._is_over = True
-            for record in self._records.values():
-                if not record.is_complete:
-                    self._end_stream(record)
             self._waiting.clear()
             self._changed.notify_all()
-        self._thread.join(min(grace, _FEEDER_SECONDS))
+        self._hub.request(self._end_streams)
+        until = time.monotonic() + min(grace, _FEEDER_SECONDS)
+        while self._thread.is_alive() and time.monotonic() < until:
+            self._thread.join(_LONGEST_WAIT)
         if self._thread.is_alive():
             log.warning(
                 "a run has ended, but %s.handle_task still waits for its source; it is left behind",
                 type(self._handler).__name__,
             )
+
+    def _end_streams(self) -> None:
         with self._lock:
             for record in self._records.values():
+                if not record.is_complete:
+                    self._end_stream(record)
                 for _, block in record.items:
                     if block is not None:
                         self._arena.let_go(block)
@@ -291,8 +295,7 @@ class FeedQueue(WorkerQueue):
             if block is not None:
                 return block
             time.sleep(_POLL_SECONDS)
-        self._feeder.raise_over()
-        raise AssertionError
+        raise self._feeder.over()
 
     def close(self, drain: bool = True, force: bool = False) -> None:
         """There is nothing to end: the queue ends with the task."""
