@@ -40,6 +40,7 @@ from tilework.executor.crew import Crew, Lane
 from tilework.executor.driver import STOP_GRACE_SECONDS
 from tilework.executor.inline import InlineBackend
 from tilework.executor.local import LocalJobExecutor
+from tilework.executor.remote import contained
 from tilework.executor.run import Bounds, Completed, Failed
 from tilework.utils.devices import available_cpu_count
 
@@ -124,7 +125,7 @@ class ThreadBackend(Generic[V]):
             self._control.flag.raise_if_set()  # the run has ended, but has not emptied its lane yet
             result = self._work(ticket)
         except BaseException as error:  # noqa: BLE001  (the run decides)
-            return Failed(ticket.number, error)
+            return Failed(ticket.number, contained(error))
         return Completed(ticket.number, result, time.perf_counter() - start)
 
 

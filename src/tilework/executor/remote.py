@@ -18,7 +18,16 @@ from tilework.exceptions import RemoteError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PackedError", "RemoteTraceback", "describe_error", "dumps", "loads", "pack_error", "unpack_error"]
+__all__ = [
+    "PackedError",
+    "RemoteTraceback",
+    "contained",
+    "describe_error",
+    "dumps",
+    "loads",
+    "pack_error",
+    "unpack_error",
+]
 
 PROTOCOL: Final = 5
 
@@ -75,6 +84,15 @@ class PackedError:
 def describe_error(error: BaseException) -> str:
     """Return type and text of an exception, whatever its ``__str__`` does."""
     return "".join(traceback.format_exception_only(error)).strip()
+
+
+def contained(error: BaseException) -> Exception:
+    """Return an error of a task, in this process, as one that may be raised where its result is waited for."""
+    if isinstance(error, Exception):
+        return error
+    stand_in = RemoteError(f"{describe_error(error)} (raised by a task; it must not end the program that waits for it)")
+    stand_in.__cause__ = error
+    return stand_in
 
 
 def pack_error(error: BaseException) -> PackedError:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -94,10 +94,29 @@ class ExecutorHarness:
     """What the names of its entries in /dev/shm begin with; ``{pid}`` stands for the main process."""
     prioritises: ClassVar[bool] = True
     """Whether a run of higher priority overtakes others that are queued."""
+    can_lose_workers: ClassVar[bool] = False
+    """Whether workers are processes, and the loss of one costs its unfinished tasks only; see `worker_pids`."""
+    tells_interrupts: ClassVar[bool] = True
+    """Whether a KeyboardInterrupt that a task raises is told from Ctrl-C, which it is not in the consumer's thread."""
 
     def make_executor(self) -> JobExecutor:
         """Return a new executor; the test closes it."""
         raise NotImplementedError
+
+    def worker_pids(self, executor: JobExecutor) -> list[int]:
+        """Return the process ids of all workers; used when `can_lose_workers` is declared."""
+        return sorted(set(executor.run_each_worker(os.getpid).values()))
+
+    def kill_worker(self, pid: int) -> None:
+        """Kill a worker, and return when it is dead."""
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            process.kill()
+            until = time.monotonic() + SETTLE_SECONDS
+            # a child of ours stays as a zombie until its parent, the executor, has looked at it
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                assert time.monotonic() < until, f"process {pid} does not die"
+                time.sleep(0.001)
 
     # ---- fixtures ----
 
