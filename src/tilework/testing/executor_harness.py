@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -124,6 +125,9 @@ class ExecutorHarness:
     def nothing_left(self) -> Iterator[None]:
         """Prove, after each test, that no thread, file, process or shared memory is left."""
         prefix = self.shm_prefix.format(pid=os.getpid())
+        if self.can_lose_workers:
+            # Python has one process that looks after others; it starts with the first, and ends with the interpreter.
+            resource_tracker.ensure_running()
         before = Leftovers(prefix)
         yield
         until = time.monotonic() + SETTLE_SECONDS
