@@ -16,6 +16,8 @@ class TestTwoWorkers(ExecutorContract):
     worker_names = ("cpu-0", "cpu-1")
     parallelism = 2
     shares_memory = False
+    can_lose_workers = True
+    settle_seconds = 0.2
 
     def make_executor(self) -> PipelinedExecutor:
         return PipelinedExecutor(PipelinedExecutor.make_spec(self.parallelism, []))
