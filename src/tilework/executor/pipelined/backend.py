@@ -1,8 +1,8 @@
 """One run's way to the workers of a pool.
 
-Who does what: the consumer's thread packs tasks and unpacks results. The hub thread puts answers into the inbox, as they
-came. Where data is streamed to tasks, one more thread calls the handler, task after task, so that the consumer gets a
-result while the next data is awaited (see `stream`).
+Who does what: the consumer's thread packs tasks and unpacks results. The hub thread puts answers into the inbox, as
+they came. Where data is streamed to tasks, one more thread calls the handler, task after task, so that the consumer
+gets a result while the next data is awaited (see `stream`).
 """
 
 from __future__ import annotations

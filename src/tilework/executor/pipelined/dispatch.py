@@ -1,7 +1,7 @@
 """Which ticket goes to which worker, and when: decisions without I/O.
 
-A worker takes the next ticket when it has room: so the quick ones do more, and a slow one delays nobody. It has room for
-two tickets, one that it works on and one so that it need not wait for the next; for more while they are short.
+A worker takes the next ticket when it has room: so the quick ones do more, and a slow one delays nobody. It has room
+for two tickets, one that it works on and one so that it need not wait for the next; for more while they are short.
 
 What a worker has not begun can be taken back: when another worker is idle, or when something more urgent comes. Asking
 the worker would take as long as the task that it works on, so that is done through memory (`ControlPage.revoke`).

@@ -17,7 +17,7 @@ returned, and never waits for anybody. Other threads leave requests for it, with
 so a KeyboardInterrupt, which can hit the main thread anywhere, leaves no message half sent and nothing uncounted.
 
 Who owns what: the hub thread owns the dispatch, the roster and the lines. Only the thread that streams data to a run, on
-which no interrupt falls, sends by itself, with the hub's lock, so that the order on a line is the order of decisions.
+which no interrupt falls, sends by itself, with the hub's lock, so that the order on a line is that of the decisions.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tilework.executor.pipelined.arena import Arena, ArenaReader
@@ -24,7 +25,7 @@ from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, Start
 from tilework.executor.pipelined.process import Zygote, describe_exit
 from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.wire import Wire, WireClosedError
-from tilework.executor.pipelined.worker_queues import WorkerQueues, _OneWay
+from tilework.executor.pipelined.worker_queues import OneWayQueue, WorkerQueues
 from tilework.executor.remote import dumps, loads, unpack_error
 from tilework.utils.devices import available_memory
 
@@ -135,7 +136,7 @@ class Member:
         self.info.process.close()
 
 
-class _MainRequestQueue(_OneWay):
+class _MainRequestQueue(OneWayQueue):
     """What a worker has to do, as the main process writes it."""
 
     def __init__(self, wire: Wire) -> None:
@@ -147,7 +148,7 @@ class _MainRequestQueue(_OneWay):
         self._wire.send(dumps(header))
 
 
-class _MainResponseQueue(_OneWay):
+class _MainResponseQueue(OneWayQueue):
     """What a worker answers, as the main process reads it."""
 
     def __init__(self, wire: Wire) -> None:
@@ -273,7 +274,14 @@ class WorkerPool:
         member = Member(PoolWorkerInfo(queues, process, spec), wire, row, stderr)
         member.deadline = time.monotonic() + self.startup_timeout
         setup = Setup(
-            self._worker_fn, spec, row, self.arena.size, self.result_budget, self._folder, list(sys.path), os.getcwd()
+            self._worker_fn,
+            spec,
+            row,
+            self.arena.size,
+            self.result_budget,
+            self._folder,
+            list(sys.path),
+            str(Path.cwd()),
         )
         with contextlib.suppress(WireClosedError):  # it has died already, as will be seen
             wire.send(dumps(setup), (self.page.fd, self.arena.fd))

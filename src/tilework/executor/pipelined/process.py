@@ -141,7 +141,7 @@ class Zygote:
         )
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         with there:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  (this interpreter, our own code)
                 [sys.executable, *flags, "-c", code],
                 pass_fds=(there.fileno(),),
                 stdin=subprocess.DEVNULL,

@@ -1,8 +1,8 @@
 """A worker's queues: what comes from the main process, and what goes there.
 
-All three lie over one wire. The request queue has one reader, the worker's main thread: the loop between tasks, and the
-task while it runs. Each takes what is for it: the loop messages, the task the data of its own stream. What one reads for
-the other is kept.
+All three lie over one wire. The request queue has one reader, the worker's main thread: the loop between tasks, and
+the task while it runs. Each takes what is for it: the loop messages, the task the data of its own stream. What one
+reads for the other is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.control import ControlPage
     from tilework.executor.pipelined.wire import Wire
 
-__all__ = ["MessageQueue", "PipelinedWorkerContext", "RequestQueue", "ResponseQueue", "StreamQueue", "WorkerQueues"]
+__all__ = [
+    "MessageQueue",
+    "OneWayQueue",
+    "PipelinedWorkerContext",
+    "RequestQueue",
+    "ResponseQueue",
+    "StreamQueue",
+    "WorkerQueues",
+]
 
 
 class WorkerQueues(NamedTuple):
@@ -40,20 +48,20 @@ class WorkerQueues(NamedTuple):
     """What its tasks have to say meanwhile."""
 
 
-class _OneWay(WorkerQueue):
+class OneWayQueue(WorkerQueue):
     """A queue that this side only reads, or only writes."""
 
     @contextmanager
     def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:  # noqa: ARG002
         """Refuse: the other side reads it."""
-        if self is not None:
-            msg = f"the other process reads from this {type(self).__name__}"
-            raise ExecutorError(msg)
-        yield None, None
+        yield self._refuse("reads from"), None
 
     def put(self, header: Any, payload: memoryview | None = None) -> None:  # noqa: ARG002
         """Refuse: the other side writes it."""
-        msg = f"the other process writes to this {type(self).__name__}"
+        self._refuse("writes to")
+
+    def _refuse(self, verb: str) -> None:
+        msg = f"the other process {verb} this {type(self).__name__}"
         raise ExecutorError(msg)
 
     @contextmanager
@@ -67,7 +75,7 @@ class _OneWay(WorkerQueue):
         """There is nothing to end: the wire is the process's."""
 
 
-class RequestQueue(_OneWay):
+class RequestQueue(OneWayQueue):
     """What comes from the main process.
 
     Parameters
@@ -163,7 +171,7 @@ class RequestQueue(_OneWay):
         return self.page.begin(self.row, serial)
 
 
-class ResponseQueue(_OneWay):
+class ResponseQueue(OneWayQueue):
     """What became of the tickets.
 
     Parameters
@@ -195,7 +203,7 @@ class ResponseQueue(_OneWay):
             os.close(fd)
 
 
-class MessageQueue(_OneWay):
+class MessageQueue(OneWayQueue):
     """What the tasks of a run have to say to its subscribers; any thread may put.
 
     Parameters
@@ -220,7 +228,7 @@ class MessageQueue(_OneWay):
         self._wire.send(dumps(Signal(self._run, dumps(header))))
 
 
-class StreamQueue(_OneWay):
+class StreamQueue(OneWayQueue):
     """What is streamed to one ticket, as its task reads it.
 
     Parameters
