@@ -16,8 +16,8 @@ ticket, sees workers end, has them replaced, and tells the new ones what was sca
 returned, and never waits for anybody. Other threads leave requests for it, with one operation that is never half done:
 so a KeyboardInterrupt, which can hit the main thread anywhere, leaves no message half sent and nothing uncounted.
 
-Who owns what: the hub thread owns the dispatch, the roster and the lines. Only the thread that streams data to a run, on
-which no interrupt falls, sends by itself, with the hub's lock, so that the order on a line is that of the decisions.
+Who owns what: the hub thread owns the dispatch, the roster and the lines. Only the thread that streams data to a run,
+on which no interrupt falls, sends by itself, with the hub's lock, so that messages are in the order of decisions.
 """
 
 from __future__ import annotations

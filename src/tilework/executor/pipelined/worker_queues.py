@@ -54,7 +54,8 @@ class OneWayQueue(WorkerQueue):
     @contextmanager
     def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:  # noqa: ARG002
         """Refuse: the other side reads it."""
-        yield self._refuse("reads from"), None
+        self._refuse("reads from")
+        yield None, None
 
     def put(self, header: Any, payload: memoryview | None = None) -> None:  # noqa: ARG002
         """Refuse: the other side writes it."""
