@@ -106,7 +106,7 @@ class Station:
         n = len(self.items)
         if n < _ROOM:
             return True
-        return n < _ROOM_SHORT and sum(item.lane.mean_seconds for item in self.items) < _SHORT_SECONDS
+        return n < _ROOM_SHORT and n * self.items[-1].lane.mean_seconds < _SHORT_SECONDS
 
 
 class Dispatch:

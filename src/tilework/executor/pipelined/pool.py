@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
-from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed
+from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, encode
 from tilework.executor.pipelined.process import Zygote, describe_exit
 from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.wire import Wire, WireClosedError
@@ -284,7 +284,7 @@ class WorkerPool:
             str(Path.cwd()),
         )
         with contextlib.suppress(WireClosedError):  # it has died already, as will be seen
-            wire.send(dumps(setup), (self.page.fd, self.arena.fd))
+            wire.send(encode(setup), (self.page.fd, self.arena.fd))
         self.members.append(member)
         return member
 
@@ -339,7 +339,7 @@ class WorkerPool:
         self._is_closed = True
         for member in self.members:
             with contextlib.suppress(WireClosedError):
-                member.wire.send(dumps(Shutdown()))
+                member.wire.send(encode(Shutdown()))
                 member.wire.flush()
         until = time.monotonic() + timeout
         for member in self.members:

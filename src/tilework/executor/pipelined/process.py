@@ -18,9 +18,9 @@ import time
 from typing import Final
 
 from tilework.exceptions import ExecutorSpecException
-from tilework.executor.pipelined.messages import Exited, Spawn, Spawned
+from tilework.executor.pipelined.messages import Exited, Spawn, Spawned, encode
 from tilework.executor.pipelined.wire import Wire, WireClosedError
-from tilework.executor.remote import dumps, loads
+from tilework.executor.remote import loads
 
 __all__ = ["WorkerProcess", "Zygote", "describe_exit"]
 
@@ -172,7 +172,7 @@ class Zygote:
         with self._lock:
             self._n_spawned += 1
             token = self._n_spawned
-            self._wire.send(dumps(Spawn(token)), (wire_fd, stderr_fd))
+            self._wire.send(encode(Spawn(token)), (wire_fd, stderr_fd))
             until = time.monotonic() + timeout
             while token not in self._spawned:
                 if not self._take_next(until):

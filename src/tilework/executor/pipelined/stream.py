@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
 from tilework.executor.driven import partition_name
 from tilework.executor.pipelined.memory import SharedMemoryFullError
-from tilework.executor.pipelined.messages import StreamEnd, StreamItem
+from tilework.executor.pipelined.messages import StreamEnd, StreamItem, encode
 from tilework.executor.pipelined.worker_queues import OneWayQueue
 from tilework.executor.remote import dumps
 from tilework.executor.run import Failed
@@ -135,16 +135,16 @@ class Feeder:
                     f"the task of partition {name} lost its worker, and some of the data that had been streamed to it "
                     "is gone: there was no room to keep all of it"
                 )
-                self._run.inbox.put(Failed(ticket.ticket.number, WorkerLostError(msg)))
+                self._run.inbox.put([Failed(ticket.ticket.number, WorkerLostError(msg))])
 
     def send_again(self, ticket: HubTicket, wire: Wire, serial: int) -> None:
         """Send everything that was streamed to a ticket so far; called with the hub locked, when a worker gets it."""
         with self._lock:
             record = self._records[ticket.ticket.index]
             for header, block in record.items:
-                wire.send(dumps(StreamItem(serial, header, block)))
+                wire.send(encode(StreamItem(serial, header, block)))
             if record.is_complete or self._is_over:
-                wire.send(dumps(StreamEnd(serial)))
+                wire.send(encode(StreamEnd(serial)))
 
     def answered(self, ticket: HubTicket) -> None:
         """Keep nothing for a ticket that is done."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tilework.common.executor import WorkerContext, WorkerQueue, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError
-from tilework.executor.pipelined.messages import Signal, StreamEnd, StreamItem
+from tilework.executor.pipelined.messages import Signal, StreamEnd, StreamItem, encode
 from tilework.executor.pipelined.parcel import Packed, Parcel, ship, unpack
 from tilework.executor.remote import dumps, loads
 
@@ -190,16 +190,16 @@ class ResponseQueue(OneWayQueue):
     def put(self, header: Any, payload: memoryview | None = None) -> None:
         """Send a message; there are no payloads."""
         assert payload is None
-        self._wire.send(dumps(header))
+        self._wire.send(encode(header))
 
     def put_object(self, make: Callable[[Parcel], Any], packed: Packed, is_over: Callable[[], bool]) -> None:
         """Send a message that holds an object."""
         parcel, fd = ship(packed, self._arena, is_over)
         if fd is None:
-            self._wire.send(dumps(make(parcel)))
+            self._wire.send(encode(make(parcel)))
             return
         try:
-            self._wire.send(dumps(make(parcel)), (fd,))
+            self._wire.send(encode(make(parcel)), (fd,))
         finally:
             os.close(fd)
 
@@ -226,7 +226,7 @@ class MessageQueue(OneWayQueue):
     def put(self, header: Any, payload: memoryview | None = None) -> None:
         """Send a message."""
         assert payload is None
-        self._wire.send(dumps(Signal(self._run, dumps(header))))
+        self._wire.send(encode(Signal(self._run, dumps(header))))
 
 
 class StreamQueue(OneWayQueue):
