@@ -122,7 +122,9 @@ class Dispatch:
         self.stations: list[Station] = []
         self._revoke = revoke
         self._queue = LaneQueue()
-        self._priorities: set[Priority] = set()  # all that were ever asked for
+        # All that were ever asked for: while all tickets are of one kind, a look at one station is enough.
+        self._priorities: set[Priority] = set()
+        self._kinds: set[tuple[tuple[tuple[str, int], ...], str | None]] = set()
 
     # ---- workers ----
 
@@ -154,6 +156,7 @@ class Dispatch:
     def put(self, item: Item) -> list[Item]:
         """Take a new ticket."""
         self._priorities.add(item.lane.priority)
+        self._kinds.add((item.requests, item.target))
         self._queue.put(item.lane, item)  # type: ignore[arg-type]
         sent = self._fill_all()
         if item.station is None and self._make_way(item):
@@ -208,7 +211,9 @@ class Dispatch:
             if not open_ones or not self._queue:
                 return sent
             station = min(open_ones, key=lambda s: len(s.items))
-            if not self._send_next(station, sent):
+            if self._send_next(station, sent):
+                skipped.clear()  # what is at the head of a lane now may fit where the last did not
+            else:
                 skipped.add(id(station))
 
     def _fill(self, station: Station, *, anything: bool = False) -> list[Item]:
@@ -216,6 +221,8 @@ class Dispatch:
         while station.is_ready and self._queue and station.has_room():
             if not self._send_next(station, sent, anything=anything):
                 break
+        if self._queue and len(self._kinds) > 1:
+            sent += self._fill_all()
         return sent
 
     def _send_next(self, station: Station, sent: list[Item], *, anything: bool = False) -> bool:
