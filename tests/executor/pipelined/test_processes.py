@@ -202,10 +202,10 @@ class TestProcesses(ExecutorHarness):
 
         def look() -> tuple[str, list[str], str, Any]:
             with open("/proc/self/comm") as file:  # noqa: PTH123
-                return os.getcwd(), sys.path, file.read().strip(), signal.getsignal(signal.SIGINT)
+                return str(Path.cwd()), sys.path, file.read().strip(), signal.getsignal(signal.SIGINT)
 
         for i, (cwd, path, name, handler) in enumerate(executor.run_each_worker(look).values()):
-            assert cwd == os.getcwd()
+            assert cwd == str(Path.cwd())
             assert path == sys.path
             assert name == f"worker-{i}"
             assert handler == signal.SIG_IGN
@@ -276,7 +276,7 @@ def test_the_main_process_is_killed(how: signal.Signals, doing: str, tmp_path: P
         time.sleep(0.3)
         main.send_signal(how)
         main.wait()
-        dead, alive = psutil.wait_procs(family, timeout=2.0)
+        _, alive = psutil.wait_procs(family, timeout=2.0)
         for each in alive:
             each.kill()
         # a child of nobody is waited for by the first process of the system, which takes its time in some containers

@@ -168,7 +168,7 @@ class Dispatch:
         station.items.remove(item)
         sent = self._fill(station)
         if not station.items and station.is_ready:
-            sent += self._help(station) or self._fill(station, anything=True)
+            sent += self._help(station)
         return sent
 
     def skipped(self, station: Station, item: Item) -> list[Item]:
@@ -216,23 +216,28 @@ class Dispatch:
             else:
                 skipped.add(id(station))
 
-    def _fill(self, station: Station, *, anything: bool = False) -> list[Item]:
+    def _fill(self, station: Station) -> list[Item]:
         sent: list[Item] = []
-        while station.is_ready and self._queue and station.has_room():
-            if not self._send_next(station, sent, anything=anything):
-                break
+        while station.is_ready and self._queue and station.has_room() and self._send_next(station, sent):
+            pass
         if self._queue and len(self._kinds) > 1:
             sent += self._fill_all()
         return sent
 
-    def _send_next(self, station: Station, sent: list[Item], *, anything: bool = False) -> bool:
+    def _send_next(self, station: Station, sent: list[Item]) -> bool:
         taken = self._queue.take(station.fits)
         if taken is None:
             return False
         item: Item = taken[1]
-        if not anything and self._is_overtaking(item, station):
+        holder = self._find_more_urgent(item, station)
+        if holder is not None:
             self._put_back(item)
-            return False
+            if station.items:
+                return False  # it takes that over when it has nothing to do
+            self._take_back(holder)
+            taken = self._queue.take(station.fits)
+            assert taken is not None
+            item = taken[1]
         station.serial += 1
         item.serial = station.serial
         item.station = station
@@ -240,12 +245,16 @@ class Dispatch:
         sent.append(item)
         return True
 
-    def _is_overtaking(self, item: Item, station: Station) -> bool:
-        """Return whether something more urgent waits at another worker, which this one could take over instead."""
+    def _find_more_urgent(self, item: Item, station: Station) -> Station | None:
+        """Return a worker at which something more urgent waits, that this one could take over instead."""
         if len(self._priorities) == 1:
-            return False
-        others = (each for each in self.stations if each is not station)
-        return any(i.lane.priority < item.lane.priority for each in others for i in islice(each.items, 1, None))
+            return None
+        for holder in self.stations:
+            if holder is not station and not any(i.is_bound for i in holder.items):
+                for i in islice(holder.items, 1, None):
+                    if i.lane.priority < item.lane.priority and station.fits(i):
+                        return holder
+        return None
 
     def _help(self, idle: Station) -> list[Item]:
         """Take from the worker that has most what it has not begun, so that an idle one does some of it."""
