@@ -4,10 +4,10 @@
 
     python -m tilework.testing.soak --minutes 60
 
-Several threads use one executor: runs of user-defined functions over random data, with errors, cancels, deadlines,
-early ends, and data that is streamed; functions; scattered objects. One more thread kills and stops workers. Every completed
-result must be that of the inline executor, bit for bit. At the end nothing may be left: no process, thread, descriptor
-or shared memory, and memory must not have grown.
+Several threads use one executor: runs of user-defined functions over random data, with errors, cancels, deadlines, and
+consumers that leave early; data that is streamed; functions; scattered objects. Another thread kills and stops workers.
+Every completed result must be that of the inline executor, bit for bit. At the end nothing may be left: no process,
+thread, descriptor or shared memory, and memory must not have grown.
 """
 
 from __future__ import annotations

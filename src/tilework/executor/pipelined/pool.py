@@ -19,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tilework.exceptions import WorkerQueueEmpty
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
 from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, encode
@@ -156,9 +157,18 @@ class _MainResponseQueue(OneWayQueue):
 
     @contextmanager
     def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
-        """Take the next message; None when there is none in time."""
-        frame = self._wire.receive(timeout if block else 0.0)
-        yield (None if frame is None else loads(frame.body)), None
+        """Take the next message; see `WorkerQueue.get`. The payload is None."""
+        yield self._next(0.0 if not block else timeout), None
+
+    def _next(self, timeout: float | None) -> Any:
+        while (frame := self._wire.receive(timeout)) is not None:
+            for fd in frame.descriptors:  # of the worker's memory, which only messages of tasks refer to
+                os.close(fd)
+            message = loads(frame.body)
+            if not isinstance(message, Arrived):
+                return message
+        msg = "no worker answered in time"
+        raise WorkerQueueEmpty(msg)
 
 
 class WorkerPool:
