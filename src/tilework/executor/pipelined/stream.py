@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.dispatch import Item
     from tilework.executor.pipelined.hub import Hub
     from tilework.executor.pipelined.hub_run import HubRun, HubTicket
-    from tilework.executor.pipelined.wire import Wire
+    from tilework.executor.pipelined.pool import Member
 
 __all__ = ["FeedQueue", "Feeder"]
 
@@ -128,7 +128,7 @@ class Feeder:
             record.item = ticket.item
             for _, block in record.items:
                 if block is not None:
-                    self._arena.lend_again(block)
+                    self._arena.keep(block)
             if record.is_incomplete:
                 name = partition_name(ticket.ticket.task)
                 msg = (
@@ -137,14 +137,16 @@ class Feeder:
                 )
                 self._run.inbox.put([Failed(ticket.ticket.number, WorkerLostError(msg))])
 
-    def send_again(self, ticket: HubTicket, wire: Wire, serial: int) -> None:
+    def send_again(self, ticket: HubTicket, member: Member, serial: int) -> None:
         """Send everything that was streamed to a ticket so far; called with the hub locked, when a worker gets it."""
         with self._lock:
             record = self._records[ticket.ticket.index]
             for header, block in record.items:
-                wire.send(encode(StreamItem(serial, header, block)))
+                if block is not None:
+                    self._arena.lend(block, member)
+                member.wire.send(encode(StreamItem(serial, header, block)))
             if record.is_complete or self._is_over:
-                wire.send(encode(StreamEnd(serial)))
+                member.wire.send(encode(StreamEnd(serial)))
 
     def answered(self, ticket: HubTicket) -> None:
         """Keep nothing for a ticket that is done."""
@@ -168,7 +170,11 @@ class Feeder:
                 return
             record.items.append((header, block))
             assert record.item is not None
-            self._hub.send_after(record.item, StreamItem(record.item.serial, header, block))
+            reader = self._hub.holder_of(record.item)
+            if reader is not None:
+                if block is not None:
+                    self._arena.lend(block, reader)
+                self._hub.send_after(record.item, StreamItem(record.item.serial, header, block))
 
     @staticmethod
     def over() -> JobCancelledError:
