@@ -58,9 +58,10 @@ _FEEDER_SECONDS: Final = 2.0
 class _Record:
     """What was streamed to a task."""
 
-    __slots__ = ("is_answered", "is_complete", "is_incomplete", "item", "items")
+    __slots__ = ("index", "is_answered", "is_complete", "is_incomplete", "item", "items")
 
-    def __init__(self) -> None:
+    def __init__(self, index: int) -> None:
+        self.index = index
         self.item: Item | None = None
         """The ticket that it goes to, on its way to a worker."""
         self.is_answered = False
@@ -119,7 +120,7 @@ class Feeder:
             index = ticket.ticket.index
             record = self._records.get(index)
             if record is None:
-                record = self._records[index] = _Record()
+                record = self._records[index] = _Record(index)
                 record.item = ticket.item
                 self._waiting.append((ticket.ticket.task, record))
                 self._changed.notify_all()
@@ -157,6 +158,8 @@ class Feeder:
                 if block is not None:
                     self._arena.let_go(block)
             record.items.clear()
+            if record.is_complete:
+                del self._records[ticket.ticket.index]
 
     def put(self, record: _Record, header: bytes, block: Block | None) -> None:
         """Send data to a record's ticket, now or when it has a worker."""
@@ -204,6 +207,8 @@ class Feeder:
             record.is_complete = True
             if not self._is_over:
                 self._end_stream(record)
+            if record.is_answered:
+                self._records.pop(record.index, None)
 
     def _end_stream(self, record: _Record) -> None:
         # also for a task that is done already: its worker discards what comes until here
