@@ -132,7 +132,7 @@ def radial_gradient_background_subtraction(
     result = np.where(r <= r_outer, -1.0, 0.0)
     inside = r < r0 - delta / 2
     result[inside] = r[inside] / r0
-    edge = np.abs(r - r0) <= delta / 2
+    edge = ~inside & (r < r0 + delta / 2)
     if delta > 0:
         result[edge] = 2 * (r0 - r[edge]) / delta
     return result
@@ -154,9 +154,16 @@ def background_subtraction(
     return np.asarray(disc - around * (float(disc.sum()) / total if total else 0.0), dtype=np.float64)
 
 
-def balance(template: NDArray[Any]) -> NDArray[np.float64]:
-    """Return `template` with its negative values scaled so that its sum is 0; as it is when nothing is negative."""
-    result = np.array(template, dtype=np.float64)
+def balance(template: NDArray[Any]) -> NDArray[Any]:
+    """Return `template` with its negative values scaled so that its sum is 0; as it is when nothing is negative.
+
+    Returns
+    -------
+    numpy.ndarray
+        In the dtype of the template when that is a float, else float64.
+    """
+    template = np.asarray(template)
+    result = template.astype(template.dtype if template.dtype.kind == "f" else np.float64)
     negative = result < 0
     below = result[negative].sum()
     if below:
@@ -264,13 +271,14 @@ def radial_bins(
 def rectangular(X: float, Y: float, Width: float, Height: float, imageSizeX: int, imageSizeY: int) -> NDArray[np.bool_]:
     """Return a rectangle from (X, Y) to (X + Width, Y + Height), all borders included; bool.
 
-    Width and height may be negative; when one of them is 0, the rectangle is empty.
+    Borders between pixels are truncated to whole pixels. Width and height may be negative; when one of them is 0, the
+    rectangle is empty.
     """
     y, x = np.ogrid[:imageSizeY, :imageSizeX]
     if Width == 0 or Height == 0:
         return np.zeros((imageSizeY, imageSizeX), dtype=bool)
-    left, right = sorted((X, X + Width))
-    top, bottom = sorted((Y, Y + Height))
+    left, right = sorted((int(X), int(X + Width)))
+    top, bottom = sorted((int(Y), int(Y + Height)))
     return np.asarray((x >= left) & (x <= right) & (y >= top) & (y <= bottom))
 
 
@@ -336,10 +344,10 @@ def sparse_circular_multi_stack(
 ) -> Any:
     """Return a sparse stack of masks with discs of one radius, as `sparse_template_multi_stack`; bool.
 
-    Centres are rounded to whole pixels.
+    Centres are truncated to whole pixels.
     """
     half = math.ceil(radius)
     size = 2 * half + 1
     disc = circular(half, half, size, size, radius)
-    offset_x, offset_y = (np.rint(np.asarray(c)).astype(np.int64) - half for c in (centerX, centerY))
+    offset_x, offset_y = (np.asarray(c).astype(np.int64) - half for c in (centerX, centerY))
     return sparse_template_multi_stack(mask_index, offset_x, offset_y, disc, imageSizeX, imageSizeY)

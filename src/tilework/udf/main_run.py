@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from tilework.common.environment import Environment
     from tilework.common.executor import JobExecutor
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet, Partition
     from tilework.udf.data import UDFData
     from tilework.udf.run_plan import RunPlan
@@ -63,6 +64,8 @@ class MainRun:
     ------
     UDFException
         When a UDF cannot work on this dataset.
+    ValueError
+        When the corrections are made for another detector.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class MainRun:
         udfs: Sequence[UDF],
         dataset: DataSet,
         roi: BoolArray | None,
-        corrections: Any = None,
+        corrections: CorrectionSet | None = None,
         backends: str | Iterable[str] | None = None,
         executor: JobExecutor | None = None,
         environment: Environment | None = None,
@@ -79,6 +82,10 @@ class MainRun:
         self.dataset = dataset
         self.roi = roi
         self.lock = threading.Lock()
+        if corrections is not None:
+            corrections.check_fits(tuple(dataset.shape.sig))
+            if not corrections.have_corrections():
+                corrections = None
         self.n_merged = 0
         self._present = self._present_positions()
         n_nav = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))

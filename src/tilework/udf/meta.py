@@ -8,6 +8,7 @@ import numpy as np
 
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
+from tilework.io.corrections.corrset import CorrectionSet
 
 if TYPE_CHECKING:
     from tilework.io.dataset.tiling_scheme import TilingScheme
@@ -68,7 +69,7 @@ class UDFMeta:
         input_dtype: np.dtype[Any],
         tiling_scheme: TilingScheme | None = None,
         tiling_index: int = 0,
-        corrections: Any = None,
+        corrections: CorrectionSet | None = None,
         device_class: str | None = None,
         threads_per_worker: int | None = None,
         array_backend: str | None = None,
@@ -163,9 +164,9 @@ class UDFMeta:
         return self._input_dtype
 
     @property
-    def corrections(self) -> Any:
-        """Detector corrections of the run, or None."""
-        return self._corrections
+    def corrections(self) -> CorrectionSet:
+        """Detector corrections of the run; tiles are corrected already."""
+        return CorrectionSet() if self._corrections is None else self._corrections
 
     @property
     def device_class(self) -> str:

@@ -6,7 +6,8 @@ A tile is a block of ``depth`` frames times a rectangle of the detector. The rul
 * where all UDFs block for the caches themselves and the data needs no conversion, a tile is the whole partition: a
   view, nothing is copied, and what a kernel sets up is set up once;
 * otherwise a tile is as large as a core's share of the last-level cache, because several functions (or a conversion and
-  a function) go over it one after the other; frames larger than that are cut along their rows.
+  a function) go over it one after the other; frames larger than that are cut along their rows,
+  where no excluded pixel that is to be repaired touches a border.
 
 Bounds that a UDF states (`UDF.get_tiling_preferences`) are kept; the sentinels mean "whatever is fastest".
 """
@@ -25,6 +26,7 @@ from tilework.io.dataset.tiling_scheme import TilingIntent, TilingScheme
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet
 
 __all__ = ["Negotiator"]
@@ -46,7 +48,7 @@ class Negotiator:
         read_dtype: np.dtype[Any] | type,
         approx_partition_shape: Shape,
         roi: np.ndarray[Any, np.dtype[np.bool_]] | None = None,
-        corrections: Any = None,
+        corrections: CorrectionSet | None = None,
         *,
         converts: bool = True,
     ) -> TilingScheme:
@@ -96,9 +98,17 @@ class Negotiator:
             if frame_bytes <= min(4 * CACHE_BYTES, max_bytes)
             else self._part_of_frame(dataset, sig, itemsize, budget, roi)
         )
+        if corrections is not None:
+            part = corrections.adjust_tileshape(part, sig, tuple(dataset.get_base_shape(roi))[1:])
         depth = self._depth(budget, itemsize * math.prod(part), frames, max_depth)
         depth, *adjusted = dataset.adjust_tileshape((depth, *part), roi)
         part = tuple(adjusted)
+        if corrections is not None and corrections.touches_border(part, sig):
+            msg = (
+                f"{type(dataset).__name__} is cut into tiles of {part} detector pixels, and an excluded pixel touches "
+                "their border, so it cannot be repaired from all its neighbours: use another tile shape"
+            )
+            raise ValueError(msg)
         part_bytes = itemsize * math.prod(part)
         if part_bytes > max_bytes:
             wanted = f"at most {int(max_bytes)} bytes, the smallest possible tile of this dataset has {part_bytes}"
