@@ -176,6 +176,14 @@ class UDF(UDFProtocol):
         """
         return False
 
+    def corrects_results(self) -> bool:
+        """Return whether this UDF takes raw frames and corrects its results itself, with `meta.corrections`.
+
+        That is possible, and much less work, where a result is linear in the frames. It matters only for tiles that
+        `accepts_tile_dtype` takes; others come corrected.
+        """
+        return False
+
     def get_backends(self) -> str | Iterable[str]:
         """Return the array backends that are supported, best first."""
         return (self.BACKEND_NUMPY,)

@@ -160,7 +160,7 @@ class MainRun:
             plan.read_dtype,
             Shape((frames, *shape.sig), sig_dims=shape.sig_dims),
             self.roi,
-            corrections,
+            corrections if plan.corrects else None,
             converts=plan.converts or not self.dataset.raw_dtype.isnative,
         )
         return UDFParams.from_udfs(self.udfs, self.roi, corrections, scheme, plan)

@@ -93,9 +93,11 @@ def _plan_one(
             f"{data_dtype}: return a numeric dtype from get_preferred_input_dtype"
         )
         raise UDFException(msg) from e
-    native = method is not UDFMethod.PARTITION and corrections is None and udf.accepts_tile_dtype(dataset_dtype)
+    raw = corrections is None or udf.corrects_results()
+    native = raw and method is not UDFMethod.PARTITION and udf.accepts_tile_dtype(dataset_dtype)
     tile_dtype = dataset_dtype if native else input_dtype
-    return UDFPlan(name, method, input_dtype, tile_dtype, _backend(udf, allowed), compiled)
+    corrected = corrections is not None and not native
+    return UDFPlan(name, method, input_dtype, tile_dtype, _backend(udf, allowed), compiled, corrected)
 
 
 def checked_method(udf: UDF) -> UDFMethod:

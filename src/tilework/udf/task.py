@@ -190,6 +190,7 @@ class PartitionRun:
         plans = self._params.plan.udfs
         compiled = self._params.plan.compiled
         corrections = self._params.corrections
+        threads = env.threads_per_worker or 1
         doing = "preparing"
         # Nobody else says where in the data something went wrong; the exception itself stays what it is.
         name = "the UDFs"
@@ -205,8 +206,9 @@ class PartitionRun:
                 progress.signal_start()
                 for tile in self._tiles():
                     env.raise_if_stopped()
-                    for dtype, steps in groups:
-                        data = as_dtype(tile, dtype, scratch, corrections, compiled=compiled)
+                    for (dtype, corrected), steps in groups:
+                        correct = corrections if corrected else None
+                        data = as_dtype(tile, dtype, scratch, correct, compiled=compiled, threads=threads)
                         for name, doing, step in steps:
                             step(tile, data)
                     progress.signal_tile_complete(tile)
@@ -256,12 +258,12 @@ class PartitionRun:
         if hasattr(udf, "preprocess"):
             udf.preprocess()
 
-    def _group_steps(self) -> list[tuple[np.dtype[Any], list[tuple[str, str, Step]]]]:
-        """Return the steps by the dtype that they want, each with the names of its UDF and of its method."""
-        groups: dict[np.dtype[Any], list[tuple[str, str, Step]]] = {}
+    def _group_steps(self) -> list[tuple[tuple[np.dtype[Any], bool], list[tuple[str, str, Step]]]]:
+        """Return the steps by the dtype that they want, and whether corrected, each with its UDF's and method's name."""
+        groups: dict[tuple[np.dtype[Any], bool], list[tuple[str, str, Step]]] = {}
         for udf, plan in zip(self._udfs, self._params.plan.udfs, strict=True):
             step = make_step(udf, plan.method, self._slice, self._scheme.is_full_sig, self._env.raise_if_stopped)
-            groups.setdefault(plan.tile_dtype, []).append((plan.name, f"process_{plan.method.value}", step))
+            groups.setdefault((plan.tile_dtype, plan.corrected), []).append((plan.name, f"process_{plan.method.value}", step))
         return list(groups.items())
 
     def _finish(self, udf: UDF) -> UDFData:
@@ -279,7 +281,13 @@ class PartitionRun:
 
 
 def as_dtype(
-    tile: DataTile, dtype: np.dtype[Any], scratch: Scratch, corrections: CorrectionSet | None, *, compiled: bool
+    tile: DataTile,
+    dtype: np.dtype[Any],
+    scratch: Scratch,
+    corrections: CorrectionSet | None,
+    *,
+    compiled: bool,
+    threads: int,
 ) -> Array:
     """Return a tile in another dtype, or byte order, and corrected for the detector in the same pass.
 
@@ -287,8 +295,8 @@ def as_dtype(
     """
     data: Array = tile.data
     if corrections is not None:
-        out = scratch.get(dtype.str, data.shape, dtype)
-        corrections.corrected(data, tile.tile_slice, dtype, out, compiled=compiled)
+        out = scratch.get(f"corrected {dtype.str}", data.shape, dtype)
+        corrections.corrected(data, tile.tile_slice, dtype, out, compiled=compiled, threads=threads)
         out.flags.writeable = False
         return out
     if data.dtype == dtype:

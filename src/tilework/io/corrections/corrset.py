@@ -164,9 +164,18 @@ class CorrectionSet:
             self.corrected(data, tile_slice, data.dtype, out=data)
 
     def corrected(
-        self, data: Array, part: Slice, dtype: np.dtype[Any], out: Array | None = None, *, compiled: bool = False
+        self,
+        data: Array,
+        part: Slice,
+        dtype: np.dtype[Any],
+        out: Array | None = None,
+        *,
+        compiled: bool = False,
+        threads: int = 1,
     ) -> Array:
-        """Return a tile converted and corrected, in one pass over it. The bits are the same compiled or not.
+        """Return a tile converted and corrected, in one pass over it.
+
+        The bits are the same compiled or not, and for any number of threads.
 
         Parameters
         ----------
@@ -180,6 +189,8 @@ class CorrectionSet:
             Where to write, C-contiguous; None: a new array. May be `data`.
         compiled
             Whether compiled kernels are used.
+        threads
+            The most threads to use, when compiled.
         """
         if out is None:
             out = np.empty(data.shape, dtype=dtype)
@@ -197,8 +208,27 @@ class CorrectionSet:
             prepared.descriptor,
             frames,
             compiled=compiled,
+            threads=threads,
         )
         return out
+
+    def sum_of_corrected(self, total: Array, frames: int) -> Array:
+        """Return what the sum of corrected frames is, from the sum of raw ones; corrections are linear.
+
+        Parameters
+        ----------
+        total
+            Sum of the frames, of the shape of a frame; float64 or complex128, so that nothing is lost where the dark
+            frame is large.
+        frames
+            How many were summed.
+        """
+        result = np.empty_like(total)
+        dark = None if self._dark is None else as_flat(self._dark, total.dtype) * frames
+        gain = None if self._gain is None else as_flat(self._gain, total.dtype)
+        descriptor = RepairDescriptor(total.shape, self._excluded, self._allow_empty)
+        correct_frames(total.reshape(1, -1), dark, gain, descriptor, result.reshape(1, -1))
+        return result
 
     def _prepare(self, sig: Slice, dtype: np.dtype[Any]) -> _Prepared:
         index = sig.get()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.kernels.parallel import PART_BYTES, run_parts
 from tilework.common.kernels.rows import as_rows, takes_dtype
 from tilework.common.sparse import is_sparse, to_dense, to_sparse
 from tilework.exceptions import CorrectError
@@ -152,8 +153,9 @@ def correct_frames(
     out: Array,
     *,
     compiled: bool = False,
+    threads: int = 1,
 ) -> None:
-    """Write corrected frames to `out`. The bits are the same compiled or not.
+    """Write corrected frames to `out`. The bits are the same compiled or not, and for any number of threads.
 
     Parameters
     ----------
@@ -167,6 +169,8 @@ def correct_frames(
         Floats or complex, of shape ``(n, pixels)``, C-contiguous.
     compiled
         Whether compiled kernels may be used; they are for real floats.
+    threads
+        The most threads to use, when compiled.
     """
     if not out.size:
         return
@@ -174,7 +178,8 @@ def correct_frames(
         if frames is not out:
             np.copyto(out, frames.reshape(out.shape), casting="unsafe")
     elif compiled and _has_kernel(frames, out):
-        _correct_compiled(frames, dark, gain, out)
+        useful = min(threads, out.nbytes // PART_BYTES) if threads > 1 else 1
+        run_parts(lambda i, j: _correct_compiled(frames[i:j], dark, gain, out[i:j]), len(out), max(1, useful), 4)
     else:
         rows = frames.reshape(out.shape)
         with np.errstate(invalid="ignore", over="ignore"):

@@ -34,6 +34,8 @@ __all__ = ["Negotiator"]
 # A tile and its conversion are gone over several times, so they should stay in the share of the last-level cache that a
 # core has. Much smaller tiles cost more in calls, and in sums that are read and written for few frames, than they gain.
 CACHE_BYTES = 2 * 2**20
+# Corrections of the detector pass through the caches with every tile, so they are shared by more frames.
+CORRECTED_BYTES = 2 * CACHE_BYTES
 # Parts of a frame smaller than this cost more in calls than they gain in cache hits.
 MIN_SIG_BYTES = 32 * 1024
 
@@ -89,7 +91,7 @@ class Negotiator:
         views = not converts and roi is None and corrections is None and dataset.zero_copy
         if views and takes_all and methods == {UDFMethod.TILE}:
             return self._make((frames, *sig), dataset, "tile")
-        budget = min(max_bytes, CACHE_BYTES)
+        budget = min(max_bytes, CACHE_BYTES if corrections is None else CORRECTED_BYTES)
         if UDFMethod.FRAME in methods:
             depth = self._depth(budget, frame_bytes, frames, max_depth)
             return self._make((depth, *sig), dataset, "frame")
