@@ -17,6 +17,7 @@ from tilework.udf.base import UDF
 from tilework.udf.runner import UDFRunner
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable
 
     from tilework.common.buffers import BufferWrapper
@@ -151,6 +152,43 @@ class Context:
         from tilework.io.dataset import load
 
         return load(filetype, *args, io_backend=io_backend, executor=self.executor, enable_async=False, **kwargs)
+
+    def export_dataset(
+        self,
+        dataset: DataSet,
+        *,
+        path: str | os.PathLike[str],
+        progress: bool | ProgressReporter = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a dataset into a ``.npy`` file, in its shape and dtype, corrected as its own corrections say.
+
+        The file is there when it is complete: an error or an interruption leaves what was there before. Positions for
+        which the source has no frame are NaN, or 0 for integers.
+
+        Parameters
+        ----------
+        dataset
+            What is written.
+        path
+            The file; its name ends in ``.npy``.
+        progress
+            True for a progress bar, or a `ProgressReporter`.
+        overwrite
+            Whether a file that is there is replaced.
+
+        Raises
+        ------
+        ValueError
+            When the name of the file ends otherwise.
+        FileExistsError
+            When the file is there, and `overwrite` is not set.
+        OSError
+            When the file cannot be written.
+        """
+        from tilework.api.export import export_dataset
+
+        export_dataset(self, dataset, path, progress=progress, overwrite=overwrite)
 
     # -- running
 

@@ -30,6 +30,7 @@ __all__ = [
     "is_sparse",
     "polar_map",
     "radial_bins",
+    "radial_fourier",
     "radial_gradient",
     "radial_gradient_background_subtraction",
     "rectangular",
@@ -42,6 +43,11 @@ __all__ = [
 
 # Radial bins are made sparse when the largest one covers less of the detector than this.
 _SPARSE_BELOW = 0.1
+# Fourier masks are made sparse when the stack has at least this many bytes, unless its rings are few and each covers
+# more of the detector than this.
+_LARGE_STACK = 2**18
+_MANY_BINS = 10
+_NARROW_BIN = 0.05
 
 
 def _distances(
@@ -266,6 +272,76 @@ def radial_bins(
 
         return sparse.stack(bins)
     return np.stack(bins)
+
+
+def radial_fourier(
+    centerX: float,
+    centerY: float,
+    imageSizeX: int,
+    imageSizeY: int,
+    radius: float | None = None,
+    radius_inner: float = 0,
+    n_bins: int = 1,
+    max_order: int = 24,
+    use_sparse: bool | None = None,
+    dtype: DTypeLike = np.complex64,
+) -> Any:
+    """Return masks that give the Fourier coefficients of rings along their circumference.
+
+    Each mask is a ring of `radial_bins` times ``exp(1j * order * phi)``, with phi from `polar_map`. Coefficient 0 is
+    the sum over the ring; the absolute value of coefficient n, relative to it, says how strong an n-fold symmetry is.
+    That is used for the structure of glasses, for example: P. Wochner et al., "X-ray cross correlation analysis
+    uncovers hidden local symmetries in disordered matter", PNAS 106, 11511 (2009).
+
+    Parameters
+    ----------
+    centerX, centerY, imageSizeX, imageSizeY, radius, radius_inner, n_bins
+        The rings, as of `radial_bins`.
+    max_order
+        The highest order.
+    use_sparse
+        Whether to return a sparse stack; default: when the stack is large and its rings are narrow.
+    dtype
+        dtype of the result.
+
+    Returns
+    -------
+    numpy.ndarray or sparse.COO
+        Of shape ``(n_bins * (max_order + 1), imageSizeY, imageSizeX)``: all orders of the first ring, then of the next.
+
+    Examples
+    --------
+    >>> masks = radial_fourier(16, 16, 32, 32, radius=12, radius_inner=8, max_order=6)
+    >>> masks.shape
+    (7, 32, 32)
+    """
+    if radius is None:
+        radius = bounding_radius(centerX, centerY, imageSizeX, imageSizeY)
+    orders = max_order + 1
+    if use_sparse is None:
+        size = n_bins * orders * imageSizeX * imageSizeY * np.dtype(dtype).itemsize
+        area = math.pi * (radius**2 - radius_inner**2) / n_bins
+        few_and_wide = n_bins < _MANY_BINS and area > _NARROW_BIN * imageSizeX * imageSizeY
+        use_sparse = size >= _LARGE_STACK and not few_and_wide
+    bins = radial_bins(
+        centerX, centerY, imageSizeX, imageSizeY, radius, radius_inner, n_bins=n_bins, use_sparse=use_sparse
+    )
+    _, phi = polar_map(centerX, centerY, imageSizeX, imageSizeY)
+    waves = np.exp(1j * np.arange(orders)[:, np.newaxis, np.newaxis] * phi)
+    shape = (n_bins * orders, imageSizeY, imageSizeX)
+    if not use_sparse:
+        return (bins[:, np.newaxis] * waves).reshape(shape).astype(dtype)
+    import sparse
+
+    ring_of, y, x = bins.coords
+    coords = np.stack(
+        [
+            (ring_of * orders + np.arange(orders)[:, np.newaxis]).reshape(-1),
+            np.tile(y, orders),
+            np.tile(x, orders),
+        ]
+    )
+    return sparse.COO(coords, data=(bins.data * waves[:, y, x]).reshape(-1).astype(dtype), shape=shape)
 
 
 def rectangular(X: float, Y: float, Width: float, Height: float, imageSizeX: int, imageSizeY: int) -> NDArray[np.bool_]:

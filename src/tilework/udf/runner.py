@@ -164,9 +164,7 @@ class UDFRunner:
         mask = normalize_roi(roi, tuple(dataset.shape.nav))
         return MainRun([udf.copy() for udf in udfs], dataset, mask, corrections).results().final()
 
-    def _declare(
-        self, dataset: DataSet, roi: BoolArray | None, corrections: CorrectionSet | None
-    ) -> list[UDFData]:
+    def _declare(self, dataset: DataSet, roi: BoolArray | None, corrections: CorrectionSet | None) -> list[UDFData]:
         plan = make_plan(self._udfs, dataset, roi, corrections)
         declared = []
         for udf, planned in zip(self._udfs, plan.udfs, strict=True):

@@ -96,11 +96,14 @@ class SumUDF(UDF):
             return
         scheme = self.meta.tiling_scheme
         assert scheme is not None
-        total = np.zeros(self.results.intensity.shape, dtype=next(iter(raw.values())).dtype)
-        for part, values in raw.items():
-            total[scheme[part].get()] = values
+        total = raw[0]
+        if not scheme.is_full_sig:
+            total = np.empty(self.results.intensity.shape, dtype=total.dtype)
+            for part, values in raw.items():
+                total[scheme[part].get()] = values
         (frames,) = set(self.task_data.frames.values())
-        self.results.intensity[:] = self.meta.corrections.sum_of_corrected(total, frames)
+        self.meta.corrections.correct_sum(total, frames, self.meta.slice)
+        self.results.intensity[:] = total
 
     def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:
         """Add the sum of a partition."""

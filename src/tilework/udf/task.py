@@ -259,11 +259,13 @@ class PartitionRun:
             udf.preprocess()
 
     def _group_steps(self) -> list[tuple[tuple[np.dtype[Any], bool], list[tuple[str, str, Step]]]]:
-        """Return the steps by the dtype that they want, and whether corrected, each with its UDF's and method's name."""
+        """Return the steps by the dtype they want, and whether corrected; each with the names of UDF and method."""
         groups: dict[tuple[np.dtype[Any], bool], list[tuple[str, str, Step]]] = {}
         for udf, plan in zip(self._udfs, self._params.plan.udfs, strict=True):
             step = make_step(udf, plan.method, self._slice, self._scheme.is_full_sig, self._env.raise_if_stopped)
-            groups.setdefault((plan.tile_dtype, plan.corrected), []).append((plan.name, f"process_{plan.method.value}", step))
+            groups.setdefault((plan.tile_dtype, plan.corrected), []).append(
+                (plan.name, f"process_{plan.method.value}", step)
+            )
         return list(groups.items())
 
     def _finish(self, udf: UDF) -> UDFData:

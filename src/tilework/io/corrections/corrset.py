@@ -194,11 +194,7 @@ class CorrectionSet:
         """
         if out is None:
             out = np.empty(data.shape, dtype=dtype)
-        sig = part.sig
-        key = (sig.origin, sig.shape.to_tuple(), dtype)
-        prepared = self._prepared.get(key)
-        if prepared is None:
-            prepared = self._prepared[key] = self._prepare(sig, dtype)
+        prepared = self._prepared_for(part, dtype)
         pixels = math.prod(data.shape[1:])
         frames = out.reshape(len(data), pixels)
         correct_frames(
@@ -212,28 +208,33 @@ class CorrectionSet:
         )
         return out
 
-    def sum_of_corrected(self, total: Array, frames: int) -> Array:
-        """Return what the sum of corrected frames is, from the sum of raw ones; corrections are linear.
+    def correct_sum(self, total: Array, frames: int, part: Slice) -> None:
+        """Turn the sum of raw frames into that of corrected ones, in place; corrections are linear.
 
         Parameters
         ----------
         total
-            Sum of the frames, of the shape of a frame; float64 or complex128, so that nothing is lost where the dark
-            frame is large.
+            Sum of the frames, or of a part of them; float64 or complex128, so that nothing is lost where the dark frame
+            is large.
         frames
             How many were summed.
+        part
+            Which part of the detector it is.
         """
-        result = np.empty_like(total)
-        dark = None if self._dark is None else as_flat(self._dark, total.dtype) * frames
-        gain = None if self._gain is None else as_flat(self._gain, total.dtype)
-        descriptor = RepairDescriptor(total.shape, self._excluded, self._allow_empty)
-        correct_frames(total.reshape(1, -1), dark, gain, descriptor, result.reshape(1, -1))
-        return result
+        prepared = self._prepared_for(part, total.dtype)
+        dark = None if prepared.dark is None else prepared.dark * frames
+        rows = total.reshape(1, -1)
+        correct_frames(rows, dark, prepared.gain, prepared.descriptor, rows)
 
-    def _prepare(self, sig: Slice, dtype: np.dtype[Any]) -> _Prepared:
-        index = sig.get()
-        dark, gain = (None if a is None else as_flat(a[index], dtype) for a in (self._dark, self._gain))
-        return _Prepared(dark, gain, self.repair_descriptor(sig))
+    def _prepared_for(self, part: Slice, dtype: np.dtype[Any]) -> _Prepared:
+        sig = part.sig
+        key = (sig.origin, sig.shape.to_tuple(), dtype)
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            index = sig.get()
+            dark, gain = (None if a is None else as_flat(a[index], dtype) for a in (self._dark, self._gain))
+            prepared = self._prepared[key] = _Prepared(dark, gain, self.repair_descriptor(sig))
+        return prepared
 
     def repair_descriptor(self, sig_slice: Slice) -> RepairDescriptor:
         """Return which pixels of a part of the detector are replaced by which of that part."""
@@ -295,4 +296,3 @@ def _adjusted(places: Array, wanted: int, size: int, base: int) -> int:
         if not _touches(places, tile, size):
             return tile
     return size
-

@@ -21,7 +21,6 @@ from tilework.io.corrections.repair import RepairDescriptor, repair
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
 
 __all__ = ["RepairDescriptor", "correct", "correct_dot_masks", "correct_frames", "corrected_dtype"]
 
