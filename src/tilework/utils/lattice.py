@@ -41,15 +41,15 @@ def make_polar(cartesian: ArrayLike) -> Points:
     return np.stack([np.hypot(y, x), np.arctan2(y, x)], axis=-1)
 
 
-def rotate_precalc(y: Any, x: Any, sin_angle: float, cos_angle: float) -> tuple[Any, Any]:
-    """Return vectors rotated by an angle of which sine and cosine are given.
+def rotate_precalc(y: Any, x: Any, cos_angle: float, sin_angle: float) -> tuple[Any, Any]:
+    """Return vectors rotated by an angle of which cosine and sine are given.
 
     Parameters
     ----------
     y, x
         Components, numbers or arrays.
-    sin_angle, cos_angle
-        Sine and cosine of the angle.
+    cos_angle, sin_angle
+        Cosine and sine of the angle.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def rotate_precalc(y: Any, x: Any, sin_angle: float, cos_angle: float) -> tuple[
 
 def rotate_rad(y: Any, x: Any, radians: float) -> tuple[Any, Any]:
     """Return vectors rotated by an angle in rad, as y and x; see `rotate_precalc`."""
-    return rotate_precalc(y, x, np.sin(radians), np.cos(radians))
+    return rotate_precalc(y, x, np.cos(radians), np.sin(radians))
 
 
 def rotate_deg(y: Any, x: Any, degrees: float) -> tuple[Any, Any]:
