@@ -219,7 +219,7 @@ class MainRun:
         """Return the results of what is merged so far; they are made when somebody looks."""
 
         def make() -> tuple[RunResult, ...]:
-            return collect_results(self.udfs, self._damage, self.dataset, self.roi)
+            return collect_results(self.udfs, self._damage, self.dataset, self.roi, self.params.corrections)
 
         return UDFResultsLazy(make, self.damage)
 

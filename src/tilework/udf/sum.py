@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels import sum_frames, takes_dtype
+from tilework.common.slice import Slice
 from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from tilework.common.buffers import BufferWrapper
-    from tilework.common.slice import Slice
     from tilework.common.udf import TilingPreferences
     from tilework.udf.data import MergeAttrMapping
 
@@ -102,7 +102,8 @@ class SumUDF(UDF):
             for part, values in raw.items():
                 total[scheme[part].get()] = values
         (frames,) = set(self.task_data.frames.values())
-        self.meta.corrections.correct_sum(total, frames, self.meta.slice)
+        whole = Slice.from_shape(total.shape, sig_dims=total.ndim)
+        self.meta.corrections.correct_sum(total, frames, whole)
         self.results.intensity[:] = total
 
     def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:

@@ -125,6 +125,15 @@ class CorrectionSet:
         """Return whether there is anything to correct."""
         return self._sig_shape is not None
 
+    def describe(self) -> dict[str, Any]:
+        """Return what is corrected, and how much; can be written as JSON."""
+        images = {"dark": self._dark, "gain": self._gain}
+        facts: dict[str, Any] = {
+            name: None if image is None else {"min": float(image.real.min()), "max": float(image.real.max())}
+            for name, image in images.items()
+        }
+        return {**facts, "excluded_pixels": 0 if self._excluded is None else int(self._excluded.shape[1])}
+
     def check_fits(self, sig_shape: Sequence[int]) -> None:
         """Look whether the corrections are made for a detector of this shape.
 
