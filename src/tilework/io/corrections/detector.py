@@ -197,9 +197,8 @@ def _has_kernel(frames: Array, out: Array) -> bool:
 def _correct_compiled(frames: Array, dark: Array | None, gain: Array | None, out: Array) -> None:
     from tilework.io.corrections.detector_numba import correct_rows, correct_swapped_rows
 
-    nothing = np.empty(0, dtype=out.dtype)
-    dark = nothing if dark is None else dark
-    gain = nothing if gain is None else gain
+    # To numba, writeable and read-only arrays are two types; what comes out of shared memory is read-only.
+    dark, gain = (_read_only(np.empty(0, dtype=out.dtype) if a is None else a) for a in (dark, gain))
     if frames.dtype.isnative:
         rows = as_rows(frames)
         correct_rows(rows.flat, rows.stride, dark, gain, out)
@@ -210,6 +209,12 @@ def _correct_compiled(frames: Array, dark: Array | None, gain: Array | None, out
     swapped = np.empty(_SWAPPED, dtype=f"u{size}")
     values = swapped.view(frames.dtype.newbyteorder("="))
     correct_swapped_rows(rows.flat, rows.stride, swapped, values, dark, gain, out)
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def correct_dot_masks(masks: Any, gain_map: Any, excluded_pixels: Any = None, allow_empty: bool = False) -> Any:
