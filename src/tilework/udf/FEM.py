@@ -48,8 +48,9 @@ class FEMUDF(UDF):
 
     Examples
     --------
-    >>> udf = FEMUDF(center=(128, 128), rad_in=40, rad_out=60)
-    >>> result = ctx.run_udf(dataset=ds, udf=udf)  # doctest: +SKIP
+    >>> result = ctx.run_udf(dataset=ds, udf=FEMUDF(center=(16, 16), rad_in=5, rad_out=9))
+    >>> result["intensity"].data.shape
+    (6, 8)
     """
 
     def __init__(self, center: tuple[float, float], rad_in: float, rad_out: float) -> None:

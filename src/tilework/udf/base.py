@@ -453,6 +453,11 @@ class NoOpUDF(UDF):
     ----------
     preferred_input_dtype
         dtype in which tiles are wanted.
+
+    Examples
+    --------
+    >>> len(ctx.run_udf(dataset=ds, udf=NoOpUDF()))
+    0
     """
 
     def __init__(self, preferred_input_dtype: Any = bool) -> None:

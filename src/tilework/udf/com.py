@@ -146,10 +146,11 @@ class CoMUDF(UDF):
 
     Examples
     --------
-    >>> udf = CoMUDF.with_params(cy=128, cx=128, r=40)
-    >>> result = ctx.run_udf(dataset=ds, udf=udf)  # doctest: +SKIP
-    >>> result["field"].data.shape  # doctest: +SKIP
-    (128, 64, 2)
+    >>> result = ctx.run_udf(dataset=ds, udf=CoMUDF.with_params(cy=16, cx=16, r=8))
+    >>> result["field"].data.shape
+    (6, 8, 2)
+    >>> result["regression"].data.shape
+    (3, 2)
     """
 
     def __init__(self, com_params: CoMParams = CoMParams()) -> None:  # noqa: B008  (immutable)

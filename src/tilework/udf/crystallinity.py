@@ -46,8 +46,9 @@ class CrystallinityUDF(UDF):
 
     Examples
     --------
-    >>> udf = CrystallinityUDF(rad_in=4, rad_out=8, real_center=(128, 128), real_rad=20)
-    >>> result = ctx.run_udf(dataset=ds, udf=udf)  # doctest: +SKIP
+    >>> udf = CrystallinityUDF(rad_in=4, rad_out=8, real_center=(16, 16), real_rad=3)
+    >>> ctx.run_udf(dataset=ds, udf=udf)["intensity"].data.shape
+    (6, 8)
     """
 
     def __init__(

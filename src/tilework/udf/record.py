@@ -43,7 +43,9 @@ class RecordUDF(UDF):
 
     Examples
     --------
-    >>> ctx.run_udf(dataset=ds, udf=RecordUDF("scan.npy"))  # doctest: +SKIP
+    >>> result = ctx.run_udf(dataset=ds, udf=RecordUDF("scan.npy"))
+    >>> np.load("scan.npy").shape
+    (6, 8, 32, 32)
     """
 
     def __init__(self, filename: str | os.PathLike[str]) -> None:
