@@ -14,8 +14,9 @@ from tilework.corrections.detector import correct
 from tilework.exceptions import DataSetException, RepairValueError
 from tilework.io.dataset.memory import MemoryDataSet
 from tilework.io.results import load_results
-from tilework.udf import UDF, CoMUDF, PickUDF, StdDevUDF, SumSigUDF, SumUDF
+from tilework.udf import UDF, CoMUDF, PickUDF, StdDevUDF, SumSigUDF
 from tilework.udf.plan import KERNELS_VARIABLE
+from tilework.udf.sum import SumUDF
 
 SIG = (8, 7)
 RNG = np.random.default_rng(0)
@@ -125,6 +126,32 @@ def test_the_sum_has_the_same_bits_alone_and_in_company(ctx: Context) -> None:
     alone = ctx.run_udf(dataset=dataset, udf=SumUDF(), corrections=everything())
     together = ctx.run_udf(dataset=dataset, udf=[FrameMax(), SumUDF()], corrections=everything())[1]
     assert alone["intensity"].data.tobytes() == together["intensity"].data.tobytes()
+
+
+class SumAndLowest(SumUDF):
+    """Also wants to see the frames: its author knows nothing of raw ones."""
+
+    def get_result_buffers(self) -> Any:
+        return {**super().get_result_buffers(), "lowest": self.buffer(kind="nav", dtype=np.float32)}
+
+    def process_tile(self, tile: Any) -> None:
+        super().process_tile(tile)
+        assert tile.dtype == np.float32
+        self.results.lowest[:] = tile.min(axis=(1, 2))
+
+    def merge(self, dest: Any, src: Any) -> None:
+        super().merge(dest, src)
+        dest.lowest[:] = src.lowest
+
+
+@pytest.mark.parametrize("corrections", [everything(), CorrectionSet()], ids=["corrected", "plain"])
+def test_a_subclass_with_its_own_method_gets_what_every_function_gets(ctx: Context, corrections: Any) -> None:
+    """Corrected frames, in float32, although what it is derived from takes raw ones as they are stored."""
+    data = counts()
+    frames = expected_frames(data) if corrections.have_corrections() else data
+    result = ctx.run_udf(dataset=load(ctx, data), udf=SumAndLowest(), corrections=corrections)
+    np.testing.assert_allclose(result["intensity"].data, frames.sum(axis=(0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(result["lowest"].data, frames.min(axis=(2, 3)), rtol=1e-5)
 
 
 def test_a_large_dark_frame_costs_no_precision(ctx: Context) -> None:

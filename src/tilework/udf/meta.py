@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UDFMeta"]
 
+_NO_CORRECTIONS = CorrectionSet()
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -166,7 +167,7 @@ class UDFMeta:
     @property
     def corrections(self) -> CorrectionSet:
         """Detector corrections of the run; tiles are corrected already."""
-        return CorrectionSet() if self._corrections is None else self._corrections
+        return _NO_CORRECTIONS if self._corrections is None else self._corrections
 
     @property
     def device_class(self) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from tilework.common.kernels import sum_frames, takes_dtype
 from tilework.common.slice import Slice
 from tilework.udf.base import UDF
+from tilework.udf.plan import corrects_results
 
 if TYPE_CHECKING:
     from collections import OrderedDict
@@ -74,7 +75,9 @@ class SumUDF(UDF):
     @property
     def _is_raw(self) -> bool:
         """Whether tiles come as the detector gave them, although the run has corrections."""
-        return self.meta.corrections.have_corrections() and self.accepts_tile_dtype(self.meta.dataset_dtype)
+        meta = self.meta
+        corrects = meta.corrections.have_corrections() and corrects_results(self)
+        return corrects and self.accepts_tile_dtype(meta.dataset_dtype)
 
     def process_tile(self, tile: NDArray[Any]) -> None:
         """Add the frames of a tile."""
