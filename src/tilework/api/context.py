@@ -12,10 +12,12 @@ from tilework.api.executors import ExecutorSpecType, make_executor
 from tilework.api.generators import ResultGenerator
 from tilework.api.plots import Plots
 from tilework.exceptions import DataSetException
+from tilework.io.corrections.corrset import CorrectionSet
 from tilework.udf.base import UDF
 from tilework.udf.runner import UDFRunner
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable
 
     from tilework.common.buffers import BufferWrapper
@@ -151,6 +153,43 @@ class Context:
 
         return load(filetype, *args, io_backend=io_backend, executor=self.executor, enable_async=False, **kwargs)
 
+    def export_dataset(
+        self,
+        dataset: DataSet,
+        *,
+        path: str | os.PathLike[str],
+        progress: bool | ProgressReporter = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a dataset into a ``.npy`` file, in its shape and dtype, corrected as its own corrections say.
+
+        The file is there when it is complete: an error or an interruption leaves what was there before. Positions for
+        which the source has no frame are NaN, or 0 for integers.
+
+        Parameters
+        ----------
+        dataset
+            What is written.
+        path
+            The file; its name ends in ``.npy``.
+        progress
+            True for a progress bar, or a `ProgressReporter`.
+        overwrite
+            Whether a file that is there is replaced.
+
+        Raises
+        ------
+        ValueError
+            When the name of the file ends otherwise.
+        FileExistsError
+            When the file is there, and `overwrite` is not set.
+        OSError
+            When the file cannot be written.
+        """
+        from tilework.api.export import export_dataset
+
+        export_dataset(self, dataset, path, progress=progress, overwrite=overwrite)
+
     # -- running
 
     def run_udf(
@@ -176,7 +215,7 @@ class Context:
             Selected scan positions: a bool array of the shape of the scan, a sparse array, a coordinate ``(y, x)``,
             or pairs of a coordinate and whether it is selected; None: all.
         corrections
-            Detector corrections; None: those of the dataset.
+            Detector corrections, a `CorrectionSet`; None: those of the dataset; an empty one: none.
         progress
             True for a progress bar, or a `ProgressReporter`.
         backends
@@ -275,23 +314,28 @@ class Context:
             hint = " (an instance is wanted, not the class)" if isinstance(strangers[0], type) else ""
             msg = f"udf must be an instance of UDF, or several, got {strangers[0]!r}{hint}"
             raise TypeError(msg)
-        each = Plots.make(plots, lambda: self.plot_class, dataset, udfs, roi)
+        corrections = self._corrections(dataset, corrections)
+        each = Plots.make(plots, lambda: self.plot_class, dataset, udfs, roi, corrections)
         steps = UDFRunner(udfs).run_for_dataset_sync(
             dataset,
             self.executor,
             roi=roi,
             progress=progress,
-            corrections=self._corrections(dataset, corrections),
+            corrections=corrections,
             backends=backends,
             iterate=iterate,
         )
         return ResultGenerator(steps, each)
 
     @staticmethod
-    def _corrections(dataset: DataSet, corrections: Any) -> Any:
+    def _corrections(dataset: DataSet, corrections: Any) -> CorrectionSet | None:
+        """Return the corrections of a run; None when there is nothing to correct."""
         if corrections is None:
             corrections = dataset.get_correction_data()
-        if corrections is None or not corrections.have_corrections():
+        if not isinstance(corrections, CorrectionSet):
+            msg = f"corrections must be a tilework.corrections.CorrectionSet, got {type(corrections).__name__}"
+            raise TypeError(msg)
+        if not corrections.have_corrections():
             return None
         if not dataset.supports_correction():
             msg = f"{type(dataset).__name__} does not support detector corrections: run without, or correct the results"
@@ -353,7 +397,8 @@ class Context:
         """
         from tilework.api.display import UDFDisplay
 
-        return UDFDisplay(dataset, udf, UDFRunner.inspect_udf(udf, dataset, roi))
+        corrections = self._corrections(dataset, None)
+        return UDFDisplay(dataset, udf, UDFRunner.inspect_udf(udf, dataset, roi, corrections))
 
 
 def _close_if_alive(reference: weakref.ref[Context]) -> None:

@@ -14,6 +14,7 @@ from tilework.exceptions import UDFException
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.udf.base import UDF
 
 __all__ = ["Provenance", "ResultBuffer", "RunResult", "UDFResults", "UDFResultsLazy", "collect_results"]
@@ -30,14 +31,16 @@ class Provenance:
     parameters: Mapping[str, Any]
     dataset: Any
     roi: BoolArray | None
+    corrections: CorrectionSet | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is saved with results: UDF, parameters, description of the dataset, selected positions."""
+        """Return what is saved with results: UDF, parameters, the dataset, selected positions, corrections."""
         return {
             "udf": self.udf,
             "parameters": dict(self.parameters),
             "dataset": self.dataset.describe(),
             "roi": None if self.roi is None else {"selected": int(self.roi.sum()), "of": list(self.roi.shape)},
+            "corrections": None if self.corrections is None else self.corrections.describe(),
         }
 
 
@@ -168,6 +171,7 @@ def collect_results(
     merged: BoolArray,
     dataset: Any,
     roi: BoolArray | None,
+    corrections: CorrectionSet | None = None,
 ) -> tuple[RunResult, ...]:
     """Ask the UDFs of a run for their results.
 
@@ -181,6 +185,8 @@ def collect_results(
         What is processed.
     roi
         Selected positions, or None.
+    corrections
+        Detector corrections, or None.
 
     Raises
     ------
@@ -189,7 +195,7 @@ def collect_results(
     """
     results = []
     for udf in udfs:
-        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi)
+        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi, corrections)
         results.append(RunResult(dict(_collect_one(udf, merged, provenance)), provenance))
     return tuple(results)
 
