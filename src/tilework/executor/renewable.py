@@ -12,10 +12,11 @@ import multiprocessing
 import signal
 import sys
 import threading
-from concurrent.futures import BrokenExecutor, CancelledError
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures.process import ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.exceptions import ExecutorError, WorkerLostError
 from tilework.executor.at_exit import come_before
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from multiprocessing.process import BaseProcess
 
-__all__ = ["Gate", "PoolBrokeError", "RenewablePool", "SpawnedProcesses"]
+__all__ = ["Gate", "Pending", "PoolBrokeError", "RenewablePool", "SpawnedProcesses"]
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +70,16 @@ class PoolBrokeError(Exception):
     """A pool broke while it did a job, and has been replaced."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pending(Generic[T]):
+    """A call that was handed to a pool."""
+
+    client: Executor
+    future: Future[T]
+
+
 class RenewablePool:
-    """A pool for blocking calls, from as many threads as it has processes.
+    """A pool that takes work from several threads.
 
     Parameters
     ----------
@@ -93,8 +102,20 @@ class RenewablePool:
         """The pool that does the work now."""
         return self._client
 
-    def call(self, fn: Callable[[V], T], arg: V) -> T:
-        """Return what a process returns for ``fn(arg)``.
+    def submit(self, fn: Callable[[V], T], arg: V) -> Pending[T]:
+        """Hand ``fn(arg)`` to a process; whatever goes wrong shows when the result is asked for."""
+        client = self._client
+        try:
+            future: Future[T] = client.submit(fn, arg)
+        except BaseException as error:  # noqa: BLE001  (raised again by result())
+            future = Future()
+            future.set_exception(error)
+        else:
+            come_before(type(client))
+        return Pending(client, future)
+
+    def result(self, pending: Pending[T]) -> T:
+        """Wait for what was submitted, and return what it returned.
 
         Raises
         ------
@@ -105,11 +126,9 @@ class RenewablePool:
         ExecutorError
             When the pool takes no more work.
         """
-        client = self._client
+        client = pending.client
         try:
-            future = client.submit(fn, arg)
-            come_before(type(client))
-            answer = future.result()
+            answer = pending.future.result()
         except BrokenExecutor as error:
             self._replace(client, error)
             raise PoolBrokeError(self._cause) from error
@@ -139,7 +158,7 @@ class RenewablePool:
                 )
                 raise WorkerLostError(msg) from error
             if isinstance(broken, SpawnedProcesses):
-                broken.shutdown(wait=True, cancel_futures=True)
+                _shut_down(broken, wait=True)
             self._cause = _describe_end(processes, error)
             self._n_fruitless += 1
             if self._n_fruitless > _MOST_FRUITLESS:
@@ -165,7 +184,14 @@ class RenewablePool:
     def shut_down(self, *, given_too: bool, wait: bool) -> None:
         """Shut down the pool, if it is ours."""
         if given_too or self._client is not self._given:
-            self._client.shutdown(wait=wait, cancel_futures=True)
+            _shut_down(self._client, wait=wait)
+
+
+def _shut_down(pool: Executor, *, wait: bool) -> None:
+    try:
+        pool.shutdown(wait=wait, cancel_futures=True)
+    except TypeError:  # a pool that knows no such argument, such as loky's
+        pool.shutdown(wait=wait)
 
 
 def _describe_end(processes: Mapping[int, BaseProcess], error: BaseException) -> str:
@@ -177,7 +203,9 @@ def _describe_end(processes: Mapping[int, BaseProcess], error: BaseException) ->
         if code is not None and code not in {0, -signal.SIGTERM}:
             how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with status {code}"
             ends.append(f"process {pid} {how}")
-    return "a worker died: " + (", ".join(ends) if ends else str(error).strip() or type(error).__name__)
+    # loky collects the ends itself, and says them in an error of many lines; the last one is advice
+    told = " ".join(line for line in str(error).splitlines() if line and "traceback" not in line)
+    return f"a worker died: {', '.join(ends) or told or type(error).__name__}"
 
 
 def _signal_name(number: int) -> str:

@@ -35,8 +35,7 @@ class LossContract(ExecutorHarness):
         if request.function.__qualname__.startswith(LossContract.__name__):
             self.require("can_lose_workers")
 
-    @pytest.mark.parametrize("how", ["SIGKILL", "exit"])
-    @pytest.mark.parametrize("ordered", [False, True])
+    @pytest.mark.parametrize(("how", "ordered"), [("SIGKILL", True), ("exit", False)])
     def test_killed_by_its_task(self, executor: JobExecutor, signals: Signals, how: str, ordered: bool) -> None:
         """A task that kills its worker once is done on another; every task is delivered once, in order if asked for."""
         killers = {7, 31}

@@ -178,10 +178,10 @@ class RunContract(ExecutorHarness):
     def test_live_before_interactive_before_batch(self, executor: JobExecutor, signals: Signals) -> None:
         """What is queued starts in the order of priority, whichever run was first."""
         self.require("prioritises")
-        n = self.parallelism
+        n, jitter = self.parallelism, self.jitter_seconds
 
         def tasks(priority: Priority) -> Iterator[BlockTask]:
-            yield from (BlockTask(i, signals=signals) for i in range(n))
+            yield from (BlockTask(i, signals=signals, seconds=3 * jitter) for i in range(n))
             signals.add(f"submitted-{priority.name}")
 
         def start(priority: Priority) -> list[float]:
@@ -199,8 +199,8 @@ class RunContract(ExecutorHarness):
             signals.add("release")
             assert len(first.result()) == n
             live, interactive, batch = (starts[priority].result() for priority in sorted(Priority))
-        assert max(live) <= min(interactive)
-        assert max(interactive) <= min(batch)
+        assert max(live) <= min(interactive) + jitter
+        assert max(interactive) <= min(batch) + jitter
 
     def test_environment(self, executor: JobExecutor) -> None:
         """A task sees the declared environment; entering it limits threads there, and nothing is left of that."""
