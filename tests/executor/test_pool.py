@@ -6,21 +6,36 @@ workers on pools of its own, in classes of their own.
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
+import subprocess
+import sys
+import threading
+import time
 from concurrent.futures import Executor, ProcessPoolExecutor
-from typing import TYPE_CHECKING, ClassVar
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import loky
+import numpy as np
+import psutil
 import pytest
+from loky.backend import resource_tracker
 
-from tilework.executor.concurrent import ConcurrentJobExecutor
+from tests_helpers import FrameMax, TileSum, counts
+from tilework.api import Context
+from tilework.common.executor import NoopCommHandler
+from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
+from tilework.executor.concurrent import AsyncConcurrentJobExecutor, ConcurrentJobExecutor
 from tilework.testing.executor_losses import LossContract
 from tilework.testing.executors import ExecutorContract
+from tilework.testing.faults import BlockTask, CallTask, FakeTask, KillTask, Signals
+from tilework.udf import StdDevUDF, SumSigUDF, SumUDF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
 
 CODE = "from tilework.executor.concurrent import ConcurrentJobExecutor\nexecutor = ConcurrentJobExecutor"
 SPAWN = multiprocessing.get_context("spawn")
@@ -87,7 +102,7 @@ class TestLokyLosses(LossContract):
     @classmethod
     def _tracker(cls) -> None:
         """Start the process that loky keeps for as long as the interpreter lives."""
-        loky.backend.resource_tracker.ensure_running()
+        resource_tracker.ensure_running()
 
     @pytest.fixture(autouse=True)
     def _no_pool(self, nothing_left: None) -> Iterator[None]:
@@ -97,3 +112,152 @@ class TestLokyLosses(LossContract):
 
     def make_executor(self) -> ConcurrentJobExecutor:
         return ConcurrentJobExecutor(loky.get_reusable_executor(2))
+
+
+# ---- a pool that nobody but its owner can replace ----
+
+
+def test_broken_pool_of_somebody_else(tmp_path: Path) -> None:
+    """The run ends with an error that says what happened and what to do; so does whatever follows."""
+    task = KillTask(0, signals=Signals(str(tmp_path)))
+    with ProcessPoolExecutor(1, SPAWN) as pool, ConcurrentJobExecutor(pool) as executor:
+        told = pytest.raises(WorkerLostError, match=r"(?s)SIGKILL.*ProcessPoolExecutor.*make_processes")
+        with executor.scatter(None) as handle, told:
+            list(executor.run_tasks([task], handle, "run", NoopCommHandler()))
+        with pytest.raises(WorkerLostError, match="make a new pool"):
+            executor.run_function(abs, -1)
+
+
+def test_pool_shut_down_by_its_owner() -> None:
+    """An executor whose pool is gone says so instead of waiting for ever."""
+    pool = ProcessPoolExecutor(1, SPAWN)
+    with ConcurrentJobExecutor(pool) as executor:
+        pool.shutdown()
+        with pytest.raises(ExecutorError, match="takes no more work"):
+            executor.run_function(abs, -1)
+
+
+def test_somebody_elses_pool_stays_open() -> None:
+    """Several executors share a pool, and it keeps working for others."""
+    with ProcessPoolExecutor(1, SPAWN) as pool:
+        with ConcurrentJobExecutor(pool) as one, ConcurrentJobExecutor(pool) as two:
+            assert one.run_function(abs, -1) == two.run_function(abs, -1) == 1
+            one.close()
+            assert two.run_function(abs, -2) == 2
+        assert pool.submit(abs, -3).result() == 3
+
+
+def test_processes_that_cannot_start(tmp_path: Path) -> None:
+    """A script without a guard makes processes that die at once: the error says so, in bounded time."""
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from tilework.executor.concurrent import ConcurrentJobExecutor\n"
+        "executor = ConcurrentJobExecutor.make_processes(1)\n"
+        "executor.run_function(abs, -1)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert 'if __name__ == "__main__":' in done.stderr.splitlines()[-1]
+
+
+# ---- what is particular to processes ----
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ConcurrentJobExecutor]:
+    """An executor for several tests."""
+    with ConcurrentJobExecutor.make_processes(2) as executor:
+        yield executor
+
+
+def test_same_bits_as_inline(processes: ConcurrentJobExecutor) -> None:
+    """Built-in and users' functions give the same bits as inline, with a ROI as well."""
+    data = counts((12, 10, 16, 16))
+    udfs = [StdDevUDF(), SumUDF(), SumSigUDF(), TileSum(), FrameMax()]
+
+    def bits(context: Context, roi: Any) -> list[bytes]:
+        dataset = context.load("memory", data=data, num_partitions=7)
+        results = context.run_udf(dataset=dataset, udf=udfs, roi=roi)
+        return [buffer.raw_data.tobytes() for result in results for buffer in result.values()]
+
+    roi = np.random.default_rng(1).random((12, 10)) < 0.5
+    with Context.make_with("inline") as inline:
+        context = Context(executor=processes)
+        for selected in (None, roi):
+            assert bits(context, selected) == bits(inline, selected)
+
+
+def test_parameters_are_mapped_once(processes: ConcurrentJobExecutor) -> None:
+    """A large array is in memory once for all processes, which may write to what they see: it is theirs alone."""
+
+    def look(params: Any, env: Any) -> tuple[int, float, int]:
+        params[0] += 1
+        lines = Path("/proc/self/smaps").read_text(encoding="ascii").splitlines()
+        private = sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
+        return os.getpid(), float(params.sum()), private
+
+    params = np.ones(64 * 2**17)
+    seen: dict[int, list[float]] = {}
+    with processes.scatter(params) as handle:
+        tasks = [CallTask(i, fn=look) for i in range(20)]
+        for (pid, total, private), _ in processes.run_tasks(tasks, handle, "run", NoopCommHandler()):
+            seen.setdefault(pid, []).append(total)
+            assert private < 64 * 1024, "a process has a copy of its own, in KiB"
+    for totals in seen.values():
+        assert totals == [len(params) + 1 + i for i in range(len(totals))]
+    assert params[0] == 1
+
+
+def test_short_tasks_share_a_job(processes: ConcurrentJobExecutor) -> None:
+    """Thousands of short tasks need far fewer jobs than tasks; a long one among them keeps nothing back for long."""
+    with processes.scatter(None) as handle:
+        start = time.perf_counter()
+        n = sum(1 for _ in processes.run_tasks((FakeTask(i) for i in range(5000)), handle, "r", NoopCommHandler()))
+        seconds = time.perf_counter() - start
+    assert n == 5000
+    start = time.perf_counter()
+    for _ in range(50):
+        processes.run_function(abs, -1)
+    assert seconds / 5000 < (time.perf_counter() - start) / 50
+
+
+def test_stubborn_task_is_killed_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of its own that does not stop is killed when the executor closes."""
+    monkeypatch.setattr("tilework.executor.concurrent.STOP_GRACE_SECONDS", 0.1)
+    signals = Signals(str(tmp_path))
+    executor = ConcurrentJobExecutor.make_processes(1)
+    pid = executor.run_function(os.getpid)
+    task = BlockTask(0, signals=signals, stubborn=True)
+
+    def run() -> None:
+        with executor.scatter(None) as handle, suppress(ExecutorError, JobCancelledError):
+            list(executor.run_tasks([task], handle, "run", NoopCommHandler()))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    signals.wait("started")
+    executor.close()
+    thread.join()
+    assert not psutil.pid_exists(pid)
+    assert signals.count("done") == 0
+
+
+def test_async_processes() -> None:
+    """AsyncConcurrentJobExecutor makes processes as well."""
+
+    async def main() -> list[int]:
+        async with await AsyncConcurrentJobExecutor.make_processes(1) as executor:
+            return list(await executor.map(abs, [-1, -2]))
+
+    assert asyncio.run(main()) == [1, 2]
+
+
+def test_report_names_pool_and_losses(tmp_path: Path) -> None:
+    """The report names the kind of pool, and how often it was replaced."""
+    with ConcurrentJobExecutor.make_processes(1) as executor, executor.scatter(None) as handle:
+        task = KillTask(0, signals=Signals(str(tmp_path)))
+        assert [r for r, _ in executor.run_tasks([task], handle, "run", NoopCommHandler())] == [0]
+        report = executor.report()
+    assert report["limits"]["pool"] == "SpawnedProcesses"
+    assert report["limits"]["pools_replaced"] == 1
+    assert report["losses"] == 1

@@ -249,6 +249,8 @@ class PoolBackend(LaneBackend[V]):
         for n, ticket in enumerate(tickets, 1):
             is_started = n == n_begun if is_noted else not self._workforce.sees_boards
             self._losses[ticket.index] += is_started
+            if is_started:
+                self._workforce.pool.note_begun()
             events.append(Lost(ticket.number, cause, is_started))
         return events
 

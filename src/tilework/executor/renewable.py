@@ -7,6 +7,7 @@ reusable one. A replacement is ours, and is shut down by us.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import signal
@@ -14,7 +15,6 @@ import sys
 import threading
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures.process import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -34,8 +34,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 V = TypeVar("V")
 
-_MOST_FRUITLESS: Final = 8
-"""How many pools may break one after the other without doing a single job."""
+_MOST_FRUITLESS: Final = 3
+"""How many pools may break one after the other before any work has begun."""
+
+
+_END_SECONDS: Final = 0.5
 
 
 class SpawnedProcesses(ProcessPoolExecutor):
@@ -160,6 +163,7 @@ class RenewablePool:
             if isinstance(broken, SpawnedProcesses):
                 _shut_down(broken, wait=True)
             self._cause = _describe_end(processes, error)
+            log.warning("%s", self._cause)
             self._n_fruitless += 1
             if self._n_fruitless > _MOST_FRUITLESS:
                 msg = (
@@ -170,7 +174,10 @@ class RenewablePool:
                 raise WorkerLostError(msg) from error
             self._client = self._renew()
             self.n_renewed += 1
-            log.warning("%s; its pool was replaced", self._cause)
+
+    def note_begun(self) -> None:
+        """Take note that a pool that broke had begun with work: it is the work that breaks it, not the start."""
+        self._n_fruitless = 0
 
     def close(self) -> None:
         """Make no more pools; calls that are under way fail if theirs breaks."""
@@ -198,13 +205,15 @@ def _describe_end(processes: Mapping[int, BaseProcess], error: BaseException) ->
     """Return, in words, which process ended and how."""
     ends = []
     for pid, process in processes.items():
+        with contextlib.suppress(AssertionError, ValueError):
+            process.join(_END_SECONDS)  # a pool says that it is broken before it has ended its processes
         code = getattr(process, "exitcode", None)
         # those that the pool ended itself, because of the first, are not worth a word
         if code is not None and code not in {0, -signal.SIGTERM}:
             how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with status {code}"
             ends.append(f"process {pid} {how}")
     # loky collects the ends itself, and says them in an error of many lines; the last one is advice
-    told = " ".join(line for line in str(error).splitlines() if line and "traceback" not in line)
+    told = " ".join(line for line in str(error).splitlines() if line and "traceback" not in line).rstrip(".")
     return f"a worker died: {', '.join(ends) or told or type(error).__name__}"
 
 
@@ -223,7 +232,7 @@ class Gate:
         self._n_inside = 0
         self._n_loners = 0  # that wait, or are inside
 
-    @contextmanager
+    @contextlib.contextmanager
     def pass_together(self) -> Iterator[None]:
         """Pass as soon as nobody wants to be alone."""
         with self._lock:
@@ -235,7 +244,7 @@ class Gate:
         finally:
             self._leave()
 
-    @contextmanager
+    @contextlib.contextmanager
     def pass_alone(self) -> Iterator[None]:
         """Pass as soon as nobody else is inside."""
         with self._lock:

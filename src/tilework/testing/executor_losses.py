@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,14 +52,16 @@ class LossContract(ExecutorHarness):
     def test_killed_from_outside(self, executor: JobExecutor) -> None:
         """Workers that are killed again and again in the middle of a run cost time, and no results."""
 
-        def work(i: int) -> CallTask:
-            return CallTask(i, fn=lambda params, env: (i, params, os.getpid()))
+        def look(params: Any, env: Environment) -> tuple[Any, int]:
+            time.sleep(0.01)
+            return params, os.getpid()
 
         got = []
         pids = set()
-        with self.start(executor, (work(i) for i in range(120)), "params", ordered=True) as results:
-            for n, ((index, params, pid), _) in enumerate(results):
-                got.append((index, params))
+        with self.start(executor, (CallTask(i, fn=look) for i in range(120)), "params", ordered=True) as results:
+            for n, ((params, pid), task) in enumerate(results):
+                assert isinstance(task, CallTask)
+                got.append((task.index, params))
                 pids.add(pid)
                 if n in {10, 40, 80}:
                     self.kill_worker(pid)
