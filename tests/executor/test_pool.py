@@ -53,7 +53,7 @@ class TestSpawned(ExecutorContract):
     parallelism = 2
     shares_memory = False
     streams = False
-    jitter_seconds = 0.05
+    settle_seconds = 0.05
     pool: ClassVar[Executor]
 
     @pytest.fixture(autouse=True, scope="class")

@@ -99,8 +99,6 @@ class ExecutorHarness:
     """Whether workers are processes, and the loss of one costs its unfinished tasks only; see `worker_pids`."""
     settle_seconds: ClassVar[float] = 0.0
     """How long it may take until a task that was submitted is queued: where another thread or process does that."""
-    jitter_seconds: ClassVar[float] = 0.0
-    """How much later than decided a task may begin: where several threads hand tasks over."""
     tells_interrupts: ClassVar[bool] = True
     """Whether a KeyboardInterrupt that a task raises is told from Ctrl-C, which it is not in the consumer's thread."""
 

@@ -188,13 +188,12 @@ class EndlessTask(FakeTask):
 class BlockTask(FakeTask):
     """Counts ``started``, waits until somebody counts `until`, counts ``done``; returns its index and its start.
 
-    Then it sleeps for some `seconds`. It stops when its run has ended, unless it is `stubborn`.
+    It stops when its run has ended, unless it is `stubborn`.
     """
 
     signals: Signals = field(kw_only=True)
     until: str = "release"
     stubborn: bool = False
-    seconds: float = 0.0
 
     def __call__(self, params: Any, env: Environment) -> Any:
         """Wait."""
@@ -205,7 +204,6 @@ class BlockTask(FakeTask):
                 env.raise_if_stopped()
             time.sleep(POLL_SECONDS)
         self.signals.add("done")
-        time.sleep(self.seconds)
         return self.index, start
 
 
