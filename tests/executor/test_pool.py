@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import random
+import signal
 import subprocess
 import sys
 import threading
@@ -261,3 +263,24 @@ def test_report_names_pool_and_losses(tmp_path: Path) -> None:
     assert report["limits"]["pool"] == "SpawnedProcesses"
     assert report["limits"]["pools_replaced"] == 1
     assert report["losses"] == 1
+
+
+def test_same_bits_after_losses() -> None:
+    """Processes that are killed at random in the middle of runs of UDFs change nothing in the results."""
+    data = counts((24, 16, 16, 16))
+    rng = random.Random(11)
+    n_killed = 0
+    with Context.make_with("inline") as inline:
+        dataset = inline.load("memory", data=data, num_partitions=48)
+        expected = [b.raw_data.tobytes() for r in inline.run_udf(dataset, [StdDevUDF(), TileSum()]) for b in r.values()]
+    with ConcurrentJobExecutor.make_processes(2) as executor:
+        context = Context(executor=executor)
+        dataset = context.load("memory", data=data, num_partitions=48)
+        while n_killed < 3:
+            pids = executor.run_each_worker(os.getpid)
+            run = context.submit_udf(dataset, [StdDevUDF(), TileSum()])
+            time.sleep(rng.random() * 0.05)
+            if not run.done():
+                os.kill(rng.choice(list(pids.values())), signal.SIGKILL)
+                n_killed += 1
+            assert [b.raw_data.tobytes() for r in run.result(60) for b in r.values()] == expected

@@ -18,7 +18,7 @@ together into a job that is worth `JOB_SECONDS`, and a second job follows before
 waits for its next one; other runs wait for `TURN_SECONDS` at most.
 
 Who owns what: the workforce owns the feeders and the store of scattered objects. Each run has a lane, an inbox, and a
-board with its slots; a function that is called many times is scattered for the time of its run.
+board with its slots; a function that is called many times is shipped like parameters, for the time of its run.
 
 When a process dies, every job in the pool is lost. The board says which items had begun, and so may have killed it;
 only these count as started. One that was lost twice runs alone the third time, so that what kills its process does not
@@ -30,6 +30,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ from tilework.executor.remote import PackedError, contained, dumps, loads, unpac
 from tilework.executor.renewable import Gate, PoolBrokeError, RenewablePool, size_of
 from tilework.executor.run import Bounds, Completed, Failed, Lost
 from tilework.executor.shared_block import BlockGoneError, Board, SharedBlock, attach
-from tilework.executor.shipping import ShippingStore
+from tilework.executor.shipping import Scattered, ShippingStore
 from tilework.executor.workforce import Workforce
 from tilework.utils.devices import available_cpu_count
 
@@ -108,10 +109,10 @@ class PoolBackend(LaneBackend[V]):
         The run, as others see it.
     priority
         Which runs go first.
-    handle
-        Of the parameters of tasks, or of the function.
+    shared
+        Returns what the items of the run have in common, as it is now: the parameters of tasks, or the function.
     messages
-        Where the messages of tasks go; None for a function, which is scattered for this run alone.
+        Where the messages of tasks go; None when a function is called.
     """
 
     def __init__(
@@ -119,12 +120,12 @@ class PoolBackend(LaneBackend[V]):
         workforce: PoolWorkforce,
         control: RunControl,
         priority: Priority,
-        handle: str,
+        shared: Callable[[], Scattered],
         messages: SimpleWorkerQueue | None,
     ) -> None:
         n = workforce.crew.size
         self._workforce = workforce
-        self._handle = handle
+        self._shared = shared
         self._messages = messages
         self._board = workforce.take_board()
         self._slots = list(range(2 * n))
@@ -148,7 +149,7 @@ class PoolBackend(LaneBackend[V]):
         super().end()
         self._workforce.give_back(self._board, is_free=len(self._slots) == 2 * self._crew.size)
         if self._messages is None:
-            self._workforce.store.drop(self._handle)
+            self._shared().close()
 
     def _serve(self, ticket: Ticket[V]) -> list[Event]:
         if self._losses[ticket.index] >= _LOSSES_BEFORE_ALONE:
@@ -187,12 +188,12 @@ class PoolBackend(LaneBackend[V]):
             return _Flight(tickets, slot, b"", contained(error))
 
     def _submit(self, items: bytes, slot: int, *, with_content: bool) -> Pending[Answer]:
-        workforce, store = self._workforce, self._workforce.store
+        workforce = self._workforce
         deadline = self._control.deadline
         job = Job(
             owner=workforce.owner,
-            alive=store.keys(),
-            shipment=store.look_up(self._handle).ship(with_content=with_content),
+            alive=workforce.alive(),
+            shipment=self._shared().ship(with_content=with_content),
             is_tasks=self._messages is not None,
             items=items,
             board=self._board.address,
@@ -291,6 +292,8 @@ class PoolWorkforce(Workforce):
         self._feeders = ThreadPoolExecutor(size, thread_name_prefix="tilework-pool")
         self.crew = Crew(self._feeders, size)
         self._boards: list[Board] = []
+        # The run owns its function: one that is interrupted leaves nothing in here.
+        self._functions: weakref.WeakValueDictionary[str, Scattered] = weakref.WeakValueDictionary()
         self._meeting_lock = threading.Lock()
 
     @property
@@ -316,11 +319,19 @@ class PoolWorkforce(Workforce):
         messages: SimpleWorkerQueue,
     ) -> Backend[TaskProtocol]:
         """Return a new run's way to the processes."""
-        return PoolBackend(self, control, options.priority, params_handle, messages)
+        return PoolBackend(self, control, options.priority, lambda: self.store.look_up(params_handle), messages)
 
     def open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
         """Return the way to the processes for calls of a function."""
-        return PoolBackend(self, control, options.priority, self.store.add(fn), None)
+        function = Scattered(fn)
+        self._functions[function.key] = function
+        return PoolBackend(self, control, options.priority, lambda: function, None)
+
+    def alive(self) -> tuple[str, ...]:
+        """Return the keys of all that processes should keep."""
+        # not an iteration over the dictionary itself, to which other threads add
+        functions = [function() for function in self._functions.valuerefs()]
+        return (*self.store.keys(), *(function.key for function in functions if function is not None))
 
     def bounds(self, *, is_streamed: bool) -> Bounds:  # noqa: ARG002
         """Return how much of a run may be under way."""

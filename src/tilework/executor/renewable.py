@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from multiprocessing.process import BaseProcess
 
-__all__ = ["Gate", "Pending", "PoolBrokeError", "RenewablePool", "SpawnedProcesses"]
+__all__ = ["ALONE_SECONDS", "Gate", "Pending", "PoolBrokeError", "RenewablePool", "SpawnedProcesses"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ _MOST_FRUITLESS: Final = 3
 
 
 _END_SECONDS: Final = 0.5
+
+ALONE_SECONDS: Final = 30.0
+"""How long everybody else is kept from beginning with anything, so that a suspect can be alone."""
 
 
 class SpawnedProcesses(ProcessPoolExecutor):
@@ -246,17 +249,19 @@ class Gate:
 
     @contextlib.contextmanager
     def pass_alone(self) -> Iterator[None]:
-        """Pass as soon as nobody else is inside."""
+        """Pass as soon as nobody else is inside, or after a while: others may work for hours."""
         with self._lock:
             self._n_loners += 1
-            while self._n_inside:
-                self._lock.wait()
+            is_alone = self._lock.wait_for(lambda: not self._n_inside, ALONE_SECONDS)
             self._n_inside += 1
+            if not is_alone:
+                self._n_loners -= 1
+                self._lock.notify_all()
         try:
             yield
         finally:
             with self._lock:
-                self._n_loners -= 1
+                self._n_loners -= is_alone
             self._leave()
 
     def _leave(self) -> None:
