@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -33,7 +33,7 @@ from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostErro
 from tilework.executor.concurrent import AsyncConcurrentJobExecutor, ConcurrentJobExecutor
 from tilework.testing.executor_losses import LossContract
 from tilework.testing.executors import ExecutorContract
-from tilework.testing.faults import BlockTask, CallTask, FakeTask, KillTask, Signals
+from tilework.testing.faults import BlockTask, CallTask, EchoTask, FakeTask, KillTask, Signals
 from tilework.udf import StdDevUDF, SumSigUDF, SumUDF
 
 if TYPE_CHECKING:
@@ -162,7 +162,45 @@ def test_processes_that_cannot_start(tmp_path: Path) -> None:
     assert 'if __name__ == "__main__":' in done.stderr.splitlines()[-1]
 
 
+class InPlace(Executor):
+    """A pool of nothing: calls are made by whoever submits them."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+@pytest.mark.parametrize("make_pool", [InPlace, lambda: ProcessPoolExecutor(2)], ids=["in place", "default context"])
+def test_any_other_pool(make_pool: Any) -> None:
+    """Whatever has the interface of a pool will do."""
+    with ConcurrentJobExecutor(make_pool(), is_local=True) as executor, executor.scatter([7]) as handle:
+        results = executor.run_tasks((EchoTask(i) for i in range(200)), handle, "run", NoopCommHandler())
+        assert sorted(result for result, _ in results) == [(i, [7]) for i in range(200)]
+        assert executor.map(lambda x: x * x, range(5)) == [0, 1, 4, 9, 16]
+
+
 # ---- what is particular to processes ----
+
+
+def test_own_processes_end_with_the_main_process(tmp_path: Path) -> None:
+    """Also when that is killed, busy and idle."""
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os, signal, time\n"
+        "from tilework.executor.concurrent import ConcurrentJobExecutor\n"
+        "if __name__ == '__main__':\n"
+        "    executor = ConcurrentJobExecutor.make_processes(2)\n"
+        "    print(*executor.run_each_worker(os.getpid).values(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(set(pids)) == 2
+    until = time.monotonic() + 10
+    while any(psutil.pid_exists(pid) for pid in pids):
+        assert time.monotonic() < until, "processes are left"
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

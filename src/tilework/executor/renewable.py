@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -54,8 +55,21 @@ class SpawnedProcesses(ProcessPoolExecutor):
     """
 
     def __init__(self, n_processes: int) -> None:
-        super().__init__(n_processes, multiprocessing.get_context("spawn"), prepare_process)
+        super().__init__(n_processes, multiprocessing.get_context("spawn"), _prepare_own_process)
         self.n_processes = n_processes
+
+
+def _prepare_own_process() -> None:
+    prepare_process()
+    threading.Thread(target=_end_with_parent, name="tilework-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the main process is gone; without this, nobody would tell it if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _renewal_of(pool: Executor) -> Callable[[], Executor] | None:
