@@ -21,6 +21,7 @@ import pytest
 from tests_helpers import FrameMax, TileSum, counts
 from tilework.api import Context, RunProgress, UDFRun
 from tilework.exceptions import DeadlineExceededError, UDFException, UDFRunCancelled
+from tilework.executor.concurrent import ConcurrentJobExecutor
 from tilework.testing.faults import Signals
 from tilework.udf import UDF
 
@@ -430,14 +431,22 @@ def test_ctrl_c_ends_the_wait_only(threads: Context, signals: Signals) -> None:
     """The run goes on, and its result can be asked for again."""
     run = threads.submit_udf(load(threads), Gated(signals=signals, factor=1))
 
+    about_to_wait = threading.Event()
+
     def interrupt() -> None:
+        about_to_wait.wait()
         signals.wait("begun")
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def wait_for_it() -> None:
+        about_to_wait.set()
         run.result()
+
+    with pytest.raises(KeyboardInterrupt):
+        wait_for_it()
     thread.join()
     signals.add("go")
     assert np.array_equal(run.result()["total"].data, totals())
@@ -465,3 +474,52 @@ def test_exit_in_the_middle_of_a_run(executor: str) -> None:
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=20, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "100\n", "")
+
+
+@pytest.mark.parametrize("kind", ["processes", "pipelined"])
+def test_on_processes(kind: str, signals: Signals) -> None:
+    """The same on workers that share no memory: results, partial results, new parameters, cancelling."""
+
+    class Waiting(UDF):  # local, so that it is sent by value
+        def get_result_buffers(self) -> Any:
+            return {"total": self.buffer(kind="nav", dtype=np.float64)}
+
+        def process_frame(self, frame: Any) -> None:
+            if self.meta.slice.origin[0] >= 4:
+                self.params.signals.add("begun")
+                while not self.params.signals.count("go"):
+                    time.sleep(0.001)
+            self.results.total[:] = frame.sum() * self.params.factor
+
+    class Sleeping(UDF):
+        def get_result_buffers(self) -> Any:
+            return {"total": self.buffer(kind="nav", dtype=np.float64)}
+
+        def process_frame(self, frame: Any) -> None:
+            time.sleep(0.01)
+
+    if kind == "processes":
+        context = Context(executor=ConcurrentJobExecutor.make_processes(2))
+    else:
+        context = Context.make_with("pipelined", cpus=2)
+    with context as ctx:
+        ds = load(ctx)
+        runs = [ctx.submit_udf(ds, [TileSum(), FrameMax()]) for _ in range(10)]
+        for run in runs:
+            sums, maxima = run.result(60)
+            assert np.array_equal(sums["sig"].data, DATA.sum(axis=(0, 1)))
+            assert np.array_equal(maxima["maximum"].data, DATA.max(axis=(2, 3)))
+        run = ctx.submit_udf(ds, Waiting(signals=signals, factor=1))
+        signals.wait("begun", 1)
+        while run.progress.partitions < 1:
+            time.sleep(0.001)
+        assert run.partial().damage.data.sum() == 4
+        run.update_parameters_experimental([{"factor": 3}])
+        signals.add("go")
+        factors = run.result(60)["total"].data / totals()
+        assert factors.reshape(-1)[-4:].tolist() == [3] * 4
+        run = ctx.submit_udf(ds, Sleeping())
+        while run.progress.partitions < 1:
+            time.sleep(0.001)
+        assert run.cancel()
+        assert isinstance(run.exception(60), UDFRunCancelled)

@@ -10,10 +10,10 @@ When the interpreter exits, runs are cancelled, and their threads are waited for
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tilework.exceptions import UDFRunCancelled
 from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tilework.udf.runner import ResultsForDataSet
 
 __all__ = ["RunProgress", "UDFRun"]
+
+_LONGEST_WAIT: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +139,8 @@ class UDFRun:
         Exception
             What `Context.run_udf` raises.
         """
-        try:
-            return self._unwrap(self._future.result(timeout))
-        except FutureTimeoutError:
-            if self._future.done():
-                raise  # it is the run whose time was over
-            raise self._not_yet(timeout) from None
+        self._wait(timeout)
+        return self._unwrap(self._future.result())
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait until it is over, and return the error that ended it; None when it is finished.
@@ -152,14 +150,18 @@ class UDFRun:
         TimeoutError
             When it is not over in time.
         """
-        try:
-            return self._future.exception(timeout)
-        except FutureTimeoutError:
-            raise self._not_yet(timeout) from None
+        self._wait(timeout)
+        return self._future.exception()
 
-    def _not_yet(self, timeout: float | None) -> TimeoutError:
-        msg = f"the run is not over after {timeout} s of waiting, and goes on: {self!r}"
-        return TimeoutError(msg)
+    def _wait(self, timeout: float | None) -> None:
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._future.done():
+            left = _LONGEST_WAIT if until is None else min(until - time.monotonic(), _LONGEST_WAIT)
+            if left <= 0:
+                msg = f"the run is not over after {timeout} s of waiting, and goes on: {self!r}"
+                raise TimeoutError(msg)
+            # in pieces, because a long wait can miss a KeyboardInterrupt that comes just before it begins
+            wait([self._future], left)
 
     def _unwrap(self, results: UDFResults) -> Any:
         return results.buffers[0] if self._is_single else results.buffers
@@ -173,9 +175,9 @@ class UDFRun:
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the result; cancelling the asyncio task that waits cancels the run, and waits for its end."""
-        return self._wait().__await__()
+        return self._wait_async().__await__()
 
-    async def _wait(self) -> Any:
+    async def _wait_async(self) -> Any:
         import asyncio
 
         over = asyncio.wrap_future(self._future)

@@ -113,10 +113,7 @@ class TestPool(ExecutorHarness):
         """A task is given to a worker that has what it needs, as the selector chooses."""
         by_worker = {describe_worker(info.spec): info for info in pool.workers}
         scheduler = Scheduler(WorkerSet(list(by_worker)))
-        chosen = [
-            schedule_task(i, FakeTask(i), pool, scheduler, by_worker, select_in_turn)[0]
-            for i in range(4)
-        ]
+        chosen = [schedule_task(i, FakeTask(i), pool, scheduler, by_worker, select_in_turn)[0] for i in range(4)]
         assert chosen == [0, 1, 0, 1]
         idx, queues = schedule_task(0, FakeTask(), pool, scheduler, by_worker, lambda e, *_: e[-1])
         assert (idx, queues) == (1, pool.workers[1].queues)
