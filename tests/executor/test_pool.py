@@ -261,6 +261,30 @@ def test_short_tasks_share_a_job(processes: ConcurrentJobExecutor) -> None:
     assert seconds / 5000 < (time.perf_counter() - start) / 50
 
 
+def test_stubborn_function_is_left_behind(
+    processes: ConcurrentJobExecutor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error surfaces although another call does not stop; its process is there again when it does."""
+    signals = Signals(str(tmp_path))
+
+    def work(i: int) -> None:
+        if i == 0:
+            signals.add("started")
+            signals.wait("release")
+        else:
+            signals.wait("started")
+            msg = "the other one"
+            raise ValueError(msg)
+
+    with pytest.raises(ValueError, match="the other one"):
+        processes.map(work, [0, 1])
+    assert "did not stop" in caplog.text
+    assert processes.run_function(abs, -1) == 1
+    assert processes.map(abs, range(300)) == list(range(300))
+    signals.add("release")
+    assert len(set(processes.run_each_worker(os.getpid).values())) == 2
+
+
 def test_stubborn_task_is_killed_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of its own that does not stop is killed when the executor closes."""
     monkeypatch.setattr("tilework.executor.concurrent.STOP_GRACE_SECONDS", 0.1)

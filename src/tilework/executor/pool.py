@@ -131,6 +131,8 @@ class PoolBackend(LaneBackend[V]):
         self._slots = list(range(2 * n))
         self._losses: Counter[int] = Counter()  # of items that had begun, by index
         self._mean_seconds: float | None = None
+        self._lock = threading.Lock()
+        self._is_over = False
         super().__init__(control, workforce.crew, priority)
 
     def _post(self, answer: list[Event]) -> None:
@@ -138,7 +140,9 @@ class PoolBackend(LaneBackend[V]):
             self._inbox.put(event)
 
     def _wake(self) -> None:
-        self._board.stop()
+        with self._lock:
+            if not self._is_over:
+                self._board.stop()
         super()._wake()
 
     def _stop(self) -> None:
@@ -147,6 +151,8 @@ class PoolBackend(LaneBackend[V]):
     def end(self) -> None:
         """Empty the lane, and wait for what runs."""
         super().end()
+        with self._lock:  # who cancels late must not stop the next run that gets this board
+            self._is_over = True
         self._workforce.give_back(self._board, is_free=len(self._slots) == 2 * self._crew.size)
         if self._messages is None:
             self._shared().close()
@@ -157,24 +163,22 @@ class PoolBackend(LaneBackend[V]):
                 return self._land(self._launch([ticket]))
         with self._workforce.gate.pass_together():
             until = time.monotonic() + TURN_SECONDS
-            flight = self._launch([ticket, *self._more(_MOST_ITEMS - 1)])
+            flight = self._launch([ticket, *self._more(1)])
             while True:
-                following = self._more(_MOST_ITEMS) if time.monotonic() < until else []
+                following = self._more(0) if time.monotonic() < until else []
                 if not following:
                     return self._land(flight)
                 next_flight = self._launch(following)
                 self._post(self._land(flight))
                 flight = next_flight
 
-    def _more(self, most: int) -> list[Ticket[V]]:
-        """Return as many further tickets as make a job of theirs, when they are known to be short."""
+    def _more(self, n_taken: int) -> list[Ticket[V]]:
+        """Return as many further tickets as make a job, beside those taken already, when they are known to be short."""
         mean = self._mean_seconds
-        if mean is None or mean > SHORT_SECONDS:
+        if mean is None or mean > SHORT_SECONDS or self._control.flag.is_set():
             return []
-        fitting = _MOST_ITEMS if mean * _MOST_ITEMS < JOB_SECONDS else int(JOB_SECONDS / mean)
-        if most == _MOST_ITEMS:
-            return self._crew.take_more(self._lane, self._crew.size, max(1, fitting))
-        return self._crew.take_more(self._lane, self._crew.size, fitting - 1) if fitting > 1 else []
+        fitting = _MOST_ITEMS if mean * _MOST_ITEMS < JOB_SECONDS else max(1, int(JOB_SECONDS / mean))
+        return self._crew.take_more(self._lane, self._crew.size, fitting - n_taken)
 
     def _launch(self, tickets: list[Ticket[V]]) -> _Flight[V]:
         """Hand a job to the pool."""
