@@ -1,0 +1,333 @@
+"""Tasks as parts of a Dask graph: nothing is read or computed before somebody computes a result.
+
+::
+
+    run_tasks            adds a node per task to a graph, and yields what stands for its results
+    dask.compute(...)    on any of Dask's schedulers: runs the nodes that the wanted results need
+      TaskNode           on a worker of that scheduler: the task itself, in an environment of its own
+
+The executor only builds graphs; functions (`run_function`, `map`, …) run at once, in the calling thread. How partial
+results are put together is the business of whoever calls `run_tasks`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import uuid
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tilework.common.backend import get_use_cuda
+from tilework.common.dask_buffers import DaskBufferWrapper, to_dask_buffer
+from tilework.common.dask_graphs import Constant, Item, import_dask
+from tilework.common.executor import Environment, RunOptions, TaskCommHandler
+from tilework.common.scheduler import Worker, WorkerSet
+from tilework.exceptions import ExecutorError
+from tilework.executor.driven import call_task, is_streamed, partition_name
+from tilework.executor.inline import InlineBackend
+from tilework.executor.local import LocalJobExecutor
+from tilework.executor.run import Bounds
+from tilework.utils.devices import available_cpu_count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+    from tilework.common.executor import GPUSpec, Priority, StopFlag, TaskProtocol, WorkerContext
+    from tilework.common.udf import ResourceDef
+    from tilework.executor.driver import Backend, RunControl
+    from tilework.executor.local import Work
+
+__all__ = ["DelayedJobExecutor"]
+
+V = TypeVar("V")
+
+
+class DelayedJobExecutor(LocalJobExecutor):
+    """Makes Dask graphs of tasks instead of running them.
+
+    Results of UDFs that are run on it have ``delayed_data`` and ``delayed_raw_data``, Dask arrays that can be computed
+    with, and computed on any of Dask's schedulers; ``data`` computes at once.
+
+    A graph is pure: what is scattered belongs to the graphs that are made afterwards, as it is then.
+    `scatter_update` and `scatter_update_patch` change it for graphs that are made later, never for those that are
+    there. Since nothing runs here, there is nothing to cancel, and no time limit can be kept; data that is streamed to
+    tasks, as from a detector, is refused.
+
+    Parameters
+    ----------
+    main_process_gpu
+        GPU for what runs outside of tasks: the number of a CUDA device, True for the first one, False for none; None
+        for the first one if CuPy can use it.
+
+    Raises
+    ------
+    ExecutorSpecException
+        When Dask cannot be imported, or the GPU is not there.
+    """
+
+    def __init__(self, main_process_gpu: GPUSpec = None) -> None:
+        import_dask("DelayedJobExecutor")
+        super().__init__(main_process_gpu)
+        self._registered = threading.local()
+
+    # ---- tasks ----
+
+    def register_master_udfs(self, udfs: Iterable[Any]) -> None:
+        """Say what the tasks of the next `run_tasks` of this thread return.
+
+        Parameters
+        ----------
+        udfs
+            Main-side instances in the order of the tasks' results, whose ``results`` hold declared buffers.
+        """
+        self._registered.udfs = tuple(udfs)
+
+    def run_tasks(
+        self,
+        tasks: Iterable[TaskProtocol],
+        params_handle: Any,
+        cancel_id: Any,  # noqa: ARG002
+        task_comm_handler: TaskCommHandler,
+        *,
+        options: RunOptions = RunOptions(),  # noqa: B008
+    ) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        """Make nodes of a graph from tasks, one by one, in task order.
+
+        Parameters
+        ----------
+        tasks, params_handle
+            As of `JobExecutor.run_tasks`. The tasks get the parameters as they are now.
+        cancel_id
+            Of no use: there is nothing to cancel.
+        task_comm_handler
+            Must not stream data.
+        options
+            ``timeout`` must be None; order and priority are those of Dask.
+
+        Yields
+        ------
+        result, task
+            After `register_master_udfs`, in the same thread: a tuple with the results of each UDF, whose buffers
+            hold Dask arrays in place of NumPy arrays. Otherwise a `dask.delayed.Delayed` of what the task returns.
+
+        Raises
+        ------
+        ExecutorError
+            When nothing is scattered under the handle, or data is to be streamed.
+        ResourceError
+            When a task asks for something that no worker offers.
+        ValueError
+            When there is a time limit.
+        """
+        handler: object = task_comm_handler
+        if not isinstance(handler, TaskCommHandler):
+            msg = f"task_comm_handler must be a TaskCommHandler, such as NoopCommHandler(), not {task_comm_handler!r}"
+            raise TypeError(msg)
+        udfs = self._registered.__dict__.pop("udfs", None)
+        self._check_open()
+        self._check_handle(params_handle)
+        if is_streamed(task_comm_handler):
+            msg = "data that is streamed to tasks cannot wait until somebody computes: use another executor for it"
+            raise ExecutorError(msg)
+        if options.timeout is not None:
+            msg = "DelayedJobExecutor runs nothing, so it cannot keep a time limit: leave out timeout"
+            raise ValueError(msg)
+        nodes = _Nodes(self._look_up(params_handle))
+        return self._run_delayed_tasks(self._fitting(iter(tasks)), nodes, udfs)
+
+    def _run_delayed_tasks(
+        self, tasks: Iterator[TaskProtocol], nodes: _Nodes, udfs: Sequence[Any] | None
+    ) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        env = Environment(1, True, None, get_use_cuda())
+        unwrap = None if udfs is None else self.unwrap_results
+        for task in tasks:
+            self._check_open()
+            delayed = nodes.add(TaskNode(task, env, unwrap))
+            self._count("tasks")
+            yield delayed if udfs is None else _wrap_results(delayed, udfs, task), task
+
+    @staticmethod
+    def unwrap_results(results: Iterable[Any]) -> tuple[Any, ...]:
+        """Return the arrays in the results of a task, those of all UDFs one after the other.
+
+        Parameters
+        ----------
+        results
+            What a task returns: buffers by name for each UDF.
+        """
+        return tuple(buffer.raw_data for result in results for buffer in result.as_dict().values() if buffer.has_data())
+
+    @staticmethod
+    def get_resources_from_udfs(udfs: Any, user_backends: str | tuple[str, ...] | None = None) -> ResourceDef:
+        """Return what a worker must have to run some UDFs together.
+
+        Parameters
+        ----------
+        udfs
+            One UDF or several.
+        user_backends
+            Array backends that may be used; None, or none: all.
+
+        Raises
+        ------
+        ValueError
+            When one of them needs a GPU and another the CPU, or one can use none of the backends that may be used.
+        """
+        from sparseconverter import CPU_BACKENDS, CUDA_BACKENDS
+
+        user = {user_backends} if isinstance(user_backends, str) else set(user_backends or ())
+        resources: ResourceDef = {"compute": 1}
+        for udf in udfs if isinstance(udfs, Iterable) else (udfs,):
+            supported = udf.get_backends()
+            backends = {supported} if isinstance(supported, str) else set(supported)
+            usable = backends & user if user else backends
+            if not usable:
+                msg = f"{type(udf).__name__} supports {', '.join(sorted(backends))}, of which none may be used here"
+                raise ValueError(msg)
+            if usable.isdisjoint(CPU_BACKENDS):
+                resources["CUDA"] = 1
+            if usable.isdisjoint(CUDA_BACKENDS):
+                resources["CPU"] = 1
+            if "cuda" not in usable:
+                resources["ndarray"] = 1
+        if "CPU" in resources and "CUDA" in resources:
+            msg = "no worker can run these UDFs together: one of them needs a GPU, and another one the CPU"
+            raise ValueError(msg)
+        return resources
+
+    def modify_buffer_type(self, buf: V) -> V:
+        """Return a result buffer of the main side as one that holds a Dask array, when it can be large."""
+        result: V = to_dask_buffer(buf)
+        return result
+
+    def run_delayed(
+        self, fn: Callable[..., Any], *args: Any, _delayed_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        """Return the `dask.delayed.Delayed` of ``fn(*args, **kwargs)``.
+
+        Parameters
+        ----------
+        fn
+            The function; `args` and `kwargs` may be or contain `Delayed` objects.
+        _delayed_kwargs
+            Keyword arguments of `dask.delayed.delayed` itself, such as ``nout``.
+        """
+        self._check_open()
+        return import_dask().delayed(fn, **(_delayed_kwargs or {}))(*args, **kwargs)
+
+    # ---- scattered objects ----
+
+    def scatter_update_patch(self, handle: Any, patch: Any) -> None:
+        """Patch the object for graphs that are made later; those that are there keep it as it was."""
+        import cloudpickle
+
+        self._check_open()
+        obj = self._look_up(handle)
+        if not callable(getattr(obj, "patch", None)):
+            msg = f"only an object with a method patch(patch) can be patched, not a {type(obj).__name__}"
+            raise TypeError(msg)
+        copy = pickle.loads(cloudpickle.dumps(obj))  # noqa: S301  (written a moment ago)
+        copy.patch(patch)
+        self.scatter_update(handle, copy)
+
+    # ---- functions, and what this executor tells of itself ----
+
+    def get_available_workers(self) -> WorkerSet:
+        """Return the one worker, ``delayed``: it stands for the scheduler that will compute."""
+        resources: dict[Any, int] = {"CPU": 1, "compute": 1, "ndarray": 1}
+        if get_use_cuda() is not None:
+            resources["CUDA"] = 1
+        return WorkerSet([Worker("delayed", "localhost", resources, available_cpu_count())])
+
+    def _open_backend(self, work: Work[V], control: RunControl, priority: Priority) -> Backend[V]:  # noqa: ARG002
+        return InlineBackend(work)
+
+    def _bounds(self, *, is_streamed: bool) -> Bounds:  # noqa: ARG002
+        return Bounds(workers=1, prefetch=1, prefetch_short=1, deliver_first=True)
+
+    def _task_environment(self, stop: StopFlag, context: WorkerContext) -> Environment:
+        return Environment(1, True, context, get_use_cuda(), stop)
+
+    def _limits(self) -> dict[str, Any]:
+        return {"threads_per_worker": 1}
+
+    def _release(self) -> None:
+        """There is nothing: graphs live without their executor."""
+
+
+class TaskNode:
+    """What a node of the graph calls: a task, with its environment.
+
+    Parameters
+    ----------
+    task
+        The task.
+    env
+        Where it runs; nobody can stop it but the scheduler.
+    unwrap
+        Applied to what it returns; None: nothing.
+    """
+
+    __slots__ = ("_env", "_task", "_unwrap")
+
+    def __init__(self, task: TaskProtocol, env: Environment, unwrap: Callable[[Any], Any] | None) -> None:
+        self._task = task
+        self._env = env
+        self._unwrap = unwrap
+
+    def __call__(self, params: Any) -> Any:
+        result = call_task(self._task, params, self._env)
+        return result if self._unwrap is None else self._unwrap(result)
+
+    def __repr__(self) -> str:
+        return f"<TaskNode of {partition_name(self._task)}>"
+
+
+class _Nodes:
+    """The nodes of one run: the parameters, and a task each."""
+
+    def __init__(self, params: Any) -> None:
+        self._name = uuid.uuid4().hex
+        self._count = 0
+        self._params = f"params-{self._name}"
+        self._dask = import_dask()
+        self._graph = self._dask.HighLevelGraph(
+            {self._params: {self._params: (Constant(params),)}}, {self._params: set()}
+        )
+
+    def add(self, node: TaskNode) -> Any:
+        """Return the `Delayed` of one more task."""
+        key = f"partition-{self._name}-{self._count}"
+        self._count += 1
+        graph = self._dask.HighLevelGraph(
+            {**self._graph.layers, key: {key: (node, self._params)}},
+            {**self._graph.dependencies, key: {self._params}},
+        )
+        return self._dask.Delayed(key, graph)
+
+
+def _wrap_results(delayed: Any, udfs: Sequence[Any], task: Any) -> tuple[Any, ...]:
+    """Return the results of a task in the form in which it returns them, with Dask arrays in the buffers."""
+    results = []
+    arrays = 0
+    for udf in udfs:
+        frames = task.get_partition().get_frame_count(udf.meta.roi)
+        buffers = {}
+        for name, declared in udf.results.as_dict().items():
+            if declared.has_data():
+                shape = (frames, *declared.shape[1:]) if declared.kind == "nav" else declared.shape
+                array = _array(delayed, f"{name}-{arrays}", arrays, shape, declared.dtype)
+                buffers[name] = DaskBufferWrapper.around(array, declared)
+                arrays += 1
+        results.append(type(udf.results)(buffers))
+    return tuple(results)
+
+
+def _array(delayed: Any, label: str, index: int, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Return one of the arrays that a node returns, as a Dask array of one chunk."""
+    dask = import_dask()
+    name = f"{label}-{delayed.key}"
+    layer = {(name, *(0,) * len(shape)): (Item(index), delayed.key)}
+    graph = dask.HighLevelGraph.from_collections(name, layer, dependencies=[delayed])
+    return dask.array.Array(graph, name, tuple((n,) for n in shape), dtype=dtype)
