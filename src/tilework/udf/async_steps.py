@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -134,10 +133,4 @@ def copied(results: UDFResultsLazy) -> UDFResults:
 
 
 def _copy_result(result: RunResult) -> RunResult:
-    copies = {}
-    for name, buffer in result.items():
-        new = copy.copy(buffer)
-        if buffer.raw_data is not None:
-            new.replace_array(buffer.raw_data.copy())
-        copies[name] = new
-    return RunResult(copies, result.provenance)
+    return type(result)({name: buffer.unshared() for name, buffer in result.items()}, result.provenance)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tilework.common.kernels import sum_frames, takes_dtype
 from tilework.udf.base import UDF
+from tilework.udf.ordered_merge import merge_in_order
 
 if TYPE_CHECKING:
     from collections import OrderedDict
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import DTypeLike, NDArray
 
     from tilework.common.buffers import BufferWrapper
@@ -73,6 +73,5 @@ class SumUDF(UDF):
         dest.intensity[:] += src.intensity
 
     def merge_all(self, ordered_results: OrderedDict[Slice, MergeAttrMapping]) -> Mapping[str, Any]:
-        """Add the sums of all partitions."""
-        parts = np.stack([part.intensity for part in ordered_results.values()])
-        return {"intensity": parts.sum(axis=0, dtype=parts.dtype)}
+        """Add the sums of all partitions, in order; NumPy arrays or Dask arrays."""
+        return merge_in_order(self, ordered_results, ["intensity"])
