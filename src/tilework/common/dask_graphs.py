@@ -120,10 +120,11 @@ class LazyGraph:
         self._tasks[key] = (call, *keys)
         return key
 
-    def use(self, *arrays: Any) -> None:
-        """Make the tasks of Dask arrays known, so that their keys can be given to `add`."""
-        for array in arrays:
-            self._sources[array.name] = array
+    def use(self, *collections: Any) -> None:
+        """Make the tasks of Dask arrays, and others of Dask's collections, known: their keys can be given to `add`."""
+        for collection in collections:
+            (name,) = collection.__dask_layers__()
+            self._sources[name] = collection
 
     def arrays(self, wanted: Iterable[tuple[str, Sequence[Any], tuple[tuple[int, ...], ...], Any]]) -> list[Any]:
         """Return Dask arrays of what tasks of this graph return; the last thing that is done with it.
@@ -145,7 +146,6 @@ class LazyGraph:
             name = f"{label}-{self._name}"
             rest = (0,) * (len(chunks) - 1)
             layer = {(name, i, *rest) if chunks else (name,): key for i, key in enumerate(keys)}
-            own = {source.name for source in self._sources.values()}
-            graph = dask.HighLevelGraph({**base.layers, name: layer}, {**base.dependencies, name: {self._name, *own}})
+            graph = dask.HighLevelGraph({**base.layers, name: layer}, {**base.dependencies, name: {self._name}})
             made.append(dask.array.Array(graph, name, chunks, dtype=dtype))
         return made

@@ -16,11 +16,12 @@ import pickle
 import threading
 import uuid
 from collections.abc import Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tilework.common.backend import get_use_cuda
 from tilework.common.dask_buffers import DaskBufferWrapper, to_dask_buffer
-from tilework.common.dask_graphs import Constant, Item, import_dask
+from tilework.common.dask_graphs import Constant, Item, LazyGraph, import_dask
 from tilework.common.executor import Environment, RunOptions, TaskCommHandler
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorError
@@ -33,10 +34,11 @@ from tilework.utils.devices import available_cpu_count
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
-    from tilework.common.executor import GPUSpec, Priority, StopFlag, TaskProtocol, WorkerContext
+    from tilework.common.executor import GPUSpec, Priority, SimpleWorkerQueue, StopFlag, TaskProtocol, WorkerContext
     from tilework.common.udf import ResourceDef
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.local import Work
+    from tilework.executor.run import Ticket
 
 __all__ = ["DelayedJobExecutor"]
 
@@ -49,10 +51,10 @@ class DelayedJobExecutor(LocalJobExecutor):
     Results of UDFs that are run on it have ``delayed_data`` and ``delayed_raw_data``, Dask arrays that can be computed
     with, and computed on any of Dask's schedulers; ``data`` computes at once.
 
-    A graph is pure: what is scattered belongs to the graphs that are made afterwards, as it is then.
-    `scatter_update` and `scatter_update_patch` change it for graphs that are made later, never for those that are
-    there. Since nothing runs here, there is nothing to cancel, and no time limit can be kept; data that is streamed to
-    tasks, as from a detector, is refused.
+    A graph is pure: what is scattered belongs to the nodes that are made afterwards, as it is then.
+    `scatter_update` and `scatter_update_patch` change it for nodes that are made later, never for those that are
+    there. Since nothing runs here, no time limit can be kept, and `cancel` has no hold on what a scheduler computes;
+    data that is streamed to tasks, as from a detector, is refused, and tasks cannot send messages.
 
     Parameters
     ----------
@@ -87,7 +89,7 @@ class DelayedJobExecutor(LocalJobExecutor):
         self,
         tasks: Iterable[TaskProtocol],
         params_handle: Any,
-        cancel_id: Any,  # noqa: ARG002
+        cancel_id: Any,
         task_comm_handler: TaskCommHandler,
         *,
         options: RunOptions = RunOptions(),  # noqa: B008
@@ -97,9 +99,9 @@ class DelayedJobExecutor(LocalJobExecutor):
         Parameters
         ----------
         tasks, params_handle
-            As of `JobExecutor.run_tasks`. The tasks get the parameters as they are now.
+            As of `JobExecutor.run_tasks`. A task gets the parameters as they are when its node is made.
         cancel_id
-            Of no use: there is nothing to cancel.
+            Name for `cancel`, which ends the making of nodes; it has no hold on those that are made.
         task_comm_handler
             Must not stream data.
         options
@@ -120,32 +122,48 @@ class DelayedJobExecutor(LocalJobExecutor):
         ValueError
             When there is a time limit.
         """
-        handler: object = task_comm_handler
-        if not isinstance(handler, TaskCommHandler):
-            msg = f"task_comm_handler must be a TaskCommHandler, such as NoopCommHandler(), not {task_comm_handler!r}"
-            raise TypeError(msg)
         udfs = self._registered.__dict__.pop("udfs", None)
-        self._check_open()
-        self._check_handle(params_handle)
-        if is_streamed(task_comm_handler):
+        handler: object = task_comm_handler
+        if isinstance(handler, TaskCommHandler) and is_streamed(handler):
             msg = "data that is streamed to tasks cannot wait until somebody computes: use another executor for it"
             raise ExecutorError(msg)
         if options.timeout is not None:
             msg = "DelayedJobExecutor runs nothing, so it cannot keep a time limit: leave out timeout"
             raise ValueError(msg)
-        nodes = _Nodes(self._look_up(params_handle))
-        return self._run_delayed_tasks(self._fitting(iter(tasks)), nodes, udfs)
+        results = super().run_tasks(tasks, params_handle, cancel_id, task_comm_handler, options=options)
+        return results if udfs is None else self._with_arrays(results, udfs)
 
-    def _run_delayed_tasks(
-        self, tasks: Iterator[TaskProtocol], nodes: _Nodes, udfs: Sequence[Any] | None
+    def _with_arrays(
+        self, results: Generator[tuple[Any, TaskProtocol], None, None], udfs: Sequence[Any]
     ) -> Generator[tuple[Any, TaskProtocol], None, None]:
-        env = Environment(1, True, None, get_use_cuda())
-        unwrap = None if udfs is None else self.unwrap_results
-        for task in tasks:
-            self._check_open()
-            delayed = nodes.add(TaskNode(task, env, unwrap))
-            self._count("tasks")
-            yield delayed if udfs is None else _wrap_results(delayed, udfs, task), task
+        """Yield the results of each task in the form in which it returns them, with Dask arrays in the buffers."""
+        with closing(results):
+            for delayed, task in results:
+                partition: Any = task.get_partition()
+                arrays = iter(self._unwrapped(delayed, _array_specs(udfs, partition)))
+                yield tuple(_like(udf.results, arrays) for udf in udfs), task
+
+    def _unwrapped(self, delayed: Any, specs: Sequence[tuple[str, tuple[int, ...], Any]]) -> list[Any]:
+        """Return the arrays in the results of a task as Dask arrays of one chunk."""
+        graph = LazyGraph(f"results-{delayed.key}")
+        graph.use(delayed)
+        flat = graph.add("unwrap", self.unwrap_results, delayed.key)
+        wanted = [
+            (f"{i}-{name}", [graph.add(f"item-{i}", Item(i), flat)], tuple((n,) for n in shape), dtype)
+            for i, (name, shape, dtype) in enumerate(specs)
+        ]
+        return graph.arrays(wanted)
+
+    def _open_tasks(
+        self,
+        params_handle: Any,
+        control: RunControl,
+        options: RunOptions,
+        handler: TaskCommHandler,  # noqa: ARG002
+        messages: SimpleWorkerQueue,  # noqa: ARG002
+    ) -> Backend[TaskProtocol]:
+        work = NodeWork(lambda: self._look_up(params_handle), Environment(1, True, None, get_use_cuda()))
+        return self._open_backend(work, control, options.priority)
 
     @staticmethod
     def unwrap_results(results: Iterable[Any]) -> tuple[Any, ...]:
@@ -219,7 +237,7 @@ class DelayedJobExecutor(LocalJobExecutor):
     # ---- scattered objects ----
 
     def scatter_update_patch(self, handle: Any, patch: Any) -> None:
-        """Patch the object for graphs that are made later; those that are there keep it as it was."""
+        """Patch the object for nodes that are made later; those that are there keep it as it was."""
         import cloudpickle
 
         self._check_open()
@@ -256,78 +274,91 @@ class DelayedJobExecutor(LocalJobExecutor):
         """There is nothing: graphs live without their executor."""
 
 
-class TaskNode:
-    """What a node of the graph calls: a task, with its environment.
+class NodeWork:
+    """Makes the `Delayed` of each task, in place of its result.
 
     Parameters
     ----------
-    task
-        The task.
+    params
+        Returns the parameters as they are now. Each object that it returns is one node, which the tasks depend on.
     env
-        Where it runs; nobody can stop it but the scheduler.
-    unwrap
-        Applied to what it returns; None: nothing.
+        Where the tasks run; nobody can stop them but the scheduler.
     """
 
-    __slots__ = ("_env", "_task", "_unwrap")
+    is_streamed = False
 
-    def __init__(self, task: TaskProtocol, env: Environment, unwrap: Callable[[Any], Any] | None) -> None:
+    def __init__(self, params: Callable[[], Any], env: Environment) -> None:
+        self._dask = import_dask()
+        self._get_params = params
+        self._env = env
+        self._name = uuid.uuid4().hex
+        self._params = Constant(None)
+        self._params_key = ""
+        self._graph: Any = None
+
+    def _look_at_params(self, number: int) -> None:
+        params = self._get_params()
+        if self._graph is None or params is not self._params.value:
+            self._params = Constant(params)
+            self._params_key = f"params-{self._name}-{number}"
+            layer = {self._params_key: (self._params,)}
+            self._graph = self._dask.HighLevelGraph({self._params_key: layer}, {self._params_key: set()})
+
+    def prepare(self, ticket: Ticket[TaskProtocol]) -> None:
+        """Nothing."""
+
+    def feed(self, ticket: Ticket[TaskProtocol]) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+    def __call__(self, ticket: Ticket[TaskProtocol]) -> Any:
+        """Return the `Delayed` of the ticket's task."""
+        self._look_at_params(ticket.number)
+        key = f"partition-{self._name}-{ticket.number}"
+        node = (TaskNode(ticket.task, self._env), self._params_key)
+        graph = self._dask.HighLevelGraph(
+            {**self._graph.layers, key: {key: node}}, {**self._graph.dependencies, key: {self._params_key}}
+        )
+        return self._dask.Delayed(key, graph)
+
+
+class TaskNode:
+    """What a node of the graph calls: a task, with its environment."""
+
+    __slots__ = ("_env", "_task")
+
+    def __init__(self, task: TaskProtocol, env: Environment) -> None:
         self._task = task
         self._env = env
-        self._unwrap = unwrap
 
     def __call__(self, params: Any) -> Any:
-        result = call_task(self._task, params, self._env)
-        return result if self._unwrap is None else self._unwrap(result)
+        """Run the task."""
+        return call_task(self._task, params, self._env)
 
     def __repr__(self) -> str:
         return f"<TaskNode of {partition_name(self._task)}>"
 
 
-class _Nodes:
-    """The nodes of one run: the parameters, and a task each."""
-
-    def __init__(self, params: Any) -> None:
-        self._name = uuid.uuid4().hex
-        self._count = 0
-        self._params = f"params-{self._name}"
-        self._dask = import_dask()
-        self._graph = self._dask.HighLevelGraph(
-            {self._params: {self._params: (Constant(params),)}}, {self._params: set()}
-        )
-
-    def add(self, node: TaskNode) -> Any:
-        """Return the `Delayed` of one more task."""
-        key = f"partition-{self._name}-{self._count}"
-        self._count += 1
-        graph = self._dask.HighLevelGraph(
-            {**self._graph.layers, key: {key: (node, self._params)}},
-            {**self._graph.dependencies, key: {self._params}},
-        )
-        return self._dask.Delayed(key, graph)
+def _stored(results: Any) -> list[tuple[str, Any]]:
+    """Return the buffers that tasks fill, by name; those of the final results only are not."""
+    return [(name, buffer) for name, buffer in results.as_dict().items() if buffer.has_data()]
 
 
-def _wrap_results(delayed: Any, udfs: Sequence[Any], task: Any) -> tuple[Any, ...]:
-    """Return the results of a task in the form in which it returns them, with Dask arrays in the buffers."""
-    results = []
-    arrays = 0
+def _array_specs(udfs: Iterable[Any], partition: Any) -> list[tuple[str, tuple[int, ...], Any]]:
+    """Return name, shape and dtype of the arrays that a task returns for a partition."""
+    specs = []
     for udf in udfs:
-        frames = task.get_partition().get_frame_count(udf.meta.roi)
-        buffers = {}
-        for name, declared in udf.results.as_dict().items():
-            if declared.has_data():
-                shape = (frames, *declared.shape[1:]) if declared.kind == "nav" else declared.shape
-                array = _array(delayed, f"{name}-{arrays}", arrays, shape, declared.dtype)
-                buffers[name] = DaskBufferWrapper.around(array, declared)
-                arrays += 1
-        results.append(type(udf.results)(buffers))
-    return tuple(results)
+        frames = partition.get_frame_count(udf.meta.roi)
+        for name, declared in _stored(udf.results):
+            shape = (frames, *declared.shape[1:]) if declared.kind == "nav" else declared.shape
+            specs.append((name, shape, declared.dtype))
+    return specs
 
 
-def _array(delayed: Any, label: str, index: int, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Return one of the arrays that a node returns, as a Dask array of one chunk."""
-    dask = import_dask()
-    name = f"{label}-{delayed.key}"
-    layer = {(name, *(0,) * len(shape)): (Item(index), delayed.key)}
-    graph = dask.HighLevelGraph.from_collections(name, layer, dependencies=[delayed])
-    return dask.array.Array(graph, name, tuple((n,) for n in shape), dtype=dtype)
+def _like(results: Any, arrays: Iterator[Any]) -> Any:
+    """Return buffers by name as `results` has them, around the next of the arrays."""
+    return type(results)(
+        {name: DaskBufferWrapper.around(next(arrays), declared) for name, declared in _stored(results)}
+    )
