@@ -14,7 +14,7 @@ from tilework.exceptions import ExecutorSpecException
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Constant", "Dask", "Item", "LazyGraph", "import_dask", "is_lazy", "single_key"]
+__all__ = ["ArraySpec", "Constant", "Dask", "Item", "LazyGraph", "import_dask", "is_lazy", "same", "single_key"]
 
 
 class Dask(NamedTuple):
@@ -72,6 +72,11 @@ class Constant:
         return self.value
 
 
+def same(value: Any) -> Any:
+    """Return what it gets: a task that gives another one a second key."""
+    return value
+
+
 class Item:
     """A task that takes one item out of what another returns."""
 
@@ -88,6 +93,10 @@ class Item:
 class LazyGraph:
     """Tasks that are added one by one and become one layer of the graphs of arrays.
 
+    Dask joins a task and the only one that it depends on into one with another key, and does so for each kind of
+    collection alone: what both an array and a `Delayed` depend on would be done twice. Tasks of this graph are never
+    joined to what they depend on: each depends on two others, on an anchor if need be.
+
     Parameters
     ----------
     name
@@ -96,7 +105,8 @@ class LazyGraph:
 
     def __init__(self, name: str) -> None:
         self._name = f"{name}-{uuid.uuid4().hex}"
-        self._tasks: dict[Any, Any] = {}
+        self._anchor = f"anchor-{self._name}"
+        self._tasks: dict[Any, Any] = {self._anchor: (Constant(None),)}
         self._sources: dict[str, Any] = {}
 
     def add(self, label: str, call: Callable[..., Any], *keys: Any) -> str:
@@ -117,8 +127,12 @@ class LazyGraph:
             The key of the task.
         """
         key = f"{label}-{self._name}"
-        self._tasks[key] = (call, *keys)
+        self._tasks[key] = self._task(call, keys)
         return key
+
+    def _task(self, call: Callable[..., Any], keys: Sequence[Any]) -> tuple[Any, ...]:
+        n_keys = sum(len(key) if isinstance(key, list) else 1 for key in keys)
+        return (call, *keys) if n_keys != 1 else (_Anchored(call), self._anchor, *keys)
 
     def use(self, *collections: Any) -> None:
         """Make the tasks of Dask arrays, and others of Dask's collections, known: their keys can be given to `add`."""
@@ -126,26 +140,62 @@ class LazyGraph:
             (name,) = collection.__dask_layers__()
             self._sources[name] = collection
 
-    def arrays(self, wanted: Iterable[tuple[str, Sequence[Any], tuple[tuple[int, ...], ...], Any]]) -> list[Any]:
-        """Return Dask arrays of what tasks of this graph return; the last thing that is done with it.
+    def _base(self) -> Any:
+        graphs: Any = import_dask().HighLevelGraph
+        return graphs.from_collections(self._name, self._tasks, dependencies=list(self._sources.values()))
 
-        Parameters
-        ----------
-        wanted
-            For each array: its label; the keys of its chunks, which differ along the first axis; the sizes of the
-            chunks along each axis; and its dtype.
+    def delayed(self, key: str) -> Any:
+        """Return the `dask.delayed.Delayed` of a task."""
+        return import_dask().Delayed(key, self._base(), layer=self._name)
 
-        Returns
-        -------
-        list of dask.array.Array
-        """
+    def arrays(self, wanted: Iterable[ArraySpec]) -> list[Any]:
+        """Return Dask arrays of what tasks of this graph return; the last thing that is done with it."""
         dask = import_dask()
-        base = dask.HighLevelGraph.from_collections(self._name, self._tasks, dependencies=list(self._sources.values()))
+        base = self._base()
         made = []
-        for label, keys, chunks, dtype in wanted:
-            name = f"{label}-{self._name}"
-            rest = (0,) * (len(chunks) - 1)
-            layer = {(name, i, *rest) if chunks else (name,): key for i, key in enumerate(keys)}
-            graph = dask.HighLevelGraph({**base.layers, name: layer}, {**base.dependencies, name: {self._name}})
-            made.append(dask.array.Array(graph, name, chunks, dtype=dtype))
+        for spec in wanted:
+            name = f"{spec.label}-{self._name}"
+            rest = (0,) * (len(spec.chunks) - 1)
+            layer = {(name, i, *rest): self._task(call, keys) for i, (call, *keys) in enumerate(spec.blocks)}
+            dependencies = {self._name, *self._sources}
+            graph = dask.HighLevelGraph({**base.layers, name: layer}, {**base.dependencies, name: dependencies})
+            made.append(dask.array.Array(graph, name, spec.chunks, dtype=spec.dtype))
         return made
+
+
+class ArraySpec(NamedTuple):
+    """A Dask array that is wanted of a `LazyGraph`.
+
+    Attributes
+    ----------
+    label
+        Its name; unique in the graph.
+    blocks
+        For each chunk, which follow each other along the first axis: a callable, and the keys that it is called with.
+    chunks
+        Sizes of the chunks along each axis.
+    dtype
+        Dtype.
+    """
+
+    label: str
+    blocks: Sequence[tuple[Any, ...]]
+    chunks: tuple[tuple[int, ...], ...]
+    dtype: Any
+
+    @classmethod
+    def whole(cls, label: str, block: tuple[Any, ...], shape: tuple[int, ...], dtype: Any) -> ArraySpec:
+        """Return an array of one chunk."""
+        return cls(label, [block], tuple((n,) for n in shape), dtype)
+
+
+class _Anchored:
+    """Calls something with all but the first of what it gets."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, _anchor: None, *args: Any) -> Any:
+        return self._call(*args)

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import pickle
 import threading
-import uuid
 from collections.abc import Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tilework.common.backend import get_use_cuda
 from tilework.common.dask_buffers import DaskBufferWrapper, to_dask_buffer
-from tilework.common.dask_graphs import Constant, Item, LazyGraph, import_dask
+from tilework.common.dask_graphs import ArraySpec, Constant, Item, LazyGraph, import_dask
 from tilework.common.executor import Environment, RunOptions, TaskCommHandler
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorError
@@ -145,14 +144,13 @@ class DelayedJobExecutor(LocalJobExecutor):
 
     def _unwrapped(self, delayed: Any, specs: Sequence[tuple[str, tuple[int, ...], Any]]) -> list[Any]:
         """Return the arrays in the results of a task as Dask arrays of one chunk."""
-        graph = LazyGraph(f"results-{delayed.key}")
+        graph = LazyGraph("results")
         graph.use(delayed)
         flat = graph.add("unwrap", self.unwrap_results, delayed.key)
-        wanted = [
-            (f"{i}-{name}", [graph.add(f"item-{i}", Item(i), flat)], tuple((n,) for n in shape), dtype)
+        return graph.arrays(
+            ArraySpec.whole(f"{i}-{name}", (Item(i), flat), shape, dtype)
             for i, (name, shape, dtype) in enumerate(specs)
-        ]
-        return graph.arrays(wanted)
+        )
 
     def _open_tasks(
         self,
@@ -288,21 +286,18 @@ class NodeWork:
     is_streamed = False
 
     def __init__(self, params: Callable[[], Any], env: Environment) -> None:
-        self._dask = import_dask()
         self._get_params = params
         self._env = env
-        self._name = uuid.uuid4().hex
         self._params = Constant(None)
-        self._params_key = ""
-        self._graph: Any = None
+        self._params_node: Any = None
 
-    def _look_at_params(self, number: int) -> None:
+    def _look_at_params(self) -> Any:
         params = self._get_params()
-        if self._graph is None or params is not self._params.value:
+        if self._params_node is None or params is not self._params.value:
             self._params = Constant(params)
-            self._params_key = f"params-{self._name}-{number}"
-            layer = {self._params_key: (self._params,)}
-            self._graph = self._dask.HighLevelGraph({self._params_key: layer}, {self._params_key: set()})
+            graph = LazyGraph("params")
+            self._params_node = graph.delayed(graph.add("params", self._params))
+        return self._params_node
 
     def prepare(self, ticket: Ticket[TaskProtocol]) -> None:
         """Nothing."""
@@ -315,13 +310,10 @@ class NodeWork:
 
     def __call__(self, ticket: Ticket[TaskProtocol]) -> Any:
         """Return the `Delayed` of the ticket's task."""
-        self._look_at_params(ticket.number)
-        key = f"partition-{self._name}-{ticket.number}"
-        node = (TaskNode(ticket.task, self._env), self._params_key)
-        graph = self._dask.HighLevelGraph(
-            {**self._graph.layers, key: {key: node}}, {**self._graph.dependencies, key: {self._params_key}}
-        )
-        return self._dask.Delayed(key, graph)
+        params = self._look_at_params()
+        graph = LazyGraph(f"partition-{ticket.number}")
+        graph.use(params)
+        return graph.delayed(graph.add("task", TaskNode(ticket.task, self._env), params.key))
 
 
 class TaskNode:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.dask_graphs import Constant, LazyGraph, import_dask, is_lazy, single_key
+from tilework.common.dask_graphs import ArraySpec, Constant, LazyGraph, import_dask, is_lazy, same, single_key
 from tilework.common.executor import JobExecutor, LazyExecutor, RunOptions
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
@@ -200,10 +200,9 @@ class DelayedRun:
         wanted = []
         for name, dtype in expected.items():
             declared: BufferWrapper = udf.results.get_buffer(name)
-            raw = graph.add(f"raw-{name}", RawOf(type(udf).__name__, name, dtype), key)
-            mask = graph.add(f"mask-{name}", MaskOf(name), key)
-            wanted.append((name, [raw], tuple((n,) for n in declared.shape), dtype))
-            wanted.append((f"valid-{name}", [mask], tuple((n,) for n in declared.data_shape), np.dtype(bool)))
+            raw = RawOf(type(udf).__name__, name, dtype)
+            wanted.append(ArraySpec.whole(name, (raw, key), declared.shape, dtype))
+            wanted.append(ArraySpec.whole(f"valid-{name}", (MaskOf(name), key), declared.data_shape, np.dtype(bool)))
         arrays = iter(graph.arrays(wanted))
         return {
             name: DaskResultBufferWrapper(array, mask, udf.results.get_buffer(name))
@@ -217,4 +216,9 @@ def _as_lazy(array: Any) -> Any:
 
 def _put_together(name: str, parts: Mapping[Slice, MergeAttrMapping]) -> Any:
     """Return a nav result, each chunk of which is that of a partition."""
-    return import_dask().array.concatenate([getattr(part, name) for part in parts.values()])
+    arrays = [getattr(part, name) for part in parts.values()]
+    graph = LazyGraph("nav")
+    graph.use(*arrays)
+    chunks = (tuple(array.shape[0] for array in arrays), *((n,) for n in arrays[0].shape[1:]))
+    (whole,) = graph.arrays([ArraySpec(name, [(same, single_key(a)) for a in arrays], chunks, arrays[0].dtype)])
+    return whole

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.arrays import zeros
-from tilework.common.dask_graphs import Constant, Item, LazyGraph, is_lazy, single_key
+from tilework.common.dask_graphs import ArraySpec, Constant, Item, LazyGraph, is_lazy, single_key
 from tilework.udf.data import MergeAttrMapping
 
 if TYPE_CHECKING:
@@ -97,16 +97,16 @@ def _merge_later(
         # Without results that add up, a step needs nothing of the step before.
         if nav != frozenset(names):
             state = graph.add(f"state-{i}", Item(0), key)
-        own_keys.append(graph.add(f"own-{i}", Item(1), key) if nav else key)
+        own_keys.append(graph.add(f"own-{i}", Item(1), key))
     wanted = []
     for j, name in enumerate(names):
         shape, dtype = parts[0][j].shape, parts[0][j].dtype
         if name in nav:
-            keys = [graph.add(f"{name}-{i}", Item(name), key) for i, key in enumerate(own_keys)]
             frames = tuple(arrays[j].shape[0] for arrays in parts)
-            wanted.append((name, keys, (frames, *((n,) for n in shape[1:])), dtype))
+            chunks = (frames, *((n,) for n in shape[1:]))
+            wanted.append(ArraySpec(name, [(Item(name), key) for key in own_keys], chunks, dtype))
         else:
-            wanted.append((name, [graph.add(name, Item(name), state)], tuple((n,) for n in shape), dtype))
+            wanted.append(ArraySpec.whole(name, (Item(name), state), shape, dtype))
     return dict(zip(names, graph.arrays(wanted), strict=True))
 
 

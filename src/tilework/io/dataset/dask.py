@@ -178,7 +178,24 @@ def _checked(array: Any, sig_dims: int) -> Any:
     if checked.size == 0:
         msg = f"the Dask array of shape {checked.shape} holds no data"
         raise DataSetException(msg)
+    _refuse_futures(checked)
     return checked
+
+
+def _refuse_futures(array: Any) -> None:
+    """Look for pieces that a cluster holds: only its client could compute with them."""
+    distributed: Any = sys.modules.get("distributed")
+    if distributed is None:
+        return
+    from dask.highlevelgraph import MaterializedLayer
+
+    held = (layer for layer in array.dask.layers.values() if isinstance(layer, MaterializedLayer))
+    if any(isinstance(value, distributed.Future) for layer in held for value in layer.values()):
+        msg = (
+            "the Dask array is held by a cluster (it was persisted), so other workers cannot compute it: load it "
+            "before persist(), or load array.compute() as 'memory'"
+        )
+        raise DataSetException(msg)
 
 
 def merge_chunks(chunks: Sequence[tuple[int, ...]], min_frames: int) -> tuple[tuple[int, ...], ...]:
@@ -243,20 +260,6 @@ class _ChunkGraphs:
         (optimized,) = base.optimize(array)
         self._graph = dict(optimized.__dask_graph__())
         self._keys = list(core.flatten(optimized.__dask_keys__()))
-        self._refuse_futures()
-
-    def _refuse_futures(self) -> None:
-        """Look for pieces that a cluster holds, which only its client could compute."""
-        distributed: Any = sys.modules.get("distributed")
-        if distributed is None:
-            return
-        for value in self._graph.values():
-            if isinstance(value, distributed.Future) or isinstance(getattr(value, "value", None), distributed.Future):
-                msg = (
-                    "the Dask array is held by a cluster (it was persisted), so other workers cannot compute it: load "
-                    "it before persist(), or load array.compute() as 'memory'"
-                )
-                raise DataSetException(msg)
 
     def __getstate__(self) -> bytes:
         return _dumps((self._graph, self._keys))
