@@ -14,7 +14,7 @@ from tilework.exceptions import ExecutorSpecException
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["ArraySpec", "Constant", "Dask", "Item", "LazyGraph", "import_dask", "is_lazy", "same", "single_key"]
+__all__ = ["ArraySpec", "Constant", "Dask", "Item", "LazyGraph", "import_dask", "is_lazy", "single_key", "single_task"]
 
 
 class Dask(NamedTuple):
@@ -59,6 +59,19 @@ def single_key(array: Any) -> Any:
     return keys
 
 
+def single_task(array: Any) -> tuple[Any, ...]:
+    """Return the task that makes a Dask array of one chunk, which must come from a `LazyGraph`.
+
+    Another array can have it as one of its chunks, without a task that only hands it on.
+    """
+    task: tuple[Any, ...] = array.dask.layers[array.name][single_key(array)]
+    return task
+
+
+# The key that is the second one of tasks that have only one; the same in all graphs.
+_ANCHOR = "tilework-anchor"
+
+
 class Constant:
     """A task that returns the same object every time; whatever it is, Dask does not look into it."""
 
@@ -70,11 +83,6 @@ class Constant:
     def __call__(self) -> Any:
         """Return it."""
         return self.value
-
-
-def same(value: Any) -> Any:
-    """Return what it gets: a task that gives another one a second key."""
-    return value
 
 
 class Item:
@@ -105,9 +113,7 @@ class LazyGraph:
 
     def __init__(self, name: str) -> None:
         self._name = f"{name}-{uuid.uuid4().hex}"
-        self._anchor = f"anchor-{self._name}"
-        self._tasks: dict[Any, Any] = {self._anchor: (Constant(None),)}
-        self._sources: dict[str, Any] = {}
+        self._tasks: dict[Any, Any] = {}
 
     def add(self, label: str, call: Callable[..., Any], *keys: Any) -> str:
         """Add a task.
@@ -132,17 +138,20 @@ class LazyGraph:
 
     def _task(self, call: Callable[..., Any], keys: Sequence[Any]) -> tuple[Any, ...]:
         n_keys = sum(len(key) if isinstance(key, list) else 1 for key in keys)
-        return (call, *keys) if n_keys != 1 else (_Anchored(call), self._anchor, *keys)
+        return (call, *keys) if n_keys != 1 else (_Anchored(call), _ANCHOR, *keys)
 
     def use(self, *collections: Any) -> None:
-        """Make the tasks of Dask arrays, and others of Dask's collections, known: their keys can be given to `add`."""
+        """Take over the tasks of Dask arrays, or others of Dask's collections: their keys can be given to `add`.
+
+        They become part of the one layer: thousands of layers take Dask as long as thousands of tasks.
+        """
         for collection in collections:
-            (name,) = collection.__dask_layers__()
-            self._sources[name] = collection
+            for layer in collection.__dask_graph__().layers.values():
+                self._tasks.update(layer)
 
     def _base(self) -> Any:
-        graphs: Any = import_dask().HighLevelGraph
-        return graphs.from_collections(self._name, self._tasks, dependencies=list(self._sources.values()))
+        self._tasks[_ANCHOR] = 0
+        return import_dask().HighLevelGraph({self._name: self._tasks}, {self._name: set()})
 
     def delayed(self, key: str) -> Any:
         """Return the `dask.delayed.Delayed` of a task."""
@@ -157,8 +166,7 @@ class LazyGraph:
             name = f"{spec.label}-{self._name}"
             rest = (0,) * (len(spec.chunks) - 1)
             layer = {(name, i, *rest): self._task(call, keys) for i, (call, *keys) in enumerate(spec.blocks)}
-            dependencies = {self._name, *self._sources}
-            graph = dask.HighLevelGraph({**base.layers, name: layer}, {**base.dependencies, name: dependencies})
+            graph = dask.HighLevelGraph({**base.layers, name: layer}, {**base.dependencies, name: {self._name}})
             made.append(dask.array.Array(graph, name, spec.chunks, dtype=spec.dtype))
         return made
 

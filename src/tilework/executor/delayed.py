@@ -129,28 +129,28 @@ class DelayedJobExecutor(LocalJobExecutor):
         if options.timeout is not None:
             msg = "DelayedJobExecutor runs nothing, so it cannot keep a time limit: leave out timeout"
             raise ValueError(msg)
-        results = super().run_tasks(tasks, params_handle, cancel_id, task_comm_handler, options=options)
+        given = tasks if udfs is None else (FlatTask(task, self.unwrap_results) for task in tasks)
+        results = super().run_tasks(given, params_handle, cancel_id, task_comm_handler, options=options)
         return results if udfs is None else self._with_arrays(results, udfs)
 
+    @staticmethod
     def _with_arrays(
-        self, results: Generator[tuple[Any, TaskProtocol], None, None], udfs: Sequence[Any]
+        results: Generator[tuple[Any, TaskProtocol], None, None], udfs: Sequence[Any]
     ) -> Generator[tuple[Any, TaskProtocol], None, None]:
         """Yield the results of each task in the form in which it returns them, with Dask arrays in the buffers."""
         with closing(results):
-            for delayed, task in results:
-                partition: Any = task.get_partition()
-                arrays = iter(self._unwrapped(delayed, _array_specs(udfs, partition)))
-                yield tuple(_like(udf.results, arrays) for udf in udfs), task
-
-    def _unwrapped(self, delayed: Any, specs: Sequence[tuple[str, tuple[int, ...], Any]]) -> list[Any]:
-        """Return the arrays in the results of a task as Dask arrays of one chunk."""
-        graph = LazyGraph("results")
-        graph.use(delayed)
-        flat = graph.add("unwrap", self.unwrap_results, delayed.key)
-        return graph.arrays(
-            ArraySpec.whole(f"{i}-{name}", (Item(i), flat), shape, dtype)
-            for i, (name, shape, dtype) in enumerate(specs)
-        )
+            for delayed, flat in results:
+                assert isinstance(flat, FlatTask)
+                graph = LazyGraph("results")
+                graph.use(delayed)
+                specs = _array_specs(udfs, flat.get_partition())
+                arrays = iter(
+                    graph.arrays(
+                        ArraySpec.whole(f"{i}-{name}", (Item(i), delayed.key), shape, dtype)
+                        for i, (name, shape, dtype) in enumerate(specs)
+                    )
+                )
+                yield tuple(_like(udf.results, arrays) for udf in udfs), flat.task
 
     def _open_tasks(
         self,
@@ -314,6 +314,44 @@ class NodeWork:
         graph = LazyGraph(f"partition-{ticket.number}")
         graph.use(params)
         return graph.delayed(graph.add("task", TaskNode(ticket.task, self._env), params.key))
+
+
+class FlatTask:
+    """A task that returns something made of what another task returns.
+
+    Parameters
+    ----------
+    task
+        The other task.
+    unwrap
+        Applied to what it returns.
+    """
+
+    __slots__ = ("_unwrap", "task")
+
+    def __init__(self, task: TaskProtocol, unwrap: Callable[[Any], Any]) -> None:
+        self.task = task
+        self._unwrap = unwrap
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        """Run the other task."""
+        return self._unwrap(self.task(params=params, env=env))
+
+    def get_partition(self) -> Any:
+        """Return the partition of the other task."""
+        return self.task.get_partition()
+
+    def get_resources(self) -> ResourceDef:
+        """Return what a worker must offer for the other task."""
+        return self.task.get_resources()
+
+    def get_locations(self) -> WorkerSet | None:
+        """Return the workers that should run the other task."""
+        return self.task.get_locations()
+
+    def get_tracing_span_context(self) -> Any:
+        """Return the span context of the other task."""
+        return self.task.get_tracing_span_context()
 
 
 class TaskNode:

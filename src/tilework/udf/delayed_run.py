@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.dask_graphs import ArraySpec, Constant, LazyGraph, import_dask, is_lazy, same, single_key
+from tilework.common.dask_graphs import ArraySpec, Constant, LazyGraph, import_dask, is_lazy, single_key, single_task
 from tilework.common.executor import JobExecutor, LazyExecutor, RunOptions
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
@@ -220,5 +220,5 @@ def _put_together(name: str, parts: Mapping[Slice, MergeAttrMapping]) -> Any:
     graph = LazyGraph("nav")
     graph.use(*arrays)
     chunks = (tuple(array.shape[0] for array in arrays), *((n,) for n in arrays[0].shape[1:]))
-    (whole,) = graph.arrays([ArraySpec(name, [(same, single_key(a)) for a in arrays], chunks, arrays[0].dtype)])
+    (whole,) = graph.arrays([ArraySpec(name, [single_task(a) for a in arrays], chunks, arrays[0].dtype)])
     return whole

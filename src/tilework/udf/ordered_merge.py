@@ -63,7 +63,8 @@ def merge_in_order(
     state = {name: array for name, array in given.items() if name not in nav}
     own: list[dict[str, Array]] = []
     for arrays, step in zip(parts, steps, strict=True):
-        state, mine = step(udf, state, [], arrays)
+        made = step(udf, state, [], arrays)
+        state, mine = made if nav else (made, {})
         own.append(mine)
     return state | {name: np.concatenate([mine[name] for mine in own]) for name in nav}
 
@@ -94,17 +95,17 @@ def _merge_later(
             [single_key(array) for array in own_initial],
             [single_key(array) for array in arrays],
         )
+        own_keys.append(key)
         # Without results that add up, a step needs nothing of the step before.
         if nav != frozenset(names):
-            state = graph.add(f"state-{i}", Item(0), key)
-        own_keys.append(graph.add(f"own-{i}", Item(1), key))
+            state = graph.add(f"state-{i}", Item(0), key) if nav else key
     wanted = []
     for j, name in enumerate(names):
         shape, dtype = parts[0][j].shape, parts[0][j].dtype
         if name in nav:
             frames = tuple(arrays[j].shape[0] for arrays in parts)
             chunks = (frames, *((n,) for n in shape[1:]))
-            wanted.append(ArraySpec(name, [(Item(name), key) for key in own_keys], chunks, dtype))
+            wanted.append(ArraySpec(name, [(_Own(name), key) for key in own_keys], chunks, dtype))
         else:
             wanted.append(ArraySpec.whole(name, (Item(name), state), shape, dtype))
     return dict(zip(names, graph.arrays(wanted), strict=True))
@@ -139,8 +140,8 @@ class MergeStep:
 
     def __call__(
         self, udf: UDF, state: Mapping[str, Array], own_initial: Sequence[Array], part: Sequence[Array]
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Return what is merged now, and the partition's own part of the nav results.
+    ) -> Any:
+        """Return what is merged now, a dict; and, if there are nav results, the partition's own part of them, another.
 
         Parameters
         ----------
@@ -166,7 +167,19 @@ class MergeStep:
             for name, array in src.items()
         }
         twin.merge(MergeAttrMapping(dest), MergeAttrMapping(src))
-        return (
-            {name: array for name, array in dest.items() if name not in self.nav},
-            {name: array for name, array in dest.items() if name in self.nav},
-        )
+        if not self.nav:
+            return dest
+        own = {name: dest.pop(name) for name in self.nav}
+        return dest, own
+
+
+class _Own:
+    """Takes one of the nav results out of what a step returns."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, made: tuple[Any, Mapping[str, Array]]) -> Array:
+        return made[1][self._name]
