@@ -406,6 +406,25 @@ def test_asynchronously(ctx: Context, dataset: CountingDataSet) -> None:
     np.testing.assert_array_equal(result["intensity"].data, DATA.sum(axis=(0, 1), dtype="f4"))
 
 
+@pytest.mark.parametrize("roi", [None, ROI])
+def test_results_that_are_objects(ctx: Context, inline: Context, roi: Any) -> None:
+    class Notes(UDF):
+        def get_result_buffers(self) -> dict[str, Any]:
+            return {"note": self.buffer(kind="nav", dtype=object), "all": self.buffer(kind="single", dtype=object)}
+
+        def process_frame(self, frame: Any) -> None:
+            self.results.note[0] = {"max": int(frame.max())}
+
+        def merge(self, dest: Any, src: Any) -> None:
+            dest.note[:] = src.note
+            dest.all[0] = (dest.all[0] or []) + list(src.note)
+
+    ds = ctx.load("memory", data=DATA, num_partitions=6)
+    lazy, expected = (c.run_udf(dataset=ds, udf=Notes(), roi=roi) for c in (ctx, inline))
+    assert lazy["note"].data.tolist() == expected["note"].data.tolist()
+    assert lazy["all"].data.tolist() == expected["all"].data.tolist()
+
+
 def test_mapping_a_function(ctx: Context) -> None:
     image: Any = ctx.map(dataset=ctx.load("memory", data=DATA), f=np.max)
     np.testing.assert_array_equal(image.delayed_data.compute(), DATA.max(axis=(2, 3)))

@@ -12,6 +12,7 @@ import numpy as np
 from tilework.common.arrays import fill_value
 from tilework.common.buffers import BufferWrapper, PlaceholderBufferWrapper
 from tilework.common.dask_graphs import import_dask
+from tilework.common.math import prod
 
 if TYPE_CHECKING:
     from tilework.common.shape import Shape
@@ -48,9 +49,7 @@ class DaskBufferWrapper(BufferWrapper):
         if self._data is not None:
             msg = f"this {self._kind} buffer is allocated already"
             raise RuntimeError(msg)
-        da = import_dask().array
-        is_object = self._dtype.kind == "O"
-        array = da.full(self.shape, None, dtype=object) if is_object else da.zeros(self.shape, dtype=self._dtype)
+        array = _full(self.shape, fill_value(self._dtype) if self._dtype.kind == "O" else 0, self._dtype)
         self._data = array
         self._allocated = array.name
 
@@ -120,11 +119,20 @@ def in_dataset_shape(flat: Any, dataset_shape: Shape, roi: BoolArray | None) -> 
     return full.reshape((*dataset_shape.nav, *flat.shape[1:]))
 
 
+def _full(shape: tuple[int, ...], value: Any, dtype: np.dtype[Any]) -> Any:
+    # What an object takes is nothing that Dask can guess; 0 as a string would be "0".
+    chunks: Any = (max(1, 2**20 // prod(shape[1:])), *shape[1:]) if dtype.kind == "O" else "auto"
+    da = import_dask().array
+    return (
+        da.zeros(shape, dtype=dtype, chunks=chunks) if value == 0 else da.full(shape, value, dtype=dtype, chunks=chunks)
+    )
+
+
 def _embed(flat: Any, roi: BoolArray) -> Any:
     """Return an array with an entry for every position; chunks end where those of `flat` do."""
     da = import_dask().array
     if not flat.shape[0]:
-        return da.full((roi.size, *flat.shape[1:]), fill_value(flat.dtype), dtype=flat.dtype)
+        return _full((roi.size, *flat.shape[1:]), fill_value(flat.dtype), flat.dtype)
     flat = flat.rechunk((flat.chunks[0], *(-1,) * (flat.ndim - 1)))
     ends = np.cumsum(flat.chunks[0])
     stops = np.flatnonzero(roi)[ends - 1] + 1  # behind the last position of each chunk
