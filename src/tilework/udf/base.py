@@ -8,6 +8,7 @@ instance from them, on whatever worker it runs, so a constructor must accept wha
 
 from __future__ import annotations
 
+import copy
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -195,6 +196,14 @@ class UDF(UDFProtocol):
         In runs too small for a compiler Python calls the function, or ``process_frame`` if there is one.
         """
         return None
+
+    def corrects_results(self) -> bool:
+        """Return whether this UDF takes raw frames and corrects its results itself, with `meta.corrections`.
+
+        That is possible, and much less work, where a result is linear in the frames. It matters only for tiles that
+        `accepts_tile_dtype` takes; others come corrected.
+        """
+        return False
 
     def get_backends(self) -> str | Iterable[str]:
         """Return the array backends that are supported, best first."""
@@ -444,6 +453,21 @@ class UDF(UDFProtocol):
         self._params = None
         self.set_cache(cache, position)
 
+    def snapshot(self, results: UDFData | None = None) -> Any:
+        """Return a copy of a main-side instance that can work elsewhere: with other results, and no run's own.
+
+        Parameters
+        ----------
+        results
+            The buffers of the copy; None: it has none.
+        """
+        twin = copy.copy(self)
+        twin._kwargs = {k: copy.copy(v) if isinstance(v, AuxBufferWrapper) else v for k, v in self._kwargs.items()}
+        twin._meta = copy.copy(self._meta)
+        twin._params = twin._task_data = twin._run = None
+        twin._results = results
+        return twin
+
     def update_kwargs(self, new: Mapping[str, Any]) -> None:
         """Change parameters, on the main side."""
         self._kwargs = {**self._kwargs, **new}
@@ -465,6 +489,11 @@ class NoOpUDF(UDF):
     ----------
     preferred_input_dtype
         dtype in which tiles are wanted.
+
+    Examples
+    --------
+    >>> len(ctx.run_udf(dataset=ds, udf=NoOpUDF()))
+    0
     """
 
     def __init__(self, preferred_input_dtype: Any = bool) -> None:
