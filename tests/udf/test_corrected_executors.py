@@ -11,6 +11,7 @@ from tests_helpers import counts
 from tilework.api import Context
 from tilework.api.executors import ExecutorSpecType
 from tilework.corrections import CorrectionSet
+from tilework.exceptions import UDFException
 from tilework.udf import (
     FEMUDF,
     CoMUDF,
@@ -54,7 +55,12 @@ def results(spec: Any, folder: Path) -> list[bytes]:
             for roi in (None, np.random.default_rng(1).random((6, 5)) < 0.5):
                 run = ctx.run_udf(dataset=dataset, udf=udfs, corrections=corrections, roi=roi)
                 found += [np.asarray(buffer.data).tobytes() for result in run for _, buffer in sorted(result.items())]
-            ctx.run_udf(dataset=dataset, udf=RecordUDF(folder / "a.npy"), corrections=corrections)
+            record = RecordUDF(folder / "a.npy")
+            if spec == "delayed":  # nothing that it does would ever be computed
+                with pytest.raises(UDFException, match="RecordUDF has no results"):
+                    ctx.run_udf(dataset=dataset, udf=record, corrections=corrections)
+                continue
+            ctx.run_udf(dataset=dataset, udf=record, corrections=corrections)
             found.append((folder / "a.npy").read_bytes())
     return found
 
@@ -63,4 +69,8 @@ def results(spec: Any, folder: Path) -> list[bytes]:
 @pytest.mark.parametrize("spec", OTHERS)
 def test_same_bits(spec: Any, kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KERNELS_VARIABLE, kernels)
-    assert results(spec, tmp_path) == results("inline", tmp_path)
+    got, expected = results(spec, tmp_path), results("inline", tmp_path)
+    if spec == "delayed":
+        n = len(expected) // 2  # of each dtype; the last is the recorded file
+        del expected[2 * n - 1], expected[n - 1]
+    assert got == expected

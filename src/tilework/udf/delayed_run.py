@@ -26,7 +26,7 @@ from tilework.common.executor import JobExecutor, LazyExecutor, RunOptions
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.exceptions import UDFException
-from tilework.udf.base import UDF
+from tilework.udf.base import UDF, NoOpUDF
 from tilework.udf.data import MergeAttrMapping
 from tilework.udf.delayed_finish import Finish, MaskOf, RawOf, rehearse
 from tilework.udf.delayed_results import DaskResultBufferWrapper, DelayedRunResult
@@ -64,6 +64,13 @@ def delayed_steps(
         msg = "nothing runs before the results are computed, so there is no progress to show: use Dask's ProgressBar"
         warnings.warn(msg, stacklevel=4)
     try:
+        for udf in run.udfs:
+            if not udf.results and type(udf) is not NoOpUDF:
+                msg = (
+                    f"{type(udf).__name__} has no results, so nothing of it would ever be computed: the delayed "
+                    "executor runs what its results are asked for, use another one"
+                )
+                raise UDFException(msg)
         delayed = DelayedRun(run, executor, cancel_id, options)
         results = delayed.results()
     finally:
