@@ -1,0 +1,102 @@
+"""A Dask cluster on this machine, for this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from tilework.executor.dask.extra import require_dask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["LocalCluster", "start_cluster"]
+
+_LOOPBACK: Final = "127.0.0.1"
+
+_EXIT_SECONDS: Final = 0.3
+"""How long to wait for the exit code of a worker that the scheduler has lost."""
+
+
+def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | None) -> LocalCluster:
+    """Start a scheduler in this process, and the workers of a specification.
+
+    Parameters
+    ----------
+    spec
+        As of `cluster_spec`.
+    cluster_kwargs
+        For ``distributed.SpecCluster``. By default the scheduler can be reached from this machine only, and has no
+        dashboard, which would take as long to load as everything else;
+        ``cluster_kwargs={"scheduler": {"cls": distributed.Scheduler, "options": {"dashboard": True}}}`` has one.
+    """
+    require_dask()
+    import dask
+    from distributed import Scheduler, SpecCluster
+
+    from tilework.common.threading import set_num_threads_env
+
+    kwargs = dict(cluster_kwargs or {})
+    given: Any = kwargs.pop("workers", None)
+    workers = {name: _for_this_machine(entry) for name, entry in (spec if given is None else given).items()}
+    kwargs.setdefault("scheduler", {"cls": Scheduler, "options": {"dashboard": False, "host": _LOOPBACK}})
+    # What becomes of workers is seen by the executor, which says so where it matters.
+    kwargs.setdefault("silence_logs", logging.CRITICAL)
+    config = {
+        "distributed.worker.profile.enabled": False,
+        "distributed.logging.distributed": os.environ.get("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "warning"),
+    }
+    with set_num_threads_env(1), dask.config.set(config):
+        return LocalCluster(SpecCluster(workers=workers, **kwargs))
+
+
+def _for_this_machine(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {**entry, "options": {"host": _LOOPBACK, "dashboard": False, **entry.get("options", {})}}
+
+
+class LocalCluster:
+    """A cluster that this process has started.
+
+    Parameters
+    ----------
+    cluster
+        The ``distributed.SpecCluster``.
+    """
+
+    def __init__(self, cluster: Any) -> None:
+        self.cluster = cluster
+        self._processes: dict[str, Any] = {}  # by the address of the worker
+
+    def note_processes(self) -> None:
+        """Keep the processes of the workers, so that they can be asked for their end when they have been replaced."""
+        for nanny in self.cluster.workers.values():
+            address = getattr(nanny, "worker_address", None)
+            process = getattr(getattr(nanny, "process", None), "process", None)
+            if address and process is not None:
+                self._processes[address] = process
+
+    async def describe_loss(self, address: str) -> str:
+        """Return how the worker with this address ended, for people."""
+        process = self._processes.pop(address, None)
+        if process is None:
+            return f"the worker at {address} left the cluster"
+        until = asyncio.get_running_loop().time() + _EXIT_SECONDS
+        code = None
+        while asyncio.get_running_loop().time() < until:
+            try:
+                code = process.exitcode
+            except ValueError:  # closed already
+                break
+            if code is not None:
+                break
+            await asyncio.sleep(0.01)
+        if code is None:
+            return f"the worker at {address} left the cluster"
+        how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+        return f"the worker at {address} {how}"
+
+    def close(self) -> None:
+        """End scheduler and workers."""
+        self.cluster.close(timeout=30)
