@@ -99,18 +99,23 @@ class ExecutorHarness:
         """Return a new executor; the test closes it."""
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """Let what was there before the test, and stays, drop what it only keeps to use it again."""
+
     # ---- fixtures ----
 
     @pytest.fixture(autouse=True)
     def nothing_left(self) -> Iterator[None]:
         """Prove, after each test, that no thread, file, process or shared memory is left."""
         prefix = self.shm_prefix.format(pid=os.getpid())
+        self.settle()
         before = Leftovers(prefix)
         yield
         until = time.monotonic() + SETTLE_SECONDS
         while new := Leftovers(prefix).since(before):
             if time.monotonic() > until:
                 pytest.fail(f"left behind: {new}")
+            self.settle()
             gc.collect()
             time.sleep(0.01)
 

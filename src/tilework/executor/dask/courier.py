@@ -58,6 +58,9 @@ NO_WORKER_SECONDS: Final = 30.0
 HOST_SECONDS: Final = 5.0
 """How long tasks wait for a new worker on the host that has their data, when it lost its last one."""
 
+CLOSE_SECONDS: Final = 2.0
+"""How long the end of an executor waits for its running tasks."""
+
 _PRIORITIES: Final = {Priority.LIVE: 30, Priority.INTERACTIVE: 20, Priority.BATCH: 10}
 """Priorities of Dask, where the higher number goes first."""
 
@@ -229,6 +232,8 @@ class Courier:
             pure=False,
         )
         del items, params
+        await _finished(future)
+        sent.is_arriving = True
         report: BatchReport = await client.gather(future, direct=direct, asynchronous=True)
         return report
 
@@ -294,13 +299,16 @@ class Courier:
         report = answers[sent.station.address]
         if report is None:
             self._forget(sent)
-            self.dispatch.put_back(sent, list(sent.tickets))
+            if sent.ident not in self._carriers:
+                self.dispatch.put_back(sent, list(sent.tickets))
         else:
             self._receive(sent, shipment, report)
         self._pump()
 
     def _forget(self, sent: Sent) -> None:
         """Give up a batch that has not begun: nobody waits for it any more."""
+        if sent.is_arriving:
+            return  # it comes by itself, at once; a transfer that is broken off leaves errors in the log of its worker
         carrier = self._carriers.pop(sent.ident, None)
         if carrier is not None:
             self.dispatch.done(sent, time.monotonic())
@@ -424,14 +432,27 @@ class Courier:
             except Exception:
                 log.exception("a message of a task could not be unpickled")
 
-    def close(self) -> None:
-        """Give everything up."""
+    async def close(self) -> None:
+        """Stop what runs, and give everything up."""
         self.is_closed = True
+        shipments = list(self._shipments.values())
+        for shipment in shipments:
+            self.end(shipment)
+        until = time.monotonic() + CLOSE_SECONDS
+        while any(not shipment.ended.is_set() for shipment in shipments) and time.monotonic() < until:
+            await asyncio.sleep(0.005)
         if self._timer is not None:
             self._timer.cancel()
         for task in list(self._tasks):
             task.cancel()
         self._carriers.clear()
-        for shipment in list(self._shipments.values()):
+        for shipment in shipments:
             shipment.ended.set()
         self._shipments.clear()
+
+
+async def _finished(future: Any) -> None:
+    """Wait for the end of a Dask future. A gather that is cancelled while it waits for that leaves errors in the log."""
+    state = getattr(future, "_state", None)
+    if state is not None:
+        await state.wait()

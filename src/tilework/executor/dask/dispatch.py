@@ -118,6 +118,8 @@ class Sent:
     """Whether its worker is being asked for what it has not begun."""
     is_begun: bool = False
     """Whether it is known to run, with nothing left to be recalled."""
+    is_arriving: bool = False
+    """Whether what became of it is on its way back."""
 
     def may_run(self) -> bool:
         """Return whether it is among the first on its worker, which run by now unless something else does."""

@@ -433,8 +433,8 @@ class DaskJobExecutor(DrivenJobExecutor):
                 self._cluster.close()
 
     async def _close_courier(self) -> None:
+        await self._courier.close()
         self._roster.close()
-        self._courier.close()
 
     def _sync(self, fn: Callable[..., Any], *args: Any) -> Any:
         return self.client.sync(fn, *args)

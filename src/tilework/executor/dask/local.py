@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.dask.extra import require_dask
+from tilework.executor.dask.spawning import METHOD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,11 +42,13 @@ def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | N
     kwargs = dict(cluster_kwargs or {})
     given: Any = kwargs.pop("workers", None)
     workers = {name: _for_this_machine(entry) for name, entry in (spec if given is None else given).items()}
-    kwargs.setdefault("scheduler", {"cls": Scheduler, "options": {"dashboard": False, "host": _LOOPBACK}})
+    options = {"dashboard": False, "dashboard_address": f"{_LOOPBACK}:0", "host": _LOOPBACK}
+    kwargs.setdefault("scheduler", {"cls": Scheduler, "options": options})
     # What becomes of workers is seen by the executor, which says so where it matters.
     kwargs.setdefault("silence_logs", logging.CRITICAL)
     config = {
         "distributed.worker.profile.enabled": False,
+        "distributed.worker.multiprocessing-method": METHOD,
         "distributed.logging.distributed": os.environ.get("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "warning"),
     }
     with set_num_threads_env(1), dask.config.set(config):
