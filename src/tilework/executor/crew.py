@@ -78,18 +78,27 @@ class LaneQueue:
             self._turns[lane.priority].append(lane)
         lane.items.append(item)
 
-    def take(self) -> tuple[Lane[Any], Any] | None:
-        """Return the next item and its lane; None when there is none."""
+    def take(self, fits: Callable[[Any], bool] | None = None) -> tuple[Lane[Any], Any] | None:
+        """Return the next item and its lane; None when there is none, or none that fits at the head of its lane."""
         for turns in self._turns.values():
-            while turns:
+            for _ in range(len(turns)):
                 lane = turns.popleft()
                 if not lane.items:
+                    continue
+                if fits is not None and not fits(lane.items[0]):
+                    turns.append(lane)
                     continue
                 item = lane.items.popleft()
                 if lane.items:
                     turns.append(lane)
                 return lane, item
         return None
+
+    def put_back(self, lane: Lane[T], item: T) -> None:
+        """Put an item that was taken back in front of the others of its lane."""
+        if not lane.items:
+            self._turns[lane.priority].appendleft(lane)
+        lane.items.appendleft(item)
 
     def drop(self, lane: Lane[Any]) -> None:
         """Forget all items of a lane."""

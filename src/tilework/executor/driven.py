@@ -105,6 +105,7 @@ class DrivenJobExecutor(BaseJobExecutor):
         if not isinstance(handler, TaskCommHandler):
             msg = f"task_comm_handler must be a TaskCommHandler, such as NoopCommHandler(), not {task_comm_handler!r}"
             raise TypeError(msg)
+        self._check_open()
         self._check_handle(params_handle)
         control = RunControl(cancel_id, options.timeout)
         self._begin(control)
