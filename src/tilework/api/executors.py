@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ExecutorSpecType", "make_executor"]
 
-ExecutorSpecType = Literal["synchronous", "inline", "threads"]
-ANNOUNCED = ("dask", "dask-integration", "dask-make-default", "delayed", "pipelined")
+ExecutorSpecType = Literal["synchronous", "inline", "threads", "dask", "dask-make-default", "dask-integration"]
+DASK = ("dask", "dask-make-default", "dask-integration")
+ANNOUNCED = ("delayed", "pipelined")
 
 
 def make_executor(
@@ -37,6 +38,10 @@ def make_executor(
         later = " (it is not part of this version yet)" if spec in ANNOUNCED else ""
         msg = f"unknown executor {spec!r}{later}: choose one of {', '.join(known)}"
         raise ExecutorSpecException(msg)
+    if spec in DASK:
+        from tilework.api.dask_executors import make_dask_executor
+
+        return make_dask_executor(spec, cpus, gpus, snooze_timeout, main_process_gpu)
     if gpus is not None:
         msg = f"the executor {spec!r} runs on CPUs only: leave out gpus"
         raise ExecutorSpecException(msg)

@@ -17,7 +17,8 @@
 
 from __future__ import annotations
 
+from tilework.executor.dask.aio import AsyncDaskJobExecutor
 from tilework.executor.dask.executor import DaskJobExecutor
 from tilework.executor.dask.spec import cluster_spec, set_worker_log_level
 
-__all__ = ["DaskJobExecutor", "cluster_spec", "set_worker_log_level"]
+__all__ = ["AsyncDaskJobExecutor", "DaskJobExecutor", "cluster_spec", "set_worker_log_level"]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tilework.common.executor import RunOptions
 from tilework.common.scheduler import Worker, WorkerSet
+from tilework.common.snooze import SnoozeManager, awake
 from tilework.exceptions import ExecutorError, ExecutorSpecException
 from tilework.executor.dask.backend import DaskBackend
 from tilework.executor.dask.calls import (
@@ -113,6 +114,7 @@ class DaskJobExecutor(DrivenJobExecutor):
         self._cluster: LocalCluster | None = None
         self._scattered: dict[str, Scattered] = {}
         self._runs = 0
+        self._snooze_manager: SnoozeManager | None = None
         self._pid = os.getpid()
         infos = client.sync(identity, client)
         self.lt_resources = has_tags(infos) if lt_resources is None else lt_resources
@@ -211,14 +213,18 @@ class DaskJobExecutor(DrivenJobExecutor):
             spec = cluster_spec(**detect(), preload=preload)
         cluster = start_cluster(spec, cluster_kwargs)
         try:
-            return cls._for_cluster(cluster, client_kwargs, main_process_gpu)
+            return cls._for_cluster(cluster, client_kwargs, snooze_timeout, main_process_gpu)
         except BaseException:
             cluster.close()
             raise
 
     @classmethod
     def _for_cluster(
-        cls, cluster: LocalCluster, client_kwargs: dict[str, Any] | None, main_process_gpu: GPUSpec
+        cls,
+        cluster: LocalCluster,
+        client_kwargs: dict[str, Any] | None,
+        snooze_timeout: float | None,
+        main_process_gpu: GPUSpec,
     ) -> Self:
         from distributed import Client
 
@@ -229,6 +235,13 @@ class DaskJobExecutor(DrivenJobExecutor):
         )
         executor._cluster = cluster
         cluster.note_processes()
+        if snooze_timeout is not None:
+            executor._snooze_manager = SnoozeManager(
+                up=executor._scale_up,
+                down=executor._scale_down,
+                timeout=snooze_timeout,
+                subscriptions=executor._subscriptions,
+            )
         return executor
 
     # ---- workers ----
@@ -236,7 +249,26 @@ class DaskJobExecutor(DrivenJobExecutor):
     def get_available_workers(self) -> WorkerSet:
         """Return the workers that the scheduler knows of now, by name."""
         self._check_open()
-        return make_workers(dict(self._courier.dispatch.stations))
+        with awake(self._snooze_manager):
+            return make_workers(dict(self._courier.dispatch.stations))
+
+    @property
+    def snooze_manager(self) -> SnoozeManager | None:
+        """What releases the workers while nobody needs them; None unless there is a ``snooze_timeout``."""
+        return self._snooze_manager
+
+    def _scale_down(self) -> None:
+        assert self._cluster is not None
+        n = self._cluster.scale_down()
+        self._sync(self._expect, n)
+
+    def _scale_up(self) -> None:
+        assert self._cluster is not None
+        n = self._cluster.scale_up()
+        self._sync(self._expect, n)
+
+    async def _expect(self, n: int) -> None:
+        await self._roster.expect(n)
 
     async def _describe_loss(self, address: str) -> str:
         if self._cluster is None:
@@ -246,7 +278,8 @@ class DaskJobExecutor(DrivenJobExecutor):
     def _on_change(self, topic: str, worker: Worker) -> None:
         if self._cluster is not None:
             self._cluster.note_processes()
-        if topic == "worker_lost" and not self._is_closed:
+        is_asleep = self._snooze_manager is not None and self._snooze_manager.is_snoozing
+        if topic == "worker_lost" and not self._is_closed and not is_asleep:
             self._note(topic, {"name": worker.name, "host": worker.host})
 
     def get_resource_details(self) -> list[dict[str, Any]]:
@@ -296,6 +329,14 @@ class DaskJobExecutor(DrivenJobExecutor):
             )
             raise ExecutorError(msg)
         return super().run_tasks(tasks, params_handle, cancel_id, task_comm_handler, **kwargs)
+
+    def _run_tasks(self, *args: Any) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        with awake(self._snooze_manager):
+            yield from super()._run_tasks(*args)
+
+    def _drive_calls(self, *args: Any) -> Generator[tuple[Any, Any], None, None]:
+        with awake(self._snooze_manager):
+            yield from super()._drive_calls(*args)
 
     def _open_tasks(
         self,
@@ -360,7 +401,8 @@ class DaskJobExecutor(DrivenJobExecutor):
         kwargs: dict[str, Any],
     ) -> dict[str, T]:
         self._check_open()
-        placed = place(list(self._courier.dispatch.stations.values()))
+        with awake(self._snooze_manager):
+            placed = place(list(self._courier.dispatch.stations.values()))
         results = self._call_each(PlacedCall(fn, args, kwargs), placed, RunOptions(ordered=True))
         return {each.name: result for result, each in results}
 
@@ -404,7 +446,8 @@ class DaskJobExecutor(DrivenJobExecutor):
             handle = f"scattered-{self.client.id}-{self._runs}"
         self._scattered[handle] = Scattered(obj)
         try:
-            yield handle
+            with awake(self._snooze_manager):
+                yield handle
         finally:
             self._scattered.pop(handle, None)
 
@@ -424,6 +467,8 @@ class DaskJobExecutor(DrivenJobExecutor):
         _open_executors.discard(self)
         if os.getpid() != self._pid:
             return  # a fork: the event loop's thread is not here, and workers and connections are the parent's
+        if self._snooze_manager is not None:
+            self._snooze_manager.close()
         client = self.client
         if client.status in {"running", "connecting"}:
             self._sync(self._close_courier)

@@ -8,7 +8,6 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.dask.extra import require_dask
-from tilework.executor.dask.spawning import METHOD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +47,6 @@ def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | N
     kwargs.setdefault("silence_logs", logging.CRITICAL)
     config = {
         "distributed.worker.profile.enabled": False,
-        "distributed.worker.multiprocessing-method": METHOD,
         "distributed.logging.distributed": os.environ.get("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "warning"),
     }
     with set_num_threads_env(1), dask.config.set(config):
@@ -56,7 +54,12 @@ def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | N
 
 
 def _for_this_machine(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {**entry, "options": {"host": _LOOPBACK, "dashboard": False, **entry.get("options", {})}}
+    from distributed import Nanny
+
+    from tilework.executor.dask.nanny import LocalNanny
+
+    options = {"host": _LOOPBACK, "dashboard": False, **entry.get("options", {})}
+    return {**entry, "cls": LocalNanny if entry["cls"] is Nanny else entry["cls"], "options": options}
 
 
 class LocalCluster:
@@ -71,6 +74,7 @@ class LocalCluster:
     def __init__(self, cluster: Any) -> None:
         self.cluster = cluster
         self._processes: dict[str, Any] = {}  # by the address of the worker
+        self._asleep: dict[str, Any] = {}
 
     def note_processes(self) -> None:
         """Keep the processes of the workers, so that they can be asked for their end when they have been replaced."""
@@ -99,6 +103,20 @@ class LocalCluster:
             return f"the worker at {address} left the cluster"
         how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         return f"the worker at {address} {how}"
+
+    def scale_down(self) -> int:
+        """Let all workers go but one; returns how many there are then."""
+        self._asleep = dict(self.cluster.worker_spec)
+        self.cluster.scale(1)
+        return 1
+
+    def scale_up(self) -> int:
+        """Start the workers again that went; returns how many there are then."""
+        if self._asleep:
+            self.cluster.worker_spec.update(self._asleep)
+            self._asleep = {}
+        self.cluster.scale(len(self.cluster.worker_spec))
+        return len(self.cluster.worker_spec)
 
     def close(self) -> None:
         """End scheduler and workers."""

@@ -15,6 +15,3 @@ set_file_limit()
 
 # What every run needs, so that its first task does not wait for it.
 import tilework.executor.dask.worker  # noqa: E402
-
-# The worker has the configuration of the main side, with the name of its way to start processes.
-import tilework.executor.dask.spawning  # noqa: E402, F401

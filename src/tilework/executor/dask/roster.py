@@ -138,6 +138,15 @@ class Roster:
             except Exception as error:  # noqa: BLE001  (the scheduler is gone; runs find out by themselves)
                 log.debug("could not ask the scheduler for its workers: %r", error)
 
+    async def expect(self, n: int, timeout: float = 60.0) -> None:
+        """Wait until there are `n` workers, which is from now on how many there should be."""
+        self._most = n
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        while len(self._courier.dispatch.stations) != n and loop.time() < until:
+            self._join_all(await identity(self._client))
+            await asyncio.sleep(0.02)
+
     # ---- those who leave ----
 
     def _on_event(self, address: str, event: tuple[float, Any]) -> None:

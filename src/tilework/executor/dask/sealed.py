@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import pickle
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from tilework.executor.remote import dumps, loads
+from tilework.executor.remote import dumps_apart, loads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Sealed", "SharedSealed", "seal"]
+
+_SMALLEST: Final = 1 << 14
+"""Arrays from this size on travel beside the pickle (bytes)."""
 
 
 class Sealed:
@@ -102,6 +105,5 @@ def seal(obj: Any, cls: type[Sealed] = Sealed) -> Any:
     Exception
         Of any kind, when it cannot be pickled.
     """
-    buffers: list[Any] = []
-    data = dumps(obj, buffers.append)
+    data, buffers = dumps_apart(obj, _SMALLEST)
     return cls(data, [buffer.raw() for buffer in buffers])
