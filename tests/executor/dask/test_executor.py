@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from dask_clusters import scheduler_process, wait_for_workers, worker_process
 from tilework.executor.dask import DaskJobExecutor, cluster_spec
 from tilework.executor.dask.local import start_cluster
 from tilework.testing.executors import ExecutorContract
@@ -57,3 +58,36 @@ class TestLocal(ExecutorContract):
 
     def make_executor(self) -> Any:
         return DaskJobExecutor.connect(self.cluster.cluster)
+
+
+class TestConnected(ExecutorContract):
+    """A scheduler and two workers that were started from the command line, in other processes."""
+
+    worker_names = ("one-cpu-0", "two-cpu-0")
+    hosts = ("127.0.0.1",)
+    parallelism = 2
+    max_ahead = 128
+    shares_memory = False
+    streams = False
+    address: ClassVar[str]
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def shared_cluster(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        folder = tmp_path_factory.mktemp("cluster")
+        with (
+            scheduler_process(folder) as address,
+            worker_process(folder, address, "one"),
+            worker_process(folder, address, "two"),
+        ):
+            cls.address = address
+            cls.make_code = (
+                f"from tilework.executor.dask import DaskJobExecutor\nexecutor = DaskJobExecutor.connect({address!r})\n"
+            )
+            wait_for_workers(address, 2)
+            with DaskJobExecutor.connect(address) as executor:
+                executor.run_function(abs, -1)
+            yield
+
+    def make_executor(self) -> Any:
+        return DaskJobExecutor.connect(self.address)
