@@ -94,15 +94,17 @@ class Courier:
     ----------
     client
         The Dask client; its event loop runs in another thread.
+    name
+        Of the executor, unique.
     is_tagged
         Whether the workers have resources that tasks ask for.
     describe_loss
         Coroutine that says how the worker with an address ended, for people.
     """
 
-    def __init__(self, client: Any, is_tagged: bool, describe_loss: Callable[[str], Awaitable[str]]) -> None:
+    def __init__(self, client: Any, name: str, is_tagged: bool, describe_loss: Callable[[str], Awaitable[str]]) -> None:
         self.client = client
-        self.topic = f"tilework-{client.id}"
+        self.topic = f"tilework-{name}"
         self.is_tagged = is_tagged
         self.dispatch = Dispatch()
         self._describe_loss = describe_loss

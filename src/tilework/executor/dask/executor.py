@@ -9,6 +9,7 @@ import logging
 import os
 import queue
 import threading
+import uuid
 import weakref
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -113,12 +114,14 @@ class DaskJobExecutor(DrivenJobExecutor):
         self.is_local = is_local
         self._cluster: LocalCluster | None = None
         self._scattered: dict[str, Scattered] = {}
+        self._name = uuid.uuid4().hex[:16]
+        """Names its runs on workers that others use as well."""
         self._runs = 0
         self._snooze_manager: SnoozeManager | None = None
         self._pid = os.getpid()
         infos = client.sync(identity, client)
         self.lt_resources = has_tags(infos) if lt_resources is None else lt_resources
-        self._courier = Courier(client, self.lt_resources, self._describe_loss)
+        self._courier = Courier(client, self._name, self.lt_resources, self._describe_loss)
         self._roster = Roster(self._courier, self._on_change)
         client.sync(self._open, infos)
         _open_executors.add(self)
@@ -362,7 +365,7 @@ class DaskJobExecutor(DrivenJobExecutor):
     def _lane(self, options: RunOptions) -> Lane:
         with self._lock:
             self._runs += 1
-            return Lane(f"{self.client.id[7:19]}.{self._runs}", options.priority)
+            return Lane(f"{self._name}.{self._runs}", options.priority)
 
     # ---- functions ----
 
@@ -443,7 +446,7 @@ class DaskJobExecutor(DrivenJobExecutor):
         self._check_open()
         with self._lock:
             self._runs += 1
-            handle = f"scattered-{self.client.id}-{self._runs}"
+            handle = f"scattered-{self._name}.{self._runs}"
         self._scattered[handle] = Scattered(obj)
         try:
             with awake(self._snooze_manager):
