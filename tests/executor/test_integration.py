@@ -126,7 +126,7 @@ def test_the_default_scheduler_of_dask() -> None:
     """Without any choice Dask works on threads, which are shared then, whoever uses them first."""
     with get_dask_integration_executor() as executor:
         assert isinstance(executor, ConcurrentJobExecutor)
-        assert executor.client is dask.threaded.default_pool  # type: ignore[attr-defined]
+        assert executor.client is dask.threaded.default_pool
         assert executor.run_function(abs, -1) == 1
     assert dask.delayed(abs)(-2).compute() == 2
 

@@ -159,11 +159,11 @@ H = TypeVar("H", bound=_HasManager)
 def keep_alive(fn: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P], T]:
     """Let a method first bring the workers of its object back, and keep them until it returns."""
 
-    @functools.wraps(fn)
-    def wrapper(self: H, *args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapper(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with awake(self.snooze_manager):
             return fn(self, *args, **kwargs)
 
+    functools.update_wrapper(wrapper, fn)
     return wrapper
 
 
@@ -172,12 +172,12 @@ def keep_alive_context(
 ) -> Callable[Concatenate[H, P], AbstractContextManager[T]]:
     """Let a method that gives a context manager bring the workers back, and keep them until the end of the block."""
 
-    @functools.wraps(fn)
     @contextmanager
-    def wrapper(self: H, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def wrapper(self: H, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         with awake(self.snooze_manager), fn(self, *args, **kwargs) as value:
             yield value
 
+    functools.update_wrapper(wrapper, fn)
     return wrapper
 
 

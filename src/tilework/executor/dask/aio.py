@@ -39,7 +39,9 @@ class AsyncDaskJobExecutor(AsyncAdapter):
     ) -> Self:
         """Connect to a scheduler; see `DaskJobExecutor.connect`."""
         return cls(
-            await asyncio.to_thread(DaskJobExecutor.connect, scheduler_uri, *args, client_kwargs=client_kwargs, **kwargs)
+            await asyncio.to_thread(
+                DaskJobExecutor.connect, scheduler_uri, *args, client_kwargs=client_kwargs, **kwargs
+            )
         )
 
     @classmethod

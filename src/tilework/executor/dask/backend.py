@@ -76,7 +76,8 @@ class DaskBackend(Generic[V]):
         """Drop what has not begun, and wait for what runs."""
         control = self._control
         control.wake = None
-        if not self._is_used or self._courier.is_closed:
+        courier = self._courier
+        if not self._is_used or courier.has_closed():
             return
         ended = self._shipment.ended
         try:
@@ -87,7 +88,7 @@ class DaskBackend(Generic[V]):
             return  # a generator that was forgotten ends wherever the garbage collector finds it
         until = time.monotonic() + control.grace
         while not ended.wait(min(_LONGEST_WAIT, max(0.0, until - time.monotonic()))):
-            if self._courier.is_closed:
+            if courier.has_closed():
                 return
             if time.monotonic() >= until:
                 log.warning(

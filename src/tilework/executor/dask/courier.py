@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.common.executor import Priority
 from tilework.exceptions import ExecutorError, WorkerLostError
 from tilework.executor.dask.dispatch import Dispatch, Need, Send
+from tilework.executor.dask.scattered import SCATTER_SECONDS
 from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.worker import Batch, BatchReport, Outcome, run_batch, stop_run, take_back
 from tilework.executor.remote import loads, unpack_error
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from tilework.executor.dask.sealed import Sealed
     from tilework.executor.run import Event, Ticket
 
-__all__ = ["Courier", "Shipment"]
+__all__ = ["NO_WORKER_SECONDS", "Courier", "Shipment"]
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ CLOSE_SECONDS: Final = 2.0
 _PRIORITIES: Final = {Priority.LIVE: 30, Priority.INTERACTIVE: 20, Priority.BATCH: 10}
 """Priorities of Dask, where the higher number goes first."""
 
-_MAX_CANCELLATIONS: Final = 5
+_MAX_RETURNS: Final = 20
 
 
 @dataclass(eq=False)
@@ -84,7 +85,7 @@ class Shipment:
     is_announced: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
     stranded_since: float | None = None
-    cancellations: int = 0
+    returns: int = 0
 
 
 class Courier:
@@ -99,10 +100,12 @@ class Courier:
     is_tagged
         Whether the workers have resources that tasks ask for.
     describe_loss
-        Coroutine that says how the worker with an address ended, for people.
+        Coroutine that says how a worker ended, for people.
     """
 
-    def __init__(self, client: Any, name: str, is_tagged: bool, describe_loss: Callable[[str], Awaitable[str]]) -> None:
+    def __init__(
+        self, client: Any, name: str, is_tagged: bool, describe_loss: Callable[[Station], Awaitable[str]]
+    ) -> None:
         self.client = client
         self.topic = f"tilework-{name}"
         self.is_tagged = is_tagged
@@ -125,6 +128,10 @@ class Courier:
         except RuntimeError as error:
             msg = f"the Dask client's event loop has ended: {error}"
             raise ExecutorError(msg) from error
+
+    def has_closed(self) -> bool:
+        """Return whether nothing is carried any more."""
+        return self.is_closed
 
     def announce(self, shipment: Shipment) -> None:
         """Let the courier collect what is new in a shipment."""
@@ -185,8 +192,9 @@ class Courier:
             report = await self._run_batch(sent, shipment)
         except asyncio.CancelledError:  # the worker is gone, or the run is over
             return
-        except concurrent.futures.CancelledError as error:
-            self._on_cancelled(sent, shipment, error)
+        except (concurrent.futures.CancelledError, OSError) as error:
+            await asyncio.sleep(TICK_SECONDS)  # in most cases the worker is gone, and that is told at any moment
+            self._on_returned(sent, shipment, error)
         except Exception as error:  # noqa: BLE001  (the run decides)
             number = next(iter(sent.tickets), -1)
             shipment.post(Failed(number, error))
@@ -205,11 +213,12 @@ class Courier:
         tickets = list(sent.tickets.values())
         items: Any = seal([ticket.task for ticket in tickets])
         is_large = items.nbytes > LARGE_BYTES
-        params, patches = None, ()
+        params = None
+        patches: tuple[bytes, ...] = ()
         if shipment.params is not None:
             content, patches = shipment.params.state
             everybody = [s.address for s in self.dispatch.stations.values() if not s.is_service] or [address]
-            params = await content.future(client, everybody, direct)
+            params = await _scattered(content.future(client, everybody, direct))
         batch = Batch(
             sent.ident,
             sent.lane.run,
@@ -221,7 +230,11 @@ class Courier:
             self.topic,
         )
         if is_large:
-            items = await client.scatter(items, workers=[address], direct=direct, hash=False, asynchronous=True)
+            items = await _scattered(
+                client.scatter(
+                    items, workers=[address], direct=direct, hash=False, timeout=SCATTER_SECONDS, asynchronous=True
+                )
+            )
         future = client.submit(
             run_batch,
             batch,
@@ -270,17 +283,17 @@ class Courier:
                 shipment.post(outcome)
         self.dispatch.put_back(sent, report.unbegun)
 
-    def _on_cancelled(self, sent: Sent, shipment: Shipment, error: BaseException) -> None:
-        """Dask gave a batch up: because its parameters are lost, or because somebody restarted the cluster."""
+    def _on_returned(self, sent: Sent, shipment: Shipment, error: BaseException) -> None:
+        """Dask gave a batch up: a connection broke, its parameters are lost, or somebody restarted the cluster."""
         number = next(iter(sent.tickets), -1)
         if self.client.status != "running":
             msg = f"the connection to the Dask scheduler was lost ({error}): make a new executor when it is back"
             shipment.post(Failed(number, ExecutorError(msg)))
             return
         if shipment.params is None or not shipment.params.state[0].is_lost():
-            shipment.cancellations += 1
-        if shipment.cancellations > _MAX_CANCELLATIONS:
-            msg = f"Dask cancelled tasks of this run again and again: {error}"
+            shipment.returns += 1
+        if shipment.returns > _MAX_RETURNS:
+            msg = f"Dask gave tasks of this run up again and again, although their workers live: {error!r}"
             shipment.post(Failed(number, ExecutorError(msg)))
             return
         self.dispatch.put_back(sent, list(sent.tickets))
@@ -370,22 +383,22 @@ class Courier:
         host = station.worker.host
         self._reachable.pop(host, None)
         asyncio.get_running_loop().call_later(HOST_SECONDS, self._give_up_host, host)
-        for position, sent in enumerate(lost):
+        for sent in lost:
             carrier = self._carriers.pop(sent.ident, None)
             if carrier is not None:
                 carrier.cancel()
-            if position < station.slots:
-                sent.lane.suspects.update(ticket.index for ticket in sent.tickets.values())
+            sent.lane.suspects.update(ticket.index for ticket in sent.tickets.values())
         self._spawn(self._tell_lost(station, lost))
 
     async def _tell_lost(self, station: Station, lost: list[Sent]) -> None:
-        cause = await self._describe_loss(station.address)
-        for position, sent in enumerate(lost):
+        cause = await self._describe_loss(station)
+        for sent in lost:
             shipment = self._shipments.get(sent.lane.run)
             if shipment is None:
                 continue
+            # Any of them may have begun: what became of those before them may have been on its way when it was lost.
             for number in sent.tickets:
-                shipment.post(Lost(number, cause, is_started=position < station.slots))
+                shipment.post(Lost(number, cause))
             self._check_ended(shipment)
         self._tell_concurrency()
         self._pump()
@@ -415,7 +428,7 @@ class Courier:
             if need.addresses is None and waited < NO_WORKER_SECONDS:
                 continue
             shipment.stranded_since = None
-            ticket = shipment.lane.queues[need].popleft()
+            ticket = next(queue for each, queue in shipment.lane.waiting() if each == need).popleft()
             who = "the one it was meant for" if need.addresses is not None else f"one with {dict(need.resources)}"
             msg = (
                 f"the worker for {shipment.name_of(ticket.task)} is gone: {who} has not come back within "
@@ -441,7 +454,7 @@ class Courier:
         for shipment in shipments:
             self.end(shipment)
         until = time.monotonic() + CLOSE_SECONDS
-        while any(not shipment.ended.is_set() for shipment in shipments) and time.monotonic() < until:
+        while any(not shipment.ended.is_set() for shipment in shipments) and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if self._timer is not None:
             self._timer.cancel()
@@ -453,8 +466,17 @@ class Courier:
         self._shipments.clear()
 
 
+async def _scattered(future: Awaitable[Any]) -> Any:
+    """Wait until something is scattered. When a worker leaves meanwhile, Dask says so in many ways."""
+    try:
+        return await future
+    except Exception as error:
+        msg = f"data could not be sent to the workers: {error!r}"
+        raise ConnectionError(msg) from error
+
+
 async def _finished(future: Any) -> None:
-    """Wait for the end of a Dask future. A gather that is cancelled while it waits for that leaves errors in the log."""
+    """Wait for the end of a Dask future: a gather that is cancelled while it waits leaves errors in the log."""
     state = getattr(future, "_state", None)
     if state is not None:
         await state.wait()

@@ -26,11 +26,11 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tilework.common.executor import Priority
-from tilework.common.scheduler import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tilework.common.scheduler import Worker
     from tilework.executor.run import Ticket
 
 __all__ = ["BATCH_SECONDS", "MAX_BATCH", "Dispatch", "Lane", "Need", "Recall", "Send", "Sent", "Station"]
@@ -84,10 +84,12 @@ class Lane:
     run: str
     priority: Priority
     queues: dict[Need, deque[Ticket[Any]]] = field(default_factory=dict)
+    suspected: dict[Need, deque[Ticket[Any]]] = field(default_factory=dict)
+    """The tickets of suspects, apart from the others."""
     sent: dict[str, Sent] = field(default_factory=dict)
     """What is on its way or running, by ident."""
     suspects: set[int] = field(default_factory=set)
-    """Tasks, by index, that were lost with a worker: each goes alone, so that it is known which one kills."""
+    """Tasks, by index, that were lost with a worker: each has a worker for itself, so that it shows which one kills."""
     mean_seconds: float | None = None
     has_turn: bool = False
     is_over: bool = False
@@ -95,7 +97,16 @@ class Lane:
     @property
     def n_queued(self) -> int:
         """How many tickets wait here."""
-        return sum(map(len, self.queues.values()))
+        return sum(map(len, self.queues.values())) + sum(map(len, self.suspected.values()))
+
+    def waiting(self) -> list[tuple[Need, deque[Ticket[Any]]]]:
+        """Return the queues that are not empty."""
+        return [(need, q) for queues in (self.suspected, self.queues) for need, q in queues.items() if q]
+
+    def queue_for(self, need: Need, ticket: Ticket[Any]) -> deque[Ticket[Any]]:
+        """Return the queue for a ticket."""
+        queues = self.suspected if ticket.index in self.suspects else self.queues
+        return queues.setdefault(need, deque())
 
     def learn(self, seconds: float) -> None:
         """Take note of how long a task took."""
@@ -120,13 +131,8 @@ class Sent:
     """Whether it is known to run, with nothing left to be recalled."""
     is_arriving: bool = False
     """Whether what became of it is on its way back."""
-
-    def may_run(self) -> bool:
-        """Return whether it is among the first on its worker, which run by now unless something else does."""
-        for position, sent in enumerate(self.station.sent.values()):
-            if sent is self:
-                return position < self.station.slots
-        return True
+    is_suspect: bool = False
+    """Whether it must have its worker for itself."""
 
 
 @dataclass(eq=False)
@@ -152,10 +158,14 @@ class Station:
     sent: dict[str, Sent] = field(default_factory=dict)
     since: float = 0.0
     """When it last answered, or began to have work."""
+    is_proven: bool = False
+    """Whether it has answered."""
 
     @property
     def room(self) -> int:
         """How many more batches it can get."""
+        if any(sent.is_suspect for sent in self.sent.values()):
+            return 0
         return 2 * self.slots - len(self.sent)
 
     def is_idle(self) -> bool:
@@ -262,14 +272,16 @@ class Dispatch:
 
     def put(self, lane: Lane, need: Need, tickets: Iterable[Ticket[Any]]) -> None:
         """Append tickets to a lane."""
-        lane.queues.setdefault(need, deque()).extend(tickets)
+        for ticket in tickets:
+            lane.queue_for(need, ticket).append(ticket)
         self._give_turn(lane)
 
     def put_back(self, sent: Sent, numbers: Iterable[int]) -> None:
         """Put tickets that a worker did not begin back, before all others of their lane."""
         tickets = [ticket for number in numbers if (ticket := sent.tickets.pop(number, None)) is not None]
         if tickets and not sent.lane.is_over:
-            sent.lane.queues.setdefault(sent.need, deque()).extendleft(reversed(tickets))
+            for ticket in reversed(tickets):
+                sent.lane.queue_for(sent.need, ticket).appendleft(ticket)
             self._give_turn(sent.lane)
 
     def done(self, sent: Sent, now: float) -> None:
@@ -277,11 +289,13 @@ class Dispatch:
         sent.lane.sent.pop(sent.ident, None)
         sent.station.sent.pop(sent.ident, None)
         sent.station.since = now
+        sent.station.is_proven = True
 
     def drop(self, lane: Lane) -> list[Sent]:
         """Forget what waits in a lane; returns what the workers have of it."""
         lane.is_over = True
         lane.queues.clear()
+        lane.suspected.clear()
         return list(lane.sent.values())
 
     def stranded(self) -> list[tuple[Lane, Need]]:
@@ -290,8 +304,8 @@ class Dispatch:
             (lane, need)
             for turns in self._turns.values()
             for lane in turns
-            for need, queue in lane.queues.items()
-            if queue and not self.fitting(need)
+            for need, _ in lane.waiting()
+            if not self.fitting(need)
         ]
 
     def _give_turn(self, lane: Lane) -> None:
@@ -323,15 +337,38 @@ class Dispatch:
         return idle and any(station.spare() is not None for station in self.stations.values())
 
     def _place(self, lane: Lane, now: float) -> Send | None:
+        reserved: set[Station] = set()
+        for need, queue in lane.suspected.items():
+            if queue:
+                station = self._place_suspect(lane, need, reserved)
+                if station is not None:
+                    return Send(self._take(lane, need, queue, station, 1, now))
         for need, queue in lane.queues.items():
             if not queue:
                 continue
-            stations = [station for station in self.fitting(need) if station.room > 0]
+            stations = [s for s in self.fitting(need) if s.room > 0 and s not in reserved]
             if stations:
                 station = min(stations, key=lambda s: len(s.sent) / s.slots)
                 n = min(self._batch_size(lane), math.ceil(len(queue) / sum(s.room for s in stations)))
                 return Send(self._take(lane, need, queue, station, n, now))
         return None
+
+    def _place_suspect(self, lane: Lane, need: Need, reserved: set[Station]) -> Station | None:
+        """Return an empty worker for a suspect, or let one become empty.
+
+        One that has shown that it works is preferred: a new worker takes long for its first task, and would meet its
+        end with the same task again where workers die for other reasons.
+        """
+        stations = self.fitting(need)
+        proven = [station for station in stations if station.is_proven]
+        empty = [station for station in proven or stations if not station.sent]
+        if empty:
+            return empty[0]
+        if proven:
+            reserved.add(min(proven, key=lambda s: len(s.sent)))
+            if any(lane.queues.values()):
+                return None
+        return next((station for station in stations if not station.sent), None)
 
     @staticmethod
     def _batch_size(lane: Lane) -> int:
@@ -343,22 +380,18 @@ class Dispatch:
     def _take(self, lane: Lane, need: Need, queue: deque[Ticket[Any]], station: Station, n: int, now: float) -> Sent:
         tickets: dict[int, Ticket[Any]] = {}
         while queue and len(tickets) < n:
-            is_suspect = queue[0].index in lane.suspects
-            if is_suspect and tickets:
-                break
             ticket = queue.popleft()
             tickets[ticket.number] = ticket
-            if is_suspect:
-                break
         sent = Sent(f"{lane.run}-{next(self._idents)}", lane, need, station, tickets, now)
+        sent.is_suspect = next(iter(tickets.values())).index in lane.suspects
         lane.sent[sent.ident] = sent
         station.sent[sent.ident] = sent
         return sent
 
     def _overtake(self, lane: Lane) -> Recall | None:
         """Make room for a lane whose tickets find none."""
-        for need, queue in lane.queues.items():
-            for station in self.fitting(need) if queue else ():
+        for need, _ in lane.waiting():
+            for station in self.fitting(need):
                 spare = station.spare()
                 if spare is not None and spare.lane.priority > lane.priority:
                     return self._recall(spare)

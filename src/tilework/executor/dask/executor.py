@@ -9,13 +9,13 @@ import logging
 import os
 import queue
 import threading
+import time
 import uuid
 import weakref
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tilework.common.executor import RunOptions
-from tilework.common.scheduler import Worker, WorkerSet
 from tilework.common.snooze import SnoozeManager, awake
 from tilework.exceptions import ExecutorError, ExecutorSpecException
 from tilework.executor.dask.backend import DaskBackend
@@ -30,7 +30,7 @@ from tilework.executor.dask.calls import (
     task_name,
     task_need,
 )
-from tilework.executor.dask.courier import Courier, Shipment
+from tilework.executor.dask.courier import NO_WORKER_SECONDS, Courier, Shipment
 from tilework.executor.dask.dispatch import MAX_BATCH, Lane, Need
 from tilework.executor.dask.extra import require_dask
 from tilework.executor.dask.local import LocalCluster, start_cluster
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         TaskCommHandler,
         TaskProtocol,
     )
+    from tilework.common.scheduler import Worker, WorkerSet
     from tilework.executor.dask.dispatch import Station
     from tilework.executor.dask.worker import Outcome
     from tilework.executor.driver import Backend, RunControl
@@ -118,11 +119,12 @@ class DaskJobExecutor(DrivenJobExecutor):
         """Names its runs on workers that others use as well."""
         self._runs = 0
         self._snooze_manager: SnoozeManager | None = None
+        self._known_workers: dict[str, Worker] = {}  # those that are there, or were
         self._pid = os.getpid()
         infos = client.sync(identity, client)
         self.lt_resources = has_tags(infos) if lt_resources is None else lt_resources
         self._courier = Courier(client, self._name, self.lt_resources, self._describe_loss)
-        self._roster = Roster(self._courier, self._on_change)
+        self._roster = Roster(self._courier, self._on_change, self._on_shortage)
         client.sync(self._open, infos)
         _open_executors.add(self)
 
@@ -237,7 +239,6 @@ class DaskJobExecutor(DrivenJobExecutor):
             client, is_local=not options["set_as_default"], lt_resources=True, main_process_gpu=main_process_gpu
         )
         executor._cluster = cluster
-        cluster.note_processes()
         if snooze_timeout is not None:
             executor._snooze_manager = SnoozeManager(
                 up=executor._scale_up,
@@ -273,20 +274,31 @@ class DaskJobExecutor(DrivenJobExecutor):
     async def _expect(self, n: int) -> None:
         await self._roster.expect(n)
 
-    async def _describe_loss(self, address: str) -> str:
+    async def _describe_loss(self, station: Station) -> str:
+        name, address = station.worker.name, station.address
         if self._cluster is None:
-            return f"the worker at {address} left the cluster"
-        return await self._cluster.describe_loss(address)
+            return f"the worker {name} at {address} left the cluster"
+        return await self._cluster.describe_loss(name, address)
 
     def _on_change(self, topic: str, worker: Worker) -> None:
-        if self._cluster is not None:
-            self._cluster.note_processes()
+        self._known_workers[worker.name] = worker
         is_asleep = self._snooze_manager is not None and self._snooze_manager.is_snoozing
         if topic == "worker_lost" and not self._is_closed and not is_asleep:
             self._note(topic, {"name": worker.name, "host": worker.host})
 
+    def _on_shortage(self) -> None:
+        if self._cluster is not None and not self._is_closed:
+            self._cluster.revive()
+
+    def _workers_to_fit(self) -> list[Worker]:
+        # Those that died are expected back. When there never was one, it may be about to start.
+        until = time.monotonic() + NO_WORKER_SECONDS
+        while not self._known_workers and time.monotonic() < until:
+            time.sleep(0.05)
+        return list(self._known_workers.values())
+
     def get_resource_details(self) -> list[dict[str, Any]]:
-        """Return a dictionary for each host: ``host``, and how many workers of a kind: ``cpu``, ``cuda``, ``service``."""
+        """Return a dictionary for each host: ``host``, and how many workers: ``cpu``, ``cuda``, ``service``."""
         details = []
         for group in self.get_available_workers().group_by_host():
             cpu, cuda = len(group.has_cpu()), len(group.has_cuda())

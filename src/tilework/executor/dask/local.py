@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.dask.extra import require_dask
@@ -16,7 +17,7 @@ __all__ = ["LocalCluster", "start_cluster"]
 
 _LOOPBACK: Final = "127.0.0.1"
 
-_EXIT_SECONDS: Final = 0.3
+_EXIT_SECONDS: Final = 1.0
 """How long to wait for the exit code of a worker that the scheduler has lost."""
 
 
@@ -73,36 +74,27 @@ class LocalCluster:
 
     def __init__(self, cluster: Any) -> None:
         self.cluster = cluster
-        self._processes: dict[str, Any] = {}  # by the address of the worker
         self._asleep: dict[str, Any] = {}
 
-    def note_processes(self) -> None:
-        """Keep the processes of the workers, so that they can be asked for their end when they have been replaced."""
-        for nanny in self.cluster.workers.values():
-            address = getattr(nanny, "worker_address", None)
-            process = getattr(getattr(nanny, "process", None), "process", None)
-            if address and process is not None:
-                self._processes[address] = process
+    def revive(self) -> None:
+        """Start the workers again whose nanny has given up; Dask does not."""
+        workers = self.cluster.workers
+        for name in [name for name, nanny in workers.items() if nanny.status.name in {"closed", "failed"}]:
+            del workers[name]
+        if set(self.cluster.worker_spec) - set(workers):
+            self.cluster.scale(len(self.cluster.worker_spec))
 
-    async def describe_loss(self, address: str) -> str:
-        """Return how the worker with this address ended, for people."""
-        process = self._processes.pop(address, None)
-        if process is None:
-            return f"the worker at {address} left the cluster"
-        until = asyncio.get_running_loop().time() + _EXIT_SECONDS
-        code = None
-        while asyncio.get_running_loop().time() < until:
-            try:
-                code = process.exitcode
-            except ValueError:  # closed already
-                break
-            if code is not None:
-                break
-            await asyncio.sleep(0.01)
-        if code is None:
-            return f"the worker at {address} left the cluster"
-        how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-        return f"the worker at {address} {how}"
+    async def describe_loss(self, name: str, address: str) -> str:
+        """Return how a worker ended that the scheduler has lost just now, for people."""
+        since = time.monotonic() - _EXIT_SECONDS
+        for _ in range(50):
+            exits = getattr(self.cluster.workers.get(name), "exits", ())
+            if exits and exits[-1][0] >= since:
+                code = exits[-1][1]
+                how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+                return f"the worker {name} at {address} {how}"
+            await asyncio.sleep(_EXIT_SECONDS / 50)
+        return f"the worker {name} at {address} left the cluster"
 
     def scale_down(self) -> int:
         """Let all workers go but one; returns how many there are then."""

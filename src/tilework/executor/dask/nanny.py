@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import dask
 from distributed import Nanny
+from distributed.core import Status
 
 from tilework.executor.dask.spawning import METHOD
 
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["LocalNanny"]
+
+_ATTEMPTS: Final = 5
+_ENDING: Final = {Status.closing, Status.closed, Status.closing_gracefully, Status.failed}
 
 _lock = threading.Lock()
 _n_starting = 0
@@ -39,9 +45,31 @@ def _our_way_to_start_processes() -> Iterator[None]:
 
 
 class LocalNanny(Nanny):  # type: ignore[misc]
-    """A nanny whose worker does not load the main module, however often it is started again."""
+    """A nanny whose worker does not load the main module, and is started again also when it dies in starting."""
+
+    exits: list[tuple[float, int]]
+    """When its workers ended (`time.monotonic`, s), and with which code, minus the number of the signal."""
+
+    def __init__(self, *args: Any, silence_logs: Any = None, **kwargs: Any) -> None:
+        self.exits = []
+        self._starting = asyncio.Lock()
+        # Here it would concern the whole process, in which whoever started the cluster has set the level.
+        super().__init__(*args, **kwargs)
+        self.silence_logs = silence_logs
+
+    async def _on_worker_exit(self, exitcode: int) -> None:
+        self.exits.append((time.monotonic(), exitcode))
+        await super()._on_worker_exit(exitcode)
 
     async def instantiate(self) -> Any:
         """Start the worker."""
-        with _our_way_to_start_processes():
-            return await super().instantiate()
+        result = None
+        async with self._starting:
+            for _ in range(_ATTEMPTS):
+                if self.process is not None and self.process.status is Status.running:
+                    return Status.running  # the one who had the lock before has started it
+                with _our_way_to_start_processes():
+                    result = await super().instantiate()
+                if result is Status.running or self.status in _ENDING:
+                    break
+        return result

@@ -14,4 +14,4 @@ if threading.current_thread() is threading.main_thread():
 set_file_limit()
 
 # What every run needs, so that its first task does not wait for it.
-import tilework.executor.dask.worker  # noqa: E402
+import tilework.executor.dask.worker  # noqa: E402, F401

@@ -35,8 +35,9 @@ _LONG_SECONDS: Final = 2.0
 _GONE_SECONDS: Final = 1.0
 """How long a worker that left is not taken for a new one with the same address."""
 
-_VANILLA: Final[dict[Any, int]] = {"CPU": 1, "compute": 1, "ndarray": 1}
+_EXPECT_SECONDS: Final = 60.0
 
+_VANILLA: Final[dict[Any, int]] = {"CPU": 1, "compute": 1, "ndarray": 1}
 
 
 async def identity(client: Any) -> Mapping[str, Mapping[str, Any]]:
@@ -94,10 +95,15 @@ class Roster:
         Is told, in the event loop.
     on_change
         Called in the event loop with ``"worker_joined"`` or ``"worker_lost"`` and the worker.
+    on_shortage
+        Called in the event loop now and then while there are fewer workers than there were.
     """
 
-    def __init__(self, courier: Courier, on_change: Callable[[str, Worker], None]) -> None:
+    def __init__(
+        self, courier: Courier, on_change: Callable[[str, Worker], None], on_shortage: Callable[[], None]
+    ) -> None:
         self._courier = courier
+        self._on_shortage = on_shortage
         self._client = courier.client
         self._on_change = on_change
         self._topics: set[str] = set()
@@ -131,6 +137,8 @@ class Roster:
         while not self._is_closed:
             is_short = len(self._courier.dispatch.stations) < self._most or not self._courier.dispatch.stations
             await asyncio.sleep(_SHORT_SECONDS if is_short else _LONG_SECONDS)
+            if is_short:
+                self._on_shortage()
             now = asyncio.get_running_loop().time()
             self._gone = {address: t for address, t in self._gone.items() if now - t < _GONE_SECONDS}
             try:
@@ -138,11 +146,11 @@ class Roster:
             except Exception as error:  # noqa: BLE001  (the scheduler is gone; runs find out by themselves)
                 log.debug("could not ask the scheduler for its workers: %r", error)
 
-    async def expect(self, n: int, timeout: float = 60.0) -> None:
+    async def expect(self, n: int) -> None:
         """Wait until there are `n` workers, which is from now on how many there should be."""
         self._most = n
         loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
+        until = loop.time() + _EXPECT_SECONDS
         while len(self._courier.dispatch.stations) != n and loop.time() < until:
             self._join_all(await identity(self._client))
             await asyncio.sleep(0.02)

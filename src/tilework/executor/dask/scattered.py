@@ -18,7 +18,10 @@ from tilework.executor.remote import dumps, loads
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Content", "Scattered"]
+__all__ = ["SCATTER_SECONDS", "Content", "Scattered"]
+
+SCATTER_SECONDS: Final = 5.0
+"""How long Dask waits for workers to send something to."""
 
 _MAX_PATCHES: Final = 16
 """So many patches travel with every batch; then they are applied here, and the object is scattered anew."""
@@ -41,9 +44,11 @@ class Content:
                     broadcast=True,
                     direct=direct,
                     hash=False,
+                    timeout=SCATTER_SECONDS,
                     asynchronous=True,
                 )
             )
+            self._scattering.add_done_callback(_look_at)
         scattering = self._scattering
         try:
             return await asyncio.shield(scattering)
@@ -57,6 +62,9 @@ class Content:
         scattering = self._scattering
         if scattering is None or not scattering.done():
             return scattering is None
+        if scattering.cancelled() or scattering.exception() is not None:
+            self._scattering = None
+            return True
         if scattering.result().status == "finished":
             return False
         self._scattering = None
@@ -106,6 +114,12 @@ class Scattered:
                     obj.patch(loads(each))
                 content, patches = Content(obj), ()
             self._state = (content, patches)
+
+
+def _look_at(scattering: asyncio.Task[Any]) -> None:
+    """Look at the outcome, which nobody may be waiting for any more."""
+    if not scattering.cancelled():
+        scattering.exception()
 
 
 def _can_patch(obj: Any) -> bool:

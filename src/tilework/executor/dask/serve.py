@@ -65,8 +65,8 @@ async def _serve(scheduler: str, spec: Mapping[str, Mapping[str, Any]], log_leve
         loop.add_signal_handler(number, ended.set)
     try:
         await asyncio.wait_for(asyncio.gather(*nannies), START_SECONDS)
-        all_ended = asyncio.gather(*(nanny.finished() for nanny in nannies))
-        asked = asyncio.ensure_future(ended.wait())
+        all_ended: asyncio.Future[Any] = asyncio.gather(*(nanny.finished() for nanny in nannies))
+        asked: asyncio.Future[Any] = asyncio.ensure_future(ended.wait())
         await asyncio.wait({all_ended, asked}, return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
     finally:
