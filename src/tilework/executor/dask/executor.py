@@ -38,6 +38,7 @@ from tilework.executor.dask.roster import Roster, has_tags, identity, make_worke
 from tilework.executor.dask.scattered import Scattered
 from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.spec import cluster_spec
+from tilework.executor.base import make_canonical
 from tilework.executor.driven import DrivenJobExecutor, is_streamed, no_such_handle
 from tilework.executor.run import Bounds
 from tilework.utils.devices import detect
@@ -216,6 +217,8 @@ class DaskJobExecutor(DrivenJobExecutor):
             raise ExecutorSpecException(msg)
         if spec is None:
             spec = cluster_spec(**detect(), preload=preload)
+        if main_process_gpu is not None:
+            make_canonical(main_process_gpu)  # before anything is started
         cluster = start_cluster(spec, cluster_kwargs)
         try:
             return cls._for_cluster(cluster, client_kwargs, snooze_timeout, main_process_gpu)
