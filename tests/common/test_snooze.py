@@ -70,12 +70,11 @@ def test_down_and_up_again(pool: Pool) -> None:
     for topic in SnoozeMessage:
         pool.subscriptions.subscribe(topic, lambda topic, message: heard.append(topic))
     manager = manager_of(pool)
-    manager.snooze()
-    manager.snooze()
-    assert manager.is_snoozing
-    manager.unsnooze()
-    manager.unsnooze()
-    assert not manager.is_snoozing
+    states: list[bool] = []
+    for change in (manager.snooze, manager.snooze, manager.unsnooze, manager.unsnooze):
+        change()
+        states.append(manager.is_snoozing)
+    assert states == [True, True, False, False]
     assert pool.calls == ["down", "up"]
     assert [topic for topic in heard if topic != SnoozeMessage.UPDATE_ACTIVITY] == [
         "snooze",

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from distributed import Nanny
@@ -71,7 +72,7 @@ def test_options_and_preload() -> None:
         ({"num_service": -1}, "num_service"),
     ],
 )
-def test_what_cannot_be(arguments: dict[str, int], message: str) -> None:
+def test_what_cannot_be(arguments: dict[str, Any], message: str) -> None:
     """Numbers that make no sense are refused."""
     with pytest.raises(ExecutorSpecException, match=message):
         cluster_spec(**{"cpus": 1, "cudas": 0, "has_cupy": False, **arguments})

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from tilework.common.executor import RunOptions
 from tilework.common.snooze import SnoozeManager, awake
 from tilework.exceptions import ExecutorError, ExecutorSpecException
+from tilework.executor.base import make_canonical
 from tilework.executor.dask.backend import DaskBackend
 from tilework.executor.dask.calls import (
     SERVICE,
@@ -38,7 +39,6 @@ from tilework.executor.dask.roster import Roster, has_tags, identity, make_worke
 from tilework.executor.dask.scattered import Scattered
 from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.spec import cluster_spec
-from tilework.executor.base import make_canonical
 from tilework.executor.driven import DrivenJobExecutor, is_streamed, no_such_handle
 from tilework.executor.run import Bounds
 from tilework.utils.devices import detect

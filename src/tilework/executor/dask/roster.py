@@ -5,7 +5,7 @@ beginning of one as well, but under a topic with messages that some versions can
 asking.
 
 Who owns what: one `Roster` for each executor, which lives in the event loop of the Dask client. Dask keeps one handler
-for each topic of a client; several executors may share a client, so a handler calls the one that was there before.
+for each topic of a client; several executors may share a client, and its owner may listen as well: `_Topic` tells all.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.executor.dask.dispatch import Station
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tilework.executor.dask.courier import Courier
+
+Handler: TypeAlias = "Callable[[tuple[float, Any]], Any]"
 
 __all__ = ["Roster", "has_tags", "identity", "make_workers"]
 
@@ -106,7 +109,7 @@ class Roster:
         self._on_shortage = on_shortage
         self._client = courier.client
         self._on_change = on_change
-        self._topics: set[str] = set()
+        self._handlers: dict[str, Handler] = {}  # by topic
         self._gone: dict[str, float] = {}
         self._most = 0  # how many workers there have been at a time
         self._is_closed = False
@@ -172,29 +175,68 @@ class Roster:
 
     # ---- topics ----
 
-    def _subscribe(self, topic: str, handler: Callable[[tuple[float, Any]], Any]) -> None:
-        previous = getattr(self._client, "_event_handlers", {}).get(topic)
-
-        async def both(event: tuple[float, Any]) -> None:
-            handler(event)
-            if previous is not None:
-                result = previous(event)
-                if inspect.isawaitable(result):
-                    await result
-
-        self._client.subscribe_topic(topic, both)
-        self._topics.add(topic)
+    def _subscribe(self, topic: str, handler: Handler) -> None:
+        _Topic.of(self._client, topic).add(handler)
+        self._handlers[topic] = handler
 
     def _unsubscribe(self, topic: str) -> None:
-        if topic in self._topics and self._client.status == "running":
-            self._topics.discard(topic)
-            self._client.unsubscribe_topic(topic)
-            getattr(self._client, "_event_handlers", {}).pop(topic, None)
+        handler = self._handlers.pop(topic, None)
+        if handler is not None:
+            _Topic.of(self._client, topic).remove(handler)
 
     def close(self) -> None:
         """Stop listening."""
         self._is_closed = True
         if self._asking is not None:
             self._asking.cancel()
-        for topic in list(self._topics):
+        for topic in list(self._handlers):
             self._unsubscribe(topic)
+
+
+class _Topic:
+    """Those who listen to one topic of one client, of which Dask knows one only."""
+
+    _known: ClassVar[weakref.WeakKeyDictionary[Any, dict[str, _Topic]]] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, client: Any, topic: str) -> _Topic:
+        """Return the topic of this client."""
+        topics = cls._known.setdefault(client, {})
+        if topic not in topics:
+            topics[topic] = cls(client, topic)
+        return topics[topic]
+
+    def __init__(self, client: Any, topic: str) -> None:
+        self._client = weakref.ref(client)
+        self._name = topic
+        self._handlers: list[Handler] = []
+        self._owners: Any = None  # the handler of whoever owns the client
+
+    def add(self, handler: Handler) -> None:
+        """Let one more listen."""
+        client = self._client()
+        if client is not None and not self._handlers:
+            self._owners = getattr(client, "_event_handlers", {}).get(self._name)
+            client.subscribe_topic(self._name, self._on_event)
+        self._handlers.append(handler)
+
+    def remove(self, handler: Handler) -> None:
+        """Let one less listen; the last one leaves everything as it was."""
+        self._handlers.remove(handler)
+        client = self._client()
+        if client is None or self._handlers or client.status != "running":
+            return
+        del self._known[client][self._name]
+        if self._owners is not None:
+            client.subscribe_topic(self._name, self._owners)
+        else:
+            client.unsubscribe_topic(self._name)
+            getattr(client, "_event_handlers", {}).pop(self._name, None)
+
+    async def _on_event(self, event: tuple[float, Any]) -> None:
+        for handler in list(self._handlers):
+            handler(event)
+        if self._owners is not None:
+            result = self._owners(event)
+            if inspect.isawaitable(result):
+                await result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -52,6 +53,8 @@ async def _serve(scheduler: str, spec: Mapping[str, Mapping[str, Any]], log_leve
 
     from tilework.executor.dask.nanny import LocalNanny
 
+    for handler in logging.getLogger("distributed").handlers:
+        handler.setLevel(log_level)
     await _check(scheduler)
     nannies = [
         (LocalNanny if entry["cls"] is Nanny else entry["cls"])(
@@ -64,7 +67,11 @@ async def _serve(scheduler: str, spec: Mapping[str, Mapping[str, Any]], log_leve
     for number in (signal.SIGINT, signal.SIGTERM) if sys.platform != "win32" else ():
         loop.add_signal_handler(number, ended.set)
     try:
-        await asyncio.wait_for(asyncio.gather(*nannies), START_SECONDS)
+        try:
+            await asyncio.wait_for(asyncio.gather(*nannies), START_SECONDS)
+        except (RuntimeError, OSError) as error:
+            msg = f"the workers for the scheduler at {scheduler} could not be started: {error.__cause__ or error}"
+            raise ExecutorError(msg) from error
         all_ended: asyncio.Future[Any] = asyncio.gather(*(nanny.finished() for nanny in nannies))
         asked: asyncio.Future[Any] = asyncio.ensure_future(ended.wait())
         await asyncio.wait({all_ended, asked}, return_when=asyncio.FIRST_COMPLETED)
