@@ -34,7 +34,7 @@ client = Client(LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1"
     worker_names = ("0", "1")
     hosts = ("127.0.0.1",)
     parallelism = 2
-    max_ahead = 128
+    max_ahead = 96
     shares_memory = False
     streams = False
     client: ClassVar[Any]

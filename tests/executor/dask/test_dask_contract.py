@@ -35,7 +35,7 @@ class TestLocal(ExecutorContract):
     worker_names = ("default-cpu-0", "default-cpu-1")
     hosts = ("127.0.0.1",)
     parallelism = 2
-    max_ahead = 128
+    max_ahead = 96
     shares_memory = False
     streams = False
     cluster: ClassVar[LocalCluster]
@@ -66,7 +66,7 @@ class TestConnected(ExecutorContract):
     worker_names = ("one-cpu-0", "two-cpu-0")
     hosts = ("127.0.0.1",)
     parallelism = 2
-    max_ahead = 128
+    max_ahead = 96
     shares_memory = False
     streams = False
     address: ClassVar[str]
