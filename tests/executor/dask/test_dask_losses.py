@@ -17,7 +17,7 @@ from dask_clusters import scheduler_process, wait_for_workers, worker_process
 from tests_helpers import counts
 from tilework.api import Context
 from tilework.common.executor import NoopCommHandler, RunOptions
-from tilework.exceptions import WorkerLostError
+from tilework.exceptions import ExecutorError, WorkerLostError
 from tilework.executor.dask import DaskJobExecutor, cluster_spec
 from tilework.testing.faults import CallTask, EchoTask, Signals, SleepTask
 from tilework.udf import UDF
@@ -193,3 +193,21 @@ def test_a_nanny_dies(tmp_path: Path) -> None:
             endless.close()
             handle_block.__exit__(None, None, None)
             executor.close()
+
+
+def test_the_scheduler_dies(tmp_path: Path) -> None:
+    """Runs end with an error that says so, and so does what is asked for later; closing does not hang."""
+    with scheduler_process(tmp_path) as address, worker_process(tmp_path, address, "one"):
+        wait_for_workers(address, 1)
+        client_kwargs = {"timeout": 1}
+        with DaskJobExecutor.connect(address, client_kwargs=client_kwargs) as executor, executor.scatter(1) as handle:
+            scheduler = executor.client.run_on_scheduler(os.getpid)
+            run = executor.run_tasks((SleepTask(i) for i in count()), handle, 0, NoopCommHandler())
+            next(run)
+            kill(scheduler)
+            start = time.monotonic()
+            with pytest.raises(ExecutorError, match="connection to the Dask scheduler was lost"):
+                list(run)
+            with pytest.raises(ExecutorError, match="scheduler"):
+                executor.run_function(abs, -1)
+        assert time.monotonic() - start < 30

@@ -197,7 +197,7 @@ class Courier:
             self._on_returned(sent, shipment, error)
         except Exception as error:  # noqa: BLE001  (the run decides)
             number = next(iter(sent.tickets), -1)
-            shipment.post(Failed(number, error))
+            shipment.post(Failed(number, self._explain(error) or error))
         else:
             self._receive(sent, shipment, report)
             self.dispatch.put_back(sent, list(sent.tickets))
@@ -283,12 +283,18 @@ class Courier:
                 shipment.post(outcome)
         self.dispatch.put_back(sent, report.unbegun)
 
+    def _explain(self, error: BaseException) -> ExecutorError | None:
+        """Return what is behind an error when it is not the error itself."""
+        if self.client.status == "running":
+            return None
+        msg = f"the connection to the Dask scheduler was lost ({error}): make a new executor when it is back"
+        return ExecutorError(msg)
+
     def _on_returned(self, sent: Sent, shipment: Shipment, error: BaseException) -> None:
         """Dask gave a batch up: a connection broke, its parameters are lost, or somebody restarted the cluster."""
         number = next(iter(sent.tickets), -1)
-        if self.client.status != "running":
-            msg = f"the connection to the Dask scheduler was lost ({error}): make a new executor when it is back"
-            shipment.post(Failed(number, ExecutorError(msg)))
+        if (explained := self._explain(error)) is not None:
+            shipment.post(Failed(number, explained))
             return
         if shipment.params is None or not shipment.params.state[0].is_lost():
             shipment.returns += 1
@@ -335,8 +341,12 @@ class Courier:
         """Drop what waits, and stop what runs; sets ``shipment.ended`` when nothing runs any more."""
         shipment.incoming.clear()
         sent = self.dispatch.drop(shipment.lane)
+        if self.client.status != "running":  # nobody can be reached any more
+            for each in sent:
+                each.is_arriving = False
+                self._forget(each)
         self._check_ended(shipment)
-        if sent:
+        if shipment.lane.sent:
             self._spawn(self._stop(shipment, sent))
 
     async def _stop(self, shipment: Shipment, sent: list[Sent]) -> None:
