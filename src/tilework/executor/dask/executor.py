@@ -5,13 +5,11 @@ What it decides is in `dispatch`, what it does in `courier`; here is what the in
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import threading
 import time
 import uuid
-import weakref
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -19,6 +17,7 @@ from tilework.common.executor import RunOptions
 from tilework.common.snooze import SnoozeManager, awake
 from tilework.exceptions import ExecutorError, ExecutorSpecException
 from tilework.executor.base import make_canonical
+from tilework.executor.dask.at_exit import open_executors
 from tilework.executor.dask.backend import DaskBackend
 from tilework.executor.dask.calls import (
     SERVICE,
@@ -60,8 +59,6 @@ if TYPE_CHECKING:
     from tilework.executor.run import Event
 
 __all__ = ["DaskJobExecutor"]
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -127,7 +124,7 @@ class DaskJobExecutor(DrivenJobExecutor):
         self._courier = Courier(client, self._name, self.lt_resources, self._describe_loss)
         self._roster = Roster(self._courier, self._on_change, self._on_shortage)
         client.sync(self._open, infos)
-        _open_executors.add(self)
+        open_executors.add(self)
 
     async def _open(self, infos: Mapping[str, Mapping[str, Any]]) -> None:
         self._courier.loop_thread = threading.get_ident()
@@ -267,12 +264,12 @@ class DaskJobExecutor(DrivenJobExecutor):
     def _scale_down(self) -> None:
         assert self._cluster is not None
         n = self._cluster.scale_down()
-        self._sync(self._expect, n)
+        self.client.sync(self._expect, n)
 
     def _scale_up(self) -> None:
         assert self._cluster is not None
         n = self._cluster.scale_up()
-        self._sync(self._expect, n)
+        self.client.sync(self._expect, n)
 
     async def _expect(self, n: int) -> None:
         await self._roster.expect(n)
@@ -482,14 +479,14 @@ class DaskJobExecutor(DrivenJobExecutor):
     # ---- the end ----
 
     def _release(self) -> None:
-        _open_executors.discard(self)
+        open_executors.discard(self)
         if os.getpid() != self._pid:
             return  # a fork: the event loop's thread is not here, and workers and connections are the parent's
         if self._snooze_manager is not None:
             self._snooze_manager.close()
         client = self.client
         if client.status in {"running", "connecting"}:
-            self._sync(self._close_courier)
+            self.client.sync(self._close_courier)
         if self.is_local:
             client.close(timeout=5)
             if self._cluster is not None:
@@ -499,28 +496,8 @@ class DaskJobExecutor(DrivenJobExecutor):
         await self._courier.close()
         self._roster.close()
 
-    def _sync(self, fn: Callable[..., Any], *args: Any) -> Any:
-        return self.client.sync(fn, *args)
-
 
 def _results(calls: Generator[tuple[T, Any], None, None]) -> Generator[T, None, None]:
     with closing(calls):
         for result, _ in calls:
             yield result
-
-
-_open_executors: weakref.WeakSet[DaskJobExecutor] = weakref.WeakSet()
-
-
-def _close_at_exit() -> None:
-    for executor in list(_open_executors):
-        try:
-            executor.close()
-        except Exception as error:  # noqa: BLE001  (the interpreter is about to end; the processes end with it)
-            log.debug("could not close %r: %r", executor, error)
-
-
-# While threads still work, which is not so any more when atexit handlers run.
-_register_atexit = getattr(threading, "_register_atexit", None)
-if _register_atexit is not None:
-    _register_atexit(_close_at_exit)
