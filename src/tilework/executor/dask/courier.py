@@ -190,8 +190,11 @@ class Courier:
         """Take one batch to its worker, and bring back what became of it."""
         try:
             report = await self._run_batch(sent, shipment)
-        except asyncio.CancelledError:  # the worker is gone, or the run is over
-            return
+        except asyncio.CancelledError:
+            if sent.ident not in self._carriers or self.is_closed:
+                return  # the worker is gone, or the run is over
+            # Dask fetches several results at a time: the transfer was broken off with that from a worker that is gone.
+            self.dispatch.put_back(sent, list(sent.tickets))
         except (concurrent.futures.CancelledError, OSError) as error:
             await asyncio.sleep(TICK_SECONDS)  # in most cases the worker is gone, and that is told at any moment
             self._on_returned(sent, shipment, error)

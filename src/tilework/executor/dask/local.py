@@ -35,9 +35,10 @@ def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | N
     """
     require_dask()
     import dask
-    from distributed import Scheduler, SpecCluster
+    from distributed import Scheduler
 
     from tilework.common.threading import set_num_threads_env
+    from tilework.executor.dask.nanny import LocalSpecCluster
 
     kwargs = dict(cluster_kwargs or {})
     given: Any = kwargs.pop("workers", None)
@@ -51,7 +52,7 @@ def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | N
         "distributed.logging.distributed": os.environ.get("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "warning"),
     }
     with set_num_threads_env(1), dask.config.set(config):
-        return LocalCluster(SpecCluster(workers=workers, **kwargs))
+        return LocalCluster(LocalSpecCluster(workers=workers, **kwargs))
 
 
 def _for_this_machine(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Nannies of workers on this machine. Imports distributed: only for a cluster that is about to be started."""
+"""A cluster on this machine, and the nannies of its workers. Imports distributed: only for what is to be started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import dask
-from distributed import Nanny
+from distributed import Nanny, SpecCluster
 from distributed.core import Status
 
 from tilework.executor.dask.spawning import METHOD
@@ -17,7 +17,7 @@ from tilework.executor.dask.spawning import METHOD
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LocalNanny"]
+__all__ = ["LocalNanny", "LocalSpecCluster"]
 
 _ATTEMPTS: Final = 5
 _ENDING: Final = {Status.closing, Status.closed, Status.closing_gracefully, Status.failed}
@@ -73,3 +73,10 @@ class LocalNanny(Nanny):  # type: ignore[misc]
                 if result is Status.running or self.status in _ENDING:
                     break
         return result
+
+
+class LocalSpecCluster(SpecCluster):
+    """A cluster that does not close the nanny of a worker that has been away for a while: it is starting it again."""
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        super(SpecCluster, self)._update_worker_status(op, msg)
