@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ExecutorSpecType", "make_executor"]
 
-ExecutorSpecType = Literal["synchronous", "inline", "threads", "dask", "dask-make-default", "dask-integration"]
+ExecutorSpecType = Literal[
+    "synchronous", "inline", "threads", "dask", "dask-make-default", "dask-integration", "delayed", "pipelined"
+]
 DASK = ("dask", "dask-make-default", "dask-integration")
-ANNOUNCED = ("delayed", "pipelined")
 
 
 def make_executor(
@@ -35,18 +36,19 @@ def make_executor(
     """
     known = get_args(ExecutorSpecType)
     if spec not in known:
-        later = " (it is not part of this version yet)" if spec in ANNOUNCED else ""
-        msg = f"unknown executor {spec!r}{later}: choose one of {', '.join(known)}"
+        msg = f"unknown executor {spec!r}: choose one of {', '.join(known)}"
         raise ExecutorSpecException(msg)
     if spec in DASK:
         from tilework.api.dask_executors import make_dask_executor
 
         return make_dask_executor(spec, cpus, gpus, snooze_timeout, main_process_gpu)
-    if gpus is not None:
-        msg = f"the executor {spec!r} runs on CPUs only: leave out gpus"
-        raise ExecutorSpecException(msg)
     if snooze_timeout is not None:
         msg = f"the executor {spec!r} has no workers that could be released when idle: leave out snooze_timeout"
+        raise ExecutorSpecException(msg)
+    if spec == "pipelined":
+        return _make_pipelined(cpus, gpus, main_process_gpu)
+    if gpus is not None:
+        msg = f"the executor {spec!r} runs on CPUs only: leave out gpus"
         raise ExecutorSpecException(msg)
     from tilework.executor.base import make_canonical
 
@@ -56,11 +58,36 @@ def make_executor(
 
         return ConcurrentJobExecutor.make_local(n_threads=count(cpus), main_process_gpu=gpu)
     if cpus is not None:
-        msg = f"the executor {spec!r} runs in the calling thread: leave out cpus, or choose 'threads'"
+        where = "on the workers of Dask's scheduler" if spec == "delayed" else "in the calling thread"
+        msg = f"the executor {spec!r} runs {where}: leave out cpus, or choose 'threads'"
         raise ExecutorSpecException(msg)
+    if spec == "delayed":
+        from tilework.executor.delayed import DelayedJobExecutor
+
+        return DelayedJobExecutor(main_process_gpu=gpu)
     from tilework.executor.inline import InlineJobExecutor
 
     return InlineJobExecutor(main_process_gpu=gpu)
+
+
+def _make_pipelined(
+    cpus: int | Iterable[int] | None, gpus: int | Iterable[int] | None, main_process_gpu: GPUSpec
+) -> JobExecutor:
+    from tilework.executor.base import make_canonical
+    from tilework.executor.pipelined import PipelinedExecutor
+    from tilework.utils.devices import detect
+
+    gpu = make_canonical(main_process_gpu)
+    found = detect()
+    if gpus is not None and not isinstance(gpus, int):
+        gpus = list(gpus)
+    if gpus and not found["cudas"]:
+        msg = f"gpus={gpus!r} asks for workers on GPUs, but no CUDA device was found: leave out gpus"
+        raise ExecutorSpecException(msg)
+    spec = PipelinedExecutor.make_spec(
+        found["cpus"] if cpus is None else cpus, found["cudas"] if gpus is None else gpus, found["has_cupy"]
+    )
+    return PipelinedExecutor(spec, main_process_gpu=gpu)
 
 
 def count(cpus: int | Iterable[int] | None) -> int | None:

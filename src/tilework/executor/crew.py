@@ -151,6 +151,22 @@ class Crew:
                 return
         self._start_pump()
 
+    def take_more(self, lane: Lane[T], share: int, limit: int) -> list[T]:
+        """Take further items of the lane that the calling thread serves, which it does together with the first.
+
+        Parameters
+        ----------
+        lane
+            The lane.
+        share
+            Not more than one part in so many of what waits: other threads get theirs.
+        limit
+            Not more than that.
+        """
+        with self._lock:
+            n = min(len(lane.items) // share, limit)
+            return [lane.items.popleft() for _ in range(n)]
+
     def end(self, lane: Lane[Any], timeout: float) -> bool:
         """Forget what waits in a lane, and wait until nothing of it runs; returns whether that was so in time."""
         with self._lock:

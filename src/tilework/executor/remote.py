@@ -19,6 +19,7 @@ from tilework.exceptions import RemoteError
 __all__ = [
     "PackedError",
     "RemoteTraceback",
+    "contained",
     "describe_error",
     "dumps",
     "dumps_apart",
@@ -71,7 +72,7 @@ def dumps_apart(obj: Any, smallest: int | None) -> tuple[bytes, list[pickle.Pick
         buffers.append(buffer)
         return False
 
-    # Several times as fast as cloudpickle. But it refers to what other processes cannot import: then its name is inside.
+    # Several times as fast as cloudpickle, but it refers to what others cannot import: then the name of that is inside.
     if not cloudpickle.list_registry_pickle_by_value():
         with contextlib.suppress(Exception):
             pickled = pickle.dumps(obj, PROTOCOL, buffer_callback=keep_inside)
@@ -112,6 +113,15 @@ class PackedError:
 def describe_error(error: BaseException) -> str:
     """Return type and text of an exception, whatever its ``__str__`` does."""
     return "".join(traceback.format_exception_only(error)).strip()
+
+
+def contained(error: BaseException) -> Exception:
+    """Return an error of a task, in this process, as one that may be raised where its result is waited for."""
+    if isinstance(error, Exception):
+        return error
+    stand_in = RemoteError(f"{describe_error(error)} (raised by a task; it must not end the program that waits for it)")
+    stand_in.__cause__ = error
+    return stand_in
 
 
 def pack_error(error: BaseException) -> PackedError:

@@ -8,6 +8,7 @@ instance from them, on whatever worker it runs, so a constructor must accept wha
 
 from __future__ import annotations
 
+import copy
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -173,6 +174,14 @@ class UDF(UDFProtocol):
         """Return whether `process_tile` takes tiles in the dataset's own dtype, native byte order, without conversion.
 
         `meta.input_dtype` and the declared results stay what they are.
+        """
+        return False
+
+    def corrects_results(self) -> bool:
+        """Return whether this UDF takes raw frames and corrects its results itself, with `meta.corrections`.
+
+        That is possible, and much less work, where a result is linear in the frames. It matters only for tiles that
+        `accepts_tile_dtype` takes; others come corrected.
         """
         return False
 
@@ -424,6 +433,21 @@ class UDF(UDFProtocol):
         self._params = None
         self.set_cache(cache, position)
 
+    def snapshot(self, results: UDFData | None = None) -> Any:
+        """Return a copy of a main-side instance that can work elsewhere: with other results, and no run's own.
+
+        Parameters
+        ----------
+        results
+            The buffers of the copy; None: it has none.
+        """
+        twin = copy.copy(self)
+        twin._kwargs = {k: copy.copy(v) if isinstance(v, AuxBufferWrapper) else v for k, v in self._kwargs.items()}
+        twin._meta = copy.copy(self._meta)
+        twin._params = twin._task_data = twin._run = None
+        twin._results = results
+        return twin
+
     def update_kwargs(self, new: Mapping[str, Any]) -> None:
         """Change parameters, on the main side."""
         self._kwargs = {**self._kwargs, **new}
@@ -445,6 +469,11 @@ class NoOpUDF(UDF):
     ----------
     preferred_input_dtype
         dtype in which tiles are wanted.
+
+    Examples
+    --------
+    >>> len(ctx.run_udf(dataset=ds, udf=NoOpUDF()))
+    0
     """
 
     def __init__(self, preferred_input_dtype: Any = bool) -> None:

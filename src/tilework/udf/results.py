@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,20 @@ from tilework.exceptions import UDFException
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tilework.common.shape import Shape
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.udf.base import UDF
 
-__all__ = ["Provenance", "ResultBuffer", "RunResult", "UDFResults", "UDFResultsLazy", "collect_results"]
+__all__ = [
+    "Provenance",
+    "ResultBuffer",
+    "RunResult",
+    "UDFResults",
+    "UDFResultsLazy",
+    "collect_buffers",
+    "collect_results",
+    "copied",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -30,14 +42,16 @@ class Provenance:
     parameters: Mapping[str, Any]
     dataset: Any
     roi: BoolArray | None
+    corrections: CorrectionSet | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is saved with results: UDF, parameters, description of the dataset, selected positions."""
+        """Return what is saved with results: UDF, parameters, the dataset, selected positions, corrections."""
         return {
             "udf": self.udf,
             "parameters": dict(self.parameters),
             "dataset": self.dataset.describe(),
             "roi": None if self.roi is None else {"selected": int(self.roi.sum()), "of": list(self.roi.shape)},
+            "corrections": None if self.corrections is None else self.corrections.describe(),
         }
 
 
@@ -46,6 +60,13 @@ class ResultBuffer(PreallocBufferWrapper):
 
     name: str = ""
     provenance: Provenance | None = None
+
+    def unshared(self) -> ResultBuffer:
+        """Return a copy that later merging does not change."""
+        new = copy.copy(self)
+        if self._data is not None:
+            new._data = self._data.copy()
+        return new
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write this result, with where it comes from, to a file; the suffix decides: .npz, .h5, .zarr or .tif.
@@ -163,11 +184,21 @@ class UDFResultsLazy:
         return UDFResults(self.buffers, self.damage)
 
 
+def copied(results: UDFResultsLazy) -> UDFResults:
+    """Return partial results that later merging does not change."""
+    return UDFResults(tuple(_copy_result(r) for r in results.buffers), results.damage)
+
+
+def _copy_result(result: RunResult) -> RunResult:
+    return type(result)({name: buffer.unshared() for name, buffer in result.items()}, result.provenance)
+
+
 def collect_results(
     udfs: Sequence[UDF],
     merged: BoolArray,
     dataset: Any,
     roi: BoolArray | None,
+    corrections: CorrectionSet | None = None,
 ) -> tuple[RunResult, ...]:
     """Ask the UDFs of a run for their results.
 
@@ -181,6 +212,8 @@ def collect_results(
         What is processed.
     roi
         Selected positions, or None.
+    corrections
+        Detector corrections, or None.
 
     Raises
     ------
@@ -189,16 +222,21 @@ def collect_results(
     """
     results = []
     for udf in udfs:
-        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi)
-        results.append(RunResult(dict(_collect_one(udf, merged, provenance)), provenance))
+        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi, corrections)
+        buffers = dict(collect_buffers(udf, merged, dataset.shape, roi))
+        for buffer in buffers.values():
+            buffer.provenance = provenance
+        results.append(RunResult(buffers, provenance))
     return tuple(results)
 
 
-def _collect_one(
+def collect_buffers(
     udf: UDF,
     merged: BoolArray,
-    provenance: Provenance,
+    dataset_shape: Shape,
+    roi: BoolArray | None,
 ) -> Iterator[tuple[str, ResultBuffer]]:
+    """Ask one UDF for its results, by name; parameters are those of `collect_results`."""
     name = type(udf).__name__
     udf.meta.set_valid_nav_mask(merged)
     udf.results.clear_views()
@@ -215,11 +253,11 @@ def _collect_one(
         if declared[key].use == "private":
             msg = f"{name}.get_results() returned {key!r}, which is private: leave it out, or declare it without use="
             raise UDFException(msg)
-        yield key, _make_buffer(name, key, declared[key], value, merged, provenance)
+        yield key, _make_buffer(name, key, declared[key], value, merged, dataset_shape, roi)
     for key, buffer in declared.items():
         # What was not returned but is not private either is passed through.
         if buffer.use is None and key not in results:
-            yield key, _make_buffer(name, key, buffer, buffer.raw_data, merged, provenance)
+            yield key, _make_buffer(name, key, buffer, buffer.raw_data, merged, dataset_shape, roi)
 
 
 def _make_buffer(
@@ -228,9 +266,9 @@ def _make_buffer(
     declared: BufferWrapper,
     value: Any,
     merged: BoolArray,
-    provenance: Provenance,
+    dataset_shape: Shape,
+    roi: BoolArray | None,
 ) -> ResultBuffer:
-    dataset_shape, roi = provenance.dataset.shape, provenance.roi
     arr, mask = (value.arr, value.mask) if isinstance(value, ArrayWithMask) else (value, None)
     arr = np.asarray(arr)
     if arr.dtype.kind != declared.dtype.kind:
@@ -249,7 +287,6 @@ def _make_buffer(
     buffer = ResultBuffer(arr.reshape(want), declared.kind, declared.extra_shape, arr.dtype)
     buffer.set_shape_ds(dataset_shape, roi)
     buffer.name = key
-    buffer.provenance = provenance
     if mask is None:
         buffer.valid_mask = declared.make_default_mask(merged, dataset_shape, roi)
     elif declared.kind == "nav" and roi is not None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tilework.common.kernels import accumulate_variance, merge_variances, takes_dtype
 from tilework.udf.base import UDF
+from tilework.udf.ordered_merge import merge_in_order
 
 if TYPE_CHECKING:
     from collections import OrderedDict
@@ -165,6 +166,12 @@ class StdDevUDF(UDF):
         dtype of the results; None: float64.
     use_numba
         Whether the compiled kernels may be used.
+
+    Examples
+    --------
+    >>> result = ctx.run_udf(dataset=ds, udf=StdDevUDF())
+    >>> result["std"].data.shape, int(result["num_frames"].data[0])
+    ((32, 32), 48)
     """
 
     def __init__(self, dtype: DTypeLike | None = None, use_numba: bool = True) -> None:
@@ -205,7 +212,8 @@ class StdDevUDF(UDF):
 
     @property
     def _compiled(self) -> bool:
-        return bool(self.meta.compiled and self.params.use_numba)
+        # There is no run when results are merged that somebody else computed.
+        return bool(self._meta is not None and self._meta.compiled and self.params.use_numba)
 
     def process_tile(self, tile: NDArray[Any]) -> None:
         """Merge the frames of a tile."""
@@ -237,19 +245,9 @@ class StdDevUDF(UDF):
         dest.num_frames[:] = n_0 + n_1
 
     def merge_all(self, ordered_results: OrderedDict[Slice, MergeAttrMapping]) -> Mapping[str, Any]:
-        """Merge all partitions."""
-        total, varsum, n = None, None, 0
-        for part in ordered_results.values():
-            n_1 = part.num_frames[0]
-            if total is None:
-                total, varsum, n = part.sum, part.varsum, n_1
-            else:
-                total, varsum = merge_single(n + n_1, n, total, varsum, n_1, part.sum, part.varsum, part.sum / n_1)
-                n = n + n_1
-        results = {"sum": total, "varsum": varsum, "num_frames": np.reshape(n, (1,))}
-        if total is not None:
-            results |= self._derived(n, total, varsum)
-        return results
+        """Merge all partitions, in order; NumPy arrays or Dask arrays."""
+        merged = merge_in_order(self, ordered_results, ["sum", "varsum", "num_frames"])
+        return {**merged, **self._derived(merged["num_frames"][0], merged["sum"], merged["varsum"])}
 
     @staticmethod
     def _derived(n: Any, total: Any, varsum: Any) -> dict[str, Any]:
@@ -301,6 +299,12 @@ def run_stddev(
     -------
     dict
         Arrays ``var``, ``std``, ``mean``, ``varsum``, ``sum``, and the number ``num_frames``.
+
+    Examples
+    --------
+    >>> result = run_stddev(ctx, ds)
+    >>> bool(np.allclose(result["std"], np.sqrt(result["varsum"] / result["num_frames"])))
+    True
     """
     return consolidate_result(
         ctx.run_udf(dataset=dataset, udf=StdDevUDF(use_numba=use_numba), roi=roi, progress=progress)

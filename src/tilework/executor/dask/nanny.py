@@ -75,7 +75,7 @@ class LocalNanny(Nanny):  # type: ignore[misc]
         return result
 
 
-class LocalSpecCluster(SpecCluster):
+class LocalSpecCluster(SpecCluster):  # type: ignore[misc]
     """A cluster that does not close the nanny of a worker that has been away for a while: it is starting it again."""
 
     def _update_worker_status(self, op: str, msg: Any) -> None:

@@ -1,7 +1,7 @@
 """Which ticket goes to which worker, and when: decisions without I/O.
 
-A worker takes the next ticket when it has room: so the quick ones do more, and a slow one delays nobody. It has room for
-two tickets, one that it works on and one so that it need not wait for the next; for more while they are short.
+A worker takes the next ticket when it has room: so the quick ones do more, and a slow one delays nobody. It has room
+for two tickets, one that it works on and one so that it need not wait for the next; for more while they are short.
 
 What a worker has not begun can be taken back: when another worker is idle, or when something more urgent comes. Asking
 the worker would take as long as the task that it works on, so that is done through memory (`ControlPage.revoke`).
@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tilework.executor.crew import LaneQueue
@@ -105,7 +106,7 @@ class Station:
         n = len(self.items)
         if n < _ROOM:
             return True
-        return n < _ROOM_SHORT and sum(item.lane.mean_seconds for item in self.items) < _SHORT_SECONDS
+        return n < _ROOM_SHORT and n * self.items[-1].lane.mean_seconds < _SHORT_SECONDS
 
 
 class Dispatch:
@@ -121,6 +122,9 @@ class Dispatch:
         self.stations: list[Station] = []
         self._revoke = revoke
         self._queue = LaneQueue()
+        # All that were ever asked for: while all tickets are of one kind, a look at one station is enough.
+        self._priorities: set[Priority] = set()
+        self._kinds: set[tuple[tuple[tuple[str, int], ...], str | None]] = set()
 
     # ---- workers ----
 
@@ -151,6 +155,8 @@ class Dispatch:
 
     def put(self, item: Item) -> list[Item]:
         """Take a new ticket."""
+        self._priorities.add(item.lane.priority)
+        self._kinds.add((item.requests, item.target))
         self._queue.put(item.lane, item)  # type: ignore[arg-type]
         sent = self._fill_all()
         if item.station is None and self._make_way(item):
@@ -172,10 +178,12 @@ class Dispatch:
             self._put_back(item)
         return self._fill_all()
 
-    def drop(self, lane: RunLane) -> None:
-        """End a run: forget what waits. What was sent and has not begun will see, when it is its turn, that it is over."""
+    def drop(self, lane: RunLane) -> list[Item]:
+        """End a run: forget, and return, what waits. What was sent will see when it begins that its run is over."""
         lane.is_over = True
+        waiting = list(lane.items)
         self._queue.drop(lane)  # type: ignore[arg-type]
+        return waiting
 
     def at_work(self, lane: RunLane, begun: Callable[[Station], int]) -> list[Station]:
         """Return the workers that have begun a ticket of a run, and have not reported its end."""
@@ -203,13 +211,17 @@ class Dispatch:
             if not open_ones or not self._queue:
                 return sent
             station = min(open_ones, key=lambda s: len(s.items))
-            if not self._send_next(station, sent):
+            if self._send_next(station, sent):
+                skipped.clear()  # what is at the head of a lane now may fit where the last did not
+            else:
                 skipped.add(id(station))
 
     def _fill(self, station: Station) -> list[Item]:
         sent: list[Item] = []
         while station.is_ready and self._queue and station.has_room() and self._send_next(station, sent):
             pass
+        if self._queue and len(self._kinds) > 1:
+            sent += self._fill_all()
         return sent
 
     def _send_next(self, station: Station, sent: list[Item]) -> bool:
@@ -217,6 +229,15 @@ class Dispatch:
         if taken is None:
             return False
         item: Item = taken[1]
+        holder = self._find_more_urgent(item, station)
+        if holder is not None:
+            self._put_back(item)
+            if station.items:
+                return False  # it takes that over when it has nothing to do
+            self._take_back(holder)
+            taken = self._queue.take(station.fits)
+            assert taken is not None
+            item = taken[1]
         station.serial += 1
         item.serial = station.serial
         item.station = station
@@ -224,9 +245,20 @@ class Dispatch:
         sent.append(item)
         return True
 
+    def _find_more_urgent(self, item: Item, station: Station) -> Station | None:
+        """Return a worker at which something more urgent waits, that this one could take over instead."""
+        if len(self._priorities) == 1:
+            return None
+        for holder in self.stations:
+            if holder is not station and not any(i.is_bound for i in holder.items):
+                for i in islice(holder.items, 1, None):
+                    if i.lane.priority < item.lane.priority and station.fits(i):
+                        return holder
+        return None
+
     def _help(self, idle: Station) -> list[Item]:
         """Take from the worker that has most what it has not begun, so that an idle one does some of it."""
-        loaded = [s for s in self.stations if any(idle.fits(i) and not i.is_bound for i in list(s.items)[1:])]
+        loaded = [s for s in self.stations if any(idle.fits(i) and not i.is_bound for i in islice(s.items, 1, None))]
         if not loaded:
             return []
         self._take_back(max(loaded, key=lambda s: len(s.items)))
@@ -237,7 +269,7 @@ class Dispatch:
         priority = item.lane.priority
         for station in self.stations:
             if station.is_ready and station.fits(item):
-                later = list(station.items)[1:]
+                later = list(islice(station.items, 1, None))
                 if later and all(i.lane.priority > priority for i in later):
                     return self._take_back(station)
         return False
@@ -248,11 +280,11 @@ class Dispatch:
         if len(station.items) < 2 or any(item.is_bound for item in station.items):
             return False
         begun = self._revoke(station, station.serial)
-        back = [item for item in station.items if item.serial > begun]
+        # What belongs to a run that is over stays listed, until the worker says that it has left it alone.
+        back = [item for item in station.items if item.serial > begun and not item.lane.is_over]
         for item in reversed(back):
             station.items.remove(item)
-            if not item.lane.is_over:
-                self._put_back(item)
+            self._put_back(item)
         return bool(back)
 
     def _put_back(self, item: Item) -> None:

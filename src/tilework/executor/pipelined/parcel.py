@@ -6,19 +6,19 @@ when that is full for too long in a segment of their own, whose descriptor trave
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tilework.executor.pipelined.arena import Block
 from tilework.executor.pipelined.memory import Segment, SharedMemoryFullError, map_segment
 from tilework.executor.remote import dumps_apart, loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tilework.executor.pipelined.arena import Arena, ArenaReader
+    from tilework.executor.pipelined.arena import Arena, ArenaReader, Block
 
 __all__ = ["SMALLEST_APART", "Packed", "Parcel", "pack", "ship", "unpack"]
 
@@ -114,11 +114,16 @@ def _wait_for_block(arena: Arena, size: int, is_over: Callable[[], bool] | None)
         try:
             block = arena.allocate(size)
         except SharedMemoryFullError as error:
-            log.warning("%s: sending %.1f MiB in a piece of their own, which is slower", error, size / 2**20)
+            _warn_once(f"{error}: results and tasks of this size travel in a piece of memory of their own, slower")
             return None
         if block is not None or is_over is None or is_over() or time.monotonic() > until:
             return block
         time.sleep(_POLL_SECONDS)
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 def _fill(view: memoryview, buffers: list[memoryview], spans: list[tuple[int, int]]) -> None:

@@ -14,8 +14,8 @@ Who does what: one thread for a streamed run calls the handler, for one task aft
 task's record, and to its worker when it has one. When the arena is full, putting waits: a source that is quicker than
 the workers is held up, and memory does not grow.
 
-What a worker has read stays in the arena until its task is done, or until there is need of the room. So when a worker is
-lost, its task can be repeated on another one, with the same data, unless room was short.
+What a worker has read stays in the arena until its task is done, or until there is need of the room. So when a worker
+is lost, its task can be repeated on another one, with the same data, unless room was short.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from tilework.common.executor import WorkerQueue
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
 from tilework.executor.driven import partition_name
 from tilework.executor.pipelined.memory import SharedMemoryFullError
-from tilework.executor.pipelined.messages import StreamEnd, StreamItem
+from tilework.executor.pipelined.messages import StreamEnd, StreamItem, encode
+from tilework.executor.pipelined.worker_queues import OneWayQueue
 from tilework.executor.remote import dumps
 from tilework.executor.run import Failed
 
@@ -40,16 +40,17 @@ if TYPE_CHECKING:
 
     from tilework.common.executor import TaskCommHandler
     from tilework.executor.pipelined.arena import Arena, Block
-    from tilework.executor.pipelined.backend import HubRun, HubTicket
     from tilework.executor.pipelined.dispatch import Item
     from tilework.executor.pipelined.hub import Hub
-    from tilework.executor.pipelined.wire import Wire
+    from tilework.executor.pipelined.hub_run import HubRun, HubTicket
+    from tilework.executor.pipelined.pool import Member
 
 __all__ = ["FeedQueue", "Feeder"]
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 1e-4
+_LONGEST_WAIT: Final = 0.2
 _FEEDER_SECONDS: Final = 2.0
 """How long the end of a run waits for a handler that is waiting for its source."""
 
@@ -57,9 +58,10 @@ _FEEDER_SECONDS: Final = 2.0
 class _Record:
     """What was streamed to a task."""
 
-    __slots__ = ("is_answered", "is_complete", "is_incomplete", "item", "items")
+    __slots__ = ("index", "is_answered", "is_complete", "is_incomplete", "item", "items")
 
-    def __init__(self) -> None:
+    def __init__(self, index: int) -> None:
+        self.index = index
         self.item: Item | None = None
         """The ticket that it goes to, on its way to a worker."""
         self.is_answered = False
@@ -96,7 +98,8 @@ class Feeder:
         self._handler = handler
         self._run = run
         self._fail = fail
-        self._lock = threading.RLock()
+        # A KeyboardInterrupt can leave a condition locked that was entered with "with", but not a plain lock.
+        self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[tuple[Any, _Record]] = deque()
         self._records: dict[int, _Record] = {}  # by the index of the task
@@ -113,11 +116,11 @@ class Feeder:
 
     def expect(self, ticket: HubTicket) -> None:
         """Stream to a ticket, before it is given to the hub."""
-        with self._changed:
+        with self._lock:
             index = ticket.ticket.index
             record = self._records.get(index)
             if record is None:
-                record = self._records[index] = _Record()
+                record = self._records[index] = _Record(index)
                 record.item = ticket.item
                 self._waiting.append((ticket.ticket.task, record))
                 self._changed.notify_all()
@@ -126,23 +129,25 @@ class Feeder:
             record.item = ticket.item
             for _, block in record.items:
                 if block is not None:
-                    self._arena.lend_again(block)
+                    self._arena.keep(block)
             if record.is_incomplete:
                 name = partition_name(ticket.ticket.task)
                 msg = (
                     f"the task of partition {name} lost its worker, and some of the data that had been streamed to it "
                     "is gone: there was no room to keep all of it"
                 )
-                self._run.post(Failed(ticket.ticket.number, WorkerLostError(msg)))
+                self._run.inbox.put([Failed(ticket.ticket.number, WorkerLostError(msg))])
 
-    def send_again(self, ticket: HubTicket, wire: Wire, serial: int) -> None:
+    def send_again(self, ticket: HubTicket, member: Member, serial: int) -> None:
         """Send everything that was streamed to a ticket so far; called with the hub locked, when a worker gets it."""
         with self._lock:
             record = self._records[ticket.ticket.index]
             for header, block in record.items:
-                wire.send(dumps(StreamItem(serial, header, block)))
+                if block is not None:
+                    self._arena.lend(block, member)
+                member.wire.send(encode(StreamItem(serial, header, block)))
             if record.is_complete or self._is_over:
-                wire.send(dumps(StreamEnd(serial)))
+                member.wire.send(encode(StreamEnd(serial)))
 
     def answered(self, ticket: HubTicket) -> None:
         """Keep nothing for a ticket that is done."""
@@ -153,31 +158,37 @@ class Feeder:
                 if block is not None:
                     self._arena.let_go(block)
             record.items.clear()
+            if record.is_complete:
+                del self._records[ticket.ticket.index]
 
     def put(self, record: _Record, header: bytes, block: Block | None) -> None:
         """Send data to a record's ticket, now or when it has a worker."""
         # The hub is locked first, always: it calls `send_again` with its lock held.
-        with self._hub.locked(), self._lock:
+        with self._hub.lock, self._lock:
             if self._is_over or record.is_answered:  # a task need not wait for all of its data
                 if block is not None:
                     self._arena.free(block)
                 if self._is_over:
-                    self.raise_over()
+                    raise self.over()
                 return
             record.items.append((header, block))
             assert record.item is not None
-            self._hub.send_after(record.item, StreamItem(record.item.serial, header, block))
+            reader = self._hub.holder_of(record.item)
+            if reader is not None:
+                if block is not None:
+                    self._arena.lend(block, reader)
+                self._hub.send_after(record.item, StreamItem(record.item.serial, header, block))
 
-    def raise_over(self) -> None:
-        """Raise what a handler gets that puts data into a run that has ended."""
-        msg = "the run has ended: its tasks take no more data"
-        raise JobCancelledError(msg)
+    @staticmethod
+    def over() -> JobCancelledError:
+        """Return what a handler gets that puts data into a run that has ended."""
+        return JobCancelledError("the run has ended: its tasks take no more data")
 
     # ---- the thread ----
 
     def _feed(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 while not self._waiting and not self._is_over:
                     self._changed.wait()
                 if self._is_over:
@@ -192,10 +203,12 @@ class Feeder:
             self._finish(record)
 
     def _finish(self, record: _Record) -> None:
-        with self._hub.locked(), self._lock:
+        with self._hub.lock, self._lock:
             record.is_complete = True
             if not self._is_over:
                 self._end_stream(record)
+            if record.is_answered:
+                self._records.pop(record.index, None)
 
     def _end_stream(self, record: _Record) -> None:
         # also for a task that is done already: its worker discards what comes until here
@@ -204,30 +217,32 @@ class Feeder:
 
     def end(self, grace: float) -> None:
         """Give nothing more, and let tasks that wait for data know."""
-        with self._hub.locked(), self._changed:
-            if self._is_over:
-                return
+        with self._lock:
             self._is_over = True
-            for record in self._records.values():
-                if not record.is_complete:
-                    self._end_stream(record)
             self._waiting.clear()
             self._changed.notify_all()
-        self._thread.join(min(grace, _FEEDER_SECONDS))
+        self._hub.request(self._end_streams)
+        until = time.monotonic() + min(grace, _FEEDER_SECONDS)
+        while self._thread.is_alive() and time.monotonic() < until:
+            self._thread.join(_LONGEST_WAIT)
         if self._thread.is_alive():
             log.warning(
                 "a run has ended, but %s.handle_task still waits for its source; it is left behind",
                 type(self._handler).__name__,
             )
+
+    def _end_streams(self) -> None:
         with self._lock:
             for record in self._records.values():
+                if not record.is_complete:
+                    self._end_stream(record)
                 for _, block in record.items:
                     if block is not None:
                         self._arena.let_go(block)
                 record.items.clear()
 
 
-class FeedQueue(WorkerQueue):
+class FeedQueue(OneWayQueue):
     """The queue of one task, as a handler fills it.
 
     Parameters
@@ -244,13 +259,6 @@ class FeedQueue(WorkerQueue):
         self._feeder = feeder
         self._arena = arena
         self._record = record
-
-    @contextmanager
-    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:  # noqa: ARG002
-        """Refuse: a worker reads it."""
-        msg = "this queue is read by a task on a worker"
-        raise ExecutorError(msg)
-        yield None, None
 
     def put(self, header: Any, payload: memoryview | None = None) -> None:
         """Append an item; see `WorkerQueue.put`. Waits while there is no room.
@@ -291,11 +299,7 @@ class FeedQueue(WorkerQueue):
             if block is not None:
                 return block
             time.sleep(_POLL_SECONDS)
-        self._feeder.raise_over()
-        raise AssertionError
-
-    def close(self, drain: bool = True, force: bool = False) -> None:
-        """There is nothing to end: the queue ends with the task."""
+        raise self._feeder.over()
 
     def size(self) -> int:
         """Return how many items were put."""

@@ -12,13 +12,16 @@ an error of the tasks that want it, and of nobody else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.executor import Environment
-from tilework.exceptions import ExecutorError, JobCancelledError
+from tilework.common.tracing import attach_to_parent, maybe_setup_tracing
+from tilework.exceptions import ExecutorError
 from tilework.executor.driven import call_task
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.control import WorkerStopFlag
@@ -93,7 +96,6 @@ def pipelined_worker(
     if early_setup is not None:
         early_setup()
     from tilework.common.backend import set_file_limit, set_use_cpu, set_use_cuda
-    from tilework.common.tracing import attach_to_parent, maybe_setup_tracing
 
     set_thread_name(f"worker-{spec['worker_idx']}")
     maybe_setup_tracing("tilework_worker", spec["name"])
@@ -242,7 +244,11 @@ def worker_loop(queues: WorkerQueues, work_mem: dict[Any, Any], worker_idx: int,
 
 
 def worker_run_task(
-    header: dict[str, Any], work_mem: dict[Any, Any], queues: WorkerQueues, worker_idx: int, env: Environment
+    header: dict[str, Any],
+    work_mem: dict[Any, Any],
+    queues: WorkerQueues,
+    worker_idx: int,  # noqa: ARG001  (the signature is public)
+    env: Environment,
 ) -> None:
     """Run one task, and send its result or its error.
 
@@ -272,7 +278,8 @@ def worker_run_task(
             msg = "the parameters of this task are not scattered any more: their block has ended"
             raise ExecutorError(msg) from None
         task = requests.unpack(message.parcel, header["descriptors"])
-        return call_task(task, params, run.env if stream is None else run.environment(env, stream))
+        with attach_to_parent(run.span_context):
+            return call_task(task, params, run.env if stream is None else run.environment(env, stream))
 
     try:
         _answer(message, run, queues, work)
@@ -345,16 +352,12 @@ def serve(queues: WorkerQueues, spec: WorkerSpec, worker_fn: bytes) -> int:
     try:
         loads(worker_fn)(queues, spec)
     except BaseException as error:  # noqa: BLE001  (whatever ends a worker is reported)
-        import traceback
-
         from tilework.executor.pipelined.wire import WireClosedError
 
         if isinstance(error, WireClosedError):
             return 0  # the main process is gone
         traceback.print_exc()
-        try:
+        with contextlib.suppress(WireClosedError):
             queues.response.put(say.StartupFailed(pack_error(error)))
-        except (WireClosedError, JobCancelledError):
-            pass
         return 1
     return 0
