@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tilework.api import Context
 from tilework.corrections import CorrectionSet
 from tilework.executor.concurrent import ConcurrentJobExecutor
+from tilework.executor.delayed import DelayedJobExecutor
 from tilework.executor.inline import InlineJobExecutor
 from tilework.udf import (
     FEMUDF,
@@ -45,6 +46,7 @@ def contexts() -> Iterator[dict[str, Context]]:
         "inline, 3 threads in kernels": Context(executor=InlineJobExecutor(inline_threads=3)),
         "inline, debug": Context(executor=InlineJobExecutor(debug=True)),
         **{f"{n} threads": Context(executor=ConcurrentJobExecutor.make_local(n_threads=n)) for n in (1, 2, 7)},
+        "delayed": Context(executor=DelayedJobExecutor()),
     }
     yield made
     for context in made.values():

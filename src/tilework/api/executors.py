@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ExecutorSpecType", "make_executor"]
 
-ExecutorSpecType = Literal["synchronous", "inline", "threads", "pipelined"]
-ANNOUNCED = ("dask", "dask-integration", "dask-make-default", "delayed")
+ExecutorSpecType = Literal["synchronous", "inline", "threads", "delayed", "pipelined"]
+ANNOUNCED = ("dask", "dask-integration", "dask-make-default")
 
 
 def make_executor(
@@ -53,8 +53,13 @@ def make_executor(
 
         return ConcurrentJobExecutor.make_local(n_threads=count(cpus), main_process_gpu=gpu)
     if cpus is not None:
-        msg = f"the executor {spec!r} runs in the calling thread: leave out cpus, or choose 'threads'"
+        where = "on the workers of Dask's scheduler" if spec == "delayed" else "in the calling thread"
+        msg = f"the executor {spec!r} runs {where}: leave out cpus, or choose 'threads'"
         raise ExecutorSpecException(msg)
+    if spec == "delayed":
+        from tilework.executor.delayed import DelayedJobExecutor
+
+        return DelayedJobExecutor(main_process_gpu=gpu)
     from tilework.executor.inline import InlineJobExecutor
 
     return InlineJobExecutor(main_process_gpu=gpu)

@@ -211,6 +211,12 @@ class BufferWrapper:
             raise ValueError(msg)
         self._data = data
 
+    def with_array(self, data: Array) -> PreallocBufferWrapper:
+        """Return a buffer that is declared as this one, for the same positions, around another array."""
+        new = PreallocBufferWrapper(data, self._kind, self._extra_shape, self._dtype, self._where, self._use)
+        new._shape, new._ds_shape, new._roi, new._origin = self._shape, self._ds_shape, self._roi, self._origin
+        return new
+
     def export(self) -> None:
         """Bring the data into main memory."""
         if self._data is not None:
@@ -255,7 +261,9 @@ class BufferWrapper:
         data = self.data
         return np.array(data, dtype=dtype, copy=copy) if copy else np.asarray(data, dtype=dtype)
 
-    def _data_shape(self) -> tuple[int, ...]:
+    @property
+    def data_shape(self) -> tuple[int, ...]:
+        """Shape of `data`: that of the dataset."""
         if self._kind == "nav" and self._ds_shape is not None:
             return (*self._ds_shape.nav, *self._extra_shape)
         return self.shape
@@ -278,7 +286,7 @@ class BufferWrapper:
 
     @valid_mask.setter
     def valid_mask(self, mask: BoolArray | bool) -> None:
-        self._valid_mask = np.broadcast_to(np.asarray(mask, dtype=bool), self._data_shape())
+        self._valid_mask = np.broadcast_to(np.asarray(mask, dtype=bool), self.data_shape)
 
     def make_default_mask(self, valid_nav_mask: BoolArray, dataset_shape: Shape, roi: BoolArray | None) -> BoolArray:
         """Return the mask of a result without one: nav results are valid where data was merged, others always.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 from tilework.common.comm_handler import NoopCommHandler, TaskCommHandler
 from tilework.common.environment import Environment, StopFlag
@@ -37,6 +37,7 @@ __all__ = [
     "GenericTaskProtocol",
     "JobCancelledError",
     "JobExecutor",
+    "LazyExecutor",
     "NoopCommHandler",
     "PartitionLike",
     "Priority",
@@ -457,3 +458,24 @@ class AsyncJobExecutor(ABC):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+@runtime_checkable
+class LazyExecutor(Protocol):
+    """What an executor can that computes nothing: its tasks become parts of a Dask graph."""
+
+    def register_master_udfs(self, udfs: Iterable[Any]) -> None:
+        """Say what the tasks of the next run of this thread return, so that their results can be Dask arrays.
+
+        Parameters
+        ----------
+        udfs
+            Main-side instances in the order of the tasks' results, whose ``results`` hold declared buffers.
+        """
+        ...
+
+    def run_delayed(
+        self, fn: Callable[..., Any], *args: Any, _delayed_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        """Return the `dask.delayed.Delayed` of ``fn(*args, **kwargs)``."""
+        ...

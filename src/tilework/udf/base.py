@@ -8,6 +8,7 @@ instance from them, on whatever worker it runs, so a constructor must accept wha
 
 from __future__ import annotations
 
+import copy
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -431,6 +432,21 @@ class UDF(UDFProtocol):
         """Forget an earlier run; on the main side, where an instance may be used again."""
         self._params = None
         self.set_cache(cache, position)
+
+    def snapshot(self, results: UDFData | None = None) -> Any:
+        """Return a copy of a main-side instance that can work elsewhere: with other results, and no run's own.
+
+        Parameters
+        ----------
+        results
+            The buffers of the copy; None: it has none.
+        """
+        twin = copy.copy(self)
+        twin._kwargs = {k: copy.copy(v) if isinstance(v, AuxBufferWrapper) else v for k, v in self._kwargs.items()}
+        twin._meta = copy.copy(self._meta)
+        twin._params = twin._task_data = twin._run = None
+        twin._results = results
+        return twin
 
     def update_kwargs(self, new: Mapping[str, Any]) -> None:
         """Change parameters, on the main side."""

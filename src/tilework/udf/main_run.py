@@ -194,11 +194,24 @@ class MainRun:
         return any(type(udf).merge is not UDF.merge for udf in self.udfs)
 
     @property
+    def covered(self) -> BoolArray:
+        """Which of the (selected) flat positions are merged when the run is over: those with a frame."""
+        return np.ones(len(self._damage), dtype=bool) if self._present is None else self._present
+
+    def span(self, task: UDFTask) -> tuple[int, int]:
+        """Return the first and the one-past-last of the (selected) flat positions of a task."""
+        return self._spans[task.idx]
+
+    @property
     def damage(self) -> BufferWrapper:
         """A copy of the map of what is merged, as nav buffer."""
+        return self.as_damage(self._damage)
+
+    def as_damage(self, merged: BoolArray) -> BufferWrapper:
+        """Return a copy of a map of (selected) flat positions as nav buffer."""
         buffer = BufferWrapper(kind="nav", dtype=bool)
         buffer.set_shape_ds(self.dataset.shape, self.roi)
-        buffer.replace_array(self._damage.copy())
+        buffer.replace_array(merged.copy())
         return buffer
 
     def merge(self, parts: Sequence[UDFData], task: UDFTask) -> None:

@@ -15,10 +15,20 @@ from tilework.exceptions import UDFException
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tilework.common.shape import Shape
     from tilework.io.corrections.corrset import CorrectionSet
     from tilework.udf.base import UDF
 
-__all__ = ["Provenance", "ResultBuffer", "RunResult", "UDFResults", "UDFResultsLazy", "collect_results", "copied"]
+__all__ = [
+    "Provenance",
+    "ResultBuffer",
+    "RunResult",
+    "UDFResults",
+    "UDFResultsLazy",
+    "collect_buffers",
+    "collect_results",
+    "copied",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -50,6 +60,13 @@ class ResultBuffer(PreallocBufferWrapper):
 
     name: str = ""
     provenance: Provenance | None = None
+
+    def unshared(self) -> ResultBuffer:
+        """Return a copy that later merging does not change."""
+        new = copy.copy(self)
+        if self._data is not None:
+            new._data = self._data.copy()
+        return new
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write this result, with where it comes from, to a file; the suffix decides: .npz, .h5, .zarr or .tif.
@@ -173,13 +190,7 @@ def copied(results: UDFResultsLazy) -> UDFResults:
 
 
 def _copy_result(result: RunResult) -> RunResult:
-    copies = {}
-    for name, buffer in result.items():
-        new = copy.copy(buffer)
-        if buffer.raw_data is not None:
-            new.replace_array(buffer.raw_data.copy())
-        copies[name] = new
-    return RunResult(copies, result.provenance)
+    return type(result)({name: buffer.unshared() for name, buffer in result.items()}, result.provenance)
 
 
 def collect_results(
@@ -212,15 +223,20 @@ def collect_results(
     results = []
     for udf in udfs:
         provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi, corrections)
-        results.append(RunResult(dict(_collect_one(udf, merged, provenance)), provenance))
+        buffers = dict(collect_buffers(udf, merged, dataset.shape, roi))
+        for buffer in buffers.values():
+            buffer.provenance = provenance
+        results.append(RunResult(buffers, provenance))
     return tuple(results)
 
 
-def _collect_one(
+def collect_buffers(
     udf: UDF,
     merged: BoolArray,
-    provenance: Provenance,
+    dataset_shape: Shape,
+    roi: BoolArray | None,
 ) -> Iterator[tuple[str, ResultBuffer]]:
+    """Ask one UDF for its results, by name; parameters are those of `collect_results`."""
     name = type(udf).__name__
     udf.meta.set_valid_nav_mask(merged)
     udf.results.clear_views()
@@ -237,11 +253,11 @@ def _collect_one(
         if declared[key].use == "private":
             msg = f"{name}.get_results() returned {key!r}, which is private: leave it out, or declare it without use="
             raise UDFException(msg)
-        yield key, _make_buffer(name, key, declared[key], value, merged, provenance)
+        yield key, _make_buffer(name, key, declared[key], value, merged, dataset_shape, roi)
     for key, buffer in declared.items():
         # What was not returned but is not private either is passed through.
         if buffer.use is None and key not in results:
-            yield key, _make_buffer(name, key, buffer, buffer.raw_data, merged, provenance)
+            yield key, _make_buffer(name, key, buffer, buffer.raw_data, merged, dataset_shape, roi)
 
 
 def _make_buffer(
@@ -250,9 +266,9 @@ def _make_buffer(
     declared: BufferWrapper,
     value: Any,
     merged: BoolArray,
-    provenance: Provenance,
+    dataset_shape: Shape,
+    roi: BoolArray | None,
 ) -> ResultBuffer:
-    dataset_shape, roi = provenance.dataset.shape, provenance.roi
     arr, mask = (value.arr, value.mask) if isinstance(value, ArrayWithMask) else (value, None)
     arr = np.asarray(arr)
     if arr.dtype.kind != declared.dtype.kind:
@@ -271,7 +287,6 @@ def _make_buffer(
     buffer = ResultBuffer(arr.reshape(want), declared.kind, declared.extra_shape, arr.dtype)
     buffer.set_shape_ds(dataset_shape, roi)
     buffer.name = key
-    buffer.provenance = provenance
     if mask is None:
         buffer.valid_mask = declared.make_default_mask(merged, dataset_shape, roi)
     elif declared.kind == "nav" and roi is not None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.executor import JobExecutor, Priority, RunOptions, TaskCommHandler
+from tilework.common.executor import JobExecutor, LazyExecutor, Priority, RunOptions, TaskCommHandler
 from tilework.common.progress import ProgressManager, ProgressReporter
 from tilework.common.roi import normalize_roi
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException, UDFRunCancelled
@@ -296,12 +296,18 @@ class UDFRunner:
         cancel_id = cancel_id or str(uuid.uuid4())
         reporter = progress if isinstance(progress, ProgressReporter) else self._progress_reporter
         params = ScatteredParams()
+        options = options or RunOptions(priority=Priority.INTERACTIVE)
+        if isinstance(executor, LazyExecutor):
+            from tilework.udf.delayed_run import delayed_steps
+
+            lazy = delayed_steps(run, executor, cancel_id, options, progress=bool(progress))
+            return ResultsForDataSet(run, lazy, executor, params, cancel_id)
         steps = self._steps(
             run,
             executor,
             cancel_id,
             params,
-            options or RunOptions(priority=Priority.INTERACTIVE),
+            options,
             reporter if progress else None,
             progress=bool(progress),
             iterate=iterate,

@@ -12,6 +12,7 @@ import numpy as np
 
 from tilework.common.kernels import accumulate_variance, merge_variances, takes_dtype
 from tilework.udf.base import UDF
+from tilework.udf.ordered_merge import merge_in_order
 
 if TYPE_CHECKING:
     from collections import OrderedDict
@@ -211,7 +212,8 @@ class StdDevUDF(UDF):
 
     @property
     def _compiled(self) -> bool:
-        return bool(self.meta.compiled and self.params.use_numba)
+        # There is no run when results are merged that somebody else computed.
+        return bool(self._meta is not None and self._meta.compiled and self.params.use_numba)
 
     def process_tile(self, tile: NDArray[Any]) -> None:
         """Merge the frames of a tile."""
@@ -243,19 +245,9 @@ class StdDevUDF(UDF):
         dest.num_frames[:] = n_0 + n_1
 
     def merge_all(self, ordered_results: OrderedDict[Slice, MergeAttrMapping]) -> Mapping[str, Any]:
-        """Merge all partitions."""
-        total, varsum, n = None, None, 0
-        for part in ordered_results.values():
-            n_1 = part.num_frames[0]
-            if total is None:
-                total, varsum, n = part.sum, part.varsum, n_1
-            else:
-                total, varsum = merge_single(n + n_1, n, total, varsum, n_1, part.sum, part.varsum, part.sum / n_1)
-                n = n + n_1
-        results = {"sum": total, "varsum": varsum, "num_frames": np.reshape(n, (1,))}
-        if total is not None:
-            results |= self._derived(n, total, varsum)
-        return results
+        """Merge all partitions, in order; NumPy arrays or Dask arrays."""
+        merged = merge_in_order(self, ordered_results, ["sum", "varsum", "num_frames"])
+        return {**merged, **self._derived(merged["num_frames"][0], merged["sum"], merged["varsum"])}
 
     @staticmethod
     def _derived(n: Any, total: Any, varsum: Any) -> dict[str, Any]:

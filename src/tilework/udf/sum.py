@@ -9,6 +9,7 @@ import numpy as np
 from tilework.common.kernels import sum_frames, takes_dtype
 from tilework.common.slice import Slice
 from tilework.udf.base import UDF
+from tilework.udf.ordered_merge import merge_in_order
 from tilework.udf.plan import corrects_results
 
 if TYPE_CHECKING:
@@ -114,6 +115,5 @@ class SumUDF(UDF):
         dest.intensity[:] += src.intensity
 
     def merge_all(self, ordered_results: OrderedDict[Slice, MergeAttrMapping]) -> Mapping[str, Any]:
-        """Add the sums of all partitions."""
-        parts = np.stack([part.intensity for part in ordered_results.values()])
-        return {"intensity": parts.sum(axis=0, dtype=parts.dtype)}
+        """Add the sums of all partitions, in order; NumPy arrays or Dask arrays."""
+        return merge_in_order(self, ordered_results, ["intensity"])

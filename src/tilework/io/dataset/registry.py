@@ -39,6 +39,7 @@ filetypes: dict[str, str | type[DataSet]] = {
     "empad": "tilework.io.dataset.empad.EMPADDataSet",
     "npy": "tilework.io.dataset.npy.NPYDataSet",
     "memory": "tilework.io.dataset.memory.MemoryDataSet",
+    "dask": "tilework.io.dataset.dask.DaskDataSet",
 }
 
 

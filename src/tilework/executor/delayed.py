@@ -1,0 +1,394 @@
+"""Tasks as parts of a Dask graph: nothing is read or computed before somebody computes a result.
+
+::
+
+    run_tasks            adds a node per task to a graph, and yields what stands for its results
+    dask.compute(...)    on any of Dask's schedulers: runs the nodes that the wanted results need
+      TaskNode           on a worker of that scheduler: the task itself, in an environment of its own
+
+The executor only builds graphs; functions (`run_function`, `map`, …) run at once, in the calling thread. How partial
+results are put together is the business of whoever calls `run_tasks`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Iterable
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tilework.common.backend import get_use_cuda
+from tilework.common.dask_buffers import DaskBufferWrapper, to_dask_buffer
+from tilework.common.dask_graphs import ArraySpec, Constant, Item, LazyGraph, import_dask
+from tilework.common.executor import Environment, RunOptions, TaskCommHandler
+from tilework.common.scheduler import Worker, WorkerSet
+from tilework.exceptions import ExecutorError
+from tilework.executor.driven import call_task, is_streamed, partition_name
+from tilework.executor.inline import InlineBackend
+from tilework.executor.local import LocalJobExecutor
+from tilework.executor.run import Bounds
+from tilework.utils.devices import available_cpu_count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+    from tilework.common.executor import GPUSpec, Priority, SimpleWorkerQueue, StopFlag, TaskProtocol, WorkerContext
+    from tilework.common.udf import ResourceDef
+    from tilework.executor.driver import Backend, RunControl
+    from tilework.executor.local import Work
+    from tilework.executor.run import Ticket
+
+__all__ = ["DelayedJobExecutor"]
+
+V = TypeVar("V")
+
+
+class DelayedJobExecutor(LocalJobExecutor):
+    """Makes Dask graphs of tasks instead of running them.
+
+    Results of UDFs that are run on it have ``delayed_data`` and ``delayed_raw_data``, Dask arrays that can be computed
+    with, and computed on any of Dask's schedulers; ``data`` computes at once.
+
+    A graph is pure: what is scattered belongs to the nodes that are made afterwards, as it is then.
+    `scatter_update` and `scatter_update_patch` change it for nodes that are made later, never for those that are
+    there. Since nothing runs here, no time limit can be kept, and `cancel` has no hold on what a scheduler computes;
+    data that is streamed to tasks, as from a detector, is refused, and tasks cannot send messages.
+
+    Parameters
+    ----------
+    main_process_gpu
+        GPU for what runs outside of tasks: the number of a CUDA device, True for the first one, False for none; None
+        for the first one if CuPy can use it.
+
+    Raises
+    ------
+    ExecutorSpecException
+        When Dask cannot be imported, or the GPU is not there.
+    """
+
+    def __init__(self, main_process_gpu: GPUSpec = None) -> None:
+        import_dask("DelayedJobExecutor")
+        super().__init__(main_process_gpu)
+        self._registered = threading.local()
+
+    # ---- tasks ----
+
+    def register_master_udfs(self, udfs: Iterable[Any]) -> None:
+        """Say what the tasks of the next `run_tasks` of this thread return.
+
+        Parameters
+        ----------
+        udfs
+            Main-side instances in the order of the tasks' results, whose ``results`` hold declared buffers.
+        """
+        self._registered.udfs = tuple(udfs)
+
+    def run_tasks(
+        self,
+        tasks: Iterable[TaskProtocol],
+        params_handle: Any,
+        cancel_id: Any,
+        task_comm_handler: TaskCommHandler,
+        *,
+        options: RunOptions = RunOptions(),  # noqa: B008
+    ) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        """Make nodes of a graph from tasks, one by one, in task order.
+
+        Parameters
+        ----------
+        tasks, params_handle
+            As of `JobExecutor.run_tasks`. A task gets the parameters as they are when its node is made.
+        cancel_id
+            Name for `cancel`, which ends the making of nodes; it has no hold on those that are made.
+        task_comm_handler
+            Must not stream data.
+        options
+            ``timeout`` must be None; order and priority are those of Dask.
+
+        Yields
+        ------
+        result, task
+            After `register_master_udfs`, in the same thread: a tuple with the results of each UDF, whose buffers
+            hold Dask arrays in place of NumPy arrays. Otherwise a `dask.delayed.Delayed` of what the task returns.
+
+        Raises
+        ------
+        ExecutorError
+            When nothing is scattered under the handle, or data is to be streamed.
+        ResourceError
+            When a task asks for something that no worker offers.
+        ValueError
+            When there is a time limit.
+        """
+        udfs = self._registered.__dict__.pop("udfs", None)
+        handler: object = task_comm_handler
+        if isinstance(handler, TaskCommHandler) and is_streamed(handler):
+            msg = "data that is streamed to tasks cannot wait until somebody computes: use another executor for it"
+            raise ExecutorError(msg)
+        if options.timeout is not None:
+            msg = "DelayedJobExecutor runs nothing, so it cannot keep a time limit: leave out timeout"
+            raise ValueError(msg)
+        given = tasks if udfs is None else (FlatTask(task, self.unwrap_results) for task in tasks)
+        results = super().run_tasks(given, params_handle, cancel_id, task_comm_handler, options=options)
+        return results if udfs is None else self._with_arrays(results, udfs)
+
+    @staticmethod
+    def _with_arrays(
+        results: Generator[tuple[Any, TaskProtocol], None, None], udfs: Sequence[Any]
+    ) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        """Yield the results of each task in the form in which it returns them, with Dask arrays in the buffers."""
+        with closing(results):
+            for delayed, flat in results:
+                assert isinstance(flat, FlatTask)
+                graph = LazyGraph("results")
+                graph.use(delayed)
+                specs = _array_specs(udfs, flat.get_partition())
+                arrays = iter(
+                    graph.arrays(
+                        ArraySpec.whole(f"{i}-{name}", (Item(i), delayed.key), shape, dtype)
+                        for i, (name, shape, dtype) in enumerate(specs)
+                    )
+                )
+                yield tuple(_like(udf.results, arrays) for udf in udfs), flat.task
+
+    def _open_tasks(
+        self,
+        params_handle: Any,
+        control: RunControl,
+        options: RunOptions,
+        handler: TaskCommHandler,  # noqa: ARG002
+        messages: SimpleWorkerQueue,  # noqa: ARG002
+    ) -> Backend[TaskProtocol]:
+        work = NodeWork(lambda: self._store.look_up(params_handle), Environment(1, True, None, get_use_cuda()))
+        return self._open_backend(work, control, options.priority)
+
+    @staticmethod
+    def unwrap_results(results: Iterable[Any]) -> tuple[Any, ...]:
+        """Return the arrays in the results of a task, those of all UDFs one after the other.
+
+        Parameters
+        ----------
+        results
+            What a task returns: buffers by name for each UDF.
+        """
+        return tuple(buffer.raw_data for result in results for buffer in result.as_dict().values() if buffer.has_data())
+
+    @staticmethod
+    def get_resources_from_udfs(udfs: Any, user_backends: str | tuple[str, ...] | None = None) -> ResourceDef:
+        """Return what a worker must have to run some UDFs together.
+
+        Parameters
+        ----------
+        udfs
+            One UDF or several.
+        user_backends
+            Array backends that may be used; None, or none: all.
+
+        Raises
+        ------
+        ValueError
+            When one of them needs a GPU and another the CPU, or one can use none of the backends that may be used.
+        """
+        from sparseconverter import CPU_BACKENDS, CUDA_BACKENDS
+
+        user = {user_backends} if isinstance(user_backends, str) else set(user_backends or ())
+        resources: ResourceDef = {"compute": 1}
+        for udf in udfs if isinstance(udfs, Iterable) else (udfs,):
+            supported = udf.get_backends()
+            backends = {supported} if isinstance(supported, str) else set(supported)
+            usable = backends & user if user else backends
+            if not usable:
+                msg = f"{type(udf).__name__} supports {', '.join(sorted(backends))}, of which none may be used here"
+                raise ValueError(msg)
+            if usable.isdisjoint(CPU_BACKENDS):
+                resources["CUDA"] = 1
+            if usable.isdisjoint(CUDA_BACKENDS):
+                resources["CPU"] = 1
+            if "cuda" not in usable:
+                resources["ndarray"] = 1
+        if "CPU" in resources and "CUDA" in resources:
+            msg = "no worker can run these UDFs together: one of them needs a GPU, and another one the CPU"
+            raise ValueError(msg)
+        return resources
+
+    def modify_buffer_type(self, buf: V) -> V:
+        """Return a result buffer of the main side as one that holds a Dask array, when it can be large."""
+        result: V = to_dask_buffer(buf)
+        return result
+
+    def run_delayed(
+        self, fn: Callable[..., Any], *args: Any, _delayed_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        """Return the `dask.delayed.Delayed` of ``fn(*args, **kwargs)``.
+
+        Parameters
+        ----------
+        fn
+            The function; `args` and `kwargs` may be or contain `Delayed` objects.
+        _delayed_kwargs
+            Keyword arguments of `dask.delayed.delayed` itself, such as ``nout``.
+        """
+        self._check_open()
+        return import_dask().delayed(fn, **(_delayed_kwargs or {}))(*args, **kwargs)
+
+    # ---- scattered objects ----
+
+    def scatter_update_patch(self, handle: Any, patch: Any) -> None:
+        """Patch the object for nodes that are made later; those that are there keep it as it was."""
+        import cloudpickle
+
+        self._check_open()
+        obj = self._store.look_up(handle)
+        if not callable(getattr(obj, "patch", None)):
+            msg = f"only an object with a method patch(patch) can be patched, not a {type(obj).__name__}"
+            raise TypeError(msg)
+        copy = pickle.loads(cloudpickle.dumps(obj))  # noqa: S301  (written a moment ago)
+        copy.patch(patch)
+        self.scatter_update(handle, copy)
+
+    # ---- functions, and what this executor tells of itself ----
+
+    def get_available_workers(self) -> WorkerSet:
+        """Return the one worker, ``delayed``: it stands for the scheduler that will compute."""
+        resources: dict[Any, int] = {"CPU": 1, "compute": 1, "ndarray": 1}
+        if get_use_cuda() is not None:
+            resources["CUDA"] = 1
+        return WorkerSet([Worker("delayed", "localhost", resources, available_cpu_count())])
+
+    def _open_backend(self, work: Work[V], control: RunControl, priority: Priority) -> Backend[V]:  # noqa: ARG002
+        return InlineBackend(work)
+
+    def _bounds(self, *, is_streamed: bool) -> Bounds:  # noqa: ARG002
+        return Bounds(workers=1, prefetch=1, prefetch_short=1, deliver_first=True)
+
+    def _task_environment(self, stop: StopFlag, context: WorkerContext) -> Environment:
+        return Environment(1, True, context, get_use_cuda(), stop)
+
+    def _limits(self) -> dict[str, Any]:
+        return {"threads_per_worker": 1}
+
+    def _release(self) -> None:
+        """There is nothing: graphs live without their executor."""
+
+
+class NodeWork:
+    """Makes the `Delayed` of each task, in place of its result.
+
+    Parameters
+    ----------
+    params
+        Returns the parameters as they are now. Each object that it returns is one node, which the tasks depend on.
+    env
+        Where the tasks run; nobody can stop them but the scheduler.
+    """
+
+    is_streamed = False
+
+    def __init__(self, params: Callable[[], Any], env: Environment) -> None:
+        self._get_params = params
+        self._env = env
+        self._params = Constant(None)
+        self._params_node: Any = None
+
+    def _look_at_params(self) -> Any:
+        params = self._get_params()
+        if self._params_node is None or params is not self._params.value:
+            self._params = Constant(params)
+            graph = LazyGraph("params")
+            self._params_node = graph.delayed(graph.add("params", self._params))
+        return self._params_node
+
+    def prepare(self, ticket: Ticket[TaskProtocol]) -> None:
+        """Nothing."""
+
+    def feed(self, ticket: Ticket[TaskProtocol]) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+    def __call__(self, ticket: Ticket[TaskProtocol]) -> Any:
+        """Return the `Delayed` of the ticket's task."""
+        params = self._look_at_params()
+        graph = LazyGraph(f"partition-{ticket.number}")
+        graph.use(params)
+        return graph.delayed(graph.add("task", TaskNode(ticket.task, self._env), params.key))
+
+
+class FlatTask:
+    """A task that returns something made of what another task returns.
+
+    Parameters
+    ----------
+    task
+        The other task.
+    unwrap
+        Applied to what it returns.
+    """
+
+    __slots__ = ("_unwrap", "task")
+
+    def __init__(self, task: TaskProtocol, unwrap: Callable[[Any], Any]) -> None:
+        self.task = task
+        self._unwrap = unwrap
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        """Run the other task."""
+        return self._unwrap(self.task(params=params, env=env))
+
+    def get_partition(self) -> Any:
+        """Return the partition of the other task."""
+        return self.task.get_partition()
+
+    def get_resources(self) -> ResourceDef:
+        """Return what a worker must offer for the other task."""
+        return self.task.get_resources()
+
+    def get_locations(self) -> WorkerSet | None:
+        """Return the workers that should run the other task."""
+        return self.task.get_locations()
+
+    def get_tracing_span_context(self) -> Any:
+        """Return the span context of the other task."""
+        return self.task.get_tracing_span_context()
+
+
+class TaskNode:
+    """What a node of the graph calls: a task, with its environment."""
+
+    __slots__ = ("_env", "_task")
+
+    def __init__(self, task: TaskProtocol, env: Environment) -> None:
+        self._task = task
+        self._env = env
+
+    def __call__(self, params: Any) -> Any:
+        """Run the task."""
+        return call_task(self._task, params, self._env)
+
+    def __repr__(self) -> str:
+        return f"<TaskNode of {partition_name(self._task)}>"
+
+
+def _stored(results: Any) -> list[tuple[str, Any]]:
+    """Return the buffers that tasks fill, by name; those of the final results only are not."""
+    return [(name, buffer) for name, buffer in results.as_dict().items() if buffer.has_data()]
+
+
+def _array_specs(udfs: Iterable[Any], partition: Any) -> list[tuple[str, tuple[int, ...], Any]]:
+    """Return name, shape and dtype of the arrays that a task returns for a partition."""
+    specs = []
+    for udf in udfs:
+        frames = partition.get_frame_count(udf.meta.roi)
+        for name, declared in _stored(udf.results):
+            shape = (frames, *declared.shape[1:]) if declared.kind == "nav" else declared.shape
+            specs.append((name, shape, declared.dtype))
+    return specs
+
+
+def _like(results: Any, arrays: Iterator[Any]) -> Any:
+    """Return buffers by name as `results` has them, around the next of the arrays."""
+    return type(results)(
+        {name: DaskBufferWrapper.around(next(arrays), declared) for name, declared in _stored(results)}
+    )

@@ -1,0 +1,91 @@
+"""Datasets as Dask arrays, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dask
+import numpy as np
+import pytest
+
+from detector_files import counts
+from tilework.api import Context
+from tilework.contrib.daskadapter import make_dask_array
+from tilework.exceptions import DataSetException
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DATA = counts((6, 7, 8, 9), "u2")
+ROI = np.random.default_rng(1).random((6, 7)) < 0.3
+
+
+@pytest.fixture
+def ctx() -> Iterator[Context]:
+    with Context.make_with("inline") as context:
+        yield context
+
+
+@pytest.mark.parametrize("num_partitions", [1, 3, 5, 42])
+@pytest.mark.parametrize("dtype", ["f4", "u2", "f8"])
+def test_it_is_the_data(ctx: Context, num_partitions: int, dtype: str) -> None:
+    dataset = ctx.load("memory", data=DATA, num_partitions=num_partitions)
+    array, workers = make_dask_array(dataset, dtype=dtype)
+    assert (array.shape, array.dtype) == (DATA.shape, dtype)
+    np.testing.assert_array_equal(array.compute(), DATA.astype(dtype))
+    np.testing.assert_array_equal(array[2, 3:5].compute(), DATA[2, 3:5].astype(dtype))
+    assert list(workers.values()) == [None] * num_partitions
+    part = next(iter(workers)).compute()
+    np.testing.assert_array_equal(part, DATA.reshape(-1, 8, 9)[: len(part)].astype(dtype))
+
+
+def test_a_chunk_per_partition(ctx: Context) -> None:
+    array, _ = make_dask_array(ctx.load("memory", data=DATA, num_partitions=3))
+    assert array.dtype == np.float32
+    assert array.chunks == ((2, 2, 2), (7,), (8,), (9,))
+
+
+@pytest.mark.parametrize("roi", [ROI, np.zeros((6, 7), dtype=bool), np.ones((6, 7), dtype=bool)])
+def test_selected_positions(ctx: Context, roi: Any) -> None:
+    array, workers = make_dask_array(ctx.load("memory", data=DATA, num_partitions=5), roi=roi)
+    np.testing.assert_array_equal(array.compute(), DATA[roi].astype("f4"))
+    assert len(workers) == (5 if roi.any() else 0)
+
+
+def test_frames_that_are_not_there(ctx: Context, tmp_path: Path) -> None:
+    DATA.tofile(tmp_path / "scan.raw")
+    path = tmp_path / "scan.raw"
+    dataset = ctx.load(
+        "raw", path=path, dtype="u2", nav_shape=(6, 7), sig_shape=(8, 9), sync_offset=-9, num_partitions=4
+    )
+    array, _ = make_dask_array(dataset)
+    flat = array.compute().reshape(42, 8, 9)
+    assert np.isnan(flat[:9]).all()
+    np.testing.assert_array_equal(flat[9:], DATA.reshape(42, 8, 9)[:33].astype("f4"))
+    assert (make_dask_array(dataset, dtype="u2")[0].compute().reshape(42, 8, 9)[:9] == 0).all()
+
+
+def test_nothing_is_read_before(ctx: Context, tmp_path: Path) -> None:
+    """The file may come and go: it is looked at when the array is computed."""
+    np.save(tmp_path / "scan.npy", DATA)
+    dataset = ctx.load("npy", path=tmp_path / "scan.npy")
+    (tmp_path / "scan.npy").rename(tmp_path / "away.npy")
+    array, _ = make_dask_array(dataset)
+    with pytest.raises(DataSetException):
+        array.compute()
+    (tmp_path / "away.npy").rename(tmp_path / "scan.npy")
+    np.testing.assert_array_equal(array.compute(), DATA)
+
+
+def test_there_and_back(ctx: Context) -> None:
+    array, _ = make_dask_array(ctx.load("memory", data=DATA, num_partitions=3))
+    again, _ = make_dask_array(ctx.load("dask", array * 2, sig_dims=2))
+    with dask.config.set(scheduler="sync"):
+        np.testing.assert_array_equal(again.compute(), DATA.astype("f4") * 2)
+
+
+def test_another_kind_of_array_must_be_offered(ctx: Context) -> None:
+    array, _ = make_dask_array(ctx.load("memory", data=DATA), array_backend="sparse.COO")
+    with pytest.raises(DataSetException, match=r"sparse\.COO"):
+        array.compute()
