@@ -169,7 +169,7 @@ class DelayedRun:
 
     def _finish(self, udf: UDF, merged: Mapping[str, Any]) -> DelayedRunResult:
         run = self._run
-        provenance = Provenance(type(udf).__qualname__, udf.kwargs, run.dataset, run.roi)
+        provenance = Provenance(type(udf).__qualname__, udf.kwargs, run.dataset, run.roi, run.params.corrections)
         if type(udf).get_results is UDF.get_results:
             names = UDF.get_results(udf)  # refuses what only an own one can make
             declared = udf.results.as_dict()

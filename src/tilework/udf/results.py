@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tilework.common.shape import Shape
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.udf.base import UDF
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "UDFResultsLazy",
     "collect_buffers",
     "collect_results",
+    "copied",
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -40,14 +42,16 @@ class Provenance:
     parameters: Mapping[str, Any]
     dataset: Any
     roi: BoolArray | None
+    corrections: CorrectionSet | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is saved with results: UDF, parameters, description of the dataset, selected positions."""
+        """Return what is saved with results: UDF, parameters, the dataset, selected positions, corrections."""
         return {
             "udf": self.udf,
             "parameters": dict(self.parameters),
             "dataset": self.dataset.describe(),
             "roi": None if self.roi is None else {"selected": int(self.roi.sum()), "of": list(self.roi.shape)},
+            "corrections": None if self.corrections is None else self.corrections.describe(),
         }
 
 
@@ -118,6 +122,10 @@ class RunResult(dict[str, ResultBuffer]):
 
         return save_results(path, self._channels(), self._provenance(), overwrite=overwrite)
 
+    def unshared(self) -> RunResult:
+        """Return a copy that later merging does not change."""
+        return type(self)({name: buffer.unshared() for name, buffer in self.items()}, self.provenance)
+
     def to_xarray(self) -> Any:
         """Return the results as an `xarray.Dataset` with named axes, in physical units where the dataset knows them."""
         from tilework.io.results import to_xarray
@@ -180,11 +188,17 @@ class UDFResultsLazy:
         return UDFResults(self.buffers, self.damage)
 
 
+def copied(results: UDFResultsLazy) -> UDFResults:
+    """Return partial results that later merging does not change."""
+    return UDFResults(tuple(r.unshared() for r in results.buffers), results.damage)
+
+
 def collect_results(
     udfs: Sequence[UDF],
     merged: BoolArray,
     dataset: Any,
     roi: BoolArray | None,
+    corrections: CorrectionSet | None = None,
 ) -> tuple[RunResult, ...]:
     """Ask the UDFs of a run for their results.
 
@@ -198,6 +212,8 @@ def collect_results(
         What is processed.
     roi
         Selected positions, or None.
+    corrections
+        Detector corrections, or None.
 
     Raises
     ------
@@ -206,7 +222,7 @@ def collect_results(
     """
     results = []
     for udf in udfs:
-        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi)
+        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi, corrections)
         buffers = dict(collect_buffers(udf, merged, dataset.shape, roi))
         for buffer in buffers.values():
             buffer.provenance = provenance
