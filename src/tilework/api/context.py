@@ -88,7 +88,7 @@ class Context:
         ----------
         executor_spec
             ``"inline"`` (or ``"synchronous"``): in this thread, one partition after the other; ``"threads"``: on
-            threads.
+            threads; ``"delayed"``: nowhere, results are Dask arrays.
         cpus
             Number of workers, or the CPUs they belong to; None: as many as the process may use.
         gpus
