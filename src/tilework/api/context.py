@@ -90,12 +90,13 @@ class Context:
         executor_spec
             ``"inline"`` (or ``"synchronous"``): in this thread, one partition after the other; ``"threads"``: on
             threads; ``"dask"``: on a local Dask cluster; ``"dask-make-default"``: the same, which also becomes the
-            default of Dask and lives until the program ends; ``"dask-integration"``: where Dask works at the moment.
+            default of Dask and lives until the program ends; ``"dask-integration"``: where Dask works at the moment;
+            ``"pipelined"``: in worker processes; ``"delayed"``: nowhere, results are Dask arrays.
         cpus
             Number of workers, or the CPUs they belong to; None: as many as the process may use. Not for ``"inline"``
             and ``"dask-integration"``.
         gpus
-            CUDA devices, or how many workers to spread over them; None: all; for ``"dask"`` and
+            CUDA devices, or how many workers to spread over them; None: all; for ``"pipelined"``, ``"dask"`` and
             ``"dask-make-default"`` only.
         plot_class
             Class of live plots.

@@ -26,7 +26,7 @@ from tilework.common.executor import JobExecutor, LazyExecutor, RunOptions
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.exceptions import UDFException
-from tilework.udf.base import UDF, NoOpUDF
+from tilework.udf.base import UDF
 from tilework.udf.data import MergeAttrMapping
 from tilework.udf.delayed_finish import Finish, MaskOf, RawOf, rehearse
 from tilework.udf.delayed_results import DaskResultBufferWrapper, DelayedRunResult
@@ -64,13 +64,6 @@ def delayed_steps(
         msg = "nothing runs before the results are computed, so there is no progress to show: use Dask's ProgressBar"
         warnings.warn(msg, stacklevel=4)
     try:
-        for udf in run.udfs:
-            if not udf.results and type(udf) is not NoOpUDF:
-                msg = (
-                    f"{type(udf).__name__} has no results, so nothing of it would ever be computed: the delayed "
-                    "executor runs what its results are asked for, use another one"
-                )
-                raise UDFException(msg)
         delayed = DelayedRun(run, executor, cancel_id, options)
         results = delayed.results()
     finally:
@@ -105,6 +98,10 @@ class DelayedRun:
     def results(self) -> tuple[RunResult, ...]:
         """Return the results of each UDF."""
         run = self._run
+        if self._parts and not any(buffer.has_data() for udf in run.udfs for buffer in udf.results.values()):
+            names = ", ".join(type(udf).__name__ for udf in run.udfs)
+            msg = f"nothing would ever be computed: {names} has no results; run it on another executor"
+            raise UDFException(msg)
         made = [self._finish(udf, self._merge(i, udf)) for i, udf in enumerate(run.udfs)]
         siblings: weakref.WeakSet[DaskResultBufferWrapper] = weakref.WeakSet()
         for result in made:
@@ -176,7 +173,7 @@ class DelayedRun:
 
     def _finish(self, udf: UDF, merged: Mapping[str, Any]) -> DelayedRunResult:
         run = self._run
-        provenance = Provenance(type(udf).__qualname__, udf.kwargs, run.dataset, run.roi)
+        provenance = Provenance(type(udf).__qualname__, udf.kwargs, run.dataset, run.roi, run.params.corrections)
         if type(udf).get_results is UDF.get_results:
             names = UDF.get_results(udf)  # refuses what only an own one can make
             declared = udf.results.as_dict()

@@ -122,6 +122,10 @@ class RunResult(dict[str, ResultBuffer]):
 
         return save_results(path, self._channels(), self._provenance(), overwrite=overwrite)
 
+    def unshared(self) -> RunResult:
+        """Return a copy that later merging does not change."""
+        return type(self)({name: buffer.unshared() for name, buffer in self.items()}, self.provenance)
+
     def to_xarray(self) -> Any:
         """Return the results as an `xarray.Dataset` with named axes, in physical units where the dataset knows them."""
         from tilework.io.results import to_xarray
@@ -186,11 +190,7 @@ class UDFResultsLazy:
 
 def copied(results: UDFResultsLazy) -> UDFResults:
     """Return partial results that later merging does not change."""
-    return UDFResults(tuple(_copy_result(r) for r in results.buffers), results.damage)
-
-
-def _copy_result(result: RunResult) -> RunResult:
-    return type(result)({name: buffer.unshared() for name, buffer in result.items()}, result.provenance)
+    return UDFResults(tuple(r.unshared() for r in results.buffers), results.damage)
 
 
 def collect_results(

@@ -295,8 +295,8 @@ class UDFRunner:
         run: MainRun = executor.run_process_local(task, args=(dataset, mask, corrections, backends, executor))
         cancel_id = cancel_id or str(uuid.uuid4())
         reporter = progress if isinstance(progress, ProgressReporter) else self._progress_reporter
-        params = ScatteredParams()
         options = options or RunOptions(priority=Priority.INTERACTIVE)
+        params = ScatteredParams()
         if isinstance(executor, LazyExecutor):
             from tilework.udf.delayed_run import delayed_steps
 
