@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import threading
 import time
@@ -137,6 +138,7 @@ class ExecutorHarness:
             if time.monotonic() > until:
                 pytest.fail(f"left behind: {new}")
             gc.collect()
+            multiprocessing.active_children()  # until somebody asks, Python keeps a pipe of a child that has ended
             time.sleep(0.01)
 
     @pytest.fixture
