@@ -13,10 +13,12 @@ from tilework.api.generators import ResultGenerator
 from tilework.api.plots import Plots
 from tilework.common.executor import Priority, RunOptions
 from tilework.exceptions import DataSetException
+from tilework.io.corrections.corrset import CorrectionSet
 from tilework.udf.base import UDF
 from tilework.udf.runner import UDFRunner
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable
 
     from tilework.api.runs import UDFRun
@@ -154,6 +156,43 @@ class Context:
 
         return load(filetype, *args, io_backend=io_backend, executor=self.executor, enable_async=False, **kwargs)
 
+    def export_dataset(
+        self,
+        dataset: DataSet,
+        *,
+        path: str | os.PathLike[str],
+        progress: bool | ProgressReporter = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a dataset into a ``.npy`` file, in its shape and dtype, corrected as its own corrections say.
+
+        The file is there when it is complete: an error or an interruption leaves what was there before. Positions for
+        which the source has no frame are NaN, or 0 for integers.
+
+        Parameters
+        ----------
+        dataset
+            What is written.
+        path
+            The file; its name ends in ``.npy``.
+        progress
+            True for a progress bar, or a `ProgressReporter`.
+        overwrite
+            Whether a file that is there is replaced.
+
+        Raises
+        ------
+        ValueError
+            When the name of the file ends otherwise.
+        FileExistsError
+            When the file is there, and `overwrite` is not set.
+        OSError
+            When the file cannot be written.
+        """
+        from tilework.api.export import export_dataset
+
+        export_dataset(self, dataset, path, progress=progress, overwrite=overwrite)
+
     # -- running
 
     def run_udf(
@@ -182,7 +221,7 @@ class Context:
             Selected scan positions: a bool array of the shape of the scan, a sparse array, a coordinate ``(y, x)``,
             or pairs of a coordinate and whether it is selected; None: all.
         corrections
-            Detector corrections; None: those of the dataset.
+            Detector corrections, a `CorrectionSet`; None: those of the dataset; an empty one: none.
         progress
             True for a progress bar, or a `ProgressReporter`.
         backends
@@ -334,7 +373,7 @@ class Context:
     ) -> ResultGenerator:
         """Prepare a run; what is wrong with its arguments shows here."""
         udfs = self._check_udfs(udf)
-        each = Plots.make(plots, lambda: self.plot_class, dataset, udfs, roi)
+        each = Plots.make(plots, lambda: self.plot_class, dataset, udfs, roi, self._corrections(dataset, corrections))
         steps = self._prepare(dataset, udfs, roi, corrections, progress, backends, options, iterate=iterate)
         return ResultGenerator(steps, each)
 
@@ -372,10 +411,14 @@ class Context:
         )
 
     @staticmethod
-    def _corrections(dataset: DataSet, corrections: Any) -> Any:
+    def _corrections(dataset: DataSet, corrections: Any) -> CorrectionSet | None:
+        """Return the corrections of a run; None when there is nothing to correct."""
         if corrections is None:
             corrections = dataset.get_correction_data()
-        if corrections is None or not corrections.have_corrections():
+        if not isinstance(corrections, CorrectionSet):
+            msg = f"corrections must be a tilework.corrections.CorrectionSet, got {type(corrections).__name__}"
+            raise TypeError(msg)
+        if not corrections.have_corrections():
             return None
         if not dataset.supports_correction():
             msg = f"{type(dataset).__name__} does not support detector corrections: run without, or correct the results"
@@ -437,7 +480,8 @@ class Context:
         """
         from tilework.api.display import UDFDisplay
 
-        return UDFDisplay(dataset, udf, UDFRunner.inspect_udf(udf, dataset, roi))
+        corrections = self._corrections(dataset, None)
+        return UDFDisplay(dataset, udf, UDFRunner.inspect_udf(udf, dataset, roi, corrections))
 
 
 def make_options(priority: Priority | str, timeout: float | None) -> RunOptions:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from tilework.common.environment import Environment
     from tilework.common.executor import JobExecutor
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet, Partition
     from tilework.udf.data import UDFData
     from tilework.udf.run_plan import RunPlan
@@ -63,6 +64,8 @@ class MainRun:
     ------
     UDFException
         When a UDF cannot work on this dataset.
+    ValueError
+        When the corrections are made for another detector.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class MainRun:
         udfs: Sequence[UDF],
         dataset: DataSet,
         roi: BoolArray | None,
-        corrections: Any = None,
+        corrections: CorrectionSet | None = None,
         backends: str | Iterable[str] | None = None,
         executor: JobExecutor | None = None,
         environment: Environment | None = None,
@@ -79,6 +82,10 @@ class MainRun:
         self.dataset = dataset
         self.roi = roi
         self.lock = threading.Lock()
+        if corrections is not None:
+            corrections.check_fits(tuple(dataset.shape.sig))
+            if not corrections.have_corrections():
+                corrections = None
         self.n_merged = 0
         self.n_merged_frames = 0
         self._present = self._present_positions()
@@ -154,7 +161,7 @@ class MainRun:
             plan.read_dtype,
             Shape((frames, *shape.sig), sig_dims=shape.sig_dims),
             self.roi,
-            corrections,
+            corrections if plan.corrects else None,
             converts=plan.converts or not self.dataset.raw_dtype.isnative,
         )
         return UDFParams.from_udfs(self.udfs, self.roi, corrections, scheme, plan)
@@ -214,7 +221,7 @@ class MainRun:
         """Return the results of what is merged so far; they are made when somebody looks."""
 
         def make() -> tuple[RunResult, ...]:
-            return collect_results(self.udfs, self._damage, self.dataset, self.roi)
+            return collect_results(self.udfs, self._damage, self.dataset, self.roi, self.params.corrections)
 
         return UDFResultsLazy(make, self.damage)
 

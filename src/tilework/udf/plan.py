@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
 
-__all__ = ["make_plan", "use_compiled"]
+__all__ = ["corrects_results", "make_plan", "use_compiled"]
 
 KERNELS_VARIABLE = "TILEWORK_KERNELS"
 
@@ -93,9 +93,30 @@ def _plan_one(
             f"{data_dtype}: return a numeric dtype from get_preferred_input_dtype"
         )
         raise UDFException(msg) from e
-    native = method is not UDFMethod.PARTITION and corrections is None and udf.accepts_tile_dtype(dataset_dtype)
+    raw = corrections is None or corrects_results(udf)
+    process = f"process_{method.value}"
+    knows = method is not UDFMethod.PARTITION and _speaks_for(udf, "accepts_tile_dtype", process)
+    native = raw and knows and udf.accepts_tile_dtype(dataset_dtype)
     tile_dtype = dataset_dtype if native else input_dtype
-    return UDFPlan(name, method, input_dtype, tile_dtype, _backend(udf, allowed), compiled)
+    corrected = corrections is not None and not native
+    return UDFPlan(name, method, input_dtype, tile_dtype, _backend(udf, allowed), compiled, corrected)
+
+
+def corrects_results(udf: UDF) -> bool:
+    """Return whether `udf` takes raw frames in a run with corrections, where it takes their dtype."""
+    methods = ("process_tile", "process_frame", "postprocess", "get_task_data")
+    return all(_speaks_for(udf, "corrects_results", name) for name in methods) and udf.corrects_results()
+
+
+def _speaks_for(udf: UDF, promise: str, method: str) -> bool:
+    """Return whether the class that makes a promise knew the method that has to keep it.
+
+    A subclass that replaces the method of a built-in function gets what every function gets, unless it says more
+    itself: its author need not know what the original can work with.
+    """
+    order = type(udf).__mro__
+    made = next(i for i, cls in enumerate(order) if promise in vars(cls))
+    return all(i >= made for i, cls in enumerate(order) if method in vars(cls))
 
 
 def checked_method(udf: UDF) -> UDFMethod:

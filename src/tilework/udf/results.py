@@ -15,6 +15,7 @@ from tilework.exceptions import UDFException
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.udf.base import UDF
 
 __all__ = ["Provenance", "ResultBuffer", "RunResult", "UDFResults", "UDFResultsLazy", "collect_results", "copied"]
@@ -31,14 +32,16 @@ class Provenance:
     parameters: Mapping[str, Any]
     dataset: Any
     roi: BoolArray | None
+    corrections: CorrectionSet | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is saved with results: UDF, parameters, description of the dataset, selected positions."""
+        """Return what is saved with results: UDF, parameters, the dataset, selected positions, corrections."""
         return {
             "udf": self.udf,
             "parameters": dict(self.parameters),
             "dataset": self.dataset.describe(),
             "roi": None if self.roi is None else {"selected": int(self.roi.sum()), "of": list(self.roi.shape)},
+            "corrections": None if self.corrections is None else self.corrections.describe(),
         }
 
 
@@ -184,6 +187,7 @@ def collect_results(
     merged: BoolArray,
     dataset: Any,
     roi: BoolArray | None,
+    corrections: CorrectionSet | None = None,
 ) -> tuple[RunResult, ...]:
     """Ask the UDFs of a run for their results.
 
@@ -197,6 +201,8 @@ def collect_results(
         What is processed.
     roi
         Selected positions, or None.
+    corrections
+        Detector corrections, or None.
 
     Raises
     ------
@@ -205,7 +211,7 @@ def collect_results(
     """
     results = []
     for udf in udfs:
-        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi)
+        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi, corrections)
         results.append(RunResult(dict(_collect_one(udf, merged, provenance)), provenance))
     return tuple(results)
 

@@ -23,6 +23,7 @@ class UDFPlan:
     tile_dtype: np.dtype[Any]
     array_backend: str
     compiled: bool
+    corrected: bool = False  # whether its tiles are corrected for the detector
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,13 @@ class RunPlan:
 
     @property
     def converts(self) -> bool:
-        """Whether some UDF needs tiles in another dtype than the dataset's own."""
-        return any(p.tile_dtype != self.dataset_dtype for p in self.udfs)
+        """Whether some UDF needs tiles in another dtype than the dataset's own, or corrected."""
+        return any(p.corrected or p.tile_dtype != self.dataset_dtype for p in self.udfs)
+
+    @property
+    def corrects(self) -> bool:
+        """Whether some UDF needs tiles that are corrected for the detector."""
+        return any(p.corrected for p in self.udfs)
 
     @property
     def compiled(self) -> bool:

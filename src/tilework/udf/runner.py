@@ -33,6 +33,7 @@ from tilework.udf.task import GenericTask, UDFTask
 if TYPE_CHECKING:
     from tilework.common.buffers import BufferWrapper
     from tilework.common.environment import Environment
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
     from tilework.udf.data import UDFData
@@ -184,18 +185,23 @@ class UDFRunner:
     # -- looking at UDFs without running them
 
     @classmethod
-    def inspect_udf(cls, udf: UDF, dataset: DataSet, roi: Any = None) -> dict[str, BufferWrapper]:
+    def inspect_udf(
+        cls, udf: UDF, dataset: DataSet, roi: Any = None, corrections: CorrectionSet | None = None
+    ) -> dict[str, BufferWrapper]:
         """Return the results that `udf` declares for `dataset`, with their shapes, not allocated."""
-        return dict(cls([udf.copy()])._declare(dataset, normalize_roi(roi, tuple(dataset.shape.nav)))[0].items())
+        mask = normalize_roi(roi, tuple(dataset.shape.nav))
+        return dict(cls([udf.copy()])._declare(dataset, mask, corrections)[0].items())
 
     @classmethod
-    def dry_run(cls, udfs: Sequence[UDF], dataset: DataSet, roi: Any = None) -> UDFResults:
+    def dry_run(
+        cls, udfs: Sequence[UDF], dataset: DataSet, roi: Any = None, corrections: CorrectionSet | None = None
+    ) -> UDFResults:
         """Return results as they are before any data is processed."""
         mask = normalize_roi(roi, tuple(dataset.shape.nav))
-        return MainRun([udf.copy() for udf in udfs], dataset, mask).results().final()
+        return MainRun([udf.copy() for udf in udfs], dataset, mask, corrections).results().final()
 
-    def _declare(self, dataset: DataSet, roi: BoolArray | None) -> list[UDFData]:
-        plan = make_plan(self._udfs, dataset, roi)
+    def _declare(self, dataset: DataSet, roi: BoolArray | None, corrections: CorrectionSet | None) -> list[UDFData]:
+        plan = make_plan(self._udfs, dataset, roi, corrections)
         declared = []
         for udf, planned in zip(self._udfs, plan.udfs, strict=True):
             udf.set_meta(

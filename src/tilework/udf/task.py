@@ -6,7 +6,7 @@
         fresh UDF instances, buffers of the size of the partition, preprocess
         for every tile of the partition:
             has the run been cancelled?                   Environment.raise_if_stopped
-            for every dtype that is wanted:               converted once, shared by all UDFs that want it
+            for every dtype that is wanted:               converted and corrected once, for all UDFs that want it
                 for every UDF that wants it:              its step: views for this tile, then process_*
         postprocess, cleanup
         the buffers, in the order of the UDFs
@@ -34,6 +34,7 @@ from tilework.udf.meta import UDFMeta
 if TYPE_CHECKING:
     from tilework.common.executor import Environment
     from tilework.common.slice import Slice
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataTile, Partition
     from tilework.udf.base import UDF
     from tilework.udf.data import UDFData, UDFParams
@@ -212,6 +213,8 @@ class PartitionRun:
         env = self._env
         plans = self._params.plan.udfs
         compiled = self._params.plan.compiled
+        corrections = self._params.corrections
+        threads = env.threads_per_worker or 1
         doing = "preparing"
         # Nobody else says where in the data something went wrong; the exception itself stays what it is.
         name = "the UDFs"
@@ -227,8 +230,9 @@ class PartitionRun:
                 progress.signal_start()
                 for tile in self._tiles():
                     env.raise_if_stopped()
-                    for dtype, steps in groups:
-                        data = as_dtype(tile.data, dtype, scratch, compiled=compiled)
+                    for (dtype, corrected), steps in groups:
+                        correct = corrections if corrected else None
+                        data = as_dtype(tile, dtype, scratch, correct, compiled=compiled, threads=threads)
                         for name, doing, step in steps:
                             step(tile, data)
                     progress.signal_tile_complete(tile)
@@ -248,8 +252,6 @@ class PartitionRun:
         context = self._env.worker_context
         if context is not None:
             partition.set_worker_context(context)
-        if self._params.corrections is not None:
-            partition.set_corrections(self._params.corrections)
         return partition.get_tiles(self._scheme, dest_dtype=None, roi=self._params.roi)
 
     def _prepare(self, udf: UDF, plan: UDFPlan, position: int) -> None:
@@ -280,12 +282,14 @@ class PartitionRun:
         if hasattr(udf, "preprocess"):
             udf.preprocess()
 
-    def _group_steps(self) -> list[tuple[np.dtype[Any], list[tuple[str, str, Step]]]]:
-        """Return the steps by the dtype that they want, each with the names of its UDF and of its method."""
-        groups: dict[np.dtype[Any], list[tuple[str, str, Step]]] = {}
+    def _group_steps(self) -> list[tuple[tuple[np.dtype[Any], bool], list[tuple[str, str, Step]]]]:
+        """Return the steps by the dtype they want, and whether corrected; each with the names of UDF and method."""
+        groups: dict[tuple[np.dtype[Any], bool], list[tuple[str, str, Step]]] = {}
         for udf, plan in zip(self._udfs, self._params.plan.udfs, strict=True):
             step = make_step(udf, plan.method, self._slice, self._scheme.is_full_sig, self._env.raise_if_stopped)
-            groups.setdefault(plan.tile_dtype, []).append((plan.name, f"process_{plan.method.value}", step))
+            groups.setdefault((plan.tile_dtype, plan.corrected), []).append(
+                (plan.name, f"process_{plan.method.value}", step)
+            )
         return list(groups.items())
 
     def _finish(self, udf: UDF) -> UDFData:
@@ -302,8 +306,25 @@ class PartitionRun:
 # -- tiles
 
 
-def as_dtype(data: Array, dtype: np.dtype[Any], scratch: Scratch, *, compiled: bool) -> Array:
-    """Return a tile in another dtype, or byte order; read-only and valid until the next call for the same dtype."""
+def as_dtype(
+    tile: DataTile,
+    dtype: np.dtype[Any],
+    scratch: Scratch,
+    corrections: CorrectionSet | None,
+    *,
+    compiled: bool,
+    threads: int,
+) -> Array:
+    """Return a tile in another dtype, or byte order, and corrected for the detector in the same pass.
+
+    It is read-only and valid until the next call for the same dtype.
+    """
+    data: Array = tile.data
+    if corrections is not None:
+        out = scratch.get(f"corrected {dtype.str}", data.shape, dtype)
+        corrections.corrected(data, tile.tile_slice, dtype, out, compiled=compiled, threads=threads)
+        out.flags.writeable = False
+        return out
     if data.dtype == dtype:
         if data.flags.writeable:
             data = data.view()
