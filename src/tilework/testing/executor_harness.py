@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import threading
 import time
@@ -142,6 +143,7 @@ class ExecutorHarness:
                 pytest.fail(f"left behind: {new}")
             self.settle()
             gc.collect()
+            multiprocessing.active_children()  # until somebody asks, Python keeps a pipe of a child that has ended
             time.sleep(0.01)
 
     @pytest.fixture
