@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from tilework.common.arrays import fill_value, reshaped_view, to_numpy, zeros
+from tilework.common.arrays import fill_value, like_index, reshaped_view, to_numpy, zeros
 from tilework.common.math import prod
 from tilework.common.validity import ArrayWithMask, InvalidMaskError, get_bbox_slice, get_inner_slice
 
@@ -225,7 +225,7 @@ class BufferWrapper:
             bool over the flat (compressed) positions of this buffer.
         """
         if self._kind == "nav" and self._data is not None:
-            self._data[absent] = fill_value(self._dtype)
+            self._data[like_index(absent, self._data)] = fill_value(self._dtype)
 
     # -- access
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, run
 
 import numpy as np
 
+from tilework.common.array_backends import CUPY_BACKENDS, as_names
 from tilework.common.buffers import (
     ArrayWithMask,
     AuxBufferWrapper,
@@ -150,6 +151,7 @@ class UDF(UDFProtocol):
         self._cache: RunCache | None = None
         self._position = 0
         self._run: weakref.ref[object] | None = None
+        self._cupy_on_main = False
 
     # -- to implement
 
@@ -177,7 +179,10 @@ class UDF(UDFProtocol):
         return False
 
     def get_backends(self) -> str | Iterable[str]:
-        """Return the array backends that are supported, best first."""
+        """Return the array backends that are supported, best first.
+
+        Which one a function gets depends on what the dataset offers and on the device; `meta.array_backend` says it.
+        """
         return (self.BACKEND_NUMPY,)
 
     def cleanup(self) -> None:
@@ -263,9 +268,13 @@ class UDF(UDFProtocol):
 
     @property
     def xp(self) -> Any:
-        """The array library of the tiles: numpy, or cupy on a GPU."""
+        """The array library to compute with: cupy where tiles are on a GPU, else numpy.
+
+        In `merge` and `get_results` it is cupy when the main process was given a GPU (``main_process_gpu``) and the UDF
+        supports CuPy. Result buffers are in main memory there.
+        """
         backend = self._meta.array_backend if self._meta is not None else None
-        if backend is not None and backend.startswith("cupy"):
+        if backend in CUPY_BACKENDS or (backend is None and self._cupy_on_main):
             import cupy
 
             return cupy
@@ -323,10 +332,19 @@ class UDF(UDFProtocol):
         """Return a result with what of it is valid, for `get_results`."""
         return ArrayWithMask(data, mask)
 
-    def forbuf(self, arr: Any, target: Array) -> Any:
-        """Convert `arr` to the array backend, and the shape, of the result `target`."""
-        if isinstance(arr, np.ndarray) and isinstance(target, np.ndarray):
-            return arr.reshape(target.shape)
+    def forbuf(self, arr: Any, target: Any) -> Any:
+        """Convert an array of any kind to the kind, and the shape, of the result `target`.
+
+        Use it where a function supports several array backends:
+        ``self.results.x[:] += self.forbuf(array, self.results.x)``.
+
+        Raises
+        ------
+        ValueError
+            When `arr` does not have as many entries as `target`.
+        """
+        if isinstance(target, np.ndarray) and (isinstance(arr, np.ndarray) or np.isscalar(arr)):
+            return np.asarray(arr).reshape(target.shape)
         import sparseconverter
 
         return sparseconverter.make_like(arr, target, strict=False)
@@ -384,6 +402,10 @@ class UDF(UDFProtocol):
     def set_meta(self, meta: UDFMeta) -> None:
         """Say what is processed."""
         self._meta = meta
+
+    def set_main_process_gpu(self, gpu_id: int | None) -> None:
+        """Say which CUDA device the main process uses; None for none."""
+        self._cupy_on_main = gpu_id is not None and not CUPY_BACKENDS.isdisjoint(as_names(self.get_backends()))
 
     def set_cache(self, cache: RunCache, position: int) -> None:
         """Share what the run computes once; `position` is that of this UDF in the run."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import CPU_BACKENDS
 from tilework.common.buffers import BufferWrapper
 from tilework.common.shape import Shape
 from tilework.exceptions import UDFException
@@ -34,6 +35,21 @@ if TYPE_CHECKING:
 __all__ = ["MainRun"]
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def _check_workers(plan: RunPlan, executor: JobExecutor | None) -> None:
+    """Raise UDFException when what only a GPU can do is to be done where there is none."""
+    needs = plan.resources
+    if executor is None or "CUDA" not in needs or any(w.can_run(needs) for w in executor.get_available_workers()):
+        return
+    gpu_only = [p for p in plan.udfs if CPU_BACKENDS.isdisjoint(p.backends)]
+    each = "; ".join(f"{p.name} can use {', '.join(p.backends)} here" for p in gpu_only)
+    cupy = " with CuPy" if "ndarray" in needs else ""
+    msg = (
+        f"{each}, which needs a worker on a CUDA device{cupy}, and {type(executor).__name__} has none: support and "
+        "allow 'numpy', or use an executor with GPUs"
+    )
+    raise UDFException(msg)
 
 
 class MainRun:
@@ -85,6 +101,7 @@ class MainRun:
         self._damage = np.zeros(n_nav, dtype=bool)
         self._spans: dict[int, tuple[int, int]] = {}
         plan = make_plan(self.udfs, dataset, roi, corrections, backends)
+        _check_workers(plan, executor)
         self._prepare_udfs(plan, corrections, executor, environment)
         partitions = list(dataset.get_partitions())
         self.params = self._make_params(plan, corrections, partitions)
@@ -105,8 +122,12 @@ class MainRun:
     ) -> None:
         dataset = self.dataset
         cache = RunCache()
+        main_gpu = None if environment is None else environment.gpu_id
+        if main_gpu is not None and environment is not None and not environment.has_cupy:
+            main_gpu = None
         for position, (udf, planned) in enumerate(zip(self.udfs, plan.udfs, strict=True)):
             udf.reset(cache, position)
+            udf.set_main_process_gpu(main_gpu)
             prepare_aux(udf.kwargs, dataset.shape, self.roi, planned.name)
             meta = UDFMeta(
                 None,
@@ -115,6 +136,7 @@ class MainRun:
                 dataset.dtype,
                 planned.input_dtype,
                 corrections=corrections,
+                device_class=None if environment is None else environment.device_class,
                 threads_per_worker=None if environment is None else environment.threads_per_worker,
                 compiled=planned.compiled,
             )
@@ -155,6 +177,7 @@ class MainRun:
             self.roi,
             corrections,
             converts=plan.converts or not self.dataset.raw_dtype.isnative,
+            sparse=plan.usual.is_sparse,
         )
         return UDFParams.from_udfs(self.udfs, self.roi, corrections, scheme, plan)
 

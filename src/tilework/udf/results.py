@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.arrays import to_numpy
 from tilework.common.buffers import ArrayWithMask, BufferWrapper, PreallocBufferWrapper
+from tilework.common.sparse import is_sparse
 from tilework.exceptions import UDFException
 
 if TYPE_CHECKING:
@@ -222,6 +224,17 @@ def _collect_one(
             yield key, _make_buffer(name, key, buffer, buffer.raw_data, merged, provenance)
 
 
+def _as_plain(udf_name: str, key: str, value: Any) -> Array:
+    """Return a result as a NumPy array, whatever array or number it is."""
+    if is_sparse(value):
+        msg = (
+            f"{udf_name}: get_results() returned the result {key!r} as a sparse {type(value).__name__}: put it into a "
+            "buffer with self.forbuf(array, self.results.name), or return a dense array"
+        )
+        raise UDFException(msg)
+    return to_numpy(value) if type(value).__module__.startswith("cupy") else np.asarray(value)
+
+
 def _make_buffer(
     udf_name: str,
     key: str,
@@ -232,7 +245,7 @@ def _make_buffer(
 ) -> ResultBuffer:
     dataset_shape, roi = provenance.dataset.shape, provenance.roi
     arr, mask = (value.arr, value.mask) if isinstance(value, ArrayWithMask) else (value, None)
-    arr = np.asarray(arr)
+    arr = _as_plain(udf_name, key, arr)
     if arr.dtype.kind != declared.dtype.kind:
         msg = (
             f"{udf_name}: the result {key!r} is declared as {declared.dtype} but get_results() returned {arr.dtype}: "

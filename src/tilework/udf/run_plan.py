@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.array_backends import NUMPY_BACKENDS
+from tilework.udf.backends import BackendPlan, available_backends, plan_backends, resources_for
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -15,27 +18,83 @@ __all__ = ["RunPlan", "UDFPlan"]
 
 @dataclass(frozen=True, slots=True)
 class UDFPlan:
-    """What one UDF of a run gets."""
+    """What one UDF of a run gets.
+
+    Attributes
+    ----------
+    name
+        Name of its class.
+    method
+        Which of its methods is called.
+    input_dtype
+        What it computes in.
+    tile_dtype
+        dtype of NumPy tiles; tiles of other kinds have `input_dtype`.
+    backends
+        Kinds of array it can get, best first; which of them it gets depends on the worker's device.
+    compiled
+        Whether it uses compiled kernels.
+    """
 
     name: str
     method: UDFMethod
     input_dtype: np.dtype[Any]
     tile_dtype: np.dtype[Any]
-    array_backend: str
+    backends: tuple[str, ...]
     compiled: bool
+
+    def dtype_for(self, backend: str) -> np.dtype[Any]:
+        """Return the dtype of tiles of this kind."""
+        return self.tile_dtype if backend in NUMPY_BACKENDS else self.input_dtype
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What all UDFs of a run get."""
+    """What all UDFs of a run get.
+
+    Attributes
+    ----------
+    udfs
+        What each gets.
+    dataset_dtype
+        dtype of the dataset, native byte order.
+    offered
+        Array backends of the dataset.
+    """
 
     udfs: tuple[UDFPlan, ...]
     dataset_dtype: np.dtype[Any]
+    offered: tuple[str, ...] = ("numpy",)
+
+    def on_device(self, device_class: str, has_cupy: bool) -> BackendPlan:
+        """Return the array backends on a worker.
+
+        Parameters
+        ----------
+        device_class
+            Kind of device of the worker.
+        has_cupy
+            Whether CuPy works there; looked at for ``"cuda"`` only.
+
+        Raises
+        ------
+        RuntimeError
+            When the UDFs cannot run there.
+        """
+        supported = tuple(p.backends for p in self.udfs)
+        return plan_backends(supported, self.offered, device_class, available_backends(device_class, has_cupy))
+
+    @property
+    def usual(self) -> BackendPlan:
+        """The array backends on the CPU, or on a GPU if the UDFs can run on nothing else: what tiles are cut for."""
+        return self.on_device("cuda" if "CUDA" in self.resources else "cpu", has_cupy=True)
 
     @property
     def converts(self) -> bool:
-        """Whether some UDF needs tiles in another dtype than the dataset's own."""
-        return any(p.tile_dtype != self.dataset_dtype for p in self.udfs)
+        """Whether some UDF needs tiles in another form than that of the dataset."""
+        usual = self.usual
+        each = zip(self.udfs, usual.udfs, strict=True)
+        return any(name != usual.dataset or p.dtype_for(name) != self.dataset_dtype for p, name in each)
 
     @property
     def compiled(self) -> bool:
@@ -45,9 +104,10 @@ class RunPlan:
     @property
     def read_dtype(self) -> np.dtype[Any]:
         """The widest dtype in which tiles are handed out."""
-        return max((p.tile_dtype for p in self.udfs), key=lambda d: d.itemsize, default=self.dataset_dtype)
+        dtypes = [p.dtype_for(name) for p, name in zip(self.udfs, self.usual.udfs, strict=True)]
+        return max(dtypes, key=lambda d: d.itemsize, default=self.dataset_dtype)
 
     @property
     def resources(self) -> ResourceDef:
         """What a worker must have to run the tasks."""
-        return {"compute": 1, "CPU": 1, "ndarray": 1}
+        return resources_for([p.backends for p in self.udfs])

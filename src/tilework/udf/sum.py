@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.kernels import sum_frames, takes_dtype
 from tilework.udf.base import UDF
+from tilework.udf.linear import add_pixel_sums
 
 if TYPE_CHECKING:
     from collections import OrderedDict
     from collections.abc import Mapping
 
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import DTypeLike
 
     from tilework.common.buffers import BufferWrapper
     from tilework.common.slice import Slice
@@ -51,6 +53,10 @@ class SumUDF(UDF):
         """Return what was asked for."""
         return self.params.dtype
 
+    def get_backends(self) -> tuple[str, ...]:
+        """Take arrays of every kind."""
+        return self.BACKEND_ALL
+
     def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
         """Take all numbers as they are stored."""
         return takes_dtype(dtype)
@@ -63,9 +69,12 @@ class SumUDF(UDF):
         """Declare ``intensity``."""
         return {"intensity": self.buffer(kind="sig", dtype=self.meta.input_dtype, where="device")}
 
-    def process_tile(self, tile: NDArray[Any]) -> None:
+    def process_tile(self, tile: Any) -> None:
         """Add the frames of a tile."""
         meta = self.meta
+        if meta.array_backend not in NUMPY_BACKENDS:
+            add_pixel_sums(self, tile, self.results.intensity)
+            return
         sum_frames(tile, self.results.intensity, compiled=meta.compiled, threads=meta.threads_per_worker or 1)
 
     def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:

@@ -6,7 +6,7 @@
         fresh UDF instances, buffers of the size of the partition, preprocess
         for every tile of the partition:
             has the run been cancelled?                   Environment.raise_if_stopped
-            for every dtype that is wanted:               converted once, shared by all UDFs that want it
+            for every form (dtype, backend) wanted:       converted once, shared by all UDFs that want it
                 for every UDF that wants it:              its step: views for this tile, then process_*
         postprocess, cleanup
         the buffers, in the order of the UDFs
@@ -23,18 +23,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import frames_of
 from tilework.common.buffers import AuxBufferWrapper, BufferWrapper
 from tilework.common.progress import PartitionProgressTracker, PartitionTrackerNoOp
 from tilework.common.udf import ResourceDef, UDFMethod
 from tilework.exceptions import JobCancelledError, UDFException
-from tilework.io.convert import convert_tile
-from tilework.io.dataset.scratch import Scratch, give_back, take_scratch
+from tilework.io.dataset.scratch import give_back, take_scratch
 from tilework.udf.meta import UDFMeta
+from tilework.udf.tile_forms import TileConverter
 
 if TYPE_CHECKING:
     from tilework.common.executor import Environment
     from tilework.common.slice import Slice
     from tilework.io.dataset.base import DataTile, Partition
+    from tilework.udf.backends import BackendPlan
     from tilework.udf.base import UDF
     from tilework.udf.data import UDFData, UDFParams
     from tilework.udf.run_plan import UDFPlan
@@ -186,32 +188,33 @@ class PartitionRun:
     def __call__(self, progress: PartitionProgressTracker | PartitionTrackerNoOp) -> tuple[UDFData, ...]:
         """Process the partition; return the buffers."""
         env = self._env
-        plans = self._params.plan.udfs
-        compiled = self._params.plan.compiled
+        plan = self._params.plan
+        plans = plan.udfs
+        backends = plan.on_device(env.device_class, env.device_class == "cuda" and env.has_cupy)
         doing = "preparing"
         # Nobody else says where in the data something went wrong; the exception itself stays what it is.
         name = "the UDFs"
         try:
-            with env.enter(enable_gpu=False), contextlib.ExitStack() as cleanups:
-                for position, (udf, plan) in enumerate(zip(self._udfs, plans, strict=True)):
-                    name = plan.name
-                    self._prepare(udf, plan, position)
+            with env.enter(enable_gpu=backends.uses_cupy), contextlib.ExitStack() as cleanups:
+                for position, (udf, one, backend) in enumerate(zip(self._udfs, plans, backends.udfs, strict=True)):
+                    name = one.name
+                    self._prepare(udf, one, position, backend)
                     cleanups.callback(udf.cleanup)
-                groups = self._group_steps()
                 scratch = take_scratch()
                 cleanups.callback(give_back, scratch)
+                groups = self._group_steps(backends, TileConverter(backends, scratch, compiled=plan.compiled))
                 progress.signal_start()
-                for tile in self._tiles():
+                for tile in self._tiles(backends.dataset):
                     env.raise_if_stopped()
-                    for dtype, steps in groups:
-                        data = as_dtype(tile.data, dtype, scratch, compiled=compiled)
+                    for form, steps in groups:
+                        data = form(tile)
                         for name, doing, step in steps:
                             step(tile, data)
                     progress.signal_tile_complete(tile)
                 doing = "postprocess"
                 results = []
-                for udf, plan in zip(self._udfs, plans, strict=True):
-                    name = plan.name
+                for udf, one in zip(self._udfs, plans, strict=True):
+                    name = one.name
                     results.append(self._finish(udf))
                 return tuple(results)
         except Exception as e:
@@ -219,16 +222,16 @@ class PartitionRun:
                 e.add_note(f"in {doing} of {name}, partition {self._partition.get_ident()}, {self._partition.slice}")
             raise
 
-    def _tiles(self) -> Iterator[DataTile]:
+    def _tiles(self, backend: str) -> Iterator[DataTile]:
         partition = self._partition
         context = self._env.worker_context
         if context is not None:
             partition.set_worker_context(context)
         if self._params.corrections is not None:
             partition.set_corrections(self._params.corrections)
-        return partition.get_tiles(self._scheme, dest_dtype=None, roi=self._params.roi)
+        return partition.get_tiles(self._scheme, dest_dtype=None, roi=self._params.roi, array_backend=backend)
 
-    def _prepare(self, udf: UDF, plan: UDFPlan, position: int) -> None:
+    def _prepare(self, udf: UDF, plan: UDFPlan, position: int, backend: str) -> None:
         params = self._params
         meta = UDFMeta(
             self._slice,
@@ -240,7 +243,7 @@ class PartitionRun:
             corrections=params.corrections,
             device_class=self._env.device_class,
             threads_per_worker=self._env.threads_per_worker,
-            array_backend=plan.array_backend,
+            array_backend=backend,
             compiled=plan.compiled,
         )
         udf.set_meta(meta)
@@ -256,13 +259,16 @@ class PartitionRun:
         if hasattr(udf, "preprocess"):
             udf.preprocess()
 
-    def _group_steps(self) -> list[tuple[np.dtype[Any], list[tuple[str, str, Step]]]]:
-        """Return the steps by the dtype that they want, each with the names of its UDF and of its method."""
-        groups: dict[np.dtype[Any], list[tuple[str, str, Step]]] = {}
-        for udf, plan in zip(self._udfs, self._params.plan.udfs, strict=True):
+    def _group_steps(
+        self, backends: BackendPlan, converter: TileConverter
+    ) -> list[tuple[Callable[[DataTile], Any], list[tuple[str, str, Step]]]]:
+        """Return the steps by the form of tile that they want, each with the names of its UDF and of its method."""
+        groups: dict[tuple[str, np.dtype[Any]], list[tuple[str, str, Step]]] = {}
+        for udf, plan, backend in zip(self._udfs, self._params.plan.udfs, backends.udfs, strict=True):
             step = make_step(udf, plan.method, self._slice, self._scheme.is_full_sig, self._env.raise_if_stopped)
-            groups.setdefault(plan.tile_dtype, []).append((plan.name, f"process_{plan.method.value}", step))
-        return list(groups.items())
+            steps = groups.setdefault((backend, plan.dtype_for(backend)), [])
+            steps.append((plan.name, f"process_{plan.method.value}", step))
+        return [(converter.form(*key), steps) for key, steps in groups.items()]
 
     def _finish(self, udf: UDF) -> UDFData:
         udf.results.flush()
@@ -273,21 +279,6 @@ class PartitionRun:
         udf.results.export()
         results: UDFData = udf.results
         return results
-
-
-# -- tiles
-
-
-def as_dtype(data: Array, dtype: np.dtype[Any], scratch: Scratch, *, compiled: bool) -> Array:
-    """Return a tile in another dtype, or byte order; read-only and valid until the next call for the same dtype."""
-    if data.dtype == dtype:
-        if data.flags.writeable:
-            data = data.view()
-            data.flags.writeable = False
-        return data
-    out = convert_tile(data, dtype, out=scratch.get(dtype.str, data.shape, dtype), compiled=compiled)
-    out.flags.writeable = False
-    return out
 
 
 # -- steps
@@ -373,12 +364,13 @@ def _frame_step(
 ) -> Step:
     process = udf.process_frame  # type: ignore[attr-defined]
     meta = udf.meta
+    backend = meta.array_backend or "numpy"
     # Without extra shape the entry of a frame is an array of shape (1,), so that it can be assigned in place.
     rows = [(views, name, array if array.ndim > 1 else array[:, np.newaxis]) for views, name, array in nav]
 
     def one_nav(tile: DataTile, data: Array) -> None:
         start = tile.tile_slice.origin[0]
-        for i, (frame, row) in enumerate(zip(data, array[start - origin :], strict=False), start):
+        for i, (frame, row) in enumerate(zip(frames_of(data, backend), array[start - origin :], strict=False), start):
             # A tile can hold hundreds of frames, and what users do with one can take a second.
             raise_if_stopped()
             views[name] = row
@@ -387,7 +379,7 @@ def _frame_step(
 
     def any_nav(tile: DataTile, data: Array) -> None:
         start = tile.tile_slice.origin[0]
-        for i, frame in enumerate(data, start):
+        for i, frame in enumerate(frames_of(data, backend), start):
             raise_if_stopped()
             for views, name, array in rows:
                 views[name] = array[i - origin]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.exceptions import DataSetException
@@ -118,6 +119,10 @@ class FixedStridePartition(Partition):
         """Yield the frames of the partition in tiles; see `Partition.get_tiles`."""
         if self._corrections is not None or array_backend not in {None, "numpy", "cuda"}:
             self._refuse(array_backend)
+        backend = array_backend or self.meta.array_backends[0]
+        if backend not in NUMPY_BACKENDS:
+            tiles = self.get_tiles(tiling_scheme, self.dtype if dest_dtype is None else dest_dtype, roi, "numpy")
+            return (tile.as_backend(backend) for tile in tiles)
         fmt = self._format
         plan = _plan_for(tiling_scheme, fmt.sig_shape)
         dest = fmt.tile_dtype if dest_dtype is None else np.dtype(dest_dtype)
@@ -128,12 +133,12 @@ class FixedStridePartition(Partition):
         return self._tiles(plan, dest, BlockReader(self._segments, fmt, self.slice.origin[0], self._flat_roi(roi)))
 
     def _refuse(self, array_backend: str | None) -> None:
-        if array_backend not in {None, "numpy", "cuda"}:
+        if array_backend is not None and array_backend not in (*self.meta.array_backends, "numpy", "cuda"):
             msg = (
                 f"tiles as {array_backend!r} cannot be had from this dataset, only as one of {self.meta.array_backends}"
             )
             raise DataSetException(msg)
-        if getattr(self._corrections, "have_corrections", lambda: True)():
+        if self._corrections is not None and getattr(self._corrections, "have_corrections", lambda: True)():
             msg = "this dataset cannot correct its frames: run without corrections"
             raise DataSetException(msg)
 
@@ -215,6 +220,10 @@ class FixedStridePartition(Partition):
         """
         if self._corrections is not None or array_backend not in {None, "numpy", "cuda"}:
             self._refuse(array_backend)
+        backend = array_backend or self.meta.array_backends[0]
+        if backend not in NUMPY_BACKENDS:
+            dest_dtype = self.dtype if dest_dtype is None else dest_dtype
+            return self.get_macrotile(dest_dtype, roi, "numpy").as_backend(backend)
         sig = self._format.sig_shape
         plan = _SchemePlan(TilingScheme.make_for_shape(self.shape, self.meta.shape, intent="partition"), sig)
         dest = self._format.tile_dtype if dest_dtype is None else np.dtype(dest_dtype)

@@ -49,6 +49,7 @@ class Negotiator:
         corrections: Any = None,
         *,
         converts: bool = True,
+        sparse: bool = False,
     ) -> TilingScheme:
         """Return one scheme that suits all UDFs of a run.
 
@@ -68,6 +69,8 @@ class Negotiator:
             Detector corrections of the run, or None.
         converts
             False when every UDF takes the tiles just as the dataset holds them.
+        sparse
+            Whether tiles stay sparse for all UDFs: then what is stored counts for the cache, not the size of frames.
 
         Raises
         ------
@@ -84,19 +87,22 @@ class Negotiator:
         max_bytes, max_depth = self._bounds(preferences)
         takes_all = all(p["depth"] == math.inf and p["total_size"] == math.inf for p in preferences)
         frame_bytes = itemsize * math.prod(sig)
-        views = not converts and roi is None and corrections is None and dataset.zero_copy
+        stored = max(dataset.density, 1e-9) if sparse else 1.0
+        as_stored = not converts and roi is None and corrections is None
+        views = dataset.zero_copy and (as_stored or stored < 1)
         if views and takes_all and methods == {UDFMethod.TILE}:
             return self._make((frames, *sig), dataset, "tile")
         budget = min(max_bytes, CACHE_BYTES)
         if UDFMethod.FRAME in methods:
-            depth = self._depth(budget, frame_bytes, frames, max_depth)
+            depth = self._depth(min(max_bytes, CACHE_BYTES / stored), frame_bytes, frames, max_depth)
             return self._make((depth, *sig), dataset, "frame")
         part = (
             sig
-            if frame_bytes <= min(4 * CACHE_BYTES, max_bytes)
+            if frame_bytes * stored <= 4 * CACHE_BYTES and frame_bytes <= max_bytes
             else self._part_of_frame(dataset, sig, itemsize, budget, roi)
         )
-        depth = self._depth(budget, itemsize * math.prod(part), frames, max_depth)
+        part_size = itemsize * math.prod(part)
+        depth = self._depth(min(max_bytes, CACHE_BYTES / stored), part_size, frames, max_depth)
         depth, *adjusted = dataset.adjust_tileshape((depth, *part), roi)
         part = tuple(adjusted)
         part_bytes = itemsize * math.prod(part)
