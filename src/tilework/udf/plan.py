@@ -77,14 +77,13 @@ def make_plan(
     n_frames = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
     pixels = dataset.shape.size, n_frames * dataset.shape.sig.size
     plans = [_plan_one(udf, dataset.dtype, corrections, allowed, compiled=use_compiled(udf, *pixels)) for udf in udfs]
-    plan = RunPlan(tuple(plans), dataset.dtype, tuple(dataset.array_backends))
+    offered = tuple(dataset.array_backends)
     try:
-        plan.usual  # noqa: B018  (raises when there is no worker that could run all of them)
+        return RunPlan.make(tuple(plans), dataset.dtype, offered)
     except (RuntimeError, ValueError) as e:
         each = "; ".join(f"{p.name} can use {', '.join(p.backends)}" for p in plans)
-        msg = f"{e}. {each}; the dataset offers {', '.join(plan.offered)}"
+        msg = f"{e}. {each}; the dataset offers {', '.join(offered)}"
         raise UDFException(msg) from e
-    return plan
 
 
 def _plan_one(

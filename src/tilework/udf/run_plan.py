@@ -60,11 +60,32 @@ class RunPlan:
         dtype of the dataset, native byte order.
     offered
         Array backends of the dataset.
+    resources
+        What a worker must have to run the tasks.
+    usual
+        The array backends on the CPU, or on a GPU if the UDFs can run on nothing else: what tiles are cut for.
     """
 
     udfs: tuple[UDFPlan, ...]
     dataset_dtype: np.dtype[Any]
-    offered: tuple[str, ...] = ("numpy",)
+    offered: tuple[str, ...]
+    resources: ResourceDef
+    usual: BackendPlan
+
+    @classmethod
+    def make(cls, udfs: tuple[UDFPlan, ...], dataset_dtype: np.dtype[Any], offered: tuple[str, ...]) -> RunPlan:
+        """Return the plan for UDFs over a dataset.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            When no worker could run all of them.
+        """
+        supported = tuple(p.backends for p in udfs)
+        resources = resources_for(supported)
+        device = "cuda" if "CUDA" in resources else "cpu"
+        usual = plan_backends(supported, offered, device, available_backends(device, has_cupy=True))
+        return cls(udfs, dataset_dtype, offered, resources, usual)
 
     def on_device(self, device_class: str, has_cupy: bool) -> BackendPlan:
         """Return the array backends on a worker.
@@ -81,13 +102,10 @@ class RunPlan:
         RuntimeError
             When the UDFs cannot run there.
         """
+        if device_class == "cpu" and "CUDA" not in self.resources:
+            return self.usual
         supported = tuple(p.backends for p in self.udfs)
         return plan_backends(supported, self.offered, device_class, available_backends(device_class, has_cupy))
-
-    @property
-    def usual(self) -> BackendPlan:
-        """The array backends on the CPU, or on a GPU if the UDFs can run on nothing else: what tiles are cut for."""
-        return self.on_device("cuda" if "CUDA" in self.resources else "cpu", has_cupy=True)
 
     @property
     def converts(self) -> bool:
@@ -106,8 +124,3 @@ class RunPlan:
         """The widest dtype in which tiles are handed out."""
         dtypes = [p.dtype_for(name) for p, name in zip(self.udfs, self.usual.udfs, strict=True)]
         return max(dtypes, key=lambda d: d.itemsize, default=self.dataset_dtype)
-
-    @property
-    def resources(self) -> ResourceDef:
-        """What a worker must have to run the tasks."""
-        return resources_for([p.backends for p in self.udfs])
