@@ -8,6 +8,7 @@ bits.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,12 +137,12 @@ def _backends(udf: UDF, dtype: np.dtype[Any], allowed: frozenset[str] | None) ->
     """
     name = type(udf).__name__
     supported = as_names(udf.get_backends())
-    unknown = [backend for backend in supported if backend not in BACKENDS]
-    if unknown:
+    if not BACKENDS.issuperset(supported):
+        unknown = [backend for backend in supported if backend not in BACKENDS]
         known = ", ".join(sorted(BACKENDS))
         msg = f"{name}.get_backends() returned {', '.join(map(repr, unknown))}: not a known array backend, only {known}"
         raise UDFException(msg)
-    usable = tuple(b for b in supported if allowed is None or b in allowed)
+    usable = supported if allowed is None else tuple(b for b in supported if b in allowed)
     if not usable:
         asked = "" if allowed is None else f", and the run allows {', '.join(sorted(allowed))}"
         msg = (
@@ -149,6 +150,11 @@ def _backends(udf: UDF, dtype: np.dtype[Any], allowed: frozenset[str] | None) ->
             "get_backends, or allow it in the run with backends=..."
         )
         raise UDFException(msg)
+    return _holding(usable, dtype)
+
+
+@lru_cache(maxsize=256)
+def _holding(usable: tuple[str, ...], dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[str, ...]]:
     for kind in (CPU_BACKENDS, CUDA_BACKENDS):
         members = [b for b in usable if b in kind]
         if members and not any(can_hold(b, dtype) for b in members):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.array_backends import NUMPY_BACKENDS
@@ -82,10 +83,8 @@ class RunPlan:
             When no worker could run all of them.
         """
         supported = tuple(p.backends for p in udfs)
-        resources = resources_for(supported)
-        device = "cuda" if "CUDA" in resources else "cpu"
-        usual = plan_backends(supported, offered, device, available_backends(device, has_cupy=True))
-        return cls(udfs, dataset_dtype, offered, resources, usual)
+        resources, usual = _usual(supported, offered)
+        return cls(udfs, dataset_dtype, offered, dict(resources), usual)
 
     def on_device(self, device_class: str, has_cupy: bool) -> BackendPlan:
         """Return the array backends on a worker.
@@ -124,3 +123,11 @@ class RunPlan:
         """The widest dtype in which tiles are handed out."""
         dtypes = [p.dtype_for(name) for p, name in zip(self.udfs, self.usual.udfs, strict=True)]
         return max(dtypes, key=lambda d: d.itemsize, default=self.dataset_dtype)
+
+
+@lru_cache(maxsize=256)
+def _usual(supported: tuple[tuple[str, ...], ...], offered: tuple[str, ...]) -> tuple[ResourceDef, BackendPlan]:
+    """Return what a worker must have, and the array backends on the usual device; see `RunPlan`."""
+    resources = resources_for(supported)
+    device = "cuda" if "CUDA" in resources else "cpu"
+    return resources, plan_backends(supported, offered, device, available_backends(device, has_cupy=True))
