@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -38,10 +38,12 @@ class TestSevenThreads(TestOneThread):
     parallelism = 7
 
 
-def test_refuses_what_is_not_a_pool_of_threads() -> None:
-    """A pool of processes is refused at once, with what to do instead; so is a number of threads that cannot be."""
-    with ProcessPoolExecutor(1) as pool, pytest.raises(ExecutorSpecException, match="make_local"):
-        ConcurrentJobExecutor(pool)
+def test_refuses_what_is_no_pool() -> None:
+    """What is not a pool is refused at once, with what to do instead; so is a number of workers that cannot be."""
+    with pytest.raises(ExecutorSpecException, match="make_local"):
+        ConcurrentJobExecutor(3)  # type: ignore[arg-type]
+    with pytest.raises(ExecutorSpecException, match="n_processes"):
+        ConcurrentJobExecutor.make_processes(0)
     with pytest.raises(ExecutorSpecException, match="n_threads"):
         ConcurrentJobExecutor.make_local(0)
     with pytest.raises(ExecutorSpecException, match="main_process_gpu=99"):

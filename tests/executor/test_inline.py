@@ -11,7 +11,7 @@ from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.testing.executors import ExecutorContract
-from tilework.testing.faults import CallTask, FakeTask
+from tilework.testing.faults import CallTask, FakeTask, RaiseTask
 from tilework.utils.devices import available_cpu_count
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class TestInline(ExecutorContract):
     worker_names = ("inline",)
     threads_per_worker = available_cpu_count()
     prioritises = False  # each run has its own thread: that of its consumer
+    tells_interrupts = False
 
     def make_executor(self) -> InlineJobExecutor:
         return InlineJobExecutor()
@@ -35,6 +36,7 @@ class TestInlineDebug(ExecutorContract):
     worker_names = ("inline",)
     threads_per_worker = 3
     prioritises = False
+    tells_interrupts = False
     shares_memory = False
 
     def make_executor(self) -> InlineJobExecutor:
@@ -52,6 +54,14 @@ def test_runs_in_the_calling_thread() -> None:
         assert ran == [threading.get_ident()]
         results.close()
         assert executor.run_function(threading.get_ident) == threading.get_ident()
+
+
+def test_an_interrupted_task_interrupts_the_consumer() -> None:
+    """Ctrl-C in a task is Ctrl-C for the consumer: they have one thread."""
+    with InlineJobExecutor() as executor, executor.scatter(None) as handle:
+        with pytest.raises(KeyboardInterrupt):
+            next(executor.run_tasks([RaiseTask(0, make_error=KeyboardInterrupt)], handle, 0, NoopCommHandler()))
+        assert executor.run_function(abs, -1) == 1
 
 
 def test_tasks_one_by_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,15 +22,20 @@ from tilework.testing.executors import ExecutorContract
 from tilework.testing.faults import (
     BlockTask,
     CallTask,
+    DeadlyParams,
     EchoTask,
     EndlessTask,
     FakePartition,
     FakeTask,
+    KillTask,
+    LockTask,
+    OneWayError,
     RaiseTask,
     Signals,
     SleepTask,
     StreamHandler,
     StreamTask,
+    TwoArgumentsError,
     UnpicklableError,
 )
 
@@ -128,6 +134,20 @@ class Forgetful(InlineJobExecutor):
             raise RuntimeError(str(error)) from None
 
 
+class Hoarding(InlineJobExecutor):
+    """Keeps a copy of whatever was scattered."""
+
+    hoard: list[Any]
+
+    def scatter(self, obj: Any) -> Any:
+        self.__dict__.setdefault("hoard", []).append(cloudpickle.dumps(obj))
+        return super().scatter(obj)
+
+
+class Losing(InlineJobExecutor):
+    """Claims to survive what it does not."""
+
+
 class Contract(ExecutorContract):
     """The contract, to be called by hand; not collected, because its name does not begin with Test."""
 
@@ -170,6 +190,18 @@ def test_finds_late_checks() -> None:
     """An executor that looks at its arguments only when the first result is asked for is found."""
     with Doubling() as executor, pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         Contract().test_arguments_are_checked_at_once(executor)
+
+
+def test_finds_kept_memory() -> None:
+    """An executor that keeps a megabyte for each run is found."""
+    with Hoarding() as executor, pytest.raises(AssertionError):
+        Contract().test_memory_is_flat(executor)
+
+
+def test_finds_workers_that_cannot_be_lost(signals: Signals) -> None:
+    """Who runs tasks in the main process, and declares that it can lose workers, is told so instead of killed."""
+    with Losing() as executor, pytest.raises(AssertionError, match="can_lose_workers = False"):
+        Contract().test_killed_by_its_task(executor, signals, "SIGKILL", ordered=False)
 
 
 def test_undeclared_capability_is_skipped_by_name() -> None:
@@ -215,6 +247,42 @@ def test_raising_tasks() -> None:
         RaiseTask(make_error=UnpicklableError)(None, ENV)
     with pytest.raises(TypeError, match="pickle"):
         cloudpickle.dumps(caught.value)
+
+
+def test_errors_that_cannot_travel() -> None:
+    """One cannot be unpickled at all, one only where it was pickled, one ends the interpreter that tries."""
+    with pytest.raises(TypeError, match="argument"):
+        cloudpickle.loads(cloudpickle.dumps(TwoArgumentsError("dust", "pixel 3")))
+    for obstacle, status in ((RuntimeError, 1), (SystemExit, 1)):
+        pickled = cloudpickle.dumps(OneWayError("no way", obstacle))
+        assert str(cloudpickle.loads(pickled)) == "no way"
+        code = f"import pickle; pickle.loads({pickled!r}); print('went on')"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (status, "")
+        assert "not here" in done.stderr
+    with pytest.raises(TypeError, match="pickle"):
+        cloudpickle.dumps(LockTask(0))
+
+
+def test_killers(signals: Signals) -> None:
+    """They kill the process they are in, as often as they were told to, but never the one that made them."""
+    task = KillTask(4, signals=signals, how="exit")
+    params = DeadlyParams(signals, 5)
+    assert cloudpickle.loads(cloudpickle.dumps(params)).value == 5
+    with pytest.raises(AssertionError, match="main process"):
+        KillTask(3, signals=signals)(None, ENV)
+    code = "import sys, pickle; pickle.loads(sys.stdin.buffer.read()){}; print('lives')"
+    for obj, call in ((task, "(None, None)"), (params, "")):
+        for status, out in ((3 if obj is task else -signal.SIGKILL, b""), (0, b"lives\n")):
+            done = subprocess.run(
+                [sys.executable, "-c", code.format(call)],
+                input=cloudpickle.dumps(obj),
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+            assert (done.returncode, done.stdout) == (status, out)
+    assert (signals.count("killed-4"), signals.count("arrived")) == (1, 2)
 
 
 @pytest.mark.parametrize("kind", ["endless", "block", "sleep"])

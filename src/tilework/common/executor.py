@@ -206,6 +206,8 @@ class JobExecutor(ABC):
             When a task lost its worker too often.
         ResourceError
             When a task asks for something that no worker offers.
+        RemoteError
+            When what a task raised cannot be raised here: it cannot be sent, or would end the consumer's interpreter.
         Exception
             What a task raised, with its type, message and traceback.
         """

@@ -1,143 +1,66 @@
-"""Tasks on the threads of a pool.
+"""Tasks on a pool of `concurrent.futures`: threads of this process, or other processes.
 
 ::
 
-      consumer's thread (one for each run)            the pool's threads
-    ┌──────────────────────────────────────┐     ┌──────────────────────────┐
-    │ drive ── ThreadBackend.submit ───────┼──►  │ lane of the run          │
-    │   ▲                                  │     │   │  Crew: fair between  │
-    │   │                                  │     │   ▼  lanes               │
-    │   └───── ThreadBackend.wait ◄─ inbox ┼──◄  │ pump: work(ticket)       │
-    └──────────────────────────────────────┘     └──────────────────────────┘
+    ConcurrentJobExecutor ── Workforce
+                               ├ ThreadWorkforce  (threads)  tasks see the memory of this process
+                               └ PoolWorkforce    (pool)     everything is pickled; a process that dies is replaced
 
-Who owns what: the executor owns the crew, and shuts the pool down if it is local. Each run has a lane and an inbox of
-its own, so that runs and functions never wait for each other's replies; they share the threads only, in turn, by
-priority. The inbox is written by the threads and by `RunControl.cancel`, and read by the consumer.
-
-At the end of a run its lane is emptied, its flag is set, and the consumer waits until none of its tasks runs. A task
-that never looks at its flag is left behind after a while, with a warning; it keeps its thread until it ends.
-
-When the interpreter exits, all runs are cancelled first: the pool's threads are joined then, whatever they do.
+Who owns what: the executor owns its workforce, which owns what it needs to use the pool; the pool is shut down with the
+executor if it is local. Each run has a way to the workers of its own, so that runs and functions never wait for each
+other's replies; they share the workers only, in turn, by priority.
 """
 
 from __future__ import annotations
 
-import logging
-import queue
-import sys
-import threading
-import time
-import weakref
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tilework.common.backend import get_use_cuda
-from tilework.common.executor import Environment
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.async_adapter import AsyncAdapter
-from tilework.executor.crew import Crew, Lane
+from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
+from tilework.executor.driven import Call
 from tilework.executor.driver import STOP_GRACE_SECONDS
-from tilework.executor.inline import InlineBackend
-from tilework.executor.local import LocalJobExecutor
-from tilework.executor.run import Bounds, Completed, Failed
+from tilework.executor.storing import StoringJobExecutor
+from tilework.executor.threads import ThreadWorkforce
 from tilework.utils.devices import available_cpu_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
-    from tilework.common.executor import GPUSpec, Priority, StopFlag, WorkerContext
+    from tilework.common.executor import GPUSpec, RunOptions, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
     from tilework.executor.driver import Backend, RunControl
-    from tilework.executor.local import Work
-    from tilework.executor.run import Event, Ticket
+    from tilework.executor.run import Bounds
+    from tilework.executor.workforce import Workforce
 
-__all__ = ["AsyncConcurrentJobExecutor", "ConcurrentJobExecutor", "ThreadBackend"]
+__all__ = ["AsyncConcurrentJobExecutor", "ConcurrentJobExecutor"]
 
-log = logging.getLogger(__name__)
-
+T = TypeVar("T")
 V = TypeVar("V")
 
-# A wait for a lock is not interrupted by Ctrl-C on Windows, and elsewhere not by one that comes just before it begins.
-_LONGEST_WAIT: Final = 0.1 if sys.platform == "win32" else 0.5
 
+class ConcurrentJobExecutor(StoringJobExecutor):
+    """Runs tasks and functions on any pool of `concurrent.futures`.
 
-class ThreadBackend(Generic[V]):
-    """One run's lane to the threads, and its inbox for what they answer."""
+    On threads (`~concurrent.futures.ThreadPoolExecutor`) nothing is copied, and what is asked for from inside a task
+    or function runs in its thread at once, so that it cannot wait for threads that wait for it. Any other pool is
+    taken for one of other processes: `~concurrent.futures.ProcessPoolExecutor`, ``loky.get_reusable_executor()``,
+    ``mpi4py.futures.MPIPoolExecutor``. There, tasks, functions and results are pickled (by cloudpickle), scattered
+    objects reach each process once, and data cannot be streamed to tasks. Numerical libraries are limited to one thread
+    inside each task.
 
-    def __init__(self, work: Work[V], control: RunControl, crew: Crew, priority: Priority) -> None:
-        self.is_blocking = work.is_streamed
-        self._work = work
-        self._control = control
-        self._crew = crew
-        self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._lane: Lane[Ticket[V]] = Lane(priority, self._serve, self._inbox.put)
-        control.wake = self._wake
-
-    def submit(self, ticket: Ticket[V]) -> None:
-        """Append a ticket to the lane, and push its data."""
-        if self.is_blocking:
-            self._work.prepare(ticket)
-            self._crew.put(self._lane, ticket)
-            self._work.feed(ticket)
-        else:
-            self._crew.put(self._lane, ticket)
-
-    def wait(self, timeout: float | None) -> Iterable[Event]:
-        """Return what has arrived, after waiting for something to arrive."""
-        inbox = self._inbox
-        try:
-            first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
-        except queue.Empty:
-            return ()
-        events = [] if first is None else [first]
-        # This is the only reader: what is counted now is there.
-        for _ in range(inbox.qsize()):
-            event = inbox.get_nowait()
-            if event is not None:
-                events.append(event)
-        return events
-
-    def end(self) -> None:
-        """Empty the lane, and wait for what runs."""
-        control = self._control
-        control.wake = None
-        self._work.end()
-        lane = self._lane
-        if not self._crew.end(lane, control.grace):
-            log.warning(
-                "the run %r has ended, but %d of its tasks did not stop within %g s and go on in their threads; "
-                "a task should call env.raise_if_stopped() between tiles",
-                control.cancel_id,
-                lane.n_running,
-                control.grace,
-            )
-        # The lane knows this object: results must not wait for the garbage collector to find that circle.
-        del self._lane
-
-    def _wake(self) -> None:
-        self._inbox.put(None)
-
-    def _serve(self, ticket: Ticket[V]) -> Event:
-        """Run one ticket; called by a thread of the pool."""
-        start = time.perf_counter()
-        try:
-            self._control.flag.raise_if_set()  # the run has ended, but has not emptied its lane yet
-            result = self._work(ticket)
-        except BaseException as error:  # noqa: BLE001  (the run decides)
-            return Failed(ticket.number, error)
-        return Completed(ticket.number, result, time.perf_counter() - start)
-
-
-class ConcurrentJobExecutor(LocalJobExecutor):
-    """Runs tasks and functions on the threads of a `concurrent.futures.ThreadPoolExecutor`.
-
-    Numerical libraries are limited to one thread inside each task. What is asked for from inside a task or function
-    runs in its thread at once, so that it cannot wait for threads that wait for it.
+    A process that dies takes its pool with it. A pool of `make_processes`, and loky's reusable one, are replaced then,
+    and the unfinished tasks run again; with any other pool the run ends with a WorkerLostError. Which process does what
+    is the pool's business: `run_each_worker` reaches each one when all become free within a while, else some may
+    be missed. On hosts other than this one a running task does not hear that its run was cancelled, and ends by itself
+    or at the run's deadline.
 
     Parameters
     ----------
     client
-        The pool of threads.
+        The pool.
     is_local
         Whether to shut the pool down when the executor closes.
     main_process_gpu
@@ -147,22 +70,28 @@ class ConcurrentJobExecutor(LocalJobExecutor):
     Raises
     ------
     ExecutorSpecException
-        When `client` is not a pool of threads in this process, or the GPU is not there.
+        When `client` is not a pool, or the GPU is not there.
     """
 
     def __init__(self, client: Executor, is_local: bool = False, main_process_gpu: GPUSpec = None) -> None:
-        if not isinstance(client, ThreadPoolExecutor):
+        given: object = client
+        if not isinstance(given, Executor):
             msg = (
-                f"client must be a concurrent.futures.ThreadPoolExecutor, not {type(client).__name__}: tasks share "
-                "their parameters and results with this process. ConcurrentJobExecutor.make_local() makes one"
+                f"client must be a pool, such as a concurrent.futures.ThreadPoolExecutor, not {given!r}; "
+                "ConcurrentJobExecutor.make_local() makes one of threads, make_processes() one of processes"
             )
             raise ExecutorSpecException(msg)
         super().__init__(main_process_gpu)
-        self.client = client
         self.is_local = is_local
-        self._n_threads = int(getattr(client, "_max_workers", 0)) or available_cpu_count()
-        self._crew = Crew(client, self._n_threads)
-        _open_executors.add(self)
+        self._workforce = _workforce(client)
+        self._store = self._workforce.store
+        cancel_at_exit(self)
+        come_before(ThreadPoolExecutor)
+
+    @property
+    def client(self) -> Executor:
+        """The pool that does the work now."""
+        return self._workforce.client
 
     @classmethod
     def make_local(cls, n_threads: int | None = None, main_process_gpu: GPUSpec = None) -> Self:
@@ -185,49 +114,108 @@ class ConcurrentJobExecutor(LocalJobExecutor):
         ExecutorSpecException
             When `n_threads` is less than 1.
         """
-        if n_threads is None:
-            n_threads = available_cpu_count()
-        if n_threads < 1:
-            msg = f"n_threads must be at least 1, or None for all CPUs, not {n_threads}"
-            raise ExecutorSpecException(msg)
+        n_threads = _count("n_threads", n_threads)
         client = ThreadPoolExecutor(n_threads, thread_name_prefix="tilework")
         return cls(client, is_local=True, main_process_gpu=main_process_gpu)
 
+    @classmethod
+    def make_processes(cls, n_processes: int | None = None, main_process_gpu: GPUSpec = None) -> Self:
+        """Make an executor with processes of its own, for Python code that holds the GIL and does not share memory.
+
+        The processes are spawned when they are first needed, and import the main module of the program: what a script
+        does must stand under ``if __name__ == "__main__":``. One that dies is replaced.
+
+        Parameters
+        ----------
+        n_processes
+            How many; by default as many as there are CPUs that this process may use.
+        main_process_gpu
+            See the class.
+
+        Returns
+        -------
+        ConcurrentJobExecutor
+            Ends its processes when it is closed.
+
+        Raises
+        ------
+        ExecutorSpecException
+            When `n_processes` is less than 1.
+        """
+        from tilework.executor.renewable import SpawnedProcesses
+
+        client = SpawnedProcesses(_count("n_processes", n_processes))
+        return cls(client, is_local=True, main_process_gpu=main_process_gpu)
+
     def get_available_workers(self) -> WorkerSet:
-        """Return the one group of threads, ``concurrent``."""
+        """Return one worker for each process.
+
+        It is called ``concurrent``, and has as many threads as the pool, or ``process-0``, ``process-1`` and so on;
+        which of the processes of a pool has which of these names is not defined.
+        """
         resources: dict[Any, int] = {"CPU": 1, "compute": 1, "ndarray": 1}
         if get_use_cuda() is not None:
             resources["CUDA"] = 1
-        return WorkerSet([Worker("concurrent", "localhost", resources, self._n_threads)])
+        workforce = self._workforce
+        return WorkerSet([Worker(name, "localhost", resources, workforce.threads) for name in workforce.names])
 
-    def _open_backend(self, work: Work[V], control: RunControl, priority: Priority) -> Backend[V]:
-        if self._crew.is_member():
-            return InlineBackend(work)
-        return ThreadBackend(work, control, self._crew, priority)
+    def run_each_host(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
+        """Run ``fn(*args, **kwargs)`` once on this host."""
+        return {host: self.run_function(fn, *args, **kwargs) for host in self.get_available_workers().hosts()}
+
+    def run_each_worker(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
+        """Run ``fn(*args, **kwargs)`` once in each process: for threads, on one of them, since they share everything.
+
+        The processes of a pool cannot be addressed. The calls wait for each other, so that each is in a process of its
+        own; when not all become free within ten seconds, a process may do two of them, and another none.
+        """
+        self._check_open()
+        names = self._workforce.names
+        with self._workforce.meeting(Call(fn, args, kwargs)) as each:
+            return dict(zip(names, self.map(each, range(len(names))), strict=True))
+
+    def _check_handler(self, handler: TaskCommHandler) -> None:
+        self._workforce.check_handler(handler)
+
+    def _open_tasks(
+        self,
+        params_handle: Any,
+        control: RunControl,
+        options: RunOptions,
+        handler: TaskCommHandler,
+        messages: SimpleWorkerQueue,
+    ) -> Backend[TaskProtocol]:
+        return self._workforce.open_tasks(params_handle, control, options, handler, messages)
+
+    def _open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
+        return self._workforce.open_calls(fn, control, options)
 
     def _bounds(self, *, is_streamed: bool) -> Bounds:
-        if is_streamed:
-            # What is under way beyond the running tasks is detector data that waits in memory.
-            return Bounds(self._n_threads, prefetch=2, prefetch_short=2, deliver_first=True)
-        return Bounds(self._n_threads)
-
-    def _task_environment(self, stop: StopFlag, context: WorkerContext) -> Environment:
-        return Environment(1, True, context, get_use_cuda(), stop)
+        return self._workforce.bounds(is_streamed=is_streamed)
 
     def _limits(self) -> dict[str, Any]:
-        bounds = self._bounds(is_streamed=False)
-        return {
-            "workers": self._n_threads,
-            "threads_per_worker": 1,
-            "tasks_under_way": self._n_threads * bounds.prefetch,
-            "short_tasks_under_way": self._n_threads * bounds.prefetch_short,
-        }
+        return self._workforce.limits()
 
     def _release(self) -> None:
-        is_idle = self._crew.close(STOP_GRACE_SECONDS)
-        if self.is_local:
-            self.client.shutdown(wait=is_idle, cancel_futures=True)
-        _open_executors.discard(self)
+        self._workforce.close(STOP_GRACE_SECONDS, shut_down=self.is_local)
+        no_more(self)
+
+
+def _workforce(client: Executor) -> Workforce:
+    if isinstance(client, ThreadPoolExecutor):
+        return ThreadWorkforce(client)
+    from tilework.executor.pool import PoolWorkforce
+
+    return PoolWorkforce(client)
+
+
+def _count(name: str, n: int | None) -> int:
+    if n is None:
+        return available_cpu_count()
+    if n < 1:
+        msg = f"{name} must be at least 1, or None for all CPUs, not {n}"
+        raise ExecutorSpecException(msg)
+    return n
 
 
 class AsyncConcurrentJobExecutor(AsyncAdapter):
@@ -254,18 +242,7 @@ class AsyncConcurrentJobExecutor(AsyncAdapter):
         """Make an executor with threads of its own; see `ConcurrentJobExecutor.make_local`."""
         return cls(ConcurrentJobExecutor.make_local(n_threads, main_process_gpu))
 
-
-_open_executors: weakref.WeakSet[ConcurrentJobExecutor] = weakref.WeakSet()
-
-
-def _cancel_at_exit() -> None:
-    for executor in list(_open_executors):
-        executor._cancel_all("the interpreter exits")
-
-
-# Threads of pools are joined before atexit handlers run, and would be waited for until their tasks end by themselves.
-# The hook for that moment is not public; without it, an exit in the middle of a run takes until its running tasks are
-# done.
-_register_atexit = getattr(threading, "_register_atexit", None)
-if _register_atexit is not None:
-    _register_atexit(_cancel_at_exit)
+    @classmethod
+    async def make_processes(cls, n_processes: int | None = None, main_process_gpu: GPUSpec = None) -> Self:
+        """Make an executor with processes of its own; see `ConcurrentJobExecutor.make_processes`."""
+        return cls(ConcurrentJobExecutor.make_processes(n_processes, main_process_gpu))

@@ -78,18 +78,27 @@ class LaneQueue:
             self._turns[lane.priority].append(lane)
         lane.items.append(item)
 
-    def take(self) -> tuple[Lane[Any], Any] | None:
-        """Return the next item and its lane; None when there is none."""
+    def take(self, fits: Callable[[Any], bool] | None = None) -> tuple[Lane[Any], Any] | None:
+        """Return the next item and its lane; None when there is none, or none that fits at the head of its lane."""
         for turns in self._turns.values():
-            while turns:
+            for _ in range(len(turns)):
                 lane = turns.popleft()
                 if not lane.items:
+                    continue
+                if fits is not None and not fits(lane.items[0]):
+                    turns.append(lane)
                     continue
                 item = lane.items.popleft()
                 if lane.items:
                     turns.append(lane)
                 return lane, item
         return None
+
+    def put_back(self, lane: Lane[T], item: T) -> None:
+        """Put an item that was taken back in front of the others of its lane."""
+        if not lane.items:
+            self._turns[lane.priority].appendleft(lane)
+        lane.items.appendleft(item)
 
     def drop(self, lane: Lane[Any]) -> None:
         """Forget all items of a lane."""
@@ -141,6 +150,22 @@ class Crew:
             if len(self._pumps) >= self.size:
                 return
         self._start_pump()
+
+    def take_more(self, lane: Lane[T], share: int, limit: int) -> list[T]:
+        """Take further items of the lane that the calling thread serves, which it does together with the first.
+
+        Parameters
+        ----------
+        lane
+            The lane.
+        share
+            Not more than one part in so many of what waits: other threads get theirs.
+        limit
+            Not more than that.
+        """
+        with self._lock:
+            n = min(len(lane.items) // share, limit)
+            return [lane.items.popleft() for _ in range(n)]
 
     def end(self, lane: Lane[Any], timeout: float) -> bool:
         """Forget what waits in a lane, and wait until nothing of it runs; returns whether that was so in time."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tilework.executor.driver import Backend
     from tilework.executor.run import Bounds
 
-__all__ = ["DrivenJobExecutor", "call_task", "is_streamed", "no_such_handle", "partition_name"]
+__all__ = ["Call", "DrivenJobExecutor", "call_task", "is_streamed", "no_such_handle", "partition_name"]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -85,6 +85,9 @@ class DrivenJobExecutor(BaseJobExecutor):
     def _bounds(self, *, is_streamed: bool) -> Bounds:
         """Return how much of a run may be under way."""
 
+    def _check_handler(self, handler: TaskCommHandler) -> None:
+        """Raise ExecutorError when the handler wants what this executor cannot do; all can be served by default."""
+
     @abstractmethod
     def _check_handle(self, handle: Any) -> None:
         """Raise ExecutorError when nothing is scattered under this handle; see `no_such_handle`."""
@@ -105,6 +108,8 @@ class DrivenJobExecutor(BaseJobExecutor):
         if not isinstance(handler, TaskCommHandler):
             msg = f"task_comm_handler must be a TaskCommHandler, such as NoopCommHandler(), not {task_comm_handler!r}"
             raise TypeError(msg)
+        self._check_open()
+        self._check_handler(task_comm_handler)
         self._check_handle(params_handle)
         control = RunControl(cancel_id, options.timeout)
         self._begin(control)
@@ -187,7 +192,7 @@ class DrivenJobExecutor(BaseJobExecutor):
 
     def run_function(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run ``fn(*args, **kwargs)`` on some worker; see `JobExecutor.run_function`."""
-        call: Callable[[None], T] = _Call(fn, args, kwargs)
+        call: Callable[[Any], T] = Call(fn, args, kwargs)
         ((result, _),) = list(self._call_each(call, (None,), RunOptions()))
         return result
 
@@ -209,7 +214,7 @@ def _results(calls: Generator[tuple[T, V], None, None]) -> Generator[T, None, No
             yield result
 
 
-class _Call:
+class Call:
     """A function and its arguments, as a function of one argument that does not matter."""
 
     def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -217,7 +222,8 @@ class _Call:
         self.args = args
         self.kwargs = kwargs
 
-    def __call__(self, _item: None) -> Any:
+    def __call__(self, _item: Any) -> Any:
+        """Call it."""
         return self.fn(*self.args, **self.kwargs)
 
 

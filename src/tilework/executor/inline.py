@@ -11,6 +11,7 @@ from tilework.common.executor import Environment
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.local import LocalJobExecutor
+from tilework.executor.remote import contained
 from tilework.executor.run import Bounds, Completed, Failed
 from tilework.utils.devices import available_cpu_count
 
@@ -48,8 +49,10 @@ class InlineBackend(Generic[V]):
         ticket = self._tickets.popleft()
         try:
             return (Completed(ticket.number, self._work(ticket), 0.0),)
-        except Exception as error:  # noqa: BLE001  (the run decides)
-            return (Failed(ticket.number, error),)
+        except KeyboardInterrupt:  # it is the consumer who is interrupted: this is his thread
+            raise
+        except BaseException as error:  # noqa: BLE001  (the run decides)
+            return (Failed(ticket.number, contained(error)),)
 
     def end(self) -> None:
         """Forget the tickets that have not begun."""

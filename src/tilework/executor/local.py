@@ -1,6 +1,6 @@
 """Executors whose workers see the memory of the main side: nothing is copied, what is scattered is looked up.
 
-Who owns what: the dict of scattered objects belongs to the executor; a `scatter` block adds to it and takes away,
+Who owns what: the store of scattered objects belongs to the executor; a `scatter` block adds to it and takes away,
 tasks look their parameters up when they start. A run's `Work` belongs to its generator, and is called by the workers;
 the queue of a streamed task is filled by the consumer's thread and emptied by the task.
 """
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from tilework.common.executor import SimpleWorkerQueue, WorkerContext
 from tilework.exceptions import JobCancelledError
-from tilework.executor.driven import DrivenJobExecutor, call_task, is_streamed, no_such_handle
+from tilework.executor.driven import call_task, is_streamed, no_such_handle
+from tilework.executor.storing import StoringJobExecutor, patched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.run import Ticket
 
-__all__ = ["LocalJobExecutor", "Work"]
+__all__ = ["LocalJobExecutor", "LocalStore", "Work", "make_task_work"]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -165,7 +166,72 @@ class _StreamQueue(SimpleWorkerQueue):
             yield header, payload
 
 
-class LocalJobExecutor(DrivenJobExecutor):
+class LocalStore:
+    """What is scattered: looked up by its handle, by whoever needs it.
+
+    Parameters
+    ----------
+    transfer
+        Returns what the other side gets when an object is sent there.
+    """
+
+    def __init__(self, transfer: Callable[[Any], Any]) -> None:
+        self._transfer = transfer
+        self._objects: dict[str, Any] = {}
+
+    def add(self, obj: Any) -> str:
+        """Add an object; returns its handle."""
+        handle = f"scattered-{uuid.uuid4().hex}"
+        self._objects[handle] = self._transfer(obj)
+        return handle
+
+    def look_up(self, handle: Any) -> Any:
+        """Return the object; ExecutorError when there is none."""
+        try:
+            return self._objects[handle]
+        except (KeyError, TypeError):
+            raise no_such_handle(handle) from None
+
+    def update(self, handle: Any, obj: Any) -> None:
+        """Let the handle stand for another object."""
+        self.look_up(handle)
+        self._objects[handle] = self._transfer(obj)
+
+    def patch(self, handle: Any, patch: Any) -> None:
+        """Call ``obj.patch(patch)``; TypeError when there is no such method."""
+        patched(self.look_up(handle), self._transfer(patch))
+
+    def drop(self, handle: str) -> None:
+        """Forget the object."""
+        self._objects.pop(handle, None)
+
+
+def make_task_work(
+    params: Callable[[], Any],
+    make_env: Callable[[WorkerContext], Environment],
+    transfer: Callable[[Any], Any],
+    handler: TaskCommHandler,
+    messages: SimpleWorkerQueue,
+) -> Work[TaskProtocol]:
+    """Return what is to be done for the tickets of a run of tasks.
+
+    Parameters
+    ----------
+    params
+        Returns the parameters of the tasks as they are now.
+    make_env
+        Makes an environment around a task's line to the main side.
+    transfer
+        Returns what the other side gets when an object is sent there.
+    handler, messages
+        Of the run.
+    """
+    if is_streamed(handler):
+        return StreamedTaskWork(params, make_env, transfer, handler, messages)
+    return TaskWork(params, make_env(WorkerContext(None, messages)), transfer)
+
+
+class LocalJobExecutor(StoringJobExecutor):
     """Everything but the threads. A subclass says how many there are, and opens the way to them.
 
     Parameters
@@ -176,7 +242,7 @@ class LocalJobExecutor(DrivenJobExecutor):
 
     def __init__(self, main_process_gpu: GPUSpec = None) -> None:
         super().__init__(main_process_gpu)
-        self._scattered: dict[str, Any] = {}
+        self._store = LocalStore(self._transfer)
 
     # ---- for subclasses ----
 
@@ -202,17 +268,13 @@ class LocalJobExecutor(DrivenJobExecutor):
         handler: TaskCommHandler,
         messages: SimpleWorkerQueue,
     ) -> Backend[TaskProtocol]:
-        def params() -> Any:
-            return self._look_up(params_handle)
-
-        def make_env(context: WorkerContext) -> Environment:
-            return self._task_environment(control.flag, context)
-
-        work: Work[TaskProtocol]
-        if is_streamed(handler):
-            work = StreamedTaskWork(params, make_env, self._transfer, handler, messages)
-        else:
-            work = TaskWork(params, make_env(WorkerContext(None, messages)), self._transfer)
+        work = make_task_work(
+            lambda: self._store.look_up(params_handle),
+            lambda context: self._task_environment(control.flag, context),
+            self._transfer,
+            handler,
+            messages,
+        )
         return self._open_backend(work, control, options.priority)
 
     def _open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
@@ -225,40 +287,3 @@ class LocalJobExecutor(DrivenJobExecutor):
     def run_each_worker(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
         """Run ``fn(*args, **kwargs)`` once for each process: on one of its threads, which share everything."""
         return {name: self.run_function(fn, *args, **kwargs) for name in self.get_available_workers().names()}
-
-    # ---- scattered objects ----
-
-    @contextmanager
-    def scatter(self, obj: Any) -> Iterator[str]:
-        """Give all workers an object, for the duration of the block; yields its handle."""
-        self._check_open()
-        handle = f"scattered-{uuid.uuid4().hex}"
-        self._scattered[handle] = self._transfer(obj)
-        try:
-            yield handle
-        finally:
-            self._scattered.pop(handle, None)
-
-    def scatter_update(self, handle: Any, obj: Any) -> None:
-        """Let `handle` stand for another object; tasks that start later see it."""
-        self._check_open()
-        self._look_up(handle)
-        self._scattered[handle] = self._transfer(obj)
-
-    def scatter_update_patch(self, handle: Any, patch: Any) -> None:
-        """Call ``obj.patch(patch)`` on the object that `handle` stands for."""
-        self._check_open()
-        obj = self._look_up(handle)
-        if not callable(getattr(obj, "patch", None)):
-            msg = f"only an object with a method patch(patch) can be patched, not a {type(obj).__name__}"
-            raise TypeError(msg)
-        obj.patch(self._transfer(patch))
-
-    def _check_handle(self, handle: Any) -> None:
-        self._look_up(handle)
-
-    def _look_up(self, handle: Any) -> Any:
-        try:
-            return self._scattered[handle]
-        except (KeyError, TypeError):
-            raise no_such_handle(handle) from None

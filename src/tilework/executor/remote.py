@@ -8,30 +8,54 @@ the user's: it arrives as a `RemoteError`.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tilework.exceptions import RemoteError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["PackedError", "RemoteTraceback", "describe_error", "dumps", "loads", "pack_error", "unpack_error"]
+__all__ = [
+    "PackedError",
+    "RemoteTraceback",
+    "contained",
+    "describe_error",
+    "dumps",
+    "dumps_apart",
+    "loads",
+    "pack_error",
+    "unpack_error",
+]
 
 PROTOCOL: Final = 5
 
 
-def dumps(obj: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
+def dumps(obj: Any) -> bytes:
     """Pickle an object, classes and functions of ``__main__`` and of notebooks included.
+
+    Raises
+    ------
+    Exception
+        Of any kind, when it cannot be pickled.
+    """
+    return dumps_apart(obj, None)[0]
+
+
+def dumps_apart(obj: Any, smallest: int | None) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    """Pickle an object, but leave out its large buffers (pickle protocol 5).
 
     Parameters
     ----------
     obj
         The object.
-    buffer_callback
-        Called with each large buffer that should travel beside the pickle (pickle protocol 5); None: none does.
+    smallest
+        Size of the smallest buffer that is left out, in bytes; None leaves out nothing.
+
+    Returns
+    -------
+    pickled, buffers
+        Give both to ``loads(pickled, buffers=buffers)``; the buffers are those of the object itself, not copies.
 
     Raises
     ------
@@ -40,8 +64,22 @@ def dumps(obj: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None
     """
     import cloudpickle
 
-    pickled: bytes = cloudpickle.dumps(obj, PROTOCOL, buffer_callback)
-    return pickled
+    buffers: list[pickle.PickleBuffer] = []
+
+    def keep_inside(buffer: pickle.PickleBuffer) -> bool:
+        if smallest is None or buffer.raw().nbytes < smallest:
+            return True
+        buffers.append(buffer)
+        return False
+
+    # Several times as fast as cloudpickle, but it refers to what others cannot import: then the name of that is inside.
+    if not cloudpickle.list_registry_pickle_by_value():
+        with contextlib.suppress(Exception):
+            pickled = pickle.dumps(obj, PROTOCOL, buffer_callback=keep_inside)
+            if b"__main__" not in pickled:
+                return pickled, buffers
+        buffers.clear()
+    return cloudpickle.dumps(obj, PROTOCOL, keep_inside), buffers
 
 
 loads = pickle.loads  # what cloudpickle writes needs nothing else
@@ -75,6 +113,15 @@ class PackedError:
 def describe_error(error: BaseException) -> str:
     """Return type and text of an exception, whatever its ``__str__`` does."""
     return "".join(traceback.format_exception_only(error)).strip()
+
+
+def contained(error: BaseException) -> Exception:
+    """Return an error of a task, in this process, as one that may be raised where its result is waited for."""
+    if isinstance(error, Exception):
+        return error
+    stand_in = RemoteError(f"{describe_error(error)} (raised by a task; it must not end the program that waits for it)")
+    stand_in.__cause__ = error
+    return stand_in
 
 
 def pack_error(error: BaseException) -> PackedError:

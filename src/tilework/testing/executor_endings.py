@@ -1,4 +1,4 @@
-"""The contract of a run that does not end by itself: errors, cancel, deadline, interrupts, consumers that leave."""
+"""The contract of a run that does not end by itself: cancel, deadline, interrupts, consumers that leave."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import sys
 import textwrap
 import threading
 import time
-import traceback
 import weakref
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import psutil
 import pytest
 
 from tilework.common.executor import JobExecutor, NoopCommHandler
-from tilework.exceptions import DeadlineExceededError, ExecutorError, JobCancelledError, RemoteError
+from tilework.exceptions import DeadlineExceededError, ExecutorError, JobCancelledError
 from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import (
     BlockTask,
@@ -30,8 +31,6 @@ from tilework.testing.faults import (
     FakeTask,
     RaiseTask,
     SleepTask,
-    UnpicklableError,
-    raise_here,
 )
 
 if TYPE_CHECKING:
@@ -46,11 +45,6 @@ __all__ = ["EndingContract"]
 
 class ConsumerError(Exception):
     """Raised by consumers in these tests."""
-
-
-def _main_error() -> Exception:
-    """Return an exception of a class that a notebook would define."""
-    return type("NotebookError", (Exception,), {"__module__": "__main__"})("from a cell")  # type: ignore[no-any-return]
 
 
 def _send_ctrl_c() -> None:
@@ -76,81 +70,6 @@ def _ctrl_c_is_heard() -> Iterator[threading.Event]:
 
 class EndingContract(ExecutorHarness):
     """After each of these the executor is ready, and nothing of the run goes on."""
-
-    # ---- errors ----
-
-    @pytest.mark.parametrize("ordered", [False, True])
-    def test_error_of_a_task(self, executor: JobExecutor, ordered: bool) -> None:
-        """It arrives with its type, message and the traceback of the place where it was raised."""
-        tasks = [FakeTask(0), RaiseTask(1, make_error=lambda: ValueError("on purpose")), FakeTask(2)]
-        with pytest.raises(ValueError, match="on purpose") as caught:
-            self.run(executor, tasks, ordered=ordered)
-        assert type(caught.value) is ValueError
-        assert raise_here.__name__ in "".join(traceback.format_exception(caught.value))
-        self.assert_usable(executor)
-
-    def test_error_of_a_class_from_main(self, executor: JobExecutor) -> None:
-        """The class may be defined where other processes cannot import it."""
-        with pytest.raises(Exception, match="from a cell") as caught:
-            self.run(executor, [RaiseTask(0, make_error=_main_error)])
-        assert type(caught.value).__name__ == "NotebookError"
-        self.assert_usable(executor)
-
-    def test_error_of_a_class_from_a_function(self, executor: JobExecutor) -> None:
-        """The class may be local to a function, and known to the consumer."""
-
-        class LocalError(KeyError):
-            pass
-
-        with pytest.raises(KeyError, match="local") as caught:
-            self.run(executor, [RaiseTask(0, make_error=lambda: LocalError("local"))])
-        assert type(caught.value).__name__ == "LocalError"
-        self.assert_usable(executor)
-
-    def test_error_that_cannot_be_pickled(self, executor: JobExecutor) -> None:
-        """It arrives as itself, or as a RemoteError with its type, text and traceback; never as something else."""
-        with pytest.raises((UnpicklableError, RemoteError), match="this cannot be pickled") as caught:
-            self.run(executor, [FakeTask(0), RaiseTask(1, make_error=UnpicklableError)])
-        if self.shares_memory:
-            assert type(caught.value) is UnpicklableError
-        text = "".join(traceback.format_exception(caught.value))
-        assert "UnpicklableError" in text
-        assert raise_here.__name__ in text
-        self.assert_usable(executor)
-
-    def test_first_error_wins(self, executor: JobExecutor, signals: Signals) -> None:
-        """One error ends an endless run at once, running tasks included, and nothing more of it begins."""
-
-        def tasks() -> Iterator[FakeTask]:
-            yield from (EndlessTask(i, signals=signals) for i in range(self.parallelism - 1))
-            yield RaiseTask(self.parallelism, make_error=lambda: ValueError("the first"))
-            yield from (CallTask(i, fn=lambda p, e: signals.add("later")) for i in count(self.parallelism + 1))
-
-        with pytest.raises(ValueError, match="the first"):
-            self.run(executor, tasks())
-        assert signals.count("started") == signals.count("stopped")
-        later = signals.count("later")
-        self.assert_usable(executor)
-        assert signals.count("later") == later
-
-    def test_every_task_fails(self, executor: JobExecutor) -> None:
-        """When all fail, the error is that of one of them, and only that one is raised."""
-        tasks = [RaiseTask(i, make_error=lambda i=i: ValueError(f"number {i}")) for i in range(100)]  # type: ignore[misc]
-        with pytest.raises(ValueError, match=r"^number \d+$"):
-            self.run(executor, tasks)
-        self.assert_usable(executor)
-
-    def test_error_of_the_iterator(self, executor: JobExecutor) -> None:
-        """An error of the iterator of tasks surfaces as it is."""
-
-        def tasks() -> Iterator[FakeTask]:
-            yield FakeTask(0)
-            msg = "no more tasks"
-            raise LookupError(msg)
-
-        with pytest.raises(LookupError, match="no more tasks"):
-            self.run(executor, tasks())
-        self.assert_usable(executor)
 
     # ---- cancel and deadline ----
 
@@ -362,7 +281,85 @@ class EndingContract(ExecutorHarness):
             other.result()
         self.assert_usable(executor)
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="process groups")
+    def test_ctrl_c_in_a_terminal(self, signals: Signals) -> None:
+        """Ctrl-C reaches all processes of a terminal at once: it ends the run, never a worker, busy or idle."""
+        script = textwrap.dedent(self.make_code) + textwrap.dedent(
+            f"""
+            import sys, time
+            from itertools import count
+            from tilework.common.executor import NoopCommHandler
+            from tilework.testing.faults import EndlessTask, FakeTask, Signals
+            signals = Signals({signals.folder!r})
+            with executor.scatter(1) as handle:
+                def look():
+                    results = executor.run_tasks([FakeTask(i) for i in range(9)], handle, "run", NoopCommHandler())
+                    return sorted(result for result, _ in results) == list(range(9)) and executor.run_function(abs, -1)
+                run = executor.run_tasks(
+                    (EndlessTask(i, signals=signals) for i in count()), handle, "run", NoopCommHandler()
+                )
+                try:
+                    next(run)
+                except KeyboardInterrupt:
+                    sys.stdout.write(f"in a run: {{look()}}; ")
+                try:
+                    signals.add("idle")
+                    time.sleep(60)
+                except KeyboardInterrupt:
+                    sys.stdout.write(f"idle: {{look()}}; ")
+            sys.stdout.write(f"losses: {{executor.report()['losses']}}")
+            executor.close()
+            """
+        )
+        program = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+        )
+        try:
+            signals.wait("started", self.parallelism)
+            os.killpg(program.pid, signal.SIGINT)
+            signals.wait("idle")
+            time.sleep(0.05)  # until it sleeps; an interrupt that comes before is reported as one, by the output
+            os.killpg(program.pid, signal.SIGINT)
+            out, err = program.communicate(timeout=60)
+        finally:
+            program.kill()
+            program.wait()
+        assert (program.returncode, out, err) == (0, "in a run: 1; idle: 1; losses: 0", "")
+        assert signals.count("started") == signals.count("stopped")
+
     # ---- again and again ----
+
+    def test_memory_is_flat(self, executor: JobExecutor) -> None:
+        """Runs with a megabyte of parameters, of results and in an error, again and again, do not add up anywhere."""
+
+        def used() -> int:
+            gc.collect()
+            total = 0
+            for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    total += process.memory_info().rss
+            return total
+
+        def fail(params: Any, env: Environment) -> None:
+            raise ValueError(params + 1)
+
+        def runs(n: int) -> None:
+            for i in range(n):
+                params = np.full(2**17, float(i))
+                for index, got in self.run(executor, [EchoTask(k) for k in range(2)], params):
+                    assert got[index] == i
+                with pytest.raises(ValueError):  # noqa: PT011
+                    self.run(executor, [CallTask(0, fn=fail)], params)
+
+        runs(15)
+        before = used()
+        runs(45)
+        assert used() - before < 20 * 2**20
 
     def test_repeated_runs_keep_nothing(self, executor: JobExecutor, signals: Signals) -> None:
         """After runs that ended in every way, neither parameters nor results nor errors are kept alive."""

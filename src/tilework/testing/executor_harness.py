@@ -7,7 +7,8 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -94,10 +95,31 @@ class ExecutorHarness:
     """What the names of its entries in /dev/shm begin with; ``{pid}`` stands for the main process."""
     prioritises: ClassVar[bool] = True
     """Whether a run of higher priority overtakes others that are queued."""
+    can_lose_workers: ClassVar[bool] = False
+    """Whether workers are processes, and the loss of one costs its unfinished tasks only; see `worker_pids`."""
+    settle_seconds: ClassVar[float] = 0.0
+    """How long it may take until a task that was submitted is queued: where another thread or process does that."""
+    tells_interrupts: ClassVar[bool] = True
+    """Whether a KeyboardInterrupt that a task raises is told from Ctrl-C, which it is not in the consumer's thread."""
 
     def make_executor(self) -> JobExecutor:
         """Return a new executor; the test closes it."""
         raise NotImplementedError
+
+    def worker_pids(self, executor: JobExecutor) -> list[int]:
+        """Return the process ids of all workers; used when `can_lose_workers` is declared."""
+        return sorted(set(executor.run_each_worker(os.getpid).values()))
+
+    def kill_worker(self, pid: int) -> None:
+        """Kill a worker, and return when it is dead."""
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            process.kill()
+            until = time.monotonic() + SETTLE_SECONDS
+            # a child of ours stays as a zombie until its parent, the executor, has looked at it
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                assert time.monotonic() < until, f"process {pid} does not die"
+                time.sleep(0.001)
 
     # ---- fixtures ----
 
@@ -105,6 +127,9 @@ class ExecutorHarness:
     def nothing_left(self) -> Iterator[None]:
         """Prove, after each test, that no thread, file, process or shared memory is left."""
         prefix = self.shm_prefix.format(pid=os.getpid())
+        if self.can_lose_workers:
+            # Python has one process that looks after others; it starts with the first, and ends with the interpreter.
+            resource_tracker.ensure_running()
         before = Leftovers(prefix)
         yield
         until = time.monotonic() + SETTLE_SECONDS

@@ -6,9 +6,11 @@ import random
 import re
 import threading
 import time
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
@@ -24,6 +26,30 @@ if TYPE_CHECKING:
     from tilework.testing.faults import Signals
 
 __all__ = ["RunContract"]
+
+
+def _arrays() -> list[Any]:
+    rng = np.random.default_rng(1)
+    special = np.array([-0.0, np.inf, np.nan, 5e-324], dtype=np.float64)
+    special[2:3].view(np.uint64)[:] = 0x7FF8_0000_0000_1234  # a NaN that carries something
+    table = np.zeros(3, dtype=[("x", ">u2"), ("y", "f4", (2,))])
+    table["x"] = [1, 2, 65535]
+    return [
+        special,
+        np.asfortranarray(rng.normal(size=(5, 6, 7))),
+        rng.integers(0, 2**16, size=(64, 64), dtype=np.uint16)[::2, ::-3],
+        rng.normal(size=100).astype(">f4"),
+        rng.normal(size=(3, 3)) + 1j * rng.normal(size=(3, 3)),
+        np.zeros((0, 4), dtype=bool),
+        np.array(3, dtype=np.int8),
+        table,
+        np.array(["a", "\u00e9\u00e8"]),
+        rng.integers(0, 2**16, size=(1024, 2048), dtype=np.uint16),  # 4 MiB
+    ]
+
+
+def _bits(array: Any) -> tuple[Any, ...]:
+    return type(array), array.dtype.str, array.dtype.descr, array.shape, array.tobytes()
 
 
 class RunContract(ExecutorHarness):
@@ -169,6 +195,7 @@ class RunContract(ExecutorHarness):
             for priority in (Priority.BATCH, Priority.INTERACTIVE, Priority.LIVE):
                 starts[priority] = call(start, priority)
                 signals.wait(f"submitted-{priority.name}")
+                time.sleep(self.settle_seconds)
             signals.add("release")
             assert len(first.result()) == n
             live, interactive, batch = (starts[priority].result() for priority in sorted(Priority))
@@ -213,6 +240,19 @@ class RunContract(ExecutorHarness):
             executor.run_tasks([FakeTask()], handle, "run", None)  # type: ignore[arg-type]
         with pytest.raises(ExecutorError, match="scatter"):
             executor.run_tasks([FakeTask()], handle, "run", NoopCommHandler())
+
+    def test_arrays_pass_bit_by_bit(self, executor: JobExecutor) -> None:
+        """Arrays of every kind arrive as they were, in parameters, in tasks and in results."""
+        arrays = _arrays()
+
+        def work(given: list[Any], params: list[Any], env: Environment) -> list[list[Any]]:
+            return [given, params]
+
+        tasks = [CallTask(i, fn=partial(work, arrays)) for i in range(3)]
+        for got in self.run(executor, tasks, arrays):
+            for them in got:
+                assert [_bits(array) for array in them] == [_bits(array) for array in arrays]
+        assert [_bits(array) for array in executor.map(lambda a: a, arrays)] == [_bits(array) for array in arrays]
 
     # ---- several at a time ----
 
@@ -278,6 +318,16 @@ class RunContract(ExecutorHarness):
         got = self.run(executor, [StreamTask(i) for i in range(20)], handler=handler)
         assert sorted(got) == [(i, StreamHandler.expected(i)) for i in range(20)]
         assert handler.calls == ["start", *(f"task {i}" for i in range(20)), "done"]
+
+    def test_handler_that_cannot_be_served(self, executor: JobExecutor) -> None:
+        """An executor that cannot stream says so when the run is asked for, before the handler is started."""
+        if self.streams:
+            pytest.skip("declared: streams = True")
+        handler = StreamHandler()
+        with executor.scatter(None) as handle, pytest.raises(ExecutorError, match="stream"):
+            executor.run_tasks([StreamTask(0)], handle, "run", handler)
+        assert handler.calls == []
+        self.assert_usable(executor)
 
     def test_handler_of_a_run_that_is_given_up(self, executor: JobExecutor) -> None:
         """``done`` is called also when the consumer stops early, and after an error of a task."""

@@ -18,12 +18,14 @@ left out silently.
 from __future__ import annotations
 
 from tilework.testing.executor_endings import EndingContract
+from tilework.testing.executor_errors import ErrorContract
 from tilework.testing.executor_harness import ExecutorHarness
+from tilework.testing.executor_losses import LossContract
 from tilework.testing.executor_runs import RunContract
 from tilework.testing.executor_services import AsyncContract, ServiceContract
 
 __all__ = ["ExecutorContract", "ExecutorHarness"]
 
 
-class ExecutorContract(RunContract, EndingContract, ServiceContract, AsyncContract):
+class ExecutorContract(RunContract, ErrorContract, EndingContract, LossContract, ServiceContract, AsyncContract):
     """All of it."""

@@ -8,11 +8,12 @@ and do not depend on the executor under test.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tilework.common.executor import TaskCommHandler
 
@@ -26,16 +27,22 @@ if TYPE_CHECKING:
 __all__ = [
     "BlockTask",
     "CallTask",
+    "DeadlyParams",
     "EchoTask",
     "EndlessTask",
     "FakePartition",
     "FakeTask",
+    "KillTask",
+    "LockTask",
+    "OneWayError",
     "RaiseTask",
     "Signals",
     "SleepTask",
     "StreamHandler",
     "StreamTask",
+    "TwoArgumentsError",
     "UnpicklableError",
+    "kill_this_process",
     "raise_here",
 ]
 
@@ -222,6 +229,112 @@ class UnpicklableError(Exception):
     def __init__(self, message: str = "this cannot be pickled") -> None:
         super().__init__(message)
         self.lock = threading.Lock()
+
+
+class TwoArgumentsError(Exception):
+    """An exception that can be pickled, but not unpickled: a very common mistake in exception classes."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} at {where}")
+
+
+class OneWayError(Exception):
+    """An exception that can be unpickled where it was raised, but nowhere else.
+
+    Parameters
+    ----------
+    message
+        Its text.
+    obstacle
+        What is raised when it is unpickled in another process.
+    """
+
+    def __init__(self, message: str, obstacle: type[BaseException] = RuntimeError) -> None:
+        super().__init__(message)
+        self.obstacle = obstacle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive_nowhere_else, (os.getpid(), str(self), self.obstacle)
+
+
+def _arrive_nowhere_else(pid: int, message: str, obstacle: type[BaseException]) -> OneWayError:
+    if os.getpid() != pid:
+        msg = "not here"
+        raise obstacle(msg)
+    return OneWayError(message, obstacle)
+
+
+@dataclass
+class LockTask(FakeTask):
+    """A task that cannot be pickled: it holds a lock."""
+
+    lock: Any = field(default_factory=threading.Lock)
+
+
+def kill_this_process(how: str, main_pid: int) -> NoReturn:
+    """End this process at once, as the system does when memory runs out, or a broken library.
+
+    Parameters
+    ----------
+    how
+        ``"SIGKILL"`` or ``"exit"``.
+    main_pid
+        The process in which the tests run, which is not killed: AssertionError there.
+    """
+    if os.getpid() == main_pid:
+        msg = "the executor runs tasks in the main process: it cannot lose workers, declare can_lose_workers = False"
+        raise AssertionError(msg)
+    if how == "SIGKILL":
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)  # until the signal has been delivered
+    os._exit(3)
+
+
+@dataclass
+class KillTask(FakeTask):
+    """Kills its worker the first `times` times that it runs, and counts ``killed-<index>``; then returns its index."""
+
+    signals: Signals = field(kw_only=True)
+    times: int = 1
+    how: str = "SIGKILL"
+    main_pid: int = field(default_factory=os.getpid)
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        """Kill, or return."""
+        name = f"killed-{self.index}"
+        if self.signals.count(name) < self.times:
+            self.signals.add(name)
+            kill_this_process(self.how, self.main_pid)
+        return self.index
+
+
+class DeadlyParams:
+    """Parameters whose arrival kills the worker, the first time; counts ``arrived``.
+
+    Parameters
+    ----------
+    signals
+        Where it is counted.
+    value
+        What the tasks look at.
+    """
+
+    def __init__(self, signals: Signals, value: int, main_pid: int | None = None) -> None:
+        self.signals = signals
+        self.value = value
+        self.main_pid = os.getpid() if main_pid is None else main_pid
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive_deadly, (self.signals, self.value, self.main_pid)
+
+
+def _arrive_deadly(signals: Signals, value: int, main_pid: int) -> DeadlyParams:
+    if os.getpid() != main_pid:
+        is_first = not signals.count("arrived")
+        signals.add("arrived")
+        if is_first:
+            kill_this_process("SIGKILL", main_pid)
+    return DeadlyParams(signals, value, main_pid)
 
 
 @dataclass

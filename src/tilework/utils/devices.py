@@ -1,4 +1,4 @@
-"""Which CPUs and GPUs this process may really use.
+"""Which CPUs, memory and GPUs this process may really use.
 
 A container, a batch system or ``taskset`` often gives a process less than the machine has. Asking for the number of
 CPUs of the machine would then start far more workers than can run.
@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["DetectResult", "available_cpu_count", "available_cpus", "cgroup_cpu_limit", "detect", "has_cupy"]
+__all__ = [
+    "DetectResult",
+    "available_cpu_count",
+    "available_cpus",
+    "available_memory",
+    "cgroup_cpu_limit",
+    "detect",
+    "has_cupy",
+]
 
 
 class DetectResult(TypedDict):
@@ -78,26 +86,26 @@ def cgroup_cpu_limit(root: Path = Path("/")) -> float | None:
     """
     limits = [
         limit
-        for mount, group in _cpu_groups(root)
+        for mount, group in _groups(root, "cpu")
         for folder in _upwards(mount, group)
-        if (limit := _read_limit(mount.version, folder)) is not None
+        if (limit := _read_cpu_limit(mount.version, folder)) is not None
     ]
     return min(limits, default=None)
 
 
-def _cpu_groups(root: Path) -> Iterator[tuple[_Mount, PurePosixPath]]:
-    """Yield each hierarchy that may limit CPU time, with the group of this process in it."""
-    mounts = list(_cpu_mounts(root))
+def _groups(root: Path, controller: str) -> Iterator[tuple[_Mount, PurePosixPath]]:
+    """Yield each hierarchy that may limit CPU time, or memory, with the group of this process in it."""
+    mounts = list(_mounts(root, controller))
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
-        version = 1 if "cpu" in controllers.split(",") else 2 if not controllers else 0
+        version = 1 if controller in controllers.split(",") else 2 if not controllers else 0
         for mount in mounts:
             if mount.version == version:
                 yield mount, PurePosixPath(group)
 
 
-def _cpu_mounts(root: Path) -> Iterator[_Mount]:
+def _mounts(root: Path, controller: str) -> Iterator[_Mount]:
     # proc_pid_mountinfo(5): ID, parent, device, root, mount point, options, any number of fields, "-", type, source,
     # options of the file system.
     for line in _read(root / "proc/self/mountinfo").splitlines():
@@ -105,7 +113,9 @@ def _cpu_mounts(root: Path) -> Iterator[_Mount]:
         mount, system = fields.split(), described.split()
         if len(mount) < 5 or len(system) < 3:
             continue
-        version = 2 if system[0] == "cgroup2" else 1 if system[0] == "cgroup" and "cpu" in system[2].split(",") else 0
+        version = (
+            2 if system[0] == "cgroup2" else 1 if system[0] == "cgroup" and controller in system[2].split(",") else 0
+        )
         if version:
             yield _Mount(version, PurePosixPath(_unescape(mount[3])), root / _unescape(mount[4]).lstrip("/"))
 
@@ -125,7 +135,7 @@ def _upwards(mount: _Mount, group: PurePosixPath) -> Iterator[Path]:
     yield folder
 
 
-def _read_limit(version: int, folder: Path) -> float | None:
+def _read_cpu_limit(version: int, folder: Path) -> float | None:
     if version == 2:
         quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
     else:
@@ -133,6 +143,29 @@ def _read_limit(version: int, folder: Path) -> float | None:
     if not quota.isdecimal() or not period.isdecimal() or int(quota) == 0 or int(period) == 0:
         return None  # "max" and -1 mean no limit
     return int(quota) / int(period)
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Return how many bytes of memory this process can still take: what the system has left, and its control groups.
+
+    Parameters
+    ----------
+    root
+        Where ``/proc`` and ``/sys`` are looked for.
+    """
+    import psutil
+
+    left = [int(psutil.virtual_memory().available)]
+    for mount, group in _groups(root, "memory"):
+        for folder in _upwards(mount, group):
+            names = ("memory.max", "memory.current") if mount.version == 2 else _MEMORY_FILES_1
+            limit, used = (_read(folder / name).strip() for name in names)
+            if limit.isdecimal() and used.isdecimal():
+                left.append(max(0, int(limit) - int(used)))
+    return min(left)
+
+
+_MEMORY_FILES_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 def _read(path: Path) -> str:

@@ -1,0 +1,42 @@
+"""The pipelined executor: pinned worker processes, shared memory, and data that is streamed to tasks as it arrives.
+
+::
+
+    executor      PipelinedExecutor: the interface
+      backend     one run's way to the workers            stream     data on its way to the tasks of a run
+      hub         the thread between runs and workers     dispatch   which ticket goes to which worker, without I/O
+      pool        the processes: started, ended           spec       which workers there are
+        process, zygote    how processes come to be       wire       a line between two processes
+      scattered   objects that all workers have           messages   what is said over it
+      parcel, arena, memory, control                      memory that processes share
+      worker, worker_queues                               what runs in a worker
+"""
+
+from __future__ import annotations
+
+from tilework.executor.pipelined.executor import PipelinedExecutor
+from tilework.executor.pipelined.pool import PoolStateError, PoolWorkerInfo, WorkerPool
+from tilework.executor.pipelined.spec import WorkerSpec
+from tilework.executor.pipelined.worker import (
+    pipelined_worker,
+    set_thread_name,
+    worker_loop,
+    worker_run_function,
+    worker_run_task,
+)
+from tilework.executor.pipelined.worker_queues import PipelinedWorkerContext, WorkerQueues
+
+__all__ = [
+    "PipelinedExecutor",
+    "PipelinedWorkerContext",
+    "PoolStateError",
+    "PoolWorkerInfo",
+    "WorkerPool",
+    "WorkerQueues",
+    "WorkerSpec",
+    "pipelined_worker",
+    "set_thread_name",
+    "worker_loop",
+    "worker_run_function",
+    "worker_run_task",
+]

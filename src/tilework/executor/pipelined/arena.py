@@ -1,0 +1,267 @@
+"""Blocks of shared memory that one process writes and others read, over and over in the same place.
+
+::
+
+    owner                                             reader
+    ┌────────────────────────────────┐               ┌─────────────────────────┐
+    │ allocate ─► Block(slot, offset,│  sent over a  │ view(block)             │
+    │             size); view(block) ├──────wire────►│   ...                   │
+    │ next allocate finds the slot   │               │ release(block)          │
+    │ released ◄─────────────────────┼── one byte ───┤   ledger[slot] = 0      │
+    └────────────────────────────────┘               └─────────────────────────┘
+
+Who owns what: the owner alone allocates, so that nothing has to be locked between processes. A reader tells that it
+needs a block no more by writing one byte, the block's entry in the ledger, which is the first part of the segment.
+Blocks at the beginning are used first: the pages that are in the caches, and allocated already, come around again.
+
+The arena has a budget. When that is full, `allocate` returns None, and whoever wants to write waits, or takes another
+way; nothing grows without bound.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import threading
+import weakref
+from bisect import bisect_left, insort
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tilework.executor.pipelined.memory import PAGE, Segment, SharedMemoryFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Arena", "ArenaReader", "Block"]
+
+_LEDGER_BYTES: Final = 16 * PAGE
+_ALIGNMENT: Final = 64
+_STEP: Final = 1 << 22
+"""Pages are allocated in steps of this many bytes."""
+
+
+class Block(NamedTuple):
+    """A piece of an arena."""
+
+    slot: int
+    offset: int
+    size: int
+
+
+class Arena:
+    """The owner's side.
+
+    Parameters
+    ----------
+    budget
+        The most that may be in use, in bytes.
+    folder
+        For `Segment`.
+    """
+
+    def __init__(self, budget: int, folder: str | None = None) -> None:
+        self.budget = max(PAGE, -(-budget // PAGE) * PAGE)
+        self._segment = Segment(_LEDGER_BYTES + self.budget, folder)
+        self._segment.allocate(_LEDGER_BYTES)
+        self._memory = memoryview(self._segment.map)
+        self._ledger = self._memory[:_LEDGER_BYTES]
+        self._lock = threading.Lock()
+        self._free: list[tuple[int, int]] = []  # (offset, size) of the holes below the end, ascending
+        self._end = _LEDGER_BYTES
+        self._slots = list(range(_LEDGER_BYTES - 1, -1, -1))
+        self._in_use: dict[int, tuple[Block, Callable[[], None] | None]] = {}  # by slot
+        self._oldest: deque[int] = deque()  # slots without a keeper, in the order of allocation
+
+    @property
+    def fd(self) -> int:
+        """Descriptor to send to readers."""
+        return self._segment.fd
+
+    @property
+    def size(self) -> int:
+        """Bytes that a reader has to map."""
+        return self._segment.size
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks are in use, released ones that nobody noticed yet included."""
+        return len(self._in_use)
+
+    def allocate(self, size: int, on_reclaimed: Callable[[], None] | None = None) -> Block | None:
+        """Return a block for `size` bytes; None when there is no room now.
+
+        Parameters
+        ----------
+        size
+            In bytes.
+        on_reclaimed
+            A block with this is kept after its reader has released it, until `free`, or until there is need of its
+            place: then this is called, with the arena locked.
+
+        Raises
+        ------
+        SharedMemoryFullError
+            When it is more than the whole budget, or the system has no memory.
+        """
+        if size > self.budget:
+            msg = f"{size / 2**20:.1f} MiB do not fit into a budget of {self.budget / 2**20:.1f} MiB"
+            raise SharedMemoryFullError(msg)
+        room = max(_ALIGNMENT, -(-size // _ALIGNMENT) * _ALIGNMENT)
+        with self._lock:
+            self._reclaim_oldest()
+            offset = self._find_hole(room)
+            if offset is None and (
+                self._end + room > self._segment.size or self._end > _LEDGER_BYTES + self.budget // 4
+            ):
+                self._reclaim_all(kept=self._end + room > self._segment.size)
+                offset = self._find_hole(room)
+            if offset is None:
+                if self._end + room > self._segment.size or not self._slots:
+                    return None
+                self._segment.allocate(min(self._segment.size, self._end + room + _STEP))
+                offset = self._end
+                self._end += room
+            slot = self._slots.pop()
+            block = Block(slot, offset, size)
+            self._in_use[slot] = block, on_reclaimed
+            if on_reclaimed is None:
+                self._oldest.append(slot)
+            self._ledger[slot] = 1
+            return block
+
+    def _find_hole(self, room: int) -> int | None:
+        if not self._slots:
+            return None
+        for i, (offset, size) in enumerate(self._free):
+            if size >= room:
+                if size == room:
+                    del self._free[i]
+                else:
+                    self._free[i] = (offset + room, size - room)
+                return offset
+        return None
+
+    def _reclaim_oldest(self) -> None:
+        oldest, ledger = self._oldest, self._ledger
+        while oldest:
+            slot = oldest[0]
+            if slot in self._in_use:
+                if ledger[slot]:
+                    return
+                self._give_back(slot)
+            oldest.popleft()
+
+    def _reclaim_all(self, *, kept: bool) -> None:
+        """Take back everything that was released, and what is kept beyond that too when there is need."""
+        for slot, (_, on_reclaimed) in list(self._in_use.items()):
+            if not self._ledger[slot] and (kept or on_reclaimed is None):
+                self._give_back(slot)
+                if on_reclaimed is not None:
+                    on_reclaimed()
+        self._oldest = deque(slot for slot in self._oldest if slot in self._in_use)
+
+    def _give_back(self, slot: int) -> None:
+        block, _ = self._in_use.pop(slot)
+        self._slots.append(slot)
+        start, stop = block.offset, block.offset + max(_ALIGNMENT, -(-block.size // _ALIGNMENT) * _ALIGNMENT)
+        i = bisect_left(self._free, (start, 0))
+        if i < len(self._free) and self._free[i][0] == stop:
+            stop = start + (stop - start) + self._free.pop(i)[1]
+        if i and sum(self._free[i - 1]) == start:
+            i -= 1
+            start = self._free.pop(i)[0]
+        if stop == self._end:
+            self._end = start
+        else:
+            insort(self._free, (start, stop - start))
+
+    def lend_again(self, block: Block) -> None:
+        """Lend a block again, that was lent before, because its reader is gone."""
+        with self._lock:
+            if block.slot in self._in_use and self._in_use[block.slot][0] is block:
+                self._ledger[block.slot] = 1
+
+    def let_go(self, block: Block) -> None:
+        """Keep a block no longer than its reader needs it."""
+        with self._lock:
+            if block.slot in self._in_use and self._in_use[block.slot][0] is block:
+                self._in_use[block.slot] = block, None
+                self._oldest.append(block.slot)
+
+    def view(self, block: Block) -> memoryview:
+        """Return the bytes of a block, to be written."""
+        return self._memory[block.offset : block.offset + block.size]
+
+    def free(self, block: Block) -> None:
+        """Take a block back, whether its reader has released it or not; nothing when that was done already."""
+        with self._lock:
+            known = self._in_use.get(block.slot)
+            if known is not None and known[0] is block:
+                self._give_back(block.slot)
+
+    def trim(self) -> None:
+        """Give the memory beyond the last block in use back to the system."""
+        with self._lock:
+            self._reclaim_all(kept=False)
+            self._segment.trim(self._end)
+
+    def close(self) -> None:
+        """End it. Readers keep what they have mapped."""
+        with self._lock:
+            self._ledger.release()
+            self._memory.release()
+            self._segment.close()
+
+
+class ArenaReader:
+    """A reader's side.
+
+    Parameters
+    ----------
+    fd
+        Descriptor of the arena, which is closed.
+    size
+        Bytes to map.
+    writable
+        Whether the arrays in there may be written to, by readers that own a block from when they get it until they
+        release it.
+    """
+
+    def __init__(self, fd: int, size: int, *, writable: bool) -> None:
+        try:
+            self._ledger = memoryview(mmap.mmap(fd, _LEDGER_BYTES))
+            self._map = mmap.mmap(fd, size, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
+        finally:
+            os.close(fd)
+        self._memory = memoryview(self._map)
+        self._watched: dict[int, tuple[weakref.ref[Any], int]] = {}
+
+    def view(self, block: Block) -> memoryview:
+        """Return the bytes of a block; they may be looked at until the block is released."""
+        return self._memory[block.offset : block.offset + block.size]
+
+    def release(self, block: Block) -> None:
+        """Tell the owner that nobody looks at the block any more."""
+        self._ledger[block.slot] = 0
+
+    def view_until_forgotten(self, block: Block) -> memoryview:
+        """Return the bytes of a block, which is released when nothing refers to them any more.
+
+        Only for a reader that may write.
+        """
+        keeper = (ctypes.c_char * block.size).from_buffer(self._map, block.offset)
+        ledger, watched = self._ledger, self._watched
+
+        def forgotten(_: object) -> None:
+            watched.pop(block.slot, None)
+            ledger[block.slot] = 0
+
+        watched[block.slot] = weakref.ref(keeper, forgotten), block.size
+        return memoryview(keeper).cast("B")
+
+    @property
+    def watched_bytes(self) -> int:
+        """Bytes of the blocks that something refers to."""
+        return sum(size for _, size in list(self._watched.values()))

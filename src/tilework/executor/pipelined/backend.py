@@ -1,0 +1,151 @@
+"""One run's way to the workers of a pool.
+
+Who does what: the consumer's thread packs tasks and unpacks results. The hub thread puts answers into the inbox, as they
+came. Where data is streamed to tasks, one more thread calls the handler, task after task, so that the consumer gets a
+result while the next data is awaited (see `stream`).
+"""
+
+from __future__ import annotations
+
+import queue
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from tilework.exceptions import RemoteError
+from tilework.executor.driven import partition_name
+from tilework.executor.pipelined import messages as say
+from tilework.executor.pipelined.control import MainStopFlag
+from tilework.executor.pipelined.dispatch import Item
+from tilework.executor.pipelined.hub_run import Answer, Broken, HubRun, HubTicket
+from tilework.executor.pipelined.parcel import pack, ship, unpack
+from tilework.executor.remote import describe_error, unpack_error
+from tilework.executor.run import Completed, Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from tilework.common.executor import Priority, SimpleWorkerQueue
+    from tilework.executor.driver import RunControl
+    from tilework.executor.pipelined.hub import Hub
+    from tilework.executor.pipelined.parcel import Packed
+    from tilework.executor.pipelined.stream import Feeder
+    from tilework.executor.run import Event, Ticket
+
+__all__ = ["PipelinedBackend"]
+
+V = TypeVar("V")
+
+_LONGEST_WAIT: Final = 0.5
+"""A wait for a lock is not interrupted by a Ctrl-C that comes just before it begins."""
+
+
+class PipelinedBackend(Generic[V]):
+    """A run's way to the workers of a hub.
+
+    Parameters
+    ----------
+    hub
+        The hub.
+    control
+        The run, as others see it.
+    priority
+        Which run goes first.
+    opening
+        What all tickets share: the key of the parameters, or None and the packed function.
+    messages
+        Where what its tasks signal goes; None drops it.
+    span_context
+        Trace that the run belongs to.
+    """
+
+    is_blocking = False
+
+    def __init__(
+        self,
+        hub: Hub,
+        control: RunControl,
+        priority: Priority,
+        opening: tuple[str | None, Packed],
+        messages: SimpleWorkerQueue | None = None,
+        span_context: Any = None,
+    ) -> None:
+        self._hub = hub
+        self._control = control
+        self._is_call = opening[0] is None
+        self._run = hub.open_run(
+            lambda number: HubRun(number, priority, hub.pool.arena, opening, control, messages, span_context)
+        )
+        reason = control.reason
+        control.flag = MainStopFlag(hub.pool.page, self._run.number, control.deadline)
+        if reason is not None:
+            control.flag.set(reason)
+        control.wake = self._wake
+
+    def stream_with(self, make: Callable[[HubRun, Callable[[BaseException], None]], Feeder]) -> None:
+        """Let a feeder stream data to the tasks."""
+        self._run.feeder = make(self._run, lambda error: self._run.inbox.put(Broken(error)))
+
+    def submit(self, ticket: Ticket[V]) -> None:
+        """Pack a ticket, and give it to the hub."""
+        run = self._run
+        task: Any = ticket.task
+        target = getattr(task, "target_worker", None)
+        try:
+            packed = pack(task)
+        except Exception as error:
+            what = "the argument" if self._is_call else f"the task of {partition_name(task)}"
+            error.add_note(f"{what}, a {type(task).__name__}, cannot be sent to a worker: it is not picklable")
+            raise
+        parcel, fd = ship(packed, self._hub.pool.arena, lambda: self._control.reason is not None)
+        hub_ticket = HubTicket(run, ticket, parcel, fd, is_streamed=run.feeder is not None)
+        requests = () if self._is_call else tuple(task.get_resources().items())
+        item = Item(run.lane, hub_ticket, requests, target, is_bound=hub_ticket.is_streamed)
+        hub_ticket.item = item
+        if run.feeder is not None:
+            run.feeder.expect(hub_ticket)
+        self._hub.put(item)
+
+    def wait(self, timeout: float | None) -> Iterable[Event]:
+        """Return what has arrived, after waiting for something to arrive."""
+        inbox = self._run.inbox
+        try:
+            first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
+        except queue.Empty:
+            return ()
+        events = self._decode(first)
+        # This is the only reader: what is counted now is there.
+        for _ in range(inbox.qsize()):
+            events += self._decode(inbox.get_nowait())
+        return events
+
+    def _decode(self, answer: Answer | Broken | Event | None) -> list[Event]:
+        if answer is None:
+            return []
+        if isinstance(answer, Broken):
+            raise answer.error
+        if not isinstance(answer, Answer):
+            return [answer]
+        number, message = answer.ticket.ticket.number, answer.message
+        if isinstance(message, say.Failed):
+            return [Failed(number, unpack_error(message.error))]
+        arena = answer.arena
+        assert arena is not None
+        fd = answer.descriptors[0] if answer.descriptors else None
+        # Results of a function may be kept for ever, and would fill the worker's memory; of tasks they rarely are.
+        copy = self._is_call or arena.watched_bytes > self._hub.pool.result_budget // 4
+        try:
+            result = unpack(message.parcel, arena, fd, copy=copy, keep=True)
+        except BaseException as error:  # noqa: BLE001  (users' code runs in there)
+            return [Failed(number, RemoteError(f"what a worker returned cannot be unpickled: {describe_error(error)}"))]
+        return [Completed(number, result, message.seconds)]
+
+    def end(self) -> None:
+        """Let nothing more begin, and wait for what is at work."""
+        control = self._control
+        control.wake = None
+        run = self._run
+        if run.feeder is not None:
+            run.feeder.end(control.grace)
+        self._hub.end_run(run, control.grace)
+
+    def _wake(self) -> None:
+        self._run.inbox.put(None)

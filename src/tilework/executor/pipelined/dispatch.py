@@ -1,0 +1,263 @@
+"""Which ticket goes to which worker, and when: decisions without I/O.
+
+A worker takes the next ticket when it has room: so the quick ones do more, and a slow one delays nobody. It has room for
+two tickets, one that it works on and one so that it need not wait for the next; for more while they are short.
+
+What a worker has not begun can be taken back: when another worker is idle, or when something more urgent comes. Asking
+the worker would take as long as the task that it works on, so that is done through memory (`ControlPage.revoke`).
+
+::
+
+    put ─► lanes (one for each run; by priority, then in turn) ─► stations (one for each worker)
+                 ▲                                                   │ completed, lost
+                 └────────────────── taken back ◄────────────────────┘
+
+Every method returns what to send now, in this order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from tilework.executor.crew import LaneQueue
+
+if TYPE_CHECKING:
+    from tilework.common.executor import Priority
+    from tilework.common.scheduler import Worker
+
+__all__ = ["Dispatch", "Item", "RunLane", "Station"]
+
+_ROOM: Final = 2
+_ROOM_SHORT: Final = 32
+_SHORT_SECONDS: Final = 1e-3
+"""Work that may be at a worker beyond the usual two tickets."""
+_SMOOTHING: Final = 0.25
+
+Revoke: TypeAlias = Callable[["Station", int], int]
+"""Take back all tickets of a worker up to a serial number; returns the last one that may have begun."""
+
+
+class RunLane:
+    """The tickets of one run that wait for a worker.
+
+    Parameters
+    ----------
+    priority
+        Lanes of a lower number go first, always.
+    """
+
+    __slots__ = ("is_over", "items", "mean_seconds", "priority")
+
+    def __init__(self, priority: Priority) -> None:
+        self.priority = priority
+        self.items: deque[Item] = deque()
+        self.mean_seconds = float("inf")
+        self.is_over = False
+
+    def note_seconds(self, seconds: float) -> None:
+        """Take note of how long a ticket took."""
+        mean = self.mean_seconds
+        self.mean_seconds = seconds if mean == float("inf") else mean + (seconds - mean) * _SMOOTHING
+
+
+@dataclass(eq=False, slots=True)
+class Item:
+    """A ticket on its way."""
+
+    lane: RunLane
+    ticket: Any
+    requests: tuple[tuple[str, int], ...] = ()
+    """Resources, with amounts."""
+    target: str | None = None
+    """The only worker that may have it; None: any."""
+    is_bound: bool = False
+    """Whether it stays where it was sent, because data was sent after it."""
+    serial: int = 0
+    station: Station | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Station:
+    """A worker, as the dispatcher sees it."""
+
+    worker: Worker
+    owner: Any = None
+    """What it stands for."""
+    is_ready: bool = False
+    """Whether it takes tickets."""
+    items: deque[Item] = field(default_factory=deque)
+    """What was sent and is not completed, in the order of their serial numbers."""
+    serial: int = 0
+    """Of the last ticket that was sent."""
+
+    def fits(self, item: Item) -> bool:
+        """Return whether it can do this."""
+        if item.target is not None and item.target != self.worker.name:
+            return False
+        offers = self.worker.resources
+        return all(offers.get(key, -1) >= amount for key, amount in item.requests)  # type: ignore[call-overload]
+
+    def has_room(self) -> bool:
+        """Return whether it should be sent one more."""
+        n = len(self.items)
+        if n < _ROOM:
+            return True
+        return n < _ROOM_SHORT and sum(item.lane.mean_seconds for item in self.items) < _SHORT_SECONDS
+
+
+class Dispatch:
+    """The decisions for one pool.
+
+    Parameters
+    ----------
+    revoke
+        How tickets are taken back.
+    """
+
+    def __init__(self, revoke: Revoke) -> None:
+        self.stations: list[Station] = []
+        self._revoke = revoke
+        self._queue = LaneQueue()
+
+    # ---- workers ----
+
+    def add(self, station: Station) -> None:
+        """Take a worker on, which gets nothing until it is ready."""
+        self.stations.append(station)
+
+    def ready(self, station: Station) -> list[Item]:
+        """Take note that a worker takes tickets now."""
+        station.is_ready = True
+        return self._fill(station)
+
+    def retire(self, station: Station) -> list[Item]:
+        """Give a worker nothing more, and what it has not begun to others."""
+        station.is_ready = False
+        self._take_back(station)
+        return self._fill_all()
+
+    def lost(self, station: Station) -> list[Item]:
+        """Forget a worker; returns what it had, which the caller reports as lost."""
+        station.is_ready = False
+        self.stations.remove(station)
+        had = list(station.items)
+        station.items.clear()
+        return had
+
+    # ---- tickets ----
+
+    def put(self, item: Item) -> list[Item]:
+        """Take a new ticket."""
+        self._queue.put(item.lane, item)  # type: ignore[arg-type]
+        sent = self._fill_all()
+        if item.station is None and self._make_way(item):
+            sent += self._fill_all()
+        return sent
+
+    def completed(self, station: Station, item: Item) -> list[Item]:
+        """Take note that a ticket is done, one way or another."""
+        station.items.remove(item)
+        sent = self._fill(station)
+        if not station.items and station.is_ready:
+            sent += self._help(station)
+        return sent
+
+    def skipped(self, station: Station, item: Item) -> list[Item]:
+        """Take note that a ticket on the edge was left alone by its worker."""
+        station.items.remove(item)
+        if not item.lane.is_over:
+            self._put_back(item)
+        return self._fill_all()
+
+    def drop(self, lane: RunLane) -> list[Item]:
+        """End a run: forget, and return, what waits. What was sent will see when it begins that its run is over."""
+        lane.is_over = True
+        waiting = list(lane.items)
+        self._queue.drop(lane)  # type: ignore[arg-type]
+        return waiting
+
+    def at_work(self, lane: RunLane, begun: Callable[[Station], int]) -> list[Station]:
+        """Return the workers that have begun a ticket of a run, and have not reported its end."""
+        return [
+            station
+            for station in self.stations
+            for item in station.items
+            if item.lane is lane and item.serial <= begun(station)
+        ]
+
+    def waiting(self) -> list[Item]:
+        """Return, and forget, everything that waits for a worker."""
+        waiting = []
+        while (taken := self._queue.take()) is not None:
+            waiting.append(taken[1])
+        return waiting
+
+    # ---- inside ----
+
+    def _fill_all(self) -> list[Item]:
+        sent: list[Item] = []
+        skipped: set[int] = set()
+        while True:
+            open_ones = [s for s in self.stations if s.is_ready and id(s) not in skipped and s.has_room()]
+            if not open_ones or not self._queue:
+                return sent
+            station = min(open_ones, key=lambda s: len(s.items))
+            if not self._send_next(station, sent):
+                skipped.add(id(station))
+
+    def _fill(self, station: Station) -> list[Item]:
+        sent: list[Item] = []
+        while station.is_ready and self._queue and station.has_room() and self._send_next(station, sent):
+            pass
+        return sent
+
+    def _send_next(self, station: Station, sent: list[Item]) -> bool:
+        taken = self._queue.take(station.fits)
+        if taken is None:
+            return False
+        item: Item = taken[1]
+        station.serial += 1
+        item.serial = station.serial
+        item.station = station
+        station.items.append(item)
+        sent.append(item)
+        return True
+
+    def _help(self, idle: Station) -> list[Item]:
+        """Take from the worker that has most what it has not begun, so that an idle one does some of it."""
+        loaded = [s for s in self.stations if any(idle.fits(i) and not i.is_bound for i in list(s.items)[1:])]
+        if not loaded:
+            return []
+        self._take_back(max(loaded, key=lambda s: len(s.items)))
+        return self._fill(idle) + self._fill_all()
+
+    def _make_way(self, item: Item) -> bool:
+        """Take back less urgent tickets that were not begun, for a more urgent one."""
+        priority = item.lane.priority
+        for station in self.stations:
+            if station.is_ready and station.fits(item):
+                later = list(station.items)[1:]
+                if later and all(i.lane.priority > priority for i in later):
+                    return self._take_back(station)
+        return False
+
+    def _take_back(self, station: Station) -> bool:
+        """Put what a worker has not begun back where it came from; returns whether there was something."""
+        # Everything up to a number is taken back; what has data on its way to it must not be.
+        if len(station.items) < 2 or any(item.is_bound for item in station.items):
+            return False
+        begun = self._revoke(station, station.serial)
+        # What belongs to a run that is over stays listed, until the worker says that it has left it alone.
+        back = [item for item in station.items if item.serial > begun and not item.lane.is_over]
+        for item in reversed(back):
+            station.items.remove(item)
+            self._put_back(item)
+        return bool(back)
+
+    def _put_back(self, item: Item) -> None:
+        item.station = None
+        item.serial = 0
+        self._queue.put_back(item.lane, item)  # type: ignore[arg-type]

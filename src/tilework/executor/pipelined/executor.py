@@ -1,0 +1,336 @@
+"""The executor whose workers are processes of this machine, pinned to its CPUs and devices."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+import weakref
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+
+from tilework.common.executor import RunOptions
+from tilework.common.scheduler import WorkerSet
+from tilework.common.tracing import current_span_context
+from tilework.executor.driven import DrivenJobExecutor, is_streamed, no_such_handle
+from tilework.executor.pipelined.backend import PipelinedBackend
+from tilework.executor.pipelined.hub import Hub
+from tilework.executor.pipelined.parcel import Packed, pack
+from tilework.executor.pipelined.pool import WorkerPool
+from tilework.executor.pipelined.scattered import Scattered
+from tilework.executor.pipelined.spec import WorkerSpec, check_spec, describe_worker, make_spec
+from tilework.executor.pipelined.stream import Feeder
+from tilework.executor.pipelined.worker import pipelined_worker
+from tilework.executor.remote import dumps
+from tilework.executor.run import Bounds
+from tilework.utils.devices import detect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tilework.common.executor import GPUSpec, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
+    from tilework.executor.driver import Backend, RunControl
+    from tilework.executor.pipelined.wire import Wire
+
+__all__ = ["PipelinedExecutor"]
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+_HOST: Final = "localhost"
+_IN_ORDER: Final = RunOptions(ordered=True)
+
+
+class _TargetedCall(NamedTuple):
+    """The item of a call that one worker alone must do."""
+
+    target_worker: str
+
+
+class PipelinedExecutor(DrivenJobExecutor):
+    """Runs tasks and functions in processes of this machine, each on a CPU or device of its own.
+
+    Tasks get at their data by themselves, or it is streamed to them while it arrives. Large arrays pass through shared
+    memory. A worker that dies is replaced, and its tasks are repeated. Any number of runs, functions, and scattered
+    objects may be under way at a time, from any threads.
+
+    Parameters
+    ----------
+    spec
+        The workers, as `make_spec` makes it; by default one for each CPU and CUDA device that may be used.
+    pin_workers
+        Whether each worker for the CPU stays on one CPU.
+    startup_timeout
+        How long the set-up of a worker may take, in seconds.
+    cleanup_timeout
+        How long `close` waits for workers that are still busy, in seconds, before it kills them.
+    early_setup
+        Called in each worker before anything else, also in those that replace others.
+    main_process_gpu
+        GPU for what runs outside of tasks: the number of a CUDA device, True for the first one, False for none; None
+        for the first one if CuPy can use it.
+
+    Raises
+    ------
+    ExecutorSpecException
+        When `spec` describes no pool, or on a system that is not Linux.
+    PoolStateError
+        When a worker ends in its set-up, or takes too long.
+    Exception
+        What `early_setup` raised in a worker.
+    """
+
+    def __init__(
+        self,
+        spec: list[WorkerSpec] | None = None,
+        pin_workers: bool = True,
+        startup_timeout: float = 30.0,
+        cleanup_timeout: float = 10.0,
+        early_setup: Callable[[], Any] | None = None,
+        main_process_gpu: GPUSpec = None,
+    ) -> None:
+        super().__init__(main_process_gpu)
+        if spec is None:
+            spec = make_spec(**detect())
+        check_spec(spec)
+        self._spec = list(spec)
+        self._pin = pin_workers
+        self._cleanup_timeout = cleanup_timeout
+        worker_fn = partial(_call_worker, pin=pin_workers, span_context=current_span_context(), early_setup=early_setup)
+
+        def make_pool(on_blocked: Callable[[Wire], None]) -> WorkerPool:
+            return WorkerPool(worker_fn, self._spec, startup_timeout=startup_timeout, on_blocked=on_blocked)
+
+        # The hub's thread must not keep an executor alive that nobody uses any more.
+        me = weakref.ref(self)
+
+        def on_loss(name: str, cause: str) -> None:
+            executor = me()
+            if executor is not None:
+                executor._note("worker_lost", {"worker": name, "cause": cause})
+
+        self._hub = Hub(make_pool, on_loss)
+        self._finalizer = weakref.finalize(self, self._hub.close, 0.0)
+        _open_hubs.add(self._hub)
+        try:
+            self._hub.wait_started()
+        except BaseException:
+            self._hub.close(0.0)
+            raise
+
+    @classmethod
+    def make_local(cls, main_process_gpu: GPUSpec = None, **kwargs: Any) -> Self:
+        """Make an executor with a worker for each CPU and CUDA device that this process may use.
+
+        Parameters
+        ----------
+        main_process_gpu
+            See the class.
+        **kwargs
+            For the class.
+        """
+        return cls(spec=make_spec(**detect()), main_process_gpu=main_process_gpu, **kwargs)
+
+    @classmethod
+    def make_spec(
+        cls, cpus: int | Iterable[int], cudas: int | Iterable[int], has_cupy: bool = False
+    ) -> list[WorkerSpec]:
+        """Describe workers: one for each CUDA device that is named, then one for each CPU.
+
+        Parameters
+        ----------
+        cpus
+            Numbers of CPUs, or how many.
+        cudas
+            Numbers of CUDA devices, several times for several workers on it, or how many workers.
+        has_cupy
+            Whether workers on CUDA devices can use CuPy.
+
+        Raises
+        ------
+        ExecutorSpecException
+            When there would be no worker, or a CPU is named twice.
+        """
+        return make_spec(cpus, cudas, has_cupy)
+
+    # ---- workers ----
+
+    def get_available_workers(self) -> WorkerSet:
+        """Return the workers, one entry for each process."""
+        return WorkerSet([describe_worker(each) for each in self._spec])
+
+    def resize(self, n: int) -> None:
+        """Have `n` workers for the CPU from now on, also while runs go on; those for CUDA devices stay.
+
+        Parameters
+        ----------
+        n
+            How many. Workers that are too many end when they have done what they have.
+
+        Raises
+        ------
+        ExecutorSpecException
+            When there would be no worker.
+        """
+        self._check_open()
+        cpus = [each for each in self._spec if each["device_kind"] == "CPU"]
+        others = [each for each in self._spec if each["device_kind"] != "CPU"]
+        taken = {each["device_id"] for each in cpus}
+        idx = max((each["worker_idx"] for each in self._spec), default=-1)
+        cpus = cpus[: max(0, n)]
+        number = 0
+        while len(cpus) < n:
+            while number in taken:
+                number += 1
+            taken.add(number)
+            idx += 1
+            cpus.append(
+                {
+                    "name": f"cpu-{number}",
+                    "device_id": number,
+                    "device_kind": "CPU",
+                    "worker_idx": idx,
+                    "has_cupy": False,
+                }
+            )
+        spec = [*others, *cpus]
+        check_spec(spec)
+        self._spec = spec
+        self._hub.resize(spec)
+
+    # ---- tasks and functions ----
+
+    def _open_tasks(
+        self,
+        params_handle: Any,
+        control: RunControl,
+        options: RunOptions,
+        handler: TaskCommHandler,
+        messages: SimpleWorkerQueue,
+    ) -> Backend[TaskProtocol]:
+        hub = self._hub
+        backend: PipelinedBackend[TaskProtocol] = PipelinedBackend(
+            hub, control, options.priority, (params_handle, Packed(b"", ())), messages, current_span_context()
+        )
+        if is_streamed(handler):
+            backend.stream_with(lambda run, fail: Feeder(hub, handler, run, fail))
+        return backend
+
+    def _open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
+        try:
+            packed = pack(fn)
+        except Exception as error:
+            error.add_note(f"{fn!r} cannot be sent to a worker: it is not picklable")
+            raise
+        return PipelinedBackend(self._hub, control, options.priority, (None, packed))
+
+    def _bounds(self, *, is_streamed: bool) -> Bounds:
+        n = len(self._spec)
+        if is_streamed:
+            # What is under way beyond the running tasks is detector data that waits in memory.
+            return Bounds(n, prefetch=2, prefetch_short=2)
+        return Bounds(n, prefetch=3)
+
+    def run_each_host(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
+        """Run ``fn(*args, **kwargs)`` once on this host."""
+        return {_HOST: self.run_function(fn, *args, **kwargs)}
+
+    def run_each_worker(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
+        """Run ``fn(*args, **kwargs)`` once in each worker, all at a time; results by the worker's name."""
+        names = self.get_available_workers().names()
+        calls = [_TargetedCall(name) for name in names]
+        results = self._call_each(lambda _: fn(*args, **kwargs), calls, _IN_ORDER)
+        return dict(zip(names, (result for result, _ in results), strict=True))
+
+    # ---- scattered objects ----
+
+    @contextmanager
+    def scatter(self, obj: Any) -> Iterator[str]:
+        """Give all workers an object, for the duration of the block; yields its handle."""
+        self._check_open()
+        handle = f"scattered-{uuid.uuid4().hex}"
+        self._hub.scatter(Scattered(handle, obj))
+        try:
+            yield handle
+        finally:
+            self._hub.unscatter(handle)
+
+    def scatter_update(self, handle: Any, obj: Any) -> None:
+        """Let `handle` stand for another object; tasks that start later see it."""
+        self._check_open()
+        self._check_handle(handle)
+        self._hub.scatter(Scattered(handle, obj))
+
+    def scatter_update_patch(self, handle: Any, patch: Any) -> None:
+        """Call ``obj.patch(patch)`` on every worker's copy of the object that `handle` stands for."""
+        self._check_open()
+        self._check_handle(handle)
+        obj = self._hub.scattered[handle]
+        if not obj.can_be_patched:
+            msg = f"only an object with a method patch(patch) can be patched, not a {obj.type_name}"
+            raise TypeError(msg)
+        self._hub.patch(obj, dumps(patch))
+
+    def _check_handle(self, handle: Any) -> None:
+        if not isinstance(handle, str) or handle not in self._hub.scattered:
+            raise no_such_handle(handle)
+
+    # ---- the rest ----
+
+    def _limits(self) -> dict[str, Any]:
+        bounds = self._bounds(is_streamed=False)
+        pool = self._hub.pool
+        return {
+            "workers": len(self._spec),
+            "threads_per_worker": 1,
+            "pinned": self._pin,
+            "tasks_under_way": len(self._spec) * bounds.prefetch,
+            "short_tasks_under_way": len(self._spec) * bounds.prefetch_short,
+            "shared_memory_bytes": pool.arena.budget,
+            "shared_memory_bytes_per_worker": pool.result_budget,
+        }
+
+    def report(self) -> dict[str, Any]:
+        """Return who runs where, with what limits, and what happened so far; see `BaseJobExecutor.report`.
+
+        Beyond that, ``processes``: for each worker its process, CPUs, state, and the last lines of its stderr.
+        """
+        report = super().report()
+        report["processes"] = [] if report["closed"] else self._hub.describe()
+        return report
+
+    def _check_open(self) -> None:
+        super()._check_open()
+        self._hub.check_open()
+
+    def _release(self) -> None:
+        self._finalizer.detach()
+        self._hub.close(self._cleanup_timeout)
+
+
+def _call_worker(queues: Any, spec: WorkerSpec, pin: bool, span_context: Any, early_setup: Any) -> None:
+    pipelined_worker(queues, pin, spec, span_context, early_setup)
+
+
+_open_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+
+
+def _forget_in_fork() -> None:
+    for hub in list(_open_hubs):
+        hub.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_fork)
+
+
+def _close_at_exit() -> None:
+    for hub in list(_open_hubs):
+        hub.close(0.0)
+
+
+# Before the threads of pools are joined, which may wait for results of ours.
+_register_atexit = getattr(threading, "_register_atexit", None)
+if _register_atexit is not None:
+    _register_atexit(_close_at_exit)

@@ -1,0 +1,184 @@
+"""A run and its tickets, as the hub has them: packed, on their way, answered.
+
+Who owns what: a ticket's parcel is the main process's until the ticket is answered, or given up: it may be sent again,
+to another worker. The memory of an answer is the worker's, until it is unpacked or discarded here.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tilework.executor.pipelined import messages as say
+from tilework.executor.pipelined.dispatch import Item, RunLane
+from tilework.executor.pipelined.parcel import Parcel, ship
+from tilework.executor.remote import dumps, loads
+from tilework.executor.run import Lost
+
+if TYPE_CHECKING:
+    from tilework.common.executor import Priority, SimpleWorkerQueue
+    from tilework.executor.driver import RunControl
+    from tilework.executor.pipelined.arena import Arena, ArenaReader
+    from tilework.executor.pipelined.parcel import Packed
+    from tilework.executor.pipelined.pool import Member
+    from tilework.executor.pipelined.stream import Feeder
+    from tilework.executor.pipelined.wire import Wire
+    from tilework.executor.run import Event, Ticket
+
+__all__ = ["Answer", "Broken", "HubRun", "HubTicket"]
+
+
+@dataclass(eq=False, slots=True)
+class Answer:
+    """What a worker answered, as it came."""
+
+    ticket: HubTicket
+    arena: ArenaReader | None
+    """The memory of the worker."""
+    message: say.Done | say.Failed
+    descriptors: tuple[int, ...]
+
+    def discard(self) -> None:
+        """Release its memory: nobody wants it."""
+        for fd in self.descriptors:
+            os.close(fd)
+        if isinstance(self.message, say.Done) and self.message.parcel.block is not None:
+            assert self.arena is not None
+            self.arena.release(self.message.parcel.block)
+
+
+@dataclass(eq=False, slots=True)
+class Broken:
+    """An error that ends the run, and is not that of one of its tickets."""
+
+    error: BaseException
+
+
+class HubTicket:
+    """A ticket, packed.
+
+    Parameters
+    ----------
+    run
+        Its run.
+    ticket
+        The ticket.
+    parcel, fd
+        Its task or item, and the descriptor that goes with it.
+    """
+
+    __slots__ = ("fd", "is_streamed", "item", "parcel", "run", "ticket")
+
+    def __init__(self, run: HubRun, ticket: Ticket[Any], parcel: Parcel, fd: int | None, *, is_streamed: bool) -> None:
+        self.run = run
+        self.ticket = ticket
+        self.parcel = parcel
+        self.fd = fd
+        self.is_streamed = is_streamed
+        self.item: Item | None = None
+
+    def send(self, wire: Wire, serial: int) -> None:
+        """Send it to a worker, as its ticket with this serial number, with what was streamed to it before."""
+        message = say.RunTask(self.run.number, serial, self.parcel, self.is_streamed)
+        wire.send(dumps(message), () if self.fd is None else (self.fd,))
+        if self.is_streamed:
+            assert self.run.feeder is not None
+            self.run.feeder.send_again(self, wire, serial)
+
+    def release(self) -> None:
+        """Give up what it holds: it will not be sent again."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+        if self.parcel.block is not None:
+            self.run.arena.free(self.parcel.block)
+
+
+class HubRun:
+    """A run, as the hub sees it.
+
+    Parameters
+    ----------
+    number
+        Unique within the hub.
+    priority
+        Which run goes first.
+    arena
+        The main process's memory.
+    opening
+        What all tickets share: the key of the parameters, or None and the packed function.
+    control
+        The run, as others see it.
+    messages
+        Where what its tasks signal goes; None drops it.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        priority: Priority,
+        arena: Arena,
+        opening: tuple[str | None, Packed],
+        control: RunControl,
+        messages: SimpleWorkerQueue | None,
+        span_context: Any = None,
+    ) -> None:
+        self.number = number
+        self.lane = RunLane(priority)
+        self.inbox: queue.SimpleQueue[Answer | Broken | Event | None] = queue.SimpleQueue()
+        self.feeder: Feeder | None = None
+        self.arena = arena
+        self.end_by = float("inf")
+        """When what is still at work after the end of the run is killed."""
+        self.has_ended = threading.Event()
+        """Set when the run is over and nothing of it is at work."""
+        self._messages = messages
+        self._parcel, self._fd = ship(opening[1], self.arena, lambda: control.reason is not None)
+        self._introduction = dumps(say.OpenRun(number, opening[0], self._parcel, control.deadline, span_context))
+
+    # ---- called by the hub ----
+
+    def introduce(self, wire: Wire) -> None:
+        """Tell a worker what the tickets share."""
+        wire.send(self._introduction, () if self._fd is None else (self._fd,))
+
+    def take_loss(self, ticket: HubTicket, cause: str, *, is_started: bool) -> None:
+        """Take note that a ticket's worker is gone."""
+        ticket.release()
+        self.inbox.put(Lost(ticket.ticket.number, cause, is_started))
+
+    def take_answer(
+        self, ticket: HubTicket, member: Member, message: say.Done | say.Failed, descriptors: tuple[int, ...]
+    ) -> None:
+        """Take a worker's answer."""
+        ticket.release()
+        if self.feeder is not None:
+            self.feeder.answered(ticket)
+        answer = Answer(ticket, member.arena, message, descriptors)
+        if self.lane.is_over:
+            answer.discard()
+        else:
+            self.inbox.put(answer)
+
+    def take_signal(self, header: bytes) -> None:
+        """Take a message of a task."""
+        if self._messages is not None:
+            self._messages.put(loads(header))
+
+    def release(self) -> None:
+        """Give up what the run holds: nothing of it is at work any more."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+        if self._parcel.block is not None:
+            self.arena.free(self._parcel.block)
+        while True:
+            try:
+                answer = self.inbox.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(answer, Answer):
+                answer.discard()

@@ -1,0 +1,130 @@
+"""Memory that processes share: files without a name, that are gone with their last user whatever happens.
+
+A segment is made by one process, which sends its descriptor to others. It is an anonymous memory file where the system
+has those: they need no space in /dev/shm, which is often tiny in containers. Otherwise it is a file that was removed
+right after it was opened. In both cases pages are allocated before they are written to, so that a full file system or a
+full control group shows as an error here, and never as SIGBUS in the middle of a computation.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import mmap
+import os
+import tempfile
+from typing import Final
+
+__all__ = ["PAGE", "Segment", "SharedMemoryFullError", "map_segment"]
+
+log = logging.getLogger(__name__)
+
+PAGE: Final = mmap.PAGESIZE
+SHM: Final = "/dev/shm"
+
+
+class SharedMemoryFullError(MemoryError):
+    """There is no room for more shared memory."""
+
+
+class Segment:
+    """A piece of shared memory, as its maker has it.
+
+    Parameters
+    ----------
+    size
+        Bytes of address space; rounded up to whole pages.
+    folder
+        Make it a file in this folder; None: an anonymous memory file.
+    """
+
+    def __init__(self, size: int, folder: str | None = None) -> None:
+        self.size = max(PAGE, -(-size // PAGE) * PAGE)
+        self.fd = _open(folder)
+        self._allocated = 0
+        try:
+            os.ftruncate(self.fd, self.size)
+            self.map = mmap.mmap(self.fd, self.size)
+        except OSError as error:
+            os.close(self.fd)
+            msg = f"cannot map {self.size >> 20} MiB of shared memory: {error}"
+            raise SharedMemoryFullError(msg) from error
+
+    def allocate(self, stop: int) -> None:
+        """Make sure that all bytes up to `stop` can be written.
+
+        Raises
+        ------
+        SharedMemoryFullError
+            When there is no room.
+        """
+        if stop <= self._allocated:
+            return
+        try:
+            os.posix_fallocate(self.fd, self._allocated, stop - self._allocated)
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
+                msg = f"no room for {stop >> 20} MiB of shared memory: {error}"
+                raise SharedMemoryFullError(msg) from error
+        self._allocated = stop
+
+    def trim(self, start: int) -> None:
+        """Give the pages from `start` on back to the system, if it can take them."""
+        start = -(-start // PAGE) * PAGE
+        if start < self._allocated and hasattr(mmap, "MADV_REMOVE"):
+            self.map.madvise(mmap.MADV_REMOVE, start, self.size - start)
+            self._allocated = start
+
+    def close(self) -> None:
+        """Close the descriptor, and the mapping when nothing uses it any more."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            close_map(self.map)
+
+
+def close_map(mapping: mmap.mmap) -> None:
+    """Unmap, or leave that to the last object that still looks into the mapping."""
+    try:
+        mapping.close()
+    except BufferError:
+        pass
+
+
+def map_segment(fd: int, size: int, *, writable: bool = False, private: bool = False) -> mmap.mmap:
+    """Map a segment that another process made, and close its descriptor.
+
+    Parameters
+    ----------
+    fd
+        Descriptor, which is closed.
+    size
+        Bytes to map.
+    writable
+        Whether what is written is seen by the others.
+    private
+        Whether it may be written to without anybody else seeing that: pages are copied when they are.
+    """
+    access = mmap.ACCESS_COPY if private else mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+    try:
+        return mmap.mmap(fd, size, access=access)
+    finally:
+        os.close(fd)
+
+
+def _open(folder: str | None) -> int:
+    if folder is None and hasattr(os, "memfd_create"):
+        try:
+            return os.memfd_create("tilework", os.MFD_CLOEXEC)
+        except OSError as error:  # forbidden in some sandboxes
+            log.debug("no anonymous memory files: %s", error)
+    for place in (folder,) if folder is not None else (SHM, tempfile.gettempdir()):
+        try:
+            fd, path = tempfile.mkstemp(prefix=f"tilework-{os.getpid()}-", dir=place)
+        except OSError as error:
+            log.debug("no shared memory in %s: %s", place, error)
+            continue
+        os.unlink(path)
+        return fd
+    msg = f"no place for shared memory: neither anonymous memory files nor files in {SHM} or {tempfile.gettempdir()}"
+    raise SharedMemoryFullError(msg)

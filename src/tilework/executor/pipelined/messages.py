@@ -1,0 +1,168 @@
+"""What the main process and its workers say to each other.
+
+Tuples, because a worker gets thousands a second. Fields called ``parcel`` hold an object that was packed by the sender.
+A run's parts that are the same for all its tickets are sent once to each worker, with `OpenRun`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from tilework.executor.pipelined.arena import Block
+    from tilework.executor.pipelined.parcel import Parcel
+    from tilework.executor.pipelined.spec import WorkerSpec
+    from tilework.executor.remote import PackedError
+
+# ---- from the main process to a worker ----
+
+
+class Setup(NamedTuple):
+    """The first message. Its descriptors are the control page and the main process's arena."""
+
+    worker_fn: bytes
+    spec: WorkerSpec
+    row: int
+    arena_size: int
+    result_budget: int
+    folder: str | None
+    sys_path: list[str]
+    cwd: str
+
+
+class Scatter(NamedTuple):
+    """An object under a key, new or in place of another."""
+
+    key: str
+    data: bytes
+    spans: tuple[tuple[int, int], ...]
+    segment: int
+
+
+class Patch(NamedTuple):
+    """Call ``patch`` of the object under a key."""
+
+    key: str
+    data: bytes
+
+
+class Delete(NamedTuple):
+    """Forget the object under a key."""
+
+    key: str
+
+
+class OpenRun(NamedTuple):
+    """What all tickets of a run share."""
+
+    run: int
+    params_key: str | None
+    """None: the tickets are items for a function, which is in the parcel."""
+    parcel: Parcel
+    deadline: float | None
+    span_context: Any
+
+
+class CloseRun(NamedTuple):
+    """No more tickets of a run will come."""
+
+    run: int
+
+
+class RunTask(NamedTuple):
+    """A ticket."""
+
+    run: int
+    serial: int
+    """Of the ticket among those that were sent to this worker."""
+    parcel: Parcel
+    is_streamed: bool
+
+
+class StreamItem(NamedTuple):
+    """Data for a ticket that is under way at this worker."""
+
+    serial: int
+    header: bytes
+    block: Block | None
+
+
+class StreamEnd(NamedTuple):
+    """No more data will come for a ticket: its run has ended."""
+
+    serial: int
+
+
+class Shutdown(NamedTuple):
+    """End."""
+
+
+# ---- from a worker to the main process ----
+
+
+class Arrived(NamedTuple):
+    """The process is there; it is set up now. Its descriptor is its arena."""
+
+    arena_size: int
+
+
+class StartupDone(NamedTuple):
+    """The worker takes tickets now."""
+
+
+class StartupFailed(NamedTuple):
+    """The worker could not be set up, and ends."""
+
+    error: PackedError
+
+
+class Done(NamedTuple):
+    """A ticket's task returned."""
+
+    serial: int
+    seconds: float
+    parcel: Parcel
+
+
+class Failed(NamedTuple):
+    """A ticket's task raised."""
+
+    serial: int
+    error: PackedError
+
+
+class Skipped(NamedTuple):
+    """A ticket was left alone, because it was taken back."""
+
+    serial: int
+
+
+class Signal(NamedTuple):
+    """A message of a task to the subscribers of its run."""
+
+    run: int
+    header: bytes
+
+
+# ---- between the main process and the one that forks workers ----
+
+
+class Spawn(NamedTuple):
+    """Fork a worker. The descriptors are its end of the line, and the pipe for its stderr."""
+
+    token: int
+
+
+class Spawned(NamedTuple):
+    """A worker was forked."""
+
+    token: int
+    pid: int
+
+
+class Exited(NamedTuple):
+    """A worker has ended."""
+
+    pid: int
+    status: int
+    """As from `os.waitstatus_to_exitcode`: negative for a signal."""

@@ -1,0 +1,159 @@
+"""Objects on their way between processes: small ones in the message, large arrays in shared memory.
+
+A parcel is what travels in a message. Its large buffers, and a large pickle, lie in one block of the sender's arena, or
+when that is full for too long in a segment of their own, whose descriptor travels with the message.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tilework.executor.pipelined.arena import Block
+from tilework.executor.pipelined.memory import Segment, SharedMemoryFullError, map_segment
+from tilework.executor.remote import dumps_apart, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tilework.executor.pipelined.arena import Arena, ArenaReader
+
+__all__ = ["SMALLEST_APART", "Packed", "Parcel", "pack", "ship", "unpack"]
+
+log = logging.getLogger(__name__)
+
+SMALLEST_APART: Final = 1 << 13
+"""Buffers of at least this many bytes do not travel in the message."""
+
+_ALIGNMENT: Final = 64
+_LARGE_PICKLE: Final = 1 << 16
+_PATIENCE_SECONDS: Final = 2.0
+"""How long a sender waits for room in its arena. Then it takes a segment of its own: the reader may hold what fills the
+arena, for as long as it likes."""
+_POLL_SECONDS: Final = 2e-4
+
+
+class Packed(NamedTuple):
+    """A pickled object, still in the memory of the sender."""
+
+    data: bytes
+    buffers: tuple[memoryview, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything."""
+        return len(self.data) + sum(buffer.nbytes for buffer in self.buffers)
+
+
+class Parcel(NamedTuple):
+    """A pickled object in a message."""
+
+    data: bytes
+    """The pickle; empty when it is the last of the spans."""
+    spans: tuple[tuple[int, int], ...]
+    """Offset in the block, and bytes, of each buffer."""
+    block: Block | None
+    """Where they are in the sender's arena."""
+    segment: int
+    """Size of the segment that travels with the message; 0 when there is none."""
+
+
+def pack(obj: Any) -> Packed:
+    """Pickle an object; raises whatever prevents that."""
+    data, buffers = dumps_apart(obj, SMALLEST_APART)
+    return Packed(data, tuple(buffer.raw() for buffer in buffers))
+
+
+def ship(packed: Packed, arena: Arena, is_over: Callable[[], bool] | None = None) -> tuple[Parcel, int | None]:
+    """Put a packed object where its receiver finds it.
+
+    Parameters
+    ----------
+    packed
+        The object.
+    arena
+        The sender's.
+    is_over
+        Whether it is not wanted any more, which is looked at while there is no room. None: do not wait for room.
+
+    Returns
+    -------
+    parcel, fd
+        The parcel to send, and the descriptor to send with it and to close, or None.
+    """
+    buffers = list(packed.buffers)
+    data = packed.data
+    if len(data) > _LARGE_PICKLE:
+        buffers.append(memoryview(data))
+        data = b""
+    if not buffers:
+        return Parcel(data, (), None, 0), None
+    spans, size = [], 0
+    for buffer in buffers:
+        spans.append((size, buffer.nbytes))
+        size += -(-buffer.nbytes // _ALIGNMENT) * _ALIGNMENT
+    block = _wait_for_block(arena, size, is_over)
+    if block is not None:
+        view = arena.view(block)
+        _fill(view, buffers, spans)
+        return Parcel(data, tuple(spans), block, 0), None
+    segment = Segment(size)
+    try:
+        segment.allocate(size)
+        _fill(memoryview(segment.map), buffers, spans)
+        return Parcel(data, tuple(spans), None, size), os.dup(segment.fd)
+    finally:
+        segment.close()
+
+
+def _wait_for_block(arena: Arena, size: int, is_over: Callable[[], bool] | None) -> Block | None:
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            block = arena.allocate(size)
+        except SharedMemoryFullError as error:
+            log.warning("%s: sending %.1f MiB in a piece of their own, which is slower", error, size / 2**20)
+            return None
+        if block is not None or is_over is None or is_over() or time.monotonic() > until:
+            return block
+        time.sleep(_POLL_SECONDS)
+
+
+def _fill(view: memoryview, buffers: list[memoryview], spans: list[tuple[int, int]]) -> None:
+    with view:
+        for buffer, (start, size) in zip(buffers, spans, strict=True):
+            view[start : start + size] = buffer
+
+
+def unpack(parcel: Parcel, arena: ArenaReader, fd: int | None, *, copy: bool, keep: bool) -> Any:
+    """Return the object of a parcel; raises whatever its unpickling raises.
+
+    Parameters
+    ----------
+    parcel
+        What arrived.
+    arena
+        The sender's.
+    fd
+        The descriptor that came with it, which is closed.
+    copy
+        Whether the object's arrays are copied, and the block released at once.
+    keep
+        Whether the block belongs to the receiver until nothing refers to the object's arrays; otherwise the sender
+        takes it back when it knows that they are not needed.
+    """
+    if parcel.segment:
+        assert fd is not None
+        memory = memoryview(map_segment(fd, parcel.segment, private=True))
+    elif parcel.block is None:
+        return loads(parcel.data)
+    elif copy:
+        with arena.view(parcel.block) as view:
+            memory = memoryview(bytearray(view))
+        arena.release(parcel.block)
+    else:
+        memory = arena.view_until_forgotten(parcel.block) if keep else arena.view(parcel.block)
+    buffers = [memory[start : start + size] for start, size in parcel.spans]
+    return loads(parcel.data or buffers.pop(), buffers=buffers)

@@ -1,0 +1,373 @@
+"""The worker processes of one executor: started, ended, and started again.
+
+Who owns what: a pool owns the processes, the lines to them, the memory that it shares with them, and the process that
+forks them. Nothing in here waits for a worker's answer but the start. A pool does nothing by itself; when one of its
+workers ends, whoever uses the pool notices, and has it replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tilework.executor.pipelined.arena import Arena, ArenaReader
+from tilework.executor.pipelined.control import ControlPage
+from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed
+from tilework.executor.pipelined.process import Zygote, describe_exit
+from tilework.executor.pipelined.spec import check_spec
+from tilework.executor.pipelined.wire import Wire, WireClosedError
+from tilework.executor.pipelined.worker_queues import WorkerQueues, _OneWay
+from tilework.executor.remote import dumps, loads, unpack_error
+from tilework.utils.devices import available_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tilework.executor.pipelined.process import WorkerProcess
+    from tilework.executor.pipelined.spec import WorkerSpec
+
+__all__ = ["Member", "MemberState", "PoolStateError", "PoolWorkerInfo", "WorkerPool"]
+
+log = logging.getLogger(__name__)
+
+_STDERR_LINES: Final = 60
+_LARGEST_ARENA: Final = 1 << 34
+_SMALLEST_ARENA: Final = 1 << 24
+_NOT_FOR_WORKERS: Final = (["__main__"], ["cli"], ["testing"], ["viz"])
+
+
+class PoolStateError(Exception):
+    """The worker pool is not in the state that an operation needs."""
+
+
+class PoolWorkerInfo(NamedTuple):
+    """A worker of a pool."""
+
+    queues: WorkerQueues
+    process: WorkerProcess
+    spec: WorkerSpec
+
+
+class MemberState(Enum):
+    """Where a worker stands."""
+
+    STARTING = "starting"  # its process is there, and is being set up
+    READY = "ready"  # takes tickets
+    RETIRING = "retiring"  # was told to end when it has done what it has
+    GONE = "gone"  # its process has ended
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """A worker, with all that the main process has of it."""
+
+    info: PoolWorkerInfo
+    wire: Wire
+    row: int
+    stderr_fd: int
+    state: MemberState = MemberState.STARTING
+    arena: ArenaReader | None = None
+    """Its memory, for large results."""
+    stderr: deque[str] = field(default_factory=lambda: deque(maxlen=_STDERR_LINES))
+    """The last lines that it wrote to stderr."""
+    stderr_rest: str = ""
+    error: Exception | None = None
+    """What went wrong in its set-up."""
+    deadline: float = float("inf")
+    """When its set-up must be over."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.info.spec["name"]
+
+    def read_stderr(self) -> bool:
+        """Take what it wrote to stderr; returns whether there can be more."""
+        try:
+            data = os.read(self.stderr_fd, 1 << 16)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        *lines, self.stderr_rest = (self.stderr_rest + data.decode(errors="replace")).split("\n")
+        if not data and self.stderr_rest:
+            lines, self.stderr_rest = [self.stderr_rest], ""
+        for line in lines:
+            self.stderr.append(line)
+            log.info("%s: %s", self.name, line)
+        return bool(data)
+
+    def handle_startup(self, message: Any, descriptors: tuple[int, ...]) -> bool:
+        """Take a message of the set-up; returns whether it was one."""
+        if isinstance(message, Arrived):
+            self.arena = ArenaReader(descriptors[0], message.arena_size, writable=True)
+        elif isinstance(message, StartupDone):
+            self.state = MemberState.READY
+        elif isinstance(message, StartupFailed):
+            self.error = unpack_error(message.error)
+        else:
+            return False
+        return True
+
+    def describe_end(self, code: int | None) -> str:
+        """Return in words how its process ended, with what it wrote at last."""
+        text = f"worker {self.name} (process {self.info.process.pid}): {describe_exit(code)}"
+        if self.stderr:
+            text += "; the last it wrote was:\n  " + "\n  ".join(self.stderr)
+        return text
+
+    def close(self) -> None:
+        """Release everything; the process must have ended, or will find its line closed."""
+        self.state = MemberState.GONE
+        self.wire.close()
+        if self.stderr_fd >= 0:
+            os.close(self.stderr_fd)
+            self.stderr_fd = -1
+        self.arena = None  # results that lie in there keep it
+        self.info.process.close()
+
+
+class _MainRequestQueue(_OneWay):
+    """What a worker has to do, as the main process writes it."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def put(self, header: Any, payload: memoryview | None = None) -> None:
+        """Send a message; there are no payloads."""
+        assert payload is None
+        self._wire.send(dumps(header))
+
+
+class _MainResponseQueue(_OneWay):
+    """What a worker answers, as the main process reads it."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    @contextmanager
+    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
+        """Take the next message; None when there is none in time."""
+        frame = self._wire.receive(timeout if block else 0.0)
+        yield (None if frame is None else loads(frame.body)), None
+
+
+class WorkerPool:
+    """Worker processes, each with a line of its own to this process.
+
+    Parameters
+    ----------
+    worker_fn
+        Called as ``worker_fn(queues, spec)`` in each worker process, which ends when it returns. Anything that
+        cloudpickle can pickle.
+    spec
+        The workers.
+    startup_timeout
+        How long the set-up of a worker may take, in seconds.
+    on_blocked
+        Called with the wire when something could not be sent to a worker at once; then `Wire.flush` must be called
+        when it is writable. None: sending blocks.
+    folder
+        Where to put files for shared memory; None: nowhere, it is anonymous where the system can do that.
+
+    Raises
+    ------
+    ExecutorSpecException
+        When there is no worker in `spec`, or two have the same name; or on a system that is not Linux.
+    """
+
+    def __init__(
+        self,
+        worker_fn: Callable[[WorkerQueues, WorkerSpec], Any],
+        spec: Sequence[WorkerSpec],
+        *,
+        startup_timeout: float = 30.0,
+        on_blocked: Callable[[Wire], None] | None = None,
+        folder: str | None = None,
+    ) -> None:
+        check_spec(spec)
+        self.spec = list(spec)
+        self.members: list[Member] = []
+        self.startup_timeout = startup_timeout
+        self._worker_fn = dumps(worker_fn)
+        self._on_blocked = on_blocked
+        self._folder = folder
+        self._preload = modules_to_preload()
+        self._zygote = Zygote(self._preload)
+        self._rows = list(range(4095, -1, -1))
+        self._is_closed = False
+        # Half of what there is: for what goes to the workers, and for what comes from each of them.
+        total = available_memory() // 2
+        self.arena = Arena(_clip(total // 2), folder)
+        self.result_budget = _clip(total // 2 // len(self.spec))
+        self.page = ControlPage()
+        try:
+            for each in self.spec:
+                self.start(each)
+        except BaseException:
+            self.kill()
+            raise
+
+    # ---- looking at it ----
+
+    @property
+    def workers(self) -> list[PoolWorkerInfo]:
+        """The workers, in the order of the spec."""
+        return [member.info for member in self.members]
+
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+        return len(self.members)
+
+    def all_alive(self) -> bool:
+        """Return whether no worker has ended."""
+        return all(info.process.is_alive() for info in self.workers)
+
+    def assert_all_alive(self) -> None:
+        """Raise PoolStateError, after killing the others, when a worker has ended."""
+        if not self.all_alive():
+            names = ", ".join(info.spec["name"] for info in self.workers if not info.process.is_alive())
+            self.kill()
+            msg = f"One or more workers failed to start, or have ended: {names}"
+            raise PoolStateError(msg)
+
+    def get_worker_queues(self, idx: int) -> WorkerQueues:
+        """Return the queues of a worker."""
+        self._check_open()
+        return self.members[idx].info.queues
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            msg = "the pool is closed"
+            raise PoolStateError(msg)
+
+    # ---- starting ----
+
+    def start(self, spec: WorkerSpec) -> Member:
+        """Start a worker, and return at once; it is ready when it says so (`StartupDone`)."""
+        self._check_open()
+        row = self._rows.pop()
+        self.page.clear(row)
+        wire, there = Wire.pair(self._on_blocked)
+        stderr, stderr_there = os.pipe()
+        os.set_blocking(stderr, False)
+        try:
+            process = self._fork(there.fileno(), stderr_there)
+        except BaseException:
+            wire.close()
+            os.close(stderr)
+            raise
+        finally:
+            there.close()
+            os.close(stderr_there)
+        queues = WorkerQueues(_MainRequestQueue(wire), _MainResponseQueue(wire), _MainResponseQueue(wire))
+        member = Member(PoolWorkerInfo(queues, process, spec), wire, row, stderr)
+        member.deadline = time.monotonic() + self.startup_timeout
+        setup = Setup(
+            self._worker_fn, spec, row, self.arena.size, self.result_budget, self._folder, list(sys.path), os.getcwd()
+        )
+        with contextlib.suppress(WireClosedError):  # it has died already, as will be seen
+            wire.send(dumps(setup), (self.page.fd, self.arena.fd))
+        self.members.append(member)
+        return member
+
+    def _fork(self, wire_fd: int, stderr_fd: int) -> WorkerProcess:
+        try:
+            return self._zygote.spawn(wire_fd, stderr_fd, self.startup_timeout)
+        except TimeoutError as error:
+            msg = f"Timeout while starting workers, {error}: raise startup_timeout, or look at what is slow"
+            raise TimeoutError(msg) from error
+        except WireClosedError:
+            # somebody killed it; the workers live on
+            with contextlib.suppress(Exception):
+                self._zygote.close(1.0)
+            self._zygote = Zygote(self._preload)
+            return self._zygote.spawn(wire_fd, stderr_fd, self.startup_timeout)
+
+    def remove(self, member: Member) -> str:
+        """Forget a worker whose process has ended, or is killed now; returns in words how it ended."""
+        process = member.info.process
+        if not process.join(0.05):
+            process.kill()
+            process.join(1.0)
+        code = self._zygote.wait_status(process)
+        while member.stderr_fd >= 0 and member.read_stderr() and _has_data(member.stderr_fd):
+            pass
+        text = member.describe_end(code)
+        member.close()
+        if member in self.members:
+            self.members.remove(member)
+            self._rows.append(member.row)
+        return text
+
+    # ---- ending ----
+
+    def kill_worker(self, info: PoolWorkerInfo, timeout: float = 5.0) -> None:
+        """End a worker, asking first: SIGTERM, then after `timeout` seconds SIGKILL."""
+        info.process.terminate()
+        if not info.process.join(timeout):
+            info.process.kill()
+            info.process.join(30.0)
+
+    def kill(self, timeout: float = 5.0) -> None:
+        """End all workers without waiting for what they do; the pool is closed then."""
+        for info in self.workers:
+            info.process.kill()
+        self.close(timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """End all workers, those after `timeout` seconds by force that still do something; may be called twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for member in self.members:
+            with contextlib.suppress(WireClosedError):
+                member.wire.send(dumps(Shutdown()))
+                member.wire.flush()
+        until = time.monotonic() + timeout
+        for member in self.members:
+            process = member.info.process
+            if not process.join(max(0.0, until - time.monotonic())):
+                if timeout:
+                    log.warning("worker %s did not end within %g s and is killed", member.name, timeout)
+                process.kill()
+                process.join(5.0)
+        for member in list(self.members):
+            member.close()
+        self.members.clear()
+        self._zygote.close(5.0)
+        self.page.close()
+        self.arena.close()
+
+    def forget(self) -> None:
+        """Close everything here, and leave the workers alone: this process was forked from the one that has them."""
+        self._is_closed = True
+        for member in self.members:
+            member.close()
+        self._zygote.forget()
+        self.members.clear()
+
+
+def _has_data(fd: int) -> bool:
+    import select
+
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def _clip(size: int) -> int:
+    return min(_LARGEST_ARENA, max(_SMALLEST_ARENA, size))
+
+
+def modules_to_preload() -> list[str]:
+    """Return the modules that workers will need: those of numpy and tilework that this process has loaded."""
+    ours = (name.split(".") for name in list(sys.modules))
+    return ["numpy", *(".".join(n) for n in ours if n[0] == "tilework" and n[1:2] not in _NOT_FOR_WORKERS)]

@@ -1,0 +1,221 @@
+"""Worker processes, as the main process has them.
+
+They are children of a process of their own, which forks them (see `zygote`). The main process holds a descriptor of
+each (pidfd), which tells at once when it ends, and can be trusted to mean that process for ever, unlike its number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Final
+
+from tilework.exceptions import ExecutorSpecException
+from tilework.executor.pipelined.messages import Exited, Spawn, Spawned
+from tilework.executor.pipelined.wire import Wire, WireClosedError
+from tilework.executor.remote import dumps, loads
+
+__all__ = ["WorkerProcess", "Zygote", "describe_exit"]
+
+log = logging.getLogger(__name__)
+
+_SINGLE_THREADED: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_STATUS_SECONDS: Final = 0.2
+
+
+def describe_exit(code: int | None) -> str:
+    """Return in words how a process ended.
+
+    Parameters
+    ----------
+    code
+        Exit code; negative for a signal; None when it is not known.
+    """
+    if code is None:
+        return "it is gone, nobody knows how"
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    return f"it was ended by signal {-code} ({name}{_MEANINGS.get(name, '')})"
+
+
+_MEANINGS: Final = {
+    "SIGKILL": ": the system does that when memory runs out, or somebody did",
+    "SIGSEGV": ": a crash in compiled code",
+    "SIGBUS": ": a file became shorter while it was read, or memory ran out",
+    "SIGABRT": ": compiled code gave up",
+}
+
+
+class WorkerProcess:
+    """A worker's process; the part of `multiprocessing.Process` that makes sense for somebody else's child.
+
+    Parameters
+    ----------
+    pid
+        Its number.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.exitcode: int | None = None
+        self._fd = -1
+        with contextlib.suppress(OSError):  # it has ended already, and was waited for
+            self._fd = os.pidfd_open(pid)
+        self._has_ended = self._fd < 0
+
+    @property
+    def sentinel(self) -> int:
+        """Descriptor that is readable when the process has ended; -1 when that was so from the start."""
+        return self._fd
+
+    def is_alive(self) -> bool:
+        """Return whether the process has not ended."""
+        return not self.join(0.0)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended, at most `timeout` seconds; returns whether it has."""
+        if not self._has_ended:
+            poll = select.poll()
+            poll.register(self._fd, select.POLLIN)
+            self._has_ended = bool(poll.poll(None if timeout is None else timeout * 1e3))
+        return self._has_ended
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; nothing when it has ended."""
+        if self._fd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._fd, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._has_ended = True
+
+
+class Zygote:
+    """The process that forks the workers. Used by one thread at a time.
+
+    Parameters
+    ----------
+    preload
+        Names of modules that workers need.
+    """
+
+    def __init__(self, preload: list[str]) -> None:
+        if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+            msg = (
+                f"the pipelined executor needs Linux (5.3 or newer), this is {sys.platform}: "
+                "use the executor 'threads', or 'dask'"
+            )
+            raise ExecutorSpecException(msg)
+        self._wire, there = Wire.pair()
+        self._exited: dict[int, int] = {}
+        self._spawned: dict[int, int] = {}
+        self._n_spawned = 0
+        self._lock = threading.Lock()
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}\n"
+            f"from tilework.executor.pipelined.zygote import main\n"
+            f"main({there.fileno()}, {os.getpid()}, {preload!r})"
+        )
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        with there:
+            self._process = subprocess.Popen(
+                [sys.executable, *flags, "-c", code],
+                pass_fds=(there.fileno(),),
+                stdin=subprocess.DEVNULL,
+                env={**dict.fromkeys(_SINGLE_THREADED, "1"), **os.environ},
+            )
+
+    def is_alive(self) -> bool:
+        """Return whether it can fork."""
+        return self._process.poll() is None
+
+    def spawn(self, wire_fd: int, stderr_fd: int, timeout: float) -> WorkerProcess:
+        """Fork a worker.
+
+        Parameters
+        ----------
+        wire_fd, stderr_fd
+            The worker's end of its line, and where its stderr goes.
+        timeout
+            The longest wait, in seconds.
+
+        Raises
+        ------
+        TimeoutError
+            When nothing happened in time.
+        WireClosedError
+            When it ended instead.
+        """
+        with self._lock:
+            self._n_spawned += 1
+            token = self._n_spawned
+            self._wire.send(dumps(Spawn(token)), (wire_fd, stderr_fd))
+            until = time.monotonic() + timeout
+            while token not in self._spawned:
+                if not self._take_next(until):
+                    msg = f"no worker process was started within {timeout:g} s"
+                    raise TimeoutError(msg)
+            return WorkerProcess(self._spawned.pop(token))
+
+    def wait_status(self, process: WorkerProcess) -> int | None:
+        """Return how a process ended that has ended; None when that is not to be known."""
+        if process.exitcode is None:
+            with self._lock, contextlib.suppress(WireClosedError):
+                until = time.monotonic() + _STATUS_SECONDS
+                while process.pid not in self._exited and self._take_next(until):
+                    pass
+                process.exitcode = self._exited.pop(process.pid, None)
+        return process.exitcode
+
+    def _take_next(self, until: float) -> bool:
+        frame = self._wire.receive(until - time.monotonic())
+        if frame is None:
+            return False
+        message = loads(frame.body)
+        if isinstance(message, Spawned):
+            self._spawned[message.token] = message.pid
+        elif isinstance(message, Exited):
+            self._exited[message.pid] = message.status
+        return True
+
+    def close(self, timeout: float) -> None:
+        """End it, and wait for that."""
+        self._wire.close()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._wire.close()
+        self._process.wait()
+
+    def forget(self) -> None:
+        """Close this process's end of the line, in a process that was forked from the one that made it."""
+        self._wire.close()

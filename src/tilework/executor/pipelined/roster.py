@@ -1,0 +1,127 @@
+"""Which workers there are, and should be: started, replaced when they are lost, given up when they cannot be started.
+
+Called by the hub thread alone, with the hub locked.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from tilework.exceptions import WorkerLostError
+from tilework.executor.pipelined.pool import MemberState, PoolStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tilework.executor.pipelined.pool import Member, WorkerPool
+    from tilework.executor.pipelined.spec import WorkerSpec
+
+__all__ = ["Roster"]
+
+log = logging.getLogger(__name__)
+
+_MOST_FAILED_STARTS: Final = 3
+_RETRY_SECONDS: Final = 0.2
+_NO_PROCESS_SECONDS: Final = 1.0
+
+
+class Roster:
+    """The workers of a pool that should be there, and what is done so that they are.
+
+    Parameters
+    ----------
+    pool
+        The pool.
+    adopt
+        Called with each worker that was started.
+    """
+
+    def __init__(self, pool: WorkerPool, adopt: Callable[[Member], None]) -> None:
+        self._pool = pool
+        self._adopt = adopt
+        self._to_start: list[tuple[float, WorkerSpec]] = []
+        self._failed_starts: Counter[str] = Counter()
+        self.start_error: Exception | None = None
+        """What went wrong with a worker before all had been ready once."""
+        self._was_complete = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all workers that were there from the start have been ready."""
+        if not self._was_complete:
+            self._was_complete = all(m.state is not MemberState.STARTING for m in self._pool.members)
+        return self._was_complete
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether there is no worker, and none will come."""
+        return not self._pool.members and not self._to_start
+
+    @staticmethod
+    def hopeless() -> WorkerLostError:
+        """Return the error for who needs a worker then."""
+        return WorkerLostError(
+            "no worker is left, and none could be started again: the log says why; make a new executor"
+        )
+
+    def note_ready(self, member: Member) -> None:
+        """Take note that a worker takes tickets."""
+        del self._failed_starts[member.name]
+
+    def note_loss(self, member: Member, was: MemberState, cause: str) -> None:
+        """Plan what replaces a worker that has ended."""
+        spec = member.info.spec
+        if was is MemberState.RETIRING:
+            return
+        if was is not MemberState.STARTING:
+            self._to_start.append((0.0, spec))
+            return
+        if not self.is_complete:
+            self.start_error = member.error or PoolStateError(f"One or more workers failed to start: {cause}")
+            return
+        self._failed_starts[member.name] += 1
+        n = self._failed_starts[member.name]
+        if n < _MOST_FAILED_STARTS:
+            self._to_start.append((time.monotonic() + _RETRY_SECONDS * n, spec))
+        else:
+            log.error("worker %s could not be started %d times and is given up", member.name, n)
+
+    def set_wanted(self, spec: Sequence[WorkerSpec]) -> list[Member]:
+        """Have the workers of `spec` from now on; returns those that are too many."""
+        wanted = {each["name"] for each in spec}
+        there = {m.name for m in self._pool.members if m.state is not MemberState.RETIRING}
+        self._to_start = [each for each in self._to_start if each[1]["name"] in wanted]
+        coming = {each[1]["name"] for each in self._to_start}
+        self._to_start += [(0.0, each) for each in spec if each["name"] not in there | coming]
+        self._pool.spec = list(spec)
+        return [m for m in self._pool.members if m.state is not MemberState.RETIRING and m.name not in wanted]
+
+    # ---- in time ----
+
+    def next_date(self) -> float | None:
+        """Return when `keep_dates` has something to do next; None for never."""
+        dates = [date for date, _ in self._to_start]
+        dates += [m.deadline for m in self._pool.members if m.state is MemberState.STARTING]
+        return min(dates, default=None)
+
+    def keep_dates(self, now: float) -> None:
+        """Start what is to be started now, and end what takes too long to be set up."""
+        due = [spec for date, spec in self._to_start if date <= now]
+        self._to_start = [(date, spec) for date, spec in self._to_start if date > now]
+        for spec in due:
+            try:
+                self._adopt(self._pool.start(spec))
+            except Exception as error:  # noqa: BLE001  (no process or memory can be had: try again later)
+                log.warning("worker %s cannot be started: %s", spec["name"], error)
+                self._to_start.append((now + _NO_PROCESS_SECONDS, spec))
+        for member in self._pool.members:
+            if member.state is MemberState.STARTING and now > member.deadline:
+                member.deadline = float("inf")
+                member.error = PoolStateError(
+                    f"Timeout while starting workers: {member.name} was not ready in {self._pool.startup_timeout:g} s; "
+                    "raise startup_timeout, or look at what is slow"
+                )
+                member.info.process.kill()

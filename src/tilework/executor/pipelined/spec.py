@@ -1,0 +1,112 @@
+"""Which workers a pool has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from tilework.common.scheduler import Worker
+from tilework.exceptions import ExecutorSpecException
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tilework.common.udf import ResourceDef
+
+__all__ = ["WorkerSpec", "check_spec", "describe_worker", "make_spec"]
+
+
+class WorkerSpec(TypedDict):
+    """One worker."""
+
+    name: str
+    device_id: int
+    device_kind: Literal["CPU", "CUDA"]
+    worker_idx: int
+    has_cupy: bool
+
+
+def make_spec(
+    cpus: int | Iterable[int] = (), cudas: int | Iterable[int] = (), has_cupy: bool = False
+) -> list[WorkerSpec]:
+    """Describe workers: one for each CUDA device that is named, then one for each CPU.
+
+    Parameters
+    ----------
+    cpus
+        Numbers of CPUs, or how many: then from 0 on.
+    cudas
+        Numbers of CUDA devices, or how many: then they are shared out among the devices of this machine. A number that
+        is there several times stands for several workers on that device.
+    has_cupy
+        Whether workers on CUDA devices can use CuPy.
+
+    Returns
+    -------
+    list of WorkerSpec
+        Names are ``cuda-{device}-{i}`` and ``cpu-{id}``.
+
+    Raises
+    ------
+    ExecutorSpecException
+        When there would be no worker, or a CPU is named twice.
+    """
+    cpu_ids = list(range(cpus)) if isinstance(cpus, int) else [int(cpu) for cpu in cpus]
+    if isinstance(cudas, int):
+        cudas = _round_robin(cudas)
+    spec: list[WorkerSpec] = []
+    seen: Counter[int] = Counter()
+    for device in cudas:
+        name = f"cuda-{device}-{seen[device]}"
+        seen[device] += 1
+        spec.append(_worker(name, int(device), "CUDA", len(spec), has_cupy))
+    for cpu in cpu_ids:
+        spec.append(_worker(f"cpu-{cpu}", cpu, "CPU", len(spec), False))
+    check_spec(spec)
+    return spec
+
+
+def _round_robin(n: int) -> list[int]:
+    if n <= 0:
+        return []
+    from tilework.utils.devices import detect
+
+    devices = detect()["cudas"]
+    if not devices:
+        msg = f"cudas={n} asks for workers on GPUs, but no CUDA device was found: use cudas=0"
+        raise ExecutorSpecException(msg)
+    return [devices[i % len(devices)] for i in range(n)]
+
+
+def _worker(name: str, device: int, kind: Literal["CPU", "CUDA"], idx: int, has_cupy: bool) -> WorkerSpec:
+    return {"name": name, "device_id": device, "device_kind": kind, "worker_idx": idx, "has_cupy": has_cupy}
+
+
+def check_spec(spec: Sequence[WorkerSpec]) -> None:
+    """Raise ExecutorSpecException when a pool cannot be made of these workers."""
+    if not spec:
+        msg = "a pool needs at least one worker: give cpus or cudas, for example make_spec(cpus=2, cudas=[])"
+        raise ExecutorSpecException(msg)
+    twice = [name for name, n in Counter(worker["name"] for worker in spec).items() if n > 1]
+    if twice:
+        msg = f"every worker needs a name of its own, these are there several times: {', '.join(twice)}"
+        raise ExecutorSpecException(msg)
+
+
+def describe_worker(spec: WorkerSpec) -> Worker:
+    """Return a worker's name and resources for the scheduler."""
+    resources: ResourceDef
+    if spec["device_kind"] == "CPU":
+        resources = {"CPU": 1, "compute": 1, "ndarray": 1}
+    else:
+        resources = {"CUDA": 1, "compute": 1}
+        if spec["has_cupy"]:
+            resources["ndarray"] = 1
+    return Worker(spec["name"], "localhost", resources, 1)
+
+
+def resources_of(task: Any) -> ResourceDef:
+    """Return what a task asks for; nothing when it is not a task."""
+    get = getattr(task, "get_resources", None)
+    resources: ResourceDef = {} if get is None else get()
+    return resources

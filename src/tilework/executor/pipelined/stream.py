@@ -1,0 +1,305 @@
+"""Data on its way from a source to the tasks of a run, through shared memory.
+
+::
+
+    feeder thread                                  hub                        worker
+    ┌───────────────────────────────┐   header   ┌──────────────────────────────────────────┐
+    │ handler.handle_task(task, q): ├───────────►│ the ticket's worker ──► StreamQueue.get  │
+    │   with q.put_nocopy(…) as b:  │            └──────────────────────────┬───────────────┘
+    │     sock.recv_into(b)         │   arena: the bytes themselves         │
+    │                  b ═══════════╪═══════════════════════════════════════╪═► payload
+    └───────────────────────────────┘                                      released when it was read
+
+Who does what: one thread for a streamed run calls the handler, for one task after the other. What is put goes into the
+task's record, and to its worker when it has one. When the arena is full, putting waits: a source that is quicker than
+the workers is held up, and memory does not grow.
+
+What a worker has read stays in the arena until its task is done, or until there is need of the room. So when a worker is
+lost, its task can be repeated on another one, with the same data, unless room was short.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from tilework.common.executor import WorkerQueue
+from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
+from tilework.executor.driven import partition_name
+from tilework.executor.pipelined.memory import SharedMemoryFullError
+from tilework.executor.pipelined.messages import StreamEnd, StreamItem
+from tilework.executor.remote import dumps
+from tilework.executor.run import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tilework.common.executor import TaskCommHandler
+    from tilework.executor.pipelined.arena import Arena, Block
+    from tilework.executor.pipelined.dispatch import Item
+    from tilework.executor.pipelined.hub import Hub
+    from tilework.executor.pipelined.hub_run import HubRun, HubTicket
+    from tilework.executor.pipelined.wire import Wire
+
+__all__ = ["FeedQueue", "Feeder"]
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS: Final = 1e-4
+_LONGEST_WAIT: Final = 0.2
+_FEEDER_SECONDS: Final = 2.0
+"""How long the end of a run waits for a handler that is waiting for its source."""
+
+
+class _Record:
+    """What was streamed to a task."""
+
+    __slots__ = ("is_answered", "is_complete", "is_incomplete", "item", "items")
+
+    def __init__(self) -> None:
+        self.item: Item | None = None
+        """The ticket that it goes to, on its way to a worker."""
+        self.is_answered = False
+        """Whether the task needs nothing more."""
+        self.items: list[tuple[bytes, Block | None]] = []
+        self.is_complete = False
+        """Whether the handler has given everything."""
+        self.is_incomplete = False
+        """Whether something of it is not in the arena any more."""
+
+    def lose(self) -> None:
+        """Take note that a block was needed for something else."""
+        self.is_incomplete = True
+
+
+class Feeder:
+    """Streams data to the tasks of one run.
+
+    Parameters
+    ----------
+    hub
+        The way to the workers.
+    handler
+        Gives the data.
+    run
+        The run.
+    fail
+        What to call with an error of the handler, which ends the run.
+    """
+
+    def __init__(self, hub: Hub, handler: TaskCommHandler, run: HubRun, fail: Callable[[BaseException], None]) -> None:
+        self._hub = hub
+        self._arena: Arena = hub.pool.arena
+        self._handler = handler
+        self._run = run
+        self._fail = fail
+        # A KeyboardInterrupt can leave a condition locked that was entered with "with", but not a plain lock.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting: deque[tuple[Any, _Record]] = deque()
+        self._records: dict[int, _Record] = {}  # by the index of the task
+        self._is_over = False
+        self._thread = threading.Thread(target=self._feed, name="tilework-feeder", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is wanted."""
+        return self._is_over
+
+    # ---- tickets ----
+
+    def expect(self, ticket: HubTicket) -> None:
+        """Stream to a ticket, before it is given to the hub."""
+        with self._lock:
+            index = ticket.ticket.index
+            record = self._records.get(index)
+            if record is None:
+                record = self._records[index] = _Record()
+                record.item = ticket.item
+                self._waiting.append((ticket.ticket.task, record))
+                self._changed.notify_all()
+                return
+            # the task has lost its worker
+            record.item = ticket.item
+            for _, block in record.items:
+                if block is not None:
+                    self._arena.lend_again(block)
+            if record.is_incomplete:
+                name = partition_name(ticket.ticket.task)
+                msg = (
+                    f"the task of partition {name} lost its worker, and some of the data that had been streamed to it "
+                    "is gone: there was no room to keep all of it"
+                )
+                self._run.inbox.put(Failed(ticket.ticket.number, WorkerLostError(msg)))
+
+    def send_again(self, ticket: HubTicket, wire: Wire, serial: int) -> None:
+        """Send everything that was streamed to a ticket so far; called with the hub locked, when a worker gets it."""
+        with self._lock:
+            record = self._records[ticket.ticket.index]
+            for header, block in record.items:
+                wire.send(dumps(StreamItem(serial, header, block)))
+            if record.is_complete or self._is_over:
+                wire.send(dumps(StreamEnd(serial)))
+
+    def answered(self, ticket: HubTicket) -> None:
+        """Keep nothing for a ticket that is done."""
+        with self._lock:
+            record = self._records[ticket.ticket.index]
+            record.is_answered = True
+            for _, block in record.items:
+                if block is not None:
+                    self._arena.let_go(block)
+            record.items.clear()
+
+    def put(self, record: _Record, header: bytes, block: Block | None) -> None:
+        """Send data to a record's ticket, now or when it has a worker."""
+        # The hub is locked first, always: it calls `send_again` with its lock held.
+        with self._hub.lock, self._lock:
+            if self._is_over or record.is_answered:  # a task need not wait for all of its data
+                if block is not None:
+                    self._arena.free(block)
+                if self._is_over:
+                    raise self.over()
+                return
+            record.items.append((header, block))
+            assert record.item is not None
+            self._hub.send_after(record.item, StreamItem(record.item.serial, header, block))
+
+    @staticmethod
+    def over() -> JobCancelledError:
+        """Return what a handler gets that puts data into a run that has ended."""
+        return JobCancelledError("the run has ended: its tasks take no more data")
+
+    # ---- the thread ----
+
+    def _feed(self) -> None:
+        while True:
+            with self._lock:
+                while not self._waiting and not self._is_over:
+                    self._changed.wait()
+                if self._is_over:
+                    return
+                task, record = self._waiting.popleft()
+            try:
+                self._handler.handle_task(task, FeedQueue(self, self._arena, record))
+            except BaseException as error:  # noqa: BLE001  (it is raised for the consumer)
+                if not self._is_over:
+                    self._fail(error)
+                return
+            self._finish(record)
+
+    def _finish(self, record: _Record) -> None:
+        with self._hub.lock, self._lock:
+            record.is_complete = True
+            if not self._is_over:
+                self._end_stream(record)
+
+    def _end_stream(self, record: _Record) -> None:
+        # also for a task that is done already: its worker discards what comes until here
+        if record.item is not None:
+            self._hub.send_after(record.item, StreamEnd(record.item.serial))
+
+    def end(self, grace: float) -> None:
+        """Give nothing more, and let tasks that wait for data know."""
+        with self._lock:
+            self._is_over = True
+            self._waiting.clear()
+            self._changed.notify_all()
+        self._hub.request(self._end_streams)
+        until = time.monotonic() + min(grace, _FEEDER_SECONDS)
+        while self._thread.is_alive() and time.monotonic() < until:
+            self._thread.join(_LONGEST_WAIT)
+        if self._thread.is_alive():
+            log.warning(
+                "a run has ended, but %s.handle_task still waits for its source; it is left behind",
+                type(self._handler).__name__,
+            )
+
+    def _end_streams(self) -> None:
+        with self._lock:
+            for record in self._records.values():
+                if not record.is_complete:
+                    self._end_stream(record)
+                for _, block in record.items:
+                    if block is not None:
+                        self._arena.let_go(block)
+                record.items.clear()
+
+
+class FeedQueue(WorkerQueue):
+    """The queue of one task, as a handler fills it.
+
+    Parameters
+    ----------
+    feeder
+        The run's feeder.
+    arena
+        Where the data is put.
+    record
+        The task.
+    """
+
+    def __init__(self, feeder: Feeder, arena: Arena, record: _Record) -> None:
+        self._feeder = feeder
+        self._arena = arena
+        self._record = record
+
+    @contextmanager
+    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:  # noqa: ARG002
+        """Refuse: a worker reads it."""
+        msg = "this queue is read by a task on a worker"
+        raise ExecutorError(msg)
+        yield None, None
+
+    def put(self, header: Any, payload: memoryview | None = None) -> None:
+        """Append an item; see `WorkerQueue.put`. Waits while there is no room.
+
+        Raises
+        ------
+        JobCancelledError
+            When the run has ended.
+        """
+        if payload is None:
+            self._feeder.put(self._record, dumps(header), None)
+            return
+        source = memoryview(payload).cast("B")
+        block = self._allocate(source.nbytes)
+        with self._arena.view(block) as view:
+            view[:] = source
+        self._feeder.put(self._record, dumps(header), block)
+
+    @contextmanager
+    def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:
+        """Give out a buffer that the worker will read, and append it when the block ends normally."""
+        block = self._allocate(size)
+        try:
+            with self._arena.view(block) as view:
+                yield view
+        except BaseException:
+            self._arena.free(block)
+            raise
+        self._feeder.put(self._record, dumps(header), block)
+
+    def _allocate(self, size: int) -> Block:
+        while not self._feeder.is_over:
+            try:
+                block = self._arena.allocate(size, self._record.lose)
+            except SharedMemoryFullError as error:
+                msg = f"{error}: put less at a time, or give the machine or its container more memory"
+                raise ExecutorError(msg) from error
+            if block is not None:
+                return block
+            time.sleep(_POLL_SECONDS)
+        raise self._feeder.over()
+
+    def close(self, drain: bool = True, force: bool = False) -> None:
+        """There is nothing to end: the queue ends with the task."""
+
+    def size(self) -> int:
+        """Return how many items were put."""
+        return len(self._record.items)

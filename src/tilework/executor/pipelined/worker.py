@@ -1,0 +1,360 @@
+"""What runs in a worker process.
+
+::
+
+    main thread:   pipelined_worker ─ set up ─► worker_loop ─► worker_run_task / worker_run_function / scattered objects
+    watch thread:  waits for the end of the main process, and ends this one
+
+Who owns what: everything belongs to the main thread, which alone reads from the wire. Scattered objects lie in the
+working memory as they came, and are unpickled when the first task needs them; so an object that cannot be unpickled is
+an error of the tasks that want it, and of nobody else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from tilework.common.executor import Environment
+from tilework.exceptions import ExecutorError, JobCancelledError
+from tilework.executor.driven import call_task
+from tilework.executor.pipelined import messages as say
+from tilework.executor.pipelined.control import WorkerStopFlag
+from tilework.executor.pipelined.memory import map_segment
+from tilework.executor.pipelined.parcel import pack
+from tilework.executor.pipelined.worker_queues import (
+    MessageQueue,
+    PipelinedWorkerContext,
+    RequestQueue,
+    ResponseQueue,
+    StreamQueue,
+)
+from tilework.executor.remote import loads, pack_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tilework.executor.pipelined.spec import WorkerSpec
+    from tilework.executor.pipelined.worker_queues import WorkerQueues
+
+__all__ = [
+    "pipelined_worker",
+    "set_thread_name",
+    "worker_loop",
+    "worker_run_function",
+    "worker_run_task",
+]
+
+_PR_SET_NAME: Final = 15
+
+
+def set_thread_name(name: str) -> None:
+    """Name the calling thread, for tools such as ``top -H``; nothing where the system has no such names.
+
+    Parameters
+    ----------
+    name
+        The name; the system keeps the first 15 bytes.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+# ---- set up ----
+
+
+def pipelined_worker(
+    queues: WorkerQueues,
+    pin: bool,
+    spec: WorkerSpec,
+    span_context: Any,
+    early_setup: Callable[[], Any] | None = None,
+) -> None:
+    """Be a worker, until there is no more to do.
+
+    Parameters
+    ----------
+    queues
+        To and from the main process.
+    pin
+        Whether a worker for the CPU stays on one CPU.
+    spec
+        This worker.
+    span_context
+        OpenTelemetry span under which the set-up is traced, or None.
+    early_setup
+        Called before anything else.
+    """
+    if early_setup is not None:
+        early_setup()
+    from tilework.common.backend import set_file_limit, set_use_cpu, set_use_cuda
+    from tilework.common.tracing import attach_to_parent, maybe_setup_tracing
+
+    set_thread_name(f"worker-{spec['worker_idx']}")
+    maybe_setup_tracing("tilework_worker", spec["name"])
+    with attach_to_parent(span_context):
+        set_file_limit()
+        gpu_id = None
+        if spec["device_kind"] == "CPU":
+            if pin:
+                pin_to_cpu(spec["device_id"])
+            set_use_cpu(spec["device_id"])
+        else:
+            gpu_id = spec["device_id"]
+            set_use_cuda(gpu_id)
+        env = Environment(threads_per_worker=1, threaded_executor=False, gpu_id=gpu_id)
+    queues.response.put(say.StartupDone())
+    worker_loop(queues, {}, spec["worker_idx"], env)
+
+
+def pin_to_cpu(number: int) -> None:
+    """Stay on one CPU; one that this process may use stands in for one that it may not."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, [number if number in allowed else allowed[number % len(allowed)]])
+
+
+# ---- the loop ----
+
+
+class _Failure:
+    """Stands in the working memory for an object that cannot be had."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class _Scattered:
+    """An object as it came, and what is to be done to it."""
+
+    def __init__(self, message: say.Scatter, descriptors: tuple[int, ...]) -> None:
+        self._data = message.data
+        self._spans = message.spans
+        self._map = map_segment(descriptors[0], message.segment, private=True) if descriptors else None
+        self._patches: list[bytes] = []
+        self._object: Any = None
+        self._is_made = False
+
+    def patch(self, data: bytes) -> None:
+        """Let the object be patched before it is used next."""
+        self._patches.append(data)
+
+    def get(self) -> Any:
+        """Return the object, made when it is wanted for the first time."""
+        if not self._is_made:
+            buffers = []
+            if self._map is not None:
+                memory = memoryview(self._map)
+                buffers = [memory[start : start + size] for start, size in self._spans]
+            self._object = self._attempt(lambda: loads(self._data or buffers.pop(), buffers=buffers))
+            self._is_made = True
+        while self._patches:
+            data = self._patches.pop(0)
+            if not isinstance(self._object, _Failure):
+                done = self._attempt(lambda data=data: self._object.patch(loads(data)))  # type: ignore[misc]
+                if isinstance(done, _Failure):
+                    self._object = done
+        if isinstance(self._object, _Failure):
+            raise self._object.error
+        return self._object
+
+    @staticmethod
+    def _attempt(make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except Exception as error:  # noqa: BLE001  (it is raised for every task that wants the object)
+            return _Failure(error)
+
+
+class _OpenRun:
+    """What the tickets of a run share."""
+
+    def __init__(self, message: say.OpenRun, descriptors: tuple[int, ...], queues: WorkerQueues, env: Environment):
+        requests = queues.request
+        assert isinstance(requests, RequestQueue)
+        self.params_key = message.params_key
+        self.span_context = message.span_context
+        self.stop = WorkerStopFlag(requests.page, message.run, message.deadline)
+        messages = queues.message
+        if isinstance(messages, MessageQueue):
+            messages = messages.of_run(message.run)
+        self.messages = messages
+        self.env = self.environment(env, None)
+        self.fn: Any = None
+        if message.params_key is None:
+            try:
+                self.fn = requests.unpack(message.parcel, descriptors)
+            except Exception as error:  # noqa: BLE001  (it is raised for every ticket)
+                self.fn = _Failure(error)
+
+    def environment(self, env: Environment, queue: StreamQueue | None) -> Environment:
+        """Return the environment for a task."""
+        context = PipelinedWorkerContext(queue, self.messages)
+        return Environment(env.threads_per_worker, env.threaded_executor, context, env.gpu_id, self.stop)
+
+
+def worker_loop(queues: WorkerQueues, work_mem: dict[Any, Any], worker_idx: int, env: Environment) -> None:
+    """Do what the main process asks for, until it asks for the end.
+
+    Parameters
+    ----------
+    queues
+        To and from the main process.
+    work_mem
+        The worker's memory: scattered objects by key, and runs by number.
+    worker_idx
+        This worker.
+    env
+        The environment of which each task gets one of its own.
+    """
+    requests = queues.request
+    assert isinstance(requests, RequestQueue)
+    while True:
+        message, descriptors = requests.next_message()
+        if isinstance(message, say.RunTask):
+            header = {"message": message, "descriptors": descriptors}
+            if work_mem[message.run].params_key is None:
+                worker_run_function({**header, "run": work_mem[message.run]}, queues, worker_idx)
+            else:
+                worker_run_task(header, work_mem, queues, worker_idx, env)
+        elif isinstance(message, say.OpenRun):
+            work_mem[message.run] = _OpenRun(message, descriptors, queues, env)
+        elif isinstance(message, say.CloseRun):
+            work_mem.pop(message.run, None)
+        elif isinstance(message, say.Scatter):
+            work_mem[message.key] = _Scattered(message, descriptors)
+        elif isinstance(message, say.Patch):
+            if message.key in work_mem:
+                work_mem[message.key].patch(message.data)
+        elif isinstance(message, say.Delete):
+            work_mem.pop(message.key, None)
+        elif isinstance(message, say.Shutdown):
+            return
+        else:
+            msg = f"a worker got a message that it does not know: {message!r}"
+            raise ExecutorError(msg)
+
+
+def worker_run_task(
+    header: dict[str, Any], work_mem: dict[Any, Any], queues: WorkerQueues, worker_idx: int, env: Environment
+) -> None:
+    """Run one task, and send its result or its error.
+
+    Parameters
+    ----------
+    header
+        ``"message"``: the `RunTask`; ``"descriptors"``: what came with it.
+    work_mem
+        The worker's memory.
+    queues
+        To and from the main process.
+    worker_idx
+        This worker.
+    env
+        The environment of which the task gets one of its own.
+    """
+    message: say.RunTask = header["message"]
+    run: _OpenRun = work_mem[message.run]
+    requests = queues.request
+    assert isinstance(requests, RequestQueue)
+    stream = StreamQueue(requests, message.serial) if message.is_streamed else None
+
+    def work() -> Any:
+        try:
+            params = work_mem[run.params_key].get()
+        except KeyError:
+            msg = "the parameters of this task are not scattered any more: their block has ended"
+            raise ExecutorError(msg) from None
+        task = requests.unpack(message.parcel, header["descriptors"])
+        return call_task(task, params, run.env if stream is None else run.environment(env, stream))
+
+    try:
+        _answer(message, run, queues, work)
+    finally:
+        if stream is not None:
+            stream.end()
+
+
+def worker_run_function(header: dict[str, Any], queues: WorkerQueues, worker_idx: int) -> None:  # noqa: ARG001
+    """Call a function with one item, and send its result or its error.
+
+    Parameters
+    ----------
+    header
+        ``"message"``: the `RunTask`; ``"descriptors"``: what came with it; ``"run"``: what its tickets share.
+    queues
+        To and from the main process.
+    worker_idx
+        This worker.
+    """
+    message: say.RunTask = header["message"]
+    run: _OpenRun = header["run"]
+    requests = queues.request
+    assert isinstance(requests, RequestQueue)
+
+    def work() -> Any:
+        if isinstance(run.fn, _Failure):
+            raise run.fn.error
+        return run.fn(requests.unpack(message.parcel, header["descriptors"]))
+
+    _answer(message, run, queues, work)
+
+
+def _answer(message: say.RunTask, run: _OpenRun, queues: WorkerQueues, work: Callable[[], Any]) -> None:
+    """Do the work of a ticket, unless it was taken back or its run is over, and send what became of it."""
+    requests, responses = queues.request, queues.response
+    assert isinstance(requests, RequestQueue)
+    assert isinstance(responses, ResponseQueue)
+    serial = message.serial
+    if not requests.may_begin(serial):
+        responses.put(say.Skipped(serial))
+        return
+    start = time.perf_counter()
+    try:
+        run.stop.raise_if_set()
+        result = work()
+        seconds = time.perf_counter() - start
+        packed = _pack_result(result)
+        del result
+        responses.put_object(lambda parcel: say.Done(serial, seconds, parcel), packed, run.stop.is_set)
+    except BaseException as error:  # noqa: BLE001  (users' code, which may raise anything, also what ends interpreters)
+        responses.put(say.Failed(serial, pack_error(error)))
+
+
+def _pack_result(result: Any) -> Any:
+    try:
+        return pack(result)
+    except Exception as error:
+        error.add_note(
+            f"the result, a {type(result).__name__}, cannot be sent to the main process: it is not picklable"
+        )
+        raise
+
+
+# ---- the process ----
+
+
+def serve(queues: WorkerQueues, spec: WorkerSpec, worker_fn: bytes) -> int:
+    """Be a worker; returns the exit code. An error of the set-up is sent to the main process."""
+    try:
+        loads(worker_fn)(queues, spec)
+    except BaseException as error:  # noqa: BLE001  (whatever ends a worker is reported)
+        import traceback
+
+        from tilework.executor.pipelined.wire import WireClosedError
+
+        if isinstance(error, WireClosedError):
+            return 0  # the main process is gone
+        traceback.print_exc()
+        try:
+            queues.response.put(say.StartupFailed(pack_error(error)))
+        except (WireClosedError, JobCancelledError):
+            pass
+        return 1
+    return 0

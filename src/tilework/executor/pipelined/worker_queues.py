@@ -1,0 +1,287 @@
+"""A worker's queues: what comes from the main process, and what goes there.
+
+All three lie over one wire. The request queue has one reader, the worker's main thread: the loop between tasks, and the
+task while it runs. Each takes what is for it: the loop messages, the task the data of its own stream. What one reads for
+the other is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tilework.common.executor import WorkerContext, WorkerQueue, WorkerQueueEmpty
+from tilework.exceptions import ExecutorError, JobCancelledError
+from tilework.executor.pipelined.messages import Signal, StreamEnd, StreamItem
+from tilework.executor.pipelined.parcel import Packed, Parcel, ship, unpack
+from tilework.executor.remote import dumps, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tilework.executor.pipelined.arena import Arena, ArenaReader, Block
+    from tilework.executor.pipelined.control import ControlPage
+    from tilework.executor.pipelined.wire import Wire
+
+__all__ = ["MessageQueue", "PipelinedWorkerContext", "RequestQueue", "ResponseQueue", "StreamQueue", "WorkerQueues"]
+
+
+class WorkerQueues(NamedTuple):
+    """The queues between the main process and one worker."""
+
+    request: WorkerQueue
+    """What a worker has to do."""
+    response: WorkerQueue
+    """What became of it."""
+    message: WorkerQueue
+    """What its tasks have to say meanwhile."""
+
+
+class _OneWay(WorkerQueue):
+    """A queue that this side only reads, or only writes."""
+
+    @contextmanager
+    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:  # noqa: ARG002
+        """Refuse: the other side reads it."""
+        if self is not None:
+            msg = f"the other process reads from this {type(self).__name__}"
+            raise ExecutorError(msg)
+        yield None, None
+
+    def put(self, header: Any, payload: memoryview | None = None) -> None:  # noqa: ARG002
+        """Refuse: the other side writes it."""
+        msg = f"the other process writes to this {type(self).__name__}"
+        raise ExecutorError(msg)
+
+    @contextmanager
+    def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:
+        """Give out a buffer, and append it."""
+        buffer = memoryview(bytearray(size))
+        yield buffer
+        self.put(header, buffer)
+
+    def close(self, drain: bool = True, force: bool = False) -> None:
+        """There is nothing to end: the wire is the process's."""
+
+
+class RequestQueue(_OneWay):
+    """What comes from the main process.
+
+    Parameters
+    ----------
+    wire
+        The line.
+    page
+        Where tickets are taken back.
+    row
+        The worker's place in the page.
+    arena
+        The main process's memory.
+    """
+
+    def __init__(self, wire: Wire, page: ControlPage, row: int, arena: ArenaReader) -> None:
+        self.page = page
+        self.row = row
+        self._wire = wire
+        self._arena = arena
+        self._messages: deque[tuple[Any, tuple[int, ...]]] = deque()
+        self._streams: dict[int, deque[StreamItem | StreamEnd]] = {}
+
+    @contextmanager
+    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
+        """Take the next message that is not data of a stream; the payload is None."""
+        yield self.next_message(0.0 if not block else timeout)[0], None
+
+    def next_message(self, timeout: float | None = None) -> tuple[Any, tuple[int, ...]]:
+        """Return the next message that is not data of a stream, and its descriptors.
+
+        Raises
+        ------
+        WorkerQueueEmpty
+            When none came in time.
+        WireClosedError
+            When the main process is gone.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._messages:
+            self._receive(until)
+        return self._messages.popleft()
+
+    def next_of_stream(self, serial: int, timeout: float | None) -> StreamItem | StreamEnd:
+        """Return the next data for a ticket; raises as `next_message`."""
+        until = None if timeout is None else time.monotonic() + timeout
+        stream = self._streams.setdefault(serial, deque())
+        while not stream:
+            self._receive(until)
+        return stream.popleft()
+
+    def _receive(self, until: float | None) -> None:
+        frame = self._wire.receive(None if until is None else until - time.monotonic())
+        if frame is None:
+            msg = "nothing arrived in the queue in time"
+            raise WorkerQueueEmpty(msg)
+        message = loads(frame.body)
+        if isinstance(message, StreamItem | StreamEnd):
+            self._streams.setdefault(message.serial, deque()).append(message)
+        else:
+            self._messages.append((message, frame.descriptors))
+
+    def n_of_stream(self, serial: int) -> int:
+        """Return how much data for a ticket is here already."""
+        return len(self._streams.get(serial, ()))
+
+    def end_stream(self, serial: int) -> None:
+        """Discard what a ticket did not take, and what still comes for it before the stream's end."""
+        stream = self._streams.setdefault(serial, deque())
+        while True:
+            while stream:
+                item = stream.popleft()
+                if isinstance(item, StreamEnd):
+                    del self._streams[serial]
+                    return
+                if item.block is not None:
+                    self.release(item.block)
+            self._receive(None)
+
+    def unpack(self, parcel: Parcel, descriptors: tuple[int, ...]) -> Any:
+        """Return the object of a parcel; its arrays may be used until its ticket is answered."""
+        return unpack(parcel, self._arena, descriptors[0] if descriptors else None, copy=False, keep=False)
+
+    def view(self, block: Block) -> memoryview:
+        """Return the bytes of a block of the main process's memory."""
+        return self._arena.view(block)
+
+    def release(self, block: Block) -> None:
+        """Tell the main process that a block is not needed any more."""
+        self._arena.release(block)
+
+    def may_begin(self, serial: int) -> bool:
+        """Return whether a ticket was not taken back."""
+        return self.page.begin(self.row, serial)
+
+
+class ResponseQueue(_OneWay):
+    """What became of the tickets.
+
+    Parameters
+    ----------
+    wire
+        The line.
+    arena
+        This worker's memory, for large results.
+    """
+
+    def __init__(self, wire: Wire, arena: Arena) -> None:
+        self._wire = wire
+        self._arena = arena
+
+    def put(self, header: Any, payload: memoryview | None = None) -> None:
+        """Send a message; there are no payloads."""
+        assert payload is None
+        self._wire.send(dumps(header))
+
+    def put_object(self, make: Callable[[Parcel], Any], packed: Packed, is_over: Callable[[], bool]) -> None:
+        """Send a message that holds an object."""
+        parcel, fd = ship(packed, self._arena, is_over)
+        if fd is None:
+            self._wire.send(dumps(make(parcel)))
+            return
+        try:
+            self._wire.send(dumps(make(parcel)), (fd,))
+        finally:
+            os.close(fd)
+
+
+class MessageQueue(_OneWay):
+    """What the tasks of a run have to say to its subscribers; any thread may put.
+
+    Parameters
+    ----------
+    wire
+        The line.
+    run
+        The run.
+    """
+
+    def __init__(self, wire: Wire, run: int = 0) -> None:
+        self._wire = wire
+        self._run = run
+
+    def of_run(self, run: int) -> MessageQueue:
+        """Return the queue for a run."""
+        return MessageQueue(self._wire, run)
+
+    def put(self, header: Any, payload: memoryview | None = None) -> None:
+        """Send a message."""
+        assert payload is None
+        self._wire.send(dumps(Signal(self._run, dumps(header))))
+
+
+class StreamQueue(_OneWay):
+    """What is streamed to one ticket, as its task reads it.
+
+    Parameters
+    ----------
+    requests
+        Where it comes from.
+    serial
+        The ticket.
+    """
+
+    def __init__(self, requests: RequestQueue, serial: int) -> None:
+        self._requests = requests
+        self._serial = serial
+        self._has_ended = False
+
+    @contextmanager
+    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
+        """Take the next item; JobCancelledError when the run has ended. See `WorkerQueue.get`."""
+        if self._has_ended:
+            self._raise_ended()
+        item = self._requests.next_of_stream(self._serial, timeout if block else 0.0)
+        if isinstance(item, StreamEnd):
+            self._has_ended = True
+            self._raise_ended()
+        assert isinstance(item, StreamItem)
+        if item.block is None:
+            yield loads(item.header), None
+            return
+        view = self._requests.view(item.block)
+        try:
+            yield loads(item.header), view
+        finally:
+            self._requests.release(item.block)
+
+    @staticmethod
+    def _raise_ended() -> None:
+        msg = "no more data will come for this task"
+        raise JobCancelledError(msg)
+
+    def size(self) -> int:
+        """Return how many items have arrived in this process."""
+        return self._requests.n_of_stream(self._serial)
+
+    def end(self) -> None:
+        """Discard what the task did not take, so that nothing of it reaches the next."""
+        if not self._has_ended:
+            self._requests.end_stream(self._serial)
+
+
+class PipelinedWorkerContext(WorkerContext):
+    """What a partition sees of the executor while one of its tasks runs on a worker.
+
+    Parameters
+    ----------
+    queue
+        Where the data of this task arrives; None when nothing is streamed to it.
+    msg_queue
+        Where messages to the main process go.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, queue: WorkerQueue | None, msg_queue: WorkerQueue | None) -> None:
+        super().__init__(queue, msg_queue)

@@ -1,0 +1,195 @@
+"""The process that forks workers.
+
+::
+
+    main process ──subprocess──► this process: imports what workers need, once; then waits
+        │  Spawn + descriptors ──►  fork ──► a worker, with its own line to the main process
+        │  ◄── Spawned, Exited                (threads, event loops, files of the main process do not exist here)
+
+A worker is there a few milliseconds after it was asked for, and shares the memory of what is imported with the others.
+Forking is safe here, because this process has one thread and nothing open.
+
+Who ends whom: this process ends when its line to the main process is closed, or when the main process dies. It then
+waits a moment for its workers, which notice the same, and kills what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, Final
+
+__all__ = ["main"]
+
+_LAST_WORKERS_SECONDS: Final = 1.0
+
+
+def main(fd: int, main_pid: int, preload: list[str]) -> None:
+    """Fork workers, for as long as the main process wants any.
+
+    Parameters
+    ----------
+    fd
+        Descriptor of the line to the main process.
+    main_pid
+        The main process.
+    preload
+        Names of the modules to import first; what cannot be imported is left out.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from tilework.executor.pipelined.wire import Wire, WireClosedError
+
+    for name in preload:
+        with contextlib.suppress(Exception):  # a worker says what is wrong with it, when it needs it
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    wire = Wire(socket.socket(fileno=fd))
+    died, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    watched = _watch(main_pid)
+    poll = select.poll()
+    for each in (wire.fileno(), died, *watched):
+        poll.register(each, select.POLLIN)
+    children: set[int] = set()
+    inherited = (wire.fileno(), died, wake, *watched)
+    with contextlib.suppress(WireClosedError):
+        while not any(at in watched for at, _ in poll.poll()):
+            _drain(died)
+            _reap(children, wire)
+            for frame in wire.receive_nowait() if _is_readable(wire) else ():
+                _fork(frame, wire, children, inherited, main_pid)
+    _end(children)
+
+
+def _watch(main_pid: int) -> list[int]:
+    with contextlib.suppress(OSError, AttributeError):
+        return [os.pidfd_open(main_pid)]
+    return []
+
+
+def _is_readable(wire: Any) -> bool:
+    return bool(select.select([wire], [], [], 0)[0])
+
+
+def _drain(fd: int) -> None:
+    if select.select([fd], [], [], 0)[0]:
+        os.read(fd, 1 << 12)
+
+
+def _reap(children: set[int], wire: Any) -> None:
+    from tilework.executor.pipelined.messages import Exited
+    from tilework.executor.remote import dumps
+
+    for pid in list(children):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            children.discard(pid)
+            wire.send(dumps(Exited(pid, os.waitstatus_to_exitcode(status))))
+
+
+def _fork(frame: Any, wire: Any, children: set[int], inherited: tuple[int, ...], main_pid: int) -> None:
+    from tilework.executor.pipelined.messages import Spawned
+    from tilework.executor.remote import dumps, loads
+
+    message = loads(frame.body)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            for fd in inherited:
+                os.close(fd)
+            wire_fd, stderr_fd = frame.descriptors
+            code = _be_worker(wire_fd, stderr_fd, main_pid)
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):
+                    stream.flush()
+            os._exit(code)
+    children.add(pid)
+    for fd in frame.descriptors:
+        os.close(fd)
+    wire.send(dumps(Spawned(message.token, pid)))
+
+
+def _end(children: set[int]) -> None:
+    """Wait for the workers, which should end by themselves; kill those that do not."""
+    signal.set_wakeup_fd(-1)
+    until = time.monotonic() + _LAST_WORKERS_SECONDS
+    while children:
+        for pid in list(children):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                children.discard(pid)
+            elif time.monotonic() > until:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+    os._exit(0)
+
+
+# ---- in the worker ----
+
+
+def _be_worker(wire_fd: int, stderr_fd: int, main_pid: int) -> int:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(stderr_fd, 2)
+    os.close(stderr_fd)
+    faulthandler.enable()
+    threading.Thread(target=_end_with, args=(main_pid,), name="watch", daemon=True).start()
+    _reseed()
+    from tilework.executor.pipelined.arena import Arena, ArenaReader
+    from tilework.executor.pipelined.control import ControlPage
+    from tilework.executor.pipelined.messages import Arrived, Setup
+    from tilework.executor.pipelined.wire import Wire
+    from tilework.executor.pipelined.worker import serve
+    from tilework.executor.pipelined.worker_queues import MessageQueue, RequestQueue, ResponseQueue, WorkerQueues
+    from tilework.executor.remote import dumps, loads
+
+    wire = Wire(socket.socket(fileno=wire_fd))
+    frame = wire.receive()
+    assert frame is not None
+    setup = loads(frame.body)
+    assert isinstance(setup, Setup)
+    sys.path[:] = setup.sys_path
+    with contextlib.suppress(OSError):
+        os.chdir(setup.cwd)
+    page_fd, arena_fd = frame.descriptors
+    arena = Arena(setup.result_budget, setup.folder)
+    wire.send(dumps(Arrived(arena.size)), (arena.fd,))
+    queues = WorkerQueues(
+        RequestQueue(wire, ControlPage(page_fd), setup.row, ArenaReader(arena_fd, setup.arena_size, writable=False)),
+        ResponseQueue(wire, arena),
+        MessageQueue(wire),
+    )
+    return serve(queues, setup.spec, setup.worker_fn)
+
+
+def _end_with(main_pid: int) -> None:
+    """End this process when the main process does, whatever its main thread is doing then."""
+    for fd in _watch(main_pid):
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.poll()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _reseed() -> None:
+    """Let workers draw different random numbers: they are copies of one process."""
+    import random
+
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()

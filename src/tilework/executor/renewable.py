@@ -1,0 +1,237 @@
+"""A pool of processes that is replaced when one of its processes dies.
+
+Python's and loky's pools give up as a whole then: every job that is under way fails, the other processes are ended,
+and nothing more is taken. Who may make a new pool is known only for those that tilework made itself, and for loky's
+reusable one. A replacement is ours, and is shut down by us.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import sys
+import threading
+from concurrent.futures import BrokenExecutor, CancelledError
+from concurrent.futures.process import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from tilework.exceptions import ExecutorError, WorkerLostError
+from tilework.executor.at_exit import come_before
+from tilework.executor.pool_worker import prepare_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Executor
+    from multiprocessing.process import BaseProcess
+
+__all__ = ["Gate", "PoolBrokeError", "RenewablePool", "SpawnedProcesses"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+_MOST_FRUITLESS: Final = 8
+"""How many pools may break one after the other without doing a single job."""
+
+
+class SpawnedProcesses(ProcessPoolExecutor):
+    """Processes of our own, spawned: a fork would copy locks that threads of this process hold.
+
+    Parameters
+    ----------
+    n_processes
+        How many.
+    """
+
+    def __init__(self, n_processes: int) -> None:
+        super().__init__(n_processes, multiprocessing.get_context("spawn"), prepare_process)
+        self.n_processes = n_processes
+
+
+def _renewal_of(pool: Executor) -> Callable[[], Executor] | None:
+    """Return what makes another pool like this one; None when nobody but its owner can."""
+    if isinstance(pool, SpawnedProcesses):
+        n_processes = pool.n_processes
+        return lambda: SpawnedProcesses(n_processes)
+    loky = sys.modules.get("loky")  # whoever has such a pool has imported it
+    if loky is not None and type(pool).__module__ == "loky.reusable_executor":
+        n_workers = getattr(pool, "_max_workers", None)
+        kept = {name: getattr(pool, f"_{name}", None) for name in ("timeout", "initializer", "env")}
+        kept["initargs"] = getattr(pool, "_initargs", ())
+        return lambda: loky.get_reusable_executor(n_workers, **kept)
+    return None
+
+
+class PoolBrokeError(Exception):
+    """A pool broke while it did a job, and has been replaced."""
+
+
+class RenewablePool:
+    """A pool for blocking calls, from as many threads as it has processes.
+
+    Parameters
+    ----------
+    client
+        The pool to begin with.
+    """
+
+    def __init__(self, client: Executor) -> None:
+        self._given = client
+        self._client = client
+        self._renew = _renewal_of(client)
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._n_fruitless = 0
+        self._cause = ""
+        self.n_renewed = 0
+
+    @property
+    def client(self) -> Executor:
+        """The pool that does the work now."""
+        return self._client
+
+    def call(self, fn: Callable[[V], T], arg: V) -> T:
+        """Return what a process returns for ``fn(arg)``.
+
+        Raises
+        ------
+        PoolBrokeError
+            When a process died meanwhile, and the call may be tried again: there is a new pool.
+        WorkerLostError
+            When a process died, and that is the end of the pool.
+        ExecutorError
+            When the pool takes no more work.
+        """
+        client = self._client
+        try:
+            future = client.submit(fn, arg)
+            come_before(type(client))
+            answer = future.result()
+        except BrokenExecutor as error:
+            self._replace(client, error)
+            raise PoolBrokeError(self._cause) from error
+        except CancelledError as error:
+            msg = "the pool was shut down while it had work to do"
+            raise ExecutorError(msg) from error
+        except RuntimeError as error:
+            if self._renew is not None and not self._is_closed and "shutdown" in str(error):
+                self._replace(client, error)  # another user of loky's reusable pool has asked for a different one
+                raise PoolBrokeError(self._cause) from error
+            msg = f"the pool takes no more work: {error}"
+            raise ExecutorError(msg) from error
+        self._n_fruitless = 0
+        return answer
+
+    def _replace(self, broken: Executor, error: BaseException) -> None:
+        """Put a new pool in the place of a broken one, unless somebody else has."""
+        with self._lock:
+            if self._client is not broken:
+                return
+            processes = dict(getattr(broken, "_processes", None) or {})
+            if self._renew is None or self._is_closed:
+                msg = (
+                    f"{_describe_end(processes, error)}. It took its {type(broken).__name__} with it, which only its "
+                    "owner can replace: make a new pool and a new executor, or use "
+                    "ConcurrentJobExecutor.make_processes(), which replaces lost processes"
+                )
+                raise WorkerLostError(msg) from error
+            if isinstance(broken, SpawnedProcesses):
+                broken.shutdown(wait=True, cancel_futures=True)
+            self._cause = _describe_end(processes, error)
+            self._n_fruitless += 1
+            if self._n_fruitless > _MOST_FRUITLESS:
+                msg = (
+                    f"{_describe_end(processes, error)}, and so did all before it: they end before they do any work. "
+                    "Processes import the main module of the program: what a script does must stand under "
+                    'if __name__ == "__main__":'
+                )
+                raise WorkerLostError(msg) from error
+            self._client = self._renew()
+            self.n_renewed += 1
+            log.warning("%s; its pool was replaced", self._cause)
+
+    def close(self) -> None:
+        """Make no more pools; calls that are under way fail if theirs breaks."""
+        self._is_closed = True
+
+    def kill(self) -> None:
+        """Kill the processes of the pool, because what they do does not end."""
+        for process in list((getattr(self._client, "_processes", None) or {}).values()):
+            process.kill()
+
+    def shut_down(self, *, given_too: bool, wait: bool) -> None:
+        """Shut down the pool, if it is ours."""
+        if given_too or self._client is not self._given:
+            self._client.shutdown(wait=wait, cancel_futures=True)
+
+
+def _describe_end(processes: Mapping[int, BaseProcess], error: BaseException) -> str:
+    """Return, in words, which process ended and how."""
+    ends = []
+    for pid, process in processes.items():
+        code = getattr(process, "exitcode", None)
+        # those that the pool ended itself, because of the first, are not worth a word
+        if code is not None and code not in {0, -signal.SIGTERM}:
+            how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with status {code}"
+            ends.append(f"process {pid} {how}")
+    return "a worker died: " + (", ".join(ends) if ends else str(error).strip() or type(error).__name__)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class Gate:
+    """Many threads may pass together, or one alone: who is suspected of killing workers harms nobody else then."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Condition()
+        self._n_inside = 0
+        self._n_loners = 0  # that wait, or are inside
+
+    @contextmanager
+    def pass_together(self) -> Iterator[None]:
+        """Pass as soon as nobody wants to be alone."""
+        with self._lock:
+            while self._n_loners:
+                self._lock.wait()
+            self._n_inside += 1
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @contextmanager
+    def pass_alone(self) -> Iterator[None]:
+        """Pass as soon as nobody else is inside."""
+        with self._lock:
+            self._n_loners += 1
+            while self._n_inside:
+                self._lock.wait()
+            self._n_inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_loners -= 1
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            self._lock.notify_all()
+
+
+def size_of(pool: Any, default: int) -> int:
+    """Return how many processes a pool has; the names of this differ from library to library."""
+    for name in ("_max_workers", "num_workers", "max_workers"):
+        size = getattr(pool, name, None)
+        if isinstance(size, int) and size > 0:
+            return size
+    return default

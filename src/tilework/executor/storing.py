@@ -1,0 +1,78 @@
+"""Executors that keep what is scattered on the main side, in a store, from which it goes to the workers."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from tilework.executor.driven import DrivenJobExecutor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Store", "StoringJobExecutor", "patched"]
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """Objects by handle. All methods may be called from any thread."""
+
+    def add(self, obj: Any) -> str:
+        """Add an object; returns its handle."""
+        ...
+
+    def look_up(self, handle: Any) -> Any:
+        """Return what stands for the object here; ExecutorError when there is none."""
+        ...
+
+    def update(self, handle: Any, obj: Any) -> None:
+        """Let the handle stand for another object."""
+        ...
+
+    def patch(self, handle: Any, patch: Any) -> None:
+        """Call ``obj.patch(patch)``; TypeError when there is no such method."""
+        ...
+
+    def drop(self, handle: str) -> None:
+        """Forget the object."""
+        ...
+
+
+def patched(obj: T, patch: Any) -> T:
+    """Patch an object, and return it; TypeError when it cannot be patched."""
+    method = getattr(obj, "patch", None)
+    if not callable(method):
+        msg = f"only an object with a method patch(patch) can be patched, not a {type(obj).__name__}"
+        raise TypeError(msg)
+    method(patch)
+    return obj
+
+
+class StoringJobExecutor(DrivenJobExecutor):
+    """Scatters through a store. A subclass sets `_store`."""
+
+    _store: Store
+
+    @contextmanager
+    def scatter(self, obj: Any) -> Iterator[str]:
+        """Give all workers an object, for the duration of the block; yields its handle."""
+        self._check_open()
+        handle = self._store.add(obj)
+        try:
+            yield handle
+        finally:
+            self._store.drop(handle)
+
+    def scatter_update(self, handle: Any, obj: Any) -> None:
+        """Let `handle` stand for another object; tasks that start later see it."""
+        self._check_open()
+        self._store.update(handle, obj)
+
+    def scatter_update_patch(self, handle: Any, patch: Any) -> None:
+        """Call ``obj.patch(patch)`` on the object that `handle` stands for, and on every worker's copy of it."""
+        self._check_open()
+        self._store.patch(handle, patch)
+
+    def _check_handle(self, handle: Any) -> None:
+        self._store.look_up(handle)
