@@ -87,11 +87,12 @@ class BufferWrapper:
         where: Literal["device"] | None = None,
         use: BufferUse = None,
     ) -> None:
-        if kind not in KINDS:
-            msg = f"a buffer's kind is one of {', '.join(KINDS)}, got {kind!r}"
-            raise ValueError(msg)
+        _check_options(kind, where, use)
         self._kind: BufferKind = kind
         self._extra_shape = (extra_shape,) if isinstance(extra_shape, int) else tuple(map(int, extra_shape))
+        if min(self._extra_shape, default=0) < 0:
+            msg = f"the extra shape of a buffer has sizes of at least 0, got {extra_shape}"
+            raise ValueError(msg)
         self._dtype: np.dtype[Any] = np.dtype(dtype)
         self._where = where
         self._use = use
@@ -417,6 +418,18 @@ class BufferWrapper:
     def result_buffer_type(self) -> type[PreallocBufferWrapper]:
         """Return the class of buffers that carry results of this one."""
         return PreallocBufferWrapper
+
+
+def _check_options(kind: Any, where: Any, use: Any) -> None:
+    if kind not in KINDS:
+        msg = f"a buffer's kind is one of {', '.join(KINDS)}, got {kind!r}"
+        raise ValueError(msg)
+    if where not in {None, "device"}:
+        msg = f"a buffer is in main memory (where=None) or on the device (where='device'), got {where!r}"
+        raise ValueError(msg)
+    if use not in {None, "private", "result_only"}:
+        msg = f"the use of a buffer is None, 'private' or 'result_only', got {use!r}"
+        raise ValueError(msg)
 
 
 class PlaceholderBufferWrapper(BufferWrapper):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -29,7 +30,7 @@ from tilework.udf.data import MergeAttrMapping, RunCache, UDFData
 
 if TYPE_CHECKING:
     from collections import OrderedDict
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from tilework.common.slice import Slice
     from tilework.udf.meta import UDFMeta
@@ -247,6 +248,14 @@ class UDF(UDFProtocol):
         """The result buffers, as the views that belong to what is processed now."""
         return self._results
 
+    @results.setter
+    def results(self, value: Any) -> None:
+        msg = (
+            f"{type(self).__name__} replaces self.results by a {type(value).__name__}: assign into its buffers, "
+            "self.results.name[:] = ..."
+        )
+        raise UDFException(msg)
+
     @property
     def task_data(self) -> Any:
         """What `get_task_data` returned."""
@@ -420,6 +429,12 @@ class UDF(UDFProtocol):
         UDFException
             When no copy can be made from the parameters, so that no task could either.
         """
+        if "_kwargs" not in vars(self):
+            msg = (
+                f"{type(self).__name__}.__init__ does not call super().__init__(...): call it, with all parameters as "
+                "keyword arguments"
+            )
+            raise UDFException(msg)
         try:
             copy = self.copy()
         except TypeError as e:
@@ -453,11 +468,41 @@ class UDF(UDFProtocol):
 
     def init_result_buffers(self) -> None:
         """Declare the results."""
-        self._results = UDFData(self.get_result_buffers())
+        declared = self.get_result_buffers()
+        _check_declared(type(self).__name__, declared)
+        self._results = UDFData(declared)
 
     def init_task_data(self) -> None:
         """Make the task data."""
-        self._task_data = UDFData(self.get_task_data())
+        data: Any = self.get_task_data()
+        if not isinstance(data, Mapping):
+            msg = f"{type(self).__name__}.get_task_data() returned {data!r}: return a dict of names and values"
+            raise UDFException(msg)
+        self._task_data = UDFData(data)
+
+
+def _check_declared(udf_name: str, declared: Any) -> None:
+    """Raise UDFException when what `get_result_buffers` returned is no declaration of results."""
+    if not isinstance(declared, Mapping):
+        what = "nothing" if declared is None else f"a {type(declared).__name__}"
+        msg = f"{udf_name}.get_result_buffers() returned {what}: return a dict of names and self.buffer(...)"
+        raise UDFException(msg)
+    for name, buffer in declared.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            msg = f"{udf_name}: a result is called {name!r}, which self.results.name cannot reach: use a plain name"
+            raise UDFException(msg)
+        if hasattr(UDFData, name):
+            msg = (
+                f"{udf_name}: a result cannot be called {name!r}, for self.results has a method of that name: choose "
+                "another name"
+            )
+            raise UDFException(msg)
+        if not isinstance(buffer, BufferWrapper):
+            msg = (
+                f"{udf_name}: the declaration of result {name!r} is not made with self.buffer(...), it is a "
+                f"{type(buffer).__name__}"
+            )
+            raise UDFException(msg)
 
 
 class NoOpUDF(UDF):

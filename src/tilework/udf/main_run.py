@@ -17,6 +17,7 @@ from tilework.common.shape import Shape
 from tilework.exceptions import UDFException
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.base import UDF
+from tilework.udf.checks import check_results_can_be_made, noted
 from tilework.udf.data import MergeAttrMapping, RunCache, UDFParams, prepare_aux
 from tilework.udf.meta import UDFMeta
 from tilework.udf.plan import make_plan
@@ -141,16 +142,18 @@ class MainRun:
                 compiled=planned.compiled,
             )
             udf.set_meta(meta)
-            udf.init_result_buffers()
+            with noted(f"get_result_buffers of {planned.name}"):
+                udf.init_result_buffers()
+            check_results_can_be_made(udf)
             for name, declared in list(udf.results.items()):
                 udf.results.set_buffer(name, self._allocate(planned.name, name, declared, executor))
             if hasattr(udf, "preprocess"):
-                udf.preprocess()
+                with noted(f"preprocess of {planned.name}, before the run"):
+                    udf.preprocess()
 
-    def _allocate(self, udf_name: str, name: str, declared: Any, executor: JobExecutor | None) -> BufferWrapper:
-        if not isinstance(declared, BufferWrapper):
-            msg = f"{udf_name}: the declaration of result {name!r} is not made with self.buffer(...)"
-            raise UDFException(msg)
+    def _allocate(
+        self, udf_name: str, name: str, declared: BufferWrapper, executor: JobExecutor | None
+    ) -> BufferWrapper:
         buffer: BufferWrapper = declared if executor is None else executor.modify_buffer_type(declared)
         buffer.set_shape_ds(self.dataset.shape, self.roi)
         try:
@@ -227,7 +230,11 @@ class MainRun:
                     for name, buffer in udf.results.items()
                     if buffer.has_data()
                 }
-                udf.merge(MergeAttrMapping(dest), part.get_proxy())
+                try:
+                    udf.merge(MergeAttrMapping(dest), part.get_proxy())
+                except Exception as e:
+                    e.add_note(f"in merge of {type(udf).__name__}, partition {task.get_partition().get_ident()}")
+                    raise
             self._damage[start:stop] = True if self._present is None else self._present[start:stop]
             self.n_merged += 1
 

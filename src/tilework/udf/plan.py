@@ -16,6 +16,7 @@ import numpy as np
 from tilework.common.array_backends import BACKENDS, CPU_BACKENDS, CUDA_BACKENDS, as_names, can_hold, holding_dtype
 from tilework.common.udf import UDFMethod
 from tilework.exceptions import UDFException
+from tilework.udf.checks import check_signatures, check_tiling
 from tilework.udf.run_plan import RunPlan, UDFPlan
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def _plan_one(
 ) -> UDFPlan:
     name = type(udf).__name__
     method = checked_method(udf)
+    check_signatures(udf, method)
+    check_tiling(udf)
     data_dtype = dataset_dtype if corrections is None else np.result_type(np.float32, dataset_dtype)
     try:
         input_dtype = np.result_type(udf.get_preferred_input_dtype(), data_dtype)

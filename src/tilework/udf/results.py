@@ -12,6 +12,7 @@ from tilework.common.arrays import to_numpy
 from tilework.common.buffers import ArrayWithMask, BufferWrapper, PreallocBufferWrapper
 from tilework.common.sparse import is_sparse
 from tilework.exceptions import UDFException
+from tilework.udf.checks import noted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -205,7 +206,8 @@ def _collect_one(
     udf.meta.set_valid_nav_mask(merged)
     udf.results.clear_views()
     declared = udf.results.as_dict()
-    results: Any = udf.get_results()
+    with noted(f"get_results of {name}"):
+        results: Any = udf.get_results()
     if not isinstance(results, Mapping):
         msg = f"{name}.get_results() returned {type(results).__name__}: return a dict of arrays by name"
         raise UDFException(msg)

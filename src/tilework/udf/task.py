@@ -29,6 +29,7 @@ from tilework.common.progress import PartitionProgressTracker, PartitionTrackerN
 from tilework.common.udf import ResourceDef, UDFMethod
 from tilework.exceptions import JobCancelledError, UDFException
 from tilework.io.dataset.scratch import give_back, take_scratch
+from tilework.udf.checks import check_own_results, explain, noted
 from tilework.udf.meta import UDFMeta
 from tilework.udf.tile_forms import TileConverter
 
@@ -178,12 +179,15 @@ class PartitionRun:
         self._absent = absent
         self._params = params
         self._env = env
+        self._doing = ""
+        self._failed_cleanup: UDF | None = None
         self._scheme = params.tiling_scheme.adjust_for_partition(partition)
         roi = params.roi
         self._slice: Slice = partition.slice if roi is None else partition.slice.adjust_for_roi(roi.reshape(-1))
-        self._udfs = [
-            cls.new_for_partition(kwargs, partition, roi) for cls, kwargs in zip(classes, params.kwargs, strict=True)
-        ]
+        self._udfs: list[UDF] = []
+        for cls, kwargs in zip(classes, params.kwargs, strict=True):
+            with noted(f"the constructor of {cls.__name__}, {self._where()}"):
+                self._udfs.append(cls.new_for_partition(kwargs, partition, roi))
 
     def __call__(self, progress: PartitionProgressTracker | PartitionTrackerNoOp) -> tuple[UDFData, ...]:
         """Process the partition; return the buffers."""
@@ -191,36 +195,53 @@ class PartitionRun:
         plan = self._params.plan
         plans = plan.udfs
         backends = plan.on_device(env.device_class, env.device_class == "cuda" and env.has_cupy)
-        doing = "preparing"
-        # Nobody else says where in the data something went wrong; the exception itself stays what it is.
-        name = "the UDFs"
+        # Nobody else says where in the data something went wrong, and in which method of which UDF.
+        udf: UDF | None = None
+        doing = ""
         try:
             with env.enter(enable_gpu=backends.uses_cupy), contextlib.ExitStack() as cleanups:
                 for position, (udf, one, backend) in enumerate(zip(self._udfs, plans, backends.udfs, strict=True)):
-                    name = one.name
                     self._prepare(udf, one, position, backend)
-                    cleanups.callback(udf.cleanup)
+                    cleanups.callback(self._clean_up, udf)
                 scratch = take_scratch()
                 cleanups.callback(give_back, scratch)
                 groups = self._group_steps(backends, TileConverter(backends, scratch, compiled=plan.compiled))
                 progress.signal_start()
+                udf, doing = None, "reading data"
                 for tile in self._tiles(backends.dataset):
                     env.raise_if_stopped()
                     for form, steps in groups:
                         data = form(tile)
-                        for name, doing, step in steps:
+                        for udf, doing, step in steps:
                             step(tile, data)
+                    udf, doing = None, "reading data"
                     progress.signal_tile_complete(tile)
                 doing = "postprocess"
                 results = []
-                for udf, one in zip(self._udfs, plans, strict=True):
-                    name = one.name
+                for udf in self._udfs:
                     results.append(self._finish(udf))
                 return tuple(results)
-        except Exception as e:
-            if not isinstance(e, JobCancelledError):
-                e.add_note(f"in {doing} of {name}, partition {self._partition.get_ident()}, {self._partition.slice}")
+        except JobCancelledError:
             raise
+        except Exception as e:
+            if self._failed_cleanup is not None:
+                udf, doing = self._failed_cleanup, "cleanup"
+            clearer = explain(e, udf, doing or self._doing, self._where())
+            if clearer is e:
+                raise
+            raise clearer from e
+
+    def _clean_up(self, udf: UDF) -> None:
+        try:
+            udf.cleanup()
+        except Exception:
+            self._failed_cleanup = udf
+            raise
+
+    def _where(self) -> str:
+        start, count = self._slice.origin[0], self._slice.shape[0]
+        of = "scan" if self._params.roi is None else "selected positions"
+        return f"partition {self._partition.get_ident()}, frames {start} to {start + count - 1} of the {of}"
 
     def _tiles(self, backend: str) -> Iterator[DataTile]:
         partition = self._partition
@@ -248,6 +269,7 @@ class PartitionRun:
         )
         udf.set_meta(meta)
         udf.set_cache(params.cache, position)
+        self._doing = "get_result_buffers"
         udf.init_result_buffers()
         for buffer in udf.results.values():
             buffer.set_span(self._slice.origin[0], self._slice.shape[0], tuple(self._slice.shape.sig))
@@ -255,22 +277,25 @@ class PartitionRun:
             if self._absent is not None:
                 buffer.mark_absent(self._absent)
         udf.results.clear_views()
+        self._doing = "get_task_data"
         udf.init_task_data()
+        self._doing = "preprocess"
         if hasattr(udf, "preprocess"):
             udf.preprocess()
 
     def _group_steps(
         self, backends: BackendPlan, converter: TileConverter
-    ) -> list[tuple[Callable[[DataTile], Any], list[tuple[str, str, Step]]]]:
-        """Return the steps by the form of tile that they want, each with the names of its UDF and of its method."""
-        groups: dict[tuple[str, np.dtype[Any]], list[tuple[str, str, Step]]] = {}
+    ) -> list[tuple[Callable[[DataTile], Any], list[tuple[UDF, str, Step]]]]:
+        """Return the steps by the form of tile that they want, each with its UDF and the name of its method."""
+        groups: dict[tuple[str, np.dtype[Any]], list[tuple[UDF, str, Step]]] = {}
         for udf, plan, backend in zip(self._udfs, self._params.plan.udfs, backends.udfs, strict=True):
             step = make_step(udf, plan.method, self._slice, self._scheme.is_full_sig, self._env.raise_if_stopped)
             steps = groups.setdefault((backend, plan.dtype_for(backend)), [])
-            steps.append((plan.name, f"process_{plan.method.value}", step))
+            steps.append((udf, f"process_{plan.method.value}", step))
         return [(converter.form(*key), steps) for key, steps in groups.items()]
 
     def _finish(self, udf: UDF) -> UDFData:
+        check_own_results(udf)
         udf.results.flush()
         udf.results.clear_views()
         udf.meta.set_position(self._slice.origin[0], self._slice.origin[0] + self._slice.shape[0])
