@@ -219,7 +219,7 @@ class PartitionRun:
                 doing = "postprocess"
                 results = []
                 for udf in self._udfs:
-                    results.append(self._finish(udf))
+                    results.append(self._finish(udf))  # noqa: PERF401  (the loop variable says whose error it is)
                 return tuple(results)
         except JobCancelledError:
             raise
