@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from tilework.common.allocation import BufferPool, ManagedBuffer, bytes_aligned, empty_aligned, zeros_aligned
 from tilework.common.arrays import fill_value, like_index, reshaped_view, to_numpy, zeros
 from tilework.common.math import prod
-from tilework.common.validity import ArrayWithMask, InvalidMaskError, get_bbox_slice, get_inner_slice
+from tilework.common.validity import (
+    ArrayWithMask,
+    InvalidMaskError,
+    get_bbox,
+    get_bbox_2d,
+    get_bbox_slice,
+    get_inner_slice,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,18 +33,25 @@ __all__ = [
     "ArrayWithMask",
     "AuxBufferWrapper",
     "BufferKind",
+    "BufferPool",
     "BufferUse",
     "BufferWrapper",
     "InvalidMaskError",
+    "ManagedBuffer",
     "PlaceholderBufferWrapper",
     "PreallocBufferWrapper",
+    "bytes_aligned",
     "disjoint",
+    "empty_aligned",
     "fill_value",
+    "get_bbox",
+    "get_bbox_2d",
     "get_bbox_slice",
     "get_inner_slice",
     "reshaped_view",
     "to_numpy",
     "zeros",
+    "zeros_aligned",
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
