@@ -169,7 +169,7 @@ def test_masks_for_tiles_of_any_backend() -> None:
     container = MaskContainer(stack, backend="scipy.sparse.csr_matrix")
     np.testing.assert_array_equal(container.get(part()), container.get(part(), backend="numpy"))
     assert MaskContainer(stack, backend="cupy", default_sparse="sparse.pydata").use_sparse is False
-    with pytest.raises(ValueError, match="no sparse masks of the format 'sparse.pydata' on a GPU"):
+    with pytest.raises(ValueError, match=r"no sparse masks of the format 'sparse\.pydata' on a GPU"):
         MaskContainer(stack, use_sparse="sparse.pydata", backend="cupy").get(part())
 
 

@@ -8,6 +8,7 @@ instance from them, on whatever worker it runs, so a constructor must accept wha
 
 from __future__ import annotations
 
+import importlib
 import threading
 import weakref
 from collections.abc import Mapping
@@ -26,20 +27,25 @@ from tilework.common.buffers import (
 )
 from tilework.common.udf import UDFProtocol
 from tilework.exceptions import UDFException, UDFRunCancelled
-from tilework.udf.data import MergeAttrMapping, RunCache, UDFData
+from tilework.udf.data import MergeAttrMapping, RunCache, UDFData, UDFKwargsWrapper, UDFParams
+from tilework.udf.meta import UDFMeta
 
 if TYPE_CHECKING:
     from collections import OrderedDict
     from collections.abc import Callable, Iterable
 
     from tilework.common.slice import Slice
-    from tilework.udf.meta import UDFMeta
 
 __all__ = [
     "UDF",
+    "MergeAttrMapping",
     "NoOpUDF",
+    "UDFData",
     "UDFFrameMixin",
+    "UDFKwargsWrapper",
     "UDFMergeAllMixin",
+    "UDFMeta",
+    "UDFParams",
     "UDFPartitionMixin",
     "UDFPostprocessMixin",
     "UDFPreprocessMixin",
@@ -51,8 +57,25 @@ __all__ = [
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 T = TypeVar("T")
+# What users' programs import from here and what itself needs the base class.
+_ELSEWHERE = {
+    "GenericTask": "task",
+    "UDFResults": "results",
+    "UDFResultsLazy": "results",
+    "UDFRunner": "runner",
+    "UDFTask": "task",
+    "execution_plan": "backends",
+    "get_resources_for_backends": "backends",
+}
 # An instance holds the results of its run on the main side; two runs must not share one.
 _claim_lock = threading.Lock()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(f"tilework.udf.{_ELSEWHERE[name]}"), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 @runtime_checkable
@@ -145,7 +168,7 @@ class UDF(UDFProtocol):
 
     def __init__(self, **kwargs: Any) -> None:
         self._kwargs = kwargs
-        self._params: UDFData | None = None
+        self._params: UDFKwargsWrapper | None = None
         self._results: UDFData | None = None
         self._task_data: UDFData | None = None
         self._meta: UDFMeta | None = None
@@ -240,7 +263,7 @@ class UDF(UDFProtocol):
     def params(self) -> Any:
         """The parameters; auxiliary data as the view that belongs to what is processed now."""
         if self._params is None:
-            self._params = UDFData(self._kwargs)
+            self._params = UDFKwargsWrapper(self._kwargs)
         return self._params
 
     @property

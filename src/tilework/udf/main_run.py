@@ -246,6 +246,33 @@ class MainRun:
 
         return UDFResultsLazy(make, self.damage)
 
+    def check_patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Raise before anybody gets new parameters with which no UDF could be made.
+
+        Raises
+        ------
+        ValueError
+            When there is not one mapping per UDF.
+        UDFException
+            When a UDF has no such parameter, or refuses it, or auxiliary data does not fit the dataset.
+        """
+        if len(parameters) != len(self.udfs):
+            msg = f"parameters must be given for each of the {len(self.udfs)} UDFs of the run, got {len(parameters)}"
+            raise ValueError(msg)
+        for udf, new in zip(self.udfs, parameters, strict=True):
+            name = type(udf).__name__
+            unknown = sorted(set(new) - set(udf.kwargs))
+            if unknown:
+                known = ", ".join(sorted(udf.kwargs)) or "none"
+                msg = f"{name} has no parameter {', '.join(map(repr, unknown))} that could be changed; it has: {known}"
+                raise UDFException(msg)
+            prepare_aux(new, self.dataset.shape, self.roi, name)
+            try:
+                type(udf)(**{**udf.kwargs, **new})
+            except Exception as e:
+                msg = f"{name} cannot be made with the new parameters {', '.join(new)}: {e}"
+                raise UDFException(msg) from e
+
     def patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters of the UDFs on the main side."""
         for udf, new in zip(self.udfs, parameters, strict=True):
