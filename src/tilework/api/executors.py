@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ExecutorSpecType", "make_executor"]
 
-ExecutorSpecType = Literal["synchronous", "inline", "threads"]
-ANNOUNCED = ("dask", "dask-integration", "dask-make-default", "delayed", "pipelined")
+ExecutorSpecType = Literal["synchronous", "inline", "threads", "pipelined"]
+ANNOUNCED = ("dask", "dask-integration", "dask-make-default", "delayed")
 
 
 def make_executor(
@@ -37,11 +37,13 @@ def make_executor(
         later = " (it is not part of this version yet)" if spec in ANNOUNCED else ""
         msg = f"unknown executor {spec!r}{later}: choose one of {', '.join(known)}"
         raise ExecutorSpecException(msg)
-    if gpus is not None:
-        msg = f"the executor {spec!r} runs on CPUs only: leave out gpus"
-        raise ExecutorSpecException(msg)
     if snooze_timeout is not None:
         msg = f"the executor {spec!r} has no workers that could be released when idle: leave out snooze_timeout"
+        raise ExecutorSpecException(msg)
+    if spec == "pipelined":
+        return _make_pipelined(cpus, gpus, main_process_gpu)
+    if gpus is not None:
+        msg = f"the executor {spec!r} runs on CPUs only: leave out gpus"
         raise ExecutorSpecException(msg)
     from tilework.executor.base import make_canonical
 
@@ -56,6 +58,26 @@ def make_executor(
     from tilework.executor.inline import InlineJobExecutor
 
     return InlineJobExecutor(main_process_gpu=gpu)
+
+
+def _make_pipelined(
+    cpus: int | Iterable[int] | None, gpus: int | Iterable[int] | None, main_process_gpu: GPUSpec
+) -> JobExecutor:
+    from tilework.executor.base import make_canonical
+    from tilework.executor.pipelined import PipelinedExecutor
+    from tilework.utils.devices import detect
+
+    gpu = make_canonical(main_process_gpu)
+    found = detect()
+    if gpus is not None and not isinstance(gpus, int):
+        gpus = list(gpus)
+    if gpus and not found["cudas"]:
+        msg = f"gpus={gpus!r} asks for workers on GPUs, but no CUDA device was found: leave out gpus"
+        raise ExecutorSpecException(msg)
+    spec = PipelinedExecutor.make_spec(
+        found["cpus"] if cpus is None else cpus, found["cudas"] if gpus is None else gpus, found["has_cupy"]
+    )
+    return PipelinedExecutor(spec, main_process_gpu=gpu)
 
 
 def count(cpus: int | Iterable[int] | None) -> int | None:

@@ -266,6 +266,9 @@ class UDFParams:
         How partitions are cut.
     plan
         What each UDF gets; None only for parameters that never run.
+    classes
+        The classes of the UDFs. They are here and not in the tasks, because a class of a notebook or script is sent
+        whole, and need not be sent with every task.
     """
 
     def __init__(
@@ -275,7 +278,9 @@ class UDFParams:
         corrections: Any,
         tiling_scheme: TilingScheme | None,
         plan: RunPlan | None = None,
+        classes: Sequence[type[Any]] = (),
     ) -> None:
+        self.classes = tuple(classes)
         self._kwargs = [dict(k) for k in kwargs]
         self._roi = roi
         self._corrections = corrections
@@ -293,7 +298,7 @@ class UDFParams:
         plan: RunPlan | None = None,
     ) -> UDFParams:
         """Collect the parameters of `udfs`."""
-        return cls([udf.kwargs for udf in udfs], roi, corrections, tiling_scheme, plan)
+        return cls([udf.kwargs for udf in udfs], roi, corrections, tiling_scheme, plan, [type(udf) for udf in udfs])
 
     @property
     def kwargs(self) -> list[dict[str, Any]]:

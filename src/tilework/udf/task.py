@@ -59,7 +59,8 @@ class UDFTask:
     idx
         Position of the task in the run.
     udf_classes
-        Classes of the UDFs; their parameters come with the scattered `UDFParams`.
+        Classes of the UDFs. A task that arrives in another process has none: there they come, like their parameters,
+        with the scattered `UDFParams`.
     resources
         What a worker must have.
     span_context
@@ -90,6 +91,29 @@ class UDFTask:
         self._frames = task_frames
         self._absent = absent
         self._report = False
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return (
+            self._partition,
+            self._idx,
+            self._resources,
+            self._span_context,
+            self._frames,
+            self._absent,
+            self._report,
+        )
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._udf_classes = ()
+        (
+            self._partition,
+            self._idx,
+            self._resources,
+            self._span_context,
+            self._frames,
+            self._absent,
+            self._report,
+        ) = state
 
     def __repr__(self) -> str:
         names = "+".join(cls.__name__ for cls in self._udf_classes)
@@ -136,7 +160,7 @@ class UDFTask:
 
     def __call__(self, params: UDFParams, env: Environment) -> tuple[UDFData, ...]:
         """Process the partition; return the buffers of the UDFs in their order."""
-        run = PartitionRun(self._partition, self._udf_classes, params, env, self._absent)
+        run = PartitionRun(self._partition, self._udf_classes or params.classes, params, env, self._absent)
         return run(PartitionProgressTracker(self._partition) if self._report else PartitionTrackerNoOp())
 
 

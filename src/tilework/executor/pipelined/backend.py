@@ -1,13 +1,14 @@
 """One run's way to the workers of a pool.
 
-Who does what: the consumer's thread packs tasks and unpacks results. The hub thread puts answers into the inbox, as they
-came. Where data is streamed to tasks, one more thread calls the handler, task after task, so that the consumer gets a
-result while the next data is awaited (see `stream`).
+Who does what: the consumer's thread packs tasks and unpacks results. The hub thread puts answers into the inbox, as
+they came. Where data is streamed to tasks, one more thread calls the handler, task after task, so that the consumer
+gets a result while the next data is awaited (see `stream`).
 """
 
 from __future__ import annotations
 
 import queue
+import time
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.exceptions import RemoteError
@@ -34,6 +35,7 @@ __all__ = ["PipelinedBackend"]
 
 V = TypeVar("V")
 
+_TOGETHER_SECONDS: Final = 2e-4
 _LONGEST_WAIT: Final = 0.5
 """A wait for a lock is not interrupted by a Ctrl-C that comes just before it begins."""
 
@@ -71,6 +73,8 @@ class PipelinedBackend(Generic[V]):
         self._hub = hub
         self._control = control
         self._is_call = opening[0] is None
+        self._packed: list[Item] = []  # tickets that the hub has not got yet
+        self._packed_since = 0.0
         self._run = hub.open_run(
             lambda number: HubRun(number, priority, hub.pool.arena, opening, control, messages, span_context)
         )
@@ -82,7 +86,7 @@ class PipelinedBackend(Generic[V]):
 
     def stream_with(self, make: Callable[[HubRun, Callable[[BaseException], None]], Feeder]) -> None:
         """Let a feeder stream data to the tasks."""
-        self._run.feeder = make(self._run, lambda error: self._run.inbox.put(Broken(error)))
+        self._run.feeder = make(self._run, lambda error: self._run.inbox.put([Broken(error)]))
 
     def submit(self, ticket: Ticket[V]) -> None:
         """Pack a ticket, and give it to the hub."""
@@ -102,31 +106,40 @@ class PipelinedBackend(Generic[V]):
         hub_ticket.item = item
         if run.feeder is not None:
             run.feeder.expect(hub_ticket)
-        self._hub.put(item)
+        # What is packed quickly goes to the hub together: for each time, two threads take turns.
+        now = time.monotonic()
+        if not self._packed:
+            self._packed_since = now
+        self._packed.append(item)
+        if now - self._packed_since > _TOGETHER_SECONDS:
+            self._put_packed()
+
+    def _put_packed(self) -> None:
+        packed, self._packed = self._packed, []
+        self._hub.put(packed)
 
     def wait(self, timeout: float | None) -> Iterable[Event]:
         """Return what has arrived, after waiting for something to arrive."""
+        if self._packed:
+            self._put_packed()
         inbox = self._run.inbox
         try:
             first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
         except queue.Empty:
             return ()
-        events = self._decode(first)
+        answers = [first]
         # This is the only reader: what is counted now is there.
-        for _ in range(inbox.qsize()):
-            events += self._decode(inbox.get_nowait())
-        return events
+        answers += [inbox.get_nowait() for _ in range(inbox.qsize())]
+        return [self._decode(answer) for some in answers for answer in some]
 
-    def _decode(self, answer: Answer | Broken | Event | None) -> list[Event]:
-        if answer is None:
-            return []
+    def _decode(self, answer: Answer | Broken | Event) -> Event:
         if isinstance(answer, Broken):
             raise answer.error
         if not isinstance(answer, Answer):
-            return [answer]
+            return answer
         number, message = answer.ticket.ticket.number, answer.message
         if isinstance(message, say.Failed):
-            return [Failed(number, unpack_error(message.error))]
+            return Failed(number, unpack_error(message.error))
         arena = answer.arena
         assert arena is not None
         fd = answer.descriptors[0] if answer.descriptors else None
@@ -135,17 +148,20 @@ class PipelinedBackend(Generic[V]):
         try:
             result = unpack(message.parcel, arena, fd, copy=copy, keep=True)
         except BaseException as error:  # noqa: BLE001  (users' code runs in there)
-            return [Failed(number, RemoteError(f"what a worker returned cannot be unpickled: {describe_error(error)}"))]
-        return [Completed(number, result, message.seconds)]
+            return Failed(number, RemoteError(f"what a worker returned cannot be unpickled: {describe_error(error)}"))
+        return Completed(number, result, message.seconds)
 
     def end(self) -> None:
         """Let nothing more begin, and wait for what is at work."""
         control = self._control
         control.wake = None
         run = self._run
+        for item in self._packed:
+            item.ticket.release()
+        self._packed.clear()
         if run.feeder is not None:
             run.feeder.end(control.grace)
         self._hub.end_run(run, control.grace)
 
     def _wake(self) -> None:
-        self._run.inbox.put(None)
+        self._run.inbox.put([])

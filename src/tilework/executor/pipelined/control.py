@@ -13,6 +13,7 @@ because each writes before it looks, and a memory barrier lies in between (Dekke
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -118,10 +119,8 @@ class MainStopFlag(StopFlag):
     def set(self, reason: str = "the run was cancelled") -> None:
         """Tell all tasks to stop. The first reason counts."""
         super().set(reason)
-        try:
+        with contextlib.suppress(ValueError):  # the executor is closed: there are no workers any more
             self._page.stop(self._run)
-        except ValueError:  # the executor is closed: there are no workers any more
-            pass
 
 
 class WorkerStopFlag(StopFlag):

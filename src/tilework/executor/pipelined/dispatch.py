@@ -1,7 +1,7 @@
 """Which ticket goes to which worker, and when: decisions without I/O.
 
-A worker takes the next ticket when it has room: so the quick ones do more, and a slow one delays nobody. It has room for
-two tickets, one that it works on and one so that it need not wait for the next; for more while they are short.
+A worker takes the next ticket when it has room: so the quick ones do more, and a slow one delays nobody. It has room
+for two tickets, one that it works on and one so that it need not wait for the next; for more while they are short.
 
 What a worker has not begun can be taken back: when another worker is idle, or when something more urgent comes. Asking
 the worker would take as long as the task that it works on, so that is done through memory (`ControlPage.revoke`).
@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tilework.executor.crew import LaneQueue
@@ -105,7 +106,7 @@ class Station:
         n = len(self.items)
         if n < _ROOM:
             return True
-        return n < _ROOM_SHORT and sum(item.lane.mean_seconds for item in self.items) < _SHORT_SECONDS
+        return n < _ROOM_SHORT and n * self.items[-1].lane.mean_seconds < _SHORT_SECONDS
 
 
 class Dispatch:
@@ -121,6 +122,7 @@ class Dispatch:
         self.stations: list[Station] = []
         self._revoke = revoke
         self._queue = LaneQueue()
+        self._priorities: set[Priority] = set()  # all that were ever asked for
 
     # ---- workers ----
 
@@ -151,6 +153,7 @@ class Dispatch:
 
     def put(self, item: Item) -> list[Item]:
         """Take a new ticket."""
+        self._priorities.add(item.lane.priority)
         self._queue.put(item.lane, item)  # type: ignore[arg-type]
         sent = self._fill_all()
         if item.station is None and self._make_way(item):
@@ -162,7 +165,7 @@ class Dispatch:
         station.items.remove(item)
         sent = self._fill(station)
         if not station.items and station.is_ready:
-            sent += self._help(station)
+            sent += self._help(station) or self._fill(station, anything=True)
         return sent
 
     def skipped(self, station: Station, item: Item) -> list[Item]:
@@ -208,17 +211,21 @@ class Dispatch:
             if not self._send_next(station, sent):
                 skipped.add(id(station))
 
-    def _fill(self, station: Station) -> list[Item]:
+    def _fill(self, station: Station, *, anything: bool = False) -> list[Item]:
         sent: list[Item] = []
-        while station.is_ready and self._queue and station.has_room() and self._send_next(station, sent):
-            pass
+        while station.is_ready and self._queue and station.has_room():
+            if not self._send_next(station, sent, anything=anything):
+                break
         return sent
 
-    def _send_next(self, station: Station, sent: list[Item]) -> bool:
+    def _send_next(self, station: Station, sent: list[Item], *, anything: bool = False) -> bool:
         taken = self._queue.take(station.fits)
         if taken is None:
             return False
         item: Item = taken[1]
+        if not anything and self._is_overtaking(item, station):
+            self._put_back(item)
+            return False
         station.serial += 1
         item.serial = station.serial
         item.station = station
@@ -226,9 +233,16 @@ class Dispatch:
         sent.append(item)
         return True
 
+    def _is_overtaking(self, item: Item, station: Station) -> bool:
+        """Return whether something more urgent waits at another worker, which this one could take over instead."""
+        if len(self._priorities) == 1:
+            return False
+        others = (each for each in self.stations if each is not station)
+        return any(i.lane.priority < item.lane.priority for each in others for i in islice(each.items, 1, None))
+
     def _help(self, idle: Station) -> list[Item]:
         """Take from the worker that has most what it has not begun, so that an idle one does some of it."""
-        loaded = [s for s in self.stations if any(idle.fits(i) and not i.is_bound for i in list(s.items)[1:])]
+        loaded = [s for s in self.stations if any(idle.fits(i) and not i.is_bound for i in islice(s.items, 1, None))]
         if not loaded:
             return []
         self._take_back(max(loaded, key=lambda s: len(s.items)))
@@ -239,7 +253,7 @@ class Dispatch:
         priority = item.lane.priority
         for station in self.stations:
             if station.is_ready and station.fits(item):
-                later = list(station.items)[1:]
+                later = list(islice(station.items, 1, None))
                 if later and all(i.lane.priority > priority for i in later):
                     return self._take_back(station)
         return False

@@ -16,8 +16,8 @@ ticket, sees workers end, has them replaced, and tells the new ones what was sca
 returned, and never waits for anybody. Other threads leave requests for it, with one operation that is never half done:
 so a KeyboardInterrupt, which can hit the main thread anywhere, leaves no message half sent and nothing uncounted.
 
-Who owns what: the hub thread owns the dispatch, the roster and the lines. Only the thread that streams data to a run, on
-which no interrupt falls, sends by itself, with the hub's lock, so that the order on a line is the order of decisions.
+Who owns what: the hub thread owns the dispatch, the roster and the lines. Only the thread that streams data to a run,
+on which no interrupt falls, sends by itself, with the hub's lock, so that messages are in the order of decisions.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.exceptions import ExecutorError
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.dispatch import Dispatch, Item, Station
+from tilework.executor.pipelined.messages import encode
 from tilework.executor.pipelined.pool import Member, MemberState, PoolStateError, WorkerPool
 from tilework.executor.pipelined.roster import Roster
 from tilework.executor.pipelined.spec import describe_worker
 from tilework.executor.pipelined.wire import WireClosedError
-from tilework.executor.remote import dumps, loads
-from tilework.executor.run import Failed, WorkersChanged
+from tilework.executor.remote import loads
+from tilework.executor.run import Failed, Lost, WorkersChanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.scattered import Scattered
     from tilework.executor.pipelined.spec import WorkerSpec
     from tilework.executor.pipelined.wire import Wire
+    from tilework.executor.run import Event
 
 __all__ = ["Hub"]
 
@@ -83,6 +85,7 @@ class Hub:
         self._known: dict[Member, set[int]] = {}  # numbers of the runs that a worker was told of
         self._requests: deque[Callable[[], None]] = deque()
         self._blocked: set[Wire] = set()
+        self._to_deliver: set[HubRun] = set()  # runs that have new answers
         self._is_closed = False
         self._close_timeout = 0.0
         self._changed = threading.Condition()
@@ -151,10 +154,10 @@ class Hub:
         run = self._runs[number] = make(number)
         return run
 
-    def put(self, item: Item) -> None:
-        """Give a ticket to a worker, now or when one has room."""
+    def put(self, items: list[Item]) -> None:
+        """Give tickets to workers, now or when one has room."""
         self.check_open()
-        self.request(lambda: self._put(item))
+        self.request(lambda: self._put(items))
 
     def end_run(self, run: HubRun, grace: float) -> bool:
         """Let no ticket of a run begin any more, and wait until none is at work; returns whether that was so in time.
@@ -196,7 +199,7 @@ class Hub:
         """Send something after a ticket to the worker that has it, if one has it; with the hub locked."""
         if item.station is not None and not self._is_closed:
             with contextlib.suppress(WireClosedError):
-                item.station.owner.wire.send(dumps(message))
+                item.station.owner.wire.send(encode(message))
 
     def describe(self) -> list[dict[str, Any]]:
         """Return, for each worker, its process, CPUs, state, and what it wrote to stderr at last."""
@@ -256,6 +259,9 @@ class Hub:
                 self._requests.popleft()()
             for key, mask in events:
                 self._take_event(key.fileobj, key.data, mask)
+            # Last of all, when workers have new work: a consumer that wakes up competes with this thread.
+            while self._to_deliver:
+                self._to_deliver.pop().deliver()
             if self._blocked:
                 self._watch_blocked()
             if date is not None and time.monotonic() >= date:
@@ -298,13 +304,18 @@ class Hub:
 
     # ---- runs ----
 
-    def _put(self, item: Item) -> None:
-        if item.lane.is_over:
-            item.ticket.release()
-        elif self._roster.is_hopeless:
-            item.ticket.run.inbox.put(Failed(item.ticket.ticket.number, self._roster.hopeless()))
-        else:
-            self._send(self._dispatch.put(item))
+    def _put(self, items: list[Item]) -> None:
+        for item in items:
+            if item.lane.is_over:
+                item.ticket.release()
+            elif self._roster.is_hopeless:
+                self._post(item.ticket.run, Failed(item.ticket.ticket.number, self._roster.hopeless()))
+            else:
+                self._send(self._dispatch.put(item))
+
+    def _post(self, run: HubRun, event: Event) -> None:
+        run.outgoing.append(event)
+        self._to_deliver.add(run)
 
     def _end_run(self, run: HubRun) -> None:
         for item in self._dispatch.drop(run.lane):
@@ -329,7 +340,7 @@ class Hub:
         self._runs.pop(run.number, None)
         run.release()
         run.has_ended.set()
-        message = dumps(say.CloseRun(run.number))
+        message = encode(say.CloseRun(run.number))
         for member, known in self._known.items():
             if run.number in known:
                 known.discard(run.number)
@@ -358,11 +369,11 @@ class Hub:
     def _patch(self, obj: Scattered, data: bytes) -> None:
         obj.patches.append(data)
         for member in self._ready_members():
-            self._tell(member, dumps(say.Patch(obj.key, data)))
+            self._tell(member, encode(say.Patch(obj.key, data)))
 
     def _unscatter(self, obj: Scattered) -> None:
         for member in self._ready_members():
-            self._tell(member, dumps(say.Delete(obj.key)))
+            self._tell(member, encode(say.Delete(obj.key)))
         obj.close()
 
     def _introduce(self, member: Member, obj: Scattered) -> None:
@@ -392,9 +403,9 @@ class Hub:
             was, member.state = member.state, MemberState.RETIRING
             if was is MemberState.READY:
                 self._send(self._dispatch.retire(self._stations[member]))
-            self._tell(member, dumps(say.Shutdown()))
+            self._tell(member, encode(say.Shutdown()))
         for run in self._runs.values():
-            run.inbox.put(WorkersChanged(len(spec)))
+            self._post(run, WorkersChanged(len(spec)))
 
     def _note_blocked(self, wire: Wire) -> None:
         self._blocked.add(wire)
@@ -456,6 +467,7 @@ class Hub:
                 item.lane.note_seconds(message.seconds)
             self._send(self._dispatch.completed(station, item))
             item.ticket.run.take_answer(item.ticket, member, message, descriptors)
+            self._to_deliver.add(item.ticket.run)
         if self._ending:
             self._check_ending()
 
@@ -478,11 +490,12 @@ class Hub:
         cause = self.pool.remove(member)
         for item in had:
             if not item.lane.is_over:
-                item.ticket.run.take_loss(item.ticket, cause, is_started=item.serial <= begun)
+                item.ticket.release()
+                self._post(item.ticket.run, Lost(item.ticket.ticket.number, cause, item.serial <= begun))
         self._roster.note_loss(member, was, cause)
         if self._roster.is_hopeless:
             for item in self._dispatch.waiting():
-                item.ticket.run.inbox.put(Failed(item.ticket.ticket.number, self._roster.hopeless()))
+                self._post(item.ticket.run, Failed(item.ticket.ticket.number, self._roster.hopeless()))
         self._check_ending()
         self._notify()
         if was is not MemberState.RETIRING:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.dispatch import Item, RunLane
+from tilework.executor.pipelined.messages import encode
 from tilework.executor.pipelined.parcel import Parcel, ship
-from tilework.executor.remote import dumps, loads
-from tilework.executor.run import Lost
+from tilework.executor.remote import loads
 
 if TYPE_CHECKING:
     from tilework.common.executor import Priority, SimpleWorkerQueue
@@ -83,7 +83,7 @@ class HubTicket:
     def send(self, wire: Wire, serial: int) -> None:
         """Send it to a worker, as its ticket with this serial number, with what was streamed to it before."""
         message = say.RunTask(self.run.number, serial, self.parcel, self.is_streamed)
-        wire.send(dumps(message), () if self.fd is None else (self.fd,))
+        wire.send(encode(message), () if self.fd is None else (self.fd,))
         if self.is_streamed:
             assert self.run.feeder is not None
             self.run.feeder.send_again(self, wire, serial)
@@ -128,7 +128,9 @@ class HubRun:
     ) -> None:
         self.number = number
         self.lane = RunLane(priority)
-        self.inbox: queue.SimpleQueue[Answer | Broken | Event | None] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[list[Answer | Broken | Event]] = queue.SimpleQueue()
+        self.outgoing: list[Answer | Broken | Event] = []
+        """What the hub will put into the inbox at the end of its turn."""
         self.feeder: Feeder | None = None
         self.arena = arena
         self.end_by = float("inf")
@@ -137,7 +139,7 @@ class HubRun:
         """Set when the run is over and nothing of it is at work."""
         self._messages = messages
         self._parcel, self._fd = ship(opening[1], self.arena, lambda: control.reason is not None)
-        self._introduction = dumps(say.OpenRun(number, opening[0], self._parcel, control.deadline, span_context))
+        self._introduction = encode(say.OpenRun(number, opening[0], self._parcel, control.deadline, span_context))
 
     # ---- called by the hub ----
 
@@ -145,10 +147,10 @@ class HubRun:
         """Tell a worker what the tickets share."""
         wire.send(self._introduction, () if self._fd is None else (self._fd,))
 
-    def take_loss(self, ticket: HubTicket, cause: str, *, is_started: bool) -> None:
-        """Take note that a ticket's worker is gone."""
-        ticket.release()
-        self.inbox.put(Lost(ticket.ticket.number, cause, is_started))
+    def deliver(self) -> None:
+        """Put what has gathered into the inbox."""
+        self.inbox.put(self.outgoing)
+        self.outgoing = []
 
     def take_answer(
         self, ticket: HubTicket, member: Member, message: say.Done | say.Failed, descriptors: tuple[int, ...]
@@ -161,7 +163,7 @@ class HubRun:
         if self.lane.is_over:
             answer.discard()
         else:
-            self.inbox.put(answer)
+            self.outgoing.append(answer)
 
     def take_signal(self, header: bytes) -> None:
         """Take a message of a task."""
@@ -177,8 +179,9 @@ class HubRun:
             self.arena.free(self._parcel.block)
         while True:
             try:
-                answer = self.inbox.get_nowait()
+                answers = self.inbox.get_nowait()
             except queue.Empty:
                 return
-            if isinstance(answer, Answer):
-                answer.discard()
+            for answer in answers:
+                if isinstance(answer, Answer):
+                    answer.discard()

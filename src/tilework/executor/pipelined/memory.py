@@ -8,11 +8,13 @@ full control group shows as an error here, and never as SIGBUS in the middle of 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import mmap
 import os
 import tempfile
+from pathlib import Path
 from typing import Final
 
 __all__ = ["PAGE", "Segment", "SharedMemoryFullError", "map_segment"]
@@ -20,7 +22,7 @@ __all__ = ["PAGE", "Segment", "SharedMemoryFullError", "map_segment"]
 log = logging.getLogger(__name__)
 
 PAGE: Final = mmap.PAGESIZE
-SHM: Final = "/dev/shm"
+SHM: Final = "/dev/shm"  # noqa: S108  (what is put there has no name)
 
 
 class SharedMemoryFullError(MemoryError):
@@ -85,10 +87,8 @@ class Segment:
 
 def close_map(mapping: mmap.mmap) -> None:
     """Unmap, or leave that to the last object that still looks into the mapping."""
-    try:
+    with contextlib.suppress(BufferError):
         mapping.close()
-    except BufferError:
-        pass
 
 
 def map_segment(fd: int, size: int, *, writable: bool = False, private: bool = False) -> mmap.mmap:
@@ -124,7 +124,7 @@ def _open(folder: str | None) -> int:
         except OSError as error:
             log.debug("no shared memory in %s: %s", place, error)
             continue
-        os.unlink(path)
+        Path(path).unlink()
         return fd
     msg = f"no place for shared memory: neither anonymous memory files nor files in {SHM} or {tempfile.gettempdir()}"
     raise SharedMemoryFullError(msg)

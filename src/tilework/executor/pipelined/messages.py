@@ -6,6 +6,7 @@ A run's parts that are the same for all its tickets are sent once to each worker
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.parcel import Parcel
     from tilework.executor.pipelined.spec import WorkerSpec
     from tilework.executor.remote import PackedError
+
+
+def encode(message: Any) -> bytes:
+    """Return a message as bytes. All that is users' own in it was pickled before."""
+    return pickle.dumps(message, 5)
+
 
 # ---- from the main process to a worker ----
 

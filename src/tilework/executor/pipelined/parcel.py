@@ -11,14 +11,13 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tilework.executor.pipelined.arena import Block
 from tilework.executor.pipelined.memory import Segment, SharedMemoryFullError, map_segment
 from tilework.executor.remote import dumps_apart, loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tilework.executor.pipelined.arena import Arena, ArenaReader
+    from tilework.executor.pipelined.arena import Arena, ArenaReader, Block
 
 __all__ = ["SMALLEST_APART", "Packed", "Parcel", "pack", "ship", "unpack"]
 

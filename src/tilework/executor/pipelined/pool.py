@@ -16,15 +16,16 @@ from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
-from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed
+from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, encode
 from tilework.executor.pipelined.process import Zygote, describe_exit
 from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.wire import Wire, WireClosedError
-from tilework.executor.pipelined.worker_queues import WorkerQueues, _OneWay
+from tilework.executor.pipelined.worker_queues import OneWayQueue, WorkerQueues
 from tilework.executor.remote import dumps, loads, unpack_error
 from tilework.utils.devices import available_memory
 
@@ -135,7 +136,7 @@ class Member:
         self.info.process.close()
 
 
-class _MainRequestQueue(_OneWay):
+class _MainRequestQueue(OneWayQueue):
     """What a worker has to do, as the main process writes it."""
 
     def __init__(self, wire: Wire) -> None:
@@ -147,7 +148,7 @@ class _MainRequestQueue(_OneWay):
         self._wire.send(dumps(header))
 
 
-class _MainResponseQueue(_OneWay):
+class _MainResponseQueue(OneWayQueue):
     """What a worker answers, as the main process reads it."""
 
     def __init__(self, wire: Wire) -> None:
@@ -273,10 +274,17 @@ class WorkerPool:
         member = Member(PoolWorkerInfo(queues, process, spec), wire, row, stderr)
         member.deadline = time.monotonic() + self.startup_timeout
         setup = Setup(
-            self._worker_fn, spec, row, self.arena.size, self.result_budget, self._folder, list(sys.path), os.getcwd()
+            self._worker_fn,
+            spec,
+            row,
+            self.arena.size,
+            self.result_budget,
+            self._folder,
+            list(sys.path),
+            str(Path.cwd()),
         )
         with contextlib.suppress(WireClosedError):  # it has died already, as will be seen
-            wire.send(dumps(setup), (self.page.fd, self.arena.fd))
+            wire.send(encode(setup), (self.page.fd, self.arena.fd))
         self.members.append(member)
         return member
 
@@ -331,7 +339,7 @@ class WorkerPool:
         self._is_closed = True
         for member in self.members:
             with contextlib.suppress(WireClosedError):
-                member.wire.send(dumps(Shutdown()))
+                member.wire.send(encode(Shutdown()))
                 member.wire.flush()
         until = time.monotonic() + timeout
         for member in self.members:

@@ -18,9 +18,9 @@ import time
 from typing import Final
 
 from tilework.exceptions import ExecutorSpecException
-from tilework.executor.pipelined.messages import Exited, Spawn, Spawned
+from tilework.executor.pipelined.messages import Exited, Spawn, Spawned, encode
 from tilework.executor.pipelined.wire import Wire, WireClosedError
-from tilework.executor.remote import dumps, loads
+from tilework.executor.remote import loads
 
 __all__ = ["WorkerProcess", "Zygote", "describe_exit"]
 
@@ -141,7 +141,7 @@ class Zygote:
         )
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         with there:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  (this interpreter, our own code)
                 [sys.executable, *flags, "-c", code],
                 pass_fds=(there.fileno(),),
                 stdin=subprocess.DEVNULL,
@@ -172,7 +172,7 @@ class Zygote:
         with self._lock:
             self._n_spawned += 1
             token = self._n_spawned
-            self._wire.send(dumps(Spawn(token)), (wire_fd, stderr_fd))
+            self._wire.send(encode(Spawn(token)), (wire_fd, stderr_fd))
             until = time.monotonic() + timeout
             while token not in self._spawned:
                 if not self._take_next(until):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.executor.pipelined.memory import Segment
-from tilework.executor.pipelined.messages import Patch, Scatter
+from tilework.executor.pipelined.messages import Patch, Scatter, encode
 from tilework.executor.pipelined.parcel import pack
-from tilework.executor.remote import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,13 +51,13 @@ class Scattered:
             with memoryview(self._segment.map) as view:
                 for buffer, (start, n) in zip(buffers, spans, strict=True):
                     view[start : start + n] = buffer
-        self._message = dumps(Scatter(key, data, tuple(spans), size if buffers else 0))
+        self._message = encode(Scatter(key, data, tuple(spans), size if buffers else 0))
 
     def messages(self) -> Iterator[tuple[bytes, tuple[int, ...]]]:
         """Yield what a worker has to be told, each with descriptors."""
         yield self._message, () if self._segment is None else (self._segment.fd,)
         for patch in self.patches:
-            yield dumps(Patch(self.key, patch)), ()
+            yield encode(Patch(self.key, patch)), ()
 
     def close(self) -> None:
         """Release the memory here; workers keep what they have."""

@@ -14,8 +14,8 @@ Who does what: one thread for a streamed run calls the handler, for one task aft
 task's record, and to its worker when it has one. When the arena is full, putting waits: a source that is quicker than
 the workers is held up, and memory does not grow.
 
-What a worker has read stays in the arena until its task is done, or until there is need of the room. So when a worker is
-lost, its task can be repeated on another one, with the same data, unless room was short.
+What a worker has read stays in the arena until its task is done, or until there is need of the room. So when a worker
+is lost, its task can be repeated on another one, with the same data, unless room was short.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from tilework.common.executor import WorkerQueue
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
 from tilework.executor.driven import partition_name
 from tilework.executor.pipelined.memory import SharedMemoryFullError
-from tilework.executor.pipelined.messages import StreamEnd, StreamItem
+from tilework.executor.pipelined.messages import StreamEnd, StreamItem, encode
+from tilework.executor.pipelined.worker_queues import OneWayQueue
 from tilework.executor.remote import dumps
 from tilework.executor.run import Failed
 
@@ -135,16 +135,16 @@ class Feeder:
                     f"the task of partition {name} lost its worker, and some of the data that had been streamed to it "
                     "is gone: there was no room to keep all of it"
                 )
-                self._run.inbox.put(Failed(ticket.ticket.number, WorkerLostError(msg)))
+                self._run.inbox.put([Failed(ticket.ticket.number, WorkerLostError(msg))])
 
     def send_again(self, ticket: HubTicket, wire: Wire, serial: int) -> None:
         """Send everything that was streamed to a ticket so far; called with the hub locked, when a worker gets it."""
         with self._lock:
             record = self._records[ticket.ticket.index]
             for header, block in record.items:
-                wire.send(dumps(StreamItem(serial, header, block)))
+                wire.send(encode(StreamItem(serial, header, block)))
             if record.is_complete or self._is_over:
-                wire.send(dumps(StreamEnd(serial)))
+                wire.send(encode(StreamEnd(serial)))
 
     def answered(self, ticket: HubTicket) -> None:
         """Keep nothing for a ticket that is done."""
@@ -231,7 +231,7 @@ class Feeder:
                 record.items.clear()
 
 
-class FeedQueue(WorkerQueue):
+class FeedQueue(OneWayQueue):
     """The queue of one task, as a handler fills it.
 
     Parameters
@@ -248,13 +248,6 @@ class FeedQueue(WorkerQueue):
         self._feeder = feeder
         self._arena = arena
         self._record = record
-
-    @contextmanager
-    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:  # noqa: ARG002
-        """Refuse: a worker reads it."""
-        msg = "this queue is read by a task on a worker"
-        raise ExecutorError(msg)
-        yield None, None
 
     def put(self, header: Any, payload: memoryview | None = None) -> None:
         """Append an item; see `WorkerQueue.put`. Waits while there is no room.
@@ -296,9 +289,6 @@ class FeedQueue(WorkerQueue):
                 return block
             time.sleep(_POLL_SECONDS)
         raise self._feeder.over()
-
-    def close(self, drain: bool = True, force: bool = False) -> None:
-        """There is nothing to end: the queue ends with the task."""
 
     def size(self) -> int:
         """Return how many items were put."""

@@ -12,13 +12,15 @@ an error of the tasks that want it, and of nobody else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.executor import Environment
-from tilework.exceptions import ExecutorError, JobCancelledError
+from tilework.exceptions import ExecutorError
 from tilework.executor.driven import call_task
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.control import WorkerStopFlag
@@ -242,7 +244,11 @@ def worker_loop(queues: WorkerQueues, work_mem: dict[Any, Any], worker_idx: int,
 
 
 def worker_run_task(
-    header: dict[str, Any], work_mem: dict[Any, Any], queues: WorkerQueues, worker_idx: int, env: Environment
+    header: dict[str, Any],
+    work_mem: dict[Any, Any],
+    queues: WorkerQueues,
+    worker_idx: int,  # noqa: ARG001  (the signature is public)
+    env: Environment,
 ) -> None:
     """Run one task, and send its result or its error.
 
@@ -345,16 +351,12 @@ def serve(queues: WorkerQueues, spec: WorkerSpec, worker_fn: bytes) -> int:
     try:
         loads(worker_fn)(queues, spec)
     except BaseException as error:  # noqa: BLE001  (whatever ends a worker is reported)
-        import traceback
-
         from tilework.executor.pipelined.wire import WireClosedError
 
         if isinstance(error, WireClosedError):
             return 0  # the main process is gone
         traceback.print_exc()
-        try:
+        with contextlib.suppress(WireClosedError):
             queues.response.put(say.StartupFailed(pack_error(error)))
-        except (WireClosedError, JobCancelledError):
-            pass
         return 1
     return 0

@@ -1,8 +1,8 @@
 """A worker's queues: what comes from the main process, and what goes there.
 
-All three lie over one wire. The request queue has one reader, the worker's main thread: the loop between tasks, and the
-task while it runs. Each takes what is for it: the loop messages, the task the data of its own stream. What one reads for
-the other is kept.
+All three lie over one wire. The request queue has one reader, the worker's main thread: the loop between tasks, and
+the task while it runs. Each takes what is for it: the loop messages, the task the data of its own stream. What one
+reads for the other is kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tilework.common.executor import WorkerContext, WorkerQueue, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError
-from tilework.executor.pipelined.messages import Signal, StreamEnd, StreamItem
+from tilework.executor.pipelined.messages import Signal, StreamEnd, StreamItem, encode
 from tilework.executor.pipelined.parcel import Packed, Parcel, ship, unpack
 from tilework.executor.remote import dumps, loads
 
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.control import ControlPage
     from tilework.executor.pipelined.wire import Wire
 
-__all__ = ["MessageQueue", "PipelinedWorkerContext", "RequestQueue", "ResponseQueue", "StreamQueue", "WorkerQueues"]
+__all__ = [
+    "MessageQueue",
+    "OneWayQueue",
+    "PipelinedWorkerContext",
+    "RequestQueue",
+    "ResponseQueue",
+    "StreamQueue",
+    "WorkerQueues",
+]
 
 
 class WorkerQueues(NamedTuple):
@@ -40,20 +48,21 @@ class WorkerQueues(NamedTuple):
     """What its tasks have to say meanwhile."""
 
 
-class _OneWay(WorkerQueue):
+class OneWayQueue(WorkerQueue):
     """A queue that this side only reads, or only writes."""
 
     @contextmanager
     def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:  # noqa: ARG002
         """Refuse: the other side reads it."""
-        if self is not None:
-            msg = f"the other process reads from this {type(self).__name__}"
-            raise ExecutorError(msg)
+        self._refuse("reads from")
         yield None, None
 
     def put(self, header: Any, payload: memoryview | None = None) -> None:  # noqa: ARG002
         """Refuse: the other side writes it."""
-        msg = f"the other process writes to this {type(self).__name__}"
+        self._refuse("writes to")
+
+    def _refuse(self, verb: str) -> None:
+        msg = f"the other process {verb} this {type(self).__name__}"
         raise ExecutorError(msg)
 
     @contextmanager
@@ -67,7 +76,7 @@ class _OneWay(WorkerQueue):
         """There is nothing to end: the wire is the process's."""
 
 
-class RequestQueue(_OneWay):
+class RequestQueue(OneWayQueue):
     """What comes from the main process.
 
     Parameters
@@ -163,7 +172,7 @@ class RequestQueue(_OneWay):
         return self.page.begin(self.row, serial)
 
 
-class ResponseQueue(_OneWay):
+class ResponseQueue(OneWayQueue):
     """What became of the tickets.
 
     Parameters
@@ -181,21 +190,21 @@ class ResponseQueue(_OneWay):
     def put(self, header: Any, payload: memoryview | None = None) -> None:
         """Send a message; there are no payloads."""
         assert payload is None
-        self._wire.send(dumps(header))
+        self._wire.send(encode(header))
 
     def put_object(self, make: Callable[[Parcel], Any], packed: Packed, is_over: Callable[[], bool]) -> None:
         """Send a message that holds an object."""
         parcel, fd = ship(packed, self._arena, is_over)
         if fd is None:
-            self._wire.send(dumps(make(parcel)))
+            self._wire.send(encode(make(parcel)))
             return
         try:
-            self._wire.send(dumps(make(parcel)), (fd,))
+            self._wire.send(encode(make(parcel)), (fd,))
         finally:
             os.close(fd)
 
 
-class MessageQueue(_OneWay):
+class MessageQueue(OneWayQueue):
     """What the tasks of a run have to say to its subscribers; any thread may put.
 
     Parameters
@@ -217,10 +226,10 @@ class MessageQueue(_OneWay):
     def put(self, header: Any, payload: memoryview | None = None) -> None:
         """Send a message."""
         assert payload is None
-        self._wire.send(dumps(Signal(self._run, dumps(header))))
+        self._wire.send(encode(Signal(self._run, dumps(header))))
 
 
-class StreamQueue(_OneWay):
+class StreamQueue(OneWayQueue):
     """What is streamed to one ticket, as its task reads it.
 
     Parameters

@@ -89,19 +89,18 @@ def _drain(fd: int) -> None:
 
 
 def _reap(children: set[int], wire: Any) -> None:
-    from tilework.executor.pipelined.messages import Exited
-    from tilework.executor.remote import dumps
+    from tilework.executor.pipelined.messages import Exited, encode
 
     for pid in list(children):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             children.discard(pid)
-            wire.send(dumps(Exited(pid, os.waitstatus_to_exitcode(status))))
+            wire.send(encode(Exited(pid, os.waitstatus_to_exitcode(status))))
 
 
 def _fork(frame: Any, wire: Any, children: set[int], inherited: tuple[int, ...], main_pid: int) -> None:
-    from tilework.executor.pipelined.messages import Spawned
-    from tilework.executor.remote import dumps, loads
+    from tilework.executor.pipelined.messages import Spawned, encode
+    from tilework.executor.remote import loads
 
     message = loads(frame.body)
     pid = os.fork()
@@ -120,7 +119,7 @@ def _fork(frame: Any, wire: Any, children: set[int], inherited: tuple[int, ...],
     children.add(pid)
     for fd in frame.descriptors:
         os.close(fd)
-    wire.send(dumps(Spawned(message.token, pid)))
+    wire.send(encode(Spawned(message.token, pid)))
 
 
 def _end(children: set[int]) -> None:
@@ -151,11 +150,11 @@ def _be_worker(wire_fd: int, stderr_fd: int, main_pid: int) -> int:
     _reseed()
     from tilework.executor.pipelined.arena import Arena, ArenaReader
     from tilework.executor.pipelined.control import ControlPage
-    from tilework.executor.pipelined.messages import Arrived, Setup
+    from tilework.executor.pipelined.messages import Arrived, Setup, encode
     from tilework.executor.pipelined.wire import Wire
     from tilework.executor.pipelined.worker import serve
     from tilework.executor.pipelined.worker_queues import MessageQueue, RequestQueue, ResponseQueue, WorkerQueues
-    from tilework.executor.remote import dumps, loads
+    from tilework.executor.remote import loads
 
     wire = Wire(socket.socket(fileno=wire_fd))
     frame = wire.receive()
@@ -167,7 +166,7 @@ def _be_worker(wire_fd: int, stderr_fd: int, main_pid: int) -> int:
         os.chdir(setup.cwd)
     page_fd, arena_fd = frame.descriptors
     arena = Arena(setup.result_budget, setup.folder)
-    wire.send(dumps(Arrived(arena.size)), (arena.fd,))
+    wire.send(encode(Arrived(arena.size)), (arena.fd,))
     queues = WorkerQueues(
         RequestQueue(wire, ControlPage(page_fd), setup.row, ArenaReader(arena_fd, setup.arena_size, writable=False)),
         ResponseQueue(wire, arena),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.testing.executors import ExecutorContract
 
 CODE = """
+from typing import ClassVar
+
 from tilework.executor.pipelined import PipelinedExecutor
 executor = PipelinedExecutor(PipelinedExecutor.make_spec({}, []))
 """
@@ -13,7 +17,7 @@ executor = PipelinedExecutor(PipelinedExecutor.make_spec({}, []))
 
 class TestTwoWorkers(ExecutorContract):
     make_code = CODE.format(2)
-    worker_names = ("cpu-0", "cpu-1")
+    worker_names: ClassVar[tuple[str, ...]] = ("cpu-0", "cpu-1")
     parallelism = 2
     shares_memory = False
     can_lose_workers = True
