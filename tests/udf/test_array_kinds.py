@@ -24,12 +24,12 @@ from tilework.udf.sumsigudf import SumSigUDF
 from tilework.utils.devices import has_cupy
 
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
-EXECUTORS = ["inline", "threads"]
+EXECUTORS = ["inline", "threads", "pipelined"]
 ON_CPU = sorted(CPU_BACKENDS)
 CSR = "scipy.sparse.csr_matrix"
 
 
-@pytest.fixture(params=EXECUTORS)
+@pytest.fixture(scope="module", params=EXECUTORS)
 def ctx(request: pytest.FixtureRequest) -> Any:
     with Context.make_with(request.param) as context:
         yield context

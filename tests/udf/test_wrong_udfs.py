@@ -13,7 +13,7 @@ from tilework.exceptions import UDFException
 from tilework.io.dataset.memory import MemoryDataSet
 from tilework.testing.wrong_udfs import CATALOGUE, RAISING_METHODS, RightUDF, WrongUDF, make_raising, text_of
 
-EXECUTORS = ["inline", "threads"]
+EXECUTORS = ["inline", "threads", "pipelined"]
 # Where the dataset of a task is the object that was given, so that one can look whether it was read.
 IN_PROCESS = {"inline", "threads"}
 
