@@ -40,8 +40,17 @@ def csr_from_pydata(array: Any, pixels: int | None = None) -> Any:
         matrix = csr_matrix(parts, shape=(shape[0], math.prod(shape[1:])), copy=False)
         return matrix if matrix.shape == (rows, columns) else matrix.reshape((rows, columns)).tocsr()
     coo = array if hasattr(array, "coords") else array.asformat("coo")
-    flat = np.ravel_multi_index(tuple(coo.coords), shape)
-    return csr_matrix((coo.data, np.divmod(flat, max(1, columns))), shape=(rows, columns))
+    if columns == math.prod(shape[1:]):
+        row = coo.coords[0]
+        column = np.ravel_multi_index(tuple(coo.coords[1:]), shape[1:]) if len(shape) > 1 else np.zeros_like(row)
+    else:
+        row, column = np.divmod(np.ravel_multi_index(tuple(coo.coords), shape), max(1, columns))
+    # Coordinates of a COO array are sorted and occur once, so nothing has to be sorted or summed here.
+    ends = np.searchsorted(row, np.arange(rows + 1))
+    kind = np.int32 if max(columns, len(row)) < 2**31 else np.int64
+    matrix = csr_matrix((coo.data, column.astype(kind), ends.astype(kind)), shape=(rows, columns), copy=False)
+    matrix.has_canonical_format = True
+    return matrix
 
 
 def pydata_from_csr(matrix: Any, shape: Sequence[int], kind: str) -> Any:
@@ -62,7 +71,12 @@ def pydata_from_csr(matrix: Any, shape: Sequence[int], kind: str) -> Any:
     if kind == "GCXS" and len(shape) > 1:
         parts = matrix.data, matrix.indices, matrix.indptr
         return sparse.GCXS(parts, shape=shape, compressed_axes=(0,))
-    rows = np.repeat(np.arange(shape[0]), np.diff(matrix.indptr))
-    rest = np.unravel_index(matrix.indices, shape[1:]) if len(shape) > 1 else ()
-    coo = sparse.COO(np.stack([rows, *rest]), matrix.data, shape=shape, has_duplicates=False, sorted=True)
+    coords = np.empty((len(shape), matrix.nnz), dtype=np.int64)
+    coords[0] = np.repeat(np.arange(shape[0]), np.diff(matrix.indptr))
+    rest = matrix.indices
+    for axis in range(len(shape) - 1, 1, -1):
+        rest, coords[axis] = np.divmod(rest, rest.dtype.type(shape[axis]))
+    if len(shape) > 1:
+        coords[1] = rest
+    coo = sparse.COO(coords, matrix.data, shape=shape, has_duplicates=False, sorted=True)
     return coo if kind == "COO" else coo.asformat(kind.lower())
