@@ -37,7 +37,7 @@ def make_context(args: argparse.Namespace) -> Context:
             msg = f"--executor inline has one worker, not {args.workers}: use --executor threads"
             raise CommandError(msg)
         return Context.make_with("inline")
-    return Context.make_with("threads", cpus=args.workers)
+    return Context.make_with(args.executor, cpus=args.workers)
 
 
 def count_workers(context: Context) -> int:
@@ -48,7 +48,10 @@ def count_workers(context: Context) -> int:
 def describe_executor(executor: dict[str, Any]) -> str:
     """Return the executor of a summary for people."""
     count = executor["workers"]
-    return "inline" if executor["name"] == "inline" else f"{count} thread{'s' * (count != 1)}"
+    if executor["name"] == "inline":
+        return "inline"
+    one, more = ("thread", "threads") if executor["name"] == "threads" else ("process", "processes")
+    return f"{count} {one if count == 1 else more}"
 
 
 def open_dataset(context: Context, args: argparse.Namespace) -> DataSet:

@@ -160,10 +160,19 @@ def _add_scales(group: Any) -> None:
 
 def _add_execution(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it is run and reported")
-    group.add_argument("--executor", choices=("threads", "inline"), default="threads", help="(default: threads)")
     group.add_argument(
-        "--workers", type=_positive, metavar="N", help="number of threads (default: what the process may use)"
+        "--executor",
+        choices=("threads", "inline", "pipelined"),
+        default="threads",
+        help="threads, this thread, or worker processes (default: threads)",
     )
+    group.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="number of threads or worker processes (default: what the process may use)",
+    )
+    group.add_argument("--report", action="store_true", help="say who did what: workers, their limits, what happened")
     group.add_argument("--progress", action="store_true", help="show progress, even when stderr is no terminal")
     group.add_argument("--quiet", action="store_true", help="print nothing but errors")
     group.add_argument("--json", action="store_true", help="print one JSON document, what summary.json holds")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework import __version__
+from tilework.cli.executor_report import report_lines
 from tilework.cli.functions import Function, make_functions
 from tilework.cli.opening import (
     count_workers,
@@ -98,6 +99,8 @@ def run(args: argparse.Namespace) -> None:
                 "run": measured.describe(),
                 "functions": written,
             }
+            if args.report:
+                summary["report"] = context.executor.report()
             document = write_summary(folder, summary)
     report_document(args, document, _lines(document, target))
 
@@ -219,6 +222,7 @@ def _lines(document: dict[str, Any], target: Path) -> list[str]:
         lines.append(f"  {entry['label']}: {names or 'no results'}{' → ' + entry['file'] if 'file' in entry else ''}")
     lines += [
         f"  {done['seconds']:.2f} s, {done['gb_per_s']:.2g} GB/s, {describe_executor(document['executor'])}",
+        *(report_lines(document["report"]) if "report" in document else ()),
         f"results and pictures in {target}{'/' if not str(target).endswith('/') else ''}",
     ]
     return lines

@@ -122,7 +122,9 @@ class Dispatch:
         self.stations: list[Station] = []
         self._revoke = revoke
         self._queue = LaneQueue()
-        self._priorities: set[Priority] = set()  # all that were ever asked for
+        # All that were ever asked for: while all tickets are of one kind, a look at one station is enough.
+        self._priorities: set[Priority] = set()
+        self._kinds: set[tuple[tuple[tuple[str, int], ...], str | None]] = set()
 
     # ---- workers ----
 
@@ -154,6 +156,7 @@ class Dispatch:
     def put(self, item: Item) -> list[Item]:
         """Take a new ticket."""
         self._priorities.add(item.lane.priority)
+        self._kinds.add((item.requests, item.target))
         self._queue.put(item.lane, item)  # type: ignore[arg-type]
         sent = self._fill_all()
         if item.station is None and self._make_way(item):
@@ -165,7 +168,7 @@ class Dispatch:
         station.items.remove(item)
         sent = self._fill(station)
         if not station.items and station.is_ready:
-            sent += self._help(station) or self._fill(station, anything=True)
+            sent += self._help(station)
         return sent
 
     def skipped(self, station: Station, item: Item) -> list[Item]:
@@ -208,24 +211,33 @@ class Dispatch:
             if not open_ones or not self._queue:
                 return sent
             station = min(open_ones, key=lambda s: len(s.items))
-            if not self._send_next(station, sent):
+            if self._send_next(station, sent):
+                skipped.clear()  # what is at the head of a lane now may fit where the last did not
+            else:
                 skipped.add(id(station))
 
-    def _fill(self, station: Station, *, anything: bool = False) -> list[Item]:
+    def _fill(self, station: Station) -> list[Item]:
         sent: list[Item] = []
-        while station.is_ready and self._queue and station.has_room():
-            if not self._send_next(station, sent, anything=anything):
-                break
+        while station.is_ready and self._queue and station.has_room() and self._send_next(station, sent):
+            pass
+        if self._queue and len(self._kinds) > 1:
+            sent += self._fill_all()
         return sent
 
-    def _send_next(self, station: Station, sent: list[Item], *, anything: bool = False) -> bool:
+    def _send_next(self, station: Station, sent: list[Item]) -> bool:
         taken = self._queue.take(station.fits)
         if taken is None:
             return False
         item: Item = taken[1]
-        if not anything and self._is_overtaking(item, station):
+        holder = self._find_more_urgent(item, station)
+        if holder is not None:
             self._put_back(item)
-            return False
+            if station.items:
+                return False  # it takes that over when it has nothing to do
+            self._take_back(holder)
+            taken = self._queue.take(station.fits)
+            assert taken is not None
+            item = taken[1]
         station.serial += 1
         item.serial = station.serial
         item.station = station
@@ -233,12 +245,16 @@ class Dispatch:
         sent.append(item)
         return True
 
-    def _is_overtaking(self, item: Item, station: Station) -> bool:
-        """Return whether something more urgent waits at another worker, which this one could take over instead."""
+    def _find_more_urgent(self, item: Item, station: Station) -> Station | None:
+        """Return a worker at which something more urgent waits, that this one could take over instead."""
         if len(self._priorities) == 1:
-            return False
-        others = (each for each in self.stations if each is not station)
-        return any(i.lane.priority < item.lane.priority for each in others for i in islice(each.items, 1, None))
+            return None
+        for holder in self.stations:
+            if holder is not station and not any(i.is_bound for i in holder.items):
+                for i in islice(holder.items, 1, None):
+                    if i.lane.priority < item.lane.priority and station.fits(i):
+                        return holder
+        return None
 
     def _help(self, idle: Station) -> list[Item]:
         """Take from the worker that has most what it has not begun, so that an idle one does some of it."""

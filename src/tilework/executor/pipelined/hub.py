@@ -25,6 +25,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import selectors
 import threading
@@ -251,8 +252,8 @@ class Hub:
             date = self._next_date()
         self._is_asleep = True
         # Whoever leaves a request after this line finds the hub asleep, and wakes it.
-        wait = 0.0 if self._requests or self._is_closed else None if date is None else date - time.monotonic()
-        events = self._selector.select(None if wait is None else max(0.0, wait))
+        wait = 0.0 if self._requests or self._is_closed else max(0.0, date - time.monotonic())
+        events = self._selector.select(None if wait == math.inf else wait)
         self._is_asleep = False
         with self.lock:
             while self._requests:
@@ -264,7 +265,7 @@ class Hub:
                 self._to_deliver.pop().deliver()
             if self._blocked:
                 self._watch_blocked()
-            if date is not None and time.monotonic() >= date:
+            if time.monotonic() >= date:
                 self._keep_dates()
 
     def _take_event(self, source: Any, member: Member | None, mask: int) -> None:
@@ -284,10 +285,8 @@ class Hub:
         else:
             self._take_loss(member)
 
-    def _next_date(self) -> float | None:
-        dates = [run.end_by for run in self._ending]
-        planned = self._roster.next_date()
-        return min(dates if planned is None else [*dates, planned], default=None)
+    def _next_date(self) -> float:
+        return min([self._roster.next_date(), *(run.end_by for run in self._ending)])
 
     def _keep_dates(self) -> None:
         now = time.monotonic()

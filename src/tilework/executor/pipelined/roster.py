@@ -6,6 +6,7 @@ Called by the hub thread alone, with the hub locked.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -101,11 +102,11 @@ class Roster:
 
     # ---- in time ----
 
-    def next_date(self) -> float | None:
-        """Return when `keep_dates` has something to do next; None for never."""
+    def next_date(self) -> float:
+        """Return when `keep_dates` has something to do next; infinity for never."""
         dates = [date for date, _ in self._to_start]
         dates += [m.deadline for m in self._pool.members if m.state is MemberState.STARTING]
-        return min(dates, default=None)
+        return min(dates, default=math.inf)
 
     def keep_dates(self, now: float) -> None:
         """Start what is to be started now, and end what takes too long to be set up."""
@@ -119,7 +120,7 @@ class Roster:
                 self._to_start.append((now + _NO_PROCESS_SECONDS, spec))
         for member in self._pool.members:
             if member.state is MemberState.STARTING and now > member.deadline:
-                member.deadline = float("inf")
+                member.deadline = math.inf
                 member.error = PoolStateError(
                     f"Timeout while starting workers: {member.name} was not ready in {self._pool.startup_timeout:g} s; "
                     "raise startup_timeout, or look at what is slow"

@@ -1,0 +1,229 @@
+"""Which ticket goes to which worker: decisions, without a worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tilework.common.executor import Priority
+from tilework.common.scheduler import Worker
+from tilework.executor.pipelined.dispatch import Dispatch, Item, RunLane, Station
+
+CPU = (("CPU", 1),)
+CUDA = (("CUDA", 1),)
+
+
+def station(name: str, kind: str = "CPU") -> Station:
+    resources: dict[Any, int] = {kind: 1}
+    return Station(Worker(name, "localhost", resources, 1), is_ready=True)
+
+
+class FakeWorkers:
+    """Begins tickets when it is told to; knows what was begun."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, int] = {}
+        self.revoked: dict[str, int] = {}
+
+    def revoke(self, station: Station, serial: int) -> int:
+        self.revoked[station.worker.name] = serial
+        return self.begun.get(station.worker.name, 0)
+
+    def begin_next(self, station: Station) -> Item | None:
+        """Begin the next ticket that was not taken back, as a worker would."""
+        name = station.worker.name
+        for item in station.items:
+            if item.serial > max(self.begun.get(name, 0), self.revoked.get(name, 0)):
+                self.begun[name] = item.serial
+                return item
+        return None
+
+
+def make(*stations: Station) -> tuple[Dispatch, FakeWorkers]:
+    workers = FakeWorkers()
+    dispatch = Dispatch(workers.revoke)
+    for each in stations:
+        dispatch.add(each)
+    return dispatch, workers
+
+
+def items(lane: RunLane, n: int, **kwargs: Any) -> list[Item]:
+    return [Item(lane, f"{i}", CPU, **kwargs) for i in range(n)]
+
+
+def where(item: Item) -> str | None:
+    return None if item.station is None else item.station.worker.name
+
+
+def test_tickets_go_to_the_worker_with_fewest() -> None:
+    """Two for each worker, alternately; the rest waits until one has room."""
+    a, b = station("a"), station("b")
+    dispatch, _ = make(a, b)
+    tickets = items(RunLane(Priority.INTERACTIVE), 6)
+    for ticket in tickets:
+        dispatch.put(ticket)
+    assert [where(t) for t in tickets] == ["a", "b", "a", "b", None, None]
+    assert dispatch.completed(b, tickets[1]) == [tickets[4]]
+    assert where(tickets[4]) == "b"
+
+
+def test_more_of_short_tickets() -> None:
+    """While a run's tickets are short, a worker has more of them, but never more than 32."""
+    a = station("a")
+    dispatch, _ = make(a)
+    lane = RunLane(Priority.INTERACTIVE)
+    lane.note_seconds(1e-6)
+    for ticket in items(lane, 100):
+        dispatch.put(ticket)
+    assert len(a.items) == 32
+    lane.note_seconds(10.0)
+    dispatch.completed(a, a.items[0])
+    assert len(a.items) == 31
+
+
+def test_an_idle_worker_takes_over() -> None:
+    """What a busy worker has not begun goes to one that has nothing to do."""
+    a, b = station("a"), station("b")
+    dispatch, workers = make(a, b)
+    tickets = items(RunLane(Priority.INTERACTIVE), 3)
+    for ticket in tickets:
+        dispatch.put(ticket)
+    workers.begin_next(a)
+    workers.begin_next(b)
+    assert where(tickets[2]) == "a"
+    assert dispatch.completed(b, tickets[1]) == [tickets[2]]
+    assert where(tickets[2]) == "b"
+    assert list(a.items) == [tickets[0]]
+
+
+def test_what_was_begun_stays() -> None:
+    """A ticket that its worker begins at the same moment is not given to another as well."""
+    a, b = station("a"), station("b")
+    dispatch, workers = make(a, b)
+    tickets = items(RunLane(Priority.INTERACTIVE), 3)
+    for ticket in tickets:
+        dispatch.put(ticket)
+    workers.begun["a"] = tickets[2].serial
+    assert dispatch.completed(b, tickets[1]) == []
+    assert where(tickets[2]) == "a"
+
+
+def test_bound_tickets_stay() -> None:
+    """A ticket to which data was sent is not taken back."""
+    a, b = station("a"), station("b")
+    dispatch, workers = make(a, b)
+    tickets = items(RunLane(Priority.INTERACTIVE), 3, is_bound=True)
+    for ticket in tickets:
+        dispatch.put(ticket)
+    workers.begin_next(a)
+    assert dispatch.completed(b, tickets[1]) == []
+    assert where(tickets[2]) == "a"
+
+
+def test_urgent_tickets_go_first() -> None:
+    """A ticket of higher priority takes the place of those that were sent but not begun."""
+    a = station("a")
+    dispatch, workers = make(a)
+    batch, live = RunLane(Priority.BATCH), RunLane(Priority.LIVE)
+    slow = items(batch, 3)
+    for ticket in slow:
+        dispatch.put(ticket)
+    workers.begin_next(a)
+    (urgent,) = items(live, 1)
+    assert dispatch.put(urgent) == [urgent]
+    assert list(a.items) == [slow[0], urgent]
+    assert dispatch.completed(a, slow[0]) == [slow[1]]
+
+
+def test_resources_and_targets() -> None:
+    """A ticket goes only where it fits, and does not hold up those behind it for others."""
+    cpu, cuda = station("cpu"), station("cuda", "CUDA")
+    dispatch, _ = make(cpu, cuda)
+    lane = RunLane(Priority.INTERACTIVE)
+    gpu_work = [Item(lane, str(i), CUDA) for i in range(3)]
+    for each in gpu_work:
+        dispatch.put(each)
+    assert [where(i) for i in gpu_work] == ["cuda", "cuda", None]
+    targeted = [Item(RunLane(Priority.INTERACTIVE), name, (), name) for name in ("cuda", "cpu")]
+    for each in targeted:
+        dispatch.put(each)
+    assert where(targeted[1]) == "cpu"
+    assert where(targeted[0]) is None
+
+
+def test_ended_and_lost() -> None:
+    """What waits is dropped with its run; what was sent is reported when its worker is lost."""
+    a, b = station("a"), station("b")
+    dispatch, workers = make(a, b)
+    tickets = items(RunLane(Priority.INTERACTIVE), 6)
+    for ticket in tickets:
+        dispatch.put(ticket)
+    workers.begin_next(a)
+    assert dispatch.drop(tickets[0].lane) == tickets[4:]
+    begun = workers.begun
+    assert dispatch.at_work(tickets[0].lane, lambda s: begun.get(s.worker.name, 0)) == [a]
+    assert dispatch.lost(a) == [tickets[0], tickets[2]]
+    assert dispatch.at_work(tickets[0].lane, lambda s: begun.get(s.worker.name, 0)) == []
+    assert dispatch.waiting() == []
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever happens in whatever order: no ticket is lost, none is with two workers, and none idles needlessly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dispatch, self.workers = make(station("a"), station("b"), station("c"))
+        self.lanes = [RunLane(priority) for priority in Priority]
+        self.open: list[Item] = []
+        self.n = 0
+
+    @rule(lane=st.integers(0, 2), bound=st.booleans(), only=st.sampled_from([None, None, "a"]))
+    def put(self, lane: int, bound: bool, only: str | None) -> None:
+        self.n += 1
+        item = Item(self.lanes[lane], self.n, CPU, only, is_bound=bound)
+        self.open.append(item)
+        self.dispatch.put(item)
+
+    @rule(which=st.integers(0, 2))
+    def begin(self, which: int) -> None:
+        at = self.dispatch.stations[which]
+        if at.items and at.items[0].serial > self.workers.begun.get(at.worker.name, 0):
+            self.workers.begin_next(at)
+
+    @rule(which=st.integers(0, 2), seconds=st.sampled_from([1e-6, 1.0]))
+    def complete(self, which: int, seconds: float) -> None:
+        at = self.dispatch.stations[which]
+        if at.items and at.items[0].serial <= self.workers.begun.get(at.worker.name, 0):
+            item = at.items[0]
+            item.lane.note_seconds(seconds)
+            self.open.remove(item)
+            self.dispatch.completed(at, item)
+
+    @rule(which=st.integers(0, 2))
+    def lose(self, which: int) -> None:
+        old = self.dispatch.stations[which]
+        for item in self.dispatch.lost(old):
+            self.open.remove(item)
+        self.workers.begun.pop(old.worker.name, None)
+        self.workers.revoked.pop(old.worker.name, None)
+        new = Station(old.worker)
+        self.dispatch.add(new)
+        self.dispatch.stations.sort(key=lambda s: s.worker.name)
+        self.dispatch.ready(new)
+
+    @invariant()
+    def every_ticket_is_in_one_place(self) -> None:
+        waiting = [id(item) for lane in self.lanes for item in lane.items]
+        sent = [id(item) for s in self.dispatch.stations for item in s.items]
+        assert sorted(waiting + sent) == sorted(map(id, self.open))
+
+    @invariant()
+    def nobody_idles(self) -> None:
+        for each in self.dispatch.stations:
+            if not each.items:
+                assert not any(each.fits(item) for lane in self.lanes for item in list(lane.items)[:1])
+
+
+TestAnyOrder = AnyOrder.TestCase

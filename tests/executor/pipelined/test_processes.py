@@ -1,0 +1,292 @@
+"""Worker processes: how they start, end, and what is left of them."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from tilework.common.executor import NoopCommHandler
+from tilework.exceptions import ExecutorError, ExecutorSpecException, WorkerLostError
+from tilework.executor.pipelined import PipelinedExecutor, PoolStateError
+from tilework.executor.pipelined.process import describe_exit
+from tilework.testing.executor_harness import ExecutorHarness
+from tilework.testing.faults import CallTask, EchoTask, FakeTask, SleepTask
+
+if TYPE_CHECKING:
+    from tilework.common.executor import Environment
+    from tilework.testing.faults import Signals
+
+
+def make(n: int = 2, **kwargs: Any) -> PipelinedExecutor:
+    return PipelinedExecutor(PipelinedExecutor.make_spec(n, []), **kwargs)
+
+
+def crash(params: Any, env: Environment) -> None:
+    ctypes.string_at(8)
+
+
+class TestProcesses(ExecutorHarness):
+    """Each test proves that nothing is left behind."""
+
+    can_lose_workers = True
+
+    def make_executor(self) -> PipelinedExecutor:
+        return make()
+
+    def test_crash_in_compiled_code(self, executor: PipelinedExecutor) -> None:
+        """A task that dereferences null ends its run with signal, partition and the Python traceback of the crash."""
+        with pytest.raises(WorkerLostError, match=r"part-3 lost its worker 3 times") as caught:
+            self.run(executor, [FakeTask(0), CallTask(3, fn=crash)])
+        text = str(caught.value)
+        assert "SIGSEGV" in text
+        assert "Segmentation fault" in text
+        assert "in crash" in text, "the traceback of the crash is missing"
+        self.assert_usable(executor)
+        assert any(event["event"] == "worker_lost" for event in executor.report()["events"])
+
+    def test_what_workers_write_to_stderr(self, executor: PipelinedExecutor, caplog: pytest.LogCaptureFixture) -> None:
+        """It goes to the log, with the worker's name, and its end into the report."""
+        with caplog.at_level(logging.INFO, logger="tilework"):
+            executor.run_each_worker(lambda: os.write(2, b"first\nsecond\n"))
+            until = time.monotonic() + 10
+            while caplog.text.count("second") < 2 and time.monotonic() < until:
+                time.sleep(0.01)
+        assert "cpu-0: first" in caplog.text
+        assert "cpu-1: second" in caplog.text
+        assert [process["stderr"] for process in executor.report()["processes"]] == [["first", "second"]] * 2
+
+    def test_a_task_that_does_not_stop(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """A worker whose task goes on after its run has ended is killed and replaced, when its time is over."""
+
+        def work(i: int) -> None:
+            if i == 0:
+                signals.add("started")
+                time.sleep(60)
+            signals.wait("started")
+            msg = "the other one"
+            raise ValueError(msg)
+
+        before = set(self.worker_pids(executor))
+        with pytest.raises(ValueError, match="the other one"):
+            executor.map(work, [0, 1])
+        self.assert_usable(executor)
+        until = time.monotonic() + 10
+        while len(set(self.worker_pids(executor)) - before) != 1:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    def test_a_stopped_worker_delays_only_its_task(self, executor: PipelinedExecutor) -> None:
+        """While a worker is stopped from outside, the other one does all the rest; then it goes on."""
+        pid = self.worker_pids(executor)[0]
+        with self.start(executor, (SleepTask(i, seconds=0.003) for i in range(80))) as results:
+            got = [next(results)[0]]
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                got += [next(results)[0] for _ in range(70)]
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            got += [index for index, _ in results]
+        assert sorted(got) == list(range(80))
+
+    def test_workers_are_replaced_quickly(self, executor: PipelinedExecutor) -> None:
+        """After the loss of all workers there are new ones, pinned like those before."""
+        for process in executor.report()["processes"]:
+            os.kill(process["pid"], signal.SIGKILL)
+        assert executor.run_each_worker(lambda: len(os.sched_getaffinity(0))) == {"cpu-0": 1, "cpu-1": 1}
+
+    def test_the_forking_process_is_killed(self, executor: PipelinedExecutor) -> None:
+        """Workers live on without the process that forked them, and new ones come from another."""
+        parents = {psutil.Process(pid).ppid() for pid in self.worker_pids(executor)}
+        assert len(parents) == 1
+        psutil.Process(parents.pop()).kill()
+        self.assert_usable(executor)
+        for pid in self.worker_pids(executor):
+            os.kill(pid, signal.SIGKILL)
+        self.assert_usable(executor)
+
+    def test_resize(self, executor: PipelinedExecutor) -> None:
+        """The pool grows and shrinks while a run goes on, which loses nothing, and uses what there is."""
+        with self.start(executor, (CallTask(i, fn=_pid) for i in range(400))) as results:
+            pids = [next(results)[0] for _ in range(20)]
+            executor.resize(4)
+            pids += [next(results)[0] for _ in range(200)]
+            assert len(set(pids)) == 4
+            executor.resize(1)
+            rest = [pid for pid, _ in results]
+        assert len(pids) + len(rest) == 400
+        assert len(set(rest[-20:])) == 1
+        assert executor.get_available_workers().names() == ["cpu-0"]
+        assert list(executor.run_each_worker(os.getpid)) == ["cpu-0"]
+        self.assert_usable(executor)
+        with pytest.raises(ExecutorSpecException, match="at least one"):
+            executor.resize(0)
+
+    def test_scattered_objects_reach_new_workers(self, executor: PipelinedExecutor) -> None:
+        """A worker that comes later has what was scattered before."""
+        with executor.scatter("params") as handle:
+            executor.resize(3)
+            run = executor.run_tasks([EchoTask(i) for i in range(30)], handle, 0, NoopCommHandler())
+            assert {params for (_, params), _ in run} == {"params"}
+
+    def test_random_numbers_differ(self, executor: PipelinedExecutor) -> None:
+        """Workers are copies of one process, but do not draw the same random numbers."""
+        drawn = executor.run_each_worker(_draw)
+        assert len(set(drawn.values())) == 2
+
+    def test_early_setup(self, nothing_left: None) -> None:
+        """It runs in each worker before anything else, also in one that replaces another."""
+
+        def early() -> None:
+            os.environ["TILEWORK_TEST_EARLY"] = "yes"
+
+        with make(early_setup=early) as executor:
+            for _ in range(2):
+                seen = executor.run_each_worker(lambda: os.environ.get("TILEWORK_TEST_EARLY"))
+                assert seen == {"cpu-0": "yes", "cpu-1": "yes"}
+                for pid in self.worker_pids(executor):
+                    os.kill(pid, signal.SIGKILL)
+
+    def test_error_in_the_set_up(self, nothing_left: None) -> None:
+        """The constructor raises what the set-up of a worker raised."""
+
+        def early() -> None:
+            msg = "no licence"
+            raise LookupError(msg)
+
+        with pytest.raises(LookupError, match="no licence"):
+            make(early_setup=early)
+
+    def test_death_in_the_set_up(self, nothing_left: None) -> None:
+        """A worker that ends while it is set up is reported with how it ended, and what it wrote."""
+
+        def early() -> None:
+            os.write(2, b"there is no display\n")
+            os._exit(3)
+
+        with pytest.raises(PoolStateError, match=r"(?s)failed to start.*exit code 3.*there is no display"):
+            make(early_setup=early)
+
+    def test_slow_set_up(self, nothing_left: None) -> None:
+        """A set-up that takes too long ends with an error, and nothing is left."""
+        with pytest.raises(PoolStateError, match="Timeout while starting workers"):
+            make(early_setup=lambda: time.sleep(60), startup_timeout=0.5)
+
+    def test_workers_that_cannot_be_started_again(self, nothing_left: None, tmp_path: Path) -> None:
+        """When every new worker fails in its set-up, a run ends with an error instead of waiting for ever."""
+        switch = tmp_path / "fail"
+
+        def early() -> None:
+            if switch.exists():
+                os._exit(1)
+
+        with make(early_setup=early) as executor:
+            switch.touch()
+            with pytest.raises(WorkerLostError):
+                self.run(executor, [CallTask(i, fn=lambda p, e: os.kill(os.getpid(), 9)) for i in range(2)])
+            with pytest.raises(WorkerLostError, match=r"no worker|lost its worker"):
+                executor.run_function(abs, -1)
+
+    def test_environment_of_workers(self, executor: PipelinedExecutor) -> None:
+        """Workers have the main process's folder and module path, a name, and ignore Ctrl-C."""
+
+        def look() -> tuple[str, list[str], str, Any]:
+            with open("/proc/self/comm") as file:  # noqa: PTH123
+                return str(Path.cwd()), sys.path, file.read().strip(), signal.getsignal(signal.SIGINT)
+
+        for i, (cwd, path, name, handler) in enumerate(executor.run_each_worker(look).values()):
+            assert cwd == str(Path.cwd())
+            assert path == sys.path
+            assert name == f"worker-{i}"
+            assert handler == signal.SIG_IGN
+
+    def test_forked_parent(self, executor: PipelinedExecutor) -> None:
+        """A process that is forked from the main process can neither use nor harm the executor."""
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                executor.run_function(abs, -1)
+            except ExecutorError as error:
+                code = 0 if "forked" in str(error) else 2
+            finally:
+                executor.close()
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        self.assert_usable(executor)
+
+
+def _pid(params: Any, env: Environment) -> int:
+    time.sleep(0.005)
+    return os.getpid()
+
+
+def _draw() -> float:
+    import numpy as np
+
+    return float(np.random.random())  # noqa: NPY002
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("doing", ["idle", "in a run", "in compiled code"])
+def test_the_main_process_is_killed(how: signal.Signals, doing: str, tmp_path: Path) -> None:
+    """Two seconds after the death of the main process, in whatever it was doing, nothing of it is left."""
+    script = tmp_path / "main.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import os, sys, time, ctypes
+            from itertools import count
+            from tilework.executor.pipelined import PipelinedExecutor
+            from tilework.common.executor import NoopCommHandler
+            from tilework.testing.faults import CallTask
+
+            def busy(params, env):
+                if {doing == "in compiled code"}:
+                    ctypes.PyDLL(None).sleep(60)  # holds the lock of the interpreter
+                while True:
+                    time.sleep(0.01)
+
+            executor = PipelinedExecutor(PipelinedExecutor.make_spec(2, []))
+            pids = list(executor.run_each_worker(os.getpid).values())
+            print(*pids, flush=True)
+            if {doing != "idle"}:
+                with executor.scatter(b"x" * 10_000_000) as handle:
+                    list(executor.run_tasks((CallTask(i, fn=busy) for i in count()), handle, 0, NoopCommHandler()))
+            time.sleep(60)
+            """
+        )
+    )
+
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as main:
+        assert main.stdout is not None
+        workers = [psutil.Process(int(pid)) for pid in main.stdout.readline().split()]
+        family = [*workers, *{parent for each in workers if (parent := each.parent()) is not None}]
+        assert len(family) == 3
+        time.sleep(0.3)
+        main.send_signal(how)
+        main.wait()
+        _, alive = psutil.wait_procs(family, timeout=2.0)
+        for each in alive:
+            each.kill()
+        # a child of nobody is waited for by the first process of the system, which takes its time in some containers
+        assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
+    assert list(Path("/dev/shm").glob(f"tilework-{main.pid}-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(None, "nobody knows"), (0, "exit code 0"), (-9, "SIGKILL"), (-11, "compiled code"), (-63, "signal 63")],
+)
+def test_describe_exit(code: int | None, words: str) -> None:
+    assert words in describe_exit(code)
