@@ -492,7 +492,8 @@ class UDF(UDFProtocol):
     def init_result_buffers(self) -> None:
         """Declare the results."""
         declared = self.get_result_buffers()
-        _check_declared(type(self).__name__, declared)
+        if self._meta is None or self._meta.array_backend is None:  # once, on the main side
+            _check_declared(type(self).__name__, declared)
         self._results = UDFData(declared)
 
     def init_task_data(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ _ARGUMENTS = {
     "postprocess": (),
     "cleanup": (),
 }
+# Looking at signatures takes as long as a small run, so classes that were found right are not looked at again.
+_passed: weakref.WeakKeyDictionary[type, set[UDFMethod]] = weakref.WeakKeyDictionary()
 _TILE_ATTRIBUTES = {"tile_slice": "self.meta.slice", "scheme_idx": "self.meta.tiling_scheme_idx"}
 
 
@@ -62,6 +65,9 @@ def noted(where: str) -> Iterator[None]:
 
 def check_signatures(udf: UDF, method: UDFMethod) -> None:
     """Raise UDFException when a method cannot be called as it will be, or would not run when it is called."""
+    passed = _passed.setdefault(type(udf), set())
+    if method in passed:
+        return
     name = type(udf).__name__
     used = f"process_{method.value}"
     for method_name, arguments in _ARGUMENTS.items():
@@ -84,6 +90,7 @@ def check_signatures(udf: UDF, method: UDFMethod) -> None:
                 f"def {method_name}({', '.join(['self', *(a.removeprefix('the ') for a in arguments)])})"
             )
             raise UDFException(msg)
+    passed.add(method)
 
 
 def _takes(function: Any, count: int) -> bool:

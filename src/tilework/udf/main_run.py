@@ -142,8 +142,11 @@ class MainRun:
                 compiled=planned.compiled,
             )
             udf.set_meta(meta)
-            with noted(f"get_result_buffers of {planned.name}"):
+            try:
                 udf.init_result_buffers()
+            except Exception as e:
+                e.add_note(f"in get_result_buffers of {planned.name}")
+                raise
             check_results_can_be_made(udf)
             for name, declared in list(udf.results.items()):
                 udf.results.set_buffer(name, self._allocate(planned.name, name, declared, executor))

@@ -29,7 +29,7 @@ from tilework.common.progress import PartitionProgressTracker, PartitionTrackerN
 from tilework.common.udf import ResourceDef, UDFMethod
 from tilework.exceptions import JobCancelledError, UDFException
 from tilework.io.dataset.scratch import give_back, take_scratch
-from tilework.udf.checks import check_own_results, explain, noted
+from tilework.udf.checks import check_own_results, explain
 from tilework.udf.meta import UDFMeta
 from tilework.udf.tile_forms import TileConverter
 
@@ -210,8 +210,11 @@ class PartitionRun:
         self._slice: Slice = partition.slice if roi is None else partition.slice.adjust_for_roi(roi.reshape(-1))
         self._udfs: list[UDF] = []
         for cls, kwargs in zip(classes, params.kwargs, strict=True):
-            with noted(f"the constructor of {cls.__name__}, {self._where()}"):
+            try:
                 self._udfs.append(cls.new_for_partition(kwargs, partition, roi))
+            except Exception as e:
+                e.add_note(f"in the constructor of {cls.__name__}, {self._where()}")
+                raise
 
     def __call__(self, progress: PartitionProgressTracker | PartitionTrackerNoOp) -> tuple[UDFData, ...]:
         """Process the partition; return the buffers."""
