@@ -1,11 +1,13 @@
 # Two commands do everything on a machine with Python >= 3.11, pip and make:
 #   make demo    install into .venv, simulate a 4D-STEM scan, analyse it, say where the pictures are
 #   make test    install into .venv with the tools for development, run every check
+# One more compares with LiberTEM, run as a black box in a Python that has it:
+#   make peer PEER=/path/to/python
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test check fix clean
+.PHONY: demo test check peer fix clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/tilework demo --out tilework-demo --overwrite
@@ -19,6 +21,9 @@ check:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+peer: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/peer --peer '$(PEER)'
 
 fix: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

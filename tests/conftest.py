@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,28 @@ from hypothesis import settings
 # How long one example takes says something about the machine, not about the code.
 settings.register_profile("tilework", deadline=None, print_blob=True)
 settings.load_profile("tilework")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--peer",
+        metavar="PYTHON",
+        default=os.environ.get("TILEWORK_PEER"),
+        help="Python that has LiberTEM, for tests/peer (default: the environment variable TILEWORK_PEER)",
+    )
+
+
+@pytest.fixture(scope="session")
+def peer_python(request: pytest.FixtureRequest) -> str:
+    """The Python that has LiberTEM; a test that needs it is skipped where none was named."""
+    python: str | None = request.config.getoption("--peer")
+    if python is None:
+        pytest.skip("nothing to compare with: name a Python that has LiberTEM with --peer PYTHON or TILEWORK_PEER")
+    found = subprocess.run(
+        [python, "-W", "ignore", "-c", "import libertem.api"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert found.returncode == 0, f"{python} has no LiberTEM: {found.stderr.strip().splitlines()[-1:]}"
+    return python
 
 
 @pytest.fixture(scope="session")

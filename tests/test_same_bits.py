@@ -12,9 +12,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tilework.api import Context
+from tilework.corrections import CorrectionSet
 from tilework.executor.concurrent import ConcurrentJobExecutor
 from tilework.executor.inline import InlineJobExecutor
-from tilework.udf import ApplyMasksUDF, AutoUDF, CoMUDF, LogsumUDF, NoOpUDF, PickUDF, StdDevUDF, SumSigUDF, SumUDF
+from tilework.udf import (
+    FEMUDF,
+    ApplyMasksUDF,
+    AutoUDF,
+    CoMUDF,
+    CrystallinityUDF,
+    LogsumUDF,
+    NoOpUDF,
+    PartitionMonitorUDF,
+    PickUDF,
+    SignalMonitorUDF,
+    StdDevUDF,
+    SumSigUDF,
+    SumUDF,
+)
 from tilework.udf.plan import KERNELS_VARIABLE
 
 if TYPE_CHECKING:
@@ -78,7 +93,17 @@ def built_in(sig: tuple[int, int]) -> list[Any]:
         NoOpUDF(),
         LogsumUDF(),
         AutoUDF(f=np.mean),
+        FEMUDF(center=(sig[0] / 2, sig[1] / 2), rad_in=-1, rad_out=max(sig)),
+        CrystallinityUDF(rad_in=1, rad_out=4),
+        SignalMonitorUDF(),
+        PartitionMonitorUDF(),
     ]
+
+
+def make_corrections(sig: tuple[int, int], rng: np.random.Generator, cut: bool) -> CorrectionSet:
+    """Return corrections; without excluded pixels where the data is cut into tiles of any shape."""
+    excluded = None if cut else rng.random(sig) < 0.1
+    return CorrectionSet(rng.random(sig), rng.random(sig) + 0.5, excluded, allow_empty=True)
 
 
 def bits(results: Any) -> list[tuple[str, bytes]]:
@@ -112,14 +137,15 @@ def test_every_executor_gives_the_same_bits(contexts: dict[str, Context], data: 
     parts = data.draw(st.integers(1, nav[0] * nav[1]), label="partitions")
     udfs = built_in(sig)
     if dtype.kind == "c":
-        udfs = [u for u in udfs if not isinstance(u, LogsumUDF | CoMUDF | AutoUDF)]
+        udfs = [u for u in udfs if not isinstance(u, LogsumUDF | CoMUDF | AutoUDF | CrystallinityUDF)]
     if tileshape is not None:
         # Functions of whole frames are not cut, and then nothing is.
-        udfs = [u for u in udfs if not isinstance(u, LogsumUDF | AutoUDF)]
+        udfs = [u for u in udfs if not isinstance(u, LogsumUDF | AutoUDF | CrystallinityUDF)]
+    corrections = make_corrections(sig, rng, cut) if data.draw(st.booleans(), label="corrections") else None
     with kernels(data.draw(st.sampled_from(["numpy", "numba"]), label="kernels")):
         got = {}
         for name, context in contexts.items():
             ds = context.load("memory", data=frames, sig_dims=2, num_partitions=parts, tileshape=tileshape)
-            got[name] = bits(context.run_udf(dataset=ds, udf=udfs, roi=roi))
+            got[name] = bits(context.run_udf(dataset=ds, udf=udfs, roi=roi, corrections=corrections))
     for name, result in got.items():
         assert result == got["inline"], name

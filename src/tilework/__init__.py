@@ -7,7 +7,8 @@ import each other::
     api                 Context: load data, run functions, get results
     viz                 pictures of results
     udf | executor      what is computed | where and how it is run
-    io                  datasets, their partitions and tiles; saved results
+    corrections | masks of detectors and coordinates | virtual detectors: names that users import
+    io                  datasets, their partitions and tiles; corrections; saved results
     common              shapes, slices, buffers, kernels, and the interfaces between all of the above
     utils               what the machine offers
     exceptions          one tree of errors

@@ -15,6 +15,8 @@
     ├── WorkerQueueEmpty              a worker's queue holds nothing, or nothing arrived in time
     ├── DataSetException              a dataset cannot be opened, does not fit, or lies about its size
     ├── SliceUsageError               (also ValueError) slices or shapes were combined that do not fit together
+    ├── CorrectError                  detector corrections cannot be applied to this array
+    ├── RepairValueError              (also ValueError) an excluded pixel has no neighbour to repair it from
     ├── MyStopIteration               a StopIteration on its way through an await, which cannot carry one
     ├── ResultFileError               (also OSError) results cannot be written
     └── CommandError                  the ``tilework`` command cannot do what it was asked for
@@ -27,6 +29,7 @@ from __future__ import annotations
 
 __all__ = [
     "CommandError",
+    "CorrectError",
     "DataSetException",
     "DeadlineExceededError",
     "ExecutorError",
@@ -34,6 +37,7 @@ __all__ = [
     "JobCancelledError",
     "MyStopIteration",
     "RemoteError",
+    "RepairValueError",
     "ResourceError",
     "ResultFileError",
     "SliceUsageError",
@@ -99,6 +103,14 @@ class MyStopIteration(TileworkError):
 
 class SliceUsageError(TileworkError, ValueError):
     """Slices or shapes were combined that do not fit together; the message shows both."""
+
+
+class CorrectError(TileworkError):
+    """Detector corrections cannot be applied to this array."""
+
+
+class RepairValueError(TileworkError, ValueError):
+    """An excluded pixel has no usable neighbour that it could be repaired from; the message names it."""
 
 
 class ResultFileError(TileworkError, OSError):

@@ -124,6 +124,60 @@ def test_roi(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> N
         np.testing.assert_array_equal(total, counts[mask].sum(axis=0))
 
 
+def test_functions_of_frames(
+    scan: Path, counts: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fluctuation, crystallinity and the sum of logarithms, with a virtual detector that two of them share."""
+    data = counts.astype(np.float64)
+    udfs = ["--udf", "logsum", "--udf", "fem", "--udf", "crystallinity", "--param", "rad_in=1", "--param", "rad_out=4"]
+    place = ["--center", "7.5,6", "--radius", "5", "--inner", "3"]
+    how = ["--out", str(tmp_path / "out"), "--quiet", "--no-pictures"]
+    assert main(["run", str(scan), *udfs, *place, *how]) == 0
+    distance = np.hypot(*(np.mgrid[:16, :12] - np.array([7.5, 6])[:, np.newaxis, np.newaxis]))
+    ring = (distance > 3) & (distance <= 5)
+    frequency = np.hypot(np.fft.fftfreq(16, 1 / 16)[:, np.newaxis], np.fft.rfftfreq(12, 1 / 12))
+    spectrum = np.abs(np.fft.rfft2(data * (distance > 5)))
+    expected = {
+        ("logsum", "logsum"): np.log1p(data - data.min(axis=(2, 3), keepdims=True)).sum(axis=(0, 1)),
+        ("fem", "intensity"): data[..., ring].std(axis=-1),
+        ("crystallinity", "intensity"): spectrum[..., (frequency > 1) & (frequency <= 4)].sum(axis=-1),
+    }
+    for (name, channel), values in expected.items():
+        np.testing.assert_allclose(load_results(tmp_path / "out" / f"{name}.npz")[channel], values, rtol=1e-5)
+    for name, said in (("fem", "--inner R and --radius R"), ("crystallinity", "rad_in=A")):
+        assert main(["run", str(scan), "--udf", name, "--out", str(tmp_path / "other")]) == 1
+        assert said in capsys.readouterr().err
+
+
+def test_corrections(
+    tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dark frame, gain map and excluded pixels from files; the summary names them."""
+    rng = np.random.default_rng(0)
+    dark, gain, excluded = rng.random((16, 12)), rng.random((16, 12)) + 0.5, np.zeros((16, 12), dtype=bool)
+    excluded[5, 7] = True
+    for name, image in (("dark", dark), ("gain", gain), ("excluded", excluded), ("small", dark[1:])):
+        np.save(tmp_path / f"{name}.npy", image)
+    files = ["--dark", "dark.npy", "--gain", "gain.npy", "--excluded", "excluded.npy"]
+    done = tilework("run", scan, "--udf", "sum", *files, "--out", "out")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    expected = ((counts - dark) * gain).sum(axis=(0, 1))
+    around = expected[4:7, 6:9].sum() - expected[5, 7]
+    expected[5, 7] = around / 8
+    np.testing.assert_allclose(load_results(tmp_path / "out" / "sum.npz")["intensity"], expected, rtol=1e-5)
+    said = summary(tmp_path / "out")["corrections"]
+    assert said == {"dark": "dark.npy", "gain": "gain.npy", "excluded": "excluded.npy"}
+    np.save(tmp_path / "all.npy", np.ones((16, 12), dtype=bool))
+    for option, name, message in (
+        ("--dark", "small", "small.npy has shape (15, 12), the detector (16, 12)"),
+        ("--gain", "nothing", "nothing.npy: No such file"),
+        ("--excluded", "all", "the detector cannot be corrected: no usable neighbour"),
+    ):
+        wrong = [option, str(tmp_path / f"{name}.npy"), "--out", str(tmp_path / "other")]
+        assert main(["run", str(scan), "--udf", "sum", *wrong]) == 1
+        assert message in capsys.readouterr().err
+
+
 def test_scales_from_the_command_line(scan: Path, tmp_path: Path) -> None:
     """Sizes of pixels that the file does not know become axes of the results."""
     out = tmp_path / "out"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tilework.masks
 from tilework.common import masks
 
 centers = st.floats(-5, 25)
@@ -158,3 +159,51 @@ def test_discs_in_a_sparse_stack() -> None:
     assert stack.shape == (3, 5, 6)
     discs = [masks.circular(x, y, 6, 5, 1.5) for x, y in ((1, 1), (4, 2), (3, 1))]
     np.testing.assert_array_equal(stack.todense(), [discs[0] | discs[1], np.zeros((5, 6)), discs[2]])
+
+
+def test_names_that_users_import() -> None:
+    """All of them, and one that is private but used."""
+    assert set(tilework.masks.__all__) == {*masks.__all__, "_make_circular_mask"}
+    assert all(getattr(tilework.masks, name) is getattr(masks, name) for name in tilework.masks.__all__)
+
+
+@pytest.mark.parametrize("use_sparse", [None, False, True])
+def test_fourier_coefficients_of_rings(use_sparse: bool | None) -> None:
+    """A ring of six spots has coefficients 0 and 6; a frame of the wrong centre or order would have others."""
+    stack = masks.radial_fourier(20, 19, 41, 40, 14, 6, n_bins=2, max_order=7, use_sparse=use_sparse)
+    assert stack.shape == (16, 40, 41)
+    assert stack.dtype == np.complex64
+    dense = stack.todense() if hasattr(stack, "todense") else stack
+    y, x = np.mgrid[:40, :41]
+    phi, r = np.arctan2(y - 19, x - 20), np.hypot(y - 19, x - 20)
+    frame = (1 + np.cos(6 * phi - 0.4)) * np.exp(-(((r - 12) / 1.5) ** 2))
+    inner, outer = np.einsum("yx,bnyx->bn", frame, dense.reshape(2, 8, 40, 41))
+    assert abs(outer[0]) > 10 * abs(inner[0])
+    np.testing.assert_allclose(abs(outer[6]), abs(outer[0]) / 2, rtol=0.02)
+    np.testing.assert_allclose(np.angle(outer[6]), 0.4, atol=0.02)
+    assert np.abs(outer[[1, 2, 3, 5, 7]]).max() < 0.02 * abs(outer[0])
+    bins = masks.radial_bins(20, 19, 41, 40, 14, 6, n_bins=2, use_sparse=False)
+    np.testing.assert_allclose(dense.reshape(2, 8, 40, 41)[:, 0], bins, atol=1e-6)
+    np.testing.assert_allclose(dense[3], bins[0] * np.exp(3j * phi), atol=1e-6)
+
+
+def test_large_narrow_fourier_masks_are_sparse() -> None:
+    assert hasattr(masks.radial_fourier(64, 64, 128, 128, n_bins=30, max_order=4), "todense")
+    assert not hasattr(masks.radial_fourier(64, 64, 128, 128, n_bins=1, max_order=4), "todense")
+    assert not hasattr(masks.radial_fourier(8, 8, 16, 16, n_bins=10, max_order=4), "todense")
+
+
+def test_whole_pixels() -> None:
+    """Borders of rectangles, and centres of discs, are truncated; a balanced template keeps its dtype."""
+    np.testing.assert_array_equal(masks.rectangular(3.7, 2, 2.5, 1.9, 9, 8), masks.rectangular(3, 2, 3, 1, 9, 8))
+    between = masks.sparse_circular_multi_stack([0], [3.9], [4.2], 9, 8, 2)
+    np.testing.assert_array_equal(between.todense()[0], masks.circular(3, 4, 9, 8, 2))
+    template = np.array([[1, -3], [2, -3]], dtype=np.float32)
+    assert masks.balance(template).dtype == np.float32
+    np.testing.assert_allclose(masks.balance(template.astype(int)), [[1, -1.5], [2, -1.5]])
+
+
+def test_profile_beyond_its_outer_radius() -> None:
+    r = np.array([0, 2, 3.9, 4, 5, 6, 6.1])
+    found = masks.radial_gradient_background_subtraction(r, r0=4, r_outer=6, delta=2)
+    np.testing.assert_allclose(found, [0, 0.5, 0.1, 0, -1, -1, 0])

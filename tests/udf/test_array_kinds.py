@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tilework.api import Context
 from tilework.common.array_backends import CPU_BACKENDS, D2_BACKENDS, NUMPY_BACKENDS, SPARSE_BACKENDS, as_backend
+from tilework.io.corrections.corrset import CorrectionSet
 from tilework.udf import UDF
 from tilework.udf.com import CoMUDF
 from tilework.udf.logsum import LogsumUDF
@@ -256,6 +257,25 @@ def test_sparse_tiles_are_as_deep_as_what_is_stored_allows() -> None:
         result = ctx.run_udf(ds, Depth())
     assert depths == [200]
     np.testing.assert_allclose(result["intensity"].raw_data, np.asarray(matrix.sum(axis=1))[:, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "sparse.COO", CSR])
+def test_corrections_are_the_same_for_all_kinds(ctx: Context, kind: str) -> None:
+    """What is corrected is not sparse any more; a function that takes sparse tiles only gets them made from it."""
+    data, rng = counts(), np.random.default_rng(4)
+    excluded = sparse.COO(coords=np.array([[2, 5], [3, 0]]), shape=(8, 7), data=True)
+    corrections = CorrectionSet(dark=rng.random((8, 7)), gain=rng.random((8, 7)) + 0.5, excluded_pixels=excluded)
+    ds = load(ctx, data, kind, num_partitions=3)
+    got = ctx.run_udf(dataset=ds, udf=functions((8, 7), 20), corrections=corrections)
+    reference = load(ctx, data, "numpy", num_partitions=3)
+    want = ctx.run_udf(dataset=reference, udf=functions((8, 7), 20), corrections=corrections)
+    for udf, a, b in zip(functions((8, 7), 20), got, want, strict=True):
+        assert_same(a, b, f"{type(udf).__name__} on {kind}")
+    only = ctx.run_udf(dataset=ds, udf=[SumUDF(), Seen((CSR,), "tile")], corrections=corrections)
+    assert_same(only[0], want[0], "beside another")
+    np.testing.assert_allclose(only[1]["total"].data, want[1]["intensity"].data, rtol=1e-5)
+    assert ds.array_backends[0] == kind
+    assert_same(ctx.run_udf(dataset=ds, udf=SumUDF(), corrections=corrections, backends=CSR), want[0], "as CSR")
 
 
 # -- on a GPU, where there is one

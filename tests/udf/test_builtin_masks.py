@@ -12,7 +12,9 @@ import sparse
 from tests_helpers import counts
 from tilework.api import Context
 from tilework.common.buffers import AuxBufferWrapper
-from tilework.udf import ApplyMasksUDF
+from tilework.common.container import MaskContainer
+from tilework.udf import UDF, ApplyMasksUDF
+from tilework.udf.masks import ApplyMasksEngine
 from tilework.udf.plan import KERNELS_VARIABLE
 
 SIG = (8, 7)
@@ -119,6 +121,33 @@ def test_shifts(ctx: Context, dtype: str, use_sparse: Any) -> None:
             if selected is None or selected[y, x]:
                 reference = expected(data[y, x], shifted(masks, *shifts[y, x]))
                 np.testing.assert_allclose(result[y, x], reference, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("use_sparse", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_engine_for_own_functions(ctx: Context, dtype: str, use_sparse: bool) -> None:
+    """Products with the masks, also from parts of the detector; relative error below 1e-5 of the largest."""
+
+    class Products(UDF):
+        def get_task_data(self) -> Any:
+            masks = MaskContainer(stack, use_sparse=use_sparse)
+            return {"engine": ApplyMasksEngine(masks=masks, meta=self.meta, use_torch=False)}
+
+        def get_result_buffers(self) -> Any:
+            dtype = np.result_type(self.meta.input_dtype, np.float32)
+            return {"products": self.buffer(kind="nav", extra_shape=(5,), dtype=dtype)}
+
+        def process_tile(self, tile: Any) -> None:
+            products = self.task_data.engine.process_tile(tile)
+            assert products.dtype == np.result_type(tile.dtype, np.float32)
+            self.results.products[:] += products
+
+    data = counts(dtype=dtype)
+    reference = expected(data, stack())
+    for tileshape in (None, (3, 2, 5)):
+        dataset = ctx.load("memory", data=data, sig_dims=2, num_partitions=3, tileshape=tileshape)
+        got = ctx.run_udf(dataset=dataset, udf=Products())["products"].data
+        np.testing.assert_allclose(got, reference, rtol=1e-5, atol=1e-5 * np.abs(reference).max())
 
 
 def test_wrong_parameters_are_refused(ctx: Context) -> None:

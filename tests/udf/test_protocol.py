@@ -278,7 +278,7 @@ def test_every_property_of_meta(ctx: Context) -> None:
                     meta.array_backend,
                     meta.roi is not None and meta.roi.shape,
                     meta.partition_shape.to_tuple()[1:],
-                    meta.corrections is None or not meta.corrections.have_corrections(),
+                    not meta.corrections.have_corrections(),
                     self.xp,
                 )
             )

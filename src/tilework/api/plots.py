@@ -10,6 +10,7 @@ from tilework.udf.runner import UDFRunner
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
     from tilework.udf.results import UDFResultsLazy
@@ -36,7 +37,13 @@ class Plots:
 
     @classmethod
     def make(
-        cls, plots: Any, plot_class: Callable[[], Any], dataset: DataSet, udfs: Sequence[UDF], roi: Any
+        cls,
+        plots: Any,
+        plot_class: Callable[[], Any],
+        dataset: DataSet,
+        udfs: Sequence[UDF],
+        roi: Any,
+        corrections: CorrectionSet | None = None,
     ) -> Plots | None:
         """Make and display the plots that `Context.run_udf` was asked for; None when there are none.
 
@@ -44,7 +51,7 @@ class Plots:
         """
         if plots is None or plots is False:
             return None
-        dry = UDFRunner.dry_run(udfs, dataset, roi)
+        dry = UDFRunner.dry_run(udfs, dataset, roi, corrections)
         if plots is True:
             channels = [_all_channels(udf, dry.buffers[i]) for i, udf in enumerate(udfs)]
         elif plots and hasattr(plots[0], "new_data"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
 
-__all__ = ["Function", "disk_mask", "make_functions"]
+__all__ = ["Function", "disk_mask", "load_array", "make_functions"]
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,17 @@ def _free_label(wanted: str, taken: list[str]) -> str:
 def _value(key: str, value: Any) -> Any:
     if not isinstance(value, FromFile):
         return value
-    return _load_array(f"--param {key}=@", value.path)
+    return load_array(f"--param {key}=@", value.path)
 
 
-def _load_array(what: str, path: str) -> NDArray[Any]:
+def load_array(what: str, path: str) -> NDArray[Any]:
+    """Return the array in a .npy file; `what` names the argument in messages.
+
+    Raises
+    ------
+    CommandError
+        When there is no such file, or no array in it.
+    """
     import numpy as np
 
     try:
@@ -151,6 +158,9 @@ def _builtin(name: str) -> Maker:
         "disk": _disk,
         "ring": _ring,
         "masks": _masks,
+        "logsum": _logsum,
+        "fem": _fem,
+        "crystallinity": _crystallinity,
     }
     if name not in makers:
         msg = f"there is no UDF {name!r}: use one of {', '.join(makers)}, or module:Class for your own"
@@ -225,7 +235,7 @@ def _masks(geometry: _Geometry, path: str | None, parameters: dict[str, Any]) ->
     if path is None:
         msg = "--udf masks needs --masks FILE.npy with a stack of masks (n, detector y, detector x)"
         raise CommandError(msg)
-    stack = _load_array("--masks ", path)
+    stack = load_array("--masks ", path)
     if stack.shape == geometry.sig_shape:
         stack = stack[None]
     if stack.shape[1:] != geometry.sig_shape:
@@ -239,6 +249,38 @@ def _masks(geometry: _Geometry, path: str | None, parameters: dict[str, Any]) ->
         **{"mask_factories": lambda: stack, "mask_count": len(stack), "mask_dtype": stack.dtype, **parameters}
     )
     return udf, {"masks": path, "count": len(stack)}
+
+
+def _logsum(_geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+    from tilework.udf.logsum import LogsumUDF
+
+    return LogsumUDF(**parameters), {}
+
+
+def _fem(geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+    from tilework.udf.FEM import FEMUDF
+
+    geometry.require_2d("fem")
+    place: dict[str, Any] = {"center": geometry.middle, "rad_in": geometry.inner, "rad_out": geometry.radius}
+    asked = {**place, **parameters}
+    if asked["rad_in"] is None or asked["rad_out"] is None:
+        msg = "--udf fem needs the ring whose pixels are compared: give --inner R and --radius R"
+        raise CommandError(msg)
+    return FEMUDF(**asked), asked
+
+
+def _crystallinity(geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+    from tilework.udf.crystallinity import CrystallinityUDF
+
+    geometry.require_2d("crystallinity")
+    if not {"rad_in", "rad_out"} <= set(parameters):
+        msg = (
+            "--udf crystallinity needs a range of frequencies, in periods per frame: --param rad_in=A --param rad_out=B"
+        )
+        raise CommandError(msg)
+    beam = {} if geometry.radius is None else {"real_center": geometry.middle, "real_rad": geometry.radius}
+    asked = {**beam, **parameters}
+    return CrystallinityUDF(**asked), asked
 
 
 # -- users' own UDFs

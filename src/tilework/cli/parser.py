@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "make_parser"]
 
 FORMATS = ("npz", "h5", "zarr", "tif")
-BUILTIN = "sum | sumsig | stddev | com | disk | ring | masks"
+BUILTIN = "sum | sumsig | stddev | com | disk | ring | masks | logsum | fem | crystallinity"
 
 _EXAMPLES = """\
 examples:
@@ -23,6 +23,7 @@ examples:
   tilework run scan.raw --dtype uint16 --nav-shape 256,256 --sig-shape 128,128 --udf disk --radius 12 --out bf
   tilework run scan.npy --udf com --center 63.5,64 --radius 20 --param scan_rotation=90 --out com
   tilework run scan.npy --udf stddev --roi disk:32,32,20 --out part
+  tilework run scan.npy --udf fem --radius 30 --inner 25 --dark dark.npy --gain gain.npy --out fluctuation
   tilework run scan.npy --udf mymodule:MyUDF --param threshold=3 --out mine
 """
 
@@ -88,12 +89,23 @@ def _add_run(commands: Any) -> None:
         "--roi", type=parse_roi, metavar="ROI", help="disk:cy,cx,r | rect:y,x,h,w | y0:y1,x0:x1 | mask.npy"
     )
     what.add_argument(
-        "--center", type=parse_point, metavar="CY,CX", help="centre of disk, ring and com on the detector (px)"
+        "--center", type=parse_point, metavar="CY,CX", help="centre of disk, ring, com, fem on the detector (px)"
     )
-    what.add_argument("--radius", type=float, metavar="R", help="(outer) radius of disk, ring and com (px)")
-    what.add_argument("--inner", type=float, metavar="R", help="inner radius of ring and com (px)")
+    what.add_argument(
+        "--radius",
+        type=float,
+        metavar="R",
+        help="(outer) radius of disk, ring, com and fem; for crystallinity, of the beam that is masked out (px)",
+    )
+    what.add_argument("--inner", type=float, metavar="R", help="inner radius of ring, com and fem (px)")
     what.add_argument(
         "--masks", metavar="FILE.npy", help="for the UDF 'masks': a stack of masks (n, detector y, detector x)"
+    )
+    detector = parser.add_argument_group("how the detector is corrected: (frame - dark) * gain, then excluded pixels")
+    detector.add_argument("--dark", metavar="FILE.npy", help="dark frame (detector y, detector x)")
+    detector.add_argument("--gain", metavar="FILE.npy", help="gain map: a factor for each pixel")
+    detector.add_argument(
+        "--excluded", metavar="FILE.npy", help="bool map of pixels that are replaced by the mean of their neighbours"
     )
     where = parser.add_argument_group("where it is written")
     where.add_argument(

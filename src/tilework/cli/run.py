@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework import __version__
+from tilework.cli.detector import corrections_for_people, make_corrections
 from tilework.cli.executor_report import report_lines
 from tilework.cli.functions import Function, make_functions
 from tilework.cli.opening import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tilework.api import Context
+    from tilework.io.corrections import CorrectionSet
     from tilework.io.dataset.base import AxisInfo, DataSet
 
 __all__ = ["Measured", "execute", "open_context", "report_document", "run", "save_function"]
@@ -79,10 +81,11 @@ def run(args: argparse.Namespace) -> None:
         dataset = open_dataset(context, args)
         roi = _selected(args, dataset)
         functions = make_functions(args, dataset)
+        corrections = make_corrections(args, tuple(dataset.shape.sig))
         axes = scaled_axes(dataset, args.scan_step, args.detector_pixel)
         # The folder is begun before the run: where nothing can be written, that shows at once.
         with output_folder(target, overwrite=args.overwrite) as folder:
-            measured = execute(context, dataset, functions, roi, args)
+            measured = execute(context, dataset, functions, roi, args, corrections)
             written = [
                 save_function(folder, function, results, axes, args.format, pictures=not args.no_pictures)
                 for function, results in zip(functions, measured.results, strict=True)
@@ -95,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
                 "roi": None
                 if roi is None
                 else {"asked": args.roi.text, "selected": int(roi.sum()), "of": int(roi.size)},
+                "corrections": corrections_for_people(args),
                 "executor": {"name": args.executor, "workers": count_workers(context)},
                 "run": measured.describe(),
                 "functions": written,
@@ -124,11 +128,13 @@ def execute(
     functions: Sequence[Function],
     roi: NDArray[np.bool_] | None,
     args: argparse.Namespace,
+    corrections: CorrectionSet | None = None,
 ) -> Measured:
     """Run functions in one pass over a dataset."""
     progress = args.progress or (sys.stderr.isatty() and not args.quiet)
     start = time.perf_counter()
-    results = context.run_udf(dataset=dataset, udf=[f.udf for f in functions], roi=roi, progress=progress)
+    udfs = [f.udf for f in functions]
+    results = context.run_udf(dataset=dataset, udf=udfs, roi=roi, corrections=corrections, progress=progress)
     seconds = time.perf_counter() - start
     absent = dataset.absent_frames
     selected = np.ones(tuple(dataset.shape.nav), dtype=bool) if roi is None else roi

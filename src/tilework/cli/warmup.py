@@ -23,6 +23,7 @@ def warmup(args: argparse.Namespace) -> None:
 
     from tilework.api import Context
     from tilework.cli.functions import disk_mask
+    from tilework.io.corrections import CorrectionSet
     from tilework.udf.com import CoMUDF
     from tilework.udf.masks import ApplyMasksUDF
     from tilework.udf.stddev import StdDevUDF
@@ -30,6 +31,7 @@ def warmup(args: argparse.Namespace) -> None:
     from tilework.udf.sumsigudf import SumSigUDF
 
     mask = disk_mask((128, 128), (64, 64), 40)
+    corrections = CorrectionSet(dark=mask, gain=mask + 1, excluded_pixels=np.eye(128, dtype=bool))
     start = time.perf_counter()
     with Context.make_with("inline") as context:
         for dtype in DTYPES:
@@ -46,6 +48,8 @@ def warmup(args: argparse.Namespace) -> None:
                 ),
             ]
             context.run_udf(dataset=dataset, udf=udfs)
+            # Corrected frames are floats, of either size.
+            context.run_udf(dataset=dataset, udf=udfs[1:], corrections=corrections)
     seconds = time.perf_counter() - start
     if args.json:
         print(json.dumps({"seconds": round(seconds, 3), "dtypes": list(DTYPES)}))

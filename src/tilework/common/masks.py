@@ -30,6 +30,7 @@ __all__ = [
     "is_sparse",
     "polar_map",
     "radial_bins",
+    "radial_fourier",
     "radial_gradient",
     "radial_gradient_background_subtraction",
     "rectangular",
@@ -42,6 +43,11 @@ __all__ = [
 
 # Radial bins are made sparse when the largest one covers less of the detector than this.
 _SPARSE_BELOW = 0.1
+# Fourier masks are made sparse when the stack has at least this many bytes, unless its rings are few and each covers
+# more of the detector than this.
+_LARGE_STACK = 2**18
+_MANY_BINS = 10
+_NARROW_BIN = 0.05
 
 
 def _distances(
@@ -132,7 +138,7 @@ def radial_gradient_background_subtraction(
     result = np.where(r <= r_outer, -1.0, 0.0)
     inside = r < r0 - delta / 2
     result[inside] = r[inside] / r0
-    edge = np.abs(r - r0) <= delta / 2
+    edge = ~inside & (r < r0 + delta / 2)
     if delta > 0:
         result[edge] = 2 * (r0 - r[edge]) / delta
     return result
@@ -154,9 +160,16 @@ def background_subtraction(
     return np.asarray(disc - around * (float(disc.sum()) / total if total else 0.0), dtype=np.float64)
 
 
-def balance(template: NDArray[Any]) -> NDArray[np.float64]:
-    """Return `template` with its negative values scaled so that its sum is 0; as it is when nothing is negative."""
-    result = np.array(template, dtype=np.float64)
+def balance(template: NDArray[Any]) -> NDArray[Any]:
+    """Return `template` with its negative values scaled so that its sum is 0; as it is when nothing is negative.
+
+    Returns
+    -------
+    numpy.ndarray
+        In the dtype of the template when that is a float, else float64.
+    """
+    template = np.asarray(template)
+    result = template.astype(template.dtype if template.dtype.kind == "f" else np.float64)
     negative = result < 0
     below = result[negative].sum()
     if below:
@@ -261,16 +274,87 @@ def radial_bins(
     return np.stack(bins)
 
 
+def radial_fourier(
+    centerX: float,
+    centerY: float,
+    imageSizeX: int,
+    imageSizeY: int,
+    radius: float | None = None,
+    radius_inner: float = 0,
+    n_bins: int = 1,
+    max_order: int = 24,
+    use_sparse: bool | None = None,
+    dtype: DTypeLike = np.complex64,
+) -> Any:
+    """Return masks that give the Fourier coefficients of rings along their circumference.
+
+    Each mask is a ring of `radial_bins` times ``exp(1j * order * phi)``, with phi from `polar_map`. Coefficient 0 is
+    the sum over the ring; the absolute value of coefficient n, relative to it, says how strong an n-fold symmetry is.
+    That is used for the structure of glasses, for example: P. Wochner et al., "X-ray cross correlation analysis
+    uncovers hidden local symmetries in disordered matter", PNAS 106, 11511 (2009).
+
+    Parameters
+    ----------
+    centerX, centerY, imageSizeX, imageSizeY, radius, radius_inner, n_bins
+        The rings, as of `radial_bins`.
+    max_order
+        The highest order.
+    use_sparse
+        Whether to return a sparse stack; default: when the stack is large and its rings are narrow.
+    dtype
+        dtype of the result.
+
+    Returns
+    -------
+    numpy.ndarray or sparse.COO
+        Of shape ``(n_bins * (max_order + 1), imageSizeY, imageSizeX)``: all orders of the first ring, then of the next.
+
+    Examples
+    --------
+    >>> masks = radial_fourier(16, 16, 32, 32, radius=12, radius_inner=8, max_order=6)
+    >>> masks.shape
+    (7, 32, 32)
+    """
+    if radius is None:
+        radius = bounding_radius(centerX, centerY, imageSizeX, imageSizeY)
+    orders = max_order + 1
+    if use_sparse is None:
+        size = n_bins * orders * imageSizeX * imageSizeY * np.dtype(dtype).itemsize
+        area = math.pi * (radius**2 - radius_inner**2) / n_bins
+        few_and_wide = n_bins < _MANY_BINS and area > _NARROW_BIN * imageSizeX * imageSizeY
+        use_sparse = size >= _LARGE_STACK and not few_and_wide
+    bins = radial_bins(
+        centerX, centerY, imageSizeX, imageSizeY, radius, radius_inner, n_bins=n_bins, use_sparse=use_sparse
+    )
+    _, phi = polar_map(centerX, centerY, imageSizeX, imageSizeY)
+    waves = np.exp(1j * np.arange(orders)[:, np.newaxis, np.newaxis] * phi)
+    shape = (n_bins * orders, imageSizeY, imageSizeX)
+    if not use_sparse:
+        return (bins[:, np.newaxis] * waves).reshape(shape).astype(dtype)
+    import sparse
+
+    ring_of, y, x = bins.coords
+    coords = np.stack(
+        [
+            (ring_of * orders + np.arange(orders)[:, np.newaxis]).reshape(-1),
+            np.tile(y, orders),
+            np.tile(x, orders),
+        ]
+    )
+    return sparse.COO(coords, data=(bins.data * waves[:, y, x]).reshape(-1).astype(dtype), shape=shape)
+
+
 def rectangular(X: float, Y: float, Width: float, Height: float, imageSizeX: int, imageSizeY: int) -> NDArray[np.bool_]:
     """Return a rectangle from (X, Y) to (X + Width, Y + Height), all borders included; bool.
 
-    Width and height may be negative; when one of them is 0, the rectangle is empty.
+    Borders between pixels are truncated to whole pixels. Width and height may be negative; when one of them is 0, the
+    rectangle is empty.
     """
     y, x = np.ogrid[:imageSizeY, :imageSizeX]
     if Width == 0 or Height == 0:
         return np.zeros((imageSizeY, imageSizeX), dtype=bool)
-    left, right = sorted((X, X + Width))
-    top, bottom = sorted((Y, Y + Height))
+    left, right = sorted((int(X), int(X + Width)))
+    top, bottom = sorted((int(Y), int(Y + Height)))
     return np.asarray((x >= left) & (x <= right) & (y >= top) & (y <= bottom))
 
 
@@ -336,10 +420,10 @@ def sparse_circular_multi_stack(
 ) -> Any:
     """Return a sparse stack of masks with discs of one radius, as `sparse_template_multi_stack`; bool.
 
-    Centres are rounded to whole pixels.
+    Centres are truncated to whole pixels.
     """
     half = math.ceil(radius)
     size = 2 * half + 1
     disc = circular(half, half, size, size, radius)
-    offset_x, offset_y = (np.rint(np.asarray(c)).astype(np.int64) - half for c in (centerX, centerY))
+    offset_x, offset_y = (np.asarray(c).astype(np.int64) - half for c in (centerX, centerY))
     return sparse_template_multi_stack(mask_index, offset_x, offset_y, disc, imageSizeX, imageSizeY)

@@ -31,6 +31,12 @@ class AutoUDF(UDF):
         or an array of always the same shape. It is sent to the workers, so it must be picklable.
     monitor
         Whether to have the result ``monitor``.
+
+    Examples
+    --------
+    >>> result = ctx.run_udf(dataset=ds, udf=AutoUDF(f=np.max))
+    >>> result["result"].data.shape
+    (6, 8)
     """
 
     def __init__(self, f: Callable[[NDArray[Any]], Any], monitor: bool = False) -> None:

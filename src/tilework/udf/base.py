@@ -202,6 +202,14 @@ class UDF(UDFProtocol):
         """
         return False
 
+    def corrects_results(self) -> bool:
+        """Return whether this UDF takes raw frames and corrects its results itself, with `meta.corrections`.
+
+        That is possible, and much less work, where a result is linear in the frames. It matters only for tiles that
+        `accepts_tile_dtype` takes; others come corrected.
+        """
+        return False
+
     def get_backends(self) -> str | Iterable[str]:
         """Return the array backends that are supported, best first.
 
@@ -536,6 +544,11 @@ class NoOpUDF(UDF):
     ----------
     preferred_input_dtype
         dtype in which tiles are wanted.
+
+    Examples
+    --------
+    >>> len(ctx.run_udf(dataset=ds, udf=NoOpUDF()))
+    0
     """
 
     def __init__(self, preferred_input_dtype: Any = bool) -> None:

@@ -148,10 +148,11 @@ class CoMUDF(UDF):
 
     Examples
     --------
-    >>> udf = CoMUDF.with_params(cy=128, cx=128, r=40)
-    >>> result = ctx.run_udf(dataset=ds, udf=udf)  # doctest: +SKIP
-    >>> result["field"].data.shape  # doctest: +SKIP
-    (128, 64, 2)
+    >>> result = ctx.run_udf(dataset=ds, udf=CoMUDF.with_params(cy=16, cx=16, r=8))
+    >>> result["field"].data.shape
+    (6, 8, 2)
+    >>> result["regression"].data.shape
+    (3, 2)
     """
 
     def __init__(self, com_params: CoMParams = CoMParams()) -> None:  # noqa: B008  (immutable)
@@ -320,7 +321,7 @@ class CoMUDF(UDF):
         }
         declared = self.results.as_dict()
         results = {name: array.astype(declared[name].dtype, copy=False) for name, array in results.items()}
-        return {**results, "regression": regression.real}
+        return {**results, "regression": regression}
 
     def _embed(self, flat: Array) -> Array:
         """Return an array of nav shape, NaN at positions that are not selected."""
@@ -350,17 +351,21 @@ class CoMUDF(UDF):
         return finite if merged is None else finite & merged
 
     def _regression(self, field: Array, regression: Any) -> Array:
-        """Return the coefficients, of shape (3, 2), that are to be subtracted."""
+        """Return the coefficients, float64 of shape (3, 2), that are to be subtracted.
+
+        Of a complex field they describe the real part, which alone is a position.
+        """
         if np.ndim(regression):
             return np.asarray(regression, dtype=np.float64)
-        result = np.zeros((3, 2), dtype=field.dtype)
+        result = np.zeros((3, 2))
+        field = field.real
         valid = self._valid(field)
         if regression == RegressionOptions.NO_REGRESSION or not valid.any():
             return result
         if regression == RegressionOptions.SUBTRACT_MEAN:
             result[0] = field[valid].mean(axis=0)
         else:
-            result[:] = np.linalg.lstsq(self._positions()[valid].astype(field.dtype), field[valid], rcond=None)[0]
+            result[:] = np.linalg.lstsq(self._positions()[valid], field[valid], rcond=None)[0]
         return result
 
     def _subtract(self, field: Array, regression: Array) -> Array:

@@ -22,7 +22,13 @@ __all__ = ["LogsumUDF", "run_logsum"]
 class LogsumUDF(UDF):
     """Sum over all (selected) frames of ``log(frame - min(frame) + 1)``.
 
-    Result: ``logsum``, float32, of sig shape. Of complex frames the absolute value is taken.
+    Result: ``logsum``, float32, of sig shape, without unit. Of complex frames the absolute value is taken.
+
+    Examples
+    --------
+    >>> result = ctx.run_udf(dataset=ds, udf=LogsumUDF())
+    >>> result["logsum"].data.shape
+    (32, 32)
     """
 
     def __init__(self) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from tilework.common.environment import Environment
     from tilework.common.executor import JobExecutor
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet, Partition
     from tilework.udf.data import UDFData
     from tilework.udf.run_plan import RunPlan
@@ -80,6 +81,8 @@ class MainRun:
     ------
     UDFException
         When a UDF cannot work on this dataset.
+    ValueError
+        When the corrections are made for another detector.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class MainRun:
         udfs: Sequence[UDF],
         dataset: DataSet,
         roi: BoolArray | None,
-        corrections: Any = None,
+        corrections: CorrectionSet | None = None,
         backends: str | Iterable[str] | None = None,
         executor: JobExecutor | None = None,
         environment: Environment | None = None,
@@ -96,7 +99,12 @@ class MainRun:
         self.dataset = dataset
         self.roi = roi
         self.lock = threading.Lock()
+        if corrections is not None:
+            corrections.check_fits(tuple(dataset.shape.sig))
+            if not corrections.have_corrections():
+                corrections = None
         self.n_merged = 0
+        self.n_merged_frames = 0
         self._present = self._present_positions()
         n_nav = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
         self._damage = np.zeros(n_nav, dtype=bool)
@@ -181,7 +189,7 @@ class MainRun:
             plan.read_dtype,
             Shape((frames, *shape.sig), sig_dims=shape.sig_dims),
             self.roi,
-            corrections,
+            corrections if plan.corrects else None,
             converts=plan.converts or not self.dataset.raw_dtype.isnative,
             sparse=plan.usual.is_sparse,
         )
@@ -240,12 +248,13 @@ class MainRun:
                     raise
             self._damage[start:stop] = True if self._present is None else self._present[start:stop]
             self.n_merged += 1
+            self.n_merged_frames += task.task_frames
 
     def results(self) -> UDFResultsLazy:
         """Return the results of what is merged so far; they are made when somebody looks."""
 
         def make() -> tuple[RunResult, ...]:
-            return collect_results(self.udfs, self._damage, self.dataset, self.roi)
+            return collect_results(self.udfs, self._damage, self.dataset, self.roi, self.params.corrections)
 
         return UDFResultsLazy(make, self.damage)
 
@@ -278,6 +287,10 @@ class MainRun:
 
     def patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters of the UDFs on the main side."""
+        with self.lock:
+            self._patch(parameters)
+
+    def _patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         for udf, new in zip(self.udfs, parameters, strict=True):
             udf.update_kwargs(new)
 

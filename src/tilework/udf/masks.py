@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from tilework.common.buffers import BufferWrapper
     from tilework.common.container import MaskFactories, SparseBackend
+    from tilework.common.slice import Slice
     from tilework.common.udf import TilingPreferences
+    from tilework.udf.meta import UDFMeta
 
-__all__ = ["ApplyMasksUDF"]
+__all__ = ["ApplyMasksEngine", "ApplyMasksUDF"]
 
 
 class ApplyMasksUDF(UDF):
@@ -67,10 +69,12 @@ class ApplyMasksUDF(UDF):
 
     Examples
     --------
-    >>> from tilework.common.masks import circular
+    >>> from tilework.masks import circular
     >>> def disk():
-    ...     return circular(centerX=128, centerY=128, imageSizeX=256, imageSizeY=256, radius=40)
-    >>> result = ctx.run_udf(dataset=ds, udf=ApplyMasksUDF(mask_factories=[disk]))  # doctest: +SKIP
+    ...     return circular(centerX=16, centerY=16, imageSizeX=32, imageSizeY=32, radius=5)
+    >>> result = ctx.run_udf(dataset=ds, udf=ApplyMasksUDF(mask_factories=[disk]))
+    >>> result["intensity"].data.shape
+    (6, 8, 1)
     """
 
     def __init__(
@@ -189,13 +193,9 @@ class ApplyMasksUDF(UDF):
 
     def _prepare(self, tile_dtype: np.dtype[Any]) -> DenseMasks | SparseMasks:
         """Return the masks for the current part of the detector in the form that the kernels take."""
-        container = self._shifted_masks()
         dtype = _compute_dtype(self.results.get_buffer("intensity").dtype)
-        part, compiled = self.meta.sig_slice, self.meta.compiled
-        if container.use_sparse:
-            matrix = container.get_for_sig_slice(part, sparse_backend="scipy.sparse", transpose=False)
-            return SparseMasks(matrix, tile_dtype, dtype, compiled=compiled)
-        return DenseMasks(container.get_for_sig_slice(part, transpose=False), tile_dtype, dtype, compiled=compiled)
+        meta = self.meta
+        return _for_kernels(self._shifted_masks(), meta.sig_slice, tile_dtype, dtype, compiled=meta.compiled)
 
     def _prepare_plain(self) -> Any:
         """Return the masks for the current part of the detector for tiles that are no NumPy arrays."""
@@ -230,6 +230,70 @@ class ApplyMasksUDF(UDF):
             msg = f"masks can be shifted on detectors with two axes, this has the shape {masks.shape[1:]}"
             raise ValueError(msg)
         return _ShiftedSparse(to_sparse(masks), dtype) if self.masks.use_sparse else _ShiftedDense(masks, dtype)
+
+
+class ApplyMasksEngine:
+    """Products of tiles and masks, for UDFs of your own.
+
+    Parameters
+    ----------
+    masks
+        The masks.
+    meta
+        `UDF.meta` of the UDF that gets the tiles: it says which part of the detector they are.
+    use_torch
+        Accepted for programs that pass it; tilework's own kernels are used in any case.
+
+    Examples
+    --------
+    >>> from tilework.masks import rectangular
+    >>> def halves():
+    ...     left = rectangular(0, 0, 15, 31, imageSizeX=32, imageSizeY=32)
+    ...     return np.stack([left, ~left])
+    >>> class Difference(UDF):
+    ...     def get_task_data(self):
+    ...         return {"engine": ApplyMasksEngine(MaskContainer(halves), self.meta)}
+    ...
+    ...     def get_result_buffers(self):
+    ...         return {"difference": self.buffer(kind="nav", dtype=np.float64)}
+    ...
+    ...     def process_tile(self, tile):
+    ...         products = self.task_data.engine.process_tile(tile)
+    ...         self.results.difference[:] += products[:, 0] - products[:, 1]
+    >>> ctx.run_udf(dataset=ds, udf=Difference())["difference"].data.shape
+    (6, 8)
+    """
+
+    def __init__(self, masks: MaskContainer, meta: UDFMeta, use_torch: bool = False) -> None:  # noqa: ARG002
+        self.masks = masks
+        self.meta = meta
+        self._prepared: dict[tuple[int, np.dtype[Any]], DenseMasks | SparseMasks] = {}
+
+    def process_tile(self, tile: NDArray[Any]) -> NDArray[Any]:
+        """Return the products of a tile's frames with the masks, of shape ``(frames, n_masks)``.
+
+        Their dtype is that to which those of the tile, of the masks, and float32 are promoted.
+        """
+        meta = self.meta
+        result = np.zeros((len(tile), len(self.masks)), dtype=np.result_type(tile.dtype, self.masks.dtype, np.float32))
+        key = (meta.tiling_scheme_idx, tile.dtype)
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            dtype = _compute_dtype(result.dtype)
+            prepared = _for_kernels(self.masks, meta.sig_slice, tile.dtype, dtype, compiled=meta.compiled)
+            self._prepared[key] = prepared
+        prepared.apply(tile, result, threads=meta.threads_per_worker or 1)
+        return result
+
+
+def _for_kernels(
+    container: MaskContainer, part: Slice, tile_dtype: np.dtype[Any], dtype: np.dtype[Any], *, compiled: bool
+) -> DenseMasks | SparseMasks:
+    """Return masks for a part of the detector in the form that the kernels take, for products in `dtype`."""
+    if container.use_sparse:
+        matrix = container.get_for_sig_slice(part, sparse_backend="scipy.sparse", transpose=False)
+        return SparseMasks(matrix, tile_dtype, dtype, compiled=compiled)
+    return DenseMasks(container.get_for_sig_slice(part, transpose=False), tile_dtype, dtype, compiled=compiled)
 
 
 def _compute_dtype(result: np.dtype[Any]) -> np.dtype[Any]:

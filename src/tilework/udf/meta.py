@@ -8,12 +8,14 @@ import numpy as np
 
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
+from tilework.io.corrections.corrset import CorrectionSet
 
 if TYPE_CHECKING:
     from tilework.io.dataset.tiling_scheme import TilingScheme
 
 __all__ = ["UDFMeta"]
 
+_NO_CORRECTIONS = CorrectionSet()
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -68,7 +70,7 @@ class UDFMeta:
         input_dtype: np.dtype[Any],
         tiling_scheme: TilingScheme | None = None,
         tiling_index: int = 0,
-        corrections: Any = None,
+        corrections: CorrectionSet | None = None,
         device_class: str | None = None,
         threads_per_worker: int | None = None,
         array_backend: str | None = None,
@@ -163,9 +165,9 @@ class UDFMeta:
         return self._input_dtype
 
     @property
-    def corrections(self) -> Any:
-        """Detector corrections of the run, or None."""
-        return self._corrections
+    def corrections(self) -> CorrectionSet:
+        """Detector corrections of the run; tiles are corrected already."""
+        return _NO_CORRECTIONS if self._corrections is None else self._corrections
 
     @property
     def device_class(self) -> str:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.array_backends import BACKENDS, CPU_BACKENDS, CUDA_BACKENDS, as_names, can_hold, holding_dtype
+from tilework.common.array_backends import (
+    BACKENDS,
+    CPU_BACKENDS,
+    CUDA_BACKENDS,
+    NUMPY_BACKENDS,
+    as_names,
+    can_hold,
+    holding_dtype,
+)
 from tilework.common.udf import UDFMethod
 from tilework.exceptions import UDFException
 from tilework.udf.checks import check_signatures, check_tiling
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
 
-__all__ = ["make_plan", "use_compiled"]
+__all__ = ["corrects_results", "make_plan", "use_compiled"]
 
 KERNELS_VARIABLE = "TILEWORK_KERNELS"
 
@@ -79,13 +87,28 @@ def make_plan(
     n_frames = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
     pixels = dataset.shape.size, n_frames * dataset.shape.sig.size
     plans = [_plan_one(udf, dataset.dtype, corrections, allowed, compiled=use_compiled(udf, *pixels)) for udf in udfs]
-    offered = tuple(dataset.array_backends)
+    offered = _offered(dataset, corrections)
     try:
         return RunPlan.make(tuple(plans), dataset.dtype, offered)
     except (RuntimeError, ValueError) as e:
         each = "; ".join(f"{p.name} can use {', '.join(p.backends)}" for p in plans)
         msg = f"{e}. {each}; the dataset offers {', '.join(offered)}"
         raise UDFException(msg) from e
+
+
+def _offered(dataset: DataSet, corrections: Any) -> tuple[str, ...]:
+    """Return the array backends in which the dataset delivers tiles; what is corrected is not sparse any more."""
+    offered = tuple(dataset.array_backends)
+    if corrections is None:
+        return offered
+    dense = tuple(name for name in offered if name in NUMPY_BACKENDS)
+    if not dense:
+        msg = (
+            f"{type(dataset).__name__} delivers its tiles as {', '.join(offered)} only, which cannot be corrected for "
+            "the detector: run without corrections"
+        )
+        raise UDFException(msg)
+    return dense
 
 
 def _plan_one(
@@ -105,9 +128,30 @@ def _plan_one(
         )
         raise UDFException(msg) from e
     input_dtype, backends = _backends(udf, input_dtype, allowed)
-    native = method is not UDFMethod.PARTITION and corrections is None and udf.accepts_tile_dtype(dataset_dtype)
+    raw = corrections is None or corrects_results(udf)
+    process = f"process_{method.value}"
+    knows = method is not UDFMethod.PARTITION and _speaks_for(udf, "accepts_tile_dtype", process)
+    native = raw and knows and udf.accepts_tile_dtype(dataset_dtype)
     tile_dtype = dataset_dtype if native else input_dtype
-    return UDFPlan(name, method, input_dtype, tile_dtype, backends, compiled)
+    corrected = corrections is not None and not native
+    return UDFPlan(name, method, input_dtype, tile_dtype, backends, compiled, corrected, corrections is not None)
+
+
+def corrects_results(udf: UDF) -> bool:
+    """Return whether `udf` takes raw frames in a run with corrections, where it takes their dtype."""
+    methods = ("process_tile", "process_frame", "postprocess", "get_task_data")
+    return all(_speaks_for(udf, "corrects_results", name) for name in methods) and udf.corrects_results()
+
+
+def _speaks_for(udf: UDF, promise: str, method: str) -> bool:
+    """Return whether the class that makes a promise knew the method that has to keep it.
+
+    A subclass that replaces the method of a built-in function gets what every function gets, unless it says more
+    itself: its author need not know what the original can work with.
+    """
+    order = type(udf).__mro__
+    made = next(i for i, cls in enumerate(order) if promise in vars(cls))
+    return all(i >= made for i, cls in enumerate(order) if method in vars(cls))
 
 
 def checked_method(udf: UDF) -> UDFMethod:

@@ -30,6 +30,12 @@ class PickUDF(UDF):
     Result: ``intensity``, of shape ``(number of selected frames, *sig)``, in the dtype of the dataset, frames in the
     order of the scan. A frame that the source does not have is NaN, or 0 for integers. Use it with a ``roi`` that
     selects a few frames: all of them must fit into memory.
+
+    Examples
+    --------
+    >>> result = ctx.run_udf(dataset=ds, udf=PickUDF(), roi=ds.roi[2, :3])
+    >>> result["intensity"].data.shape
+    (3, 32, 32)
     """
 
     def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ from tilework.udf.checks import noted
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.udf.base import UDF
 
-__all__ = ["Provenance", "ResultBuffer", "RunResult", "UDFResults", "UDFResultsLazy", "collect_results"]
+__all__ = ["Provenance", "ResultBuffer", "RunResult", "UDFResults", "UDFResultsLazy", "collect_results", "copied"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -33,14 +35,16 @@ class Provenance:
     parameters: Mapping[str, Any]
     dataset: Any
     roi: BoolArray | None
+    corrections: CorrectionSet | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is saved with results: UDF, parameters, description of the dataset, selected positions."""
+        """Return what is saved with results: UDF, parameters, the dataset, selected positions, corrections."""
         return {
             "udf": self.udf,
             "parameters": dict(self.parameters),
             "dataset": self.dataset.describe(),
             "roi": None if self.roi is None else {"selected": int(self.roi.sum()), "of": list(self.roi.shape)},
+            "corrections": None if self.corrections is None else self.corrections.describe(),
         }
 
 
@@ -166,11 +170,27 @@ class UDFResultsLazy:
         return UDFResults(self.buffers, self.damage)
 
 
+def copied(results: UDFResultsLazy) -> UDFResults:
+    """Return partial results that later merging does not change."""
+    return UDFResults(tuple(_copy_result(r) for r in results.buffers), results.damage)
+
+
+def _copy_result(result: RunResult) -> RunResult:
+    copies = {}
+    for name, buffer in result.items():
+        new = copy.copy(buffer)
+        if buffer.raw_data is not None:
+            new.replace_array(buffer.raw_data.copy())
+        copies[name] = new
+    return RunResult(copies, result.provenance)
+
+
 def collect_results(
     udfs: Sequence[UDF],
     merged: BoolArray,
     dataset: Any,
     roi: BoolArray | None,
+    corrections: CorrectionSet | None = None,
 ) -> tuple[RunResult, ...]:
     """Ask the UDFs of a run for their results.
 
@@ -184,6 +204,8 @@ def collect_results(
         What is processed.
     roi
         Selected positions, or None.
+    corrections
+        Detector corrections, or None.
 
     Raises
     ------
@@ -192,7 +214,7 @@ def collect_results(
     """
     results = []
     for udf in udfs:
-        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi)
+        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi, corrections)
         results.append(RunResult(dict(_collect_one(udf, merged, provenance)), provenance))
     return tuple(results)
 

@@ -35,6 +35,10 @@ class UDFPlan:
         Kinds of array it can get, best first; which of them it gets depends on the worker's device.
     compiled
         Whether it uses compiled kernels.
+    corrected
+        Whether its NumPy tiles are corrected for the detector; otherwise it corrects its results, if necessary.
+    corrections
+        Whether the run has corrections.
     """
 
     name: str
@@ -43,10 +47,16 @@ class UDFPlan:
     tile_dtype: np.dtype[Any]
     backends: tuple[str, ...]
     compiled: bool
+    corrected: bool = False
+    corrections: bool = False
 
     def dtype_for(self, backend: str) -> np.dtype[Any]:
         """Return the dtype of tiles of this kind."""
         return self.tile_dtype if backend in NUMPY_BACKENDS else self.input_dtype
+
+    def corrected_for(self, backend: str) -> bool:
+        """Return whether tiles of this kind are corrected for the detector."""
+        return self.corrected or (self.corrections and backend not in NUMPY_BACKENDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +118,15 @@ class RunPlan:
 
     @property
     def converts(self) -> bool:
-        """Whether some UDF needs tiles in another form than that of the dataset."""
+        """Whether some UDF needs tiles corrected, or in another dtype or kind of array than the dataset's own."""
         usual = self.usual
         each = zip(self.udfs, usual.udfs, strict=True)
-        return any(name != usual.dataset or p.dtype_for(name) != self.dataset_dtype for p, name in each)
+        return self.corrects or any(n != usual.dataset or p.dtype_for(n) != self.dataset_dtype for p, n in each)
+
+    @property
+    def corrects(self) -> bool:
+        """Whether some UDF needs tiles that are corrected for the detector."""
+        return any(p.corrected_for(name) for p, name in zip(self.udfs, self.usual.udfs, strict=True))
 
     @property
     def compiled(self) -> bool:

@@ -166,6 +166,12 @@ class StdDevUDF(UDF):
         dtype of the results; None: float64.
     use_numba
         Whether the compiled kernels may be used.
+
+    Examples
+    --------
+    >>> result = ctx.run_udf(dataset=ds, udf=StdDevUDF())
+    >>> result["std"].data.shape, int(result["num_frames"].data[0])
+    ((32, 32), 48)
     """
 
     def __init__(self, dtype: DTypeLike | None = None, use_numba: bool = True) -> None:
@@ -309,6 +315,12 @@ def run_stddev(
     -------
     dict
         Arrays ``var``, ``std``, ``mean``, ``varsum``, ``sum``, and the number ``num_frames``.
+
+    Examples
+    --------
+    >>> result = run_stddev(ctx, ds)
+    >>> bool(np.allclose(result["std"], np.sqrt(result["varsum"] / result["num_frames"])))
+    True
     """
     return consolidate_result(
         ctx.run_udf(dataset=dataset, udf=StdDevUDF(use_numba=use_numba), roi=roi, progress=progress)

@@ -28,7 +28,9 @@ class SumSigUDF(UDF):
 
     Examples
     --------
-    >>> result = ctx.run_udf(dataset=ds, udf=SumSigUDF())  # doctest: +SKIP
+    >>> result = ctx.run_udf(dataset=ds, udf=SumSigUDF())
+    >>> result["intensity"].data.shape
+    (6, 8)
     """
 
     # NumPy sums whole frames nearly as fast as the kernel.

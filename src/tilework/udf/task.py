@@ -6,7 +6,7 @@
         fresh UDF instances, buffers of the size of the partition, preprocess
         for every tile of the partition:
             has the run been cancelled?                   Environment.raise_if_stopped
-            for every form (dtype, backend) wanted:       converted once, shared by all UDFs that want it
+            for every form (dtype, backend) wanted:       converted and corrected once, for all UDFs that want it
                 for every UDF that wants it:              its step: views for this tile, then process_*
         postprocess, cleanup
         the buffers, in the order of the UDFs
@@ -232,7 +232,16 @@ class PartitionRun:
                     cleanups.callback(self._clean_up, udf)
                 scratch = take_scratch()
                 cleanups.callback(give_back, scratch)
-                groups = self._group_steps(backends, TileConverter(backends, scratch, compiled=plan.compiled))
+                groups = self._group_steps(
+                    backends,
+                    TileConverter(
+                        backends,
+                        scratch,
+                        self._params.corrections,
+                        compiled=plan.compiled,
+                        threads=env.threads_per_worker or 1,
+                    ),
+                )
                 progress.signal_start()
                 udf, doing = None, "reading data"
                 for tile in self._tiles(backends.dataset):
@@ -275,8 +284,6 @@ class PartitionRun:
         context = self._env.worker_context
         if context is not None:
             partition.set_worker_context(context)
-        if self._params.corrections is not None:
-            partition.set_corrections(self._params.corrections)
         return partition.get_tiles(self._scheme, dest_dtype=None, roi=self._params.roi, array_backend=backend)
 
     def _prepare(self, udf: UDF, plan: UDFPlan, position: int, backend: str) -> None:
@@ -314,10 +321,10 @@ class PartitionRun:
         self, backends: BackendPlan, converter: TileConverter
     ) -> list[tuple[Callable[[DataTile], Any], list[tuple[UDF, str, Step]]]]:
         """Return the steps by the form of tile that they want, each with its UDF and the name of its method."""
-        groups: dict[tuple[str, np.dtype[Any]], list[tuple[UDF, str, Step]]] = {}
+        groups: dict[tuple[str, np.dtype[Any], bool], list[tuple[UDF, str, Step]]] = {}
         for udf, plan, backend in zip(self._udfs, self._params.plan.udfs, backends.udfs, strict=True):
             step = make_step(udf, plan.method, self._slice, self._scheme.is_full_sig, self._env.raise_if_stopped)
-            steps = groups.setdefault((backend, plan.dtype_for(backend)), [])
+            steps = groups.setdefault((backend, plan.dtype_for(backend), plan.corrected_for(backend)), [])
             steps.append((udf, f"process_{plan.method.value}", step))
         return [(converter.form(*key), steps) for key, steps in groups.items()]
 

@@ -12,6 +12,7 @@ import sparse
 
 from detector_files import counts
 from tilework.exceptions import DataSetException
+from tilework.io.corrections.corrset import CorrectionSet
 from tilework.io.dataset.memory import MemoryDataSet, SparseMemoryPartition
 from tilework.io.dataset.sparse_partition import as_canonical_csr
 from tilework.testing.datasets import DataSetContract, make_scheme
@@ -137,8 +138,7 @@ def test_bool_and_foreign_byte_order() -> None:
 
 def test_corrections_are_refused() -> None:
     dataset = MemoryDataSet(data=sparse.COO.from_numpy(few((2, 3, 4, 4))))
-    assert not dataset.supports_correction()
     (partition,) = dataset.get_partitions()
-    partition.set_corrections(object())
+    partition.set_corrections(CorrectionSet(dark=np.ones((4, 4))))
     with pytest.raises(DataSetException, match="cannot be corrected"):
         list(partition.get_tiles(make_scheme(dataset, "whole frames")))

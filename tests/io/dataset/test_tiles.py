@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from detector_files import counts
 from tilework.common.shape import Shape
 from tilework.exceptions import DataSetException
+from tilework.io.corrections import CorrectionSet, correct
 from tilework.io.dataset import blocks, fixed_stride_partition
 from tilework.io.dataset.axes import default_axes
 from tilework.io.dataset.base import DataSetMeta, Partition, default_num_partitions, make_slices
@@ -142,15 +143,26 @@ def test_macrotile_between_absent_frames() -> None:
     assert [t.tile_slice.origin[0] for t in partition.get_tiles(scheme)] == [0, 6]
 
 
-def test_corrections_are_not_ignored() -> None:
-    """Corrections that cannot be applied are an error."""
-    (partition,) = MemoryDataSet(datashape=(2, 2, 2), num_partitions=1).get_partitions()
-    partition.set_corrections(object())
-    scheme = TilingScheme.make_for_shape(Shape((2, 2, 2), 2), partition.meta.shape, "tile")
-    with pytest.raises(DataSetException, match="cannot correct"):
-        list(partition.get_tiles(scheme))
-    partition.set_corrections(None)
-    assert len(list(partition.get_tiles(scheme))) == 1
+@pytest.mark.parametrize("dtype", ["u2", ">u2", "u4", "f8", "c8"])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_corrected_tiles(dtype: str, depth: int) -> None:
+    """Who reads tiles himself can have them corrected; they are floats then, and an empty set changes nothing."""
+    array = counts((5, 4, 3), dtype)
+    (partition,) = MemoryDataSet(data=array, sig_dims=2, num_partitions=1).get_partitions()
+    scheme = TilingScheme.make_for_shape(Shape((depth, 4, 3), 2), partition.meta.shape, "tile")
+    dark, gain = np.arange(12.0).reshape(4, 3), np.full((4, 3), 2.0)
+    partition.set_corrections(CorrectionSet(dark=dark, gain=gain))
+    expected = correct(array, dark, gain)
+    assert expected.dtype == np.result_type(np.float32, dtype)
+    tiles = [tile.data.copy() for tile in partition.get_tiles(scheme)]
+    assert {tile.dtype for tile in tiles} == {expected.dtype}
+    np.testing.assert_array_equal(np.concatenate(tiles), expected)
+    np.testing.assert_array_equal(partition.get_macrotile().data, expected)
+    wide = np.result_type(dtype, np.float64)
+    np.testing.assert_allclose(partition.get_macrotile(dest_dtype=wide).data, (array - dark) * gain, rtol=1e-12)
+    for nothing in (None, CorrectionSet()):
+        partition.set_corrections(nothing)
+        assert next(iter(partition.get_tiles(scheme))).dtype == np.dtype(dtype)
 
 
 class TestPartitionCount:

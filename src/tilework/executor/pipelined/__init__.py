@@ -5,7 +5,8 @@
     executor      PipelinedExecutor: the interface
       backend     one run's way to the workers            stream     data on its way to the tasks of a run
       hub         the thread between runs and workers     dispatch   which ticket goes to which worker, without I/O
-      pool        the processes: started, ended           spec       which workers there are
+      roster      which workers there should be           spec       which workers there are
+      pool        the processes: started, ended           selection  a worker for a task, for users of a pool
         process, zygote    how processes come to be       wire       a line between two processes
       scattered   objects that all workers have           messages   what is said over it
       parcel, arena, memory, control                      memory that processes share
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from tilework.executor.pipelined.executor import PipelinedExecutor
 from tilework.executor.pipelined.pool import PoolStateError, PoolWorkerInfo, WorkerPool
+from tilework.executor.pipelined.selection import schedule_task
 from tilework.executor.pipelined.spec import WorkerSpec
 from tilework.executor.pipelined.worker import (
     pipelined_worker,
@@ -35,6 +37,7 @@ __all__ = [
     "WorkerQueues",
     "WorkerSpec",
     "pipelined_worker",
+    "schedule_task",
     "set_thread_name",
     "worker_loop",
     "worker_run_function",

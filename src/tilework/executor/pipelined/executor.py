@@ -70,6 +70,12 @@ class PipelinedExecutor(DrivenJobExecutor):
     main_process_gpu
         GPU for what runs outside of tasks: the number of a CUDA device, True for the first one, False for none; None
         for the first one if CuPy can use it.
+    shared_memory
+        The most shared memory for data on its way to and from workers, in bytes; by default half of what the system,
+        and the control group of this process, have left. When it is full, whoever writes waits.
+    shared_memory_folder
+        Make files in this folder for shared memory, which are removed at once; by default it needs no place, where the
+        system has anonymous memory files.
 
     Raises
     ------
@@ -89,6 +95,9 @@ class PipelinedExecutor(DrivenJobExecutor):
         cleanup_timeout: float = 10.0,
         early_setup: Callable[[], Any] | None = None,
         main_process_gpu: GPUSpec = None,
+        *,
+        shared_memory: int | None = None,
+        shared_memory_folder: str | None = None,
     ) -> None:
         super().__init__(main_process_gpu)
         if spec is None:
@@ -100,7 +109,14 @@ class PipelinedExecutor(DrivenJobExecutor):
         worker_fn = partial(_call_worker, pin=pin_workers, span_context=current_span_context(), early_setup=early_setup)
 
         def make_pool(on_blocked: Callable[[Wire], None]) -> WorkerPool:
-            return WorkerPool(worker_fn, self._spec, startup_timeout=startup_timeout, on_blocked=on_blocked)
+            return WorkerPool(
+                worker_fn,
+                self._spec,
+                startup_timeout=startup_timeout,
+                on_blocked=on_blocked,
+                shared_memory=shared_memory,
+                folder=shared_memory_folder,
+            )
 
         # The hub's thread must not keep an executor alive that nobody uses any more.
         me = weakref.ref(self)

@@ -6,6 +6,7 @@ when that is full for too long in a segment of their own, whose descriptor trave
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -113,11 +114,16 @@ def _wait_for_block(arena: Arena, size: int, is_over: Callable[[], bool] | None)
         try:
             block = arena.allocate(size)
         except SharedMemoryFullError as error:
-            log.warning("%s: sending %.1f MiB in a piece of their own, which is slower", error, size / 2**20)
+            _warn_once(f"{error}: results and tasks of this size travel in a piece of memory of their own, slower")
             return None
         if block is not None or is_over is None or is_over() or time.monotonic() > until:
             return block
         time.sleep(_POLL_SECONDS)
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 def _fill(view: memoryview, buffers: list[memoryview], spans: list[tuple[int, int]]) -> None:

@@ -19,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tilework.exceptions import WorkerQueueEmpty
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
 from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, encode
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 _STDERR_LINES: Final = 60
 _LARGEST_ARENA: Final = 1 << 34
-_SMALLEST_ARENA: Final = 1 << 24
+_SMALLEST_ARENA: Final = 1 << 20
 _NOT_FOR_WORKERS: Final = (["__main__"], ["cli"], ["testing"], ["viz"])
 
 
@@ -156,9 +157,18 @@ class _MainResponseQueue(OneWayQueue):
 
     @contextmanager
     def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
-        """Take the next message; None when there is none in time."""
-        frame = self._wire.receive(timeout if block else 0.0)
-        yield (None if frame is None else loads(frame.body)), None
+        """Take the next message; see `WorkerQueue.get`. The payload is None."""
+        yield self._next(0.0 if not block else timeout), None
+
+    def _next(self, timeout: float | None) -> Any:
+        while (frame := self._wire.receive(timeout)) is not None:
+            for fd in frame.descriptors:  # of the worker's memory, which only messages of tasks refer to
+                os.close(fd)
+            message = loads(frame.body)
+            if not isinstance(message, Arrived):
+                return message
+        msg = "no worker answered in time"
+        raise WorkerQueueEmpty(msg)
 
 
 class WorkerPool:
@@ -176,8 +186,12 @@ class WorkerPool:
     on_blocked
         Called with the wire when something could not be sent to a worker at once; then `Wire.flush` must be called
         when it is writable. None: sending blocks.
+    shared_memory
+        The most shared memory that is taken, in bytes, but for scattered objects; None: half of what there is. One half
+        is for what goes to the workers, the other for what comes from them.
     folder
-        Where to put files for shared memory; None: nowhere, it is anonymous where the system can do that.
+        Where to make files for shared memory, which are removed at once; None: it is anonymous where the system can
+        do that, and needs no place.
 
     Raises
     ------
@@ -192,6 +206,7 @@ class WorkerPool:
         *,
         startup_timeout: float = 30.0,
         on_blocked: Callable[[Wire], None] | None = None,
+        shared_memory: int | None = None,
         folder: str | None = None,
     ) -> None:
         check_spec(spec)
@@ -205,8 +220,7 @@ class WorkerPool:
         self._zygote = Zygote(self._preload)
         self._rows = list(range(4095, -1, -1))
         self._is_closed = False
-        # Half of what there is: for what goes to the workers, and for what comes from each of them.
-        total = available_memory() // 2
+        total = available_shared_memory(folder) // 2 if shared_memory is None else shared_memory
         self.arena = Arena(_clip(total // 2), folder)
         self.result_budget = _clip(total // 2 // len(self.spec))
         self.page = ControlPage()
@@ -293,7 +307,7 @@ class WorkerPool:
             return self._zygote.spawn(wire_fd, stderr_fd, self.startup_timeout)
         except TimeoutError as error:
             msg = f"Timeout while starting workers, {error}: raise startup_timeout, or look at what is slow"
-            raise TimeoutError(msg) from error
+            raise PoolStateError(msg) from error
         except WireClosedError:
             # somebody killed it; the workers live on
             with contextlib.suppress(Exception):
@@ -369,6 +383,15 @@ def _has_data(fd: int) -> bool:
     import select
 
     return bool(select.select([fd], [], [], 0)[0])
+
+
+def available_shared_memory(folder: str | None) -> int:
+    """Return how many bytes of shared memory can be had, in files in a folder, or without any."""
+    memory = available_memory()
+    if folder is None:
+        return memory
+    system = os.statvfs(folder)
+    return min(memory, system.f_bavail * system.f_frsize)
 
 
 def _clip(size: int) -> int:

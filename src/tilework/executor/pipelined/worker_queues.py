@@ -190,7 +190,7 @@ class ResponseQueue(OneWayQueue):
     def put(self, header: Any, payload: memoryview | None = None) -> None:
         """Send a message; there are no payloads."""
         assert payload is None
-        self._wire.send(encode(header))
+        self._wire.send(dumps(header))
 
     def put_object(self, make: Callable[[Parcel], Any], packed: Packed, is_over: Callable[[], bool]) -> None:
         """Send a message that holds an object."""

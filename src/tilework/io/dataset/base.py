@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tilework.exceptions import DataSetException
+from tilework.io.corrections.corrset import CorrectionSet
 from tilework.io.dataset.axes import AxisInfo, default_axes
 from tilework.io.dataset.partitioning import MAX_PARTITION_BYTES, default_num_partitions, make_slices
 from tilework.io.dataset.tile import DataTile
@@ -309,9 +310,9 @@ class DataSet(ABC):
 
     # -- everything around
 
-    def get_correction_data(self) -> Any:
-        """Return the detector corrections that come with the data; None when there are none."""
-        return None
+    def get_correction_data(self) -> CorrectionSet:
+        """Return the detector corrections that come with the data; empty when there are none."""
+        return CorrectionSet()
 
     def supports_correction(self) -> bool:
         """Return whether tiles can be corrected for the detector."""
@@ -350,7 +351,7 @@ class Partition(ABC):
         self.meta = meta
         self.slice = partition_slice
         self.idx: int | None = None
-        self._corrections: Any = None
+        self._corrections: CorrectionSet | None = None
         self._worker_context: WorkerContext | None = None
 
     @property
@@ -421,9 +422,12 @@ class Partition(ABC):
         """Return a name for messages."""
         return f"part-{self.idx}"
 
-    def set_corrections(self, corrections: Any) -> None:
-        """Set the detector corrections for the tiles to come."""
-        self._corrections = corrections
+    def set_corrections(self, corrections: CorrectionSet | None) -> None:
+        """Set the detector corrections for the tiles to come; None, or an empty set, for none.
+
+        For who reads tiles himself. In a run, tiles are corrected where they are converted, whatever the dataset.
+        """
+        self._corrections = corrections if corrections is not None and corrections.have_corrections() else None
 
     def set_worker_context(self, worker_context: WorkerContext | None) -> None:
         """Set the worker's context, for partitions that get their data streamed."""

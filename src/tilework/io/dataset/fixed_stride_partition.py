@@ -13,6 +13,7 @@ from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.exceptions import DataSetException
 from tilework.io.convert import convert_tile
+from tilework.io.corrections.detector import corrected_dtype
 from tilework.io.dataset.base import Partition
 from tilework.io.dataset.blocks import SCRATCH_BYTES, BlockReader, FrameFormat
 from tilework.io.dataset.scratch import Scratch, give_back, take_scratch
@@ -117,29 +118,34 @@ class FixedStridePartition(Partition):
         array_backend: str | None = None,
     ) -> Iterator[DataTile]:
         """Yield the frames of the partition in tiles; see `Partition.get_tiles`."""
-        if self._corrections is not None or array_backend not in {None, "numpy", "cuda"}:
-            self._refuse(array_backend)
+        self._check_backend(array_backend)
         backend = array_backend or self.meta.array_backends[0]
         if backend not in NUMPY_BACKENDS:
             tiles = self.get_tiles(tiling_scheme, self.dtype if dest_dtype is None else dest_dtype, roi, "numpy")
             return (tile.as_backend(backend) for tile in tiles)
         fmt = self._format
         plan = _plan_for(tiling_scheme, fmt.sig_shape)
-        dest = fmt.tile_dtype if dest_dtype is None else np.dtype(dest_dtype)
+        dest = self._dest_dtype(dest_dtype)
         if roi is None and fmt.views and len(self._segments) == 1:
-            if dest == fmt.tile_dtype and plan.contiguous:
+            if dest == fmt.tile_dtype and plan.contiguous and self._corrections is None:
                 return self._views(plan)
             return self._tiles(plan, dest, None)
         return self._tiles(plan, dest, BlockReader(self._segments, fmt, self.slice.origin[0], self._flat_roi(roi)))
 
-    def _refuse(self, array_backend: str | None) -> None:
+    def _dest_dtype(self, dest_dtype: DTypeLike | None) -> np.dtype[Any]:
+        """Return the dtype of tiles; what is corrected is at least float32, as integers cannot hold it."""
+        if dest_dtype is not None and self._corrections is None:
+            return np.dtype(dest_dtype)
+        stored = self._format.tile_dtype
+        if self._corrections is None:
+            return stored
+        return corrected_dtype(stored.newbyteorder("=") if dest_dtype is None else np.dtype(dest_dtype))
+
+    def _check_backend(self, array_backend: str | None) -> None:
         if array_backend is not None and array_backend not in (*self.meta.array_backends, "numpy", "cuda"):
             msg = (
                 f"tiles as {array_backend!r} cannot be had from this dataset, only as one of {self.meta.array_backends}"
             )
-            raise DataSetException(msg)
-        if self._corrections is not None and getattr(self._corrections, "have_corrections", lambda: True)():
-            msg = "this dataset cannot correct its frames: run without corrections"
             raise DataSetException(msg)
 
     def _flat_roi(self, roi: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
@@ -179,7 +185,8 @@ class FixedStridePartition(Partition):
     ) -> Iterator[DataTile]:
         """Yield tiles, with memory from `scratch` where they cannot be views; without `reader` all blocks are views."""
         fmt = self._format
-        convert = dest != fmt.tile_dtype
+        corrections = self._corrections
+        convert = dest != fmt.tile_dtype or corrections is not None
         view_depth = plan.depth
         if convert or not plan.contiguous:
             view_depth = min(view_depth, max(1, SCRATCH_BYTES // (plan.pixels * dest.itemsize)))
@@ -192,7 +199,10 @@ class FixedStridePartition(Partition):
             n = len(block)
             for part in plan.parts:
                 data = block if part.is_full else block[part.index]
-                if convert or not part.contiguous:
+                if corrections is not None:
+                    out = scratch.get("tile", (n, *part.sig_shape), dest)
+                    data = corrections.corrected(data, part.slice_at(nav, n), dest, out)
+                elif convert or not part.contiguous:
                     data = convert_tile(data, dest, scratch.get("tile", (n, *part.sig_shape), dest))
                 data.flags.writeable = False
                 yield DataTile(data, part.slice_at(nav, n), part.idx)
@@ -218,15 +228,14 @@ class FixedStridePartition(Partition):
         DataSetException
             When frames are absent between others, so that one tile cannot say which frames it holds.
         """
-        if self._corrections is not None or array_backend not in {None, "numpy", "cuda"}:
-            self._refuse(array_backend)
+        self._check_backend(array_backend)
         backend = array_backend or self.meta.array_backends[0]
         if backend not in NUMPY_BACKENDS:
             dest_dtype = self.dtype if dest_dtype is None else dest_dtype
             return self.get_macrotile(dest_dtype, roi, "numpy").as_backend(backend)
         sig = self._format.sig_shape
         plan = _SchemePlan(TilingScheme.make_for_shape(self.shape, self.meta.shape, intent="partition"), sig)
-        dest = self._format.tile_dtype if dest_dtype is None else np.dtype(dest_dtype)
+        dest = self._dest_dtype(dest_dtype)
         flat = self._flat_roi(roi)
         reader = BlockReader(self._segments, self._format, self.slice.origin[0], flat)
         tiles = list(self._tiles_with(Scratch(), plan, dest, reader))

@@ -249,10 +249,6 @@ class MemoryDataSet(FixedStrideDataSet):
         """Share of the pixels that are stored: 1 for dense arrays."""
         return self._density
 
-    def supports_correction(self) -> bool:
-        """Return whether tiles can be corrected for the detector: not for sparse arrays, which would become dense."""
-        return self._own_backend == "numpy"
-
     def get_num_partitions(self) -> int:
         """Return the number of partitions; sparse arrays are counted by what is stored."""
         if self._own_backend == "numpy" or self._num_partitions is not None:

@@ -103,8 +103,8 @@ class SparsePartition(Partition):
         if backend is not None and backend not in offered:
             msg = f"tiles as {backend!r} cannot be had from this dataset, only as one of {offered}"
             raise DataSetException(msg)
-        if self._corrections is not None and getattr(self._corrections, "have_corrections", lambda: True)():
-            msg = "frames of a sparse array cannot be corrected: run without corrections, or give a dense array"
+        if self._corrections is not None:
+            msg = "sparse tiles cannot be corrected for the detector: in a run they are made dense for that"
             raise DataSetException(msg)
         return backend or offered[0]
 

@@ -6,7 +6,8 @@ A tile is a block of ``depth`` frames times a rectangle of the detector. The rul
 * where all UDFs block for the caches themselves and the data needs no conversion, a tile is the whole partition: a
   view, nothing is copied, and what a kernel sets up is set up once;
 * otherwise a tile is as large as a core's share of the last-level cache, because several functions (or a conversion and
-  a function) go over it one after the other; frames larger than that are cut along their rows.
+  a function) go over it one after the other; frames larger than that are cut along their rows,
+  where no excluded pixel that is to be repaired touches a border.
 
 Bounds that a UDF states (`UDF.get_tiling_preferences`) are kept; the sentinels mean "whatever is fastest".
 """
@@ -25,6 +26,7 @@ from tilework.io.dataset.tiling_scheme import TilingIntent, TilingScheme
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet
 
 __all__ = ["Negotiator"]
@@ -32,6 +34,8 @@ __all__ = ["Negotiator"]
 # A tile and its conversion are gone over several times, so they should stay in the share of the last-level cache that a
 # core has. Much smaller tiles cost more in calls, and in sums that are read and written for few frames, than they gain.
 CACHE_BYTES = 2 * 2**20
+# Corrections of the detector pass through the caches with every tile, so they are shared by more frames.
+CORRECTED_BYTES = 2 * CACHE_BYTES
 # Parts of a frame smaller than this cost more in calls than they gain in cache hits.
 MIN_SIG_BYTES = 32 * 1024
 
@@ -46,7 +50,7 @@ class Negotiator:
         read_dtype: np.dtype[Any] | type,
         approx_partition_shape: Shape,
         roi: np.ndarray[Any, np.dtype[np.bool_]] | None = None,
-        corrections: Any = None,
+        corrections: CorrectionSet | None = None,
         *,
         converts: bool = True,
         sparse: bool = False,
@@ -92,19 +96,27 @@ class Negotiator:
         views = dataset.zero_copy and (as_stored or stored < 1)
         if views and takes_all and methods == {UDFMethod.TILE}:
             return self._make((frames, *sig), dataset, "tile")
-        budget = min(max_bytes, CACHE_BYTES)
+        cache = CACHE_BYTES if corrections is None else CORRECTED_BYTES
+        budget = min(max_bytes, cache)
         if UDFMethod.FRAME in methods:
-            depth = self._depth(min(max_bytes, CACHE_BYTES / stored), frame_bytes, frames, max_depth)
+            depth = self._depth(min(max_bytes, cache / stored), frame_bytes, frames, max_depth)
             return self._make((depth, *sig), dataset, "frame")
         part = (
             sig
             if frame_bytes * stored <= 4 * CACHE_BYTES and frame_bytes <= max_bytes
             else self._part_of_frame(dataset, sig, itemsize, budget, roi)
         )
-        part_size = itemsize * math.prod(part)
-        depth = self._depth(min(max_bytes, CACHE_BYTES / stored), part_size, frames, max_depth)
+        if corrections is not None:
+            part = corrections.adjust_tileshape(part, sig, tuple(dataset.get_base_shape(roi))[1:])
+        depth = self._depth(min(max_bytes, cache / stored), itemsize * math.prod(part), frames, max_depth)
         depth, *adjusted = dataset.adjust_tileshape((depth, *part), roi)
         part = tuple(adjusted)
+        if corrections is not None and corrections.touches_border(part, sig):
+            msg = (
+                f"{type(dataset).__name__} is cut into tiles of {part} detector pixels, and an excluded pixel touches "
+                "their border, so it cannot be repaired from all its neighbours: use another tile shape"
+            )
+            raise ValueError(msg)
         part_bytes = itemsize * math.prod(part)
         if part_bytes > max_bytes:
             wanted = f"at most {int(max_bytes)} bytes, the smallest possible tile of this dataset has {part_bytes}"

@@ -1,0 +1,46 @@
+"""Datasets into files that everything can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tilework.io.results.atomic import appearing
+from tilework.udf.record import RecordUDF
+
+if TYPE_CHECKING:
+    import os
+
+    from tilework.api.context import Context
+    from tilework.common.progress import ProgressReporter
+    from tilework.io.dataset.base import DataSet
+
+__all__ = ["export_dataset"]
+
+
+def export_dataset(
+    ctx: Context,
+    dataset: DataSet,
+    path: str | os.PathLike[str],
+    *,
+    progress: bool | ProgressReporter = False,
+    overwrite: bool = False,
+) -> None:
+    """Write a dataset into a ``.npy`` file; see `Context.export_dataset`."""
+    target = Path(path).absolute()
+    if target.suffix.lower() != ".npy":
+        msg = f"cannot export to {target}: only .npy files can be written, so the name must end in .npy"
+        raise ValueError(msg)
+    if target.exists() and not overwrite:
+        msg = f"{target} exists already: give overwrite=True to replace it, or another name"
+        raise FileExistsError(msg)
+    with appearing(target, overwrite=overwrite) as partial:
+        ctx.run_udf(dataset=dataset, udf=RecordUDF(partial), progress=progress)
+        absent = dataset.absent_frames
+        if absent is not None:
+            array = np.load(partial, mmap_mode="r+")
+            if array.dtype.kind in "fc":
+                array[absent] = np.nan
+                array.flush()

@@ -1,0 +1,51 @@
+"""Detector corrections from files that are named on the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tilework.cli.functions import load_array
+from tilework.exceptions import CommandError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tilework.io.corrections import CorrectionSet
+
+__all__ = ["corrections_for_people", "make_corrections"]
+
+_ARGUMENTS = ("dark", "gain", "excluded")
+
+
+def make_corrections(args: argparse.Namespace, sig_shape: tuple[int, ...]) -> CorrectionSet | None:
+    """Return the corrections that were asked for; None for those that come with the data.
+
+    Raises
+    ------
+    CommandError
+        When a file cannot be read, or does not fit the detector.
+    """
+    from tilework.io.corrections import CorrectionSet
+
+    images = {}
+    for name in _ARGUMENTS:
+        path = getattr(args, name)
+        if path is None:
+            continue
+        image = load_array(f"--{name} ", path)
+        if image.shape != sig_shape:
+            msg = f"--{name} {path} has shape {image.shape}, the detector {sig_shape}: they must be the same"
+            raise CommandError(msg)
+        images[name] = image
+    if not images:
+        return None
+    try:
+        return CorrectionSet(images.get("dark"), images.get("gain"), images.get("excluded"))
+    except ValueError as error:
+        msg = f"the detector cannot be corrected: {error}"
+        raise CommandError(msg) from error
+
+
+def corrections_for_people(args: argparse.Namespace) -> dict[str, str] | None:
+    """Return which files were given; None when there was none."""
+    return {name: getattr(args, name) for name in _ARGUMENTS if getattr(args, name) is not None} or None

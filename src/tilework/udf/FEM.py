@@ -1,0 +1,165 @@
+"""Fluctuation electron microscopy: how much a ring of the diffraction pattern varies, frame by frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.kernels import takes_dtype
+from tilework.common.masks import ring
+from tilework.udf.base import UDF
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from tilework.common.buffers import BufferWrapper
+    from tilework.common.udf import TilingPreferences
+
+__all__ = ["FEMUDF", "run_fem"]
+
+# Pixels of the ring that are gathered at a time; as float64 they stay in the L2 cache.
+_GATHERED = 2**16
+
+
+class FEMUDF(UDF):
+    """Standard deviation over the pixels of a ring, for every frame.
+
+    In a disordered material it is large where small regions are ordered, because then few strong reflections lie on the
+    ring: M. M. J. Treacy and J. M. Gibson, "Variable coherence microscopy: a rich source of structural information from
+    disordered materials", Acta Crystallographica A 52, 212 (1996).
+
+    Result: ``intensity``, float32 of nav shape, in the units of the data; that of the population (divided by the number
+    of pixels). It is computed in float64, and for complex frames from absolute values of the deviations.
+
+    Parameters
+    ----------
+    center
+        Centre (y, x) of the ring, in pixels.
+    rad_in, rad_out
+        Inner and outer radius in pixels: ``rad_in < r <= rad_out``.
+
+    Raises
+    ------
+    ValueError
+        In a run, when the ring holds no pixel of the detector, or the detector has not two axes.
+
+    Examples
+    --------
+    >>> result = ctx.run_udf(dataset=ds, udf=FEMUDF(center=(16, 16), rad_in=5, rad_out=9))
+    >>> result["intensity"].data.shape
+    (6, 8)
+    """
+
+    def __init__(self, center: tuple[float, float], rad_in: float, rad_out: float) -> None:
+        super().__init__(center=center, rad_in=rad_in, rad_out=rad_out)
+
+    def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
+        """Take all numbers as they are stored."""
+        return takes_dtype(dtype)
+
+    def get_tiling_preferences(self) -> TilingPreferences:
+        """Take tiles of any size: pixels of the ring are gathered from a few frames at a time."""
+        return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX}
+
+    def get_result_buffers(self) -> dict[str, BufferWrapper]:
+        """Declare ``intensity``, and what is known of each frame so far."""
+        total = np.result_type(self.meta.input_dtype, np.float64)
+        return {
+            "intensity": self.buffer(kind="nav", dtype=np.float32, use="result_only"),
+            "ring_sum": self.buffer(kind="nav", dtype=total, use="private"),
+            "ring_varsum": self.buffer(kind="nav", dtype=np.float64, use="private"),
+        }
+
+    def preprocess(self) -> None:
+        """Look whether there is anything to compute."""
+        if not self._ring().any():
+            params = self.params
+            msg = (
+                f"the ring around (y, x) = {tuple(params.center)} with {params.rad_in} < r <= {params.rad_out} holds "
+                f"no pixel of a detector of shape {self.meta.dataset_shape.sig}: change center, rad_in or rad_out"
+            )
+            raise ValueError(msg)
+
+    def _ring(self) -> NDArray[np.bool_]:
+        sig = tuple(self.meta.dataset_shape.sig)
+        if len(sig) != 2:
+            msg = f"FEMUDF works on detectors with two axes, this has the shape {sig}"
+            raise ValueError(msg)
+        (cy, cx), (height, width) = self.params.center, sig
+        return np.asarray(ring(cx, cy, width, height, self.params.rad_out, self.params.rad_in))
+
+    def _places(self) -> tuple[NDArray[np.intp], int]:
+        """Return the pixels of the ring in the current part of the detector, and how many are in earlier parts."""
+        mask = self._ring()
+        scheme, part = self.meta.tiling_scheme, self.meta.tiling_scheme_idx
+        assert scheme is not None
+        earlier = sum(int(np.count_nonzero(mask[scheme[i].get()])) for i in range(part))
+        return np.flatnonzero(mask[scheme[part].get()]), earlier
+
+    def process_tile(self, tile: NDArray[Any]) -> None:
+        """Merge the pixels of the ring in a tile into what is known of its frames."""
+        places, earlier = self.cached(f"ring {self.meta.tiling_scheme_idx}", self._places)
+        if not len(places):
+            return
+        step = max(1, _GATHERED // len(places))
+        flat = tile.reshape(len(tile), -1)
+        for start in range(0, len(tile), step):
+            rows = slice(start, start + step)
+            self._merge(flat[rows], places, earlier, self.results.ring_sum[rows], self.results.ring_varsum[rows])
+
+    @staticmethod
+    def _merge(
+        frames: NDArray[Any],
+        places: NDArray[np.intp],
+        earlier: int,
+        total: NDArray[Any],
+        varsum: NDArray[np.float64],
+    ) -> None:
+        pixels = np.take(frames, places, axis=1).astype(total.dtype)
+        here = len(places)
+        with np.errstate(invalid="ignore", over="ignore"):
+            own = pixels.sum(axis=1)
+            deviations = np.abs(pixels - (own / here)[:, np.newaxis])
+            varsum += np.einsum("ij,ij->i", deviations, deviations)
+            if earlier:
+                # Two sets of pixels together, as in `tilework.udf.stddev.merge_single`.
+                between = np.abs(own / here - total / earlier)
+                varsum += between**2 * (earlier * here / (earlier + here))
+            total += own
+
+    def get_results(self) -> dict[str, Any]:
+        """Return the standard deviation."""
+        count = np.count_nonzero(self._ring())
+        with np.errstate(invalid="ignore"):
+            return {"intensity": np.sqrt(self.results.ring_varsum / count).astype(np.float32)}
+
+
+def run_fem(
+    ctx: Any, dataset: Any, center: tuple[float, float], rad_in: float, rad_out: float, roi: Any = None
+) -> Mapping[str, Any]:
+    """Run `FEMUDF` over a dataset.
+
+    Parameters
+    ----------
+    ctx
+        The `Context` to run with.
+    dataset
+        The dataset.
+    center
+        Centre (y, x) of the ring, in pixels.
+    rad_in, rad_out
+        Inner and outer radius in pixels.
+    roi
+        Selected positions; None: all.
+
+    Returns
+    -------
+    Mapping
+        With the result ``intensity``.
+    """
+    udf = FEMUDF(center=center, rad_in=rad_in, rad_out=rad_out)
+    result: Mapping[str, Any] = ctx.run_udf(dataset=dataset, udf=udf, roi=roi)
+    return result

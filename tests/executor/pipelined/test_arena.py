@@ -1,0 +1,304 @@
+"""Shared memory: blocks that are used again, and never by two at a time."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from mount_namespace import in_mount_namespace
+from tilework.executor.pipelined.arena import Arena, ArenaReader
+from tilework.executor.pipelined.control import ControlPage, MainStopFlag, WorkerStopFlag
+from tilework.executor.pipelined.memory import PAGE, Segment, SharedMemoryFullError, map_segment
+from tilework.executor.pipelined.parcel import SMALLEST_APART, pack, ship, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tilework.executor.pipelined.arena import Block
+
+
+@pytest.fixture
+def arena() -> Iterator[Arena]:
+    arena = Arena(1 << 20)
+    yield arena
+    arena.close()
+
+
+def reader(arena: Arena, *, writable: bool = True) -> ArenaReader:
+    return ArenaReader(os.dup(arena.fd), arena.size, writable=writable)
+
+
+def test_what_is_written_is_read(arena: Arena) -> None:
+    other = reader(arena, writable=False)
+    block = arena.allocate(5)
+    assert block is not None
+    arena.view(block)[:] = b"hello"
+    assert bytes(other.view(block)) == b"hello"
+    with pytest.raises(TypeError, match="read-only"):
+        other.view(block)[0] = 1
+
+
+def test_released_blocks_are_used_again(arena: Arena) -> None:
+    """The same place comes around, so that the pages are those that are in the caches."""
+    other = reader(arena)
+    offsets = set()
+    for _ in range(100):
+        block = arena.allocate(1000)
+        assert block is not None
+        offsets.add(block.offset)
+        other.release(block)
+    assert len(offsets) <= 2
+
+
+def test_a_full_arena(arena: Arena) -> None:
+    """It gives nothing more until something is released; what can never fit is an error."""
+    other = reader(arena)
+    blocks = []
+    while (block := arena.allocate(100_000)) is not None:
+        blocks.append(block)
+    assert len(blocks) == 10
+    other.release(blocks[4])
+    assert arena.allocate(100_000) is not None
+    assert arena.allocate(100_000) is None
+    with pytest.raises(SharedMemoryFullError, match="do not fit"):
+        arena.allocate(1 << 21)
+
+
+def test_kept_blocks(arena: Arena) -> None:
+    """A block that is kept survives its release by the reader, until there is need of the place."""
+    other = reader(arena)
+    lost = []
+    block = arena.allocate(600_000, lambda: lost.append("kept"))
+    assert block is not None
+    other.release(block)
+    small = arena.allocate(1000)
+    assert small is not None
+    assert small.offset != block.offset
+    assert lost == []
+    arena.keep(block)
+    assert arena.allocate(600_000) is None
+    other.release(block)
+    assert arena.allocate(600_000) is not None
+    assert lost == ["kept"]
+
+
+def test_readers_that_are_gone(arena: Arena) -> None:
+    """What was lent to a reader that is gone is free again, unless it is kept for another."""
+    first, second = object(), object()
+    kept = arena.allocate(400_000, lambda: None)
+    lent = arena.allocate(400_000)
+    assert kept is not None
+    assert lent is not None
+    arena.lend(kept, first)
+    arena.lend(lent, first)
+    arena.forget_reader(first)
+    assert arena.n_blocks == 1
+    arena.lend(kept, second)
+    arena.let_go(kept)
+    assert arena.n_blocks == 1
+    arena.forget_reader(second)
+    assert arena.n_blocks == 0
+    never_lent = arena.allocate(10, lambda: None)
+    assert never_lent is not None
+    arena.let_go(never_lent)
+    assert arena.n_blocks == 0
+
+
+def test_watched_blocks(arena: Arena) -> None:
+    """A block is released when the last array in it is forgotten, also an array made from a part of another."""
+    other = reader(arena)
+    block = arena.allocate(8000)
+    assert block is not None
+    array = np.frombuffer(other.view_until_forgotten(block), dtype=np.float64)
+    part = array[3:5].reshape(1, 2)
+    assert other.watched_bytes == 8000
+    del array
+    gc.collect()
+    again = arena.allocate(8000)
+    assert again is not None
+    assert again.offset != block.offset
+    del part
+    assert other.watched_bytes == 0
+    third = arena.allocate(8000)
+    assert third is not None
+    assert third.offset == block.offset
+
+
+class AnyUse(RuleBasedStateMachine):
+    """Blocks never overlap, and what is in them stays until they are released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arena = Arena(1 << 16)
+        self.other = reader(self.arena)
+        self.live: dict[int, tuple[Block, int]] = {}
+        self.n = 0
+
+    @rule(size=st.integers(0, 20_000))
+    def allocate(self, size: int) -> None:
+        block = self.arena.allocate(size)
+        if block is None:
+            return
+        self.n += 1
+        self.arena.view(block)[:] = bytes([self.n % 256]) * size
+        self.live[self.n] = block, self.n % 256
+
+    @rule(which=st.integers(0, 30), frees=st.booleans())
+    def give_back(self, which: int, frees: bool) -> None:
+        if self.live:
+            key = sorted(self.live)[which % len(self.live)]
+            block, _ = self.live.pop(key)
+            if frees:
+                self.arena.free(block)
+            else:
+                self.other.release(block)
+
+    @rule()
+    def trim(self) -> None:
+        self.arena.trim()
+
+    @invariant()
+    def contents_are_untouched(self) -> None:
+        for block, value in self.live.values():
+            assert bytes(self.other.view(block)) == bytes([value]) * block.size
+
+    def teardown(self) -> None:
+        self.arena.close()
+
+
+TestAnyUse = AnyUse.TestCase
+
+
+# ---- segments ----
+
+
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_segments(in_folder: bool, tmp_path: Path) -> None:
+    """They have no name anywhere; another process sees what is written, or has a copy of its own."""
+    segment = Segment(3 * PAGE - 1, str(tmp_path) if in_folder else None)
+    segment.allocate(segment.size)
+    assert list(tmp_path.iterdir()) == []
+    segment.map[:5] = b"first"
+    shared = map_segment(os.dup(segment.fd), segment.size, writable=True)
+    private = map_segment(os.dup(segment.fd), segment.size, private=True)
+    private[:5] = b"other"
+    shared[:5] = b"again"
+    assert (segment.map[:5], private[:5]) == (b"again", b"other")
+    segment.close()
+    segment.close()
+
+
+def test_no_room_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    """Where a file system is full, that shows before anything is written; run in a namespace with a tiny one."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys
+            from tilework.executor.pipelined.arena import Arena
+            from tilework.executor.pipelined.memory import SharedMemoryFullError
+            arena = Arena(64 << 20, sys.argv[1])
+            blocks = []
+            try:
+                while True:
+                    block = arena.allocate(1 << 20)
+                    arena.view(block)[:] = b"x" * (1 << 20)
+                    blocks.append(block)
+            except SharedMemoryFullError as error:
+                print(len(blocks), error)
+            """
+        )
+    )
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    command = f"mount -t tmpfs -o size=16m tmpfs {folder} && exec {sys.executable} {script} {folder}"
+    done = in_mount_namespace(command)
+    assert "no room for" in done.stdout
+    assert 8 <= int(done.stdout.split()[0]) <= 16
+
+
+# ---- parcels ----
+
+
+def send(arena: Arena, obj: Any, *, copy: bool = False, keep: bool = True) -> Any:
+    parcel, fd = ship(pack(obj), arena)
+    return unpack(parcel, reader(arena), fd, copy=copy, keep=keep)
+
+
+@pytest.mark.parametrize("copy", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize(
+    "obj",
+    [
+        None,
+        {"a": 1},
+        np.arange(10),
+        np.arange(50_000.0).reshape(50, 1000),
+        np.asfortranarray(np.arange(50_000.0).reshape(50, 1000)),
+        [np.zeros(SMALLEST_APART, "u1"), np.ones(SMALLEST_APART - 1, "u1"), np.zeros(0)],
+        list(range(100_000)),
+        bytearray(50_000),
+    ],
+    ids=["nothing", "dict", "small", "large", "Fortran", "several", "large pickle", "bytes"],
+)
+def test_parcels(arena: Arena, obj: Any, copy: bool, keep: bool) -> None:
+    back = send(arena, obj, copy=copy, keep=keep)
+    np.testing.assert_equal(back, obj)
+
+
+def test_a_parcel_that_does_not_fit(arena: Arena, caplog: pytest.LogCaptureFixture) -> None:
+    """It travels in a piece of memory of its own, which the log says, and may be written to."""
+    array = np.arange(1 << 18, dtype=np.float64)
+    back = send(arena, array)
+    assert np.array_equal(back, array)
+    back[0] = 5
+    assert "slower" in caplog.text
+
+
+def test_results_may_be_written_to(arena: Arena) -> None:
+    """What is received is the receiver's own."""
+    back = send(arena, np.zeros(5000))
+    back += 1
+    assert back.sum() == 5000
+
+
+# ---- the control page ----
+
+
+def test_stopping() -> None:
+    """A flag that is set on one side is seen on the other; other runs do not see it."""
+    page = ControlPage()
+    other = ControlPage(os.dup(page.fd))
+    flag = MainStopFlag(page, 5, None)
+    seen, another = WorkerStopFlag(other, 5, None), WorkerStopFlag(other, 6, None)
+    assert not seen.is_set()
+    flag.set("enough")
+    assert seen.is_set()
+    assert not another.is_set()
+    another.raise_if_set()
+    assert WorkerStopFlag(other, 7, 0.0).is_set(), "its deadline has passed"
+    other.close()
+    page.close()
+    flag.set("late, after the end of the executor")
+
+
+def test_taking_back() -> None:
+    """Either the worker begins a ticket, or it is taken back."""
+    page = ControlPage()
+    page.clear(3)
+    assert page.begin(3, 1)
+    assert page.revoke(3, 4) == 1
+    assert not page.begin(3, 2)
+    assert not page.begin(3, 4)
+    assert page.begin(3, 5)
+    assert page.begun(3) == 5
+    page.close()

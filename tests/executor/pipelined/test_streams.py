@@ -1,0 +1,249 @@
+"""Data that is streamed to tasks: in order, whole, held up when nobody takes it, there again when a worker is lost."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tilework.common.executor import TaskCommHandler, WorkerQueueEmpty
+from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
+from tilework.executor.pipelined import PipelinedExecutor
+from tilework.testing.executor_harness import ExecutorHarness
+from tilework.testing.faults import CallTask, FakeTask, Signals, StreamHandler, StreamTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tilework.common.executor import Environment, WorkerQueue
+
+
+@dataclass
+class ReadTask(FakeTask):
+    """Reads what is streamed to it until the end; dies after `die_after` items, as often as `lives` says."""
+
+    signals: Signals = field(kw_only=True)
+    die_after: int = -1
+    lives: int = 0
+
+    def __call__(self, params: Any, env: Environment) -> tuple[int, list[int], int]:
+        assert env.worker_context is not None
+        queue = env.worker_context.get_worker_queue()
+        headers: list[Any] = []
+        total = 0
+        while True:
+            with queue.get() as (header, payload):
+                if header == "end":
+                    return self.index, headers, total
+                assert payload is not None
+                headers.append(header)
+                total += payload.nbytes
+            if len(headers) == self.die_after and self.signals.count(f"died-{self.index}") < self.lives:
+                self.signals.add(f"died-{self.index}")
+                os.kill(os.getpid(), 9)
+
+
+class Source(TaskCommHandler):
+    """Streams `n` items of `size` bytes to each task; `pause` is called before each item."""
+
+    def __init__(self, n: int = 20, size: int = 50_000, pause: Callable[[int, int], None] | None = None) -> None:
+        self.n, self.size = n, size
+        self.pause = pause or (lambda task, item: None)
+        self.put = 0
+        self.calls: list[str] = []
+
+    def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+        self.calls.append(f"task {task.index}")
+        for i in range(self.n):
+            self.pause(task.index, i)
+            with queue.put_nocopy(i, self.size) as buffer:
+                buffer[:4] = i.to_bytes(4, "little")
+            self.put += 1
+        queue.put("end")
+
+    def done(self) -> None:
+        self.calls.append("done")
+
+
+class TestStreams(ExecutorHarness):
+    """Each test proves that nothing is left behind."""
+
+    can_lose_workers = True
+
+    def make_executor(self) -> PipelinedExecutor:
+        return PipelinedExecutor(PipelinedExecutor.make_spec(2, []), shared_memory=256 << 20)
+
+    def expect(self, tasks: int, source: Source) -> list[tuple[int, list[int], int]]:
+        return [(i, list(range(source.n)), source.n * source.size) for i in range(tasks)]
+
+    @pytest.mark.parametrize("size", [0, 1, 5000, 3_000_000])
+    def test_all_of_it_arrives_in_order(self, executor: PipelinedExecutor, signals: Signals, size: int) -> None:
+        source = Source(size=max(4, size))
+        got = self.run(executor, [ReadTask(i, signals=signals) for i in range(12)], handler=source, ordered=True)
+        assert got == self.expect(12, source)
+
+    def test_a_worker_is_lost(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """Its task is repeated on another, with all of its data, also what the first one had read."""
+        source = Source()
+        tasks = [
+            ReadTask(i, signals=signals, die_after=5 if i == 3 else 19, lives=2 if i in {3, 7} else 0)
+            for i in range(10)
+        ]
+        got = self.run(executor, tasks, handler=source, ordered=True)
+        assert got == self.expect(10, source)
+        assert signals.count("died-3") == signals.count("died-7") == 2
+        assert source.calls == [*(f"task {i}" for i in range(10)), "done"], "the source was asked twice"
+
+    def test_a_worker_is_lost_while_data_arrives(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """The rest of the data goes to the new one."""
+
+        def pause(task: int, item: int) -> None:
+            if task == 1 and item == 10:
+                signals.wait("died-1")
+
+        source = Source(pause=pause)
+        tasks = [ReadTask(i, signals=signals, die_after=10 if i == 1 else -1, lives=1) for i in range(4)]
+        assert self.run(executor, tasks, handler=source, ordered=True) == self.expect(4, source)
+
+    def test_data_that_cannot_be_kept(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """When room is short, what was read makes way; a task whose data is gone ends the run, and says so."""
+        size = executor.report()["limits"]["shared_memory_bytes"] // 10
+        source = Source(n=30, size=size)
+        tasks = [ReadTask(0, signals=signals, die_after=25, lives=1)]
+        with pytest.raises(WorkerLostError, match=r"part-0 lost its worker.*data.*is gone"):
+            self.run(executor, tasks, handler=source)
+        self.assert_usable(executor)
+
+    def test_a_source_that_is_too_quick_is_held_up(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """No more is in memory than there is room for."""
+        limit = executor.report()["limits"]["shared_memory_bytes"]
+        source = Source(n=100, size=limit // 20)
+
+        def read(params: Any, env: Environment) -> int:
+            assert env.worker_context is not None
+            queue = env.worker_context.get_worker_queue()
+            signals.wait("read")
+            n = 0
+            while True:
+                with queue.get() as (header, _):
+                    if header == "end":
+                        return n
+                    n += 1
+
+        with self.background() as call:
+            run = call(self.run, executor, [CallTask(0, fn=read)], handler=source)
+            seen = -1
+            while seen != source.put or seen < 1:
+                seen = source.put
+                time.sleep(0.3)
+            assert seen <= 20
+            signals.add("read")
+            assert run.result() == [100]
+
+    def test_what_can_never_fit(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """A piece that is larger than the room for all is an error, with what to do."""
+        source = Source(n=1, size=executor.report()["limits"]["shared_memory_bytes"] + 1)
+        with pytest.raises(ExecutorError, match="put less at a time"):
+            self.run(executor, [ReadTask(0, signals=signals)], handler=source)
+        self.assert_usable(executor)
+
+    def test_leftovers_reach_nobody(self, executor: PipelinedExecutor) -> None:
+        """What a task did not read, because it failed or had enough, is not given to the next one."""
+
+        def once(params: Any, env: Environment) -> Any:
+            assert env.worker_context is not None
+            with env.worker_context.get_worker_queue().get() as (header, _):
+                return header
+
+        assert self.run(executor, [CallTask(i, fn=once) for i in range(20)], handler=Source()) == [0] * 20
+        with pytest.raises(ZeroDivisionError):
+            self.run(executor, [CallTask(i, fn=lambda p, e: 1 // 0) for i in range(5)], handler=Source())
+        handler = StreamHandler()
+        got = self.run(executor, [StreamTask(i) for i in range(10)], handler=handler)
+        assert sorted(got) == [(i, StreamHandler.expected(i)) for i in range(10)]
+
+    def test_results_do_not_wait_for_the_next_data(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """A result is there while the source makes the next task wait."""
+
+        def pause(task: int, item: int) -> None:
+            if task == 1:
+                signals.wait("got the first")
+
+        tasks = [ReadTask(i, signals=signals) for i in range(2)]
+        with self.start(executor, tasks, handler=Source(pause=pause)) as results:
+            assert next(results)[0][0] == 0
+            signals.add("got the first")
+            assert next(results)[0][0] == 1
+
+    def test_cancelled_while_the_source_is_silent(
+        self, executor: PipelinedExecutor, signals: Signals, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A handler that waits for ever does not keep the user from cancelling; the pool stays usable."""
+        silence = threading.Event()
+
+        def pause(task: int, item: int) -> None:
+            signals.add("silent")
+            silence.wait()
+
+        def cancel() -> None:
+            signals.wait("silent")
+            executor.cancel("mine")
+
+        with self.background() as call:
+            cancelled = call(cancel)
+            tasks = (ReadTask(i, signals=signals) for i in count())
+            with pytest.raises(JobCancelledError):
+                self.run(executor, tasks, handler=Source(pause=pause), cancel_id="mine")
+            cancelled.result()
+        assert "still waits for its source" in caplog.text
+        self.assert_usable(executor)
+        silence.set()
+
+    def test_two_streams_at_a_time(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """Runs that stream, and one that does not, share the workers without mixing anything up."""
+        with self.background() as call:
+            sources = [Source(n=10 + k, size=1000 * (k + 1)) for k in range(3)]
+            runs = [
+                call(self.run, executor, [ReadTask(i, signals=signals) for i in range(15)], handler=s, cancel_id=k)
+                for k, s in enumerate(sources)
+            ]
+            plain = call(self.run, executor, [FakeTask(i) for i in range(100)], cancel_id="plain")
+            for source, run in zip(sources, runs, strict=True):
+                assert sorted(run.result()) == self.expect(15, source)
+            assert sorted(plain.result()) == list(range(100))
+
+    def test_the_queue_of_a_task(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """It can be asked without waiting, and only read."""
+
+        def ask(params: Any, env: Environment) -> list[str]:
+            assert env.worker_context is not None
+            queue = env.worker_context.get_worker_queue()
+            seen = []
+            for wait in ({"block": False}, {"timeout": 0.01}):
+                try:
+                    with queue.get(**wait):
+                        seen.append("something")
+                except WorkerQueueEmpty:
+                    seen.append("nothing")
+            try:
+                queue.put("back")
+            except ExecutorError as error:
+                seen.append(str(error).split()[0])
+            signals.add("asked")
+            with queue.get() as (header, payload):
+                seen.append(header)
+                assert payload is None
+            return seen
+
+        class Late(TaskCommHandler):
+            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+                signals.wait("asked")
+                queue.put("header")
+
+        (seen,) = self.run(executor, [CallTask(0, fn=ask)], handler=Late())
+        assert seen == ["nothing", "nothing", "the", "header"]

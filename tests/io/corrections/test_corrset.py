@@ -1,0 +1,121 @@
+"""Sets of corrections: what they hold, tiles they are applied to, and tile shapes they allow."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import sparse
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detector_files import counts
+from tilework.common.shape import Shape
+from tilework.common.slice import Slice
+from tilework.exceptions import RepairValueError
+from tilework.io.corrections import CorrectionSet, correct
+
+SIG = (12, 10)
+RNG = np.random.default_rng(0)
+DARK, GAIN = RNG.random(SIG) * 10, RNG.random(SIG) + 0.5
+EXCLUDED = np.zeros(SIG, dtype=bool)
+EXCLUDED[[0, 5, 5], [0, 5, 6]] = True
+
+
+def test_what_it_holds() -> None:
+    everything = CorrectionSet(DARK, GAIN, EXCLUDED)
+    assert everything.have_corrections()
+    np.testing.assert_array_equal(everything.get_dark_frame(), DARK)
+    np.testing.assert_array_equal(everything.get_gain_map(), GAIN)
+    pixels = everything.get_excluded_pixels()
+    assert isinstance(pixels, sparse.COO)
+    np.testing.assert_array_equal(pixels.todense(), EXCLUDED)
+    assert "3 excluded" in repr(everything)
+    nothing = CorrectionSet()
+    assert not nothing.have_corrections()
+    assert nothing.get_dark_frame() is nothing.get_gain_map() is nothing.get_excluded_pixels() is None
+    nothing.check_fits((3, 3))
+    everything.check_fits(SIG)
+    with pytest.raises(ValueError, match="made for a detector of shape"):
+        everything.check_fits((10, 12))
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"dark \(12, 10\), gain \(11, 10\)"):
+        CorrectionSet(DARK, GAIN[1:])
+    with pytest.raises(ValueError, match="not a list of coordinates"):
+        CorrectionSet(excluded_pixels=[(1, 2), (3, 4)])
+    with pytest.raises(RepairValueError):
+        CorrectionSet(excluded_pixels=np.ones(SIG, dtype=bool))
+    assert CorrectionSet(excluded_pixels=np.ones(SIG, dtype=bool), allow_empty=True).have_corrections()
+    with pytest.raises(TypeError, match="convert it first"):
+        CorrectionSet(DARK).apply(counts((2, *SIG), "u2"), Slice.from_shape((2, *SIG), 2))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c8"])
+def test_a_tile_in_place(dtype: str) -> None:
+    """A part of the detector gets its part of the corrections; pixels outside of the part are no neighbours."""
+    corrections = CorrectionSet(DARK, GAIN, EXCLUDED)
+    whole = counts((3, *SIG), dtype)
+    tile = whole[:, 4:9, 3:10].copy()
+    corrections.apply(tile, Slice((7, 4, 3), Shape((3, 5, 7), 2)))
+    expected = correct(whole[:, 4:9, 3:10], DARK[4:9, 3:10], GAIN[4:9, 3:10], EXCLUDED[4:9, 3:10])
+    np.testing.assert_array_equal(tile, expected)
+
+
+def test_it_travels_without_what_it_prepared() -> None:
+    corrections = CorrectionSet(DARK, GAIN, EXCLUDED)
+    size = len(pickle.dumps(corrections))
+    tile = counts((1, *SIG), "f8")
+    corrections.apply(tile, Slice.from_shape((1, *SIG), 2))
+    assert len(pickle.dumps(corrections)) == size
+    copy, again = pickle.loads(pickle.dumps(corrections)), counts((1, *SIG), "f8")
+    copy.apply(again, Slice.from_shape((1, *SIG), 2))
+    np.testing.assert_array_equal(again, tile)
+
+
+def test_the_sum_is_corrected_as_the_frames() -> None:
+    """What corrections make of a sum is the sum of what they make of the frames; relative error below 1e-13."""
+    corrections = CorrectionSet(DARK * 1000, GAIN, EXCLUDED)
+    frames = counts((50, *SIG), "u2")
+    total = frames.sum(axis=0, dtype=np.float64)
+    corrections.correct_sum(total, len(frames), Slice.from_shape((50, *SIG), 2))
+    expected = correct(frames.astype("f8"), DARK * 1000, GAIN, EXCLUDED).sum(axis=0)
+    np.testing.assert_allclose(total, expected, rtol=1e-13)
+
+
+@given(st.data())
+def test_tiles_whose_borders_no_excluded_pixel_touches(data: st.DataObject) -> None:
+    """The result is a multiple of the base or spans the axis, and no excluded pixel is beside a border."""
+    sig = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    base = tuple(data.draw(st.integers(1, s)) for s in sig)
+    wanted = tuple(min(s, b * data.draw(st.integers(1, 10))) for s, b in zip(sig, base, strict=True))
+    count = data.draw(st.integers(0, 6))
+    excluded = np.zeros(sig, dtype=bool)
+    for _ in range(count):
+        excluded[tuple(data.draw(st.integers(0, s - 1)) for s in sig)] = True
+    corrections = CorrectionSet(excluded_pixels=excluded, allow_empty=True)
+    tile = corrections.adjust_tileshape(wanted, sig, base)
+    assert not corrections.touches_border(tile, sig)
+    for axis, (t, s, b, w) in enumerate(zip(tile, sig, base, wanted, strict=True)):
+        assert t == s or t % b == 0
+        places = np.flatnonzero(excluded.any(axis=1 - axis))
+        for border in range(t, s, t):
+            assert border not in places
+            assert border - 1 not in places
+        if not count:
+            assert t == w
+    if not corrections.touches_border(wanted, sig):
+        assert tile == wanted
+
+
+def test_the_nearest_tile_is_taken() -> None:
+    excluded = np.zeros((64, 64), dtype=bool)
+    excluded[7] = True
+    corrections = CorrectionSet(excluded_pixels=excluded, allow_empty=True)
+    assert corrections.adjust_tileshape((8, 64), (64, 64), (1, 64)) == (9, 64)
+    assert corrections.adjust_tileshape((8, 64), (64, 64), (4, 64)) == (12, 64)
+    excluded[::2] = True
+    dense = CorrectionSet(excluded_pixels=excluded, allow_empty=True)
+    assert dense.adjust_tileshape((8, 64), (64, 64), (1, 64)) == (64, 64)

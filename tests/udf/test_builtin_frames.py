@@ -1,0 +1,160 @@
+"""FEM, crystallinity, recording and monitors against NumPy in double precision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests_helpers import counts
+from tilework.api import Context
+from tilework.corrections import CorrectionSet
+from tilework.udf import FEMUDF, CrystallinityUDF, PartitionMonitorUDF, RecordUDF, SignalMonitorUDF
+from tilework.udf.crystallinity import run_analysis_crystall
+from tilework.udf.FEM import run_fem
+from tilework.udf.plan import KERNELS_VARIABLE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DTYPES = ["u1", "u2", ">u2", "u4", "i2", "f4", "f8", "c8"]
+SIG = (8, 7)
+
+
+@pytest.fixture(scope="module")
+def ctx() -> Any:
+    with Context.make_with("inline") as context:
+        yield context
+
+
+def load(ctx: Context, data: Any, **kwargs: Any) -> Any:
+    return ctx.load("memory", data=data, sig_dims=2, num_partitions=3, **kwargs)
+
+
+def wide(data: Any) -> Any:
+    return data.astype(np.result_type(data.dtype.newbyteorder("="), np.float64))
+
+
+def distance(cy: float, cx: float, sig: tuple[int, int] = SIG) -> Any:
+    y, x = np.ogrid[: sig[0], : sig[1]]
+    return np.hypot(y - cy, x - cx)
+
+
+@pytest.mark.parametrize("tileshape", [None, (2, 3, 4), (1, 1, 7)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_fem(ctx: Context, dtype: str, tileshape: Any) -> None:
+    """The standard deviation over a ring, also put together from parts of the detector; relative error below 1e-7."""
+    data = counts(dtype=dtype)
+    dataset = load(ctx, data, tileshape=tileshape)
+    r = distance(3.5, 2)
+    ring = (r > 1) & (r <= 3)
+    expected = wide(data)[..., ring].std(axis=-1)
+    result = ctx.run_udf(dataset=dataset, udf=FEMUDF(center=(3.5, 2), rad_in=1, rad_out=3))
+    assert list(result) == ["intensity"]
+    assert result["intensity"].dtype == np.float32
+    np.testing.assert_allclose(result["intensity"].data, expected, rtol=1e-7)
+    roi = np.random.default_rng(0).random((6, 5)) < 0.4
+    some = run_fem(ctx, dataset, (3.5, 2), 1, 3, roi=roi)["intensity"]
+    np.testing.assert_allclose(some.raw_data, expected[roi], rtol=1e-7)
+
+
+def test_fem_with_a_large_mean(ctx: Context) -> None:
+    """Deviations are found on an offset that is a million times as large."""
+    data = counts((3, 4, 64, 64), "f8") + 3e7
+    result = ctx.run_udf(dataset=load(ctx, data), udf=FEMUDF(center=(32, 32), rad_in=5, rad_out=30))
+    r = distance(32, 32, (64, 64))
+    np.testing.assert_allclose(result["intensity"].data, data[..., (r > 5) & (r <= 30)].std(axis=-1), rtol=1e-7)
+
+
+def test_fem_of_nothing_is_refused(ctx: Context) -> None:
+    with pytest.raises(ValueError, match="holds no pixel of a detector"):
+        ctx.run_udf(dataset=load(ctx, counts()), udf=FEMUDF(center=(100, 100), rad_in=1, rad_out=2))
+    with pytest.raises(ValueError, match="two axes"):
+        ctx.run_udf(dataset=ctx.load("memory", data=counts(), sig_dims=1), udf=FEMUDF((1, 1), 1, 2))
+
+
+@pytest.mark.parametrize("sig", [(8, 8), (9, 8), (8, 9), (15, 11)])
+@pytest.mark.parametrize("dtype", [d for d in DTYPES if d != "c8"])
+def test_crystallinity(ctx: Context, dtype: str, sig: tuple[int, int]) -> None:
+    """The sum over a ring of the full transform's half with x frequencies from 0 on; relative error below 1e-6."""
+    data = counts((3, 4, *sig), dtype)
+    dataset = load(ctx, data)
+    frequency = np.hypot(np.fft.fftfreq(sig[0], 1 / sig[0])[:, None], np.fft.fftfreq(sig[1], 1 / sig[1]))
+    half = np.zeros(sig, dtype=bool)
+    half[:, : sig[1] // 2 + 1] = True
+    for rad_in, rad_out, center, radius in ((0, 3, None, None), (1, 2.5, (4, 3), 2)):
+        frames = wide(data) * (1 if center is None else distance(*center, sig) > radius)
+        ring = (frequency > rad_in) & (frequency <= rad_out) & half
+        expected = np.abs(np.fft.fft2(frames))[..., ring].sum(axis=-1)
+        result = run_analysis_crystall(ctx, dataset, rad_in, rad_out, center, radius)
+        assert result["intensity"].dtype == np.float32
+        np.testing.assert_allclose(result["intensity"].data, expected, rtol=1e-6)
+
+
+def test_crystallinity_of_what_it_cannot_be_of(ctx: Context) -> None:
+    with pytest.raises(ValueError, match="a centre and a radius"):
+        CrystallinityUDF(1, 2, real_center=(3, 3))
+    with pytest.raises(ValueError, match="real frames with two axes"):
+        ctx.run_udf(dataset=load(ctx, counts(dtype="c8")), udf=CrystallinityUDF(1, 2))
+
+
+@pytest.mark.parametrize("tileshape", [None, (2, 3, 4)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("spec", ["inline", "threads"])
+def test_record(spec: Any, dtype: str, tileshape: Any, tmp_path: Path) -> None:
+    """The file holds the dataset, as NumPy reads it."""
+    data = counts(dtype=dtype)
+    with Context.make_with(spec) as ctx:
+        result = ctx.run_udf(dataset=load(ctx, data, tileshape=tileshape), udf=RecordUDF(tmp_path / "a.npy"))
+    assert not list(result)
+    got = np.load(tmp_path / "a.npy")
+    assert got.dtype == np.dtype(dtype).newbyteorder("=")
+    np.testing.assert_array_equal(got, data)
+
+
+def test_record_corrected_frames(ctx: Context, tmp_path: Path) -> None:
+    dark = np.random.default_rng(0).random(SIG)
+    data = counts()
+    ctx.run_udf(dataset=load(ctx, data), udf=RecordUDF(tmp_path / "a.npy"), corrections=CorrectionSet(dark=dark))
+    got = np.load(tmp_path / "a.npy")
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, data - dark, rtol=1e-5)
+
+
+def test_record_what_cannot_be(ctx: Context, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="leave the roi out"):
+        ctx.run_udf(dataset=load(ctx, counts()), udf=RecordUDF(tmp_path / "a.npy"), roi=(1, 1))
+    assert not (tmp_path / "a.npy").exists()
+    with pytest.raises(FileNotFoundError):
+        ctx.run_udf(dataset=load(ctx, counts()), udf=RecordUDF(tmp_path / "nowhere" / "a.npy"))
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_monitors(ctx: Context, dtype: str, kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every merged partition, its last frame, and its sum."""
+    monkeypatch.setenv(KERNELS_VARIABLE, kernels)
+    data = counts((4, 3, *SIG), dtype)
+    flat = wide(data).reshape(12, *SIG)
+    dataset = load(ctx, data)
+    ends: list[int] = []
+    for step in ctx.run_udf_iter(dataset=dataset, udf=[SignalMonitorUDF(), PartitionMonitorUDF()]):
+        end = int(step.damage.data.sum())
+        start = ends[-1] if ends else 0
+        ends.append(end)
+        last, total = (buffers["intensity"] for buffers in step.buffers)
+        assert last.dtype == total.dtype == np.result_type(np.float32, np.dtype(dtype))
+        np.testing.assert_array_equal(last.data, flat[end - 1])
+        np.testing.assert_allclose(total.data, flat[start:end].sum(axis=0), rtol=1e-6)
+    assert ends == [4, 8, 12]
+
+
+def test_a_monitor_keeps_what_it_saw_when_frames_are_absent(ctx: Context, tmp_path: Path) -> None:
+    data = counts((5, *SIG))
+    data.tofile(tmp_path / "a.raw")
+    how: dict[str, Any] = {"dtype": "u2", "nav_shape": (8,), "sig_shape": SIG, "num_partitions": 8}
+    with pytest.warns(RuntimeWarning, match="without a frame"):
+        dataset = ctx.load("raw", path=tmp_path / "a.raw", **how)
+    result = ctx.run_udf(dataset=dataset, udf=SignalMonitorUDF())
+    np.testing.assert_array_equal(result["intensity"].data, data[-1])
