@@ -19,6 +19,7 @@ class FakeDataSet:
 
     def __init__(self, dtype: Any, shape: tuple[int, ...] = (4, 4, 8, 8)) -> None:
         self.dtype = np.dtype(dtype)
+        self.array_backends = ("numpy", "cuda")
         self.shape = Shape(shape, sig_dims=2)
 
 
