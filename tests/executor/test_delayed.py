@@ -51,6 +51,7 @@ DECLARED = {
     "test_cancel_before_the_first_result": RUNNING,
     "test_cancel_one_of_two": RUNNING,
     "test_closed_in_the_middle_of_a_run": RUNNING,
+    "test_ctrl_c_in_a_terminal": RUNNING,
     "test_deadline": "it runs nothing, so a time limit is refused",
     "test_deadline_that_is_kept": "it runs nothing, so a time limit is refused",
     "test_report": "an error shows where the result is computed, so the run that made the graph did not fail",
@@ -72,6 +73,7 @@ class TestDelayed(ExecutorContract):
     threaded = True
     streams = False
     prioritises = False
+    tells_interrupts = False
 
     def make_executor(self) -> DelayedJobExecutor:
         return ComputedAtOnce()

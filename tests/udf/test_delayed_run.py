@@ -21,7 +21,18 @@ from tilework.exceptions import DataSetException, UDFException
 from tilework.io.dataset.dask import DaskDataSet
 from tilework.io.dataset.memory import MemoryDataSet, MemoryPartition
 from tilework.io.results import load_results
-from tilework.udf import UDF, ApplyMasksUDF, AutoUDF, CoMUDF, LogsumUDF, PickUDF, StdDevUDF, SumSigUDF, SumUDF
+from tilework.udf import (
+    UDF,
+    ApplyMasksUDF,
+    AutoUDF,
+    CoMUDF,
+    LogsumUDF,
+    PickUDF,
+    RecordUDF,
+    StdDevUDF,
+    SumSigUDF,
+    SumUDF,
+)
 from tilework.udf.delayed_results import DaskResultBufferWrapper, DelayedRunResult
 from tilework.udf.delayed_run import merges_all
 
@@ -473,6 +484,15 @@ def test_broken_rules_show_before_anything_is_read(
     with pytest.raises(error, match=message):
         ctx.run_udf(dataset=dataset, udf=udf)
     assert reads == []
+
+
+def test_a_run_without_results_is_refused(ctx: Context, dataset: CountingDataSet, tmp_path: Path) -> None:
+    """There would be nothing to compute, and what its tasks do would never be done."""
+    with pytest.raises(UDFException, match="RecordUDF has no results"):
+        ctx.run_udf(dataset=dataset, udf=RecordUDF(tmp_path / "copy.npy"))
+    results = ctx.run_udf(dataset=dataset, udf=[RecordUDF(tmp_path / "with_sum.npy"), SumUDF()])
+    results[1]["intensity"].data.sum()
+    np.testing.assert_array_equal(np.load(tmp_path / "with_sum.npy"), DATA)
 
 
 def test_a_merge_is_needed(ctx: Context, dataset: CountingDataSet) -> None:

@@ -20,6 +20,7 @@ class FakeDataSet:
     def __init__(self, dtype: Any, shape: tuple[int, ...] = (4, 4, 8, 8)) -> None:
         self.stored = np.dtype(dtype)
         self.dtype = self.stored.newbyteorder("=")
+        self.array_backends = ("numpy", "cuda")
         self.shape = Shape(shape, sig_dims=2)
 
     def need_decode(self, read_dtype: Any, roi: Any, corrections: Any) -> bool:

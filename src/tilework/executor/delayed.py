@@ -26,8 +26,10 @@ from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorError
 from tilework.executor.driven import call_task, is_streamed, partition_name
 from tilework.executor.inline import InlineBackend
-from tilework.executor.local import LocalJobExecutor
+from tilework.executor.local import LocalJobExecutor, LocalStore
+from tilework.executor.remote import contained
 from tilework.executor.run import Bounds
+from tilework.executor.storing import patched
 from tilework.utils.devices import available_cpu_count
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class DelayedJobExecutor(LocalJobExecutor):
     def __init__(self, main_process_gpu: GPUSpec = None) -> None:
         import_dask("DelayedJobExecutor")
         super().__init__(main_process_gpu)
+        self._store = PureStore(self._transfer)
         self._registered = threading.local()
 
     # ---- tasks ----
@@ -232,21 +235,6 @@ class DelayedJobExecutor(LocalJobExecutor):
         self._check_open()
         return import_dask().delayed(fn, **(_delayed_kwargs or {}))(*args, **kwargs)
 
-    # ---- scattered objects ----
-
-    def scatter_update_patch(self, handle: Any, patch: Any) -> None:
-        """Patch the object for nodes that are made later; those that are there keep it as it was."""
-        import cloudpickle
-
-        self._check_open()
-        obj = self._store.look_up(handle)
-        if not callable(getattr(obj, "patch", None)):
-            msg = f"only an object with a method patch(patch) can be patched, not a {type(obj).__name__}"
-            raise TypeError(msg)
-        copy = pickle.loads(cloudpickle.dumps(obj))  # noqa: S301  (written a moment ago)
-        copy.patch(patch)
-        self.scatter_update(handle, copy)
-
     # ---- functions, and what this executor tells of itself ----
 
     def get_available_workers(self) -> WorkerSet:
@@ -270,6 +258,18 @@ class DelayedJobExecutor(LocalJobExecutor):
 
     def _release(self) -> None:
         """There is nothing: graphs live without their executor."""
+
+
+class PureStore(LocalStore):
+    """What is scattered; an object that is in a graph is never changed."""
+
+    def patch(self, handle: Any, patch: Any) -> None:
+        """Let the handle stand for a patched copy; TypeError when the object has no method ``patch``."""
+        import cloudpickle
+
+        obj = self.look_up(handle)
+        copy = pickle.loads(cloudpickle.dumps(obj))  # noqa: S301  (written a moment ago)
+        self.update(handle, patched(copy, patch))
 
 
 class NodeWork:
@@ -364,8 +364,13 @@ class TaskNode:
         self._env = env
 
     def __call__(self, params: Any) -> Any:
-        """Run the task."""
-        return call_task(self._task, params, self._env)
+        """Run the task. What would end a scheduler's thread arrives as a RemoteError."""
+        try:
+            return call_task(self._task, params, self._env)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise contained(error) from error
 
     def __repr__(self) -> str:
         return f"<TaskNode of {partition_name(self._task)}>"

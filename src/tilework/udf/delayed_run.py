@@ -98,6 +98,10 @@ class DelayedRun:
     def results(self) -> tuple[RunResult, ...]:
         """Return the results of each UDF."""
         run = self._run
+        if self._parts and not any(buffer.has_data() for udf in run.udfs for buffer in udf.results.values()):
+            names = ", ".join(type(udf).__name__ for udf in run.udfs)
+            msg = f"nothing would ever be computed: {names} has no results; run it on another executor"
+            raise UDFException(msg)
         made = [self._finish(udf, self._merge(i, udf)) for i, udf in enumerate(run.udfs)]
         siblings: weakref.WeakSet[DaskResultBufferWrapper] = weakref.WeakSet()
         for result in made:
@@ -169,7 +173,7 @@ class DelayedRun:
 
     def _finish(self, udf: UDF, merged: Mapping[str, Any]) -> DelayedRunResult:
         run = self._run
-        provenance = Provenance(type(udf).__qualname__, udf.kwargs, run.dataset, run.roi)
+        provenance = Provenance(type(udf).__qualname__, udf.kwargs, run.dataset, run.roi, run.params.corrections)
         if type(udf).get_results is UDF.get_results:
             names = UDF.get_results(udf)  # refuses what only an own one can make
             declared = udf.results.as_dict()
