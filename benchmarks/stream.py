@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.executor import NoopCommHandler, RunOptions, TaskCommHandler
+from tilework.common.kernels.sums import sum_frames
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.testing.faults import FakePartition
 
@@ -89,14 +90,13 @@ class FrameTask:
     def __call__(self, params: Any, env: Environment) -> Any:  # noqa: ARG002
         assert env.worker_context is not None
         queue = env.worker_context.get_worker_queue()
-        total = np.zeros(SHAPE, np.uint32)
+        total = np.zeros(SHAPE, np.uint64)
         left = self.frames
         while left:
             with queue.get() as (_, payload):
                 assert payload is not None
                 frames = np.frombuffer(payload, np.uint16).reshape(-1, *SHAPE)
-                for frame in frames:
-                    np.add(total, frame, out=total)
+                sum_frames(frames, total, compiled=True)
                 left -= len(frames)
         return total
 
@@ -148,14 +148,14 @@ def tilework(
 
 def compute(items: Any, results: Any, per_task: int) -> None:
     """Sum the frames of each item that arrives."""
-    total, left = np.zeros(SHAPE, np.uint32), per_task
+    total, left = np.zeros(SHAPE, np.uint64), per_task
     while (block := items.get()) is not None:
-        for frame in np.frombuffer(block, np.uint16).reshape(-1, *SHAPE):
-            np.add(total, frame, out=total)
-            left -= 1
+        frames = np.frombuffer(block, np.uint16).reshape(-1, *SHAPE)
+        sum_frames(frames, total, compiled=True)
+        left -= len(frames)
         if not left:
             results.put(total)
-            total, left = np.zeros(SHAPE, np.uint32), per_task
+            total, left = np.zeros(SHAPE, np.uint64), per_task
     results.put(None)
 
 

@@ -84,11 +84,33 @@ def test_kept_blocks(arena: Arena) -> None:
     assert small is not None
     assert small.offset != block.offset
     assert lost == []
-    arena.lend_again(block)
+    arena.keep(block)
     assert arena.allocate(600_000) is None
     other.release(block)
     assert arena.allocate(600_000) is not None
     assert lost == ["kept"]
+
+
+def test_readers_that_are_gone(arena: Arena) -> None:
+    """What was lent to a reader that is gone is free again, unless it is kept for another."""
+    first, second = object(), object()
+    kept = arena.allocate(400_000, lambda: None)
+    lent = arena.allocate(400_000)
+    assert kept is not None
+    assert lent is not None
+    arena.lend(kept, first)
+    arena.lend(lent, first)
+    arena.forget_reader(first)
+    assert arena.n_blocks == 1
+    arena.lend(kept, second)
+    arena.let_go(kept)
+    assert arena.n_blocks == 1
+    arena.forget_reader(second)
+    assert arena.n_blocks == 0
+    never_lent = arena.allocate(10, lambda: None)
+    assert never_lent is not None
+    arena.let_go(never_lent)
+    assert arena.n_blocks == 0
 
 
 def test_watched_blocks(arena: Arena) -> None:

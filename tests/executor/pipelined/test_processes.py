@@ -225,6 +225,45 @@ class TestProcesses(ExecutorHarness):
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         self.assert_usable(executor)
 
+    def test_spans_of_tasks(self, nothing_left: None, tmp_path: Path) -> None:
+        """With OpenTelemetry, each task has a span, in the process where it ran and in the trace of its run."""
+        pytest.importorskip("opentelemetry.sdk")
+        script = tmp_path / "traced.py"
+        script.write_text(
+            textwrap.dedent(
+                f"""
+                import json
+                from opentelemetry import trace
+                from tilework.common.executor import NoopCommHandler
+                from tilework.executor.pipelined import PipelinedExecutor
+                from tilework.testing.faults import FakeTask
+
+                def set_up():
+                    import os
+                    from opentelemetry import trace
+                    from opentelemetry.sdk.trace import TracerProvider
+                    from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+                    out = open(f"{tmp_path}/spans-{{os.getpid()}}", "w")
+                    provider = TracerProvider()
+                    provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=out)))
+                    trace.set_tracer_provider(provider)
+
+                set_up()
+                executor = PipelinedExecutor(PipelinedExecutor.make_spec(2, []), early_setup=set_up)
+                with trace.get_tracer("test").start_as_current_span("root") as root, executor.scatter(1) as handle:
+                    list(executor.run_tasks([FakeTask(i) for i in range(20)], handle, 0, NoopCommHandler()))
+                    print(format(root.get_span_context().trace_id, "032x"))
+                executor.close()
+                """
+            )
+        )
+        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        text = "".join(path.read_text() for path in tmp_path.glob("spans-*"))
+        assert text.count('"name": "task"') == 20
+        assert text.count(f'"trace_id": "0x{done.stdout.strip()}"') >= 20
+        assert '"tilework.partition.ident": "part-7"' in text
+
 
 def _pid(params: Any, env: Environment) -> int:
     time.sleep(0.005)

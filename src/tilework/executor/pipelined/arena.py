@@ -50,6 +50,18 @@ class Block(NamedTuple):
     size: int
 
 
+class _Use:
+    """What an arena knows of a block in use."""
+
+    __slots__ = ("block", "is_kept", "on_reclaimed", "reader")
+
+    def __init__(self, block: Block, on_reclaimed: Callable[[], None] | None) -> None:
+        self.block = block
+        self.on_reclaimed = on_reclaimed
+        self.is_kept = on_reclaimed is not None
+        self.reader: object = None
+
+
 class Arena:
     """The owner's side.
 
@@ -71,7 +83,7 @@ class Arena:
         self._free: list[tuple[int, int]] = []  # (offset, size) of the holes below the end, ascending
         self._end = _LEDGER_BYTES
         self._slots = list(range(_LEDGER_BYTES - 1, -1, -1))
-        self._in_use: dict[int, tuple[Block, Callable[[], None] | None]] = {}  # by slot
+        self._in_use: dict[int, _Use] = {}  # by slot
         self._oldest: deque[int] = deque()  # slots without a keeper, in the order of allocation
 
     @property
@@ -125,7 +137,7 @@ class Arena:
                 self._end += room
             slot = self._slots.pop()
             block = Block(slot, offset, size)
-            self._in_use[slot] = block, on_reclaimed
+            self._in_use[slot] = _Use(block, on_reclaimed)
             if on_reclaimed is None:
                 self._oldest.append(slot)
             self._ledger[slot] = 1
@@ -155,15 +167,15 @@ class Arena:
 
     def _reclaim_all(self, *, kept: bool) -> None:
         """Take back everything that was released, and what is kept beyond that too when there is need."""
-        for slot, (_, on_reclaimed) in list(self._in_use.items()):
-            if not self._ledger[slot] and (kept or on_reclaimed is None):
+        for slot, use in list(self._in_use.items()):
+            if not self._ledger[slot] and (kept or not use.is_kept):
                 self._give_back(slot)
-                if on_reclaimed is not None:
-                    on_reclaimed()
+                if use.is_kept and use.on_reclaimed is not None:
+                    use.on_reclaimed()
         self._oldest = deque(slot for slot in self._oldest if slot in self._in_use)
 
     def _give_back(self, slot: int) -> None:
-        block, _ = self._in_use.pop(slot)
+        block = self._in_use.pop(slot).block
         self._slots.append(slot)
         start, stop = block.offset, block.offset + max(_ALIGNMENT, -(-block.size // _ALIGNMENT) * _ALIGNMENT)
         i = bisect_left(self._free, (start, 0))
@@ -177,18 +189,44 @@ class Arena:
         else:
             insort(self._free, (start, stop - start))
 
-    def lend_again(self, block: Block) -> None:
-        """Lend a block again, that was lent before, because its reader is gone."""
+    def lend(self, block: Block, reader: object) -> None:
+        """Take note which reader a block is sent to; one that was read before by another is lent again."""
         with self._lock:
-            if block.slot in self._in_use and self._in_use[block.slot][0] is block:
+            use = self._use_of(block)
+            if use is not None:
+                use.reader = reader
+                self._ledger[block.slot] = 1
+
+    def keep(self, block: Block) -> None:
+        """Keep a block that was read before, because it will be lent again."""
+        with self._lock:
+            if self._use_of(block) is not None:
                 self._ledger[block.slot] = 1
 
     def let_go(self, block: Block) -> None:
-        """Keep a block no longer than its reader needs it."""
+        """Keep a block no longer than its reader needs it; not at all when it has none."""
         with self._lock:
-            if block.slot in self._in_use and self._in_use[block.slot][0] is block:
-                self._in_use[block.slot] = block, None
+            use = self._use_of(block)
+            if use is None:
+                return
+            use.is_kept = False
+            if use.reader is None:
+                self._give_back(block.slot)
+            else:
                 self._oldest.append(block.slot)
+
+    def forget_reader(self, reader: object) -> None:
+        """Take back what was lent to a reader that is gone, but for what is kept."""
+        with self._lock:
+            for slot, use in list(self._in_use.items()):
+                if use.reader is reader:
+                    use.reader = None
+                    if not use.is_kept:
+                        self._give_back(slot)
+
+    def _use_of(self, block: Block) -> _Use | None:
+        use = self._in_use.get(block.slot)
+        return use if use is not None and use.block is block else None
 
     def view(self, block: Block) -> memoryview:
         """Return the bytes of a block, to be written."""
@@ -197,8 +235,7 @@ class Arena:
     def free(self, block: Block) -> None:
         """Take a block back, whether its reader has released it or not; nothing when that was done already."""
         with self._lock:
-            known = self._in_use.get(block.slot)
-            if known is not None and known[0] is block:
+            if self._use_of(block) is not None:
                 self._give_back(block.slot)
 
     def trim(self) -> None:

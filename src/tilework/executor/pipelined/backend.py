@@ -127,14 +127,21 @@ class PipelinedBackend(Generic[V]):
             first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
         except queue.Empty:
             return ()
-        answers = [first]
         # This is the only reader: what is counted now is there.
-        answers += [inbox.get_nowait() for _ in range(inbox.qsize())]
-        return [self._decode(answer) for some in answers for answer in some]
+        answers = [*first, *(answer for _ in range(inbox.qsize()) for answer in inbox.get_nowait())]
+        broken = next((answer for answer in answers if isinstance(answer, Broken)), None)
+        if broken is None:
+            return [self._decode(answer) for answer in answers if not isinstance(answer, Broken)]
+        for answer in answers:
+            if isinstance(answer, Answer):
+                answer.discard()
+        try:
+            raise broken.error
+        finally:
+            # the error's traceback has this frame, which must have neither the error nor the memory of workers
+            del first, answers, answer, broken
 
-    def _decode(self, answer: Answer | Broken | Event) -> Event:
-        if isinstance(answer, Broken):
-            raise answer.error
+    def _decode(self, answer: Answer | Event) -> Event:
         if not isinstance(answer, Answer):
             return answer
         number, message = answer.ticket.ticket.number, answer.message

@@ -196,11 +196,16 @@ class Hub:
         self.check_open()
         self.request(lambda: self._resize(list(spec)))
 
+    def holder_of(self, item: Item) -> Member | None:
+        """Return the worker that a ticket was sent to, unless it is gone; with the hub locked."""
+        member: Member | None = None if item.station is None else item.station.owner
+        return member if member in self._stations else None
+
     def send_after(self, item: Item, message: Any) -> None:
         """Send something after a ticket to the worker that has it, if one has it; with the hub locked."""
-        if item.station is not None and not self._is_closed:
-            with contextlib.suppress(WireClosedError):
-                item.station.owner.wire.send(encode(message))
+        member = self.holder_of(item)
+        if member is not None:
+            self._tell(member, encode(message))
 
     def describe(self) -> list[dict[str, Any]]:
         """Return, for each worker, its process, CPUs, state, and what it wrote to stderr at last."""
@@ -355,7 +360,7 @@ class Hub:
                 if run.number not in self._known[member]:
                     self._known[member].add(run.number)
                     run.introduce(member.wire)
-                item.ticket.send(member.wire, item.serial)
+                item.ticket.send(member, item.serial)
 
     # ---- scattered objects ----
 
@@ -487,6 +492,7 @@ class Hub:
         self._known.pop(member)
         self._blocked.discard(member.wire)
         cause = self.pool.remove(member)
+        self.pool.arena.forget_reader(member)
         for item in had:
             if not item.lane.is_over:
                 item.ticket.release()

@@ -80,16 +80,17 @@ class HubTicket:
         self.is_streamed = is_streamed
         self.item: Item | None = None
 
-    def send(self, wire: Wire, serial: int) -> None:
+    def send(self, member: Member, serial: int) -> None:
         """Send it to a worker, as its ticket with this serial number, with what was streamed to it before."""
         message = say.RunTask(self.run.number, serial, self.parcel, self.is_streamed)
-        wire.send(encode(message), () if self.fd is None else (self.fd,))
+        member.wire.send(encode(message), () if self.fd is None else (self.fd,))
         if self.is_streamed:
             assert self.run.feeder is not None
-            self.run.feeder.send_again(self, wire, serial)
+            self.run.feeder.send_again(self, member, serial)
 
     def release(self) -> None:
         """Give up what it holds: it will not be sent again."""
+        self.item = None
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None

@@ -307,7 +307,7 @@ class WorkerPool:
             return self._zygote.spawn(wire_fd, stderr_fd, self.startup_timeout)
         except TimeoutError as error:
             msg = f"Timeout while starting workers, {error}: raise startup_timeout, or look at what is slow"
-            raise TimeoutError(msg) from error
+            raise PoolStateError(msg) from error
         except WireClosedError:
             # somebody killed it; the workers live on
             with contextlib.suppress(Exception):

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.dispatch import Item
     from tilework.executor.pipelined.hub import Hub
     from tilework.executor.pipelined.hub_run import HubRun, HubTicket
-    from tilework.executor.pipelined.wire import Wire
+    from tilework.executor.pipelined.pool import Member
 
 __all__ = ["FeedQueue", "Feeder"]
 
@@ -58,9 +58,10 @@ _FEEDER_SECONDS: Final = 2.0
 class _Record:
     """What was streamed to a task."""
 
-    __slots__ = ("is_answered", "is_complete", "is_incomplete", "item", "items")
+    __slots__ = ("index", "is_answered", "is_complete", "is_incomplete", "item", "items")
 
-    def __init__(self) -> None:
+    def __init__(self, index: int) -> None:
+        self.index = index
         self.item: Item | None = None
         """The ticket that it goes to, on its way to a worker."""
         self.is_answered = False
@@ -119,7 +120,7 @@ class Feeder:
             index = ticket.ticket.index
             record = self._records.get(index)
             if record is None:
-                record = self._records[index] = _Record()
+                record = self._records[index] = _Record(index)
                 record.item = ticket.item
                 self._waiting.append((ticket.ticket.task, record))
                 self._changed.notify_all()
@@ -128,7 +129,7 @@ class Feeder:
             record.item = ticket.item
             for _, block in record.items:
                 if block is not None:
-                    self._arena.lend_again(block)
+                    self._arena.keep(block)
             if record.is_incomplete:
                 name = partition_name(ticket.ticket.task)
                 msg = (
@@ -137,14 +138,16 @@ class Feeder:
                 )
                 self._run.inbox.put([Failed(ticket.ticket.number, WorkerLostError(msg))])
 
-    def send_again(self, ticket: HubTicket, wire: Wire, serial: int) -> None:
+    def send_again(self, ticket: HubTicket, member: Member, serial: int) -> None:
         """Send everything that was streamed to a ticket so far; called with the hub locked, when a worker gets it."""
         with self._lock:
             record = self._records[ticket.ticket.index]
             for header, block in record.items:
-                wire.send(encode(StreamItem(serial, header, block)))
+                if block is not None:
+                    self._arena.lend(block, member)
+                member.wire.send(encode(StreamItem(serial, header, block)))
             if record.is_complete or self._is_over:
-                wire.send(encode(StreamEnd(serial)))
+                member.wire.send(encode(StreamEnd(serial)))
 
     def answered(self, ticket: HubTicket) -> None:
         """Keep nothing for a ticket that is done."""
@@ -155,6 +158,8 @@ class Feeder:
                 if block is not None:
                     self._arena.let_go(block)
             record.items.clear()
+            if record.is_complete:
+                del self._records[ticket.ticket.index]
 
     def put(self, record: _Record, header: bytes, block: Block | None) -> None:
         """Send data to a record's ticket, now or when it has a worker."""
@@ -168,7 +173,11 @@ class Feeder:
                 return
             record.items.append((header, block))
             assert record.item is not None
-            self._hub.send_after(record.item, StreamItem(record.item.serial, header, block))
+            reader = self._hub.holder_of(record.item)
+            if reader is not None:
+                if block is not None:
+                    self._arena.lend(block, reader)
+                self._hub.send_after(record.item, StreamItem(record.item.serial, header, block))
 
     @staticmethod
     def over() -> JobCancelledError:
@@ -198,6 +207,8 @@ class Feeder:
             record.is_complete = True
             if not self._is_over:
                 self._end_stream(record)
+            if record.is_answered:
+                self._records.pop(record.index, None)
 
     def _end_stream(self, record: _Record) -> None:
         # also for a task that is done already: its worker discards what comes until here

@@ -20,6 +20,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.executor import Environment
+from tilework.common.tracing import attach_to_parent, maybe_setup_tracing
 from tilework.exceptions import ExecutorError
 from tilework.executor.driven import call_task
 from tilework.executor.pipelined import messages as say
@@ -95,7 +96,6 @@ def pipelined_worker(
     if early_setup is not None:
         early_setup()
     from tilework.common.backend import set_file_limit, set_use_cpu, set_use_cuda
-    from tilework.common.tracing import attach_to_parent, maybe_setup_tracing
 
     set_thread_name(f"worker-{spec['worker_idx']}")
     maybe_setup_tracing("tilework_worker", spec["name"])
@@ -278,7 +278,8 @@ def worker_run_task(
             msg = "the parameters of this task are not scattered any more: their block has ended"
             raise ExecutorError(msg) from None
         task = requests.unpack(message.parcel, header["descriptors"])
-        return call_task(task, params, run.env if stream is None else run.environment(env, stream))
+        with attach_to_parent(run.span_context):
+            return call_task(task, params, run.env if stream is None else run.environment(env, stream))
 
     try:
         _answer(message, run, queues, work)
