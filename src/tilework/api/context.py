@@ -11,6 +11,7 @@ import numpy as np
 from tilework.api.executors import ExecutorSpecType, make_executor
 from tilework.api.generators import ResultGenerator
 from tilework.api.plots import Plots
+from tilework.common.executor import Priority, RunOptions
 from tilework.exceptions import DataSetException
 from tilework.io.corrections.corrset import CorrectionSet
 from tilework.udf.base import UDF
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable
 
+    from tilework.api.runs import UDFRun
     from tilework.common.buffers import BufferWrapper
     from tilework.common.executor import GPUSpec, JobExecutor
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
     from tilework.io.dataset.base import DataSet
+    from tilework.udf.runner import ResultsForDataSet
 
 __all__ = ["Context", "ExecutorSpecType"]
 
@@ -202,6 +205,9 @@ class Context:
         backends: str | Iterable[str] | None = None,
         plots: Any = None,
         sync: bool = True,
+        *,
+        priority: Priority | str = Priority.INTERACTIVE,
+        timeout: float | None = None,
     ) -> Any:
         """Run one or several UDFs over a dataset and return the results.
 
@@ -224,6 +230,10 @@ class Context:
             True for live plots of all two-dimensional results, a list of channels for each UDF, or a list of plots.
         sync
             False: return a coroutine instead, which gives the same.
+        priority
+            Which run goes first where several want the same workers: ``"live"``, ``"interactive"`` or ``"batch"``.
+        timeout
+            The longest that the run may take, in seconds; None for no limit.
 
         Returns
         -------
@@ -236,12 +246,15 @@ class Context:
             When a UDF breaks the rules; before data is read wherever that is possible.
         UDFRunCancelled
             When the run is cancelled.
+        DeadlineExceededError
+            When it took longer than `timeout`.
         """
         single = isinstance(udf, UDF)
+        options = make_options(priority, timeout)
         if not sync:
-            return self._run_udf_async(dataset, udf, roi, corrections, progress, backends, plots)
+            return self._run_udf_async(dataset, udf, roi, corrections, progress, backends, plots, options)
         iterate = plots is not None and plots is not False
-        steps = self._start(dataset, udf, roi, corrections, progress, backends, plots, iterate=iterate)
+        steps = self._start(dataset, udf, roi, corrections, progress, backends, plots, options, iterate=iterate)
         last = None
         try:
             for last in steps:
@@ -261,6 +274,9 @@ class Context:
         backends: str | Iterable[str] | None = None,
         plots: Any = None,
         sync: bool = True,
+        *,
+        priority: Priority | str = Priority.INTERACTIVE,
+        timeout: float | None = None,
     ) -> Any:
         """Run UDFs and iterate over partial results, one after every merged partition.
 
@@ -272,14 +288,61 @@ class Context:
             Of items with ``buffers``, always a tuple with one mapping per UDF, and ``damage``, the positions they
             contain.
         """
+        options = make_options(priority, timeout)
         if not sync:
             from tilework.api.async_generators import ResultAsyncGenerator
 
             udfs = [udf] if isinstance(udf, UDF) else list(udf)
             return ResultAsyncGenerator(
-                lambda: self._start(dataset, udfs, roi, corrections, progress, backends, plots, iterate=True)
+                lambda: self._start(dataset, udfs, roi, corrections, progress, backends, plots, options, iterate=True)
             )
-        return self._start(dataset, udf, roi, corrections, progress, backends, plots, iterate=True)
+        return self._start(dataset, udf, roi, corrections, progress, backends, plots, options, iterate=True)
+
+    def submit_udf(
+        self,
+        dataset: DataSet,
+        udf: UDF | Iterable[UDF],
+        roi: RoiT = None,
+        corrections: Any = None,
+        progress: bool | ProgressReporter = False,
+        backends: str | Iterable[str] | None = None,
+        *,
+        priority: Priority | str = Priority.INTERACTIVE,
+        timeout: float | None = None,
+    ) -> UDFRun:
+        """Start a run that goes on in the background; any number may do so at a time, from any threads.
+
+        Parameters are those of `run_udf`. The run works on copies of the UDFs, so that one instance may be submitted
+        again at once.
+
+        Returns
+        -------
+        UDFRun
+            The run: a future that can be cancelled, and awaited, and that shows progress and what is merged by now.
+
+        Raises
+        ------
+        UDFException
+            When a UDF breaks the rules, as far as that shows before data is read; later errors are raised by
+            `UDFRun.result`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from tilework.udf.sum import SumUDF
+        >>> with Context.make_with("threads") as ctx:
+        ...     ds = ctx.load("memory", data=np.ones((4, 4, 8, 8), dtype=np.uint16))
+        ...     run = ctx.submit_udf(dataset=ds, udf=SumUDF(), priority="batch", timeout=60)
+        ...     run.result()["intensity"].data[0, 0]
+        np.float32(16.0)
+        """
+        from tilework.api.runs import UDFRun
+
+        udfs = [each.copy() for each in self._check_udfs(udf)]
+        steps = self._prepare(
+            dataset, udfs, roi, corrections, progress, backends, make_options(priority, timeout), iterate=False
+        )
+        return UDFRun(steps, is_single=isinstance(udf, UDF))
 
     async def _run_udf_async(self, dataset: DataSet, udf: UDF | Iterable[UDF], *args: Any) -> Any:
         from tilework.api.async_generators import ResultAsyncGenerator
@@ -304,28 +367,48 @@ class Context:
         progress: bool | ProgressReporter,
         backends: str | Iterable[str] | None,
         plots: Any,
+        options: RunOptions,
         *,
         iterate: bool,
     ) -> ResultGenerator:
         """Prepare a run; what is wrong with its arguments shows here."""
+        udfs = self._check_udfs(udf)
+        each = Plots.make(plots, lambda: self.plot_class, dataset, udfs, roi, self._corrections(dataset, corrections))
+        steps = self._prepare(dataset, udfs, roi, corrections, progress, backends, options, iterate=iterate)
+        return ResultGenerator(steps, each)
+
+    @staticmethod
+    def _check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:
         udfs: list[Any] = [udf] if isinstance(udf, UDF | type) else list(udf)
         strangers: list[Any] = [u for u in udfs if not isinstance(u, UDF)]
         if strangers:
             hint = " (an instance is wanted, not the class)" if isinstance(strangers[0], type) else ""
             msg = f"udf must be an instance of UDF, or several, got {strangers[0]!r}{hint}"
             raise TypeError(msg)
-        corrections = self._corrections(dataset, corrections)
-        each = Plots.make(plots, lambda: self.plot_class, dataset, udfs, roi, corrections)
-        steps = UDFRunner(udfs).run_for_dataset_sync(
+        return udfs
+
+    def _prepare(
+        self,
+        dataset: DataSet,
+        udfs: list[UDF],
+        roi: RoiT,
+        corrections: Any,
+        progress: bool | ProgressReporter,
+        backends: str | Iterable[str] | None,
+        options: RunOptions,
+        *,
+        iterate: bool,
+    ) -> ResultsForDataSet:
+        return UDFRunner(udfs).run_for_dataset_sync(
             dataset,
             self.executor,
             roi=roi,
             progress=progress,
-            corrections=corrections,
+            corrections=self._corrections(dataset, corrections),
             backends=backends,
             iterate=iterate,
+            options=options,
         )
-        return ResultGenerator(steps, each)
 
     @staticmethod
     def _corrections(dataset: DataSet, corrections: Any) -> CorrectionSet | None:
@@ -399,6 +482,23 @@ class Context:
 
         corrections = self._corrections(dataset, None)
         return UDFDisplay(dataset, udf, UDFRunner.inspect_udf(udf, dataset, roi, corrections))
+
+
+def make_options(priority: Priority | str, timeout: float | None) -> RunOptions:
+    """Return the options of a run.
+
+    Raises
+    ------
+    ValueError
+        When there is no such priority, or the time is not positive.
+    """
+    if isinstance(priority, str):
+        names = [each.name.lower() for each in Priority]
+        if priority not in names:
+            msg = f"priority must be one of {', '.join(map(repr, names))}, not {priority!r}"
+            raise ValueError(msg)
+        priority = Priority[priority.upper()]
+    return RunOptions(priority=priority, timeout=timeout)
 
 
 def _close_if_alive(reference: weakref.ref[Context]) -> None:

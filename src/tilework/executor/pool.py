@@ -12,12 +12,13 @@
                     board of the run: "it has ended" ───────────────────────────────────►  looked at between tiles
                                       "this process has begun with item n" ◄────────────┘
 
-A feeder hands one job at a time to the pool, and waits for its answer: no more is in the pool than can run, so that
-order, priority and fairness between runs are decided here. Short tasks are put together into a job that is worth
-`JOB_SECONDS`, which keeps the processes busy while the next one is on its way.
+A feeder hands a job to the pool, and waits for its answer. While tasks are long, or nothing is known of them, no more
+is in the pool than can run, so that order, priority and fairness between runs are decided here. Short tasks are put
+together into a job that is worth `JOB_SECONDS`, and a second job follows before the first is done, so that no process
+waits for its next one; other runs wait for `TURN_SECONDS` at most.
 
 Who owns what: the workforce owns the feeders and the store of scattered objects. Each run has a lane, an inbox, and a
-board with its slots; a function that is called many times is scattered for the time of its run.
+board with its slots; a function that is called many times is shipped like parameters, for the time of its run.
 
 When a process dies, every job in the pool is lost. The board says which items had begun, and so may have killed it;
 only these count as started. One that was lost twice runs alone the third time, so that what kills its process does not
@@ -29,10 +30,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.exceptions import ExecutorError
 from tilework.executor.crew import Crew
@@ -43,7 +46,7 @@ from tilework.executor.remote import PackedError, contained, dumps, loads, unpac
 from tilework.executor.renewable import Gate, PoolBrokeError, RenewablePool, size_of
 from tilework.executor.run import Bounds, Completed, Failed, Lost
 from tilework.executor.shared_block import BlockGoneError, Board, SharedBlock, attach
-from tilework.executor.shipping import ShippingStore
+from tilework.executor.shipping import Scattered, ShippingStore
 from tilework.executor.workforce import Workforce
 from tilework.utils.devices import available_cpu_count
 
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from tilework.common.executor import Priority, RunOptions, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.pool_worker import Answer
+    from tilework.executor.renewable import Pending
     from tilework.executor.run import Event, Ticket
     from tilework.executor.shared_block import Address
 
@@ -65,13 +69,33 @@ V = TypeVar("V")
 JOB_SECONDS: Final = 1e-3
 """What a job should be worth: several times what it costs to hand it over."""
 
+SHORT_SECONDS: Final = 0.02
+"""Tasks that take longer are not worth a second job in the pool, which nothing overtakes."""
+
+TURN_SECONDS: Final = 0.02
+"""How long a feeder stays with one run."""
+
 _MOST_ITEMS: Final = 32
 
 _LOSSES_BEFORE_ALONE: Final = 2
 
+_MOST_BOARDS: Final = 8
+"""Boards that are kept for later runs: a new one costs every process a mapping."""
+
 _MEETING_SECONDS: Final = 10.0
 
 _SMOOTHING: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight(Generic[V]):
+    """A job on its way."""
+
+    tickets: list[Ticket[V]]
+    slot: int
+    items: bytes
+    pending: Pending[Answer] | Exception
+    """The error when it did not get off the ground."""
 
 
 class PoolBackend(LaneBackend[V]):
@@ -85,10 +109,10 @@ class PoolBackend(LaneBackend[V]):
         The run, as others see it.
     priority
         Which runs go first.
-    handle
-        Of the parameters of tasks, or of the function.
+    shared
+        Returns what the items of the run have in common, as it is now: the parameters of tasks, or the function.
     messages
-        Where the messages of tasks go; None for a function, which is scattered for this run alone.
+        Where the messages of tasks go; None when a function is called.
     """
 
     def __init__(
@@ -96,17 +120,19 @@ class PoolBackend(LaneBackend[V]):
         workforce: PoolWorkforce,
         control: RunControl,
         priority: Priority,
-        handle: str,
+        shared: Callable[[], Scattered],
         messages: SimpleWorkerQueue | None,
     ) -> None:
         n = workforce.crew.size
         self._workforce = workforce
-        self._handle = handle
+        self._shared = shared
         self._messages = messages
-        self._board = Board(n)
-        self._slots = list(range(n))
+        self._board = workforce.take_board()
+        self._slots = list(range(2 * n))
         self._losses: Counter[int] = Counter()  # of items that had begun, by index
         self._mean_seconds: float | None = None
+        self._lock = threading.Lock()
+        self._is_over = False
         super().__init__(control, workforce.crew, priority)
 
     def _post(self, answer: list[Event]) -> None:
@@ -114,7 +140,9 @@ class PoolBackend(LaneBackend[V]):
             self._inbox.put(event)
 
     def _wake(self) -> None:
-        self._board.stop()
+        with self._lock:
+            if not self._is_over:
+                self._board.stop()
         super()._wake()
 
     def _stop(self) -> None:
@@ -123,56 +151,79 @@ class PoolBackend(LaneBackend[V]):
     def end(self) -> None:
         """Empty the lane, and wait for what runs."""
         super().end()
-        self._board.close()
+        with self._lock:  # who cancels late must not stop the next run that gets this board
+            self._is_over = True
+        self._workforce.give_back(self._board, is_free=len(self._slots) == 2 * self._crew.size)
         if self._messages is None:
-            self._workforce.store.drop(self._handle)
+            self._shared().close()
 
     def _serve(self, ticket: Ticket[V]) -> list[Event]:
-        is_suspect = self._losses[ticket.index] >= _LOSSES_BEFORE_ALONE
-        tickets = [ticket] if is_suspect else [ticket, *self._more()]
+        if self._losses[ticket.index] >= _LOSSES_BEFORE_ALONE:
+            with self._workforce.gate.pass_alone():
+                return self._land(self._launch([ticket]))
+        with self._workforce.gate.pass_together():
+            until = time.monotonic() + TURN_SECONDS
+            flight = self._launch([ticket, *self._more(1)])
+            while True:
+                following = self._more(0) if time.monotonic() < until else []
+                if not following:
+                    return self._land(flight)
+                next_flight = self._launch(following)
+                self._post(self._land(flight))
+                flight = next_flight
+
+    def _more(self, n_taken: int) -> list[Ticket[V]]:
+        """Return as many further tickets as make a job, beside those taken already, when they are known to be short."""
+        mean = self._mean_seconds
+        if mean is None or mean > SHORT_SECONDS or self._control.flag.is_set():
+            return []
+        fitting = _MOST_ITEMS if mean * _MOST_ITEMS < JOB_SECONDS else max(1, int(JOB_SECONDS / mean))
+        return self._crew.take_more(self._lane, self._crew.size, fitting - n_taken)
+
+    def _launch(self, tickets: list[Ticket[V]]) -> _Flight[V]:
+        """Hand a job to the pool."""
         slot = self._slots.pop()
-        gate = self._workforce.gate
         try:
             self._board.clear(slot)
             self._control.flag.raise_if_set()  # the run has ended, but has not emptied its lane yet
             items = _pickled([t.task for t in tickets])
-            with gate.pass_alone() if is_suspect else gate.pass_together():
-                return self._events(tickets, self._call(items, slot))
-        except PoolBrokeError as error:
-            return self._lost(tickets, slot, str(error))
+            return _Flight(tickets, slot, items, self._submit(items, slot, with_content=False))
         except BaseException as error:  # noqa: BLE001  (the run decides)
-            return [Failed(ticket.number, contained(error))]
-        finally:
-            self._slots.append(slot)
+            return _Flight(tickets, slot, b"", contained(error))
 
-    def _more(self) -> list[Ticket[V]]:
-        """Return further tickets to go into a job, when they are known to be short."""
-        mean = self._mean_seconds
-        if mean is None or mean * 2 > JOB_SECONDS:
-            return []
-        most = _MOST_ITEMS if mean * _MOST_ITEMS < JOB_SECONDS else int(JOB_SECONDS / mean)
-        return self._crew.take_more(self._lane, self._crew.size, most - 1)
-
-    def _call(self, items: bytes, slot: int) -> Answer:
-        workforce, store = self._workforce, self._workforce.store
+    def _submit(self, items: bytes, slot: int, *, with_content: bool) -> Pending[Answer]:
+        workforce = self._workforce
         deadline = self._control.deadline
-        for with_content in (False, True):
-            job = Job(
-                owner=workforce.owner,
-                alive=store.keys(),
-                shipment=store.look_up(self._handle).ship(with_content=with_content),
-                is_tasks=self._messages is not None,
-                items=items,
-                board=self._board.address,
-                slot=slot,
-                seconds_left=None if deadline is None else deadline - time.monotonic(),
-                main_pid=os.getpid(),
-            )
-            answer = workforce.pool.call(run_job, job)
-            workforce.sees_boards = answer.has_board
-            if not answer.is_content_missing:
-                break
-        return answer
+        job = Job(
+            owner=workforce.owner,
+            alive=workforce.alive(),
+            shipment=self._shared().ship(with_content=with_content),
+            is_tasks=self._messages is not None,
+            items=items,
+            board=self._board.address,
+            slot=slot,
+            seconds_left=None if deadline is None else deadline - time.monotonic(),
+            main_pid=os.getpid(),
+        )
+        return workforce.pool.submit(run_job, job)
+
+    def _land(self, flight: _Flight[V]) -> list[Event]:
+        """Wait for the answer to a job, and return what it means."""
+        pool, pending = self._workforce.pool, flight.pending
+        try:
+            if isinstance(pending, Exception):
+                return [Failed(flight.tickets[0].number, pending)]
+            answer = pool.result(pending)
+            self._workforce.sees_boards = answer.has_board
+            if answer.is_content_missing:
+                answer = pool.result(self._submit(flight.items, flight.slot, with_content=True))
+            return self._events(flight.tickets, answer)
+        except PoolBrokeError as error:
+            return self._lost(flight.tickets, flight.slot, str(error))
+        except BaseException as error:  # noqa: BLE001  (the run decides)
+            return [Failed(flight.tickets[0].number, contained(error))]
+        finally:
+            self._slots.append(flight.slot)
 
     def _events(self, tickets: list[Ticket[V]], answer: Answer) -> list[Event]:
         events: list[Event] = []
@@ -203,6 +254,8 @@ class PoolBackend(LaneBackend[V]):
         for n, ticket in enumerate(tickets, 1):
             is_started = n == n_begun if is_noted else not self._workforce.sees_boards
             self._losses[ticket.index] += is_started
+            if is_started:
+                self._workforce.pool.note_begun()
             events.append(Lost(ticket.number, cause, is_started))
         return events
 
@@ -242,6 +295,9 @@ class PoolWorkforce(Workforce):
         self.owner = f"{os.getpid()}-{id(self):x}-{time.monotonic_ns():x}"
         self._feeders = ThreadPoolExecutor(size, thread_name_prefix="tilework-pool")
         self.crew = Crew(self._feeders, size)
+        self._boards: list[Board] = []
+        # The run owns its function: one that is interrupted leaves nothing in here.
+        self._functions: weakref.WeakValueDictionary[str, Scattered] = weakref.WeakValueDictionary()
         self._meeting_lock = threading.Lock()
 
     @property
@@ -267,15 +323,23 @@ class PoolWorkforce(Workforce):
         messages: SimpleWorkerQueue,
     ) -> Backend[TaskProtocol]:
         """Return a new run's way to the processes."""
-        return PoolBackend(self, control, options.priority, params_handle, messages)
+        return PoolBackend(self, control, options.priority, lambda: self.store.look_up(params_handle), messages)
 
     def open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
         """Return the way to the processes for calls of a function."""
-        return PoolBackend(self, control, options.priority, self.store.add(fn), None)
+        function = Scattered(fn)
+        self._functions[function.key] = function
+        return PoolBackend(self, control, options.priority, lambda: function, None)
+
+    def alive(self) -> tuple[str, ...]:
+        """Return the keys of all that processes should keep."""
+        # not an iteration over the dictionary itself, to which other threads add
+        functions = [function() for function in self._functions.valuerefs()]
+        return (*self.store.keys(), *(function.key for function in functions if function is not None))
 
     def bounds(self, *, is_streamed: bool) -> Bounds:  # noqa: ARG002
         """Return how much of a run may be under way."""
-        return Bounds(self.crew.size, prefetch_short=2 * _MOST_ITEMS)
+        return Bounds(self.crew.size, prefetch=3, prefetch_short=2 * _MOST_ITEMS)
 
     @contextmanager
     def meeting(self, call: Callable[[Any], T]) -> Iterator[Callable[[int], T]]:
@@ -286,6 +350,22 @@ class PoolWorkforce(Workforce):
                 yield _Meeting(call, block.address)
             finally:
                 block.close()
+
+    def take_board(self) -> Board:
+        """Return a board for a run."""
+        try:
+            board = self._boards.pop()
+        except IndexError:
+            return Board(2 * self.crew.size)
+        board.reset()
+        return board
+
+    def give_back(self, board: Board, *, is_free: bool) -> None:
+        """Take the board of a run that has ended; it is for others if nobody works for that run any more."""
+        if is_free and len(self._boards) < _MOST_BOARDS:
+            self._boards.append(board)
+        else:
+            board.close()
 
     def limits(self) -> dict[str, Any]:
         """Return what the report says about limits."""
@@ -299,6 +379,8 @@ class PoolWorkforce(Workforce):
             self.pool.kill()
             is_idle = True
         self._feeders.shutdown(wait=is_idle)
+        for board in self._boards:
+            board.close()
         self.pool.shut_down(given_too=shut_down, wait=is_idle)
 
 

@@ -7,15 +7,17 @@ reusable one. A replacement is ours, and is shut down by us.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 import threading
-from concurrent.futures import BrokenExecutor, CancelledError
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures.process import ProcessPoolExecutor
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.exceptions import ExecutorError, WorkerLostError
 from tilework.executor.at_exit import come_before
@@ -26,15 +28,21 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from multiprocessing.process import BaseProcess
 
-__all__ = ["Gate", "PoolBrokeError", "RenewablePool", "SpawnedProcesses"]
+__all__ = ["ALONE_SECONDS", "Gate", "Pending", "PoolBrokeError", "RenewablePool", "SpawnedProcesses"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 V = TypeVar("V")
 
-_MOST_FRUITLESS: Final = 8
-"""How many pools may break one after the other without doing a single job."""
+_MOST_FRUITLESS: Final = 3
+"""How many pools may break one after the other before any work has begun."""
+
+
+_END_SECONDS: Final = 0.5
+
+ALONE_SECONDS: Final = 30.0
+"""How long everybody else is kept from beginning with anything, so that a suspect can be alone."""
 
 
 class SpawnedProcesses(ProcessPoolExecutor):
@@ -47,8 +55,21 @@ class SpawnedProcesses(ProcessPoolExecutor):
     """
 
     def __init__(self, n_processes: int) -> None:
-        super().__init__(n_processes, multiprocessing.get_context("spawn"), prepare_process)
+        super().__init__(n_processes, multiprocessing.get_context("spawn"), _prepare_own_process)
         self.n_processes = n_processes
+
+
+def _prepare_own_process() -> None:
+    prepare_process()
+    threading.Thread(target=_end_with_parent, name="tilework-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the main process is gone; without this, nobody would tell it if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _renewal_of(pool: Executor) -> Callable[[], Executor] | None:
@@ -69,8 +90,16 @@ class PoolBrokeError(Exception):
     """A pool broke while it did a job, and has been replaced."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pending(Generic[T]):
+    """A call that was handed to a pool."""
+
+    client: Executor
+    future: Future[T]
+
+
 class RenewablePool:
-    """A pool for blocking calls, from as many threads as it has processes.
+    """A pool that takes work from several threads.
 
     Parameters
     ----------
@@ -93,8 +122,20 @@ class RenewablePool:
         """The pool that does the work now."""
         return self._client
 
-    def call(self, fn: Callable[[V], T], arg: V) -> T:
-        """Return what a process returns for ``fn(arg)``.
+    def submit(self, fn: Callable[[V], T], arg: V) -> Pending[T]:
+        """Hand ``fn(arg)`` to a process; whatever goes wrong shows when the result is asked for."""
+        client = self._client
+        try:
+            future: Future[T] = client.submit(fn, arg)
+        except BaseException as error:  # noqa: BLE001  (raised again by result())
+            future = Future()
+            future.set_exception(error)
+        else:
+            come_before(type(client))
+        return Pending(client, future)
+
+    def result(self, pending: Pending[T]) -> T:
+        """Wait for what was submitted, and return what it returned.
 
         Raises
         ------
@@ -105,11 +146,9 @@ class RenewablePool:
         ExecutorError
             When the pool takes no more work.
         """
-        client = self._client
+        client = pending.client
         try:
-            future = client.submit(fn, arg)
-            come_before(type(client))
-            answer = future.result()
+            answer = pending.future.result()
         except BrokenExecutor as error:
             self._replace(client, error)
             raise PoolBrokeError(self._cause) from error
@@ -139,8 +178,9 @@ class RenewablePool:
                 )
                 raise WorkerLostError(msg) from error
             if isinstance(broken, SpawnedProcesses):
-                broken.shutdown(wait=True, cancel_futures=True)
+                _shut_down(broken, wait=True)
             self._cause = _describe_end(processes, error)
+            log.warning("%s", self._cause)
             self._n_fruitless += 1
             if self._n_fruitless > _MOST_FRUITLESS:
                 msg = (
@@ -151,7 +191,10 @@ class RenewablePool:
                 raise WorkerLostError(msg) from error
             self._client = self._renew()
             self.n_renewed += 1
-            log.warning("%s; its pool was replaced", self._cause)
+
+    def note_begun(self) -> None:
+        """Take note that a pool that broke had begun with work: it is the work that breaks it, not the start."""
+        self._n_fruitless = 0
 
     def close(self) -> None:
         """Make no more pools; calls that are under way fail if theirs breaks."""
@@ -165,19 +208,30 @@ class RenewablePool:
     def shut_down(self, *, given_too: bool, wait: bool) -> None:
         """Shut down the pool, if it is ours."""
         if given_too or self._client is not self._given:
-            self._client.shutdown(wait=wait, cancel_futures=True)
+            _shut_down(self._client, wait=wait)
+
+
+def _shut_down(pool: Executor, *, wait: bool) -> None:
+    try:
+        pool.shutdown(wait=wait, cancel_futures=True)
+    except TypeError:  # a pool that knows no such argument, such as loky's
+        pool.shutdown(wait=wait)
 
 
 def _describe_end(processes: Mapping[int, BaseProcess], error: BaseException) -> str:
     """Return, in words, which process ended and how."""
     ends = []
     for pid, process in processes.items():
+        with contextlib.suppress(AssertionError, ValueError):
+            process.join(_END_SECONDS)  # a pool says that it is broken before it has ended its processes
         code = getattr(process, "exitcode", None)
         # those that the pool ended itself, because of the first, are not worth a word
         if code is not None and code not in {0, -signal.SIGTERM}:
             how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with status {code}"
             ends.append(f"process {pid} {how}")
-    return "a worker died: " + (", ".join(ends) if ends else str(error).strip() or type(error).__name__)
+    # loky collects the ends itself, and says them in an error of many lines; the last one is advice
+    told = " ".join(line for line in str(error).splitlines() if line and "traceback" not in line).rstrip(".")
+    return f"a worker died: {', '.join(ends) or told or type(error).__name__}"
 
 
 def _signal_name(number: int) -> str:
@@ -195,7 +249,7 @@ class Gate:
         self._n_inside = 0
         self._n_loners = 0  # that wait, or are inside
 
-    @contextmanager
+    @contextlib.contextmanager
     def pass_together(self) -> Iterator[None]:
         """Pass as soon as nobody wants to be alone."""
         with self._lock:
@@ -207,19 +261,21 @@ class Gate:
         finally:
             self._leave()
 
-    @contextmanager
+    @contextlib.contextmanager
     def pass_alone(self) -> Iterator[None]:
-        """Pass as soon as nobody else is inside."""
+        """Pass as soon as nobody else is inside, or after a while: others may work for hours."""
         with self._lock:
             self._n_loners += 1
-            while self._n_inside:
-                self._lock.wait()
+            is_alone = self._lock.wait_for(lambda: not self._n_inside, ALONE_SECONDS)
             self._n_inside += 1
+            if not is_alone:
+                self._n_loners -= 1
+                self._lock.notify_all()
         try:
             yield
         finally:
             with self._lock:
-                self._n_loners -= 1
+                self._n_loners -= is_alone
             self._leave()
 
     def _leave(self) -> None:

@@ -50,37 +50,51 @@ class SharedBlock:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._is_file = not hasattr(os, "memfd_create")
-        if self._is_file:
-            self._fd, path = tempfile.mkstemp(prefix=f"tilework-{os.getpid()}-")
+        self._file: Path | None = None
+        token = uuid.uuid4()
+        has_memfd = hasattr(os, "memfd_create")
+        if has_memfd:
+            name = f"tilework-{token.hex}"
+            fd = os.memfd_create(name)
         else:
-            self._fd = os.memfd_create("tilework")
-            path = f"/proc/{os.getpid()}/fd/{self._fd}"
-        token = uuid.uuid4().bytes
-        self.address = Address(path, size, token)
+            fd, file = tempfile.mkstemp(prefix=f"tilework-{os.getpid()}-")
+            self._file = Path(file)
         try:
-            os.ftruncate(self._fd, HEADER + size)
-            self._map = mmap.mmap(self._fd, HEADER + size)
-        except BaseException:
-            os.close(self._fd)
-            raise
-        self._map[:_TOKEN_BYTES] = token
+            os.ftruncate(fd, HEADER + size)
+            # The map has a descriptor of its own, and closes it when it goes away. That is not interrupted by anything,
+            # unlike a method of this class: so no other descriptor is kept.
+            self._map = mmap.mmap(fd, HEADER + size)
+        finally:
+            os.close(fd)
+        path = f"/proc/{os.getpid()}/fd/{_descriptor_of(name)}" if has_memfd else str(self._file)
+        self.address = Address(path, size, token.bytes)
+        self._map[:_TOKEN_BYTES] = token.bytes
         self.content = memoryview(self._map)[HEADER:]
 
     def close(self) -> None:
         """Give the memory back, as soon as nobody has it mapped; may be called twice."""
-        if self._fd < 0:
-            return
-        fd, self._fd = self._fd, -1
         self.content.release()
         self._map.close()
-        os.close(fd)
-        if self._is_file:
-            Path(self.address.path).unlink(missing_ok=True)
+        self._unlink()
+
+    def _unlink(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.unlink(missing_ok=True)
 
     def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0 and hasattr(self, "content"):
-            self.close()
+        if getattr(self, "_file", None) is not None:
+            self._unlink()
+
+
+def _descriptor_of(name: str) -> int:
+    """Return the descriptor of an anonymous memory file of this process."""
+    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208  (once for each block)
+        with suppress(OSError):
+            if name in os.readlink(f"/proc/self/fd/{entry}"):  # noqa: PTH115  (not a path)
+                return int(entry)
+    msg = f"the memory file {name} is not among the descriptors of this process"
+    raise ExecutorError(msg)
 
 
 def attach(address: Address, *, is_private: bool) -> memoryview:
@@ -156,6 +170,10 @@ class Board:
         except ValueError:  # the board is closed: the run is over
             return 0, 0
         return pid, n_begun
+
+    def reset(self) -> None:
+        """Make ready for another run; only when nobody works for this one any more."""
+        self._content[:] = bytes(len(self._content))
 
     def close(self) -> None:
         """Give the memory back."""

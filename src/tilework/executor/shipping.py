@@ -26,13 +26,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.driven import no_such_handle
-from tilework.executor.remote import dumps, loads
+from tilework.executor.remote import dumps, dumps_apart, loads
 from tilework.executor.shared_block import BlockGoneError, SharedBlock, attach
 from tilework.executor.storing import patched
 
 if TYPE_CHECKING:
-    import pickle
-
     from tilework.executor.shared_block import Address
 
 __all__ = ["Cache", "MissingContentError", "Scattered", "Shipment", "ShippingStore"]
@@ -42,6 +40,9 @@ _INLINE_BYTES: Final = 4096
 
 _MOST_PATCHES: Final = 64
 _MOST_PATCH_BYTES: Final = 4096
+
+_SMALLEST_BUFFER: Final = 1024
+"""Arrays of this many bytes and more stand beside the pickle."""
 
 _ALIGNMENT: Final = 64
 _COUNT: Final = struct.Struct("=q")
@@ -54,8 +55,7 @@ class Packed:
     """A pickled object whose arrays stand beside the pickle, aligned."""
 
     def __init__(self, obj: Any) -> None:
-        buffers: list[pickle.PickleBuffer] = []
-        head = dumps(obj, buffers.append)
+        head, buffers = dumps_apart(obj, _SMALLEST_BUFFER)
         self._parts: list[Any] = [head, *(buffer.raw() for buffer in buffers)]
         sizes = [len(part) for part in self._parts]
         self._table = struct.pack(f"={len(sizes) + 1}q", len(sizes), *sizes)

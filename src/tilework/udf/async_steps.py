@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from tilework.udf.results import RunResult, UDFResults
+from tilework.udf.results import copied
 
 if TYPE_CHECKING:
-    from tilework.udf.results import UDFResultsLazy
+    from tilework.udf.results import UDFResults, UDFResultsLazy
 
 __all__ = ["AsyncSteps"]
 
@@ -48,7 +47,7 @@ class Steps(Protocol):
         ...
 
 
-class AsyncSteps(AsyncIterator[UDFResults]):
+class AsyncSteps(AsyncIterator["UDFResults"]):
     """Partial results of a run that is driven by a thread of its own.
 
     Parameters
@@ -126,18 +125,3 @@ class AsyncSteps(AsyncIterator[UDFResults]):
     def _close(self) -> None:
         if self._steps is not None:
             self._steps.close()
-
-
-def copied(results: UDFResultsLazy) -> UDFResults:
-    """Return partial results that later merging does not change."""
-    return UDFResults(tuple(_copy_result(r) for r in results.buffers), results.damage)
-
-
-def _copy_result(result: RunResult) -> RunResult:
-    copies = {}
-    for name, buffer in result.items():
-        new = copy.copy(buffer)
-        if buffer.raw_data is not None:
-            new.replace_array(buffer.raw_data.copy())
-        copies[name] = new
-    return RunResult(copies, result.provenance)

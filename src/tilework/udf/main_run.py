@@ -87,6 +87,7 @@ class MainRun:
             if not corrections.have_corrections():
                 corrections = None
         self.n_merged = 0
+        self.n_merged_frames = 0
         self._present = self._present_positions()
         n_nav = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
         self._damage = np.zeros(n_nav, dtype=bool)
@@ -214,6 +215,7 @@ class MainRun:
                 udf.merge(MergeAttrMapping(dest), part.get_proxy())
             self._damage[start:stop] = True if self._present is None else self._present[start:stop]
             self.n_merged += 1
+            self.n_merged_frames += task.task_frames
 
     def results(self) -> UDFResultsLazy:
         """Return the results of what is merged so far; they are made when somebody looks."""
@@ -225,6 +227,10 @@ class MainRun:
 
     def patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters of the UDFs on the main side."""
+        with self.lock:
+            self._patch(parameters)
+
+    def _patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         for udf, new in zip(self.udfs, parameters, strict=True):
             udf.update_kwargs(new)
 

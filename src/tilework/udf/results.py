@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from tilework.io.corrections.corrset import CorrectionSet
     from tilework.udf.base import UDF
 
-__all__ = ["Provenance", "ResultBuffer", "RunResult", "UDFResults", "UDFResultsLazy", "collect_results"]
+__all__ = ["Provenance", "ResultBuffer", "RunResult", "UDFResults", "UDFResultsLazy", "collect_results", "copied"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -164,6 +165,21 @@ class UDFResultsLazy:
     def final(self) -> UDFResults:
         """Return the results, made now."""
         return UDFResults(self.buffers, self.damage)
+
+
+def copied(results: UDFResultsLazy) -> UDFResults:
+    """Return partial results that later merging does not change."""
+    return UDFResults(tuple(_copy_result(r) for r in results.buffers), results.damage)
+
+
+def _copy_result(result: RunResult) -> RunResult:
+    copies = {}
+    for name, buffer in result.items():
+        new = copy.copy(buffer)
+        if buffer.raw_data is not None:
+            new.replace_array(buffer.raw_data.copy())
+        copies[name] = new
+    return RunResult(copies, result.provenance)
 
 
 def collect_results(

@@ -13,6 +13,7 @@ own part: those are merged as they come, so that a first result is there at once
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,33 @@ __all__ = ["ResultsForDataSet", "UDFRunner"]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
+class ScatteredParams:
+    """Under which handle the parameters of a run are scattered, which they are while it goes on.
+
+    The run writes to it, in the thread of its consumer; other threads read.
+    """
+
+    def __init__(self) -> None:
+        self._opened = threading.Event()
+        self.handle: Any = None
+        self.is_open = False
+        self.is_cancelled = False
+
+    def open(self, handle: Any) -> None:
+        """Take note that they are scattered."""
+        self.handle, self.is_open = handle, True
+        self._opened.set()
+
+    def close(self) -> None:
+        """Take note that the run is over."""
+        self.handle, self.is_open = None, False
+        self._opened.set()
+
+    def wait_until_open(self) -> None:
+        """Wait until they are scattered, or the run is over."""
+        self._opened.wait()
+
+
 class ResultsForDataSet(Iterator[UDFResultsLazy]):
     """Iterator over partial results of a run; closing it, or throwing into it, ends the run.
 
@@ -53,8 +81,10 @@ class ResultsForDataSet(Iterator[UDFResultsLazy]):
         Generator that merges one part per step.
     executor
         Where the tasks run.
-    params_handle
-        What `executor.scatter` returned.
+    params
+        Where the parameters are scattered.
+    cancel_id
+        Name of the run.
     """
 
     def __init__(
@@ -62,13 +92,13 @@ class ResultsForDataSet(Iterator[UDFResultsLazy]):
         run: MainRun,
         steps: Generator[UDFResultsLazy, None, None],
         executor: JobExecutor,
-        handle: list[Any],
+        params: ScatteredParams,
         cancel_id: str,
     ) -> None:
         self.run = run
         self._steps = steps
         self._executor = executor
-        self._handle = handle
+        self._params = params
         self.cancel_id = cancel_id
 
     def __iter__(self) -> ResultsForDataSet:
@@ -80,14 +110,20 @@ class ResultsForDataSet(Iterator[UDFResultsLazy]):
     def close(self) -> None:
         """End the run; tasks that run stop at their next tile."""
         self._steps.close()
+        self._params.close()
 
     def throw(self, exc: BaseException) -> UDFResultsLazy:
         """End the run with an exception."""
         return self._steps.throw(exc)
 
     def cancel(self) -> None:
-        """Cancel the run from another thread."""
+        """Cancel the run from another thread, also when it has not begun."""
+        self._params.is_cancelled = True
         self._executor.cancel(self.cancel_id)
+
+    def wait_until_started(self) -> None:
+        """Wait until parameters can be changed, or the run is over."""
+        self._params.wait_until_open()
 
     def update_parameters_experimental(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters while the run goes on; tasks that start later use them.
@@ -104,7 +140,7 @@ class ResultsForDataSet(Iterator[UDFResultsLazy]):
         UDFException
             When the run has not started, or is over.
         """
-        if not self._handle:
+        if not self._params.is_open:
             msg = "parameters can be changed while the run goes on: after the first partial result and before the last"
             raise UDFException(msg)
         if len(parameters) != len(self.run.udfs):
@@ -112,7 +148,7 @@ class ResultsForDataSet(Iterator[UDFResultsLazy]):
                 f"parameters must be given for each of the {len(self.run.udfs)} UDFs of the run, got {len(parameters)}"
             )
             raise ValueError(msg)
-        self._executor.scatter_update_patch(self._handle[0], list(parameters))
+        self._executor.scatter_update_patch(self._params.handle, list(parameters))
         self.run.patch(parameters)
 
 
@@ -259,25 +295,25 @@ class UDFRunner:
         run: MainRun = executor.run_process_local(task, args=(dataset, mask, corrections, backends, executor))
         cancel_id = cancel_id or str(uuid.uuid4())
         reporter = progress if isinstance(progress, ProgressReporter) else self._progress_reporter
-        handle: list[Any] = []
+        params = ScatteredParams()
         steps = self._steps(
             run,
             executor,
             cancel_id,
-            handle,
+            params,
             options or RunOptions(priority=Priority.INTERACTIVE),
             reporter if progress else None,
             progress=bool(progress),
             iterate=iterate,
         )
-        return ResultsForDataSet(run, steps, executor, handle, cancel_id)
+        return ResultsForDataSet(run, steps, executor, params, cancel_id)
 
     @staticmethod
     def _steps(
         run: MainRun,
         executor: JobExecutor,
         cancel_id: str,
-        handle: list[Any],
+        params: ScatteredParams,
         options: RunOptions,
         reporter: ProgressReporter | None,
         *,
@@ -286,22 +322,21 @@ class UDFRunner:
     ) -> Generator[UDFResultsLazy, None, None]:
         """Merge one part per step; the generator owns everything that must be given back when the run ends."""
         if not run.tasks:
+            params.close()
             run.release()
             yield run.results()
             return
         comms: TaskCommHandler = run.dataset.get_task_comm_handler()
-        manager = None
-        if progress:
-            for each in run.tasks:
-                each.report_progress()
-            manager = ProgressManager(run.tasks, progress_id=cancel_id, reporter=reporter)
-            manager.connect(comms)
+        manager = _report_progress(run, comms, cancel_id, reporter) if progress else None
         options = RunOptions(ordered=run.needs_order, priority=options.priority, timeout=options.timeout)
+        results: UDFResultsLazy | None = None
         try:
             with executor.scatter(run.params) as params_handle:
-                handle.append(params_handle)
+                params.open(params_handle)
                 parts = executor.run_tasks(run.tasks, params_handle, cancel_id, comms, options=options)
                 try:
+                    if params.is_cancelled:  # before the executor knew of the run
+                        executor.cancel(cancel_id)
                     for part, task in parts:
                         assert isinstance(task, UDFTask)
                         run.merge(part, task)
@@ -311,18 +346,23 @@ class UDFRunner:
                             yield run.results()
                 finally:
                     parts.close()
+            if not iterate:
+                # made before the instances of the UDFs are free for other runs
+                results = run.results()
+                with run.lock:
+                    results.final()
         except DeadlineExceededError:
             raise
         except JobCancelledError as e:
             msg = f"UDF run cancelled after {run.n_merged} partitions"
             raise UDFRunCancelled(msg) from e
         finally:
-            handle.clear()
+            params.close()
             run.release()
             if manager is not None:
                 manager.close()
-        if not iterate:
-            yield run.results()
+        if results is not None:
+            yield results
 
     async def run_for_dataset_async(
         self,
@@ -361,3 +401,13 @@ class UDFRunner:
                 yield results
         finally:
             await steps.aclose()
+
+
+def _report_progress(
+    run: MainRun, comms: TaskCommHandler, cancel_id: str, reporter: ProgressReporter | None
+) -> ProgressManager:
+    for each in run.tasks:
+        each.report_progress()
+    manager = ProgressManager(run.tasks, progress_id=cancel_id, reporter=reporter)
+    manager.connect(comms)
+    return manager

@@ -1,0 +1,255 @@
+"""A run that goes on in the background, and what can be done with it meanwhile.
+
+Who does what: one thread for each run drives it: it hands tasks to the executor and merges what comes back. Everybody
+else may look, wait and cancel, from any thread and from asyncio. `MainRun.lock` is held while a part is merged, and
+while somebody looks at what is merged.
+
+When the interpreter exits, runs are cancelled, and their threads are waited for.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tilework.exceptions import UDFRunCancelled
+from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
+from tilework.udf.results import UDFResults, copied
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+    from tilework.udf.runner import ResultsForDataSet
+
+__all__ = ["RunProgress", "UDFRun"]
+
+_LONGEST_WAIT: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """How much of a run is merged."""
+
+    partitions: int
+    partitions_total: int
+    frames: int
+    frames_total: int
+
+    @property
+    def fraction(self) -> float:
+        """Part of the frames that is merged, between 0 and 1."""
+        return self.frames / self.frames_total if self.frames_total else 1.0
+
+
+class UDFRun:
+    """A run of user-defined functions in the background; made by `Context.submit_udf`.
+
+    It has the methods of `concurrent.futures.Future`, and can be awaited. All of them may be called from any thread.
+
+    Parameters
+    ----------
+    steps
+        The run, prepared, without partial results. The instances of its UDFs belong to it alone.
+    is_single
+        Whether the result is that of the one UDF, rather than a tuple.
+    """
+
+    def __init__(self, steps: ResultsForDataSet, *, is_single: bool) -> None:
+        self._steps = steps
+        self._is_single = is_single
+        self._future: Future[UDFResults] = Future()
+        tasks = steps.run.tasks
+        self._n_tasks = len(tasks)
+        self._n_frames = sum(task.task_frames for task in tasks)
+        self._future.set_running_or_notify_cancel()
+        cancel_at_exit(self)
+        come_before(ThreadPoolExecutor)
+        threading.Thread(target=_drive, args=(self, steps, self._future), name="tilework-run").start()
+
+    def __repr__(self) -> str:
+        names = ", ".join(type(udf).__name__ for udf in self._steps.run.udfs)
+        state = "running"
+        if self.done():
+            state = "cancelled" if self.cancelled() else "failed" if self.exception() else "finished"
+        done = self.progress
+        return f"<UDFRun {names}: {state}, {done.partitions} of {done.partitions_total} partitions>"
+
+    # -- looking at it
+
+    @property
+    def progress(self) -> RunProgress:
+        """How much is merged."""
+        run = self._steps.run
+        with run.lock:
+            return RunProgress(run.n_merged, self._n_tasks, run.n_merged_frames, self._n_frames)
+
+    def partial(self) -> UDFResults:
+        """Return a copy of what is merged by now.
+
+        Returns
+        -------
+        UDFResults
+            With ``buffers``, always a tuple with one mapping per UDF, and ``damage``, the positions that are merged.
+            It does not change any more. Also the run that failed, or was cancelled, keeps what it had merged.
+        """
+        if self._future.done() and self._future.exception() is None:
+            return self._future.result()
+        run = self._steps.run
+        with run.lock:
+            return copied(run.results())
+
+    def done(self) -> bool:
+        """Return whether it is over, in whatever way."""
+        return self._future.done()
+
+    def running(self) -> bool:
+        """Return whether it is not over; it may still wait for its first worker."""
+        return not self._future.done()
+
+    def cancelled(self) -> bool:
+        """Return whether it was cancelled before it was finished."""
+        return self._future.done() and isinstance(self._future.exception(), UDFRunCancelled)
+
+    # -- waiting for it
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the result.
+
+        Ctrl-C ends the wait, not the run.
+
+        Parameters
+        ----------
+        timeout
+            How long to wait at most, in seconds; None: until it is over. The run goes on when the time is over.
+
+        Returns
+        -------
+        RunResult or tuple of RunResult
+            What `Context.run_udf` returns.
+
+        Raises
+        ------
+        TimeoutError
+            When it is not over in time.
+        UDFRunCancelled
+            When the run was cancelled.
+        Exception
+            What `Context.run_udf` raises.
+        """
+        self._wait(timeout)
+        return self._unwrap(self._future.result())
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait until it is over, and return the error that ended it; None when it is finished.
+
+        Raises
+        ------
+        TimeoutError
+            When it is not over in time.
+        """
+        self._wait(timeout)
+        return self._future.exception()
+
+    def _wait(self, timeout: float | None) -> None:
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._future.done():
+            left = _LONGEST_WAIT if until is None else min(until - time.monotonic(), _LONGEST_WAIT)
+            if left <= 0:
+                msg = f"the run is not over after {timeout} s of waiting, and goes on: {self!r}"
+                raise TimeoutError(msg)
+            # in pieces, because a long wait can miss a KeyboardInterrupt that comes just before it begins
+            wait([self._future], left)
+
+    def _unwrap(self, results: UDFResults) -> Any:
+        return results.buffers[0] if self._is_single else results.buffers
+
+    def add_done_callback(self, fn: Callable[[UDFRun], Any]) -> None:
+        """Call ``fn(run)`` when it is over, in the thread that drives it; at once when it is over already.
+
+        An exception of `fn` is logged.
+        """
+        self._future.add_done_callback(lambda _: fn(self))
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for the result; cancelling the asyncio task that waits cancels the run, and waits for its end."""
+        return self._wait_async().__await__()
+
+    async def _wait_async(self) -> Any:
+        import asyncio
+
+        over = asyncio.wrap_future(self._future)
+        over.add_done_callback(_look_at)
+        try:
+            return self._unwrap(await asyncio.shield(over))
+        except asyncio.CancelledError:
+            self.cancel()
+            await asyncio.wait([over])
+            raise
+
+    # -- influencing it
+
+    def cancel(self) -> bool:
+        """Cancel the run: its tasks stop at their next tile. Does not wait for that.
+
+        Returns
+        -------
+        bool
+            Whether it was still going on. It may be finished all the same, when it was just about to be.
+        """
+        if self._future.done():
+            return False
+        self._steps.cancel()
+        return True
+
+    def _cancel_all(self, reason: str) -> None:  # noqa: ARG002
+        self.cancel()
+
+    def update_parameters_experimental(self, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Change parameters while the run goes on; tasks that start later use them.
+
+        Parameters
+        ----------
+        parameters
+            One mapping per UDF, with only what changes.
+
+        Raises
+        ------
+        ValueError
+            When there is not one mapping per UDF.
+        UDFException
+            When the run is over.
+        """
+        self._steps.wait_until_started()
+        self._steps.update_parameters_experimental(parameters)
+
+
+def _drive(handle: UDFRun | None, steps: ResultsForDataSet | None, future: Future[UDFResults] | None) -> None:
+    """Go through a run; the body of its thread."""
+    assert handle is not None
+    assert steps is not None
+    assert future is not None
+    try:
+        last = None
+        for last in steps:
+            pass
+        assert last is not None
+        results = last.final()
+    except BaseException as error:  # noqa: BLE001  (it is raised where the result is asked for)
+        no_more(handle)
+        steps.close()
+        future.set_exception(error)
+        # The error's traceback holds this frame: without these, neither would be freed before the garbage collector
+        # comes by.
+        handle = steps = future = None
+    else:
+        no_more(handle)
+        future.set_result(results)
+
+
+def _look_at(over: Any) -> None:
+    """Look at the outcome, so that asyncio does not report an error as forgotten that nobody waits for any more."""
+    if not over.cancelled():
+        over.exception()
