@@ -36,5 +36,6 @@ def masked_fft(frame: Array, params: dict[str, Any]) -> Array:
     """
     if params["real_rad"] is not None:
         height, width = frame.shape
-        frame = frame * ~circular(params["real_centerx"], params["real_centery"], width, height, params["real_rad"])
+        disc = circular(params["real_centerx"], params["real_centery"], width, height, params["real_rad"])
+        frame = frame * (1.0 - disc)
     return np.fft.fftshift(np.fft.fft2(frame))

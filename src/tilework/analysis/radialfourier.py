@@ -29,7 +29,8 @@ class RadialFourierResultSet(AnalysisResultSet):
 
     ``dominant_{b}``: the order above 0 with the largest coefficient; 0 where that is below a fifth of the largest in
     the scan. ``absolute_{b}_{o}``: absolute value of the coefficient, relative to that of order 0 (which itself is
-    not). ``phase_{b}_{o}``: its angle in radians. ``complex_{b}_{o}``: the coefficient, relative likewise.
+    not). ``phase_{b}_{o}``: its angle in radians. ``complex_{b}_{o}``: the
+    coefficient, relative to the absolute value of order 0 (which itself is not).
 
     ``raw_results``: the coefficients, of shape ``(n_bins, max_order + 1, *nav)``.
     """
@@ -98,7 +99,7 @@ class RadialFourierAnalysis(BaseMasksAnalysis, id_="RADIAL_FOURIER"):
 def _results(raw: Array, damage: Damage) -> list[AnalysisResult]:
     n_bins, orders = raw.shape[:2]
     total = np.abs(raw[:, :1])
-    relative = np.divide(raw, total, out=np.zeros_like(raw), where=total != 0)
+    relative = np.divide(raw, total, out=np.where(np.isfinite(raw), 0, raw), where=(total != 0) & np.isfinite(total))
     relative[:, 0] = raw[:, 0]
     results = []
     for b in range(n_bins):
@@ -108,7 +109,7 @@ def _results(raw: Array, damage: Damage) -> list[AnalysisResult]:
         results.append(real_result(dominant, title, "Dominant Fourier component", f"dominant_{b}", damage, **colors))
         for o in range(orders):
             title, desc = f"absolute of bin {b} order {o}", "Absolute value of Fourier component"
-            results.append(real_result(np.abs(relative[b, o]), title, desc, f"absolute_{b}_{o}", damage))
+            results.append(real_result(np.abs(raw[b, o]), title, desc, f"absolute_{b}_{o}", damage))
     indices = [(b, o) for b in range(n_bins) for o in range(orders)]
     cyclic: dict[str, Any] = {"colormap": "tilework_cyclic", "vmin": -np.pi, "vmax": np.pi}
     for b, o in indices:
