@@ -88,11 +88,11 @@ def test_same_results(case: Case, peer_results: dict[str, dict[str, Any]], tilew
     for name, array in ours.items():
         expected = theirs[name]
         assert array.shape == expected.shape, name
+        if any(result.match(name) for result in differs) and "picture" not in name:
+            continue
         assert array.dtype == expected.dtype, name
         if name.startswith("magnitude (nav, complex"):
             continue  # see test_lengths_of_complex_vectors
-        if any(result.match(name) for result in differs) and "picture" not in name:
-            continue
         finite = np.abs(expected[np.isfinite(expected)])
         largest = max(float(finite.max()) if finite.size else 0.0, case.scale)
         np.testing.assert_allclose(array, expected, rtol=case.rtol, atol=case.atol * largest, err_msg=name)
