@@ -99,8 +99,8 @@ def draw(results: Results, model: ScanModel) -> Any:
     axes = figure.subplots(1, 3)
     shift = results["shift"] - results["shift"].mean(axis=(0, 1))
     vmax = float(np.hypot(*np.moveaxis(model.shift, -1, 0)).max())
-    vectors(axes[0], *np.moveaxis(shift, -1, 0), "shift of the disc", model, units="px", vmax=vmax)
-    vectors(axes[1], *np.moveaxis(model.shift, -1, 0), "what was simulated", model, units="px", vmax=vmax)
+    vectors(axes[0], shift[..., 0], shift[..., 1], "shift of the disc", model, units="px", vmax=vmax)
+    vectors(axes[1], model.shift[..., 0], model.shift[..., 1], "what was simulated", model, units="px", vmax=vmax)
     picture(axes[2], results["quality"], "height of the peak", model, cmap="magma")
     return figure
 

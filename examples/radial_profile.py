@@ -46,8 +46,8 @@ class RadialProfile(UDF):
 
     def process_frame(self, frame: Any) -> None:
         index = self.task_data.index
-        mean = np.bincount(index.ravel(), weights=frame.ravel(), minlength=len(self.task_data.count))
-        mean /= self.task_data.count
+        total = np.bincount(index.ravel(), weights=frame.ravel(), minlength=len(self.task_data.count))
+        mean = total / self.task_data.count
         self.results.profile[:] = mean[:-1]
         self.results.spread[:] += (frame - mean[index]) ** 2
 

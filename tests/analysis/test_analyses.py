@@ -182,13 +182,14 @@ def test_radial_fourier_finds_the_symmetry(ctx: Context) -> None:
 def test_when_radial_fourier_is_sparse(ctx: Context) -> None:
     """Small stacks are dense; of large ones, those with few, wide rings."""
     dataset = ctx.load("memory", data=np.zeros((1, 1, 64, 64), dtype=np.uint8), sig_dims=2)
-    for params, sparse in (
+    cases: list[tuple[dict[str, Any], Any]] = [
         ({"n_bins": 1}, False),
         ({"n_bins": 10}, "scipy.sparse"),
         ({"ro": 5, "max_order": 0}, False),
         ({"ro": 5}, "scipy.sparse"),
         ({"ro": 5, "use_sparse": False}, False),
-    ):
+    ]
+    for params, sparse in cases:
         assert ctx.create_radial_fourier_analysis(dataset, **params).parameters["use_sparse"] == sparse
 
 

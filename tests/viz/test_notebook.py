@@ -38,7 +38,8 @@ steps.close()
 
 def run_cells(*sources: str) -> list[Any]:
     """Return the outputs of cells that are run in a kernel."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    made: Any = nbformat.v4
+    notebook = made.new_notebook(cells=[made.new_code_cell(source) for source in sources])
     nbclient.NotebookClient(notebook, timeout=90, kernel_name="python3").execute()
     return [cell.outputs for cell in notebook.cells]
 

@@ -71,6 +71,7 @@ class Plots:
         if plots is None or plots is False:
             return None
         dry = UDFRunner.dry_run(udfs, dataset, roi, corrections)
+        channels: list[Any]
         if plots is True:
             channels = [_all_channels(udf, dry.buffers[i]) for i, udf in enumerate(udfs)]
         elif plots and hasattr(plots[0], "new_data"):

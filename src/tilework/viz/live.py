@@ -206,7 +206,6 @@ def _taking(name: str, function: Callable[[Array], Array]) -> Extract:
 def _valid_mask(buffer: Any) -> Array | None:
     """Return where the UDF says that its result is valid; None when nothing is known."""
     try:
-        mask = buffer.valid_mask
+        return np.asarray(np.squeeze(buffer.valid_mask))
     except (AttributeError, RuntimeError):  # a declared result has none yet
         return None
-    return np.squeeze(mask)

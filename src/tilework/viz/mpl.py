@@ -67,7 +67,7 @@ class MPLLive2DPlot(Live2DPlot):
         matplotlib.figure.Figure
         """
         notebook = _notebook()
-        pyplot = sys.modules.get("matplotlib.pyplot")
+        pyplot: Any = sys.modules.get("matplotlib.pyplot")
         # Pictures in the output of a cell are made here, without a backend of pyplot.
         as_pictures = notebook is not None and not _is_interactive(pyplot)
         if pyplot is not None and not as_pictures:
