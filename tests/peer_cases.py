@@ -310,6 +310,107 @@ def map_function(lib: Library) -> dict[str, Any]:
     return {"everything": np.asarray(everything.data), "part": np.asarray(part.data), "raw": np.asarray(part.raw_data)}
 
 
+# -- analyses
+
+
+def as_result_set(results: Any) -> dict[str, Any]:
+    """Return the results of an analysis as arrays, with the shape of the picture of each in its name."""
+    found = {f"{r.key}, {r.include_in_download}": np.asarray(r.raw_data) for r in results}
+    for r in results:
+        picture = r.visualized() if callable(r.visualized) else r.visualized
+        found[f"{r.key}, picture"] = np.array([*picture.shape, picture.dtype.itemsize])
+    if results.raw_results is not None:
+        found["raw results"] = np.asarray(results.raw_results)
+    return found
+
+
+def by_name(name: str, **parameters: Any) -> Callable[[Library, Any], Any]:
+    """Return what makes an analysis by its name."""
+
+    def make(lib: Library, dataset: Any) -> Any:
+        return lib("analysis.base").Analysis.get_analysis_by_type(name)(dataset=dataset, parameters=parameters)
+
+    return make
+
+
+def created(what: str, *args: Any, **parameters: Any) -> Callable[[Library, Any], Any]:
+    """Return what makes an analysis with a context."""
+
+    def make(lib: Library, dataset: Any) -> Any:
+        return getattr(lib.context, f"create_{what}_analysis")(*args, dataset=dataset, **parameters)
+
+    return make
+
+
+DISC = {"real_rad": 2, "real_centerx": 5, "real_centery": 6}
+ANALYSES: dict[str, Callable[[Library, Any], Any]] = {
+    "disk": created("disk"),
+    "disk, given": created("disk", cx=3, cy=7.5, r=2.5),
+    "ring": created("ring"),
+    "ring, given": created("ring", cx=3.5, cy=7, ri=1, ro=4),
+    "ring, outer radius given": created("ring", ro=4),
+    "point": created("point"),
+    "point, given": created("point", x=2, y=7),
+    "masks": created("mask", partial(stack, 3)),
+    "masks f8": created("mask", [lambda: stack(2, "f8")[0], lambda: stack(2, "f8")[1]], dtype="f8"),
+    "masks c8": created("mask", partial(stack, 2, "c8"), mask_count=2, mask_dtype="complex64"),
+    "masks, sparse": created("mask", partial(sparse_stack, 2), use_sparse="scipy.sparse"),
+    "com": created("com"),
+    "com, given": created("com", cx=4, cy=5, mask_radius=4, flip_y=True, scan_rotation=30.0),
+    "com in a ring": created("com", cx=4, cy=5, mask_radius=4, mask_radius_inner=1.5),
+    "radial fourier": created("radial_fourier", max_order=4),
+    "radial fourier, given": created("radial_fourier", cx=4, cy=6.5, ri=1, ro=5, n_bins=2, max_order=3),
+    "radial fourier, sparse": created("radial_fourier", ri=1, n_bins=3, max_order=3, use_sparse="scipy.sparse"),
+    "sum": created("sum"),
+    "sum of a disk": by_name("SUM_FRAMES", roi={"shape": "disk", "cx": 2, "cy": 3, "r": 1.5}),
+    "sum of a rectangle": by_name("SUM_FRAMES", roi={"shape": "rect", "x": 1, "y": 2, "width": 2, "height": 3}),
+    "pick": created("pick", x=1, y=2),
+    "sum of each": by_name("SUM_SIG"),
+    "deviation": by_name("SD_FRAMES"),
+    "deviation of a disk": by_name("SD_FRAMES", roi={"shape": "disk", "cx": 2, "cy": 3, "r": 1.5}),
+    "fft of the sum": by_name("FFTSUM_FRAMES", **DISC),
+    "fft of a frame": by_name("PICK_FFT_FRAME", x=1, y=2, **DISC),
+    "fft of a frame, nothing masked": by_name("PICK_FFT_FRAME", x=1, y=2),
+    "fft mask": by_name("APPLY_FFT_MASK", rad_in=1, rad_out=4, **DISC),
+    "fem": by_name("FEM", cx=5, cy=6, ri=1, ro=4),
+}
+
+
+def run_analysis(lib: Library, analysis: str, dtype: str, which_roi: str) -> dict[str, Any]:
+    """Run an analysis."""
+    dataset = lib.context.load("memory", data=make_data(dtype), sig_dims=2, num_partitions=4)
+    return as_result_set(lib.context.run(ANALYSES[analysis](lib, dataset), roi=roi(which_roi)))
+
+
+def analysis_cases() -> Iterator[Case]:
+    """Yield all analyses, for several dtypes and selections."""
+    for analysis in ANALYSES:
+        for dtype, which_roi in (
+            ("u1", "all"),
+            ("u2", "all"),
+            ("f4", "all"),
+            ("f8", "all"),
+            ("c8", "all"),
+            ("u2", "some"),
+        ):
+            if which_roi == "some" and analysis in {"pick", "fft of a frame", "fft of a frame, nothing masked"}:
+                continue
+            run = partial(run_analysis, analysis=analysis, dtype=dtype, which_roi=which_roi)
+            pixels = 1.0 if analysis.startswith("com") else 0.0
+            yield Case(f"analysis {analysis}: {dtype}, {which_roi}", run, rtol=1e-4, atol=2e-5, scale=pixels)
+
+
+def rois(lib: Library) -> dict[str, Any]:
+    """Make regions of interest from parameters."""
+    get_roi = lib("analysis.getroi").get_roi
+    shapes: dict[str, dict[str, Any]] = {
+        "disk": {"shape": "disk", "cx": 2, "cy": 3, "r": 1.5},
+        "rect": {"shape": "rect", "x": 1, "y": 2, "width": 2, "height": 3},
+        "rect, backwards": {"shape": "rect", "x": 4, "y": 4, "width": -2, "height": -3},
+    }
+    return {name: np.asarray(get_roi({"roi": shape}, NAV)) for name, shape in shapes.items()}
+
+
 # -- corrections and coordinates
 
 
@@ -521,9 +622,11 @@ CALLS = {
     "bins": bins,
     "stacks": stacks,
     "container": container,
+    "rois": rois,
 }
 CASES = [
     *function_cases(),
+    *analysis_cases(),
     *(Case(name, call, rtol=1e-4 if name in {"several at once", "helpers"} else 1e-5) for name, call in CALLS.items()),
 ]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from tilework.api import Context
+from tilework.udf import UDF
 from tilework.udf.com import CoMUDF
 from tilework.udf.stddev import StdDevUDF
 from tilework.udf.sum import SumUDF
@@ -94,6 +96,84 @@ def test_rate_limit(context: Context, dataset: Any) -> None:
     plot = Recorder(dataset, udf := SumUDF(), min_delta=3600)
     context.run_udf(dataset=dataset, udf=udf, plots=[plot])
     assert [force for _, _, force in plot.shown] in ([True], [False, True])
+
+
+def test_drawing_leaves_the_run_its_time(context: Context, data: np.ndarray) -> None:
+    """After a plot has taken its time, the run goes on for many times as long before the next."""
+    dataset = context.load("memory", data=data, num_partitions=30)
+
+    class Slow(Recorder):
+        def update(self, damage: Any, force: bool = False) -> None:
+            time.sleep(0.05)
+            super().update(damage, force)
+
+    plot = Slow(dataset, udf := SumSigUDF(), min_delta=1e-9)
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    # 30 partitions take much less than the second and a half that the first drawing has to be followed by.
+    assert [force for _, _, force in plot.shown] == [False, True]
+
+
+def test_channels_of_a_single_function(context: Context, dataset: Any) -> None:
+    """A list for each UDF; for one alone, its list will do."""
+    made: list[str] = []
+
+    class Named(Dummy2DPlot):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self.title)
+
+    context.plot_class = Named
+    flipped = ("mean", lambda m: m[::-1])
+    for plots in (["std", flipped], [["std", flipped]]):
+        made.clear()
+        context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=plots)
+        assert made == ["StdDevUDF: std", "StdDevUDF: mean"]
+    with pytest.raises(ValueError, match="for each of the 2 UDFs"):
+        context.run_udf(dataset=dataset, udf=[StdDevUDF(), SumUDF()], plots=["std"])
+
+
+class Half(UDF):
+    """A result whose left half is not valid."""
+
+    def get_result_buffers(self) -> Any:
+        return {"half": self.buffer(kind="nav", dtype="float32")}
+
+    def process_frame(self, frame: Any) -> None:
+        self.results.half[:] = frame.sum()
+
+    def get_results(self) -> Any:
+        mask = np.arange(30) % 5 >= 2
+        return {"half": self.with_mask(self.results.half, mask=mask)}
+
+
+def test_what_the_function_says_is_not_valid_is_not_there(context: Context, dataset: Any) -> None:
+    plot = Recorder(dataset, udf := Half())
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    _, damage, _ = plot.shown[-1]
+    assert damage[:, 2:].all()
+    assert not damage[:, :2].any()
+
+
+def test_pictures_of_a_part(context: Context, dataset: Any, data: np.ndarray) -> None:
+    """What is missing is masked, and the colours span what is there, not the zeros or NaN of the rest."""
+    plot = MPLLive2DPlot(dataset, udf := SumSigUDF(), min_delta=0)
+    figure = plot.display()
+    steps = context.run_udf_iter(dataset=dataset, udf=udf, plots=[plot])
+    there = next(steps).damage.data.copy()
+    steps.close()
+    image = figure.axes[0].images[0]
+    np.testing.assert_array_equal(~np.ma.getmaskarray(image.get_array()), there)
+    sums = data.sum(axis=(2, 3))[there]
+    assert image.get_clim() == (sums.min(), sums.max())
+    roi = np.zeros((6, 5), dtype=bool)
+    roi[1:3, 1:3] = True
+    plot = MPLLive2DPlot(dataset, udf := SumSigUDF(), roi=roi, min_delta=0)
+    figure = plot.display()
+    context.run_udf(dataset=dataset, udf=udf, roi=roi, plots=[plot])
+    image = figure.axes[0].images[0]
+    np.testing.assert_array_equal(~np.ma.getmaskarray(image.get_array()), roi)
+    sums = data.sum(axis=(2, 3))[roi]
+    assert image.get_clim() == (sums.min(), sums.max())
 
 
 def test_channels(context: Context, dataset: Any, data: np.ndarray) -> None:

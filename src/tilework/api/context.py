@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from tilework.api.analyses import Analyses
 from tilework.api.executors import ExecutorSpecType, make_executor
 from tilework.api.generators import ResultGenerator
 from tilework.api.plots import Plots
@@ -34,7 +35,7 @@ __all__ = ["Context", "ExecutorSpecType"]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-class Context:
+class Context(Analyses):
     """Loads data and runs user-defined functions on an executor.
 
     Parameters

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from tilework.udf.runner import UDFRunner
+from tilework.viz.live import Live2DPlot, get_plottable_2D_channels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,9 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Plots"]
 
+# Of the time of a run, at most this share is spent on drawing, besides the empty picture before and the last one.
+DRAWING_SHARE = 0.03
+
 
 class Plots:
     """The live plots of one run; called with every partial result.
+
+    Drawing takes time from the run, since it is done where results are merged. So after every round of drawing, the run
+    goes on undisturbed for a multiple of the time that it took, results included, which are made only to be drawn.
+    Plots whose ``min_delta`` is 0 get every partial result.
 
     Parameters
     ----------
@@ -29,11 +38,21 @@ class Plots:
 
     def __init__(self, plots: Sequence[tuple[int, Any]]) -> None:
         self._plots = plots
+        self._not_before = 0.0
 
     def __call__(self, results: UDFResultsLazy, last: bool) -> None:
-        """Give the plots new data; `last` forces them to show it."""
-        for index, plot in self._plots:
+        """Give the plots new data, unless that was just now; `last` forces them to show it."""
+        start = time.perf_counter()
+        resting = start < self._not_before
+        due = [
+            (index, plot) for index, plot in self._plots if last or _wants_all(plot) or (not resting and plot.is_due())
+        ]
+        if not due:
+            return
+        for index, plot in due:
             plot.new_data(results.buffers[index], results.damage.data, force=last)
+        end = time.perf_counter()
+        self._not_before = end + (end - start) * (1 / DRAWING_SHARE - 1)
 
     @classmethod
     def make(
@@ -52,12 +71,15 @@ class Plots:
         if plots is None or plots is False:
             return None
         dry = UDFRunner.dry_run(udfs, dataset, roi, corrections)
+        channels: list[Any]
         if plots is True:
             channels = [_all_channels(udf, dry.buffers[i]) for i, udf in enumerate(udfs)]
         elif plots and hasattr(plots[0], "new_data"):
             return cls([(_index_of(plot, udfs), plot) for plot in plots])
         else:
             channels = list(plots)
+            if len(udfs) == 1 and all(_is_channel(channel) for channel in channels):
+                channels = [channels]
             if len(channels) != len(udfs):
                 msg = f"plots: give a list of channels for each of the {len(udfs)} UDFs, got {len(channels)}"
                 raise ValueError(msg)
@@ -71,9 +93,16 @@ class Plots:
         return cls(made)
 
 
-def _all_channels(udf: UDF, buffers: Any) -> list[str]:
-    from tilework.viz import get_plottable_2D_channels
+def _wants_all(plot: Any) -> bool:
+    # Plots of other kinds decide for themselves.
+    return not isinstance(plot, Live2DPlot) or plot.min_delta <= 0
 
+
+def _is_channel(channel: Any) -> bool:
+    return isinstance(channel, str) or callable(channel) or (isinstance(channel, tuple) and callable(channel[-1]))
+
+
+def _all_channels(udf: UDF, buffers: Any) -> list[str]:
     channels: list[str] = get_plottable_2D_channels(buffers)
     if not channels:
         warnings.warn(f"{type(udf).__name__} has no two-dimensional result to plot", stacklevel=4)

@@ -19,8 +19,11 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
 def fill_value(dtype: np.dtype[Any]) -> Any:
     """Return what stands for "nothing was computed here": NaN, NaT, None, False, 0 or an empty string."""
     match dtype.kind:
-        case "f" | "c":
+        case "f":
             return np.nan
+        case "c":
+            # Neither part is known.
+            return complex(np.nan, np.nan)
         case "m" | "M":
             return np.array("NaT", dtype=dtype)
         case "O":

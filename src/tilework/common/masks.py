@@ -29,6 +29,7 @@ __all__ = [
     "gradient_y",
     "is_sparse",
     "polar_map",
+    "prefers_sparse",
     "radial_bins",
     "radial_fourier",
     "radial_gradient",
@@ -274,6 +275,17 @@ def radial_bins(
     return np.stack(bins)
 
 
+def prefers_sparse(
+    n_bins: int, orders: int, shape: tuple[int, int], radius_inner: float, radius: float, dtype: DTypeLike
+) -> bool:
+    """Return whether masks of `radial_fourier` are better sparse: the stack is large, and its rings are narrow."""
+    height, width = shape
+    size = n_bins * orders * height * width * np.dtype(dtype).itemsize
+    area = math.pi * (radius**2 - radius_inner**2) / n_bins
+    few_and_wide = n_bins < _MANY_BINS and area > _NARROW_BIN * height * width
+    return size >= _LARGE_STACK and not few_and_wide
+
+
 def radial_fourier(
     centerX: float,
     centerY: float,
@@ -319,10 +331,7 @@ def radial_fourier(
         radius = bounding_radius(centerX, centerY, imageSizeX, imageSizeY)
     orders = max_order + 1
     if use_sparse is None:
-        size = n_bins * orders * imageSizeX * imageSizeY * np.dtype(dtype).itemsize
-        area = math.pi * (radius**2 - radius_inner**2) / n_bins
-        few_and_wide = n_bins < _MANY_BINS and area > _NARROW_BIN * imageSizeX * imageSizeY
-        use_sparse = size >= _LARGE_STACK and not few_and_wide
+        use_sparse = prefers_sparse(n_bins, orders, (imageSizeY, imageSizeX), radius_inner, radius, dtype)
     bins = radial_bins(
         centerX, centerY, imageSizeX, imageSizeY, radius, radius_inner, n_bins=n_bins, use_sparse=use_sparse
     )

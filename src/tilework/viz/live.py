@@ -115,6 +115,10 @@ class Live2DPlot(ABC):
         """
         return self._extract(udf_results, damage)
 
+    def is_due(self) -> bool:
+        """Return whether `min_delta` has passed since it was shown last."""
+        return time.monotonic() - self.last_update >= self.min_delta
+
     def new_data(self, udf_results: Mapping[str, Any], damage: NDArray[np.bool_], force: bool = False) -> None:
         """Take new results, and show them unless the last time was just now.
 
@@ -127,8 +131,7 @@ class Live2DPlot(ABC):
         force
             Show them in any case.
         """
-        now = time.monotonic()
-        if not force and now - self.last_update < self.min_delta:
+        if not force and not self.is_due():
             return
         data, there = self.extract(udf_results, damage)
         self.data = data
@@ -190,10 +193,19 @@ def _taking(name: str, function: Callable[[Array], Array]) -> Extract:
     def extract(results: Any, damage: NDArray[np.bool_]) -> tuple[Array, Array]:
         buffer = results[name]
         data = np.asarray(function(buffer.data))
-        if buffer.kind == "nav":
-            there = np.squeeze(damage)
-            # What the function made of the scan may have another shape; then nothing is known of its positions.
-            return data, there if there.shape == data.shape else np.ones(data.shape, dtype=bool)
-        return data, np.full(data.shape, bool(damage.any()))
+        there = np.squeeze(damage) if buffer.kind == "nav" else np.full(data.shape, bool(damage.any()))
+        # What the function made of the scan may have another shape; then nothing is known of its positions.
+        if there.shape != data.shape:
+            there = np.ones(data.shape, dtype=bool)
+        valid = _valid_mask(buffer)
+        return data, there & valid if valid is not None and valid.shape == data.shape else there
 
     return extract
+
+
+def _valid_mask(buffer: Any) -> Array | None:
+    """Return where the UDF says that its result is valid; None when nothing is known."""
+    try:
+        return np.asarray(np.squeeze(buffer.valid_mask))
+    except (AttributeError, RuntimeError):  # a declared result has none yet
+        return None

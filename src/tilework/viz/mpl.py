@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,9 +25,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class MPLLive2DPlot(Live2DPlot):
     """A live plot drawn by matplotlib.
 
-    In a notebook, the picture is replaced in the output of the cell. In a program that has imported pyplot, it is a
-    figure of pyplot, so that it has a window where there is a screen. Elsewhere it is a figure in memory, `figure`, to
-    be saved.
+    In a notebook, the picture is replaced in the output of the cell; with ``%matplotlib widget`` (ipympl), it is a
+    figure to zoom into. In a program that has imported pyplot, it is a figure of pyplot, so that it has a window where
+    there is a screen. Elsewhere it is a figure in memory, `figure`, to be saved.
+
+    What is not there yet is grey, and the colours span what is there.
 
     Parameters
     ----------
@@ -53,6 +57,7 @@ class MPLLive2DPlot(Live2DPlot):
         self.figure: Any = None
         self.axes: Any = None
         self._image: Any = None
+        self._on_screen = False
 
     def display(self) -> Any:
         """Bring the plot to the screen; needed before `update`.
@@ -61,9 +66,11 @@ class MPLLive2DPlot(Live2DPlot):
         -------
         matplotlib.figure.Figure
         """
-        shell = _notebook()
-        pyplot = sys.modules.get("matplotlib.pyplot")
-        if shell is None and pyplot is not None:
+        notebook = _notebook()
+        pyplot: Any = sys.modules.get("matplotlib.pyplot")
+        # Pictures in the output of a cell are made here, without a backend of pyplot.
+        as_pictures = notebook is not None and not _is_interactive(pyplot)
+        if pyplot is not None and not as_pictures:
             self.figure, self.axes = pyplot.subplots(layout="constrained")
         else:
             from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -77,10 +84,18 @@ class MPLLive2DPlot(Live2DPlot):
         self._image = self.axes.imshow(shown, **{**self._kwargs, **options})
         self.axes.set_title(self.title)
         self.figure.colorbar(self._image, ax=self.axes)
-        if shell is not None:
-            self._handle = shell.display(self.figure, display_id=True)
+        if as_pictures:
+            self._handle = notebook.display(self._picture(notebook), display_id=True)
+        elif notebook is not None:
+            # An interactive pyplot has shown it already.
+            if not pyplot.isinteractive():
+                notebook.display(self.figure.canvas)
         elif pyplot is not None and pyplot.isinteractive():
             self.figure.show()
+        # A figure in memory is drawn when it is saved.
+        self._on_screen = notebook is not None or self.figure.canvas.required_interactive_framework is not None
+        # Shown just now, although there is nothing yet.
+        self.last_update = time.monotonic()
         return self.figure
 
     def update(self, damage: Array, force: bool = False) -> None:  # noqa: ARG002
@@ -101,14 +116,31 @@ class MPLLive2DPlot(Live2DPlot):
             )
         )
         if self._handle is not None:
-            self._handle.update(self.figure)
-        else:
+            self._handle.update(self._picture(_notebook()))
+        elif self._on_screen:
             self.figure.canvas.draw_idle()
             self.figure.canvas.flush_events()
+
+    def _picture(self, notebook: Any) -> Any:
+        """Return the figure as an image for the output of a cell."""
+        file = BytesIO()
+        self.figure.canvas.print_png(file)
+        if self.figure.get_layout_engine() is not None:
+            # Places are found once: doing it again takes longer than all the drawing.
+            self.figure.set_layout_engine("none")
+        return notebook.Image(data=file.getvalue(), format="png")
 
     def _shown(self, there: Array) -> np.ma.MaskedArray[Any, Any]:
         values = np.abs(self.data) if np.iscomplexobj(self.data) else self.data
         return np.ma.array(values, mask=~there)
+
+
+def _is_interactive(pyplot: Any) -> bool:
+    """Return whether figures of pyplot are widgets of the notebook, as with ``%matplotlib widget``."""
+    if pyplot is None:
+        return False
+    backend: str = pyplot.get_backend()
+    return backend.lower().removeprefix("module://").startswith(("ipympl", "widget", "nbagg"))
 
 
 def _notebook() -> Any:

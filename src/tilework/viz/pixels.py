@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.viz.colors import NEUTRAL, colormap, direction_colors, require_matplotlib
+from tilework.common.viz import encode_image
+from tilework.viz.colors import NEUTRAL, colormap, direction_colors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["auto_range", "encode_image", "rgb_from_2dvector", "visualize_simple"]
@@ -132,29 +130,3 @@ def rgb_from_2dvector(y: ArrayLike, x: ArrayLike, vmax: float | None = None) -> 
     rgb = direction_colors(angle, strength)
     rgb[~there] = NEUTRAL
     return np.rint(rgb * 255).astype(np.uint8)
-
-
-def encode_image(rgba: ArrayLike, save_kwargs: Mapping[str, Any] | None = None) -> BytesIO:
-    """Encode pixels as an image file in memory.
-
-    Parameters
-    ----------
-    rgba
-        uint8, (y, x, 3) or (y, x, 4).
-    save_kwargs
-        What `PIL.Image.Image.save` is given; None: ``{"format": "png"}``.
-
-    Returns
-    -------
-    io.BytesIO
-        At its start.
-    """
-    require_matplotlib()
-    from PIL import Image
-
-    file = BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgba, dtype=np.uint8)).save(
-        file, **({"format": "png"} | dict(save_kwargs or {}))
-    )
-    file.seek(0)
-    return file

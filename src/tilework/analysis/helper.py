@@ -1,0 +1,59 @@
+"""Parameters of analyses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+__all__ = ["get_parameters", "require_sig_2d"]
+
+# What every analysis takes: a region of the scan, and what a program with a screen calls the thing it drew.
+_ALWAYS = ("roi", "shape")
+
+
+def get_parameters(
+    name: str, given: Mapping[str, Any], defaults: Mapping[str, Any], required: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return parameters, with defaults for those that are not given, or None.
+
+    Parameters
+    ----------
+    name
+        Of the analysis, for messages.
+    given
+        What is given.
+    defaults
+        Parameters with their defaults.
+    required
+        Names of those for which there is no default.
+
+    Raises
+    ------
+    ValueError
+        When one is missing, or not known.
+    """
+    known = [*required, *defaults]
+    unknown = [key for key in given if key not in known and key not in _ALWAYS]
+    missing = [key for key in required if given.get(key) is None]
+    if unknown or missing:
+        what = f"does not know {', '.join(unknown)}" if unknown else f"needs {', '.join(missing)}"
+        msg = f"{name} {what}: its parameters are {', '.join(known) or 'none but roi'}"
+        raise ValueError(msg)
+    return {**defaults, **{key: value for key, value in given.items() if value is not None}}
+
+
+def require_sig_2d(name: str, dataset: Any) -> tuple[int, int]:
+    """Return the shape (y, x) of the detector.
+
+    Raises
+    ------
+    ValueError
+        When it has not two axes.
+    """
+    shape = tuple(dataset.shape.sig)
+    if len(shape) != 2:
+        msg = f"incompatible dataset: {name} needs two signal dimensions, the detector has the shape {shape}"
+        raise ValueError(msg)
+    return shape[0], shape[1]

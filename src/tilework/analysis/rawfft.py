@@ -1,0 +1,45 @@
+"""Fourier transforms of single frames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.analysis.fourier import DISC_DEFAULTS, check_disc, masked_fft
+from tilework.analysis.helper import require_sig_2d
+from tilework.analysis.raw import PickFrameAnalysis
+
+if TYPE_CHECKING:
+    from tilework.analysis.results import Array
+
+__all__ = ["PickFFTFrameAnalysis"]
+
+
+class PickFFTFrameAnalysis(PickFrameAnalysis, id_="PICK_FFT_FRAME"):
+    """Fourier transform of one frame, the frequency 0 in the middle.
+
+    Results, of sig shape: as of `PickFrameAnalysis`; for real data the magnitude of the transform, float64 for
+    integers.
+
+    Parameters
+    ----------
+    dataset
+        What is evaluated; its scan has one to three axes, its detector two.
+    parameters
+        As of `PickFrameAnalysis`, and ``real_rad``, ``real_centerx``, ``real_centery``: radius and centre in
+        pixels of a disc that is set to 0 before; default: none is.
+    """
+
+    DEFAULTS = DISC_DEFAULTS
+
+    def get_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Return all parameters."""
+        require_sig_2d("PickFFTFrameAnalysis", self.dataset)
+        params = super().get_parameters(parameters)
+        check_disc("PickFFTFrameAnalysis", params)
+        return params
+
+    def _frame(self, frame: Array) -> Array:
+        transform = masked_fft(frame, self.parameters)
+        return transform if np.iscomplexobj(frame) else np.abs(transform)

@@ -1,0 +1,139 @@
+"""What an analysis gives: results with a title, each with its picture, which is drawn when it is looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.viz import encode_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from io import BytesIO
+
+    from numpy.typing import DTypeLike
+
+__all__ = ["AnalysisResult", "AnalysisResultSet"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class AnalysisResult:
+    """One result of an analysis.
+
+    Parameters
+    ----------
+    raw_data
+        The numbers: an array, or a tuple of arrays for the components (x, y) of a vector.
+    visualized
+        Its picture, uint8 RGB or RGBA of shape ``(*shape, 3 or 4)``; or a function without parameters that draws it,
+        which is called when the picture is asked for, and once.
+    title, desc
+        For people: a few words, and a sentence.
+    key
+        Name within its `AnalysisResultSet`.
+    include_in_download
+        Whether a program that saves all results saves this one; not so where it only repeats others.
+    """
+
+    def __init__(
+        self,
+        raw_data: Any,
+        visualized: Array | Callable[[], Array],
+        title: str,
+        desc: str,
+        key: str,
+        include_in_download: bool = True,
+    ) -> None:
+        self.raw_data = raw_data
+        self._visualized = visualized
+        self.title = title
+        self.desc = desc
+        self.key = key
+        self.include_in_download = include_in_download
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.key}>"
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        array = np.asarray(self.raw_data, dtype=dtype)
+        return array.copy() if copy else array
+
+    @property
+    def visualized(self) -> Array:
+        """The picture, uint8 RGB or RGBA; drawn now if it was not before."""
+        if callable(self._visualized):
+            self._visualized = self._visualized()
+        return self._visualized
+
+    def get_image(self, save_kwargs: Mapping[str, Any] | None = None) -> BytesIO:
+        """Return the picture as an image file in memory.
+
+        Parameters
+        ----------
+        save_kwargs
+            What `PIL.Image.Image.save` is given; None: ``{"format": "png"}``.
+        """
+        return encode_image(self.visualized, save_kwargs)
+
+
+class AnalysisResultSet:
+    """The results of an analysis: by name as attribute or key, by position, or one after the other.
+
+    Parameters
+    ----------
+    results
+        The results; or a function without parameters that makes them, called when the first one is asked for.
+    raw_results
+        What they are made from, where that is of use by itself; see the analysis.
+    """
+
+    def __init__(
+        self, results: Sequence[AnalysisResult] | Callable[[], Sequence[AnalysisResult]], raw_results: Any = None
+    ) -> None:
+        self._results = results
+        self.raw_results = raw_results
+
+    @property
+    def results(self) -> Sequence[AnalysisResult]:
+        """All results, in order."""
+        if callable(self._results):
+            self._results = self._results()
+        return self._results
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {', '.join(self.keys())}>"
+
+    def keys(self) -> list[str]:
+        """Return the names of the results."""
+        return [result.key for result in self.results]
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[AnalysisResult]:
+        return iter(self.results)
+
+    def __getitem__(self, key: int | str) -> AnalysisResult:
+        if not isinstance(key, str):
+            return self.results[key]
+        for result in self.results:
+            if result.key == key:
+                return result
+        msg = f"there is no result {key!r}: there are {', '.join(self.keys())}"
+        raise KeyError(msg)
+
+    def __getattr__(self, name: str) -> AnalysisResult:
+        # Underscores are not results: copying and unpickling ask for such names before there are any.
+        if not name.startswith("_"):
+            for result in self.results:
+                if result.key == name:
+                    return result
+            msg = f"there is no result {name!r}: there are {', '.join(self.keys())}"
+            raise AttributeError(msg)
+        msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+        raise AttributeError(msg)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.keys()]

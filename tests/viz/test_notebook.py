@@ -1,0 +1,62 @@
+"""Live plots in a real Jupyter kernel: pictures in the output of a cell, and widgets."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from typing import Any
+
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from tilework.viz.colors import NEUTRAL
+
+PREPARE = """
+import numpy as np
+from tilework.api import Context
+from tilework.udf.sumsigudf import SumSigUDF
+from tilework.viz.mpl import MPLLive2DPlot
+
+class Often(MPLLive2DPlot):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, min_delta=0, **kwargs)
+
+context = Context.make_with("inline", plot_class=Often)
+data = np.random.default_rng(0).poisson(9, (6, 5, 8, 8)).astype(np.uint16)
+dataset = context.load("memory", data=data, num_partitions=6)
+"""
+RUN = "context.run_udf(dataset=dataset, udf=SumSigUDF(), plots=True)['intensity'].data.shape"
+PART = """
+steps = context.run_udf_iter(dataset=dataset, udf=SumSigUDF(), plots=True)
+next(steps)
+steps.close()
+"""
+
+
+def run_cells(*sources: str) -> list[Any]:
+    """Return the outputs of cells that are run in a kernel."""
+    made: Any = nbformat.v4
+    notebook = made.new_notebook(cells=[made.new_code_cell(source) for source in sources])
+    nbclient.NotebookClient(notebook, timeout=90, kernel_name="python3").execute()
+    return [cell.outputs for cell in notebook.cells]
+
+
+@pytest.mark.filterwarnings("ignore")  # those of Jupyter's own
+def test_in_a_kernel() -> None:
+    """The picture in the output is the last one; of a part of a run, the rest is grey; widgets with ipympl."""
+    pytest.importorskip("ipympl")
+    _, whole, part, _, widget = run_cells(PREPARE, RUN, PART, "%matplotlib widget", RUN)
+    pictures = []
+    for outputs in (whole, part):
+        (shown,) = (o for o in outputs if o.output_type == "display_data")
+        image = Image.open(BytesIO(base64.b64decode(shown.data["image/png"]))).convert("RGB")
+        pictures.append(np.asarray(image, dtype=float))
+    grey = [float((abs(p - np.array(NEUTRAL) * 255).max(axis=-1) <= 1).mean()) for p in pictures]
+    assert grey[0] < 0.01
+    # Five of six rows of the scan.
+    assert grey[1] > 0.2
+    (view,) = (o for o in widget if "application/vnd.jupyter.widget-view+json" in o.get("data", {}))
+    assert view.output_type == "display_data"
