@@ -6,6 +6,8 @@ one; each connects to it anew, and proves that nothing is left beyond that clust
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +18,7 @@ from tilework.executor.dask import DaskJobExecutor, cluster_spec
 from tilework.executor.dask.local import start_cluster
 from tilework.testing.executor_endings import EndingContract
 from tilework.testing.executor_errors import ErrorContract
+from tilework.testing.executor_harness import SETTLE_SECONDS, Leftovers
 from tilework.testing.executor_losses import LossContract
 from tilework.testing.executor_runs import RunContract
 from tilework.testing.executor_services import ServiceContract
@@ -120,23 +123,41 @@ class TestConnected(ServiceContract):
 
 
 class TestOwnCluster(LossContract):
-    """Workers that are killed, each time in a cluster that ends with its executor, and leaves nothing."""
+    """Workers that are killed, in one cluster that has to recover for the next test; in the end it leaves nothing."""
 
-    make_code = MAKE
     worker_names = ("default-cpu-0", "default-cpu-1")
     hosts = ("127.0.0.1",)
     parallelism = 2
     shares_memory = False
     streams = False
     can_lose_workers = True
+    shared: ClassVar[Any]
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
-    def thread_of_dask(cls) -> None:
-        """Dask keeps one thread for each process; it comes with the first run."""
-        cls().make_executor().close()
+    def shared_executor(cls) -> Iterator[None]:
+        make_executor().close()  # Dask keeps one thread for each process; it comes with the first run
+        before = Leftovers("tilework-")
+        cls.shared = make_executor()
+        yield
+        cls.shared.close()
+        until = time.monotonic() + SETTLE_SECONDS
+        while new := Leftovers("tilework-").since(before):
+            assert time.monotonic() < until, f"left behind: {new}"
+            gc.collect()
+            multiprocessing.active_children()
+            time.sleep(0.01)
 
-    def make_executor(self) -> Any:
-        executor = DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
-        executor.run_function(abs, -1)
-        return executor
+    @pytest.fixture(autouse=True)
+    def nothing_left(self) -> None:
+        """Workers that take the place of others are no leftovers: `shared_executor` looks at the end."""
+
+    @pytest.fixture
+    def executor(self) -> Any:
+        return self.shared
+
+
+def make_executor() -> DaskJobExecutor:
+    executor = DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
+    executor.run_function(abs, -1)
+    return executor
