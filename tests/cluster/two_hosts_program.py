@@ -9,8 +9,10 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.executor import Environment, NoopCommHandler, RunOptions
@@ -19,6 +21,8 @@ from tilework.executor.dask import DaskJobExecutor
 from tilework.testing.faults import FakePartition, FakeTask
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tilework.common.scheduler import WorkerSet
 
 
@@ -43,30 +47,37 @@ class ReadTask(FakeTask):
         return self.index, content, get_worker().name
 
 
-def main(address: str, path: str, what: str, cut: list[str]) -> dict[str, Any]:
-    with DaskJobExecutor.connect(address) as executor, executor.scatter(None) as handle:
-        workers = executor.get_available_workers()
-        right = workers.filter(lambda worker: worker.name.startswith("right"))
-        has_data = what in {"data", "data and cut"}
-        tasks = [
-            ReadTask(i, path=path if has_data else None, locations=right if has_data and i % 2 else None)
-            for i in range(100)
-        ]
-        if has_data:
-            tasks = [task for task in tasks if task.locations is not None]
-        start = time.monotonic()
-        results: list[Any] = []
-        error = ""
-        run = executor.run_tasks(tasks, handle, "run", NoopCommHandler(), options=RunOptions(ordered=True))
-        try:
+def run_tasks(executor: DaskJobExecutor, path: str | None, cut: Callable[[], object] | None) -> dict[str, Any]:
+    """Run tasks, those with data where that is, and cut the link after 20 results."""
+    workers = executor.get_available_workers()
+    right = workers.filter(lambda worker: worker.name.startswith("right"))
+    tasks = [ReadTask(i, path=path, locations=right if path else None) for i in range(100) if i % 2 or not path]
+    start = time.monotonic()
+    results: list[Any] = []
+    error = ""
+    try:
+        with executor.scatter(None) as handle:
+            run = executor.run_tasks(tasks, handle, path, NoopCommHandler(), options=RunOptions(ordered=True))
             for result, _ in run:
                 results.append(result)
-                if "cut" in what and len(results) == 20:
-                    subprocess.run(cut, check=True)
-        except (TileworkError, OSError) as e:
-            error = f"{type(e).__name__}: {e}"
-        hosts = {worker.name: worker.host for worker in workers}
-        return {"results": results, "error": error, "seconds": time.monotonic() - start, "hosts": hosts}
+                if cut is not None and len(results) == 20:
+                    cut()
+    except (TileworkError, OSError) as e:
+        error = f"{type(e).__name__}: {e}"
+    hosts = {worker.name: worker.host for worker in workers}
+    return {"results": results, "error": error, "seconds": time.monotonic() - start, "hosts": hosts}
+
+
+def main(address: str, path: str, what: str, cut: list[str]) -> list[dict[str, Any]]:
+    """Run tasks with data, without, or both at the same time, of which each has 20 results when the link is cut."""
+
+    def cut_link() -> None:
+        subprocess.run(cut, check=True)
+
+    which: dict[str, list[str | None]] = {"data": [path], "no data": [None], "cut": [None, path]}
+    both = Barrier(2, cut_link, timeout=60)
+    with DaskJobExecutor.connect(address) as executor, ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda path: run_tasks(executor, path, both.wait if what == "cut" else None), which[what]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""The executor that works where Dask works keeps the contract, whichever scheduler Dask has."""
+"""The executor that works where Dask works is the right one, and leaves what is Dask's as it was.
+
+What is made are a `DaskJobExecutor`, a `ConcurrentJobExecutor` or an `InlineJobExecutor`, which keep the whole contract
+in tests of their own. So here are the parts of it that depend on what the executor was given: workers that know
+nothing of tilework, a pool and a client that belong to somebody else.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,10 @@ from tilework.executor.concurrent import ConcurrentJobExecutor
 from tilework.executor.dask import DaskJobExecutor
 from tilework.executor.inline import InlineJobExecutor
 from tilework.executor.integration import get_dask_integration_executor
-from tilework.testing.executors import ExecutorContract
+from tilework.testing.executor_endings import EndingContract
+from tilework.testing.executor_harness import ExecutorHarness
+from tilework.testing.executor_runs import RunContract
+from tilework.testing.executor_services import ServiceContract
 from tilework.utils.devices import available_cpu_count
 
 if TYPE_CHECKING:
@@ -22,8 +30,21 @@ if TYPE_CHECKING:
 GET = "from tilework.executor.integration import get_dask_integration_executor as get\nexecutor = get()\n"
 
 
-class TestClient(ExecutorContract):
-    """Somebody's client of a cluster whose workers know nothing of tilework."""
+class TestClient(RunContract):
+    """Somebody's client of a cluster whose workers know nothing of tilework.
+
+    Where tasks and functions run is decided without resources. How runs fail, are cancelled and are recovered is the
+    same as in `test_dask_contract`. The end is not, as the client goes on.
+    """
+
+    test_run_each_host_and_worker = ServiceContract.test_run_each_host_and_worker
+    test_run_each_partition = ServiceContract.test_run_each_partition
+    test_workers = ServiceContract.test_workers
+    test_scatter_update_patch = ServiceContract.test_scatter_update_patch
+    test_cancel = EndingContract.test_cancel
+    test_closed_executor = EndingContract.test_closed_executor
+    test_closed_in_the_middle_of_a_run = EndingContract.test_closed_in_the_middle_of_a_run
+    test_exit_without_close = EndingContract.test_exit_without_close
 
     make_code = f"""
 import logging
@@ -72,8 +93,18 @@ client = Client(LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1"
         assert self.client.submit(abs, -3).result() == 3
 
 
-class TestThreads(ExecutorContract):
-    """The threads of Dask."""
+class TestThreads(ExecutorHarness):
+    """The threads of Dask, which are used as they are, and stay."""
+
+    test_every_task_is_yielded_once = RunContract.test_every_task_is_yielded_once
+    test_runs_as_many_tasks_at_a_time_as_declared = RunContract.test_runs_as_many_tasks_at_a_time_as_declared
+    test_environment = RunContract.test_environment
+    test_cancel = EndingContract.test_cancel
+    test_closed_executor = EndingContract.test_closed_executor
+    test_closed_in_the_middle_of_a_run = EndingContract.test_closed_in_the_middle_of_a_run
+    test_exit_without_close = EndingContract.test_exit_without_close
+    test_map_is_parallel = ServiceContract.test_map_is_parallel
+    test_workers = ServiceContract.test_workers
 
     make_code = f"""
 import dask
@@ -102,8 +133,14 @@ dask.config.set(scheduler="threads", pool=ThreadPoolExecutor(2))
         return executor
 
 
-class TestSynchronous(ExecutorContract):
+class TestSynchronous(ExecutorHarness):
     """The calling thread."""
+
+    test_every_task_is_yielded_once = RunContract.test_every_task_is_yielded_once
+    test_environment = RunContract.test_environment
+    test_closed_executor = EndingContract.test_closed_executor
+    test_map = ServiceContract.test_map
+    test_workers = ServiceContract.test_workers
 
     make_code = f"import dask\ndask.config.set(scheduler='synchronous')\n{GET}"
     worker_names = ("inline",)

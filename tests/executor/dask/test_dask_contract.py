@@ -6,6 +6,8 @@ one; each connects to it anew, and proves that nothing is left beyond that clust
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +16,12 @@ import pytest
 from dask_clusters import scheduler_process, wait_for_workers, worker_process
 from tilework.executor.dask import DaskJobExecutor, cluster_spec
 from tilework.executor.dask.local import start_cluster
+from tilework.testing.executor_endings import EndingContract
+from tilework.testing.executor_errors import ErrorContract
+from tilework.testing.executor_harness import SETTLE_SECONDS, Leftovers
 from tilework.testing.executor_losses import LossContract
+from tilework.testing.executor_runs import RunContract
+from tilework.testing.executor_services import ServiceContract
 from tilework.testing.executors import ExecutorContract
 
 if TYPE_CHECKING:
@@ -62,8 +69,28 @@ class TestLocal(ExecutorContract):
         return DaskJobExecutor.connect(self.cluster.cluster)
 
 
-class TestConnected(ExecutorContract):
-    """A scheduler and two workers that were started from the command line, in other processes."""
+class TestConnected(ServiceContract):
+    """A scheduler and two workers that were started from the command line, in other processes.
+
+    What a run does is decided by the client, and done by the workers, by the same code as in `TestLocal`, which keeps
+    the whole contract. Other than there, all messages pass between processes, the scheduler and the workers outlive
+    the program, and a Ctrl-C in its terminal does not reach them: so here are workers and what they hold, runs under
+    way that are cancelled, and ends.
+    """
+
+    test_every_task_is_yielded_once = RunContract.test_every_task_is_yielded_once
+    test_runs_as_many_tasks_at_a_time_as_declared = RunContract.test_runs_as_many_tasks_at_a_time_as_declared
+    test_environment = RunContract.test_environment
+    test_arrays_pass_bit_by_bit = RunContract.test_arrays_pass_bit_by_bit
+    test_many_runs_at_once = RunContract.test_many_runs_at_once
+    test_error_of_a_class_from_main = ErrorContract.test_error_of_a_class_from_main
+    test_cancel = EndingContract.test_cancel
+    test_deadline = EndingContract.test_deadline
+    test_generator_closed_early = EndingContract.test_generator_closed_early
+    test_ctrl_c_in_a_terminal = EndingContract.test_ctrl_c_in_a_terminal
+    test_closed_executor = EndingContract.test_closed_executor
+    test_closed_in_the_middle_of_a_run = EndingContract.test_closed_in_the_middle_of_a_run
+    test_exit_without_close = EndingContract.test_exit_without_close
 
     worker_names = ("one-cpu-0", "two-cpu-0")
     hosts = ("127.0.0.1",)
@@ -71,7 +98,6 @@ class TestConnected(ExecutorContract):
     max_ahead = 96
     shares_memory = False
     streams = False
-    can_lose_workers = False  # they can, as TestOwnCluster and test_dask_losses show
     address: ClassVar[str]
 
     @pytest.fixture(scope="class", autouse=True)
@@ -97,23 +123,41 @@ class TestConnected(ExecutorContract):
 
 
 class TestOwnCluster(LossContract):
-    """Workers that are killed, each time in a cluster that ends with its executor, and leaves nothing."""
+    """Workers that are killed, in one cluster that has to recover for the next test; in the end it leaves nothing."""
 
-    make_code = MAKE
     worker_names = ("default-cpu-0", "default-cpu-1")
     hosts = ("127.0.0.1",)
     parallelism = 2
     shares_memory = False
     streams = False
     can_lose_workers = True
+    shared: ClassVar[Any]
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
-    def thread_of_dask(cls) -> None:
-        """Dask keeps one thread for each process; it comes with the first run."""
-        cls().make_executor().close()
+    def shared_executor(cls) -> Iterator[None]:
+        make_executor().close()  # Dask keeps one thread for each process; it comes with the first run
+        before = Leftovers("tilework-")
+        cls.shared = make_executor()
+        yield
+        cls.shared.close()
+        until = time.monotonic() + SETTLE_SECONDS
+        while new := Leftovers("tilework-").since(before):
+            assert time.monotonic() < until, f"left behind: {new}"
+            gc.collect()
+            multiprocessing.active_children()
+            time.sleep(0.01)
 
-    def make_executor(self) -> Any:
-        executor = DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
-        executor.run_function(abs, -1)
-        return executor
+    @pytest.fixture(autouse=True)
+    def nothing_left(self) -> None:
+        """Workers that take the place of others are no leftovers: `shared_executor` looks at the end."""
+
+    @pytest.fixture
+    def executor(self) -> Any:
+        return self.shared
+
+
+def make_executor() -> DaskJobExecutor:
+    executor = DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
+    executor.run_function(abs, -1)
+    return executor

@@ -18,6 +18,9 @@ __all__ = ["serve"]
 
 START_SECONDS: Final = 60.0
 
+CONNECT_SECONDS: Final = 10.0
+"""How long to look for the scheduler, unless Dask is configured to give up earlier."""
+
 
 def serve(scheduler: str, spec: Mapping[str, Mapping[str, Any]], log_level: str = "WARNING") -> None:
     """Start workers, and return when all have ended.
@@ -81,10 +84,13 @@ async def _serve(scheduler: str, spec: Mapping[str, Mapping[str, Any]], log_leve
 
 
 async def _check(scheduler: str) -> None:
+    import dask
+    from dask.utils import parse_timedelta
     from distributed.comm import connect
 
+    seconds = min(CONNECT_SECONDS, parse_timedelta(dask.config.get("distributed.comm.timeouts.connect")))
     try:
-        comm = await connect(scheduler, timeout=10)
+        comm = await connect(scheduler, timeout=seconds)
     except (OSError, ValueError) as error:
         msg = (
             f"no Dask scheduler answers at {scheduler}: {error}. Start one with 'dask scheduler', and check address "
