@@ -71,7 +71,6 @@ def test_contexts_are_made_by_name_and_close(spec: Any) -> None:
         ("threads", {"gpus": 1}, "leave out gpus"),
         ("threads", {"cpus": 0}, "at least one CPU"),
         ("threads", {"snooze_timeout": 5}, "snooze_timeout"),
-        ("dask", {}, "not part of this version"),
         ("spark", {}, "choose one of synchronous, inline, threads"),
         ("inline", {"main_process_gpu": 99}, "GPU|gpu|CUDA"),
     ],

@@ -16,7 +16,7 @@ pytest_plugins = ["command_fixtures"]
 def test_version_and_help(tilework: Any) -> None:
     """On stdout, exit code 0; as a module, too."""
     assert tilework("--version").stdout.strip() == f"tilework {__version__}"
-    for command in ((), ("info",), ("run",), ("demo",), ("warmup",)):
+    for command in ((), ("info",), ("run",), ("demo",), ("warmup",), ("worker",)):
         done = tilework(*command, "--help")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("usage: tilework")

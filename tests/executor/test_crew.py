@@ -231,3 +231,18 @@ def test_members(pool: ThreadPoolExecutor) -> None:
     assert seen == [(True, False)]
     assert not crew.is_member()
     assert pool.submit(crew.is_member).result(60) is False
+
+
+def test_take_more() -> None:
+    """A share of what waits, up to a limit, and only as far as the items fit."""
+    with ThreadPoolExecutor(1) as pool:
+        crew = Crew(pool, 2)
+        lane = make_lane()
+        lane.items.extend(range(12))
+        assert crew.take_more(lane, 2, 4, lambda item: True) == [0, 1, 2, 3]
+        assert crew.take_more(lane, 2, 99, lambda item: True) == [4, 5, 6, 7]
+        assert crew.take_more(lane, 1, 99, lambda item: item != 10) == [8, 9]
+        assert crew.take_more(lane, 1, 99, lambda item: item != 10) == []
+        assert crew.take_more(lane, 3, 99, lambda item: True) == []
+        assert crew.take_more(lane, 1, 0, lambda item: True) == []
+        assert list(lane.items) == [10, 11]

@@ -31,7 +31,7 @@ OTHERS = [spec for spec in get_args(ExecutorSpecType) if spec not in {"inline", 
 SIG = (24, 20)
 
 
-def results(spec: Any, folder: Path) -> list[bytes]:
+def results(spec: Any, folder: Path) -> dict[str, bytes]:
     """Run everything, and return its bits."""
     rng = np.random.default_rng(0)
     # In the dtype of the tiles, so that workers use them as they come, which may be read-only.
@@ -47,15 +47,20 @@ def results(spec: Any, folder: Path) -> list[bytes]:
         CrystallinityUDF(rad_in=2, rad_out=6),
         SignalMonitorUDF(),
     ]
-    found = []
+    found: dict[str, bytes] = {}
     with Context.make_with(spec) as ctx:
         for dtype in ("u2", ">u2"):
             dataset = ctx.load("memory", data=counts((6, 5, *SIG), dtype), sig_dims=2, num_partitions=7)
             for roi in (None, np.random.default_rng(1).random((6, 5)) < 0.5):
                 run = ctx.run_udf(dataset=dataset, udf=udfs, corrections=corrections, roi=roi)
-                found += [np.asarray(buffer.data).tobytes() for result in run for _, buffer in sorted(result.items())]
-            ctx.run_udf(dataset=dataset, udf=RecordUDF(folder / "a.npy"), corrections=corrections)
-            found.append((folder / "a.npy").read_bytes())
+                for udf, result in zip(udfs, run, strict=True):
+                    where = f"{type(udf).__name__} {dtype} {'all' if roi is None else 'some'}"
+                    found |= {f"{where} {name}": np.asarray(b.data).tobytes() for name, b in result.items()}
+            if spec != "delayed":  # which computes what is asked for, and here is nothing to ask for
+                ctx.run_udf(dataset=dataset, udf=RecordUDF(folder / "a.npy"), corrections=corrections)
+                found[f"recorded {dtype}"] = (folder / "a.npy").read_bytes()
+            ctx.export_dataset(dataset, path=folder / "b.npy", overwrite=True)
+            found[f"exported {dtype}"] = (folder / "b.npy").read_bytes()
     return found
 
 
@@ -63,4 +68,9 @@ def results(spec: Any, folder: Path) -> list[bytes]:
 @pytest.mark.parametrize("spec", OTHERS)
 def test_same_bits(spec: Any, kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KERNELS_VARIABLE, kernels)
-    assert results(spec, tmp_path) == results("inline", tmp_path)
+    expected = results("inline", tmp_path)
+    found = results(spec, tmp_path)
+    assert np.load(tmp_path / "b.npy").any()
+    assert expected.keys() - found.keys() == ({"recorded u2", "recorded >u2"} if spec == "delayed" else set())
+    for name, bits in found.items():
+        assert bits == expected[name], name

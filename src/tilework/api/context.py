@@ -40,7 +40,8 @@ class Context:
     Parameters
     ----------
     executor
-        Where the work is done; None: on threads, as many as the process has CPUs.
+        Where the work is done; None: on a local Dask cluster with a worker for each CPU that the process may use, as
+        of `DaskJobExecutor.make_local`; that needs the extra ``tilework[dask]``.
     plot_class
         Class of live plots; None: `tilework.viz.mpl.MPLLive2DPlot`.
 
@@ -69,12 +70,12 @@ class Context:
         self.close()
 
     def _create_local_executor(self) -> JobExecutor:
-        return make_executor("threads")
+        return make_executor("dask")
 
     @classmethod
     def make_with(
         cls,
-        executor_spec: ExecutorSpecType = "threads",
+        executor_spec: ExecutorSpecType = "dask",
         *,
         cpus: int | Iterable[int] | None = None,
         gpus: int | Iterable[int] | None = None,
@@ -88,15 +89,19 @@ class Context:
         ----------
         executor_spec
             ``"inline"`` (or ``"synchronous"``): in this thread, one partition after the other; ``"threads"``: on
-            threads; ``"delayed"``: nowhere, results are Dask arrays.
+            threads; ``"dask"``: on a local Dask cluster; ``"dask-make-default"``: the same, which also becomes the
+            default of Dask and lives until the program ends; ``"dask-integration"``: where Dask works at the moment;
+            ``"pipelined"``: in worker processes; ``"delayed"``: nowhere, results are Dask arrays.
         cpus
-            Number of workers, or the CPUs they belong to; None: as many as the process may use.
+            Number of workers, or the CPUs they belong to; None: as many as the process may use. Not for ``"inline"``
+            and ``"dask-integration"``.
         gpus
-            CUDA devices.
+            CUDA devices, or how many workers to spread over them; None: all; for ``"pipelined"``, ``"dask"`` and
+            ``"dask-make-default"`` only.
         plot_class
             Class of live plots.
         snooze_timeout
-            Minutes after which idle workers are released.
+            Minutes after which idle workers are released; for ``"dask"`` only.
         main_process_gpu
             CUDA device of the main process.
 

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ExecutorSpecType", "make_executor"]
 
-ExecutorSpecType = Literal["synchronous", "inline", "threads", "pipelined", "delayed"]
-ANNOUNCED = ("dask", "dask-integration", "dask-make-default")
+ExecutorSpecType = Literal[
+    "synchronous", "inline", "threads", "dask", "dask-make-default", "dask-integration", "delayed", "pipelined"
+]
+DASK = ("dask", "dask-make-default", "dask-integration")
 
 
 def make_executor(
@@ -34,9 +36,12 @@ def make_executor(
     """
     known = get_args(ExecutorSpecType)
     if spec not in known:
-        later = " (it is not part of this version yet)" if spec in ANNOUNCED else ""
-        msg = f"unknown executor {spec!r}{later}: choose one of {', '.join(known)}"
+        msg = f"unknown executor {spec!r}: choose one of {', '.join(known)}"
         raise ExecutorSpecException(msg)
+    if spec in DASK:
+        from tilework.api.dask_executors import make_dask_executor
+
+        return make_dask_executor(spec, cpus, gpus, snooze_timeout, main_process_gpu)
     if snooze_timeout is not None:
         msg = f"the executor {spec!r} has no workers that could be released when idle: leave out snooze_timeout"
         raise ExecutorSpecException(msg)

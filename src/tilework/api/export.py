@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tilework.common.executor import LazyExecutor
 from tilework.io.results.atomic import appearing
 from tilework.udf.record import RecordUDF
+from tilework.udf.runner import UDFRunner
 
 if TYPE_CHECKING:
     import os
@@ -37,7 +39,15 @@ def export_dataset(
         msg = f"{target} exists already: give overwrite=True to replace it, or another name"
         raise FileExistsError(msg)
     with appearing(target, overwrite=overwrite) as partial:
-        ctx.run_udf(dataset=dataset, udf=RecordUDF(partial), progress=progress)
+        if isinstance(ctx.executor, LazyExecutor):
+            # It computes what is asked for, and there is no result to ask for: the file would stay empty.
+            from tilework.executor.inline import InlineJobExecutor
+
+            corrections = dataset.get_correction_data()
+            runner = UDFRunner([RecordUDF(partial)])
+            runner.run_for_dataset(dataset, InlineJobExecutor(), progress=progress, corrections=corrections)
+        else:
+            ctx.run_udf(dataset=dataset, udf=RecordUDF(partial), progress=progress)
         absent = dataset.absent_frames
         if absent is not None:
             array = np.load(partial, mmap_mode="r+")

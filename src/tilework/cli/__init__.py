@@ -9,7 +9,7 @@
     functions.py   names become UDFs
     output.py      the folder of results, which appears whole or not at all
     pictures.py    results become PNG files
-    info.py run.py demo.py warmup.py    the subcommands
+    info.py run.py demo.py warmup.py worker.py    the subcommands
 
 Exit codes: 0 done; 1 failed, with one line on stderr that says what and what to do; 2 wrong usage; 130 interrupted
 (Ctrl-C); 143 terminated. ``--help`` and ``--version`` import next to nothing.

@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_demo(commands)
     _add_warmup(commands)
+    _add_worker(commands)
     return parser
 
 
@@ -141,6 +142,34 @@ def _add_warmup(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_worker(commands: Any) -> None:
+    parser = _add_command(commands, "worker", "start workers on this machine for a Dask scheduler that runs somewhere")
+    parser.add_argument(
+        "scheduler",
+        nargs="?",
+        default="tcp://localhost:8786",
+        metavar="ADDRESS",
+        help="of the scheduler (default: tcp://localhost:8786)",
+    )
+    parser.add_argument("-k", "--kind", choices=("dask",), default="dask", help="of cluster (default: dask)")
+    parser.add_argument("-c", "--n-cpus", type=int, metavar="N", help="CPU workers (default: one for each CPU)")
+    parser.add_argument(
+        "-u", "--cudas", metavar="ID,ID", help="CUDA devices, one worker each; '' for none (default: all)"
+    )
+    parser.add_argument(
+        "-p", "--has-cupy", choices=("yes", "no"), help="whether the CUDA workers can use CuPy (default: found out)"
+    )
+    parser.add_argument(
+        "--services", type=int, default=1, metavar="N", help="workers that are reserved for functions (default: 1)"
+    )
+    parser.add_argument("-n", "--name", help="what the names of the workers begin with (default: name of the host)")
+    parser.add_argument("-d", "--local-directory", metavar="DIR", help="where workers keep files (default: Dask's)")
+    parser.add_argument("-l", "--log-level", default="WARNING", metavar="LEVEL", help="(default: WARNING)")
+    parser.add_argument(
+        "--preload", action="append", default=[], metavar="MODULE", help="what each worker loads first; repeatable"
+    )
 
 
 def _add_opening(parser: argparse.ArgumentParser) -> None:

@@ -151,7 +151,7 @@ class Crew:
                 return
         self._start_pump()
 
-    def take_more(self, lane: Lane[T], share: int, limit: int) -> list[T]:
+    def take_more(self, lane: Lane[T], share: int, limit: int, fits: Callable[[T], bool]) -> list[T]:
         """Take further items of the lane that the calling thread serves, which it does together with the first.
 
         Parameters
@@ -162,10 +162,16 @@ class Crew:
             Not more than one part in so many of what waits: other threads get theirs.
         limit
             Not more than that.
+        fits
+            Whether an item may be served together with others; those from the first on that may not stay.
         """
+        taken: list[T] = []
         with self._lock:
-            n = min(len(lane.items) // share, limit)
-            return [lane.items.popleft() for _ in range(n)]
+            for _ in range(min(len(lane.items) // share, limit)):
+                if not fits(lane.items[0]):
+                    break
+                taken.append(lane.items.popleft())
+        return taken
 
     def end(self, lane: Lane[Any], timeout: float) -> bool:
         """Forget what waits in a lane, and wait until nothing of it runs; returns whether that was so in time."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from tilework.common.executor import Environment, PartitionLike, TaskProtocol
+    from tilework.common.scheduler import Worker
     from tilework.executor.driver import Backend
     from tilework.executor.run import Bounds
 
@@ -156,9 +157,13 @@ class DrivenJobExecutor(BaseJobExecutor):
         finally:
             self._note_end(control, run)
 
+    def _workers_to_fit(self) -> list[Worker]:
+        """Return the workers of which one must be able to run each task."""
+        return list(self.get_available_workers())
+
     def _fitting(self, tasks: Iterator[TaskProtocol]) -> Generator[TaskProtocol, None, None]:
         """Pass the tasks on that one of the workers can run; ResourceError for the first that none can."""
-        workers = list(self.get_available_workers())
+        workers = self._workers_to_fit()
         fitting: set[frozenset[tuple[str, int]]] = set()
         for task in tasks:
             request = task.get_resources()

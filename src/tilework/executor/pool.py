@@ -158,7 +158,7 @@ class PoolBackend(LaneBackend[V]):
             self._shared().close()
 
     def _serve(self, ticket: Ticket[V]) -> list[Event]:
-        if self._losses[ticket.index] >= _LOSSES_BEFORE_ALONE:
+        if not self._is_harmless(ticket):
             with self._workforce.gate.pass_alone():
                 return self._land(self._launch([ticket]))
         with self._workforce.gate.pass_together():
@@ -172,13 +172,16 @@ class PoolBackend(LaneBackend[V]):
                 self._post(self._land(flight))
                 flight = next_flight
 
+    def _is_harmless(self, ticket: Ticket[V]) -> bool:
+        return self._losses[ticket.index] < _LOSSES_BEFORE_ALONE
+
     def _more(self, n_taken: int) -> list[Ticket[V]]:
         """Return as many further tickets as make a job, beside those taken already, when they are known to be short."""
         mean = self._mean_seconds
         if mean is None or mean > SHORT_SECONDS or self._control.flag.is_set():
             return []
         fitting = _MOST_ITEMS if mean * _MOST_ITEMS < JOB_SECONDS else max(1, int(JOB_SECONDS / mean))
-        return self._crew.take_more(self._lane, self._crew.size, fitting - n_taken)
+        return self._crew.take_more(self._lane, self._crew.size, fitting - n_taken, self._is_harmless)
 
     def _launch(self, tickets: list[Ticket[V]]) -> _Flight[V]:
         """Hand a job to the pool."""

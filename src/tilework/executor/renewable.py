@@ -177,8 +177,8 @@ class RenewablePool:
                     "ConcurrentJobExecutor.make_processes(), which replaces lost processes"
                 )
                 raise WorkerLostError(msg) from error
-            if isinstance(broken, SpawnedProcesses):
-                _shut_down(broken, wait=True)
+            # Nobody else does: loky forgets those that belong to other threads, with their pipes.
+            _shut_down(broken, wait=True)
             self._cause = _describe_end(processes, error)
             log.warning("%s", self._cause)
             self._n_fruitless += 1

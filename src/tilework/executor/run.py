@@ -53,6 +53,10 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+SHARE_SECONDS: Final = 1e-3
+"""Work per worker that should be under way, where handing out more takes microseconds."""
+
+
 class RunState(Enum):
     """Where a run stands. All states but the first are final."""
 
@@ -75,8 +79,10 @@ class Bounds:
     prefetch
         Tickets per worker that are under way: one runs, the others wait so that the worker need not.
     prefetch_short
-        The same for short tasks: while a worker's share of tickets is worth less than `SHARE_SECONDS`, it may have
+        The same for short tasks: while a worker's share of tickets is worth less than `share_seconds`, it may have
         up to this many.
+    share_seconds
+        Work per worker that should be under way: much longer than what it takes to hand out more.
     windows
         How many times the tickets under way a reorder window holds. A slow task stops the others when it is full.
     losses
@@ -92,15 +98,13 @@ class Bounds:
     windows: int = 4
     losses: int = 3
     deliver_first: bool = False
+    share_seconds: float = SHARE_SECONDS
 
     def __post_init__(self) -> None:
         if self.workers < 0 or min(self.prefetch, self.windows, self.losses) < 1 or self.prefetch_short < self.prefetch:
             msg = f"bounds of a run must be positive, and prefetch_short at least prefetch: {self}"
             raise ValueError(msg)
 
-
-SHARE_SECONDS: Final = 1e-3
-"""Work per worker that should be under way: much longer than what it takes to hand out more."""
 
 _UNORDERED_WINDOWS: Final = 2
 """What of an unordered run may be under way or undelivered, in units of what may be under way."""
@@ -414,6 +418,7 @@ class Run(Generic[T]):
         each = bounds.prefetch
         if self._mean_seconds is not None and bounds.prefetch_short > each:
             short = bounds.prefetch_short
-            fitting = short if self._mean_seconds * short <= SHARE_SECONDS else int(SHARE_SECONDS / self._mean_seconds)
+            share = bounds.share_seconds
+            fitting = short if self._mean_seconds * short <= share else int(share / self._mean_seconds)
             each = max(each, min(short, fitting))
         self._limit = self._workers * each

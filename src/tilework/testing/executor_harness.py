@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import threading
 import time
@@ -106,6 +107,9 @@ class ExecutorHarness:
         """Return a new executor; the test closes it."""
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """Let what was there before the test, and stays, drop what it only keeps to use it again."""
+
     def worker_pids(self, executor: JobExecutor) -> list[int]:
         """Return the process ids of all workers; used when `can_lose_workers` is declared."""
         return sorted(set(executor.run_each_worker(os.getpid).values()))
@@ -127,6 +131,7 @@ class ExecutorHarness:
     def nothing_left(self) -> Iterator[None]:
         """Prove, after each test, that no thread, file, process or shared memory is left."""
         prefix = self.shm_prefix.format(pid=os.getpid())
+        self.settle()
         if self.can_lose_workers:
             # Python has one process that looks after others; it starts with the first, and ends with the interpreter.
             resource_tracker.ensure_running()
@@ -136,7 +141,9 @@ class ExecutorHarness:
         while new := Leftovers(prefix).since(before):
             if time.monotonic() > until:
                 pytest.fail(f"left behind: {new}")
+            self.settle()
             gc.collect()
+            multiprocessing.active_children()  # until somebody asks, Python keeps a pipe of a child that has ended
             time.sleep(0.01)
 
     @pytest.fixture

@@ -27,7 +27,7 @@ class RecordUDF(UDF):
     It is complete when the run is. Positions for which the source has no frame stay 0. `Context.export_dataset` does
     the same, and leaves nothing half written behind.
 
-    It has no results.
+    It has no results. An executor that computes only what is asked for, ``"delayed"``, therefore writes nothing.
 
     Parameters
     ----------

@@ -1,0 +1,72 @@
+"""The executors of `Context.make_with` that need Dask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tilework.exceptions import ExecutorSpecException
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tilework.common.executor import GPUSpec, JobExecutor
+
+__all__ = ["make_dask_executor"]
+
+
+def make_dask_executor(
+    spec: str,
+    cpus: int | Iterable[int] | None,
+    gpus: int | Iterable[int] | None,
+    snooze_timeout: float | None,
+    main_process_gpu: GPUSpec,
+) -> JobExecutor:
+    """Make the executor for ``"dask"``, ``"dask-make-default"`` or ``"dask-integration"``; see `Context.make_with`.
+
+    Raises
+    ------
+    ExecutorSpecException
+        When the arguments do not fit the executor, or the machine, or Dask is not installed.
+    """
+    from tilework.executor.dask.extra import require_dask
+
+    require_dask()
+    if snooze_timeout is not None and (spec != "dask" or not snooze_timeout > 0):
+        msg = (
+            f"snooze_timeout must be a positive number of minutes, not {snooze_timeout!r}"
+            if spec == "dask"
+            else f"the workers of the executor {spec!r} are not its own: leave out snooze_timeout"
+        )
+        raise ExecutorSpecException(msg)
+    if spec == "dask-integration":
+        if cpus is not None or gpus is not None:
+            msg = f"the executor {spec!r} uses the workers that Dask has: leave out cpus and gpus"
+            raise ExecutorSpecException(msg)
+        from tilework.executor.integration import get_dask_integration_executor
+
+        return get_dask_integration_executor(main_process_gpu)
+    from tilework.executor.dask import DaskJobExecutor
+
+    return DaskJobExecutor.make_local(
+        spec=_workers(cpus, gpus),
+        client_kwargs={"set_as_default": spec == "dask-make-default"},
+        snooze_timeout=None if snooze_timeout is None else snooze_timeout * 60.0,
+        main_process_gpu=main_process_gpu,
+    )
+
+
+def _workers(cpus: int | Iterable[int] | None, gpus: int | Iterable[int] | None) -> dict[str, Any]:
+    """Return the workers: what was asked for, and what there is of what was not."""
+    from tilework.executor.dask import cluster_spec
+    from tilework.utils.devices import detect
+
+    found = detect()
+    cpus = found["cpus"] if cpus is None else cpus if isinstance(cpus, int) else list(cpus)
+    cudas = found["cudas"] if gpus is None else gpus if isinstance(gpus, int) else list(gpus)
+    if cudas and not found["cudas"]:
+        msg = f"gpus={cudas!r} asks for a GPU, but no CUDA device was found: leave it out, or use gpus=0"
+        raise ExecutorSpecException(msg)
+    if not cpus and not cudas:
+        msg = f"an executor needs at least one worker, got cpus={cpus!r} and gpus={cudas!r}"
+        raise ExecutorSpecException(msg)
+    return cluster_spec(cpus, cudas, found["has_cupy"])

@@ -1,0 +1,24 @@
+"""Tasks and functions on the workers of a Dask cluster.
+
+::
+
+    DaskJobExecutor        what the interface asks for                                                     executor
+    AsyncDaskJobExecutor   the same for asyncio                                                            aio
+      DaskBackend          one run, in its consumer's thread                                               backend
+        Courier            batches to the workers and back; in the event loop of the Dask client           courier
+          Dispatch         who gets what: decisions without I/O                                            dispatch
+          Roster           who is there: the events of the scheduler                                       roster
+          Scattered        parameters of runs; survive every worker                                        scattered
+            Sealed         what travels                                                                    sealed
+            run_batch      what happens on a worker                                                        worker
+    cluster_spec           which workers a cluster has                                                     spec
+    LocalCluster           a cluster of our own                                                            local
+"""
+
+from __future__ import annotations
+
+from tilework.executor.dask.aio import AsyncDaskJobExecutor
+from tilework.executor.dask.executor import DaskJobExecutor
+from tilework.executor.dask.spec import cluster_spec, set_worker_log_level
+
+__all__ = ["AsyncDaskJobExecutor", "DaskJobExecutor", "cluster_spec", "set_worker_log_level"]

@@ -1,0 +1,35 @@
+"""Executors that nobody closed are closed when the interpreter exits.
+
+That is done while threads still work, which is not so any more when atexit handlers run: closing a cluster needs its
+event loop, and Dask would complain of what it finds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tilework.executor.dask.executor import DaskJobExecutor
+
+__all__ = ["open_executors"]
+
+log = logging.getLogger(__name__)
+
+open_executors: weakref.WeakSet[DaskJobExecutor] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for executor in list(open_executors):
+        try:
+            executor.close()
+        except Exception as error:  # noqa: BLE001  (the interpreter is about to end; the processes end with it)
+            log.debug("could not close %r: %r", executor, error)
+
+
+# The hook for that moment is not public. Without it, Dask's own handlers end the processes, with some noise.
+_register_atexit = getattr(threading, "_register_atexit", None)
+if _register_atexit is not None:
+    _register_atexit(_close_all)

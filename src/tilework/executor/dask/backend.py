@@ -1,0 +1,113 @@
+"""One run's way to the Dask workers, as `drive` sees it."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from tilework.exceptions import ExecutorError
+from tilework.executor.dask.worker import Outcome
+from tilework.executor.run import Completed, Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tilework.executor.dask.courier import Courier, Shipment
+    from tilework.executor.driver import RunControl
+    from tilework.executor.run import Event, Ticket
+
+__all__ = ["DaskBackend"]
+
+log = logging.getLogger(__name__)
+
+V = TypeVar("V")
+
+_LONGEST_WAIT: Final = 0.1 if sys.platform == "win32" else 0.5
+
+
+class DaskBackend(Generic[V]):
+    """Appends tickets to a shipment, and takes from the inbox what became of them.
+
+    Results are unpickled here, in the thread of the consumer.
+    """
+
+    is_blocking = False
+
+    def __init__(
+        self,
+        courier: Courier,
+        shipment: Shipment,
+        inbox: queue.SimpleQueue[Event | Outcome | None],
+        control: RunControl,
+    ) -> None:
+        self._courier = courier
+        self._shipment = shipment
+        self._inbox = inbox
+        self._control = control
+        self._is_used = False
+        control.wake = self._wake
+
+    def submit(self, ticket: Ticket[V]) -> None:
+        """Append a ticket."""
+        self._is_used = True
+        self._shipment.incoming.append(ticket)
+        self._courier.announce(self._shipment)
+
+    def wait(self, timeout: float | None) -> Iterable[Event]:
+        """Return what has arrived, after waiting for something to arrive."""
+        inbox = self._inbox
+        try:
+            first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
+        except queue.Empty:
+            return ()
+        events = [] if first is None else [_unpack(first)]
+        # This is the only reader: what is counted now is there.
+        for _ in range(inbox.qsize()):
+            item = inbox.get_nowait()
+            if item is not None:
+                events.append(_unpack(item))
+        return events
+
+    def end(self) -> None:
+        """Drop what has not begun, and wait for what runs."""
+        control = self._control
+        control.wake = None
+        courier = self._courier
+        if not self._is_used or courier.has_closed():
+            return
+        ended = self._shipment.ended
+        try:
+            self._courier.call_soon(self._courier.end, self._shipment)
+        except ExecutorError:  # the event loop is gone, and all workers with it
+            return
+        if threading.get_ident() == self._courier.loop_thread:
+            return  # a generator that was forgotten ends wherever the garbage collector finds it
+        until = time.monotonic() + control.grace
+        while not ended.wait(min(_LONGEST_WAIT, max(0.0, until - time.monotonic()))):
+            if courier.has_closed():
+                return
+            if time.monotonic() >= until:
+                log.warning(
+                    "the run %r has ended, but some of its tasks did not stop within %g s and go on on their workers; "
+                    "a task should call env.raise_if_stopped() between tiles",
+                    control.cancel_id,
+                    control.grace,
+                )
+                return
+
+    def _wake(self) -> None:
+        self._inbox.put(None)
+
+
+def _unpack(item: Event | Outcome) -> Event:
+    if not isinstance(item, Outcome):
+        return item
+    try:
+        result: Any = None if item.result is None else item.result.open()
+    except Exception as error:  # noqa: BLE001  (users' code runs in there; the run decides)
+        return Failed(item.number, error)
+    return Completed(item.number, result, item.seconds)

@@ -1,0 +1,495 @@
+"""Carries batches of tickets to Dask workers and brings back what became of them: I/O without decisions.
+
+::
+
+      consumers' threads (one for each run)         the Dask client's event loop             scheduler and workers
+    ┌─────────────────────────────────┐     ┌──────────────────────────────────────┐
+    │ drive ── DaskBackend.submit ────┼──►  │ Shipment.incoming ─► Dispatch (decides)│
+    │   ▲                             │     │      Send ─► _carry: one coroutine ───┼──► submit ─► run_batch
+    │   └───── DaskBackend.wait ◄─ inbox ◄──┼───────────── for each batch       ◄───┼─── gather ◄─ BatchReport
+    │                                 │     │      Recall, end of a run ────────────┼──► client.run ─► take_back, …
+    └─────────────────────────────────┘     │ Roster: who came, who left ◄──────────┼─── events of the scheduler
+                                            └──────────────────────────────────────┘
+
+Who owns what: everything of the courier belongs to the event loop's thread, and so nothing is locked. A consumer
+touches two things only: it appends tickets to its shipment, and reads its inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from tilework.common.executor import Priority
+from tilework.exceptions import ExecutorError, WorkerLostError
+from tilework.executor.dask.dispatch import Dispatch, Need, Send
+from tilework.executor.dask.scattered import SCATTER_SECONDS
+from tilework.executor.dask.sealed import seal
+from tilework.executor.dask.worker import Batch, BatchReport, Outcome, run_batch, stop_run, take_back
+from tilework.executor.remote import loads, unpack_error
+from tilework.executor.run import Failed, Lost, WorkersChanged
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from tilework.common.executor import SimpleWorkerQueue
+    from tilework.executor.dask.dispatch import Lane, Sent, Station
+    from tilework.executor.dask.scattered import Scattered
+    from tilework.executor.dask.sealed import Sealed
+    from tilework.executor.run import Event, Ticket
+
+__all__ = ["NO_WORKER_SECONDS", "Courier", "Shipment"]
+
+log = logging.getLogger(__name__)
+
+LARGE_BYTES: Final = 1 << 20
+"""Items larger than this do not travel in the graph, which is for small things, but as data for their worker."""
+
+TICK_SECONDS: Final = 0.02
+
+NO_WORKER_SECONDS: Final = 30.0
+"""How long a run waits for a worker that can do its tasks, when there was one at its beginning."""
+
+HOST_SECONDS: Final = 5.0
+"""How long tasks wait for a new worker on the host that has their data, when it lost its last one."""
+
+CLOSE_SECONDS: Final = 2.0
+"""How long the end of an executor waits for its running tasks."""
+
+_PRIORITIES: Final = {Priority.LIVE: 30, Priority.INTERACTIVE: 20, Priority.BATCH: 10}
+"""Priorities of Dask, where the higher number goes first."""
+
+_MAX_RETURNS: Final = 20
+
+
+@dataclass(eq=False)
+class Shipment:
+    """One run, between its consumer and the courier."""
+
+    lane: Lane
+    need_of: Callable[[Ticket[Any]], Need]
+    post: Callable[[Event | Outcome | None], None]
+    name_of: Callable[[Any], str]
+    """The name of a ticket's item on the dashboard."""
+    fn: Sealed | None
+    params: Scattered | None
+    messages: SimpleWorkerQueue | None
+    deadline: float | None
+    incoming: deque[Ticket[Any]] = field(default_factory=deque)
+    is_announced: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+    stranded_since: float | None = None
+    returns: int = 0
+
+
+class Courier:
+    """The batches of all runs of one executor.
+
+    Parameters
+    ----------
+    client
+        The Dask client; its event loop runs in another thread.
+    name
+        Of the executor, unique.
+    is_tagged
+        Whether the workers have resources that tasks ask for.
+    describe_loss
+        Coroutine that says how a worker ended, for people.
+    """
+
+    def __init__(
+        self, client: Any, name: str, is_tagged: bool, describe_loss: Callable[[Station], Awaitable[str]]
+    ) -> None:
+        self.client = client
+        self.topic = f"tilework-{name}"
+        self.is_tagged = is_tagged
+        self.dispatch = Dispatch()
+        self._describe_loss = describe_loss
+        self._shipments: dict[str, Shipment] = {}
+        self._carriers: dict[str, asyncio.Task[None]] = {}  # by the batch's ident
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._reachable: dict[str, bool] = {}  # by host
+        self.is_closed = False
+        self.loop_thread = 0
+
+    # ---- for consumers, from any thread ----
+
+    def call_soon(self, fn: Callable[..., Any], *args: Any) -> None:
+        """Call a function in the event loop; ExecutorError when there is none any more."""
+        try:
+            self.client.loop.add_callback(fn, *args)
+        except RuntimeError as error:
+            msg = f"the Dask client's event loop has ended: {error}"
+            raise ExecutorError(msg) from error
+
+    def has_closed(self) -> bool:
+        """Return whether nothing is carried any more."""
+        return self.is_closed
+
+    def announce(self, shipment: Shipment) -> None:
+        """Let the courier collect what is new in a shipment."""
+        if not shipment.is_announced:
+            shipment.is_announced = True
+            self.call_soon(self._collect, shipment)
+
+    # ---- tickets ----
+
+    def _collect(self, shipment: Shipment) -> None:
+        shipment.is_announced = False
+        lane = shipment.lane
+        if self.is_closed:
+            shipment.incoming.clear()
+            return
+        self._shipments[lane.run] = shipment
+        while shipment.incoming:
+            ticket = shipment.incoming.popleft()
+            if lane.is_over:
+                continue
+            try:
+                need = shipment.need_of(ticket)
+            except Exception as error:  # noqa: BLE001  (users' code runs in there)
+                shipment.post(Failed(ticket.number, error))
+                continue
+            self.dispatch.put(lane, need, (ticket,))
+        self._pump()
+
+    def _pump(self) -> None:
+        """Do what is to be done now, and look again later if time alone can make a difference."""
+        if self.is_closed:
+            return
+        while (action := self.dispatch.next(time.monotonic())) is not None:
+            if isinstance(action, Send):
+                sent = action.sent
+                self._carriers[sent.ident] = self._spawn(self._carry(sent, self._shipments[sent.lane.run]))
+            else:
+                self._spawn(self._recall(action.sent))
+        self._look_after_the_stranded()
+        if self._timer is None and (self.dispatch.is_restless() or self.dispatch.stranded()):
+            self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # ---- batches ----
+
+    async def _carry(self, sent: Sent, shipment: Shipment) -> None:
+        """Take one batch to its worker, and bring back what became of it."""
+        try:
+            report = await self._run_batch(sent, shipment)
+        except asyncio.CancelledError:
+            if sent.ident not in self._carriers or self.is_closed:
+                return  # the worker is gone, or the run is over
+            # Dask fetches several results at a time: the transfer was broken off with that from a worker that is gone.
+            self.dispatch.put_back(sent, list(sent.tickets))
+        except (concurrent.futures.CancelledError, OSError) as error:
+            await asyncio.sleep(TICK_SECONDS)  # in most cases the worker is gone, and that is told at any moment
+            self._on_returned(sent, shipment, error)
+        except Exception as error:  # noqa: BLE001  (the run decides)
+            number = next(iter(sent.tickets), -1)
+            shipment.post(Failed(number, self._explain(error) or error))
+        else:
+            self._receive(sent, shipment, report)
+            self.dispatch.put_back(sent, list(sent.tickets))
+        finally:
+            if self._carriers.pop(sent.ident, None) is not None:
+                self.dispatch.done(sent, time.monotonic())
+        self._check_ended(shipment)
+        self._pump()
+
+    async def _run_batch(self, sent: Sent, shipment: Shipment) -> BatchReport:
+        client, address = self.client, sent.station.address
+        direct = await self._is_reachable(sent.station)
+        tickets = list(sent.tickets.values())
+        items: Any = seal([ticket.task for ticket in tickets])
+        is_large = items.nbytes > LARGE_BYTES
+        params = None
+        patches: tuple[bytes, ...] = ()
+        if shipment.params is not None:
+            content, patches = shipment.params.state
+            everybody = [s.address for s in self.dispatch.stations.values() if not s.is_service] or [address]
+            params = await _scattered(content.future(client, everybody, direct))
+        batch = Batch(
+            sent.ident,
+            sent.lane.run,
+            tuple(sent.tickets),
+            None if is_large else items,
+            shipment.fn,
+            patches,
+            None if shipment.deadline is None else max(0.0, shipment.deadline - time.monotonic()),
+            self.topic,
+        )
+        if is_large:
+            items = await _scattered(
+                client.scatter(
+                    items, workers=[address], direct=direct, hash=False, timeout=SCATTER_SECONDS, asynchronous=True
+                )
+            )
+        future = client.submit(
+            run_batch,
+            batch,
+            params,
+            items if is_large else None,
+            key=self._key(sent, shipment, tickets),
+            workers=[address],
+            priority=_PRIORITIES[sent.lane.priority] + 5 * sent.need.is_service,
+            resources=dict(sent.need.resources) if self.is_tagged and sent.need.resources else None,
+            pure=False,
+        )
+        del items, params
+        await _finished(future)
+        sent.is_arriving = True
+        report: BatchReport = await client.gather(future, direct=direct, asynchronous=True)
+        return report
+
+    @staticmethod
+    def _key(sent: Sent, shipment: Shipment, tickets: list[Ticket[Any]]) -> str:
+        # Dask takes what stands before the last "-" for the name of a group of tasks.
+        return f"{shipment.name_of(tickets[0].task)}-{sent.ident}"
+
+    async def _is_reachable(self, station: Station) -> bool:
+        """Return whether results can come straight from a worker, which is twice as fast as through the scheduler."""
+        host = station.worker.host
+        known = self._reachable.get(host)
+        if known is None:
+            from distributed.comm import connect
+
+            try:
+                comm = await connect(station.address, timeout=1.0, **self.client.connection_args)
+                known = True
+                await comm.close()
+            except OSError:
+                known = False
+            self._reachable[host] = known
+        return known
+
+    def _receive(self, sent: Sent, shipment: Shipment, report: BatchReport) -> None:
+        for outcome in report.outcomes:
+            sent.tickets.pop(outcome.number, None)
+            if outcome.error is not None:
+                shipment.post(Failed(outcome.number, unpack_error(outcome.error)))
+            else:
+                sent.lane.learn(outcome.seconds)
+                shipment.post(outcome)
+        self.dispatch.put_back(sent, report.unbegun)
+
+    def _explain(self, error: BaseException) -> ExecutorError | None:
+        """Return what is behind an error when it is not the error itself."""
+        if self.client.status == "running":
+            return None
+        msg = f"the connection to the Dask scheduler was lost ({error}): make a new executor when it is back"
+        return ExecutorError(msg)
+
+    def _on_returned(self, sent: Sent, shipment: Shipment, error: BaseException) -> None:
+        """Dask gave a batch up: a connection broke, its parameters are lost, or somebody restarted the cluster."""
+        number = next(iter(sent.tickets), -1)
+        if (explained := self._explain(error)) is not None:
+            shipment.post(Failed(number, explained))
+            return
+        if shipment.params is None or not shipment.params.state[0].is_lost():
+            shipment.returns += 1
+        if shipment.returns > _MAX_RETURNS:
+            msg = f"Dask gave tasks of this run up again and again, although their workers live: {error!r}"
+            shipment.post(Failed(number, ExecutorError(msg)))
+            return
+        self.dispatch.put_back(sent, list(sent.tickets))
+
+    async def _recall(self, sent: Sent) -> None:
+        """Ask a worker for what it has not begun of a batch."""
+        shipment = self._shipments[sent.lane.run]
+        try:
+            answers = await self.client.run(take_back, sent.ident, workers=[sent.station.address], asynchronous=True)
+        except Exception as error:  # noqa: BLE001  (the worker is about to go; then the batch is lost, and told so)
+            log.debug("could not recall %s: %r", sent.ident, error)
+            return
+        finally:
+            sent.is_recalled = False
+            sent.is_begun = True
+        if sent.ident not in self._carriers:
+            return
+        report = answers[sent.station.address]
+        if report is None:
+            self._forget(sent)
+            if sent.ident not in self._carriers:
+                self.dispatch.put_back(sent, list(sent.tickets))
+        else:
+            self._receive(sent, shipment, report)
+        self._pump()
+
+    def _forget(self, sent: Sent) -> None:
+        """Give up a batch that has not begun: nobody waits for it any more."""
+        if sent.is_arriving:
+            return  # it comes by itself, at once; a transfer that is broken off leaves errors in the log of its worker
+        carrier = self._carriers.pop(sent.ident, None)
+        if carrier is not None:
+            self.dispatch.done(sent, time.monotonic())
+            carrier.cancel()
+
+    # ---- the end of a run ----
+
+    def end(self, shipment: Shipment) -> None:
+        """Drop what waits, and stop what runs; sets ``shipment.ended`` when nothing runs any more."""
+        shipment.incoming.clear()
+        sent = self.dispatch.drop(shipment.lane)
+        if self.client.status != "running":  # nobody can be reached any more
+            for each in sent:
+                each.is_arriving = False
+                self._forget(each)
+        self._check_ended(shipment)
+        if shipment.lane.sent:
+            self._spawn(self._stop(shipment, sent))
+
+    async def _stop(self, shipment: Shipment, sent: list[Sent]) -> None:
+        addresses = {s.station.address for s in sent}
+        answers: dict[str, Any] = {}
+        try:
+            answers = await self.client.run(
+                stop_run,
+                shipment.lane.run,
+                "the run has ended",
+                workers=list(addresses),
+                on_error="ignore",
+                asynchronous=True,
+            )
+        except Exception as error:  # noqa: BLE001  (what cannot be told to stop is left behind, with a warning)
+            log.debug("could not stop a run: %r", error)
+        running = {ident for idents in answers.values() for ident in idents}
+        for each in sent:
+            if each.ident not in running and each.station.address in answers:
+                self._forget(each)
+        self._check_ended(shipment)
+        self._pump()
+
+    def _check_ended(self, shipment: Shipment) -> None:
+        lane = shipment.lane
+        if lane.is_over and not lane.sent:
+            self._shipments.pop(lane.run, None)
+            shipment.ended.set()
+
+    # ---- workers that come and go ----
+
+    def join(self, station: Station) -> None:
+        """Take note of a new worker."""
+        self.dispatch.join(station)
+        self._tell_concurrency()
+        self._pump()
+
+    def leave(self, address: str) -> None:
+        """Take note that a worker is gone, with all that it had."""
+        station = self.dispatch.stations.get(address)
+        lost = self.dispatch.leave(address)
+        if station is None:
+            return
+        host = station.worker.host
+        self._reachable.pop(host, None)
+        asyncio.get_running_loop().call_later(HOST_SECONDS, self._give_up_host, host)
+        for sent in lost:
+            carrier = self._carriers.pop(sent.ident, None)
+            if carrier is not None:
+                carrier.cancel()
+            sent.lane.suspects.update(ticket.index for ticket in sent.tickets.values())
+        self._spawn(self._tell_lost(station, lost))
+
+    async def _tell_lost(self, station: Station, lost: list[Sent]) -> None:
+        cause = await self._describe_loss(station)
+        for sent in lost:
+            shipment = self._shipments.get(sent.lane.run)
+            if shipment is None:
+                continue
+            # Any of them may have begun: what became of those before them may have been on its way when it was lost.
+            for number in sent.tickets:
+                shipment.post(Lost(number, cause))
+            self._check_ended(shipment)
+        self._tell_concurrency()
+        self._pump()
+
+    def _tell_concurrency(self) -> None:
+        # Never none: what is under way is what waits for a worker to come, and that wait is bounded.
+        event = WorkersChanged(max(1, self.dispatch.concurrency()))
+        for shipment in self._shipments.values():
+            shipment.post(event)
+
+    def _give_up_host(self, host: str) -> None:
+        self.dispatch.give_up_host(host)
+        self._pump()
+
+    def _look_after_the_stranded(self) -> None:
+        """End the runs that have waited too long for somebody who can do their tasks."""
+        stranded = {lane.run: need for lane, need in self.dispatch.stranded()}
+        now = time.monotonic()
+        for run, shipment in list(self._shipments.items()):
+            need = stranded.get(run)
+            if need is None:
+                shipment.stranded_since = None
+                continue
+            if shipment.stranded_since is None:
+                shipment.stranded_since = now
+            waited = now - shipment.stranded_since
+            if need.addresses is None and waited < NO_WORKER_SECONDS:
+                continue
+            shipment.stranded_since = None
+            ticket = next(queue for each, queue in shipment.lane.waiting() if each == need).popleft()
+            who = "the one it was meant for" if need.addresses is not None else f"one with {dict(need.resources)}"
+            msg = (
+                f"the worker for {shipment.name_of(ticket.task)} is gone: {who} has not come back within "
+                f"{waited:.0f} s; {len(self.dispatch.stations)} workers are left"
+            )
+            shipment.post(Failed(ticket.number, WorkerLostError(msg)))
+
+    # ---- messages of tasks ----
+
+    def on_message(self, message: dict[str, Any]) -> None:
+        """Pass the message of a task on to the subscribers of its run."""
+        shipment = self._shipments.get(message["run"])
+        if shipment is not None and shipment.messages is not None:
+            try:
+                shipment.messages.put(loads(message["message"]))
+            except Exception:
+                log.exception("a message of a task could not be unpickled")
+
+    async def close(self) -> None:
+        """Stop what runs, and give everything up."""
+        self.is_closed = True
+        shipments = list(self._shipments.values())
+        for shipment in shipments:
+            self.end(shipment)
+        until = time.monotonic() + CLOSE_SECONDS
+        while any(not shipment.ended.is_set() for shipment in shipments) and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        self._carriers.clear()
+        for shipment in shipments:
+            shipment.ended.set()
+        self._shipments.clear()
+
+
+async def _scattered(future: Awaitable[Any]) -> Any:
+    """Wait until something is scattered. When a worker leaves meanwhile, Dask says so in many ways."""
+    try:
+        return await future
+    except Exception as error:
+        msg = f"data could not be sent to the workers: {error!r}"
+        raise ConnectionError(msg) from error
+
+
+async def _finished(future: Any) -> None:
+    """Wait for the end of a Dask future: a gather that is cancelled while it waits leaves errors in the log."""
+    state = getattr(future, "_state", None)
+    if state is not None:
+        await state.wait()

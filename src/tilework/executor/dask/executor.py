@@ -1,0 +1,503 @@
+"""`DaskJobExecutor`: tasks and functions on the workers of a Dask cluster.
+
+What it decides is in `dispatch`, what it does in `courier`; here is what the interface asks for in terms of these.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+import uuid
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from tilework.common.executor import RunOptions
+from tilework.common.snooze import SnoozeManager, awake
+from tilework.exceptions import ExecutorError, ExecutorSpecException
+from tilework.executor.base import make_canonical
+from tilework.executor.dask.at_exit import open_executors
+from tilework.executor.dask.backend import DaskBackend
+from tilework.executor.dask.calls import (
+    SERVICE,
+    Placed,
+    PlacedCall,
+    at_stations,
+    call_need,
+    function_name,
+    one_for_each_host,
+    task_name,
+    task_need,
+)
+from tilework.executor.dask.courier import NO_WORKER_SECONDS, Courier, Shipment
+from tilework.executor.dask.dispatch import MAX_BATCH, Lane, Need
+from tilework.executor.dask.extra import require_dask
+from tilework.executor.dask.local import LocalCluster, start_cluster
+from tilework.executor.dask.roster import Roster, has_tags, identity, make_workers
+from tilework.executor.dask.scattered import Scattered
+from tilework.executor.dask.sealed import seal
+from tilework.executor.dask.spec import cluster_spec
+from tilework.executor.driven import DrivenJobExecutor, is_streamed, no_such_handle
+from tilework.executor.run import Bounds
+from tilework.utils.devices import detect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+
+    from tilework.common.executor import (
+        GPUSpec,
+        PartitionLike,
+        SimpleWorkerQueue,
+        TaskCommHandler,
+        TaskProtocol,
+    )
+    from tilework.common.scheduler import Worker, WorkerSet
+    from tilework.executor.dask.dispatch import Station
+    from tilework.executor.dask.worker import Outcome
+    from tilework.executor.driver import Backend, RunControl
+    from tilework.executor.run import Event
+
+__all__ = ["DaskJobExecutor"]
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+SHARE_SECONDS = 0.1
+"""Work per worker that should be under way: two batches, and what is on its way back."""
+
+
+class DaskJobExecutor(DrivenJobExecutor):
+    """Runs tasks and functions on the workers of a Dask cluster, on this machine or on many.
+
+    Parameters
+    ----------
+    client
+        A ``distributed.Client`` that is not asynchronous.
+    is_local
+        Whether to close the client with the executor.
+    lt_resources
+        Whether the workers have the resources of `cluster_spec`; None: found out. Without, all of them take tasks for
+        the CPU.
+    main_process_gpu
+        GPU for what runs outside of tasks: the number of a CUDA device, True for the first one, False for none; None
+        for the first one if CuPy can use it.
+
+    Raises
+    ------
+    ExecutorSpecException
+        When Dask is not installed, the client is not one that can be used, or the GPU is not there.
+
+    Notes
+    -----
+    A `TaskCommHandler` that streams data to tasks is refused: Dask has no way to it that would keep up with a detector.
+    Subscribers are also told of ``"worker_joined"`` and ``"worker_lost"``, with the worker's ``name`` and ``host``, in
+    the thread of the client's event loop.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        is_local: bool = False,
+        lt_resources: bool | None = None,
+        main_process_gpu: GPUSpec = None,
+    ) -> None:
+        require_dask()
+        from distributed import Client
+
+        if not isinstance(client, Client) or client.asynchronous:
+            msg = f"client must be a distributed.Client with asynchronous=False, not {client!r}"
+            raise ExecutorSpecException(msg)
+        super().__init__(main_process_gpu)
+        self.client: Any = client
+        self.is_local = is_local
+        self._cluster: LocalCluster | None = None
+        self._scattered: dict[str, Scattered] = {}
+        self._name = uuid.uuid4().hex[:16]
+        """Names its runs on workers that others use as well."""
+        self._runs = 0
+        self._snooze_manager: SnoozeManager | None = None
+        self._known_workers: dict[str, Worker] = {}  # those that are there, or were
+        self._pid = os.getpid()
+        infos = client.sync(identity, client)
+        self.lt_resources = has_tags(infos) if lt_resources is None else lt_resources
+        self._courier = Courier(client, self._name, self.lt_resources, self._describe_loss)
+        self._roster = Roster(self._courier, self._on_change, self._on_shortage)
+        client.sync(self._open, infos)
+        open_executors.add(self)
+
+    async def _open(self, infos: Mapping[str, Mapping[str, Any]]) -> None:
+        self._courier.loop_thread = threading.get_ident()
+        self._roster.open(infos)
+
+    @classmethod
+    def connect(
+        cls, scheduler_uri: Any, *args: Any, client_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> Self:
+        """Connect to a scheduler.
+
+        Parameters
+        ----------
+        scheduler_uri
+            Its address, such as ``"tcp://host:8786"``, or whatever else ``distributed.Client`` takes.
+        *args, **kwargs
+            For the class.
+        client_kwargs
+            For ``distributed.Client``. The client does not become Dask's default unless ``set_as_default=True`` is
+            among them; then it is not closed with the executor either.
+
+        Raises
+        ------
+        ExecutorError
+            When the scheduler cannot be reached.
+        """
+        require_dask()
+        from distributed import Client
+
+        options = {"set_as_default": False, **(client_kwargs or {})}
+        try:
+            client = Client(scheduler_uri, **options)
+        except OSError as error:
+            msg = (
+                f"no Dask scheduler answers at {scheduler_uri}: {error}. Start one with 'dask scheduler', and check "
+                "address and firewall"
+            )
+            raise ExecutorError(msg) from error
+        kwargs.setdefault("is_local", not options["set_as_default"])
+        try:
+            return cls(client, *args, **kwargs)
+        except BaseException:
+            client.close()
+            raise
+
+    @classmethod
+    def make_local(
+        cls,
+        spec: dict[str, Any] | None = None,
+        cluster_kwargs: dict[str, Any] | None = None,
+        client_kwargs: dict[str, Any] | None = None,
+        preload: tuple[str, ...] | None = None,
+        snooze_timeout: float | None = None,
+        main_process_gpu: GPUSpec = None,
+    ) -> Self:
+        """Start a cluster on this machine.
+
+        Parameters
+        ----------
+        spec
+            The workers, as of `cluster_spec`; None: one for each CPU and each CUDA device, and one for services.
+        cluster_kwargs
+            For ``distributed.SpecCluster``.
+        client_kwargs
+            For ``distributed.Client``; ``set_as_default=True`` makes it Dask's default client, and lets it and the
+            cluster live on when the executor is closed.
+        preload
+            What the workers load first; see `cluster_spec`.
+        snooze_timeout
+            Seconds without work after which all workers but one are released, until there is work again; None: never.
+        main_process_gpu
+            See the class.
+
+        Returns
+        -------
+        DaskJobExecutor
+            Ends the cluster when it is closed.
+
+        Raises
+        ------
+        ExecutorSpecException
+            When Dask is not installed, or both `spec` and `preload` are given.
+        """
+        require_dask()
+        if spec is not None and preload is not None:
+            msg = "preload is part of a spec: give it to cluster_spec(), or leave out spec"
+            raise ExecutorSpecException(msg)
+        if spec is None:
+            spec = cluster_spec(**detect(), preload=preload)
+        if main_process_gpu is not None:
+            make_canonical(main_process_gpu)  # before anything is started
+        cluster = start_cluster(spec, cluster_kwargs)
+        try:
+            return cls._for_cluster(cluster, client_kwargs, snooze_timeout, main_process_gpu)
+        except BaseException:
+            cluster.close()
+            raise
+
+    @classmethod
+    def _for_cluster(
+        cls,
+        cluster: LocalCluster,
+        client_kwargs: dict[str, Any] | None,
+        snooze_timeout: float | None,
+        main_process_gpu: GPUSpec,
+    ) -> Self:
+        from distributed import Client
+
+        options = {"set_as_default": False, **(client_kwargs or {})}
+        client = Client(cluster.cluster, **options)
+        executor = cls(
+            client, is_local=not options["set_as_default"], lt_resources=True, main_process_gpu=main_process_gpu
+        )
+        executor._cluster = cluster
+        if snooze_timeout is not None:
+            executor._snooze_manager = SnoozeManager(
+                up=executor._scale_up,
+                down=executor._scale_down,
+                timeout=snooze_timeout,
+                subscriptions=executor._subscriptions,
+            )
+        return executor
+
+    # ---- workers ----
+
+    def get_available_workers(self) -> WorkerSet:
+        """Return the workers that the scheduler knows of now, by name."""
+        self._check_open()
+        with awake(self._snooze_manager):
+            return make_workers(dict(self._courier.dispatch.stations))
+
+    @property
+    def snooze_manager(self) -> SnoozeManager | None:
+        """What releases the workers while nobody needs them; None unless there is a ``snooze_timeout``."""
+        return self._snooze_manager
+
+    def _scale_down(self) -> None:
+        assert self._cluster is not None
+        n = self._cluster.scale_down()
+        self.client.sync(self._expect, n)
+
+    def _scale_up(self) -> None:
+        assert self._cluster is not None
+        n = self._cluster.scale_up()
+        self.client.sync(self._expect, n)
+
+    async def _expect(self, n: int) -> None:
+        await self._roster.expect(n)
+
+    async def _describe_loss(self, station: Station) -> str:
+        name, address = station.worker.name, station.address
+        if self._cluster is None:
+            return f"the worker {name} at {address} left the cluster"
+        return await self._cluster.describe_loss(name, address)
+
+    def _on_change(self, topic: str, worker: Worker) -> None:
+        self._known_workers[worker.name] = worker
+        is_asleep = self._snooze_manager is not None and self._snooze_manager.is_snoozing
+        if topic == "worker_lost" and not self._is_closed and not is_asleep:
+            self._note(topic, {"name": worker.name, "host": worker.host})
+
+    def _on_shortage(self) -> None:
+        if self._cluster is not None and not self._is_closed:
+            self._cluster.revive()
+
+    def _workers_to_fit(self) -> list[Worker]:
+        # Those that died are expected back. When there never was one, it may be about to start.
+        until = time.monotonic() + NO_WORKER_SECONDS
+        while not self._known_workers and time.monotonic() < until:
+            time.sleep(0.05)
+        return list(self._known_workers.values())
+
+    def get_resource_details(self) -> list[dict[str, Any]]:
+        """Return a dictionary for each host: ``host``, and how many workers: ``cpu``, ``cuda``, ``service``."""
+        details = []
+        for group in self.get_available_workers().group_by_host():
+            cpu, cuda = len(group.has_cpu()), len(group.has_cuda())
+            service = len(group.filter(lambda worker: not worker.resources))
+            details.append({"host": group.example().host, "cpu": cpu, "cuda": cuda, "service": service})
+        return sorted(details, key=lambda each: str(each["host"]))
+
+    def _bounds(self, *, is_streamed: bool) -> Bounds:  # noqa: ARG002
+        workers = max(1, self._courier.dispatch.concurrency())
+        return Bounds(workers, prefetch=2, prefetch_short=2 * MAX_BATCH, share_seconds=SHARE_SECONDS)
+
+    def _limits(self) -> dict[str, Any]:
+        bounds = self._bounds(is_streamed=False)
+        return {
+            "workers": bounds.workers,
+            "threads_per_worker": 1,
+            "tasks_under_way": bounds.workers * bounds.prefetch,
+            "short_tasks_under_way": bounds.workers * bounds.prefetch_short,
+        }
+
+    # ---- tasks ----
+
+    def run_tasks(
+        self,
+        tasks: Iterable[TaskProtocol],
+        params_handle: Any,
+        cancel_id: Any,
+        task_comm_handler: TaskCommHandler,
+        **kwargs: Any,
+    ) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        """Run tasks, and yield what each returned; see `JobExecutor.run_tasks`.
+
+        Raises
+        ------
+        ExecutorError
+            When `task_comm_handler` streams data to tasks.
+        """
+        handler: Any = task_comm_handler
+        if callable(getattr(handler, "handle_task", None)) and is_streamed(handler):
+            msg = (
+                f"{type(handler).__name__} streams data to tasks, which Dask workers cannot receive: use "
+                "Context.make_with('pipelined'), or 'threads', for live data"
+            )
+            raise ExecutorError(msg)
+        return super().run_tasks(tasks, params_handle, cancel_id, task_comm_handler, **kwargs)
+
+    def _run_tasks(self, *args: Any) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        with awake(self._snooze_manager):
+            yield from super()._run_tasks(*args)
+
+    def _drive_calls(self, *args: Any) -> Generator[tuple[Any, Any], None, None]:
+        with awake(self._snooze_manager):
+            yield from super()._drive_calls(*args)
+
+    def _open_tasks(
+        self,
+        params_handle: Any,
+        control: RunControl,
+        options: RunOptions,
+        handler: TaskCommHandler,  # noqa: ARG002
+        messages: SimpleWorkerQueue,
+    ) -> Backend[TaskProtocol]:
+        inbox: queue.SimpleQueue[Event | Outcome | None] = queue.SimpleQueue()
+        shipment = Shipment(
+            self._lane(options),
+            task_need,
+            inbox.put,
+            task_name,
+            None,
+            self._look_up(params_handle),
+            messages,
+            control.deadline,
+        )
+        return DaskBackend(self._courier, shipment, inbox, control)
+
+    def _lane(self, options: RunOptions) -> Lane:
+        with self._lock:
+            self._runs += 1
+            return Lane(f"{self._name}.{self._runs}", options.priority)
+
+    # ---- functions ----
+
+    def _open_calls(
+        self,
+        fn: Callable[[V], Any],
+        control: RunControl,
+        options: RunOptions,
+    ) -> Backend[V]:
+        inbox: queue.SimpleQueue[Event | Outcome | None] = queue.SimpleQueue()
+        name = function_name(fn)
+        shipment = Shipment(
+            self._lane(options), call_need, inbox.put, lambda _: name, seal(fn), None, None, control.deadline
+        )
+        return DaskBackend(self._courier, shipment, inbox, control)
+
+    def run_function(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run ``fn(*args, **kwargs)`` on some worker, on one for services where there is one."""
+        call = PlacedCall(fn, args, kwargs)
+        ((result, _),) = list(self._call_each(call, (Placed(None, SERVICE),), RunOptions()))
+        return result  # type: ignore[no-any-return]
+
+    def run_each_host(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
+        """Run ``fn(*args, **kwargs)`` once on each host; results by host."""
+        return self._run_each(one_for_each_host, fn, args, kwargs)
+
+    def run_each_worker(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
+        """Run ``fn(*args, **kwargs)`` once on each worker; results by the worker's name."""
+        return self._run_each(at_stations, fn, args, kwargs)
+
+    def _run_each(
+        self,
+        place: Callable[[Iterable[Station]], list[Placed]],
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> dict[str, T]:
+        self._check_open()
+        with awake(self._snooze_manager):
+            placed = place(list(self._courier.dispatch.stations.values()))
+        results = self._call_each(PlacedCall(fn, args, kwargs), placed, RunOptions(ordered=True))
+        return {each.name: result for result, each in results}
+
+    def run_each_partition(
+        self, partitions: Iterable[PartitionLike], fn: Callable[[Any], T], all_nodes: bool = False
+    ) -> Generator[T, None, None]:
+        """Run ``fn(partition)`` for each partition; see `JobExecutor.run_each_partition`.
+
+        With `all_nodes` it runs once on each host that has the partition, else on a worker of such a host, if any.
+        """
+        calls = self._call_each(PlacedCall(fn), self._place(partitions, all_nodes=all_nodes), RunOptions())
+        return _results(calls)
+
+    def _place(self, partitions: Iterable[PartitionLike], *, all_nodes: bool) -> Iterator[Placed]:
+        for partition in partitions:
+            locations = partition.get_locations()
+            hosts = frozenset[str]() if locations is None else frozenset(locations.hosts())
+            if not all_nodes:
+                yield Placed(partition, Need(hosts=hosts))
+            elif hosts:
+                stations = [s for s in self._courier.dispatch.stations.values() if s.worker.host in hosts]
+                yield from one_for_each_host(stations, partition)
+
+    def _check_handle(self, handle: Any) -> None:
+        self._look_up(handle)
+
+    def _look_up(self, handle: Any) -> Scattered:
+        try:
+            return self._scattered[handle]
+        except (KeyError, TypeError):
+            raise no_such_handle(handle) from None
+
+    # ---- scattered objects ----
+
+    @contextmanager
+    def scatter(self, obj: Any) -> Iterator[str]:
+        """Give all workers an object, for the duration of the block; yields its handle."""
+        self._check_open()
+        with self._lock:
+            self._runs += 1
+            handle = f"scattered-{self._name}.{self._runs}"
+        self._scattered[handle] = Scattered(obj)
+        try:
+            with awake(self._snooze_manager):
+                yield handle
+        finally:
+            self._scattered.pop(handle, None)
+
+    def scatter_update(self, handle: Any, obj: Any) -> None:
+        """Let `handle` stand for another object; batches that are sent later see it."""
+        self._check_open()
+        self._look_up(handle).update(obj)
+
+    def scatter_update_patch(self, handle: Any, patch: Any) -> None:
+        """Call ``obj.patch(patch)`` on every worker's copy of the object that `handle` stands for."""
+        self._check_open()
+        self._look_up(handle).patch(patch)
+
+    # ---- the end ----
+
+    def _release(self) -> None:
+        open_executors.discard(self)
+        if os.getpid() != self._pid:
+            return  # a fork: the event loop's thread is not here, and workers and connections are the parent's
+        if self._snooze_manager is not None:
+            self._snooze_manager.close()
+        client = self.client
+        if client.status in {"running", "connecting"}:
+            self.client.sync(self._close_courier)
+        if self.is_local:
+            client.close(timeout=5)
+            if self._cluster is not None:
+                self._cluster.close()
+
+    async def _close_courier(self) -> None:
+        await self._courier.close()
+        self._roster.close()
+
+
+def _results(calls: Generator[tuple[T, Any], None, None]) -> Generator[T, None, None]:
+    with closing(calls):
+        for result, _ in calls:
+            yield result

@@ -1,0 +1,116 @@
+"""A Dask cluster on this machine, for this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from tilework.executor.dask.extra import require_dask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["LocalCluster", "start_cluster"]
+
+_LOOPBACK: Final = "127.0.0.1"
+
+_EXIT_SECONDS: Final = 1.0
+"""How long to wait for the exit code of a worker that the scheduler has lost."""
+
+
+def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | None) -> LocalCluster:
+    """Start a scheduler in this process, and the workers of a specification.
+
+    Parameters
+    ----------
+    spec
+        As of `cluster_spec`.
+    cluster_kwargs
+        For ``distributed.SpecCluster``. By default the scheduler can be reached from this machine only, and has no
+        dashboard, which would take as long to load as everything else;
+        ``cluster_kwargs={"scheduler": {"cls": distributed.Scheduler, "options": {"dashboard": True}}}`` has one.
+    """
+    require_dask()
+    import dask
+    from distributed import Scheduler
+
+    from tilework.common.threading import set_num_threads_env
+    from tilework.executor.dask.nanny import LocalSpecCluster
+
+    kwargs = dict(cluster_kwargs or {})
+    given: Any = kwargs.pop("workers", None)
+    workers = {name: _for_this_machine(entry) for name, entry in (spec if given is None else given).items()}
+    options = {"dashboard": False, "dashboard_address": f"{_LOOPBACK}:0", "host": _LOOPBACK}
+    kwargs.setdefault("scheduler", {"cls": Scheduler, "options": options})
+    # What becomes of workers is seen by the executor, which says so where it matters.
+    kwargs.setdefault("silence_logs", logging.CRITICAL)
+    config = {
+        "distributed.worker.profile.enabled": False,
+        "distributed.logging.distributed": os.environ.get("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "warning"),
+    }
+    with set_num_threads_env(1), dask.config.set(config):
+        return LocalCluster(LocalSpecCluster(workers=workers, **kwargs))
+
+
+def _for_this_machine(entry: Mapping[str, Any]) -> dict[str, Any]:
+    from distributed import Nanny
+
+    from tilework.executor.dask.nanny import LocalNanny
+
+    options = {"host": _LOOPBACK, "dashboard": False, **entry.get("options", {})}
+    return {**entry, "cls": LocalNanny if entry["cls"] is Nanny else entry["cls"], "options": options}
+
+
+class LocalCluster:
+    """A cluster that this process has started.
+
+    Parameters
+    ----------
+    cluster
+        The ``distributed.SpecCluster``.
+    """
+
+    def __init__(self, cluster: Any) -> None:
+        self.cluster = cluster
+        self._asleep: dict[str, Any] = {}
+
+    def revive(self) -> None:
+        """Start the workers again whose nanny has given up; Dask does not."""
+        workers = self.cluster.workers
+        for name in [name for name, nanny in workers.items() if nanny.status.name in {"closed", "failed"}]:
+            del workers[name]
+        if set(self.cluster.worker_spec) - set(workers):
+            self.cluster.scale(len(self.cluster.worker_spec))
+
+    async def describe_loss(self, name: str, address: str) -> str:
+        """Return how a worker ended that the scheduler has lost just now, for people."""
+        since = time.monotonic() - _EXIT_SECONDS
+        for _ in range(50):
+            exits = getattr(self.cluster.workers.get(name), "exits", ())
+            if exits and exits[-1][0] >= since:
+                code = exits[-1][1]
+                how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+                return f"the worker {name} at {address} {how}"
+            await asyncio.sleep(_EXIT_SECONDS / 50)
+        return f"the worker {name} at {address} left the cluster"
+
+    def scale_down(self) -> int:
+        """Let all workers go but one; returns how many there are then."""
+        self._asleep = dict(self.cluster.worker_spec)
+        self.cluster.scale(1)
+        return 1
+
+    def scale_up(self) -> int:
+        """Start the workers again that went; returns how many there are then."""
+        if self._asleep:
+            self.cluster.worker_spec.update(self._asleep)
+            self._asleep = {}
+        self.cluster.scale(len(self.cluster.worker_spec))
+        return len(self.cluster.worker_spec)
+
+    def close(self) -> None:
+        """End scheduler and workers."""
+        self.cluster.close(timeout=30)

@@ -1,0 +1,126 @@
+"""Objects that are scattered to the workers of a Dask cluster: kept here as well, so that they survive every worker.
+
+Who owns what: a `Scattered` belongs to its ``scatter`` block; any thread may change what it stands for. A `Content`
+is pickled once, and is in the memory of the workers as the one Dask future that all batches depend on. It is never in
+a graph, and Dask copies it to workers that join later. When Dask loses it, with the last worker that had it, it is
+scattered again from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from tilework.executor.dask.sealed import SharedSealed, seal
+from tilework.executor.remote import dumps, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["SCATTER_SECONDS", "Content", "Scattered"]
+
+SCATTER_SECONDS: Final = 5.0
+"""How long Dask waits for workers to send something to."""
+
+_MAX_PATCHES: Final = 16
+"""So many patches travel with every batch; then they are applied here, and the object is scattered anew."""
+
+
+class Content:
+    """One pickled object, and its future."""
+
+    def __init__(self, obj: Any) -> None:
+        self.sealed: SharedSealed = seal(obj, SharedSealed)
+        self._scattering: asyncio.Task[Any] | None = None  # belongs to the client's event loop
+
+    async def future(self, client: Any, addresses: Sequence[str], direct: bool) -> Any:
+        """Return the Dask future; scatters the object to these workers if it is nowhere."""
+        if self._scattering is None:
+            self._scattering = asyncio.ensure_future(
+                client.scatter(
+                    self.sealed,
+                    workers=list(addresses),
+                    broadcast=True,
+                    direct=direct,
+                    hash=False,
+                    timeout=SCATTER_SECONDS,
+                    asynchronous=True,
+                )
+            )
+            self._scattering.add_done_callback(_look_at)
+        scattering = self._scattering
+        try:
+            return await asyncio.shield(scattering)
+        except BaseException:
+            if scattering.done() and self._scattering is scattering:
+                self._scattering = None
+            raise
+
+    def is_lost(self) -> bool:
+        """Return whether Dask had it and lost it; it is scattered again for the next batch then."""
+        scattering = self._scattering
+        if scattering is None or not scattering.done():
+            return scattering is None
+        if scattering.cancelled() or scattering.exception() is not None:
+            self._scattering = None
+            return True
+        if scattering.result().status == "finished":
+            return False
+        self._scattering = None
+        return True
+
+
+class Scattered:
+    """What a handle stands for: a content, and the patches since."""
+
+    def __init__(self, obj: Any) -> None:
+        self._lock = threading.Lock()
+        self._state: tuple[Content, tuple[bytes, ...]] = (Content(obj), ())
+        self._can_patch = _can_patch(obj)
+        self._kind = type(obj).__name__
+
+    @property
+    def state(self) -> tuple[Content, tuple[bytes, ...]]:
+        """The content, and the patches, as they are now."""
+        return self._state
+
+    def update(self, obj: Any) -> None:
+        """Stand for another object from now on."""
+        content = Content(obj)
+        with self._lock:
+            self._state = (content, ())
+            self._can_patch = _can_patch(obj)
+            self._kind = type(obj).__name__
+
+    def patch(self, patch: Any) -> None:
+        """Let each worker's copy be patched before its next batch.
+
+        Raises
+        ------
+        TypeError
+            When the object has no method ``patch``.
+        """
+        if not self._can_patch:
+            msg = f"only an object with a method patch(patch) can be patched, not a {self._kind}"
+            raise TypeError(msg)
+        pickled = dumps(patch)
+        with self._lock:
+            content, patches = self._state
+            patches = (*patches, pickled)
+            if len(patches) > _MAX_PATCHES:
+                obj = content.sealed.open()
+                for each in patches:
+                    obj.patch(loads(each))
+                content, patches = Content(obj), ()
+            self._state = (content, patches)
+
+
+def _look_at(scattering: asyncio.Task[Any]) -> None:
+    """Look at the outcome, which nobody may be waiting for any more."""
+    if not scattering.cancelled():
+        scattering.exception()
+
+
+def _can_patch(obj: Any) -> bool:
+    return callable(getattr(obj, "patch", None))

@@ -1,0 +1,267 @@
+"""What runs in a Dask worker: batches of tickets as Dask tasks, and the messages that reach them while they run.
+
+::
+
+      main side                       worker process
+    ┌───────────┐  Dask task     ┌───────────────────────────────────────────┐
+    │ Courier   ├───────────────►│ run_batch    task thread: one after the   │
+    │           │◄───────────────┤   │          other, until none is left    │
+    │           │  BatchReport   │   ▼                                       │
+    │           │                │  Desk        slips of the running batches │
+    │           │  client.run    │   ▲                                       │
+    │           ├───────────────►│ stop_run, take_back    event loop         │
+    └───────────┘   (1 ms)       └───────────────────────────────────────────┘
+
+Who owns what: the desk is one for each process, and locked. A slip belongs to the batch that runs; the task thread
+takes one ticket after the other from it, the event loop takes away all that have not begun. Whoever takes a ticket
+has it: none is run twice, and none is forgotten.
+
+Nothing here imports more of tilework than what an executor needs. What a task is made of is imported by unpickling it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from tilework.common.backend import get_use_cuda
+from tilework.common.executor import Environment, SimpleWorkerQueue, StopFlag, WorkerContext
+from tilework.executor.dask.sealed import Sealed, SharedSealed, seal
+from tilework.executor.driven import call_task
+from tilework.executor.remote import PackedError, dumps, pack_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = [
+    "Batch",
+    "BatchReport",
+    "Outcome",
+    "is_waiting",
+    "run_batch",
+    "stop_run",
+    "take_back",
+]
+
+T = TypeVar("T")
+
+BATCH_SECONDS: Final = 0.05
+"""A batch that takes longer than this ends before its next ticket: results should not wait for each other."""
+
+_REMEMBERED: Final = 4096
+"""How many runs that have ended, and batches that were taken back, a worker remembers."""
+
+
+# ---- messages ----
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tickets of one run for one worker: what the argument of the Dask task is."""
+
+    ident: str
+    """Unique."""
+    run: str
+    """Names the run, for `stop_run`."""
+    numbers: tuple[int, ...]
+    """Of the tickets."""
+    items: Sealed | None
+    """The tasks, or the arguments of the function, as a list; None: they travel by themselves."""
+    fn: Sealed | None
+    """The function that is called with each item; None: the items are tasks."""
+    patches: tuple[bytes, ...]
+    """Patches of the scattered parameters."""
+    seconds_left: float | None
+    """Until the deadline of the run."""
+    topic: str
+    """Where messages of tasks go: a topic of Dask's event log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one ticket."""
+
+    number: int
+    seconds: float
+    result: Sealed | None
+    error: PackedError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """What became of a batch: the outcomes so far, and the tickets that were not begun."""
+
+    outcomes: tuple[Outcome, ...]
+    unbegun: tuple[int, ...] = ()
+
+
+# ---- the desk ----
+
+
+@dataclass(eq=False)
+class _Slip:
+    """One batch that runs here."""
+
+    run: str
+    flag: StopFlag
+    todo: deque[tuple[int, Any]]
+    outcomes: deque[Outcome] = field(default_factory=deque)
+
+    def report(self) -> BatchReport:
+        """Take away the outcomes so far, and what has not begun."""
+        unbegun = tuple(number for number, _ in _drain(self.todo))
+        return BatchReport(tuple(_drain(self.outcomes)), unbegun)
+
+
+def _drain(items: deque[T]) -> Iterator[T]:
+    """Take one after the other away; two threads may do so at a time."""
+    while True:
+        try:
+            yield items.popleft()
+        except IndexError:
+            return
+
+
+class _Memory:
+    """The latest of many names."""
+
+    def __init__(self) -> None:
+        self._names: OrderedDict[str, str] = OrderedDict()
+
+    def add(self, name: str, value: str = "") -> None:
+        self._names[name] = value
+        while len(self._names) > _REMEMBERED:
+            self._names.popitem(last=False)
+
+    def get(self, name: str) -> str | None:
+        return self._names.get(name)
+
+
+class _Desk:
+    """The batches of this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.slips: dict[str, _Slip] = {}  # by the batch's ident
+        self.ended = _Memory()  # runs, with the reason
+        self.taken = _Memory()  # batches that were taken back before they began
+
+
+_desk: Final = _Desk()
+
+
+def stop_run(run: str, reason: str) -> list[str]:
+    """Let the tasks of a run stop at their next tile, and none begin any more; returns the batches that are running."""
+    with _desk.lock:
+        _desk.ended.add(run, reason)
+        running = [(ident, slip) for ident, slip in _desk.slips.items() if slip.run == run]
+    for _, slip in running:
+        slip.flag.set(reason)
+        slip.todo.clear()
+    return [ident for ident, _ in running]
+
+
+def take_back(ident: str) -> BatchReport | None:
+    """Take back what a batch has not begun, with the outcomes so far; None: all of it, it has not begun at all."""
+    with _desk.lock:
+        slip = _desk.slips.get(ident)
+        if slip is None:
+            _desk.taken.add(ident)
+            return None
+    return slip.report()
+
+
+def is_waiting(key: str, dask_worker: Any = None) -> bool:
+    """Return whether a Dask task has arrived at this worker."""
+    return key in dask_worker.state.tasks
+
+
+# ---- batches ----
+
+
+class _Messages(SimpleWorkerQueue):
+    """Where the messages of tasks go: to the scheduler's event log, and from there to the main side."""
+
+    def __init__(self, run: str, topic: str) -> None:
+        from distributed import get_worker
+
+        super().__init__()
+        self._worker = get_worker()
+        self._run = run
+        self._topic = topic
+
+    def put(self, header: Any, payload: memoryview | None = None) -> None:  # noqa: ARG002
+        """Send a message."""
+        self._worker.log_event(self._topic, {"run": self._run, "message": dumps(header)})
+
+
+def run_batch(batch: Batch, params: SharedSealed | None = None, items: Sealed | None = None) -> BatchReport:
+    """Do the tickets of a batch, one after the other; called by Dask, in a thread of the worker.
+
+    Parameters
+    ----------
+    batch
+        The tickets.
+    params
+        The scattered parameters of tasks.
+    items
+        The batch's items, when they were too large to travel in it.
+    """
+    deadline = None if batch.seconds_left is None else time.monotonic() + batch.seconds_left
+    slip = _Slip(batch.run, StopFlag(deadline), deque(zip(batch.numbers, range(len(batch.numbers)), strict=True)))
+    with _desk.lock:
+        if _desk.ended.get(batch.run) is not None or _desk.taken.get(batch.ident) is not None:
+            return BatchReport((), batch.numbers)
+        _desk.slips[batch.ident] = slip
+    try:
+        _do(batch, params, batch.items if items is None else items, slip)
+    finally:
+        with _desk.lock:
+            del _desk.slips[batch.ident]
+    return slip.report()
+
+
+def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: _Slip) -> None:
+    begin = time.perf_counter()
+    first = batch.numbers[0]
+    try:
+        assert sealed is not None
+        items: list[Any] = sealed.open()
+        call = _make_call(batch, params, slip.flag)
+    except BaseException as error:  # noqa: BLE001  (the run decides)
+        slip.outcomes.append(Outcome(first, 0.0, None, pack_error(error)))
+        return
+    while True:
+        try:
+            number, position = slip.todo.popleft()
+        except IndexError:
+            return
+        start = time.perf_counter()
+        try:
+            slip.flag.raise_if_set()
+            result = call(items[position])
+            outcome = Outcome(number, time.perf_counter() - start, seal(result))
+        except BaseException as error:  # noqa: BLE001  (the run decides)
+            slip.outcomes.append(Outcome(number, 0.0, None, pack_error(error)))
+            return
+        del result
+        slip.outcomes.append(outcome)
+        if time.perf_counter() - begin > BATCH_SECONDS:
+            return
+
+
+def _make_call(batch: Batch, params: SharedSealed | None, flag: StopFlag) -> Callable[[Any], Any]:
+    if batch.fn is not None:
+        fn: Callable[[Any], Any] = batch.fn.open()
+        return fn
+    from distributed import get_worker
+
+    assert params is not None
+    opened = params.open_patched(batch.patches)
+    is_threaded = get_worker().state.nthreads > 1
+    context = WorkerContext(None, _Messages(batch.run, batch.topic))
+    env = Environment(1, is_threaded, context, get_use_cuda(), flag)
+    return lambda task: call_task(task, opened, env)

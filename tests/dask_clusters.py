@@ -1,0 +1,71 @@
+"""Dask clusters for tests: of this process, and of processes that are started from the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+START_SECONDS = 60
+
+
+@contextmanager
+def scheduler_process(folder: Path, *prefix: str, host: str = "127.0.0.1") -> Iterator[str]:
+    """Run ``dask scheduler`` in a process of its own; gives its address."""
+    file = folder / "scheduler.json"
+    command = [
+        *prefix,
+        *(sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", host, "--port", "0", "--no-dashboard"),
+        *("--no-jupyter", "--dashboard-address", f"{host}:0", "--scheduler-file", str(file)),
+    ]
+    with process(command, folder / "scheduler.log"):
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                address: str = json.loads(file.read_text())["address"]
+                break
+            except (OSError, ValueError):
+                assert time.monotonic() < until, (folder / "scheduler.log").read_text()
+                time.sleep(0.02)
+        yield address
+
+
+@contextmanager
+def worker_process(folder: Path, address: str, name: str, *prefix: str, n_cpus: int = 1) -> Iterator[Any]:
+    """Run ``tilework worker`` in a process of its own; gives the process."""
+    command = [
+        *prefix,
+        *(sys.executable, "-m", "tilework", "worker", address, "-c", str(n_cpus), "-n", name, "--services", "0"),
+        *("-u", "", "-d", str(folder)),
+    ]
+    with process(command, folder / f"{name}.log") as started:
+        yield started
+
+
+@contextmanager
+def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program in the background; it is told to end, and waited for, at the end of the block."""
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as started:
+        try:
+            yield started
+        finally:
+            started.terminate()
+            try:
+                started.wait(20)
+            except subprocess.TimeoutExpired:
+                started.kill()
+
+
+def wait_for_workers(address: str, n: int) -> None:
+    """Wait until a scheduler has this many workers."""
+    from distributed import Client
+
+    with Client(address, set_as_default=False) as client:
+        client.wait_for_workers(n, timeout=START_SECONDS)

@@ -1,0 +1,206 @@
+"""Who gets which tickets: decisions, without any worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tilework.common.executor import Priority
+from tilework.common.scheduler import Worker
+from tilework.executor.dask.dispatch import (
+    BATCH_SECONDS,
+    MAX_BATCH,
+    PATIENCE,
+    Dispatch,
+    Lane,
+    Need,
+    Recall,
+    Send,
+    Sent,
+    Station,
+)
+from tilework.executor.run import Ticket
+
+CPU = frozenset({("CPU", 1)})
+
+
+def station(name: str, host: str = "here", slots: int = 1, resources: Any = None) -> Station:
+    resources = {"CPU": 1} if resources is None else resources
+    return Station(name, Worker(name, host, resources, slots), not resources, slots)
+
+
+def tickets(n: int, first: int = 0) -> list[Ticket[Any]]:
+    return [Ticket(i, i, None) for i in range(first, first + n)]
+
+
+def make(*stations: Station) -> Dispatch:
+    dispatch = Dispatch()
+    for each in stations:
+        dispatch.join(each)
+    return dispatch
+
+
+def send_all(dispatch: Dispatch, now: float = 0.0) -> list[Sent]:
+    """Do everything that is to be done now, as long as that is sending."""
+    sent = []
+    while isinstance(action := dispatch.next(now), Send):
+        sent.append(action.sent)
+    return sent
+
+
+def where(sent: list[Sent]) -> list[tuple[str, list[int]]]:
+    return [(each.station.address, list(each.tickets)) for each in sent]
+
+
+def answer(dispatch: Dispatch, sent: Sent, now: float = 0.0) -> None:
+    sent.tickets.clear()
+    dispatch.done(sent, now)
+
+
+def test_one_runs_and_one_waits() -> None:
+    """Each worker gets two batches of one ticket, as long as nobody knows how long they take."""
+    dispatch = make(station("a"), station("b"))
+    lane = Lane("run", Priority.INTERACTIVE)
+    dispatch.put(lane, Need(CPU), tickets(10))
+    sent = send_all(dispatch)
+    assert where(sent) == [("a", [0]), ("b", [1]), ("a", [2]), ("b", [3])]
+    answer(dispatch, sent[1])
+    assert where(send_all(dispatch)) == [("b", [4])]
+
+
+def test_short_tasks_go_in_batches() -> None:
+    """A batch is worth a certain time, has at most so many tickets, and leaves work for the others."""
+    dispatch = make(station("a"), station("b"))
+    lane = Lane("run", Priority.INTERACTIVE, mean_seconds=BATCH_SECONDS / 5)
+    dispatch.put(lane, Need(CPU), tickets(100))
+    assert [len(sent.tickets) for sent in send_all(dispatch)] == [5, 5, 5, 5]
+    dispatch = make(station("a"), station("b"))
+    lane = Lane("run", Priority.INTERACTIVE, mean_seconds=0.0)
+    dispatch.put(lane, Need(CPU), tickets(40))
+    assert [len(sent.tickets) for sent in send_all(dispatch)] == [10, 10, 10, 10]
+    dispatch.put(lane, Need(CPU), tickets(1000))
+    dispatch.join(station("c"))
+    assert max(len(sent.tickets) for sent in send_all(dispatch)) == MAX_BATCH
+
+
+def test_runs_take_turns_and_priority_goes_first() -> None:
+    """Equal runs get a batch in turn; a higher priority goes before them."""
+    dispatch = make(station("a", slots=3))
+    lanes = [Lane(name, Priority.INTERACTIVE) for name in "xy"]
+    for lane in lanes:
+        dispatch.put(lane, Need(CPU), tickets(5))
+    live = Lane("live", Priority.LIVE)
+    dispatch.put(live, Need(CPU), tickets(2))
+    assert [sent.lane.run for sent in send_all(dispatch)] == ["live", "live", "x", "y", "x", "y"]
+
+
+def test_a_run_of_higher_priority_makes_room() -> None:
+    """What waits behind a running batch of lower priority is recalled, and goes back to the front of its lane."""
+    dispatch = make(station("a"))
+    low, high = Lane("low", Priority.BATCH), Lane("high", Priority.LIVE)
+    dispatch.put(low, Need(CPU), tickets(5))
+    first, second = send_all(dispatch)
+    dispatch.put(high, Need(CPU), tickets(1))
+    action = dispatch.next(0.0)
+    assert isinstance(action, Recall)
+    assert action.sent is second
+    assert dispatch.next(0.0) is None, "one recall at a time"
+    dispatch.done(second, 0.0)
+    dispatch.put_back(second, list(second.tickets))
+    assert [sent.lane.run for sent in send_all(dispatch)] == ["high"]
+    answer(dispatch, first)
+    assert where(send_all(dispatch)) == [("a", [1])]
+
+
+def test_an_idle_worker_helps_a_late_one() -> None:
+    """When a worker takes longer than expected, what it has not begun is recalled for one that is idle."""
+    dispatch = make(station("a"), station("b"))
+    lane = Lane("run", Priority.INTERACTIVE)
+    dispatch.put(lane, Need(CPU), tickets(4))
+    sent = send_all(dispatch)
+    for each in (sent[1], sent[3]):
+        answer(dispatch, each)
+    assert dispatch.next(PATIENCE / 2) is None
+    assert dispatch.is_restless()
+    action = dispatch.next(2 * PATIENCE)
+    assert isinstance(action, Recall)
+    assert action.sent is sent[2]
+    dispatch.done(sent[2], 0.0)
+    dispatch.put_back(sent[2], list(sent[2].tickets))
+    assert where(send_all(dispatch)) == [("b", [2])]
+
+
+def test_what_runs_is_not_recalled() -> None:
+    """One task that runs stays where it is, however long it takes; so does a batch that was asked for its rest."""
+    dispatch = make(station("a"), station("b"))
+    lane = Lane("run", Priority.INTERACTIVE, mean_seconds=0.0)
+    dispatch.put(lane, Need(CPU), tickets(1))
+    send_all(dispatch)
+    assert dispatch.next(9e9) is None
+    assert not dispatch.is_restless()
+    only_a = Need(CPU, addresses=frozenset("a"))
+    dispatch.put(lane, only_a, tickets(3, 10))
+    send_all(dispatch)
+    dispatch.put(lane, Need(CPU), tickets(1, 20))
+    for each in lane.sent.values():
+        each.is_begun = True
+    send_all(dispatch)
+    assert dispatch.next(9e9) is None
+
+
+def test_tasks_stay_with_their_data() -> None:
+    """They wait for a worker on the host with the data, also when it has just lost its last one; then they go on."""
+    dispatch = make(station("a", "left"), station("b", "right"))
+    lane = Lane("run", Priority.INTERACTIVE)
+    need = Need(CPU, hosts=frozenset({"right"}))
+    dispatch.put(lane, need, tickets(5))
+    assert {sent.station.address for sent in send_all(dispatch)} == {"b"}
+    lost = dispatch.leave("b")
+    assert [list(sent.tickets) for sent in lost] == [[0], [1]]
+    assert dispatch.next(0.0) is None
+    assert dispatch.stranded() == [(lane, need)]
+    dispatch.give_up_host("right")
+    assert {sent.station.address for sent in send_all(dispatch)} == {"a"}
+    unknown = Need(CPU, hosts=frozenset({"nowhere"}))
+    assert dispatch.fitting(unknown), "a host that nobody knows is not waited for"
+
+
+def test_services_are_kept_free() -> None:
+    """Functions go to service workers where there are any, tasks never do; without any, functions go anywhere."""
+    dispatch = make(station("a"), station("s", resources={}))
+    assert [s.address for s in dispatch.fitting(Need(is_service=True))] == ["s"]
+    assert [s.address for s in dispatch.fitting(Need())] == ["a"]
+    assert dispatch.concurrency() == 1
+    dispatch.leave("s")
+    assert [s.address for s in dispatch.fitting(Need(is_service=True))] == ["a"]
+    dispatch.leave("a")
+    dispatch.join(station("s", resources={}))
+    assert [s.address for s in dispatch.fitting(Need())] == ["s"]
+    assert dispatch.fitting(Need(CPU)) == []
+
+
+def test_suspects_have_a_worker_for_themselves() -> None:
+    """A task that was lost goes alone, to a worker that has shown that it works, while the others go on elsewhere."""
+    dispatch = make(station("old"), station("new"))
+    lane = Lane("run", Priority.INTERACTIVE, mean_seconds=0.0)
+    dispatch.stations["old"].is_proven = True
+    lane.suspects = {0, 1}
+    dispatch.put(lane, Need(CPU), tickets(10))
+    sent = send_all(dispatch)
+    assert ("old", [0]) in where(sent)
+    assert all(each.station.address == "new" for each in sent if 0 not in each.tickets)
+    assert all(1 not in each.tickets for each in sent), "only one worker has shown that it works"
+    answer(dispatch, next(each for each in sent if 0 in each.tickets))
+    assert where(send_all(dispatch)) == [("old", [1])]
+
+
+def test_a_run_that_is_over() -> None:
+    """Nothing of it is sent, or taken back, any more."""
+    dispatch = make(station("a"))
+    lane = Lane("run", Priority.INTERACTIVE)
+    dispatch.put(lane, Need(CPU), tickets(10))
+    sent = send_all(dispatch)
+    assert dispatch.drop(lane) == sent
+    dispatch.put_back(sent[0], list(sent[0].tickets))
+    dispatch.done(sent[0], 0.0)
+    assert dispatch.next(0.0) is None
+    assert dispatch.drop(lane) == sent[1:]

@@ -1,0 +1,213 @@
+"""Workers of a Dask cluster that die, at any time and in any number, cost only the tasks that they had."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from dask_clusters import scheduler_process, wait_for_workers, worker_process
+from tests_helpers import counts
+from tilework.api import Context
+from tilework.common.executor import NoopCommHandler, RunOptions
+from tilework.exceptions import ExecutorError, WorkerLostError
+from tilework.executor.dask import DaskJobExecutor, cluster_spec
+from tilework.testing.faults import CallTask, EchoTask, Signals, SleepTask
+from tilework.udf import UDF
+from tilework.udf.com import CoMUDF
+from tilework.udf.stddev import StdDevUDF
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tilework.common.executor import Environment
+
+
+N_PARTITIONS = 300
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[DaskJobExecutor]:
+    preload = ("tilework.udf.stddev", "tilework.udf.com")
+    spec = cluster_spec(2, 0, has_cupy=False, num_service=0, preload=preload)
+    with DaskJobExecutor.make_local(spec) as executor:
+        yield executor
+
+
+def pids(executor: DaskJobExecutor) -> list[int]:
+    """Return the processes of the workers that the executor has now."""
+    cluster = executor._cluster
+    assert cluster is not None
+    known = executor._courier.dispatch.stations
+    return [nanny.pid for nanny in cluster.cluster.workers.values() if nanny.worker_address in known and nanny.pid]
+
+
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+class SlowSum(UDF):
+    """A sum whose bits depend on the order of merging, and that takes its time."""
+
+    def get_result_buffers(self) -> Any:
+        return {"total": self.buffer(kind="sig", dtype=np.float32)}
+
+    def process_tile(self, tile: Any) -> None:
+        time.sleep(0.01)
+        self.results.total[:] += np.sqrt(tile, dtype=np.float32).sum(axis=0)
+
+    def merge(self, dest: Any, src: Any) -> None:
+        dest.total[:] += src.total * np.float32(1.1)
+
+
+def run_udfs(context: Context, path: Path, on_result: Callable[[int], None] = lambda _: None) -> list[Any]:
+    dataset = context.load("npy", path=path, num_partitions=N_PARTITIONS)
+    udfs = [SlowSum(), StdDevUDF(), CoMUDF.with_params(r=3)]
+    for n, part in enumerate(context.run_udf_iter(dataset=dataset, udf=udfs)):
+        on_result(n)
+    return [(name, buffer.data.tobytes()) for each in part.buffers for name, buffer in each.items()]
+
+
+def test_ten_workers_die_in_a_run(executor: DaskJobExecutor, tmp_path: Path) -> None:
+    """Whenever that is, the results are those of one thread, bit by bit."""
+    path = tmp_path / "scan.npy"
+    np.save(path, counts((30, 40, 8, 7)))
+    with Context.make_with("inline") as inline:
+        expected = run_udfs(inline, path)
+    rng = random.Random(11)
+    when = sorted(rng.sample(range(N_PARTITIONS - 50), 10))
+    killed: list[int] = []
+
+    def kill_some(n: int) -> None:
+        alive = [pid for pid in pids(executor) if pid not in killed]
+        if when and n >= when[0] and alive:
+            when.pop(0)
+            killed.append(rng.choice(alive))
+            kill(killed[-1])
+
+    assert run_udfs(Context(executor), path, kill_some) == expected
+    assert len(killed) == 10
+    report = executor.report()
+    assert report["losses"] >= 5
+    assert sum(event["event"] == "worker_lost" for event in report["events"]) == 10
+
+
+def test_all_workers_die_with_what_was_scattered(executor: DaskJobExecutor) -> None:
+    """Parameters are restored although nobody has them any more, with the patches since."""
+
+    class Params:
+        def __init__(self) -> None:
+            self.value = 1
+
+        def patch(self, patch: int) -> None:
+            self.value += patch
+
+    def work(params: Any, env: Environment) -> tuple[int, int]:
+        time.sleep(0.01)
+        return params.value, os.getpid()
+
+    with executor.scatter(Params()) as handle:
+        executor.scatter_update_patch(handle, 10)
+        before = pids(executor)
+        run = executor.run_tasks([CallTask(i, fn=work) for i in range(60)], handle, "run", NoopCommHandler())
+        first = next(run)[0]
+        for pid in before:
+            kill(pid)
+        results = [first, *(result for result, _ in run)]
+    assert [value for value, _ in results] == [11] * 60
+    assert not {pid for _, pid in results[-10:]} & set(before)
+
+
+def test_workers_die_while_nobody_asks(executor: DaskJobExecutor) -> None:
+    """The next run does not notice."""
+    for pid in pids(executor):
+        kill(pid)
+    with executor.scatter("p") as handle:
+        results = executor.run_tasks([EchoTask(i) for i in range(20)], handle, 0, NoopCommHandler())
+        assert sorted(result for result, _ in results) == [(i, "p") for i in range(20)]
+
+
+def test_a_function_loses_its_worker(executor: DaskJobExecutor, tmp_path: Path) -> None:
+    """A function runs again on another one."""
+    signals = Signals(str(tmp_path))
+
+    def die_once() -> int:
+        signals.add("ran")
+        if signals.count("ran") == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return os.getpid()
+
+    assert executor.run_function(die_once) > 0
+    assert signals.count("ran") == 2
+
+
+def test_a_task_that_kills_its_workers(executor: DaskJobExecutor, tmp_path: Path) -> None:
+    """After three of them the run ends with an error that says which partition it was, and what happened."""
+    signals = Signals(str(tmp_path))
+
+    def die(params: Any, env: Environment) -> None:
+        signals.add("killed")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    tasks = [EchoTask(0), CallTask(1, fn=die), *(SleepTask(i) for i in range(2, 40))]
+    with (
+        executor.scatter(None) as handle,
+        pytest.raises(WorkerLostError, match=r"part-1 lost its worker 3 times.*(killed by signal 9|left the cluster)"),
+    ):
+        list(executor.run_tasks(tasks, handle, 0, NoopCommHandler(), options=RunOptions(ordered=True)))
+    assert signals.count("killed") == 3
+    assert executor.run_function(abs, -1) == 1
+
+
+def test_a_nanny_dies(tmp_path: Path) -> None:
+    """A worker on another host that is gone for good, with its nanny: the others do the rest, and it may come back."""
+    with scheduler_process(tmp_path) as address, worker_process(tmp_path, address, "one"):
+        with worker_process(tmp_path, address, "two") as nanny:
+            wait_for_workers(address, 2)
+            executor = DaskJobExecutor.connect(address)
+            handle_block = executor.scatter("p")
+            handle = handle_block.__enter__()
+            tasks = [SleepTask(i, seconds=0.03) for i in range(100)]
+            run = executor.run_tasks(tasks, handle, 0, NoopCommHandler(), options=RunOptions(ordered=True))
+            results = [next(run)[0] for _ in range(20)]
+            nanny.kill()
+            results += [result for result, _ in run]
+            assert results == list(range(100))
+            assert executor.get_available_workers().names() == ["one-cpu-0"]
+        with worker_process(tmp_path, address, "three"):
+            until = time.monotonic() + 30
+            while len(executor.get_available_workers()) < 2 and time.monotonic() < until:
+                time.sleep(0.05)
+            assert executor.get_available_workers().names() == ["one-cpu-0", "three-cpu-0"]
+            endless = executor.run_tasks((EchoTask(i) for i in count()), handle, 0, NoopCommHandler())
+            assert next(endless)[0][1] == "p"
+            endless.close()
+            handle_block.__exit__(None, None, None)
+            executor.close()
+
+
+def test_the_scheduler_dies(tmp_path: Path) -> None:
+    """Runs end with an error that says so, and so does what is asked for later; closing does not hang."""
+    with scheduler_process(tmp_path) as address, worker_process(tmp_path, address, "one"):
+        wait_for_workers(address, 1)
+        client_kwargs = {"timeout": 1}
+        with DaskJobExecutor.connect(address, client_kwargs=client_kwargs) as executor, executor.scatter(1) as handle:
+            scheduler = executor.client.run_on_scheduler(os.getpid)
+            run = executor.run_tasks((SleepTask(i) for i in count()), handle, 0, NoopCommHandler())
+            next(run)
+            kill(scheduler)
+            start = time.monotonic()
+            with pytest.raises(ExecutorError, match="connection to the Dask scheduler was lost"):
+                list(run)
+            with pytest.raises(ExecutorError, match="scheduler"):
+                executor.run_function(abs, -1)
+        assert time.monotonic() - start < 30

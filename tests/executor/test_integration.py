@@ -1,0 +1,142 @@
+"""The executor that works where Dask works keeps the contract, whichever scheduler Dask has."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import dask
+import pytest
+
+from tilework.executor.concurrent import ConcurrentJobExecutor
+from tilework.executor.dask import DaskJobExecutor
+from tilework.executor.inline import InlineJobExecutor
+from tilework.executor.integration import get_dask_integration_executor
+from tilework.testing.executors import ExecutorContract
+from tilework.utils.devices import available_cpu_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GET = "from tilework.executor.integration import get_dask_integration_executor as get\nexecutor = get()\n"
+
+
+class TestClient(ExecutorContract):
+    """Somebody's client of a cluster whose workers know nothing of tilework."""
+
+    make_code = f"""
+import logging
+from distributed import Client, LocalCluster
+quiet = dict(dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
+client = Client(LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", **quiet))
+{GET}"""
+    worker_names = ("0", "1")
+    hosts = ("127.0.0.1",)
+    parallelism = 2
+    max_ahead = 96
+    shares_memory = False
+    streams = False
+    client: ClassVar[Any]
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def shared_cluster(cls) -> Iterator[None]:
+        from distributed import Client, LocalCluster
+
+        quiet: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", **quiet) as cluster,
+            Client(cluster) as cls.client,
+        ):
+            with get_dask_integration_executor() as executor:
+                executor.run_function(abs, -1)
+            cls.client.submit(abs, -1).result()
+            time.sleep(1)  # until each worker has sent a heartbeat
+            yield
+
+    def settle(self) -> None:
+        """Client and scheduler keep connections to the workers, to use them again."""
+        for owner in (self.client.cluster.scheduler, self.client):
+            self.client.loop.add_callback(owner.rpc.collect)
+
+    def make_executor(self) -> Any:
+        executor = get_dask_integration_executor()
+        assert isinstance(executor, DaskJobExecutor)
+        assert executor.client is self.client
+        return executor
+
+    def test_the_client_stays_open(self) -> None:
+        """Closing the executor leaves the client to its owner."""
+        self.make_executor().close()
+        assert self.client.submit(abs, -3).result() == 3
+
+
+class TestThreads(ExecutorContract):
+    """The threads of Dask."""
+
+    make_code = f"""
+import dask
+from concurrent.futures import ThreadPoolExecutor
+dask.config.set(scheduler="threads", pool=ThreadPoolExecutor(2))
+{GET}"""
+    worker_names = ("concurrent",)
+    parallelism = 2
+    threaded = True
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def dask_scheduler(cls) -> Iterator[None]:
+        with ThreadPoolExecutor(2) as pool, dask.config.set(scheduler="threads", pool=pool):
+            list(pool.map(lambda _: None, range(10)))
+            yield
+
+    def settle(self) -> None:
+        """The threads are Dask's, and start when they are needed."""
+        pool = dask.config.get("pool")
+        list(pool.map(lambda _: pool._idle_semaphore.acquire(timeout=0), range(2)))
+
+    def make_executor(self) -> Any:
+        executor = get_dask_integration_executor()
+        assert isinstance(executor, ConcurrentJobExecutor)
+        return executor
+
+
+class TestSynchronous(ExecutorContract):
+    """The calling thread."""
+
+    make_code = f"import dask\ndask.config.set(scheduler='synchronous')\n{GET}"
+    worker_names = ("inline",)
+    threads_per_worker = available_cpu_count()
+    prioritises = False
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def dask_scheduler(cls) -> Iterator[None]:
+        with dask.config.set(scheduler="synchronous"):
+            yield
+
+    def make_executor(self) -> Any:
+        executor = get_dask_integration_executor()
+        assert isinstance(executor, InlineJobExecutor)
+        return executor
+
+
+def test_the_default_scheduler_of_dask() -> None:
+    """Without any choice Dask works on threads, which are shared then, whoever uses them first."""
+    with get_dask_integration_executor() as executor:
+        assert isinstance(executor, ConcurrentJobExecutor)
+        assert executor.client is dask.threaded.default_pool
+        assert executor.run_function(abs, -1) == 1
+    assert dask.delayed(abs)(-2).compute() == 2
+
+
+def test_a_scheduler_that_cannot_be_used() -> None:
+    """Processes of Dask share no memory with us: threads of our own do the work, and a warning says so."""
+    with (
+        ProcessPoolExecutor(1) as pool,
+        dask.config.set(scheduler="processes", pool=pool),
+        pytest.warns(RuntimeWarning, match="threads of its own"),
+        get_dask_integration_executor() as executor,
+    ):
+        assert executor.run_function(abs, -1) == 1
