@@ -2,8 +2,9 @@
 """Measure the kernels of the built-in UDFs, and print their share of the roofline measured in the same run.
 
 A file is mapped and read from the page cache, as in a run: in tiles of whole partitions, each in one thread, by as many
-threads as there are CPUs. The roofline is how fast the same threads sum the same file as 64-bit words, measured again
-before each kernel, since other work on the machine moves it.
+threads as there are CPUs. The memory roofline is how fast the same threads sum the same file as 64-bit words, the
+arithmetic one (for products with masks) how fast they multiply and add in registers. Both are measured again before
+each kernel, since other work on the machine moves them.
 
     python benchmarks/kernels.py [--quick] [--file FILE.npy] [--json FILE]
 
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,14 +27,19 @@ import numpy as np
 
 from tilework.common import kernels
 from tilework.common.kernels.jit import jit
-from tilework.common.masks import circular
+from tilework.common.kernels.rows import NATIVE
+from tilework.common.kernels.simd_numba import add, add_up, lanes, load, multiply_add
+from tilework.common.masks import circular, radial_bins
+from tilework.io.convert import convert_tile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Array = np.ndarray[Any, np.dtype[Any]]
-DTYPES = ("u1", "u2", "f4")
-SIG = (256, 256)
+FILES = [
+    *((dtype, (256, 256)) for dtype in ("<u1", "<u2", ">u2", "<u4", "<f4", "<f8")),
+    *(("<u2", sig) for sig in ((16, 16), (61, 67), (2048, 2048))),
+]
 TILE_BYTES = 32 * 2**20
 
 
@@ -44,13 +51,39 @@ def add_words(words: Array) -> Any:
     return total
 
 
-def make_file(folder: Path, dtype: str, size: int) -> Path:
-    path = folder / f"{dtype}.npy"
-    frames = size // (np.dtype(dtype).itemsize * SIG[0] * SIG[1])
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(frames, *SIG))
-    some = np.random.default_rng(0).poisson(3.0, size=(64, *SIG)).astype(dtype)
-    for start in range(0, frames, 64):
-        out[start : start + 64] = some[: frames - start]
+@jit
+def multiply_and_add(values: Array, times: int) -> Any:
+    """Ten chains of operations in registers: as many as hide that one takes some cycles."""
+    x = load(values, values, 0, NATIVE)
+    a = b = c = d = e = f = g = h = k = m = load(values, values, 8, NATIVE)
+    for _ in range(times):
+        a, b, c, d, e = (
+            multiply_add(a, x, x),
+            multiply_add(b, x, x),
+            multiply_add(c, x, x),
+            multiply_add(d, x, x),
+            multiply_add(e, x, x),
+        )
+        f, g, h, k, m = (
+            multiply_add(f, x, x),
+            multiply_add(g, x, x),
+            multiply_add(h, x, x),
+            multiply_add(k, x, x),
+            multiply_add(m, x, x),
+        )
+    s = add(add(add(a, b), add(c, d)), add(add(add(e, f), add(g, h)), add(k, m)))
+    return add_up(s) + lanes(values)
+
+
+def make_file(folder: Path, file: tuple[str, tuple[int, int]], size: int) -> Path:
+    dtype, sig = file
+    path = folder / "frames.npy"
+    frames = size // (np.dtype(dtype).itemsize * sig[0] * sig[1])
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(frames, *sig))
+    several = min(frames, max(4, 2**22 // (sig[0] * sig[1])))
+    some = np.random.default_rng(0).poisson(3.0, size=(several, *sig)).astype(dtype)
+    for start in range(0, frames, several):
+        out[start : start + several] = some[: frames - start]
     out.flush()
     return path
 
@@ -62,7 +95,7 @@ class Bench:
         data = np.load(path, mmap_mode="r")
         self.data: Array = np.asarray(data).reshape(-1, *data.shape[-2:])
         self.threads, self.repeat = threads, repeat
-        depth = max(1, TILE_BYTES // self.data[0].nbytes)
+        depth = max(24, TILE_BYTES // self.data[0].nbytes)
         self.tiles = [self.data[i : i + depth] for i in range(0, len(self.data), depth)]
 
     def best(self, work: Callable[[Any], Any], parts: list[Any]) -> float:
@@ -81,8 +114,23 @@ class Bench:
         words = whole[: whole.size // 8 * 8].view(np.uint64)
         return self.best(add_words, np.array_split(words, 4 * self.threads))
 
-    def cases(self, masks: int) -> dict[str, Callable[[Array], Any]]:
+    def peak(self) -> float:
+        """Return GFlop/s, float32, of multiplications and additions in registers."""
+        times, values = 2_000_000, np.full(16, 0.5, dtype=np.float32)
+        best = float("inf")
+        with ThreadPoolExecutor(self.threads) as pool:
+            multiply_and_add(values, 10)
+            for _ in range(self.repeat):
+                start = time.perf_counter()
+                list(pool.map(lambda _: multiply_and_add(values, times), range(self.threads)))
+                best = min(best, time.perf_counter() - start)
+        return self.threads * times * 10 * 8 * 2 / 1e9 / best
+
+    def cases(self, masks: int) -> dict[str, tuple[Callable[[Array], Any], float]]:
+        """Return what is measured, and how many multiplications with a mask's value a pixel has in it."""
         sig, dtype = self.data.shape[1:], self.data.dtype
+        native = dtype.newbyteorder("=")
+        result = np.result_type(native, np.float32)
         runs = kernels.find_runs(circular(sig[1] / 2, sig[0] / 2, sig[1], sig[0], 0.39 * min(sig)))
         everything = kernels.find_runs(np.ones(sig, dtype=bool))
         stack = np.random.default_rng(1).random((masks, *sig)).astype(np.float32)
@@ -91,6 +139,13 @@ class Bench:
 
         few = sparse.csr_matrix(np.where(stack > 0.99, stack, 0).reshape(masks, -1))
         rare = kernels.SparseMasks(few, dtype, np.dtype("f4"), compiled=True)
+        n_bins = min(sig) // 4
+        bins = radial_bins(sig[1] / 2, sig[0] / 2, sig[1], sig[0], min(sig) / 2, n_bins=n_bins, use_sparse=True)
+        rings = sparse.csr_matrix(bins.reshape((n_bins, -1)).to_scipy_sparse())
+        radial = kernels.SparseMasks(rings, dtype, np.dtype("f4"), compiled=True)
+        pixels = sig[0] * sig[1]
+        depth = max(1, 2**21 // (result.itemsize * pixels))
+        scratch = threading.local()
 
         def variance(tile: Array) -> None:
             kernels.accumulate_variance(tile, 0, np.zeros(sig), np.zeros(sig), compiled=True)
@@ -101,17 +156,27 @@ class Bench:
         def products(packed: Any) -> Callable[[Array], None]:
             return lambda tile: packed.apply(tile, np.zeros((len(tile), len(packed)), dtype=np.float32))
 
-        return {
-            "sum of frames": lambda tile: kernels.sum_frames(tile, np.zeros(sig, np.float32), compiled=True),
-            "sum of pixels": lambda tile: kernels.sum_pixels(tile, np.zeros(len(tile), np.float32), compiled=True),
-            "variance": variance,
-            "moments in a disc (48 % of the pixels)": moments(runs),
-            "moments of all pixels": moments(everything),
-            "1 dense mask": products(dense[1]),
-            "4 dense masks": products(dense[4]),
-            f"{masks} dense masks": products(dense[masks]),
-            f"{masks} sparse masks of 1 % each": products(rare),
+        def convert(tile: Array) -> None:
+            if not hasattr(scratch, "out"):
+                scratch.out = np.empty((depth, *sig), dtype=result)
+            for i in range(0, len(tile), depth):
+                part = tile[i : i + depth]
+                convert_tile(part, result, scratch.out[: len(part)], compiled=True)
+
+        found = {
+            "sum of frames": (lambda tile: kernels.sum_frames(tile, np.zeros(sig, np.float32), compiled=True), 0),
+            "sum of pixels": (lambda tile: kernels.sum_pixels(tile, np.zeros(len(tile), "f4"), compiled=True), 0),
+            "variance": (variance, 0),
+            "moments in a disc (48 % of the pixels)": (moments(runs), 0),
+            "moments of all pixels": (moments(everything), 0),
+            **{f"{n} dense masks": (products(packed), n) for n, packed in dense.items()},
+            f"{masks} sparse masks of 1 % each": (products(rare), few.nnz / pixels),
+            f"{n_bins} radial bins": (products(radial), rings.nnz / pixels),
+            f"conversion to {result}, in tiles of 2 MiB": (convert, 0),
         }
+        if native == result:
+            found.popitem()
+        return found
 
 
 def main() -> None:
@@ -124,18 +189,24 @@ def main() -> None:
     args = parser.parse_args()
     repeat = 3 if args.quick else 6
     rows = []
-    print(f"{'dtype':6s} {'kernel':40s} {'GB/s':>8s} {'roofline':>9s} {'share':>6s}   {args.threads} threads")
+    head = f"{'dtype':6s} {'frame':12s} {'kernel':40s} {'GB/s':>7s} {'memory':>7s} {'share':>6s}"
+    print(f"{head} {'GFlop/s':>8s} {'peak':>7s} {'share':>6s}   {args.threads} threads")
     with tempfile.TemporaryDirectory(prefix="tilework-bench-") as folder:
         size = (256 if args.quick else 1024) * 2**20
-        for source in args.file or DTYPES:
+        for source in args.file or FILES:
             path = source if isinstance(source, Path) else make_file(Path(folder), source, size)
             bench = Bench(path, args.threads, repeat)
-            for name, work in bench.cases(args.masks).items():
-                roofline = bench.roofline()
+            dtype, frame = bench.data.dtype.str.lstrip("<|"), " x ".join(map(str, bench.data.shape[1:]))
+            for name, (work, products) in bench.cases(args.masks).items():
+                roofline, peak = bench.roofline(), bench.peak() if products else 0.0
                 speed = bench.best(work, bench.tiles)
-                dtype = bench.data.dtype.str[1:]
-                rows.append({"dtype": dtype, "kernel": name, "GB/s": speed, "roofline": roofline})
-                print(f"{dtype:6s} {name:40s} {speed:8.2f} {roofline:9.2f} {speed / roofline:6.0%}", flush=True)
+                flops = 2 * products * speed / bench.data.itemsize
+                row = {"dtype": dtype, "frame": frame, "kernel": name, "GB/s": speed, "memory GB/s": roofline}
+                rows.append({**row, "GFlop/s": flops, "peak GFlop/s": peak})
+                arithmetic = f"{flops:8.1f} {peak:7.1f} {flops / peak:6.0%}" if products else ""
+                share = f"{speed:7.2f} {roofline:7.2f} {speed / roofline:6.0%}"
+                print(f"{dtype:6s} {frame:12s} {name:40s} {share} {arithmetic}", flush=True)
+            del bench
             if not isinstance(source, Path):
                 path.unlink()
     if args.json:

@@ -49,6 +49,22 @@ class FrameMax(UDF):
         self.results.maximum[:] = frame.max()
 
 
+def find_maximum(frame: Any, maximum: Any) -> None:
+    for y in range(frame.shape[0]):
+        for x in range(frame.shape[1]):
+            maximum[0] = max(maximum[0], frame[y, x])
+
+
+class CompiledFrameMax(FrameMax):
+    """The same as a compiled function of one frame."""
+
+    def accepts_tile_dtype(self, dtype: Any) -> bool:
+        return bool(dtype.kind in "ui")
+
+    def get_frame_kernel(self) -> Any:
+        return find_maximum
+
+
 class TileMean(UDF):
     """A user's function of a tile, in the dtype that UDFs get by default."""
 
@@ -75,6 +91,7 @@ def functions(sig: tuple[int, int]) -> dict[str, Callable[[], Any]]:
         "16 masks": lambda: ApplyMasksUDF(**stack),
         "sum + com + 16 masks": lambda: [SumUDF(), CoMUDF.with_params(**com), ApplyMasksUDF(**stack)],
         "user's frame": FrameMax,
+        "user's compiled frame": CompiledFrameMax,
         "user's tile": TileMean,
     }
 

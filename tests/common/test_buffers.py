@@ -17,6 +17,8 @@ from tilework.common.buffers import (
     InvalidMaskError,
     PlaceholderBufferWrapper,
     fill_value,
+    get_bbox,
+    get_bbox_2d,
     get_bbox_slice,
     get_inner_slice,
     reshaped_view,
@@ -164,6 +166,12 @@ def test_inner_slice_is_the_first_run_in_which_everything_is_valid() -> None:
     assert get_inner_slice(mask) == (slice(1, 4), slice(0, 3))
     assert get_inner_slice(np.zeros((2, 2), dtype=bool)) == (slice(0, 0), slice(0, 2))
     assert get_bbox_slice(np.zeros((2, 2), dtype=bool)) == (slice(0, 0), slice(0, 0))
+    box = np.zeros((5, 6), dtype=bool)
+    box[1:3, 2:5] = True
+    assert get_bbox(box) == get_bbox_2d(box) == (1, 2, 2, 4)
+    assert get_bbox(box[0]) == (6, 0)
+    with pytest.raises(ValueError, match="two axes"):
+        get_bbox_2d(box[0])
 
 
 def test_array_with_mask_refuses_what_does_not_fit() -> None:

@@ -18,6 +18,7 @@ from tilework.common.container import SPARSE_BACKENDS, MaskContainer
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.common.sparse import is_sparse, to_dense
+from tilework.utils.devices import has_cupy
 
 SIG = (6, 7)
 
@@ -143,7 +144,7 @@ def test_wrong_use_is_refused() -> None:
     with pytest.raises(ValueError, match="default_sparse"):
         MaskContainer(stack, default_sparse="coo")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="backend"):
-        MaskContainer(stack, backend="cupy")
+        MaskContainer(stack, backend="tensorflow")
     with pytest.raises(TypeError, match="mask_factories"):
         MaskContainer(np.ones(SIG))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="mask_factories"):
@@ -161,3 +162,23 @@ def test_wrong_use_is_refused() -> None:
         MaskContainer([lambda: np.ones((2, 2)), lambda: np.ones((2, 3))]).get(part())
     with pytest.raises(ValueError, match="two axes"):
         MaskContainer(lambda: np.ones(3)).get(part())
+
+
+def test_masks_for_tiles_of_any_backend() -> None:
+    """Those for the CPU are the same; on a GPU there are no arrays of pydata sparse, and that is said."""
+    container = MaskContainer(stack, backend="scipy.sparse.csr_matrix")
+    np.testing.assert_array_equal(container.get(part()), container.get(part(), backend="numpy"))
+    assert MaskContainer(stack, backend="cupy", default_sparse="sparse.pydata").use_sparse is False
+    with pytest.raises(ValueError, match=r"no sparse masks of the format 'sparse\.pydata' on a GPU"):
+        MaskContainer(stack, use_sparse="sparse.pydata", backend="cupy").get(part())
+
+
+@pytest.mark.skipif(not has_cupy(), reason="there is no GPU with CuPy here")
+@pytest.mark.parametrize("use_sparse", [False, "scipy.sparse.csr", "scipy.sparse.csc"])
+def test_masks_on_a_gpu(use_sparse: Any) -> None:
+    container = MaskContainer(stack, use_sparse=use_sparse)
+    there = container.get(part(), backend="cupy")
+    assert type(there).__module__.startswith("cupy")
+    want = container.get(part())
+    got = there.get()
+    np.testing.assert_array_equal(*(a if use_sparse is False else a.toarray() for a in (got, want)))

@@ -15,7 +15,9 @@ from tilework.io.convert import convert_tile
 
 REAL = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
 # Compiling takes its time: every kernel once, and some with all targets.
-COMPILED = {"u2": [*REAL, "c8"], "i4": ["i2", "u8", "f4", "f8"]} | {s: ["f4"] for s in ("i2", "u4", "u8", "i8")}
+COMPILED = {"u2": [*REAL, "c8"], "i4": ["i2", "u8", "f4", "f8"]} | {
+    s: ["f4"] for s in ("u1", "i1", "i2", "u4", "u8", "i8")
+}
 
 
 def _tile(dtype: np.dtype[Any], frames: int, sig: tuple[int, ...], gap: int, seed: int) -> np.ndarray[Any, Any]:

@@ -18,8 +18,13 @@ class FakeDataSet:
     """Only the facts that a plan is made from."""
 
     def __init__(self, dtype: Any, shape: tuple[int, ...] = (4, 4, 8, 8)) -> None:
-        self.dtype = np.dtype(dtype)
+        self.stored = np.dtype(dtype)
+        self.dtype = self.stored.newbyteorder("=")
+        self.array_backends = ("numpy", "cuda")
         self.shape = Shape(shape, sig_dims=2)
+
+    def need_decode(self, read_dtype: Any, roi: Any, corrections: Any) -> bool:
+        return roi is not None or corrections is not None or np.dtype(read_dtype) != self.stored
 
 
 class Native(TileSum):
@@ -29,6 +34,11 @@ class Native(TileSum):
 
 def plan(*udfs: UDF, dtype: Any = "u2", **kwargs: Any) -> Any:
     return make_plan(udfs, FakeDataSet(dtype), **kwargs)  # type: ignore[arg-type]
+
+
+class AnyOrder(Native):
+    def accepts_foreign_order(self) -> bool:
+        return True
 
 
 @pytest.mark.parametrize(
@@ -56,6 +66,20 @@ def test_native_tiles_are_not_converted_and_leave_the_input_dtype() -> None:
     assert not native.converts
     assert plan(Native(), FrameMax()).converts
     assert plan(Native(), dtype="f4").converts
+
+
+def test_only_compiled_kernels_that_say_so_get_foreign_byte_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KERNELS_VARIABLE, "numba")
+    foreign = plan(AnyOrder(), dtype=">u2")
+    assert foreign.udfs[0].tile_dtype == np.dtype(">u2")
+    assert foreign.dataset_dtype == np.dtype("u2")
+    assert not foreign.converts
+    assert plan(Native(), dtype=">u2").udfs[0].tile_dtype == np.dtype("u2")
+    assert plan(Native(), dtype=">u2").converts
+    assert plan(AnyOrder(), dtype=">u2", corrections=object()).udfs[0].tile_dtype == np.dtype("f8")
+    assert plan(AnyOrder(), dtype="u2").udfs[0].tile_dtype == np.dtype("u2")
+    monkeypatch.setenv(KERNELS_VARIABLE, "numpy")
+    assert plan(AnyOrder(), dtype=">u2").udfs[0].tile_dtype == np.dtype("u2")
 
 
 def test_methods_are_tile_then_frame_then_partition() -> None:

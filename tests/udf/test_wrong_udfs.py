@@ -7,173 +7,138 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests_helpers import FrameMax, counts
+from tests_helpers import counts
 from tilework.api import Context
 from tilework.exceptions import UDFException
-from tilework.udf import UDF
+from tilework.io.dataset.memory import MemoryDataSet
+from tilework.testing.wrong_udfs import CATALOGUE, RAISING_METHODS, RightUDF, WrongUDF, make_raising, text_of
+
+EXECUTORS = ["inline", "threads", "pipelined"]
+# Where the dataset of a task is the object that was given, so that one can look whether it was read.
+IN_PROCESS = {"inline", "threads"}
 
 
-class Nothing(UDF):
-    def get_result_buffers(self) -> Any:
-        return {"x": self.buffer(kind="nav")}
+class Watched(MemoryDataSet):
+    """An array that notes when somebody reads it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.reads = 0
+        super().__init__(*args, **kwargs)
+
+    def get_partitions(self) -> Any:
+        for partition in super().get_partitions():
+            get_tiles = partition.get_tiles
+
+            def noting(*args: Any, get_tiles: Any = get_tiles, **kwargs: Any) -> Any:
+                self.reads += 1
+                return get_tiles(*args, **kwargs)
+
+            partition.get_tiles = noting  # type: ignore[method-assign]
+            yield partition
 
 
-class SaysTile(FrameMax):
-    def get_method(self) -> Any:
-        return self.UDF_METHOD.TILE
-
-
-class SaysNonsense(FrameMax):
-    def get_method(self) -> Any:
-        return "frame"
-
-
-class Undeclared(FrameMax):
-    def get_results(self) -> Any:
-        return {"minimum": self.results.maximum}
-
-
-class ReturnsPrivate(FrameMax):
-    def get_result_buffers(self) -> Any:
-        return {"maximum": self.buffer(kind="nav", use="private")}
-
-    def get_results(self) -> Any:
-        return {"maximum": self.results.maximum}
-
-
-class ReturnsList(FrameMax):
-    def get_results(self) -> Any:
-        return [self.results.maximum]
-
-
-class WrongKind(FrameMax):
-    def get_results(self) -> Any:
-        return {"maximum": self.results.maximum.astype(int)}
-
-
-class WrongShape(FrameMax):
-    def get_results(self) -> Any:
-        return {"maximum": np.zeros(7, dtype=np.float32)}
-
-
-class ForgetsResultOnly(FrameMax):
-    def get_result_buffers(self) -> Any:
-        return {"maximum": self.buffer(kind="nav"), "ratio": self.buffer(kind="nav", use="result_only")}
-
-
-class NoMerge(UDF):
-    def get_result_buffers(self) -> Any:
-        return {"total": self.buffer(kind="sig")}
-
-    def process_frame(self, frame: Any) -> None:
-        self.results.total[:] += frame
-
-
-class Mutates(FrameMax):
-    def process_frame(self, frame: Any) -> None:
-        frame[:] = 0
-
-
-class WritesWrongShape(FrameMax):
-    def process_frame(self, frame: Any) -> None:
-        self.results.maximum[:] = frame
-
-
-class WritesUnknown(FrameMax):
-    def process_frame(self, frame: Any) -> None:
-        self.results.minimum[:] = 0
-
-
-class UnknownBackend(FrameMax):
-    def get_backends(self) -> Any:
-        return ("tensorflow",)
-
-
-class OnlyGPU(FrameMax):
-    def get_backends(self) -> Any:
-        return (self.BACKEND_CUPY,)
-
-
-class StrangeDtype(FrameMax):
-    def get_preferred_input_dtype(self) -> Any:
-        return "M8[s]"
-
-
-class NoDeclaration(FrameMax):
-    def get_result_buffers(self) -> Any:
-        return {"maximum": np.zeros(3)}
-
-
-class InitTakesOther(FrameMax):
-    def __init__(self, value: int) -> None:
-        super().__init__(factor=value)
-
-
-CATALOGUE = [
-    (Nothing, UDFException, "Nothing has none of process_frame, process_tile and process_partition"),
-    (SaysTile, UDFException, "SaysTile.get_method.* says 'tile', but there is no process_tile"),
-    (SaysNonsense, UDFException, "SaysNonsense.get_method.* returned 'frame'"),
-    (Undeclared, UDFException, "'minimum'.*declares maximum"),
-    (ReturnsPrivate, UDFException, "'maximum', which is private"),
-    (ReturnsList, UDFException, "ReturnsList.get_results.* returned list"),
-    (WrongKind, UDFException, "'maximum' is declared as float32 but .* returned int64"),
-    (WrongShape, UDFException, r"must have shape \(30,\) but .* \(7,\)"),
-    (ForgetsResultOnly, UDFException, "'ratio' with use='result_only': implement get_results"),
-    (NoMerge, NotImplementedError, "NoMerge has results that are not of kind 'nav'.*implement merge"),
-    (Mutates, ValueError, "read-only"),
-    (WritesWrongShape, ValueError, "could not broadcast"),
-    (WritesUnknown, AttributeError, "no buffer or parameter named 'minimum'; there are: maximum"),
-    (UnknownBackend, UDFException, "'tensorflow': not a known array backend"),
-    (OnlyGPU, UDFException, "OnlyGPU supports cupy.*support and allow 'numpy'"),
-    (StrangeDtype, UDFException, "StrangeDtype: the preferred input dtype"),
-    (NoDeclaration, UDFException, r"'maximum' is not made with self.buffer"),
-]
-
-
-@pytest.fixture(params=["inline", "threads"])
+@pytest.fixture(scope="module", params=EXECUTORS)
 def ctx(request: pytest.FixtureRequest) -> Any:
     with Context.make_with(request.param) as context:
+        context.name = request.param  # type: ignore[attr-defined]
         yield context
 
 
-@pytest.mark.parametrize(("cls", "error", "message"), CATALOGUE, ids=lambda v: getattr(v, "__name__", ""))
-def test_the_error_names_the_udf_and_the_next_run_works(ctx: Context, cls: Any, error: Any, message: str) -> None:
-    ds = ctx.load("memory", data=counts(), num_partitions=3)
-    with pytest.raises(error, match=message):
-        ctx.run_udf(dataset=ds, udf=cls())
-    assert ctx.run_udf(dataset=ds, udf=FrameMax())["maximum"].valid_mask.all()
+def load(ctx: Any) -> Any:
+    kwargs: dict[str, Any] = {"data": counts(), "num_partitions": 3}
+    return Watched(**kwargs) if ctx.name in IN_PROCESS else ctx.load("memory", **kwargs)
 
 
-@pytest.mark.parametrize(
-    "method", ["get_task_data", "preprocess", "process_frame", "postprocess", "merge", "get_results", "cleanup"]
-)
-def test_an_exception_of_any_method_arrives_as_it_is(ctx: Context, method: str) -> None:
-    def raises(*args: Any) -> None:
-        msg = f"from {method}"
-        raise ZeroDivisionError(msg)
-
-    cls = type("Raises", (FrameMax,), {method: raises})
-    ds = ctx.load("memory", data=counts(), num_partitions=3)
-    with pytest.raises(ZeroDivisionError, match=f"from {method}") as info:
-        ctx.run_udf(dataset=ds, udf=cls())
-    if method in {"process_frame", "postprocess", "get_task_data"}:
-        assert any("Raises, partition part-" in note for note in info.value.__notes__)
-    assert ctx.run_udf(dataset=ds, udf=FrameMax())["maximum"].valid_mask.all()
+def assert_alive(ctx: Context) -> None:
+    result = ctx.run_udf(dataset=ctx.load("memory", data=counts(), num_partitions=3), udf=RightUDF())
+    assert (result["maximum"].data == counts().max(axis=(2, 3))).all()
 
 
-def test_a_constructor_that_cannot_take_its_own_parameters(ctx: Context) -> None:
-    ds = ctx.load("memory", data=counts(), num_partitions=3)
-    with pytest.raises(UDFException, match=r"InitTakesOther.*super\(\).__init__"):
-        ctx.run_udf(dataset=ds, udf=InitTakesOther(value=3))
+@pytest.mark.parametrize("wrong", CATALOGUE, ids=lambda w: w.name)
+def test_the_error_says_what_is_wrong_and_the_next_run_works(ctx: Any, wrong: WrongUDF) -> None:
+    ds = load(ctx)
+    with pytest.raises(wrong.error) as info:
+        ctx.run_udf(dataset=ds, udf=wrong.make())
+    text = text_of(info.value)
+    missing = [word for word in wrong.words if word not in text]
+    assert not missing, f"{missing} not in: {text}"
+    if ctx.name in IN_PROCESS and not wrong.reads:
+        assert ds.reads == 0
+    assert_alive(ctx)
 
 
-def test_wrong_arguments(ctx: Context) -> None:
-    ds = ctx.load("memory", data=counts(), num_partitions=3)
+def test_the_catalogue_is_complete() -> None:
+    assert len(CATALOGUE) >= 40
+    assert len({w.name for w in CATALOGUE}) == len(CATALOGUE)
+
+
+@pytest.mark.parametrize("method", RAISING_METHODS)
+def test_an_exception_of_any_method_arrives_as_it_is(ctx: Any, method: str) -> None:
+    """With its type and message; where the traceback does not lead to the UDF's method, a note does."""
+    with pytest.raises(ZeroDivisionError, match=f"^a mistake in {method}") as info:
+        ctx.run_udf(dataset=load(ctx), udf=make_raising(method))
+    assert str(info.value) == f"a mistake in {method}"
+    if method in {"get_task_data", "process_frame", "postprocess", "cleanup"}:
+        assert f"in {method} of _Raises, partition part-" in text_of(info.value)
+    elif method in {"get_result_buffers", "preprocess", "merge", "get_results"}:
+        assert f"in {method} of _Raises" in text_of(info.value)
+    assert_alive(ctx)
+
+
+def test_where_in_the_data_it_happened(ctx: Any) -> None:
+    """The note counts positions as the user does: of the scan, or of what is selected."""
+
+    class FailsLate(RightUDF):
+        def process_frame(self, frame: Any) -> None:
+            if self.meta.slice.origin[0] == 12:
+                msg = "here"
+                raise ZeroDivisionError(msg)
+
+    with pytest.raises(ZeroDivisionError) as info:
+        ctx.run_udf(dataset=load(ctx), udf=FailsLate())
+    assert "partition part-1, frames 10 to 19 of the scan" in text_of(info.value)
+    roi = np.zeros((6, 5), dtype=bool)
+    roi[2:] = True
+    with pytest.raises(ZeroDivisionError) as info:
+        ctx.run_udf(dataset=load(ctx), udf=FailsLate(), roi=roi)
+    assert "frames 10 to 19 of the selected positions" in text_of(info.value)
+
+
+def test_an_error_while_data_is_read_blames_no_udf(ctx: Any) -> None:
+    if ctx.name not in IN_PROCESS:
+        pytest.skip("the dataset of this test cannot travel")
+
+    class Breaks(MemoryDataSet):
+        def get_partitions(self) -> Any:
+            for partition in super().get_partitions():
+
+                def broken(*args: Any, get_tiles: Any = partition.get_tiles, **kwargs: Any) -> Any:
+                    yield next(iter(get_tiles(*args, **kwargs)))
+                    msg = "the disk is gone"
+                    raise OSError(msg)
+
+                partition.get_tiles = broken  # type: ignore[method-assign]
+                yield partition
+
+    with pytest.raises(OSError, match="the disk is gone") as info:
+        ctx.run_udf(dataset=Breaks(data=counts(), num_partitions=1), udf=RightUDF())
+    assert "in reading data of the UDFs, partition part-0" in text_of(info.value)
+
+
+def test_of_several_udfs_the_wrong_one_is_named(ctx: Any) -> None:
+    with pytest.raises(ZeroDivisionError) as info:
+        ctx.run_udf(dataset=load(ctx), udf=[RightUDF(), make_raising("process_frame"), RightUDF()])
+    assert "process_frame of _Raises" in text_of(info.value)
+    assert "RightUDF" not in text_of(info.value)
+
+
+def test_wrong_arguments(ctx: Any) -> None:
+    ds = load(ctx)
     with pytest.raises(ValueError, match="empty list of UDFs"):
         ctx.run_udf(dataset=ds, udf=[])
     with pytest.raises(TypeError, match="not the class"):
-        ctx.run_udf(dataset=ds, udf=FrameMax)  # type: ignore[arg-type]
+        ctx.run_udf(dataset=ds, udf=RightUDF)
     with pytest.raises(ValueError, match="roi: incompatible shapes"):
-        ctx.run_udf(dataset=ds, udf=FrameMax(), roi=np.ones((2, 2), dtype=bool))
-    with pytest.raises(UDFException, match="support and allow 'numpy'"):
-        ctx.run_udf(dataset=ds, udf=FrameMax(), backends="cupy")
+        ctx.run_udf(dataset=ds, udf=RightUDF(), roi=np.ones((2, 2), dtype=bool))
+    with pytest.raises(UDFException, match=r"RightUDF supports numpy, and the run allows cupy.*backends="):
+        ctx.run_udf(dataset=ds, udf=RightUDF(), backends="cupy")

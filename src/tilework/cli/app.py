@@ -83,7 +83,8 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 def _describe(error: Exception) -> str:
     """Return one line for an error; errors that are not ours are named, for they may come from the user's own UDF."""
-    text = " ".join(str(error).split())
+    # Notes say in which method of which UDF, and where in the data, something happened.
+    text = "; ".join(" ".join(part.split()) for part in (str(error), *getattr(error, "__notes__", ())) if part)
     if isinstance(error, TileworkError):
         cause = error.__cause__
         known = cause is None or isinstance(cause, OSError | TileworkError | ImportError) or str(cause) in text

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["warmup"]
 
 DTYPES = ("uint8", "uint16", "uint32", "int16", "float32", ">u2", ">u4")
+"""Those that the built-in functions are run with; kernels are compiled for more."""
 
 
 def warmup(args: argparse.Namespace) -> None:
@@ -23,6 +24,8 @@ def warmup(args: argparse.Namespace) -> None:
 
     from tilework.api import Context
     from tilework.cli.functions import disk_mask
+    from tilework.common.kernels import warmup as warmup_kernels
+    from tilework.io.convert import warmup_conversions
     from tilework.io.corrections import CorrectionSet
     from tilework.udf.com import CoMUDF
     from tilework.udf.masks import ApplyMasksUDF
@@ -33,6 +36,8 @@ def warmup(args: argparse.Namespace) -> None:
     mask = disk_mask((128, 128), (64, 64), 40)
     corrections = CorrectionSet(dark=mask, gain=mask + 1, excluded_pixels=np.eye(128, dtype=bool))
     start = time.perf_counter()
+    warmup_kernels()
+    warmup_conversions()
     with Context.make_with("inline") as context:
         for dtype in DTYPES:
             data = np.arange(16 << 14).reshape(4, 4, 128, 128) % 200

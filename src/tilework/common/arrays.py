@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["fill_value", "reshaped_view", "to_numpy", "zeros"]
+__all__ = ["fill_value", "like_index", "reshaped_view", "to_numpy", "zeros"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -51,6 +51,15 @@ def to_numpy(a: Any) -> Array:
         return np.asarray(a.get())
     msg = f"a result must be a NumPy or CuPy array, got {type(a).__module__}.{type(a).__qualname__}"
     raise TypeError(msg)
+
+
+def like_index(index: Array, array: Any) -> Any:
+    """Return an array of indices, or a mask, in the memory of the array that it is to index."""
+    if isinstance(array, np.ndarray):
+        return index
+    import cupy
+
+    return cupy.asarray(index)
 
 
 def reshaped_view(a: Array, shape: tuple[int, ...]) -> Array:

@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from tilework.common.arrays import fill_value, reshaped_view, to_numpy, zeros
+from tilework.common.allocation import BufferPool, ManagedBuffer, bytes_aligned, empty_aligned, zeros_aligned
+from tilework.common.arrays import fill_value, like_index, reshaped_view, to_numpy, zeros
 from tilework.common.math import prod
-from tilework.common.validity import ArrayWithMask, InvalidMaskError, get_bbox_slice, get_inner_slice
+from tilework.common.validity import (
+    ArrayWithMask,
+    InvalidMaskError,
+    get_bbox,
+    get_bbox_2d,
+    get_bbox_slice,
+    get_inner_slice,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,18 +33,25 @@ __all__ = [
     "ArrayWithMask",
     "AuxBufferWrapper",
     "BufferKind",
+    "BufferPool",
     "BufferUse",
     "BufferWrapper",
     "InvalidMaskError",
+    "ManagedBuffer",
     "PlaceholderBufferWrapper",
     "PreallocBufferWrapper",
+    "bytes_aligned",
     "disjoint",
+    "empty_aligned",
     "fill_value",
+    "get_bbox",
+    "get_bbox_2d",
     "get_bbox_slice",
     "get_inner_slice",
     "reshaped_view",
     "to_numpy",
     "zeros",
+    "zeros_aligned",
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -87,11 +102,12 @@ class BufferWrapper:
         where: Literal["device"] | None = None,
         use: BufferUse = None,
     ) -> None:
-        if kind not in KINDS:
-            msg = f"a buffer's kind is one of {', '.join(KINDS)}, got {kind!r}"
-            raise ValueError(msg)
+        _check_options(kind, where, use)
         self._kind: BufferKind = kind
         self._extra_shape = (extra_shape,) if isinstance(extra_shape, int) else tuple(map(int, extra_shape))
+        if min(self._extra_shape, default=0) < 0:
+            msg = f"the extra shape of a buffer has sizes of at least 0, got {extra_shape}"
+            raise ValueError(msg)
         self._dtype: np.dtype[Any] = np.dtype(dtype)
         self._where = where
         self._use = use
@@ -231,7 +247,7 @@ class BufferWrapper:
             bool over the flat (compressed) positions of this buffer.
         """
         if self._kind == "nav" and self._data is not None:
-            self._data[absent] = fill_value(self._dtype)
+            self._data[like_index(absent, self._data)] = fill_value(self._dtype)
 
     # -- access
 
@@ -425,6 +441,18 @@ class BufferWrapper:
     def result_buffer_type(self) -> type[PreallocBufferWrapper]:
         """Return the class of buffers that carry results of this one."""
         return PreallocBufferWrapper
+
+
+def _check_options(kind: Any, where: Any, use: Any) -> None:
+    if kind not in KINDS:
+        msg = f"a buffer's kind is one of {', '.join(KINDS)}, got {kind!r}"
+        raise ValueError(msg)
+    if where not in {None, "device"}:
+        msg = f"a buffer is in main memory (where=None) or on the device (where='device'), got {where!r}"
+        raise ValueError(msg)
+    if use not in {None, "private", "result_only"}:
+        msg = f"the use of a buffer is None, 'private' or 'result_only', got {use!r}"
+        raise ValueError(msg)
 
 
 class PlaceholderBufferWrapper(BufferWrapper):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tilework.common.array_backends import BACKENDS, CUPY_BACKENDS
 from tilework.common.slice import Slice
 from tilework.common.sparse import is_scipy_sparse, is_sparse, sparse_to_coo, to_dense
 
@@ -51,14 +52,15 @@ class MaskContainer:
     count
         Number of masks; saves making them when somebody asks for it.
     backend
-        Array backend of what `get` returns by default: ``"numpy"``.
+        Array backend of the tiles that what `get` returns by default is for: with one of CuPy's, masks come in the
+        memory of the GPU; with all others, in main memory. None: ``"numpy"``.
     default_sparse
         The format for sparse masks when `use_sparse` names none.
 
     Raises
     ------
     ValueError
-        When `use_sparse`, `default_sparse` or `backend` is none of these.
+        When `use_sparse`, `default_sparse` or `backend` is none of these, or asks for arrays of pydata sparse on a GPU.
     TypeError
         When `mask_factories` is neither a function nor a list or tuple of functions.
     """
@@ -123,6 +125,8 @@ class MaskContainer:
     def use_sparse(self) -> str | Literal[False]:
         """The sparse format in which masks are returned by default, or False for dense ones."""
         if self._use_sparse is None:
+            if self._backend in CUPY_BACKENDS and self._default_sparse.startswith("sparse.pydata"):
+                return False  # there are none on a GPU
             return self._default_sparse if self._computed().is_sparse else False
         return self._use_sparse  # type: ignore[return-value]
 
@@ -151,14 +155,15 @@ class MaskContainer:
         transpose
             True for the shape ``(n_pixels, n_masks)``, False for ``(n_masks, n_pixels)``.
         backend
-            Array backend of the result.
+            Array backend of the tiles that the masks are for; None: that of the container.
 
         Raises
         ------
         TypeError
             When `key` is not a `Slice`.
         ValueError
-            When the sparse format or backend is unknown, or the part does not fit the masks.
+            When the sparse format or backend is unknown, there is no such format on a GPU, or the part does not fit the
+            masks.
         """
         if not isinstance(key, Slice):
             msg = f"MaskContainer.get takes the part of the detector as a Slice, not {type(key).__name__}"
@@ -182,14 +187,15 @@ class MaskContainer:
         backend: str | None = None,
     ) -> Any:
         """Return the masks for a part of the detector that has no navigation axes; see `get`."""
-        _checked_backend(backend or self._backend)
+        on_gpu = _checked_backend(backend or self._backend) in CUPY_BACKENDS
         kind = self.use_sparse if sparse_backend is None else _checked_format(sparse_backend, "sparse_backend")
         target = self.dtype if dtype is None else np.dtype(dtype)
         place = (tuple(sig_slice.origin), tuple(sig_slice.shape))
-        key = (place, target, kind, transpose)
+        key = (place, target, kind, transpose, on_gpu)
         with self._lock:
             if key not in self._results:
-                self._results[key] = self._cut(sig_slice, target, kind, transpose)
+                masks = self._cut(sig_slice, target, kind, transpose)
+                self._results[key] = _to_gpu(masks, kind) if on_gpu else masks
             return self._results[key]
 
     def _cut(self, part: Slice, dtype: np.dtype[Any], kind: str | Literal[False], transpose: bool) -> Any:
@@ -299,10 +305,24 @@ def _checked_format(name: Any, argument: str) -> str:
 
 
 def _checked_backend(backend: str | None) -> str:
-    if backend not in (None, "numpy"):
-        msg = f"masks can be had as NumPy arrays, and in the sparse formats of use_sparse, not for backend {backend!r}"
+    if backend is not None and backend not in BACKENDS:
+        msg = f"masks can be had for tiles of the array backends {', '.join(sorted(BACKENDS))}, not for {backend!r}"
         raise ValueError(msg)
-    return "numpy"
+    return backend or "numpy"
+
+
+def _to_gpu(masks: Any, kind: str | Literal[False]) -> Any:
+    if kind is not False and kind.startswith("sparse.pydata"):
+        msg = f"there are no sparse masks of the format {kind!r} on a GPU: use one of the formats 'scipy.sparse'"
+        raise ValueError(msg)
+    if kind is False:
+        import cupy
+
+        return cupy.asarray(masks)
+    import cupyx.scipy.sparse
+
+    form = cupyx.scipy.sparse.csc_matrix if kind == "scipy.sparse.csc" else cupyx.scipy.sparse.csr_matrix
+    return form(masks)
 
 
 def _check_factories(factories: Any) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.cupy import use_gpu
 from tilework.common.threading import mitigations, set_num_threads
 from tilework.exceptions import DeadlineExceededError, JobCancelledError
 
@@ -138,7 +139,7 @@ class Environment:
         limit = set_num_threads(self._threads_per_worker)
         cms: list[AbstractContextManager[Any]] = []
         if enable_gpu and self._gpu_id is not None:
-            cms.append(_cupy_device(self._gpu_id))
+            cms.append(use_gpu(self._gpu_id))
         # Only the interface cache of pyFFTW needs mitigation, and it cannot be on before pyFFTW is imported.
         if self._threaded_executor and "pyfftw" in sys.modules:
             cms.append(mitigations())
@@ -184,15 +185,3 @@ class _Limited:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._limit.__exit__(exc_type, exc, traceback)
-
-
-def _cupy_device(gpu_id: int | None) -> AbstractContextManager[Any]:
-    """Select the device for CuPy, when CuPy can be used at all."""
-    from tilework.utils.devices import has_cupy
-
-    if not has_cupy():
-        return nullcontext()
-    import cupy
-
-    device: AbstractContextManager[Any] = cupy.cuda.Device(gpu_id)
-    return device

@@ -6,6 +6,8 @@ from enum import Enum
 from math import inf
 from typing import Any, Final, Literal, TypedDict
 
+from tilework.common import array_backends
+
 __all__ = [
     "ResourceDef",
     "TileDepthEnum",
@@ -56,36 +58,29 @@ class UDFProtocol:
     TILE_DEPTH_MAX: Final = inf
     UDF_METHOD: Final = UDFMethod
 
-    BACKEND_NUMPY: Final = "numpy"
-    BACKEND_CUPY: Final = "cupy"
-    BACKEND_CUDA: Final = "cuda"
-    BACKEND_SPARSE_COO: Final = "sparse.COO"
-    BACKEND_SPARSE_GCXS: Final = "sparse.GCXS"
-    BACKEND_SPARSE_DOK: Final = "sparse.DOK"
-    BACKEND_SCIPY_COO: Final = "scipy.sparse.coo_matrix"
-    BACKEND_SCIPY_CSR: Final = "scipy.sparse.csr_matrix"
-    BACKEND_SCIPY_CSC: Final = "scipy.sparse.csc_matrix"
-    BACKEND_SCIPY_COO_ARRAY: Final = "scipy.sparse.coo_array"
-    BACKEND_SCIPY_CSR_ARRAY: Final = "scipy.sparse.csr_array"
-    BACKEND_SCIPY_CSC_ARRAY: Final = "scipy.sparse.csc_array"
-    BACKEND_CUPY_SCIPY_COO: Final = "cupyx.scipy.sparse.coo_matrix"
-    BACKEND_CUPY_SCIPY_CSR: Final = "cupyx.scipy.sparse.csr_matrix"
-    BACKEND_CUPY_SCIPY_CSC: Final = "cupyx.scipy.sparse.csc_matrix"
-    BACKEND_ALL: Final = (
-        BACKEND_CUPY_SCIPY_CSR,
-        BACKEND_CUPY_SCIPY_CSC,
-        BACKEND_CUPY_SCIPY_COO,
-        BACKEND_SCIPY_COO_ARRAY,
-        BACKEND_SCIPY_CSC_ARRAY,
-        BACKEND_SCIPY_CSR_ARRAY,
-        BACKEND_SCIPY_CSR,
-        BACKEND_SCIPY_CSC,
-        BACKEND_SCIPY_COO,
-        BACKEND_CUPY,
-        BACKEND_NUMPY,
-        BACKEND_SPARSE_COO,
-        BACKEND_SPARSE_GCXS,
-    )
+    BACKEND_NUMPY: Final = array_backends.NUMPY
+    BACKEND_CUPY: Final = array_backends.CUPY
+    BACKEND_CUDA: Final = array_backends.CUDA
+    BACKEND_SPARSE_COO: Final = array_backends.SPARSE_COO
+    BACKEND_SPARSE_GCXS: Final = array_backends.SPARSE_GCXS
+    BACKEND_SPARSE_DOK: Final = array_backends.SPARSE_DOK
+    BACKEND_SCIPY_COO: Final = array_backends.SCIPY_COO
+    BACKEND_SCIPY_CSR: Final = array_backends.SCIPY_CSR
+    BACKEND_SCIPY_CSC: Final = array_backends.SCIPY_CSC
+    BACKEND_SCIPY_COO_ARRAY: Final = array_backends.SCIPY_COO_ARRAY
+    BACKEND_SCIPY_CSR_ARRAY: Final = array_backends.SCIPY_CSR_ARRAY
+    BACKEND_SCIPY_CSC_ARRAY: Final = array_backends.SCIPY_CSC_ARRAY
+    BACKEND_CUPY_SCIPY_COO: Final = array_backends.CUPY_SCIPY_COO
+    BACKEND_CUPY_SCIPY_CSR: Final = array_backends.CUPY_SCIPY_CSR
+    BACKEND_CUPY_SCIPY_CSC: Final = array_backends.CUPY_SCIPY_CSC
+    BACKEND_ALL: Final = array_backends.PRIORITY
+    CPU_BACKENDS: Final = array_backends.CPU_BACKENDS
+    CUDA_BACKENDS: Final = array_backends.CUDA_BACKENDS
+    CUPY_BACKENDS: Final = array_backends.CUPY_BACKENDS
+    SPARSE_BACKENDS: Final = array_backends.SPARSE_BACKENDS
+    DENSE_BACKENDS: Final = array_backends.DENSE_BACKENDS
+    ND_BACKENDS: Final = array_backends.ND_BACKENDS
+    D2_BACKENDS: Final = array_backends.D2_BACKENDS
 
     def get_method(self) -> UDFMethod:
         """Return which of the ``process_*`` methods is used."""
@@ -99,11 +94,15 @@ class UDFProtocol:
 def get_method(udf: Any) -> UDFMethod:
     """Return the method a UDF is run with when it does not say so itself: tile before frame before partition.
 
+    One that has a frame kernel gets frames.
+
     Raises
     ------
     TypeError
         When it has none of ``process_tile``, ``process_frame`` and ``process_partition``.
     """
+    if getattr(udf, "get_frame_kernel", lambda: None)() is not None:
+        return UDFMethod.FRAME
     for method in (UDFMethod.TILE, UDFMethod.FRAME, UDFMethod.PARTITION):
         if callable(getattr(udf, f"process_{method.value}", None)):
             return method

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ArrayWithMask", "InvalidMaskError", "get_bbox_slice", "get_inner_slice"]
+__all__ = ["ArrayWithMask", "InvalidMaskError", "get_bbox", "get_bbox_2d", "get_bbox_slice", "get_inner_slice"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -35,6 +35,31 @@ def get_bbox_slice(arr: BoolArray) -> tuple[slice, ...]:
         return (slice(0, 0),) * arr.ndim
     where = np.nonzero(arr)
     return tuple(slice(int(w.min()), int(w.max()) + 1) for w in where)
+
+
+def get_bbox(arr: BoolArray) -> tuple[int, ...]:
+    """Return first and last index along each axis, axis after axis, of the smallest box that holds all True entries.
+
+    When there is none, the first index is the size of the axis, and the last 0.
+    """
+    if not arr.any():
+        return tuple(n for size in arr.shape for n in (size, 0))
+    return tuple(n for part in get_bbox_slice(arr) for n in (part.start, part.stop - 1))
+
+
+def get_bbox_2d(arr: BoolArray) -> tuple[int, int, int, int]:
+    """Return first and last row, first and last column of the smallest rectangle that holds all True entries.
+
+    Raises
+    ------
+    ValueError
+        When `arr` does not have two axes.
+    """
+    if arr.ndim != 2:
+        msg = f"a rectangle needs two axes, this array has the shape {arr.shape}"
+        raise ValueError(msg)
+    top, bottom, left, right = get_bbox(arr)
+    return top, bottom, left, right
 
 
 class ArrayWithMask:

@@ -9,12 +9,15 @@ instance from them, on whatever worker it runs, so a constructor must accept wha
 from __future__ import annotations
 
 import copy
+import importlib
 import threading
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+from tilework.common.array_backends import CUPY_BACKENDS, as_names
 from tilework.common.buffers import (
     ArrayWithMask,
     AuxBufferWrapper,
@@ -25,20 +28,25 @@ from tilework.common.buffers import (
 )
 from tilework.common.udf import UDFProtocol
 from tilework.exceptions import UDFException, UDFRunCancelled
-from tilework.udf.data import MergeAttrMapping, RunCache, UDFData
+from tilework.udf.data import MergeAttrMapping, RunCache, UDFData, UDFKwargsWrapper, UDFParams
+from tilework.udf.meta import UDFMeta
 
 if TYPE_CHECKING:
     from collections import OrderedDict
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from tilework.common.slice import Slice
-    from tilework.udf.meta import UDFMeta
 
 __all__ = [
     "UDF",
+    "MergeAttrMapping",
     "NoOpUDF",
+    "UDFData",
     "UDFFrameMixin",
+    "UDFKwargsWrapper",
     "UDFMergeAllMixin",
+    "UDFMeta",
+    "UDFParams",
     "UDFPartitionMixin",
     "UDFPostprocessMixin",
     "UDFPreprocessMixin",
@@ -50,8 +58,25 @@ __all__ = [
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 T = TypeVar("T")
+# What users' programs import from here and what itself needs the base class.
+_ELSEWHERE = {
+    "GenericTask": "task",
+    "UDFResults": "results",
+    "UDFResultsLazy": "results",
+    "UDFRunner": "runner",
+    "UDFTask": "task",
+    "execution_plan": "backends",
+    "get_resources_for_backends": "backends",
+}
 # An instance holds the results of its run on the main side; two runs must not share one.
 _claim_lock = threading.Lock()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(f"tilework.udf.{_ELSEWHERE[name]}"), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 @runtime_checkable
@@ -144,13 +169,14 @@ class UDF(UDFProtocol):
 
     def __init__(self, **kwargs: Any) -> None:
         self._kwargs = kwargs
-        self._params: UDFData | None = None
+        self._params: UDFKwargsWrapper | None = None
         self._results: UDFData | None = None
         self._task_data: UDFData | None = None
         self._meta: UDFMeta | None = None
         self._cache: RunCache | None = None
         self._position = 0
         self._run: weakref.ref[object] | None = None
+        self._cupy_on_main = False
 
     # -- to implement
 
@@ -177,6 +203,26 @@ class UDF(UDFProtocol):
         """
         return False
 
+    def accepts_foreign_order(self) -> bool:
+        """Return whether tiles that `accepts_tile_dtype` accepts may come in foreign byte order, as in some files.
+
+        Asked for runs that use compiled kernels only. NumPy computes with such arrays, though slowly; functions that
+        numba compiles do not take them.
+        """
+        return False
+
+    def get_frame_kernel(self) -> Callable[..., None] | None:
+        """Return a function of one frame that numba can compile; None: there is none.
+
+        It is called for every frame, by compiled code and without the interpreter's lock, as
+        ``function(frame, name, ...)``: the parameters after the frame are found by name among results and parameters of
+        the UDF. Results of kind nav are arrays for the frame, of shape ``(1,)`` or `extra_shape`, others are whole;
+        all are written in place. Nothing of ``self`` can be used in it.
+
+        In runs too small for a compiler Python calls the function, or ``process_frame`` if there is one.
+        """
+        return None
+
     def corrects_results(self) -> bool:
         """Return whether this UDF takes raw frames and corrects its results itself, with `meta.corrections`.
 
@@ -186,7 +232,10 @@ class UDF(UDFProtocol):
         return False
 
     def get_backends(self) -> str | Iterable[str]:
-        """Return the array backends that are supported, best first."""
+        """Return the array backends that are supported, best first.
+
+        Which one a function gets depends on what the dataset offers and on the device; `meta.array_backend` says it.
+        """
         return (self.BACKEND_NUMPY,)
 
     def cleanup(self) -> None:
@@ -243,13 +292,21 @@ class UDF(UDFProtocol):
     def params(self) -> Any:
         """The parameters; auxiliary data as the view that belongs to what is processed now."""
         if self._params is None:
-            self._params = UDFData(self._kwargs)
+            self._params = UDFKwargsWrapper(self._kwargs)
         return self._params
 
     @property
     def results(self) -> Any:
         """The result buffers, as the views that belong to what is processed now."""
         return self._results
+
+    @results.setter
+    def results(self, value: Any) -> None:
+        msg = (
+            f"{type(self).__name__} replaces self.results by a {type(value).__name__}: assign into its buffers, "
+            "self.results.name[:] = ..."
+        )
+        raise UDFException(msg)
 
     @property
     def task_data(self) -> Any:
@@ -272,9 +329,13 @@ class UDF(UDFProtocol):
 
     @property
     def xp(self) -> Any:
-        """The array library of the tiles: numpy, or cupy on a GPU."""
+        """The array library to compute with: cupy where tiles are on a GPU, else numpy.
+
+        In `merge` and `get_results` it is cupy when the main process was given a GPU (``main_process_gpu``) and the UDF
+        supports CuPy. Result buffers are in main memory there.
+        """
         backend = self._meta.array_backend if self._meta is not None else None
-        if backend is not None and backend.startswith("cupy"):
+        if backend in CUPY_BACKENDS or (backend is None and self._cupy_on_main):
             import cupy
 
             return cupy
@@ -332,10 +393,19 @@ class UDF(UDFProtocol):
         """Return a result with what of it is valid, for `get_results`."""
         return ArrayWithMask(data, mask)
 
-    def forbuf(self, arr: Any, target: Array) -> Any:
-        """Convert `arr` to the array backend, and the shape, of the result `target`."""
-        if isinstance(arr, np.ndarray) and isinstance(target, np.ndarray):
-            return arr.reshape(target.shape)
+    def forbuf(self, arr: Any, target: Any) -> Any:
+        """Convert an array of any kind to the kind, and the shape, of the result `target`.
+
+        Use it where a function supports several array backends:
+        ``self.results.x[:] += self.forbuf(array, self.results.x)``.
+
+        Raises
+        ------
+        ValueError
+            When `arr` does not have as many entries as `target`.
+        """
+        if isinstance(target, np.ndarray) and (isinstance(arr, np.ndarray) or np.isscalar(arr)):
+            return np.asarray(arr).reshape(target.shape)
         import sparseconverter
 
         return sparseconverter.make_like(arr, target, strict=False)
@@ -394,6 +464,10 @@ class UDF(UDFProtocol):
         """Say what is processed."""
         self._meta = meta
 
+    def set_main_process_gpu(self, gpu_id: int | None) -> None:
+        """Say which CUDA device the main process uses; None for none."""
+        self._cupy_on_main = gpu_id is not None and not CUPY_BACKENDS.isdisjoint(as_names(self.get_backends()))
+
     def set_cache(self, cache: RunCache, position: int) -> None:
         """Share what the run computes once; `position` is that of this UDF in the run."""
         self._cache = cache
@@ -407,6 +481,12 @@ class UDF(UDFProtocol):
         UDFException
             When no copy can be made from the parameters, so that no task could either.
         """
+        if "_kwargs" not in vars(self):
+            msg = (
+                f"{type(self).__name__}.__init__ does not call super().__init__(...): call it, with all parameters as "
+                "keyword arguments"
+            )
+            raise UDFException(msg)
         try:
             copy = self.copy()
         except TypeError as e:
@@ -455,11 +535,42 @@ class UDF(UDFProtocol):
 
     def init_result_buffers(self) -> None:
         """Declare the results."""
-        self._results = UDFData(self.get_result_buffers())
+        declared = self.get_result_buffers()
+        if self._meta is None or self._meta.array_backend is None:  # once, on the main side
+            _check_declared(type(self).__name__, declared)
+        self._results = UDFData(declared)
 
     def init_task_data(self) -> None:
         """Make the task data."""
-        self._task_data = UDFData(self.get_task_data())
+        data: Any = self.get_task_data()
+        if not isinstance(data, Mapping):
+            msg = f"{type(self).__name__}.get_task_data() returned {data!r}: return a dict of names and values"
+            raise UDFException(msg)
+        self._task_data = UDFData(data)
+
+
+def _check_declared(udf_name: str, declared: Any) -> None:
+    """Raise UDFException when what `get_result_buffers` returned is no declaration of results."""
+    if not isinstance(declared, Mapping):
+        what = "nothing" if declared is None else f"a {type(declared).__name__}"
+        msg = f"{udf_name}.get_result_buffers() returned {what}: return a dict of names and self.buffer(...)"
+        raise UDFException(msg)
+    for name, buffer in declared.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            msg = f"{udf_name}: a result is called {name!r}, which self.results.name cannot reach: use a plain name"
+            raise UDFException(msg)
+        if hasattr(UDFData, name):
+            msg = (
+                f"{udf_name}: a result cannot be called {name!r}, for self.results has a method of that name: choose "
+                "another name"
+            )
+            raise UDFException(msg)
+        if not isinstance(buffer, BufferWrapper):
+            msg = (
+                f"{udf_name}: the declaration of result {name!r} is not made with self.buffer(...), it is a "
+                f"{type(buffer).__name__}"
+            )
+            raise UDFException(msg)
 
 
 class NoOpUDF(UDF):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.kernels import DenseMasks, find_runs, sum_moments, takes_dtype
 from tilework.common.masks import circular, gradient_x, gradient_y, ring
 from tilework.udf.base import UDF
@@ -26,6 +27,7 @@ from tilework.udf.com_field import (
     guess_corrections,
     magnitude,
 )
+from tilework.udf.linear import add_products, masks_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -192,9 +194,17 @@ class CoMUDF(UDF):
 
     # -- what is asked before a run
 
+    def get_backends(self) -> tuple[str, ...]:
+        """Take arrays of every kind."""
+        return self.BACKEND_ALL
+
     def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
         """Take all numbers as they are stored."""
         return takes_dtype(dtype)
+
+    def accepts_foreign_order(self) -> bool:
+        """Take pixels in any byte order: the kernel swaps what it loads."""
+        return True
 
     def get_tiling_preferences(self) -> TilingPreferences:
         """Take tiles of any size: the kernel works in blocks."""
@@ -242,9 +252,13 @@ class CoMUDF(UDF):
             return ring(cx, cy, width, height, params.r, params.ri)
         return circular(cx, cy, width, height, params.r)
 
-    def process_tile(self, tile: NDArray[Any]) -> None:
+    def process_tile(self, tile: Any) -> None:
         """Add sum and moments of a tile to those of its frames."""
         meta = self.meta
+        if meta.array_backend not in NUMPY_BACKENDS:
+            masks = self.cached(f"{meta.array_backend} {meta.tiling_scheme_idx}", self._make_plain_masks)
+            add_products(self, tile, masks, self.results.raw_mask_result)
+            return
         threads = meta.threads_per_worker or 1
         index = meta.tiling_scheme_idx
         if tile.dtype.kind == "c":
@@ -258,11 +272,17 @@ class CoMUDF(UDF):
         part = self.meta.sig_slice
         return find_runs(self._selection()[part.get()], (part.origin[0], part.origin[1]))
 
-    def _make_masks(self, tile_dtype: np.dtype[Any]) -> DenseMasks:
+    def _mask_stack(self) -> Array:
+        """Return the selection, and it times y, and times x, for the current part of the detector."""
         height, width = self.meta.dataset_shape.sig
         factories = com_masks_generic(height, width, self._selection)
-        masks = np.stack([f() for f in factories])[(slice(None), *self.meta.sig_slice.get())]
-        return DenseMasks(masks, tile_dtype, np.dtype(np.complex128), compiled=self.meta.compiled)
+        return np.stack([f() for f in factories])[(slice(None), *self.meta.sig_slice.get())]
+
+    def _make_plain_masks(self) -> Any:
+        return masks_for(self, self._mask_stack().reshape((3, -1)))
+
+    def _make_masks(self, tile_dtype: np.dtype[Any]) -> DenseMasks:
+        return DenseMasks(self._mask_stack(), tile_dtype, np.dtype(np.complex128), compiled=self.meta.compiled)
 
     # -- results
 

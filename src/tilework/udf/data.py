@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tilework.io.dataset.tiling_scheme import TilingScheme
     from tilework.udf.run_plan import RunPlan
 
-__all__ = ["MergeAttrMapping", "RunCache", "UDFData", "UDFParams", "UseDiscouragedWarning"]
+__all__ = ["MergeAttrMapping", "RunCache", "UDFData", "UDFKwargsWrapper", "UDFParams", "UseDiscouragedWarning"]
 
 T = TypeVar("T")
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -79,6 +79,10 @@ class UDFData:
     def __getitem__(self, name: str) -> Any:
         _discourage(name)
         return getattr(self, name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _discourage(name)
+        setattr(self, name, value)
 
     def __contains__(self, name: object) -> bool:
         return name in self._buffers
@@ -141,6 +145,25 @@ class UDFData:
         """Write contiguous copies of parts back into the buffers."""
         for buffer in self._buffers.values():
             buffer.flush()
+
+
+class UDFKwargsWrapper(UDFData):
+    """The parameters of a UDF: plain values as they are, auxiliary data as the view that belongs to what is processed.
+
+    Parameters
+    ----------
+    data
+        Keyword arguments of the UDF.
+    """
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        msg = (
+            f"parameters cannot be changed by the function itself: {name!r} is set where it is made, or during a run "
+            "with update_parameters_experimental"
+        )
+        raise AttributeError(msg)
 
 
 def whole_view(value: Any) -> Any:

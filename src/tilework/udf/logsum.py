@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import CUPY_BACKENDS, NUMPY_BACKENDS
+from tilework.common.sparse import sparse_to_coo
 from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from numpy.typing import NDArray
 
     from tilework.common.buffers import BufferWrapper
     from tilework.udf.data import MergeAttrMapping
@@ -38,12 +38,36 @@ class LogsumUDF(UDF):
         """Declare ``logsum``."""
         return {"logsum": self.buffer(kind="sig", dtype=np.float32, where="device")}
 
-    def process_frame(self, frame: NDArray[Any]) -> None:
+    def get_backends(self) -> tuple[str, ...]:
+        """Take arrays with any number of axes; matrices have no logarithm of their own on a GPU."""
+        return tuple(backend for backend in self.BACKEND_ALL if backend not in self.D2_BACKENDS)
+
+    def process_frame(self, frame: Any) -> None:
         """Add a frame."""
+        if self.meta.array_backend not in NUMPY_BACKENDS:
+            self._add_other(frame)
+            return
         if frame.dtype.kind == "c":
             frame = np.abs(frame)
         with np.errstate(invalid="ignore"):
             self.results.logsum[:] += np.log1p(frame - np.min(frame))
+
+    def _add_other(self, frame: Any) -> None:
+        """Add a frame that is sparse, or on a GPU."""
+        target = self.results.logsum
+        if self.meta.array_backend in CUPY_BACKENDS:
+            values = abs(frame) if frame.dtype.kind == "c" else frame
+            target[:] += self.xp.log1p(values - values.min())
+            return
+        coo = sparse_to_coo(frame)
+        values = np.abs(coo.data) if coo.dtype.kind == "c" else coo.data
+        lowest = values.min() if values.size == coo.size else min(values.min(initial=0), 0)
+        if lowest:
+            # Pixels that are not stored have a logarithm, too.
+            target[:] += np.log1p(-lowest)
+            target[tuple(coo.coords)] -= np.log1p(-lowest)
+        with np.errstate(invalid="ignore"):
+            target[tuple(coo.coords)] += np.log1p(values - lowest)
 
     def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:
         """Add the sum of a partition."""

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import CPU_BACKENDS
 from tilework.common.buffers import BufferWrapper
 from tilework.common.shape import Shape
 from tilework.exceptions import UDFException
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.base import UDF
+from tilework.udf.checks import check_results_can_be_made, noted
 from tilework.udf.data import MergeAttrMapping, RunCache, UDFParams, prepare_aux
 from tilework.udf.meta import UDFMeta
 from tilework.udf.plan import make_plan
@@ -35,6 +37,21 @@ if TYPE_CHECKING:
 __all__ = ["MainRun"]
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def _check_workers(plan: RunPlan, executor: JobExecutor | None) -> None:
+    """Raise UDFException when what only a GPU can do is to be done where there is none."""
+    needs = plan.resources
+    if executor is None or "CUDA" not in needs or any(w.can_run(needs) for w in executor.get_available_workers()):
+        return
+    gpu_only = [p for p in plan.udfs if CPU_BACKENDS.isdisjoint(p.backends)]
+    each = "; ".join(f"{p.name} can use {', '.join(p.backends)} here" for p in gpu_only)
+    cupy = " with CuPy" if "ndarray" in needs else ""
+    msg = (
+        f"{each}, which needs a worker on a CUDA device{cupy}, and {type(executor).__name__} has none: support and "
+        "allow 'numpy', or use an executor with GPUs"
+    )
+    raise UDFException(msg)
 
 
 class MainRun:
@@ -93,6 +110,7 @@ class MainRun:
         self._damage = np.zeros(n_nav, dtype=bool)
         self._spans: dict[int, tuple[int, int]] = {}
         plan = make_plan(self.udfs, dataset, roi, corrections, backends)
+        _check_workers(plan, executor)
         self._prepare_udfs(plan, corrections, executor, environment)
         partitions = list(dataset.get_partitions())
         self.params = self._make_params(plan, corrections, partitions)
@@ -113,8 +131,12 @@ class MainRun:
     ) -> None:
         dataset = self.dataset
         cache = RunCache()
+        main_gpu = None if environment is None else environment.gpu_id
+        if main_gpu is not None and environment is not None and not environment.has_cupy:
+            main_gpu = None
         for position, (udf, planned) in enumerate(zip(self.udfs, plan.udfs, strict=True)):
             udf.reset(cache, position)
+            udf.set_main_process_gpu(main_gpu)
             prepare_aux(udf.kwargs, dataset.shape, self.roi, planned.name)
             meta = UDFMeta(
                 None,
@@ -123,20 +145,26 @@ class MainRun:
                 dataset.dtype,
                 planned.input_dtype,
                 corrections=corrections,
+                device_class=None if environment is None else environment.device_class,
                 threads_per_worker=None if environment is None else environment.threads_per_worker,
                 compiled=planned.compiled,
             )
             udf.set_meta(meta)
-            udf.init_result_buffers()
+            try:
+                udf.init_result_buffers()
+            except Exception as e:
+                e.add_note(f"in get_result_buffers of {planned.name}")
+                raise
+            check_results_can_be_made(udf)
             for name, declared in list(udf.results.items()):
                 udf.results.set_buffer(name, self._allocate(planned.name, name, declared, executor))
             if hasattr(udf, "preprocess"):
-                udf.preprocess()
+                with noted(f"preprocess of {planned.name}, before the run"):
+                    udf.preprocess()
 
-    def _allocate(self, udf_name: str, name: str, declared: Any, executor: JobExecutor | None) -> BufferWrapper:
-        if not isinstance(declared, BufferWrapper):
-            msg = f"{udf_name}: the declaration of result {name!r} is not made with self.buffer(...)"
-            raise UDFException(msg)
+    def _allocate(
+        self, udf_name: str, name: str, declared: BufferWrapper, executor: JobExecutor | None
+    ) -> BufferWrapper:
         buffer: BufferWrapper = declared if executor is None else executor.modify_buffer_type(declared)
         buffer.set_shape_ds(self.dataset.shape, self.roi)
         try:
@@ -162,7 +190,8 @@ class MainRun:
             Shape((frames, *shape.sig), sig_dims=shape.sig_dims),
             self.roi,
             corrections if plan.corrects else None,
-            converts=plan.converts or not self.dataset.raw_dtype.isnative,
+            converts=plan.converts,
+            sparse=plan.usual.is_sparse,
         )
         return UDFParams.from_udfs(self.udfs, self.roi, corrections, scheme, plan)
 
@@ -225,7 +254,11 @@ class MainRun:
                     for name, buffer in udf.results.items()
                     if buffer.has_data()
                 }
-                udf.merge(MergeAttrMapping(dest), part.get_proxy())
+                try:
+                    udf.merge(MergeAttrMapping(dest), part.get_proxy())
+                except Exception as e:
+                    e.add_note(f"in merge of {type(udf).__name__}, partition {task.get_partition().get_ident()}")
+                    raise
             self._damage[start:stop] = True if self._present is None else self._present[start:stop]
             self.n_merged += 1
             self.n_merged_frames += task.task_frames
@@ -237,6 +270,33 @@ class MainRun:
             return collect_results(self.udfs, self._damage, self.dataset, self.roi, self.params.corrections)
 
         return UDFResultsLazy(make, self.damage)
+
+    def check_patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Raise before anybody gets new parameters with which no UDF could be made.
+
+        Raises
+        ------
+        ValueError
+            When there is not one mapping per UDF.
+        UDFException
+            When a UDF has no such parameter, or refuses it, or auxiliary data does not fit the dataset.
+        """
+        if len(parameters) != len(self.udfs):
+            msg = f"parameters must be given for each of the {len(self.udfs)} UDFs of the run, got {len(parameters)}"
+            raise ValueError(msg)
+        for udf, new in zip(self.udfs, parameters, strict=True):
+            name = type(udf).__name__
+            unknown = sorted(set(new) - set(udf.kwargs))
+            if unknown:
+                known = ", ".join(sorted(udf.kwargs)) or "none"
+                msg = f"{name} has no parameter {', '.join(map(repr, unknown))} that could be changed; it has: {known}"
+                raise UDFException(msg)
+            prepare_aux(new, self.dataset.shape, self.roi, name)
+            try:
+                type(udf)(**{**udf.kwargs, **new})
+            except Exception as e:
+                msg = f"{name} cannot be made with the new parameters {', '.join(new)}: {e}"
+                raise UDFException(msg) from e
 
     def patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters of the UDFs on the main side."""

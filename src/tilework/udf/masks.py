@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import NUMPY_BACKENDS, as_backend, as_names
 from tilework.common.buffers import AuxBufferWrapper
 from tilework.common.container import MaskContainer
 from tilework.common.kernels import DenseMasks, SparseMasks, takes_dtype
 from tilework.common.sparse import to_sparse
 from tilework.common.udf import UDFMethod
 from tilework.udf.base import UDF
+from tilework.udf.linear import add_products, masks_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +53,7 @@ class ApplyMasksUDF(UDF):
     preferred_dtype
         dtype to compute in, promoted with that of the dataset; None: float32.
     backends
-        Array backends that may be used; None: all that are supported, which is ``"numpy"``.
+        Array backends that may be used; None: all that are supported, dense and sparse.
     shifts
         Shift of the masks in detector pixels, (y, x), positive is down and right, rounded towards zero: two numbers for
         all frames, or auxiliary data with two numbers per frame
@@ -117,6 +119,10 @@ class ApplyMasksUDF(UDF):
         """Take all numbers as they are stored."""
         return takes_dtype(dtype)
 
+    def accepts_foreign_order(self) -> bool:
+        """Take pixels in any byte order: the kernel swaps what it loads."""
+        return True
+
     def get_backends(self) -> Any:
         """Return the array backends.
 
@@ -125,14 +131,19 @@ class ApplyMasksUDF(UDF):
         ValueError
             When the parameter `backends` leaves none.
         """
+        without = {self.BACKEND_SCIPY_COO_ARRAY, self.BACKEND_SCIPY_CSC_ARRAY, self.BACKEND_SCIPY_CSR_ARRAY}
+        if self.params.shifts is not None:
+            without |= {self.BACKEND_SCIPY_COO, self.BACKEND_CUPY_SCIPY_COO}
+        supported = tuple(backend for backend in self.BACKEND_ALL if backend not in without)
         backends = self.params.backends
         if backends is None:
-            return (self.BACKEND_NUMPY,)
-        allowed = (backends,) if isinstance(backends, str) else tuple(backends)
-        if self.BACKEND_NUMPY not in allowed:
-            msg = f"no usable array backend among backends={allowed}: masks are applied to {self.BACKEND_NUMPY!r} tiles"
+            return supported
+        allowed = as_names(backends)
+        usable = tuple(backend for backend in supported if backend in allowed)
+        if not usable:
+            msg = f"no usable array backend among backends={allowed}: masks are applied to {', '.join(supported)}"
             raise ValueError(msg)
-        return (self.BACKEND_NUMPY,)
+        return usable
 
     def get_method(self) -> UDFMethod:
         """Work on tiles; on frames when each has its own shift."""
@@ -174,9 +185,13 @@ class ApplyMasksUDF(UDF):
 
     # -- processing
 
-    def process_tile(self, tile: NDArray[Any]) -> None:
+    def process_tile(self, tile: Any) -> None:
         """Add the products of the frames of a tile with the masks."""
         meta = self.meta
+        if meta.array_backend not in NUMPY_BACKENDS:
+            plain = self.cached(f"{meta.array_backend} {meta.tiling_scheme_idx}", self._prepare_plain)
+            add_products(self, tile, plain, self.results.intensity)
+            return
         masks = self.cached(f"part {meta.tiling_scheme_idx}", lambda: self._prepare(tile.dtype))
         masks.apply(tile, self.results.intensity, threads=meta.threads_per_worker or 1)
 
@@ -185,6 +200,13 @@ class ApplyMasksUDF(UDF):
         dtype = _compute_dtype(self.results.get_buffer("intensity").dtype)
         meta = self.meta
         return _for_kernels(self._shifted_masks(), meta.sig_slice, tile_dtype, dtype, compiled=meta.compiled)
+
+    def _prepare_plain(self) -> Any:
+        """Return the masks for the current part of the detector for tiles that are no NumPy arrays."""
+        container, part = self._shifted_masks(), self.meta.sig_slice
+        if container.use_sparse:
+            return masks_for(self, container.get_for_sig_slice(part, sparse_backend="scipy.sparse", transpose=False))
+        return masks_for(self, container.get_for_sig_slice(part, transpose=False))
 
     def _shifted_masks(self) -> MaskContainer:
         shifts = self.params.shifts
@@ -196,11 +218,14 @@ class ApplyMasksUDF(UDF):
             lambda: shift_stack(masks.computed_masks, dy, dx), use_sparse="scipy.sparse" if masks.use_sparse else False
         )
 
-    def process_frame(self, frame: NDArray[Any]) -> None:
+    def process_frame(self, frame: Any) -> None:
         """Write the products of one frame with the masks, shifted for this frame."""
+        if self.meta.array_backend not in NUMPY_BACKENDS:
+            # Only a part of the frame meets the masks, which is not worth a product of its own for every kind of array.
+            frame = as_backend(frame.reshape((1, -1)), "numpy").reshape(tuple(self.meta.dataset_shape.sig))
         dy, dx = (int(s) for s in self.params.shifts)
         masks = self.cached("shifted", self._prepare_shifted)
-        self.results.intensity[:] = masks.apply(frame, dy, dx)
+        self.results.intensity[:] = self.forbuf(masks.apply(frame, dy, dx), self.results.intensity)
 
     def _prepare_shifted(self) -> _ShiftedDense | _ShiftedSparse:
         dtype = _compute_dtype(self.results.get_buffer("intensity").dtype)

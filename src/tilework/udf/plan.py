@@ -8,12 +8,23 @@ bits.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import (
+    BACKENDS,
+    CPU_BACKENDS,
+    CUDA_BACKENDS,
+    NUMPY_BACKENDS,
+    as_names,
+    can_hold,
+    holding_dtype,
+)
 from tilework.common.udf import UDFMethod
 from tilework.exceptions import UDFException
+from tilework.udf.checks import check_signatures, check_tiling
 from tilework.udf.run_plan import RunPlan, UDFPlan
 
 if TYPE_CHECKING:
@@ -25,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["corrects_results", "make_plan", "use_compiled"]
 
 KERNELS_VARIABLE = "TILEWORK_KERNELS"
+# A user's function of a frame mostly loops over its pixels, which the interpreter does a hundred times slower.
+FRAME_KERNEL_FROM_PIXELS = 2**18
 
 
 def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool:
@@ -41,7 +54,10 @@ def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool:
     if choice not in {"numpy", "numba", "auto"}:
         msg = f"the environment variable {KERNELS_VARIABLE} must be numpy, numba or auto, it is {choice!r}"
         raise ValueError(msg)
-    large = dataset_pixels > udf.COMPILED_FROM_PIXELS and run_pixels > udf.COMPILED_FROM_PIXELS // 4
+    enough = udf.COMPILED_FROM_PIXELS
+    if udf.get_frame_kernel() is not None:
+        enough = min(enough, FRAME_KERNEL_FROM_PIXELS)
+    large = dataset_pixels > enough and run_pixels > enough // 4
     return choice == "numba" or (choice == "auto" and large)
 
 
@@ -72,18 +88,55 @@ def make_plan(
     UDFException
         When a UDF implements no method, or supports no array backend that can be used here.
     """
-    allowed = None if backends is None else {backends} if isinstance(backends, str) else set(backends)
+    allowed = None if backends is None else frozenset({backends} if isinstance(backends, str) else backends)
     n_frames = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
     pixels = dataset.shape.size, n_frames * dataset.shape.sig.size
-    plans = [_plan_one(udf, dataset.dtype, corrections, allowed, compiled=use_compiled(udf, *pixels)) for udf in udfs]
-    return RunPlan(tuple(plans), dataset.dtype)
+    dtypes = dataset.dtype, _stored_dtype(dataset)
+    plans = [_plan_one(udf, *dtypes, corrections, allowed, compiled=use_compiled(udf, *pixels)) for udf in udfs]
+    offered = _offered(dataset, corrections)
+    try:
+        return RunPlan.make(tuple(plans), *dtypes, offered)
+    except (RuntimeError, ValueError) as e:
+        each = "; ".join(f"{p.name} can use {', '.join(p.backends)}" for p in plans)
+        msg = f"{e}. {each}; the dataset offers {', '.join(offered)}"
+        raise UDFException(msg) from e
+
+
+def _offered(dataset: DataSet, corrections: Any) -> tuple[str, ...]:
+    """Return the array backends in which the dataset delivers tiles; what is corrected is not sparse any more."""
+    offered = tuple(dataset.array_backends)
+    if corrections is None:
+        return offered
+    dense = tuple(name for name in offered if name in NUMPY_BACKENDS)
+    if not dense:
+        msg = (
+            f"{type(dataset).__name__} delivers its tiles as {', '.join(offered)} only, which cannot be corrected for "
+            "the detector: run without corrections"
+        )
+        raise UDFException(msg)
+    return dense
+
+
+def _stored_dtype(dataset: DataSet) -> np.dtype[Any]:
+    """Return the dtype, with its byte order, of tiles that are views of what the dataset holds."""
+    foreign = dataset.dtype.newbyteorder()
+    is_foreign = not dataset.need_decode(foreign, None, None) and dataset.need_decode(dataset.dtype, None, None)
+    return foreign if is_foreign else dataset.dtype
 
 
 def _plan_one(
-    udf: UDF, dataset_dtype: np.dtype[Any], corrections: Any, allowed: set[str] | None, *, compiled: bool
+    udf: UDF,
+    dataset_dtype: np.dtype[Any],
+    stored_dtype: np.dtype[Any],
+    corrections: Any,
+    allowed: frozenset[str] | None,
+    *,
+    compiled: bool,
 ) -> UDFPlan:
     name = type(udf).__name__
     method = checked_method(udf)
+    check_signatures(udf, method)
+    check_tiling(udf)
     data_dtype = dataset_dtype if corrections is None else np.result_type(np.float32, dataset_dtype)
     try:
         input_dtype = np.result_type(udf.get_preferred_input_dtype(), data_dtype)
@@ -93,13 +146,26 @@ def _plan_one(
             f"{data_dtype}: return a numeric dtype from get_preferred_input_dtype"
         )
         raise UDFException(msg) from e
+    input_dtype, backends = _backends(udf, input_dtype, allowed)
     raw = corrections is None or corrects_results(udf)
     process = f"process_{method.value}"
-    knows = method is not UDFMethod.PARTITION and _speaks_for(udf, "accepts_tile_dtype", process)
-    native = raw and knows and udf.accepts_tile_dtype(dataset_dtype)
-    tile_dtype = dataset_dtype if native else input_dtype
+    native = (
+        raw
+        and method is not UDFMethod.PARTITION
+        and _speaks_for(udf, "accepts_tile_dtype", process)
+        and _speaks_for(udf, "accepts_tile_dtype", "get_frame_kernel")
+        and udf.accepts_tile_dtype(dataset_dtype)
+    )
+    any_order = (
+        compiled
+        and udf.get_frame_kernel() is None
+        and _speaks_for(udf, "accepts_foreign_order", process)
+        and udf.accepts_foreign_order()
+    )
+    own_dtype = stored_dtype if any_order else dataset_dtype
+    tile_dtype = own_dtype if native else input_dtype
     corrected = corrections is not None and not native
-    return UDFPlan(name, method, input_dtype, tile_dtype, _backend(udf, allowed), compiled, corrected)
+    return UDFPlan(name, method, input_dtype, tile_dtype, backends, compiled, corrected, corrections is not None)
 
 
 def corrects_results(udf: UDF) -> bool:
@@ -135,22 +201,41 @@ def checked_method(udf: UDF) -> UDFMethod:
     if not isinstance(method, UDFMethod):
         msg = f"{name}.get_method() returned {method!r}: return UDF.UDF_METHOD.FRAME, .TILE or .PARTITION"
         raise UDFException(msg)
-    if not callable(getattr(udf, f"process_{method.value}", None)):
+    has_kernel = method is UDFMethod.FRAME and udf.get_frame_kernel() is not None
+    if not has_kernel and not callable(getattr(udf, f"process_{method.value}", None)):
         msg = f"{name}.get_method() says {method.value!r}, but there is no process_{method.value}: implement it"
         raise UDFException(msg)
     return method
 
 
-def _backend(udf: UDF, allowed: set[str] | None) -> str:
-    supported = udf.get_backends()
-    supported = (supported,) if isinstance(supported, str) else tuple(supported)
-    unknown = sorted(set(supported) - set(udf.BACKEND_ALL) - {"cuda", udf.BACKEND_SPARSE_DOK, "numpy.matrix"})
-    if unknown:
-        msg = f"{type(udf).__name__}.get_backends() returned {', '.join(map(repr, unknown))}: not a known array backend"
+def _backends(udf: UDF, dtype: np.dtype[Any], allowed: frozenset[str] | None) -> tuple[np.dtype[Any], tuple[str, ...]]:
+    """Return the dtype in which a UDF computes, and the array backends it can get, best first.
+
+    The dtype is the same on every worker: backends that cannot hold it are left out, and it is promoted only where all
+    backends for a kind of device need that.
+    """
+    name = type(udf).__name__
+    supported = as_names(udf.get_backends())
+    if not BACKENDS.issuperset(supported):
+        unknown = [backend for backend in supported if backend not in BACKENDS]
+        known = ", ".join(sorted(BACKENDS))
+        msg = f"{name}.get_backends() returned {', '.join(map(repr, unknown))}: not a known array backend, only {known}"
         raise UDFException(msg)
-    if "numpy" in supported and (allowed is None or "numpy" in allowed):
-        return "numpy"
-    asked = "" if allowed is None else f", and the run allows {', '.join(sorted(allowed))}"
-    have = f"{type(udf).__name__} supports {', '.join(supported)}{asked}"
-    msg = f"{have}; tiles are NumPy arrays here: support and allow 'numpy'"
-    raise UDFException(msg)
+    usable = supported if allowed is None else tuple(b for b in supported if b in allowed)
+    if not usable:
+        asked = "" if allowed is None else f", and the run allows {', '.join(sorted(allowed))}"
+        msg = (
+            f"{name} supports {', '.join(supported) or 'no array backend'}{asked}: return one that can be used from "
+            "get_backends, or allow it in the run with backends=..."
+        )
+        raise UDFException(msg)
+    return _holding(usable, dtype)
+
+
+@lru_cache(maxsize=256)
+def _holding(usable: tuple[str, ...], dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[str, ...]]:
+    for kind in (CPU_BACKENDS, CUDA_BACKENDS):
+        members = [b for b in usable if b in kind]
+        if members and not any(can_hold(b, dtype) for b in members):
+            dtype = holding_dtype(dtype, members)
+    return dtype, tuple(b for b in usable if can_hold(b, dtype))

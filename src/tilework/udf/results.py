@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.arrays import to_numpy
 from tilework.common.buffers import ArrayWithMask, BufferWrapper, PreallocBufferWrapper
+from tilework.common.sparse import is_sparse
 from tilework.exceptions import UDFException
+from tilework.udf.checks import noted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -241,7 +244,8 @@ def collect_buffers(
     udf.meta.set_valid_nav_mask(merged)
     udf.results.clear_views()
     declared = udf.results.as_dict()
-    results: Any = udf.get_results()
+    with noted(f"get_results of {name}"):
+        results: Any = udf.get_results()
     if not isinstance(results, Mapping):
         msg = f"{name}.get_results() returned {type(results).__name__}: return a dict of arrays by name"
         raise UDFException(msg)
@@ -260,6 +264,17 @@ def collect_buffers(
             yield key, _make_buffer(name, key, buffer, buffer.raw_data, merged, dataset_shape, roi)
 
 
+def _as_plain(udf_name: str, key: str, value: Any) -> Array:
+    """Return a result as a NumPy array, whatever array or number it is."""
+    if is_sparse(value):
+        msg = (
+            f"{udf_name}: get_results() returned the result {key!r} as a sparse {type(value).__name__}: put it into a "
+            "buffer with self.forbuf(array, self.results.name), or return a dense array"
+        )
+        raise UDFException(msg)
+    return to_numpy(value) if type(value).__module__.startswith("cupy") else np.asarray(value)
+
+
 def _make_buffer(
     udf_name: str,
     key: str,
@@ -270,7 +285,7 @@ def _make_buffer(
     roi: BoolArray | None,
 ) -> ResultBuffer:
     arr, mask = (value.arr, value.mask) if isinstance(value, ArrayWithMask) else (value, None)
-    arr = np.asarray(arr)
+    arr = _as_plain(udf_name, key, arr)
     if arr.dtype.kind != declared.dtype.kind:
         msg = (
             f"{udf_name}: the result {key!r} is declared as {declared.dtype} but get_results() returned {arr.dtype}: "

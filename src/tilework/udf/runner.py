@@ -138,16 +138,12 @@ class ResultsForDataSet(Iterator[UDFResultsLazy]):
         ValueError
             When there is not one mapping per UDF.
         UDFException
-            When the run has not started, or is over.
+            When the run has not started, or is over; when a UDF cannot be made with the parameters.
         """
         if not self._params.is_open:
             msg = "parameters can be changed while the run goes on: after the first partial result and before the last"
             raise UDFException(msg)
-        if len(parameters) != len(self.run.udfs):
-            msg = (
-                f"parameters must be given for each of the {len(self.run.udfs)} UDFs of the run, got {len(parameters)}"
-            )
-            raise ValueError(msg)
+        self.run.check_patch(parameters)
         self._executor.scatter_update_patch(self._params.handle, list(parameters))
         self.run.patch(parameters)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.kernels import accumulate_variance, merge_variances, takes_dtype
 from tilework.udf.base import UDF
 from tilework.udf.ordered_merge import merge_in_order
@@ -181,6 +182,10 @@ class StdDevUDF(UDF):
         """Return the dtype of the results."""
         return self._base
 
+    def get_backends(self) -> tuple[str, ...]:
+        """Take dense arrays, in main memory or on a GPU; deviations from the mean are not sparse."""
+        return tuple(backend for backend in self.BACKEND_ALL if backend not in self.SPARSE_BACKENDS)
+
     @property
     def _base(self) -> np.dtype[Any]:
         return np.dtype(np.float64 if self.params.dtype is None else self.params.dtype)
@@ -188,6 +193,10 @@ class StdDevUDF(UDF):
     def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
         """Take all numbers as they are stored."""
         return takes_dtype(dtype)
+
+    def accepts_foreign_order(self) -> bool:
+        """Take pixels in any byte order: the kernel swaps what it loads."""
+        return True
 
     def get_tiling_preferences(self) -> TilingPreferences:
         """Take tiles of any size: the kernel works in blocks."""
@@ -215,12 +224,15 @@ class StdDevUDF(UDF):
         # There is no run when results are merged that somebody else computed.
         return bool(self._meta is not None and self._meta.compiled and self.params.use_numba)
 
-    def process_tile(self, tile: NDArray[Any]) -> None:
+    def process_tile(self, tile: Any) -> None:
         """Merge the frames of a tile."""
         part = self.meta.tiling_scheme_idx
         counts = self.task_data.num_frames
         n_0 = counts.get(part, 0)
         total, varsum = self.results.sum, self.results.varsum
+        if self.meta.array_backend not in NUMPY_BACKENDS:
+            counts[part] = process_tile_ndarray(tile, n_0, total, varsum, self.forbuf)
+            return
         options: dict[str, Any] = {"compiled": self._compiled, "threads": self.meta.threads_per_worker or 1}
         exact = np.result_type(total.dtype, np.float64)
         if (total.dtype, varsum.dtype) == (exact, np.float64):

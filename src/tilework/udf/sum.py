@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.kernels import sum_frames, takes_dtype
 from tilework.common.slice import Slice
 from tilework.udf.base import UDF
+from tilework.udf.linear import add_pixel_sums
 from tilework.udf.ordered_merge import merge_in_order
 from tilework.udf.plan import corrects_results
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from collections import OrderedDict
     from collections.abc import Mapping
 
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import DTypeLike
 
     from tilework.common.buffers import BufferWrapper
     from tilework.common.udf import TilingPreferences
@@ -53,9 +55,17 @@ class SumUDF(UDF):
         """Return what was asked for."""
         return self.params.dtype
 
+    def get_backends(self) -> tuple[str, ...]:
+        """Take arrays of every kind."""
+        return self.BACKEND_ALL
+
     def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
         """Take all numbers as they are stored."""
         return takes_dtype(dtype)
+
+    def accepts_foreign_order(self) -> bool:
+        """Take pixels in any byte order: the kernel swaps what it loads."""
+        return True
 
     def corrects_results(self) -> bool:
         """Correct the sum instead of every frame."""
@@ -78,12 +88,16 @@ class SumUDF(UDF):
         """Whether tiles come as the detector gave them, although the run has corrections."""
         meta = self.meta
         corrects = meta.corrections.have_corrections() and corrects_results(self)
-        return corrects and self.accepts_tile_dtype(meta.dataset_dtype)
+        takes_raw = meta.array_backend in NUMPY_BACKENDS and self.accepts_tile_dtype(meta.dataset_dtype)
+        return corrects and takes_raw
 
-    def process_tile(self, tile: NDArray[Any]) -> None:
+    def process_tile(self, tile: Any) -> None:
         """Add the frames of a tile."""
         meta = self.meta
         out = self.results.intensity
+        if meta.array_backend not in NUMPY_BACKENDS:
+            add_pixel_sums(self, tile, out)
+            return
         if self._is_raw:
             part = meta.tiling_scheme_idx
             raw = self.task_data.raw

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.kernels import sum_pixels, takes_dtype
 from tilework.udf.base import UDF
+from tilework.udf.linear import add_frame_sums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from numpy.typing import NDArray
 
     from tilework.common.buffers import BufferWrapper
     from tilework.common.udf import TilingPreferences
@@ -39,9 +39,17 @@ class SumSigUDF(UDF):
     def __init__(self) -> None:
         super().__init__()
 
+    def get_backends(self) -> tuple[str, ...]:
+        """Take arrays of every kind."""
+        return self.BACKEND_ALL
+
     def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
         """Take all numbers as they are stored."""
         return takes_dtype(dtype)
+
+    def accepts_foreign_order(self) -> bool:
+        """Take pixels in any byte order: the kernel swaps what it loads."""
+        return True
 
     def get_tiling_preferences(self) -> TilingPreferences:
         """Take tiles of any size: the kernel works in blocks."""
@@ -52,9 +60,12 @@ class SumSigUDF(UDF):
         dtype = np.result_type(self.meta.input_dtype, np.float32)
         return {"intensity": self.buffer(kind="nav", dtype=dtype, where="device")}
 
-    def process_tile(self, tile: NDArray[Any]) -> None:
+    def process_tile(self, tile: Any) -> None:
         """Add the sums over a tile to those of its frames."""
         meta = self.meta
+        if meta.array_backend not in NUMPY_BACKENDS:
+            add_frame_sums(self, tile, self.results.intensity)
+            return
         sum_pixels(tile, self.results.intensity, compiled=meta.compiled, threads=meta.threads_per_worker or 1)
 
 

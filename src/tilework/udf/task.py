@@ -6,7 +6,7 @@
         fresh UDF instances, buffers of the size of the partition, preprocess
         for every tile of the partition:
             has the run been cancelled?                   Environment.raise_if_stopped
-            for every dtype that is wanted:               converted and corrected once, for all UDFs that want it
+            for every form (dtype, backend) wanted:       converted and corrected once, for all UDFs that want it
                 for every UDF that wants it:              its step: views for this tile, then process_*
         postprocess, cleanup
         the buffers, in the order of the UDFs
@@ -23,19 +23,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.allocator import keep_freed_memory
+from tilework.common.array_backends import frames_of
 from tilework.common.buffers import AuxBufferWrapper, BufferWrapper
 from tilework.common.progress import PartitionProgressTracker, PartitionTrackerNoOp
 from tilework.common.udf import ResourceDef, UDFMethod
 from tilework.exceptions import JobCancelledError, UDFException
-from tilework.io.convert import convert_tile
-from tilework.io.dataset.scratch import Scratch, give_back, take_scratch
+from tilework.io.dataset.scratch import give_back, take_scratch
+from tilework.udf.checks import check_own_results, explain
+from tilework.udf.frame_kernels import make_kernel_step
 from tilework.udf.meta import UDFMeta
+from tilework.udf.tile_forms import TileConverter
 
 if TYPE_CHECKING:
     from tilework.common.executor import Environment
     from tilework.common.slice import Slice
-    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataTile, Partition
+    from tilework.udf.backends import BackendPlan
     from tilework.udf.base import UDF
     from tilework.udf.data import UDFData, UDFParams
     from tilework.udf.run_plan import UDFPlan
@@ -201,60 +205,90 @@ class PartitionRun:
         self._absent = absent
         self._params = params
         self._env = env
+        self._doing = ""
+        self._failed_cleanup: UDF | None = None
         self._scheme = params.tiling_scheme.adjust_for_partition(partition)
         roi = params.roi
         self._slice: Slice = partition.slice if roi is None else partition.slice.adjust_for_roi(roi.reshape(-1))
-        self._udfs = [
-            cls.new_for_partition(kwargs, partition, roi) for cls, kwargs in zip(classes, params.kwargs, strict=True)
-        ]
+        self._udfs: list[UDF] = []
+        for cls, kwargs in zip(classes, params.kwargs, strict=True):
+            try:
+                self._udfs.append(cls.new_for_partition(kwargs, partition, roi))
+            except Exception as e:
+                e.add_note(f"in the constructor of {cls.__name__}, {self._where()}")
+                raise
 
     def __call__(self, progress: PartitionProgressTracker | PartitionTrackerNoOp) -> tuple[UDFData, ...]:
         """Process the partition; return the buffers."""
         env = self._env
-        plans = self._params.plan.udfs
-        compiled = self._params.plan.compiled
-        corrections = self._params.corrections
-        threads = env.threads_per_worker or 1
-        doing = "preparing"
-        # Nobody else says where in the data something went wrong; the exception itself stays what it is.
-        name = "the UDFs"
+        plan = self._params.plan
+        plans = plan.udfs
+        backends = plan.on_device(env.device_class, env.device_class == "cuda" and env.has_cupy)
+        # Nobody else says where in the data something went wrong, and in which method of which UDF.
+        udf: UDF | None = None
+        doing = ""
         try:
-            with env.enter(enable_gpu=False), contextlib.ExitStack() as cleanups:
-                for position, (udf, plan) in enumerate(zip(self._udfs, plans, strict=True)):
-                    name = plan.name
-                    self._prepare(udf, plan, position)
-                    cleanups.callback(udf.cleanup)
-                groups = self._group_steps()
+            with env.enter(enable_gpu=backends.uses_cupy), contextlib.ExitStack() as cleanups:
+                for position, (udf, one, backend) in enumerate(zip(self._udfs, plans, backends.udfs, strict=True)):
+                    self._prepare(udf, one, position, backend)
+                    cleanups.callback(self._clean_up, udf)
                 scratch = take_scratch()
                 cleanups.callback(give_back, scratch)
+                groups = self._group_steps(
+                    backends,
+                    TileConverter(
+                        backends,
+                        scratch,
+                        self._params.corrections,
+                        compiled=plan.compiled,
+                        threads=env.threads_per_worker or 1,
+                    ),
+                )
                 progress.signal_start()
-                for tile in self._tiles():
+                udf, doing = None, "reading data"
+                for tile in self._tiles(backends.dataset):
                     env.raise_if_stopped()
-                    for (dtype, corrected), steps in groups:
-                        correct = corrections if corrected else None
-                        data = as_dtype(tile, dtype, scratch, correct, compiled=compiled, threads=threads)
-                        for name, doing, step in steps:
+                    for form, steps in groups:
+                        data = form(tile)
+                        for udf, doing, step in steps:
                             step(tile, data)
+                    udf, doing = None, "reading data"
                     progress.signal_tile_complete(tile)
                 doing = "postprocess"
                 results = []
-                for udf, plan in zip(self._udfs, plans, strict=True):
-                    name = plan.name
-                    results.append(self._finish(udf))
+                for udf in self._udfs:
+                    results.append(self._finish(udf))  # noqa: PERF401  (the loop variable says whose error it is)
                 return tuple(results)
+        except JobCancelledError:
+            raise
         except Exception as e:
-            if not isinstance(e, JobCancelledError):
-                e.add_note(f"in {doing} of {name}, partition {self._partition.get_ident()}, {self._partition.slice}")
+            if self._failed_cleanup is not None:
+                udf, doing = self._failed_cleanup, "cleanup"
+            clearer = explain(e, udf, doing or self._doing, self._where())
+            if clearer is e:
+                raise
+            raise clearer from e
+
+    def _clean_up(self, udf: UDF) -> None:
+        try:
+            udf.cleanup()
+        except Exception:
+            self._failed_cleanup = udf
             raise
 
-    def _tiles(self) -> Iterator[DataTile]:
+    def _where(self) -> str:
+        start, count = self._slice.origin[0], self._slice.shape[0]
+        of = "scan" if self._params.roi is None else "selected positions"
+        return f"partition {self._partition.get_ident()}, frames {start} to {start + count - 1} of the {of}"
+
+    def _tiles(self, backend: str) -> Iterator[DataTile]:
         partition = self._partition
         context = self._env.worker_context
         if context is not None:
             partition.set_worker_context(context)
-        return partition.get_tiles(self._scheme, dest_dtype=None, roi=self._params.roi)
+        return partition.get_tiles(self._scheme, dest_dtype=None, roi=self._params.roi, array_backend=backend)
 
-    def _prepare(self, udf: UDF, plan: UDFPlan, position: int) -> None:
+    def _prepare(self, udf: UDF, plan: UDFPlan, position: int, backend: str) -> None:
         params = self._params
         meta = UDFMeta(
             self._slice,
@@ -266,11 +300,12 @@ class PartitionRun:
             corrections=params.corrections,
             device_class=self._env.device_class,
             threads_per_worker=self._env.threads_per_worker,
-            array_backend=plan.array_backend,
+            array_backend=backend,
             compiled=plan.compiled,
         )
         udf.set_meta(meta)
         udf.set_cache(params.cache, position)
+        self._doing = "get_result_buffers"
         udf.init_result_buffers()
         for buffer in udf.results.values():
             buffer.set_span(self._slice.origin[0], self._slice.shape[0], tuple(self._slice.shape.sig))
@@ -278,21 +313,25 @@ class PartitionRun:
             if self._absent is not None:
                 buffer.mark_absent(self._absent)
         udf.results.clear_views()
+        self._doing = "get_task_data"
         udf.init_task_data()
+        self._doing = "preprocess"
         if hasattr(udf, "preprocess"):
             udf.preprocess()
 
-    def _group_steps(self) -> list[tuple[tuple[np.dtype[Any], bool], list[tuple[str, str, Step]]]]:
-        """Return the steps by the dtype they want, and whether corrected; each with the names of UDF and method."""
-        groups: dict[tuple[np.dtype[Any], bool], list[tuple[str, str, Step]]] = {}
-        for udf, plan in zip(self._udfs, self._params.plan.udfs, strict=True):
+    def _group_steps(
+        self, backends: BackendPlan, converter: TileConverter
+    ) -> list[tuple[Callable[[DataTile], Any], list[tuple[UDF, str, Step]]]]:
+        """Return the steps by the form of tile that they want, each with its UDF and the name of its method."""
+        groups: dict[tuple[str, np.dtype[Any], bool], list[tuple[UDF, str, Step]]] = {}
+        for udf, plan, backend in zip(self._udfs, self._params.plan.udfs, backends.udfs, strict=True):
             step = make_step(udf, plan.method, self._slice, self._scheme.is_full_sig, self._env.raise_if_stopped)
-            groups.setdefault((plan.tile_dtype, plan.corrected), []).append(
-                (plan.name, f"process_{plan.method.value}", step)
-            )
-        return list(groups.items())
+            steps = groups.setdefault((backend, plan.dtype_for(backend), plan.corrected_for(backend)), [])
+            steps.append((udf, f"process_{plan.method.value}", step))
+        return [(converter.form(*key), steps) for key, steps in groups.items()]
 
     def _finish(self, udf: UDF) -> UDFData:
+        check_own_results(udf)
         udf.results.flush()
         udf.results.clear_views()
         udf.meta.set_position(self._slice.origin[0], self._slice.origin[0] + self._slice.shape[0])
@@ -301,38 +340,6 @@ class PartitionRun:
         udf.results.export()
         results: UDFData = udf.results
         return results
-
-
-# -- tiles
-
-
-def as_dtype(
-    tile: DataTile,
-    dtype: np.dtype[Any],
-    scratch: Scratch,
-    corrections: CorrectionSet | None,
-    *,
-    compiled: bool,
-    threads: int,
-) -> Array:
-    """Return a tile in another dtype, or byte order, and corrected for the detector in the same pass.
-
-    It is read-only and valid until the next call for the same dtype.
-    """
-    data: Array = tile.data
-    if corrections is not None:
-        out = scratch.get(f"corrected {dtype.str}", data.shape, dtype)
-        corrections.corrected(data, tile.tile_slice, dtype, out, compiled=compiled, threads=threads)
-        out.flags.writeable = False
-        return out
-    if data.dtype == dtype:
-        if data.flags.writeable:
-            data = data.view()
-            data.flags.writeable = False
-        return data
-    out = convert_tile(data, dtype, out=scratch.get(dtype.str, data.shape, dtype), compiled=compiled)
-    out.flags.writeable = False
-    return out
 
 
 # -- steps
@@ -345,6 +352,10 @@ def make_step(
     origin = partition_slice.origin[0]
     nav = _nav_views(udf)
     if method is UDFMethod.FRAME:
+        kernel = udf.get_frame_kernel()
+        if kernel is not None and (udf.meta.compiled or not hasattr(udf, "process_frame")):
+            return make_kernel_step(udf, kernel, origin)
+        keep_freed_memory()
         return _frame_step(udf, nav, origin, raise_if_stopped)
     if method is UDFMethod.PARTITION:
         return _partition_step(udf, partition_slice)
@@ -418,12 +429,13 @@ def _frame_step(
 ) -> Step:
     process = udf.process_frame  # type: ignore[attr-defined]
     meta = udf.meta
+    backend = meta.array_backend or "numpy"
     # Without extra shape the entry of a frame is an array of shape (1,), so that it can be assigned in place.
     rows = [(views, name, array if array.ndim > 1 else array[:, np.newaxis]) for views, name, array in nav]
 
     def one_nav(tile: DataTile, data: Array) -> None:
         start = tile.tile_slice.origin[0]
-        for i, (frame, row) in enumerate(zip(data, array[start - origin :], strict=False), start):
+        for i, (frame, row) in enumerate(zip(frames_of(data, backend), array[start - origin :], strict=False), start):
             # A tile can hold hundreds of frames, and what users do with one can take a second.
             raise_if_stopped()
             views[name] = row
@@ -432,7 +444,7 @@ def _frame_step(
 
     def any_nav(tile: DataTile, data: Array) -> None:
         start = tile.tile_slice.origin[0]
-        for i, frame in enumerate(data, start):
+        for i, frame in enumerate(frames_of(data, backend), start):
             raise_if_stopped()
             for views, name, array in rows:
                 views[name] = array[i - origin]

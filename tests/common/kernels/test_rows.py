@@ -14,13 +14,14 @@ import pytest
 from kernel_tiles import make_tile
 from tilework.common.kernels import sum_pixels, takes_dtype, warmup
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.rows import as_rows
+from tilework.common.kernels.rows import FOREIGN, as_rows
 
 
 def frames_of(tile: Any) -> Any:
     rows = as_rows(tile)
     assert not rows.flat.flags.writeable
-    return np.stack([rows.flat[i * rows.stride : i * rows.stride + rows.pixels] for i in range(rows.frames)])
+    frames = np.stack([rows.flat[i * rows.stride : i * rows.stride + rows.pixels] for i in range(rows.frames)])
+    return frames.byteswap() if rows.order == FOREIGN else frames
 
 
 @pytest.mark.parametrize("header", [0, 1, 7])
@@ -129,6 +130,29 @@ loaded = {"numba", "scipy", "sparse", "llvmlite"} & set(sys.modules)
 assert not loaded, loaded
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2"])
+def test_after_warmup_nothing_is_compiled(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the built-in functions ask for in a run is there."""
+    from numba.core import event
+
+    from tilework.api import Context
+    from tilework.udf import ApplyMasksUDF, CoMUDF, StdDevUDF, SumSigUDF, SumUDF
+
+    warmup([dtype])
+    monkeypatch.setenv("TILEWORK_KERNELS", "numba")
+    data = (np.arange(4 * 4 * 16 * 16) % 7).reshape(4, 4, 16, 16).astype(dtype)
+    udfs = [
+        SumUDF(),
+        SumSigUDF(),
+        StdDevUDF(),
+        CoMUDF.with_params(r=4),
+        *(ApplyMasksUDF(mask_factories=[lambda: np.ones((16, 16), dtype="f4")] * n) for n in (1, 6)),
+    ]
+    with event.install_recorder("numba:compile") as recorder, Context.make_with("inline") as context:
+        context.run_udf(dataset=context.load("memory", data=data), udf=udfs)
+    assert not recorder.buffer
 
 
 def test_warmup_compiles_for_a_dtype() -> None:

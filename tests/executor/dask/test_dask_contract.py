@@ -14,6 +14,7 @@ import pytest
 from dask_clusters import scheduler_process, wait_for_workers, worker_process
 from tilework.executor.dask import DaskJobExecutor, cluster_spec
 from tilework.executor.dask.local import start_cluster
+from tilework.testing.executor_losses import LossContract
 from tilework.testing.executors import ExecutorContract
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class TestLocal(ExecutorContract):
     max_ahead = 96
     shares_memory = False
     streams = False
+    can_lose_workers = False  # a worker that is started again would count as left behind: see TestOwnCluster
     cluster: ClassVar[LocalCluster]
 
     @pytest.fixture(scope="class", autouse=True)
@@ -69,6 +71,7 @@ class TestConnected(ExecutorContract):
     max_ahead = 96
     shares_memory = False
     streams = False
+    can_lose_workers = False  # they can, as TestOwnCluster and test_dask_losses show
     address: ClassVar[str]
 
     @pytest.fixture(scope="class", autouse=True)
@@ -91,3 +94,26 @@ class TestConnected(ExecutorContract):
 
     def make_executor(self) -> Any:
         return DaskJobExecutor.connect(self.address)
+
+
+class TestOwnCluster(LossContract):
+    """Workers that are killed, each time in a cluster that ends with its executor, and leaves nothing."""
+
+    make_code = MAKE
+    worker_names = ("default-cpu-0", "default-cpu-1")
+    hosts = ("127.0.0.1",)
+    parallelism = 2
+    shares_memory = False
+    streams = False
+    can_lose_workers = True
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def thread_of_dask(cls) -> None:
+        """Dask keeps one thread for each process; it comes with the first run."""
+        cls().make_executor().close()
+
+    def make_executor(self) -> Any:
+        executor = DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
+        executor.run_function(abs, -1)
+        return executor

@@ -127,29 +127,6 @@ def test_all_workers_die_with_what_was_scattered(executor: DaskJobExecutor) -> N
     assert not {pid for _, pid in results[-10:]} & set(before)
 
 
-def test_workers_die_while_nobody_asks(executor: DaskJobExecutor) -> None:
-    """The next run does not notice."""
-    for pid in pids(executor):
-        kill(pid)
-    with executor.scatter("p") as handle:
-        results = executor.run_tasks([EchoTask(i) for i in range(20)], handle, 0, NoopCommHandler())
-        assert sorted(result for result, _ in results) == [(i, "p") for i in range(20)]
-
-
-def test_a_function_loses_its_worker(executor: DaskJobExecutor, tmp_path: Path) -> None:
-    """A function runs again on another one."""
-    signals = Signals(str(tmp_path))
-
-    def die_once() -> int:
-        signals.add("ran")
-        if signals.count("ran") == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return os.getpid()
-
-    assert executor.run_function(die_once) > 0
-    assert signals.count("ran") == 2
-
-
 def test_a_task_that_kills_its_workers(executor: DaskJobExecutor, tmp_path: Path) -> None:
     """After three of them the run ends with an error that says which partition it was, and what happened."""
     signals = Signals(str(tmp_path))

@@ -19,7 +19,7 @@ from tilework.io.dataset import blocks, fixed_stride_partition
 from tilework.io.dataset.axes import default_axes
 from tilework.io.dataset.base import DataSetMeta, Partition, default_num_partitions, make_slices
 from tilework.io.dataset.layout import ArraySegment, FileSegment, FrameLayout
-from tilework.io.dataset.memory import MemoryDataSet
+from tilework.io.dataset.memory import MemoryDataSet, MemoryPartition
 from tilework.io.dataset.scratch import KEPT_BYTES, give_back, take_scratch
 from tilework.io.dataset.tiling_scheme import TilingIntent, TilingScheme
 from tilework.testing.datasets import read_all
@@ -135,6 +135,7 @@ def test_macrotile_between_absent_frames() -> None:
     array = counts((10, 3, 3), "u2")
     dataset = MemoryDataSet(data=array, num_partitions=1)
     (partition,) = dataset.get_partitions()
+    assert isinstance(partition, MemoryPartition)
     partition._segments = (ArraySegment(array[:4], 0), ArraySegment(array[6:], 6))
     with pytest.raises(DataSetException, match="part-0 has absent frames between others"):
         partition.get_macrotile()

@@ -15,9 +15,13 @@ __all__ = ["DenseMasks", "real_masks"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Pixels of a block: four masks of it are 16 KiB of float32 in the L1 cache while the frames of a group pass by.
-_BLOCK = 1024
-_GROUP = 24
+# Bytes of a mask in a block, and frames that are taken together: a panel of so many frames, and sixteen masks of a
+# block, are 450 KiB of float32 in the L2 cache. Stacks that do not fit in the L3 cache are read from memory once for
+# every group, so there it pays to make groups larger.
+_BLOCK_BYTES = 16 * 1024
+_GROUP = 12
+_LARGE_STACK_BYTES = 8 * 2**20
+_LARGE_GROUP = 48
 _BLOCK_NUMPY = 8192
 _VECTOR_BYTES = 32
 
@@ -94,9 +98,11 @@ class DenseMasks:
 
             products = np.zeros((frames, self._stored_rows))
             masks, stored = self._masks, self._stored_rows
+            group = _GROUP if masks.nbytes <= _LARGE_STACK_BYTES else _LARGE_GROUP
 
             def part(start: int, stop: int) -> None:
-                add_products(rows.flat, rows.stride, start, stop, rows.pixels, masks, stored, _BLOCK, _GROUP, products)
+                place = rows.flat, rows.order, rows.stride, start, stop, rows.pixels
+                add_products(*place, masks, stored, _BLOCK_BYTES // masks.itemsize, group, products)
 
             useful = frames * rows.pixels * max(4, stored) // PART_BYTES
             run_parts(part, frames, max(1, min(threads, useful)))
@@ -163,11 +169,12 @@ def _pack(rows: Array) -> Array:
     """
     count, pixels = rows.shape
     size = count * pixels
+    block = _BLOCK_BYTES // rows.itemsize
     memory = np.empty(size + 64 // rows.itemsize, dtype=rows.dtype)
     offset = -memory.ctypes.data % 64 // rows.itemsize
     packed = memory[offset : offset + size]
     whole = pixels - pixels % (_VECTOR_BYTES // rows.itemsize)
-    for begin, end in itertools.pairwise([*range(0, whole, _BLOCK), whole, pixels]):
+    for begin, end in itertools.pairwise([*range(0, whole, block), whole, pixels]):
         packed[begin * count : end * count] = rows[:, begin:end].reshape(-1)
     packed.flags.writeable = False
     return packed

@@ -85,7 +85,7 @@ def sum_moments(tile: Array, runs: IntArray, out: Array, *, compiled: bool, thre
         kind = np.empty(0, dtype=_ACCUMULATORS.get(rows.flat.dtype.str[1:], "f8"))
 
         def part(start: int, stop: int) -> None:
-            add_moments(rows.flat, rows.stride, start, stop, rows.pixels, runs, kind, sums)
+            add_moments(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, runs, kind, sums)
 
         useful = rows.flat.itemsize * frames * rows.pixels // PART_BYTES
         run_parts(part, frames, max(1, min(threads, useful)))

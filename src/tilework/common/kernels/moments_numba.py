@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.simd_numba import pixel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["add_moments"]
 
@@ -20,6 +23,7 @@ _RUN = 256
 @jit(math="reorder")
 def add_moments(
     flat: NDArray[Any],
+    order: Order,
     stride: int,
     start: int,
     stop: int,
@@ -48,9 +52,10 @@ def add_moments(
                 s = cast(0)
                 m = cast(0)
                 for j in range(row.size):
-                    value = cast(row[j])
+                    value = cast(pixel(row, j, order))
                     s = cast(s + value)
-                    m = cast(m + cast(value * cast(j)))
+                    # As 32 bits, which all CPUs convert to floats in vectors.
+                    m = cast(m + cast(value * cast(np.int32(j))))
                 part = np.float64(s)
                 total += part
                 moment_y += y * part

@@ -3,6 +3,9 @@
 A tile is a stack of frames, each contiguous, with a constant distance from frame to frame that may be larger than a
 frame where the file has headers between them. A kernel gets this as one flat array and that distance, so that its
 inner loops run with unit stride over slices of the array.
+
+Pixels may be in foreign byte order, as some detectors write them: kernels swap the bytes of what they have just loaded,
+in registers, instead of a pass over memory before.
 """
 
 from __future__ import annotations
@@ -15,12 +18,17 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Rows", "as_real", "as_rows", "frame_blocks", "takes_dtype"]
+__all__ = ["FOREIGN", "NATIVE", "Order", "Rows", "as_real", "as_rows", "frame_blocks", "takes_dtype"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _REAL = frozenset({"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"})
-_NATIVE = _REAL | {"b1", "c8", "c16"}
+_KNOWN = _REAL | {"b1", "c8", "c16"}
+
+Order = tuple[int, ...]
+# Byte orders, as tuples of different length: numba sees them as different types, see `simd_numba`.
+NATIVE: Order = ()
+FOREIGN: Order = (1,)
 
 
 class Rows(NamedTuple):
@@ -29,24 +37,28 @@ class Rows(NamedTuple):
     Attributes
     ----------
     flat
-        One-dimensional, contiguous, read-only; of a real dtype. Complex pixels are two real ones each.
+        One-dimensional, contiguous, read-only; of a real dtype, native by name, whose bytes are in the order `order`.
+        Complex pixels are two real ones each.
     stride
         Distance of frames, in elements.
     frames
         Number of frames.
     pixels
         Number of (real) pixels of a frame.
+    order
+        `NATIVE` or `FOREIGN`.
     """
 
     flat: Array
     stride: int
     frames: int
     pixels: int
+    order: Order
 
 
 def takes_dtype(dtype: np.dtype[Any]) -> bool:
     """Return whether kernels take data of this dtype as it is: bool, integers, floats and complex of usual sizes."""
-    return dtype.isnative and dtype.str[1:] in _NATIVE
+    return dtype.isnative and dtype.str[1:] in _KNOWN
 
 
 def as_rows(tile: Array) -> Rows:
@@ -62,8 +74,13 @@ def as_rows(tile: Array) -> Rows:
     TypeError
         When the dtype is none of numbers.
     """
+    order = NATIVE
     if not takes_dtype(tile.dtype):
-        tile = tile.astype(_computable(tile.dtype))
+        native = tile.dtype.newbyteorder("=")
+        if takes_dtype(native):
+            tile, order = tile.view(native), FOREIGN
+        else:
+            tile = tile.astype(_computable(tile.dtype))
     frames, pixels = tile.shape[0], math.prod(tile.shape[1:])
     stride = pixels
     if tile.flags.c_contiguous and tile.flags.aligned:
@@ -83,12 +100,12 @@ def as_rows(tile: Array) -> Rows:
         # Kernels are compiled per type, and to numba writeable and read-only arrays are two types.
         flat = flat.view()
         flat.flags.writeable = False
-    return Rows(flat, stride, frames, pixels)
+    return Rows(flat, stride, frames, pixels, order)
 
 
 def as_real(tile: Array) -> Array:
     """Return frames as rows of real pixels, of shape ``(n, pixels)``; complex pixels are two real ones each."""
-    flat = np.ascontiguousarray(tile.reshape(tile.shape[0], -1))
+    flat = np.ascontiguousarray(tile.reshape(tile.shape[0], -1), dtype=tile.dtype.newbyteorder("="))
     return flat.view(flat.real.dtype) if flat.dtype.kind == "c" else flat
 
 
@@ -100,8 +117,6 @@ def frame_blocks(tile: Array) -> Iterator[slice]:
 
 
 def _computable(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    if dtype.kind in "biu" or dtype.str[1:] in _NATIVE:
-        return dtype.newbyteorder("=")
     if dtype.kind == "f":
         return np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
     if dtype.kind == "c":

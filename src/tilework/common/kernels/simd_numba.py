@@ -1,10 +1,12 @@
-"""Vectors of 8 floats or 4 doubles as values inside compiled kernels.
+"""What kernels say to the compiler that plain loops cannot: byte order, vectors as values, prefetching.
 
-The order in which a sum is taken is then written down in the kernel, instead of being the compiler's choice: a kernel
-that works on three frames at a time gives the same bits as one that works on a single frame. Where a CPU has shorter
-vectors, the compiler splits them.
+Vectors are of 8 floats or 4 doubles. The order in which a sum is taken is then written down in the kernel, instead of
+being the compiler's choice: a kernel that works on three frames at a time gives the same bits as one that works on a
+single frame. Where a CPU has shorter vectors, the compiler splits them. An argument `like` is an array whose dtype,
+float32 or float64, says which vector is meant.
 
-A function's first argument `like` is an array whose dtype, float32 or float64, says which vector is meant.
+An argument `order` is `tilework.common.kernels.rows.NATIVE` or ``FOREIGN``: tuples of different length, so that the
+byte order is part of the types a kernel is compiled for, and native data does not pay for the question.
 """
 
 from __future__ import annotations
@@ -12,15 +14,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, models, register_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["add_up", "lanes", "load", "multiply_add", "zero"]
+__all__ = [
+    "HAS_MANY_REGISTERS",
+    "add",
+    "add_up",
+    "fill",
+    "lanes",
+    "load",
+    "multiply_add",
+    "pick_even",
+    "pick_lower",
+    "pick_odd",
+    "pick_upper",
+    "pixel",
+    "prefetch",
+    "store",
+    "zero",
+]
 
 VECTOR_BYTES = 32
+# With AVX-512VL there are 32 vector registers instead of 16. NUMBA_CPU_FEATURES can say otherwise than the CPU does.
+_FEATURES: str = config.CPU_FEATURES or get_host_cpu_features()  # type: ignore[attr-defined,no-untyped-call]
+HAS_MANY_REGISTERS = "+avx512vl" in _FEATURES
 
 
 def operation(function: Callable[..., Any]) -> Any:
@@ -71,18 +93,68 @@ def zero(typing_context: Any, like: Any) -> Any:  # noqa: ARG001
     return vector(like), generate
 
 
+def _element(context: Any, builder: Any, array: Any, value: Any, index: Any) -> Any:
+    """Return the address of an element of a one-dimensional contiguous array."""
+    return builder.gep(context.make_array(array)(context, builder, value).data, [index])
+
+
+def _read(context: Any, builder: Any, address: Any, dtype: Any, order: Any, count: int | None) -> Any:
+    """Read a number of `dtype`, or a vector of `count` of them, and reverse their bytes when `order` says so."""
+    swapped = len(order) > 0 and dtype.bitwidth > 8
+    element = ir.IntType(dtype.bitwidth) if swapped else context.get_value_type(dtype)
+    kind = element if count is None else ir.VectorType(element, count)
+    value = builder.load(builder.bitcast(address, kind.as_pointer()))
+    value.align = dtype.bitwidth // 8
+    if not swapped:
+        return value
+    suffix = f"i{dtype.bitwidth}" if count is None else f"v{count}i{dtype.bitwidth}"
+    swap = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        builder.module, ir.FunctionType(kind, [kind]), f"llvm.bswap.{suffix}"
+    )
+    value = builder.call(swap, [value])
+    stored = context.get_value_type(dtype)
+    return builder.bitcast(value, stored if count is None else ir.VectorType(stored, count))
+
+
 @operation
-def load(typing_context: Any, like: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
+def pixel(typing_context: Any, array: Any, index: Any, order: Any) -> Any:  # noqa: ARG001
+    """Return an element of a one-dimensional contiguous array whose bytes are in this order."""
+    dtype: Any = array.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _element(context, builder, signature.args[0], arguments[0], arguments[1])
+        return _read(context, builder, address, dtype, order, None)
+
+    return dtype(array, types.intp, order), generate
+
+
+@operation
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
+    """Ask for the cache line of an element, to have it in L2 later; it may lie outside of the array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, number = ir.IntType(8), ir.IntType(32)
+        address = _element(context, builder, signature.args[0], arguments[0], arguments[1])
+        address = builder.bitcast(address, byte.as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        name = "llvm.prefetch.p0i8"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+        # For reading, into L2, data.
+        builder.call(function, [address, number(0), number(2), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@operation
+def load(typing_context: Any, like: Any, array: Any, index: Any, order: Any) -> Any:  # noqa: ARG001
     """Return the numbers of a one-dimensional contiguous array from `index` on, converted to the vector's type."""
     vector = Vector(like.dtype)
     source: Any = array.dtype
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values = context.make_array(signature.args[1])(context, builder, arguments[1])
-        packed = ir.VectorType(context.get_value_type(source), vector.lanes)
-        pointer = builder.bitcast(builder.gep(values.data, [arguments[2]]), packed.as_pointer())
-        loaded = builder.load(pointer)
-        loaded.align = source.bitwidth // 8
+        address = _element(context, builder, signature.args[1], arguments[1], arguments[2])
+        loaded = _read(context, builder, address, source, order, vector.lanes)
         target = _llvm(context, vector)
         if source in types.integer_domain:
             return builder.sitofp(loaded, target) if source.signed else builder.uitofp(loaded, target)
@@ -90,7 +162,44 @@ def load(typing_context: Any, like: Any, array: Any, index: Any) -> Any:  # noqa
             return builder.fpext(loaded, target)
         return builder.fptrunc(loaded, target) if source.bitwidth > vector.element.bitwidth else loaded
 
-    return vector(like, array, types.intp), generate
+    return vector(like, array, types.intp, order), generate
+
+
+@operation
+def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
+    """Write a vector to a one-dimensional contiguous array of its element type, from `index` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _element(context, builder, signature.args[0], arguments[0], arguments[1])
+        written = builder.store(arguments[2], builder.bitcast(address, _llvm(context, value).as_pointer()))
+        written.align = value.element.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), generate
+
+
+@operation
+def fill(typing_context: Any, like: Any, value: Any) -> Any:  # noqa: ARG001
+    """Return a vector that has the same number everywhere, converted to the vector's type."""
+    vector = Vector(like.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = context.cast(builder, arguments[1], signature.args[1], vector.element)
+        single = builder.insert_element(ir.Constant(_llvm(context, vector), ir.Undefined), number, ir.IntType(32)(0))
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
+        return builder.shuffle_vector(single, single, everywhere)
+
+    return vector(like, value), generate
+
+
+@operation
+def add(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    """Return ``a + b``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        return builder.fadd(arguments[0], arguments[1])
+
+    return a(a, b), generate
 
 
 @operation
@@ -105,6 +214,27 @@ def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: A
         return builder.call(function, arguments)
 
     return c(a, b, c), generate
+
+
+def _pick(order: Callable[[int], list[int]]) -> Any:
+    """Make an operation on two vectors that returns the elements `order` of them, those of the second counted on."""
+
+    @operation
+    def pick(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+            places = ir.Constant(ir.VectorType(ir.IntType(32), a.lanes), order(a.lanes))
+            return builder.shuffle_vector(arguments[0], arguments[1], places)
+
+        return a(a, b), generate
+
+    return pick
+
+
+# For vectors a, b: a0 b0 a2 b2 ..., a1 b1 a3 b3 ..., and the lower and the upper halves of both.
+pick_even = _pick(lambda n: [x for i in range(0, n, 2) for x in (i, n + i)])
+pick_odd = _pick(lambda n: [x for i in range(1, n, 2) for x in (i, n + i)])
+pick_lower = _pick(lambda n: [*range(n // 2), *range(n, n + n // 2)])
+pick_upper = _pick(lambda n: [*range(n // 2, n), *range(n + n // 2, 2 * n)])
 
 
 @operation

@@ -13,6 +13,9 @@ __all__ = ["SparseMasks"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# Pixels of a block: eight frames of it are 64 KiB of float64 in the L2 cache.
+_BLOCK = 1024
+
 
 class SparseMasks:
     """A stack of sparse masks for one part of the detector, laid out for the product with many tiles.
@@ -51,9 +54,11 @@ class SparseMasks:
         if self._is_complex:
             matrix = _real_and_imaginary(matrix, tile_dtype.kind == "c")
         self._pixels = matrix.shape[1]
+        self._rows: int = matrix.shape[0]
+        self._size: int = matrix.nnz
         self._matrix = matrix.astype(np.float64)
-        self._starts = matrix.indptr.astype(np.int64)
-        self._places = matrix.indices.astype(np.int64)
+        if compiled:
+            self._pieces = _in_pieces(self._matrix)
 
     def __len__(self) -> int:
         return self._count
@@ -87,18 +92,18 @@ class SparseMasks:
         if self._compiled:
             from tilework.common.kernels.sparse_numba import add_sparse_products
 
-            products = np.zeros((frames, len(self._starts) - 1))
-            values = self._matrix.data
+            products = np.zeros((frames, self._rows))
 
             def part(start: int, stop: int) -> None:
                 add_sparse_products(
-                    rows.flat, rows.stride, start, stop, rows.pixels, self._starts, self._places, values, products
+                    *(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, self._rows, _BLOCK),
+                    *(*self._pieces, products),
                 )
 
-            useful = frames * len(values) * 8 // PART_BYTES
+            useful = frames * max(self._size, rows.pixels) * 8 // PART_BYTES
             run_parts(part, frames, max(1, min(threads, useful)))
         else:
-            products = np.empty((frames, len(self._starts) - 1))
+            products = np.empty((frames, self._rows))
             for block in frame_blocks(tile):
                 products[block] = (self._matrix @ as_real(tile[block]).T).T
         if self._is_complex:
@@ -121,3 +126,19 @@ def _real_and_imaginary(matrix: Any, is_tile_complex: bool) -> Any:
         places += [2 * coo.col + 1] * 2
     entries = np.concatenate(values), (np.concatenate(masks), np.concatenate(places))
     return sparse.csr_matrix(entries, shape=(2 * count, per_pixel * pixels))
+
+
+def _in_pieces(matrix: Any) -> tuple[Array, Array, Array, Array]:
+    """Return blocks, pieces, places and values of a CSR matrix, as `sparse_numba.add_sparse_products` takes them."""
+    masks, pixels = matrix.shape
+    coo = matrix.tocoo()
+    block = coo.col // _BLOCK
+    order = np.lexsort((coo.col, coo.row, block))
+    # Blocks and masks of the entries, in that order; a new piece begins where one of them changes.
+    piece_of = (block.astype(np.int64) * masks + coo.row)[order]
+    begins = np.flatnonzero(np.diff(piece_of, prepend=-1))
+    found = piece_of[begins]
+    pieces = np.stack([np.append(found % max(1, masks), 0), np.append(begins, len(order))], axis=1)
+    blocks = np.searchsorted(found, np.arange(-(-pixels // _BLOCK) + 1) * masks)
+    places = (coo.col - block * _BLOCK)[order]
+    return blocks.astype(np.int64), pieces.astype(np.int64), places.astype(np.int32), coo.data[order]

@@ -69,7 +69,7 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
 
     def part(start: int, stop: int) -> None:
         scratch = np.empty(block, dtype=accumulator)
-        add_frames(rows.flat, rows.stride, rows.frames, start, stop, scratch, result, flush)
+        add_frames(rows.flat, rows.order, rows.stride, rows.frames, start, stop, scratch, result, flush)
 
     run_parts(part, rows.pixels, _useful_threads(rows, threads), _BLOCK)
     if not direct:
@@ -102,16 +102,18 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
             total = tile.sum(axis=axes, dtype=_sum_dtype(tile.dtype, np.dtype(np.float64)))
             np.add(out, total, out=out, casting="unsafe")
         return
-    from tilework.common.kernels.sums_numba import add_pixels, add_pixels_complex
+    from tilework.common.kernels.sums_numba import add_pixels, add_pixels_complex, add_pixels_float
 
     rows = as_rows(tile)
     name = rows.flat.dtype.str[1:]
     kind = np.empty(0, dtype=_ACCUMULATORS.get(name, "f4" if name == "f4" else "f8"))
     sums = np.empty((frames, 2) if tile.dtype.kind == "c" else frames, dtype=np.float64)
-    kernel = add_pixels_complex if tile.dtype.kind == "c" else add_pixels
+    kernel = add_pixels if kind.dtype.kind in "iu" else add_pixels_float
+    if tile.dtype.kind == "c":
+        kernel = add_pixels_complex
 
     def part(start: int, stop: int) -> None:
-        kernel(rows.flat, rows.stride, start, stop, rows.pixels, kind, sums)
+        kernel(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, kind, sums)
 
     run_parts(part, frames, _useful_threads(rows, threads))
     np.add(out, sums.view(np.complex128)[:, 0] if tile.dtype.kind == "c" else sums, out=out, casting="unsafe")

@@ -1,15 +1,18 @@
-"""Compiled sums. A frame's pixels are contiguous, frames are `stride` elements apart."""
+"""Compiled sums. A frame's pixels are contiguous, frames are `stride` elements apart, bytes are in `order`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.simd_numba import add, add_up, lanes, load, pixel, zero
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["add_frames", "add_pixels", "add_pixels_complex"]
+    from tilework.common.kernels.rows import Order
+
+__all__ = ["add_frames", "add_pixels", "add_pixels_complex", "add_pixels_float"]
 
 # Pixels that are summed in 32 bits (exact for integers of 2 bytes) or in parallel lanes of float32.
 _RUN = 4096
@@ -18,6 +21,7 @@ _RUN = 4096
 @jit
 def add_frames(
     flat: NDArray[Any],
+    order: Order,
     stride: int,
     frames: int,
     start: int,
@@ -47,24 +51,31 @@ def add_frames(
                 at += stride
                 row3 = flat[at : at + width]
                 for j in range(width):
-                    left = cast(cast(row0[j]) + cast(row1[j]))
-                    right = cast(cast(row2[j]) + cast(row3[j]))
+                    left = cast(cast(pixel(row0, j, order)) + cast(pixel(row1, j, order)))
+                    right = cast(cast(pixel(row2, j, order)) + cast(pixel(row3, j, order)))
                     sums[j] = cast(sums[j] + cast(left + right))
                 i += 4
             while i < bottom:
                 row0 = flat[i * stride + block : i * stride + block + width]
                 for j in range(width):
-                    sums[j] = cast(sums[j] + cast(row0[j]))
+                    sums[j] = cast(sums[j] + cast(pixel(row0, j, order)))
                 i += 1
             for j in range(width):
                 target[j] += sums[j]
 
 
-@jit(math="reorder")
+@jit
 def add_pixels(
-    flat: NDArray[Any], stride: int, start: int, stop: int, pixels: int, kind: NDArray[Any], out: NDArray[Any]
+    flat: NDArray[Any],
+    order: Order,
+    stride: int,
+    start: int,
+    stop: int,
+    pixels: int,
+    kind: NDArray[Any],
+    out: NDArray[Any],
 ) -> None:
-    """Write the sum over pixels of frames `start` to `stop` to `out`; runs of pixels in the dtype of `kind`."""
+    """Write the sum over pixels of frames `start` to `stop` to `out`, of integers: in the dtype of `kind`, exactly."""
     cast = kind.dtype.type
     for i in range(start, stop):
         total = 0.0
@@ -73,14 +84,54 @@ def add_pixels(
             run = flat[at : at + min(_RUN, pixels - begin)]
             s = cast(0)
             for j in range(run.size):
-                s = cast(s + cast(run[j]))
+                s = cast(s + cast(pixel(run, j, order)))
+            total += s
+        out[i] = total
+
+
+@jit
+def add_pixels_float(
+    flat: NDArray[Any],
+    order: Order,
+    stride: int,
+    start: int,
+    stop: int,
+    pixels: int,
+    kind: NDArray[Any],
+    out: NDArray[Any],
+) -> None:
+    """As `add_pixels` for floats, or integers that are summed as such: four vectors at a time, then their lanes."""
+    cast = kind.dtype.type
+    step = 4 * lanes(kind)
+    for i in range(start, stop):
+        total = 0.0
+        for begin in range(0, pixels, _RUN):
+            at = i * stride + begin
+            width = min(_RUN, pixels - begin)
+            whole = width // step * step
+            s0 = s1 = s2 = s3 = zero(kind)
+            for j in range(at, at + whole, step):
+                s0 = add(s0, load(kind, flat, j, order))
+                s1 = add(s1, load(kind, flat, j + lanes(kind), order))
+                s2 = add(s2, load(kind, flat, j + 2 * lanes(kind), order))
+                s3 = add(s3, load(kind, flat, j + 3 * lanes(kind), order))
+            s = add_up(add(add(s0, s1), add(s2, s3)))
+            for j in range(at + whole, at + width):
+                s = cast(s + cast(pixel(flat, j, order)))
             total += s
         out[i] = total
 
 
 @jit(math="reorder")
 def add_pixels_complex(
-    flat: NDArray[Any], stride: int, start: int, stop: int, pixels: int, kind: NDArray[Any], out: NDArray[Any]
+    flat: NDArray[Any],
+    order: Order,
+    stride: int,
+    start: int,
+    stop: int,
+    pixels: int,
+    kind: NDArray[Any],
+    out: NDArray[Any],
 ) -> None:
     """As `add_pixels` for real and imaginary parts in turn; `out` has two columns."""
     cast = kind.dtype.type
@@ -93,8 +144,8 @@ def add_pixels_complex(
             s = cast(0)
             t = cast(0)
             for j in range(run.size // 2):
-                s += cast(run[2 * j])
-                t += cast(run[2 * j + 1])
+                s += cast(pixel(run, 2 * j, order))
+                t += cast(pixel(run, 2 * j + 1, order))
             real += s
             imaginary += t
         out[i, 0] = real

@@ -90,7 +90,7 @@ def _accumulate(tile: Array, n0: int, sum0: Array, var0: Array, threads: int) ->
     block = min(_BLOCK_FLOATS if accumulator is None else _BLOCK_INTEGERS, rows.pixels)
 
     def part(start: int, stop: int) -> None:
-        place = rows.flat, rows.stride, rows.frames, start, stop
+        place = rows.flat, rows.order, rows.stride, rows.frames, start, stop
         if accumulator is None:
             accumulate_floats(*place, block, n0, sum0, var0, _FLUSH_FLOATS)
         else:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.simd_numba import pixel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["accumulate_floats", "accumulate_integers", "merge_sums"]
 
@@ -33,6 +36,7 @@ def merge_sums(
 @jit
 def accumulate_integers(
     flat: NDArray[Any],
+    order: Order,
     stride: int,
     frames: int,
     start: int,
@@ -74,10 +78,10 @@ def accumulate_integers(
                 at += stride
                 row3 = flat[at : at + width]
                 for j in range(width):
-                    x0 = cast(row0[j])
-                    x1 = cast(row1[j])
-                    x2 = cast(row2[j])
-                    x3 = cast(row3[j])
+                    x0 = cast(pixel(row0, j, order))
+                    x1 = cast(pixel(row1, j, order))
+                    x2 = cast(pixel(row2, j, order))
+                    x3 = cast(pixel(row3, j, order))
                     s[j] = cast(s[j] + cast(cast(x0 + x1) + cast(x2 + x3)))
                     # As unsigned numbers: a square of two bytes is below 2**32.
                     left = np.uint64(np.uint32(x0 * x0)) + np.uint64(np.uint32(x1 * x1))
@@ -87,7 +91,7 @@ def accumulate_integers(
             while i < bottom:
                 row0 = flat[i * stride + block : i * stride + block + width]
                 for j in range(width):
-                    x0 = cast(row0[j])
+                    x0 = cast(pixel(row0, j, order))
                     s[j] = cast(s[j] + x0)
                     q[j] += np.uint64(np.uint32(x0 * x0))
                 i += 1
@@ -104,6 +108,7 @@ def accumulate_integers(
 @jit(math="contract")
 def accumulate_floats(
     flat: NDArray[Any],
+    order: Order,
     stride: int,
     frames: int,
     start: int,
@@ -135,7 +140,7 @@ def accumulate_floats(
             count = bottom - top
             row0 = flat[top * stride + block : top * stride + block + width]
             for j in range(width):
-                p[j] = row0[j]
+                p[j] = pixel(row0, j, order)
                 s[j] = 0
                 q[j] = 0
                 d[j] = 0
@@ -150,10 +155,10 @@ def accumulate_floats(
                 at += stride
                 row3 = flat[at : at + width]
                 for j in range(width):
-                    x0 = np.float64(row0[j])
-                    x1 = np.float64(row1[j])
-                    x2 = np.float64(row2[j])
-                    x3 = np.float64(row3[j])
+                    x0 = np.float64(pixel(row0, j, order))
+                    x1 = np.float64(pixel(row1, j, order))
+                    x2 = np.float64(pixel(row2, j, order))
+                    x3 = np.float64(pixel(row3, j, order))
                     s[j] += (x0 + x1) + (x2 + x3)
                     x0 -= p[j]
                     x1 -= p[j]
@@ -165,7 +170,7 @@ def accumulate_floats(
             while i < bottom:
                 row0 = flat[i * stride + block : i * stride + block + width]
                 for j in range(width):
-                    x0 = np.float64(row0[j])
+                    x0 = np.float64(pixel(row0, j, order))
                     s[j] += x0
                     x0 -= p[j]
                     d[j] += x0

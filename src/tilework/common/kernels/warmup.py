@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_DTYPES", "warmup"]
 
-DEFAULT_DTYPES = ("u1", "u2", "u4", "i2", "i4", "f4", "f8", "c8")
+DEFAULT_DTYPES = ("<u1", "<u2", "<u4", "<i2", "<i4", "<f4", "<f8", "<c8", ">u2", ">u4")
 
 
 def warmup(dtypes: Iterable[Any] | None = None) -> None:
     """Compile the kernels of the built-in UDFs, and keep them in numba's cache on disk.
 
-    This takes about half a minute the first time, and a second when all is there already.
+    This takes about a minute the first time, and a few seconds when all is there already.
 
     Parameters
     ----------
     dtypes
-        dtypes of datasets; default: those that detectors write, float32, float64 and complex64.
+        dtypes of datasets, with their byte order; default: those that detectors write, float32, float64 and complex64.
     """
     for dtype in map(np.dtype, DEFAULT_DTYPES if dtypes is None else dtypes):
         _compile_for(dtype)

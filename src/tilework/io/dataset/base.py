@@ -76,7 +76,7 @@ class DataSetMeta:
         sync_offset: int = 0,
     ) -> None:
         self.shape = shape
-        self.array_backends = tuple(array_backends) if array_backends is not None else ("numpy",)
+        self.array_backends = tuple(array_backends) if array_backends is not None else ("numpy", "cuda")
         self.image_count = image_count
         self.dtype = np.dtype(dtype if dtype is not None else raw_dtype)
         self.raw_dtype = np.dtype(raw_dtype) if raw_dtype is not None else self.dtype
@@ -215,7 +215,12 @@ class DataSet(ABC):
     @property
     def array_backends(self) -> Sequence[str]:
         """Names of the array backends in which tiles can be had."""
-        return ("numpy",)
+        return ("numpy", "cuda")
+
+    @property
+    def density(self) -> float:
+        """Share of the pixels that are stored, at most 1; only known to be less where tiles can be had as sparse."""
+        return 1.0
 
     @property
     def roi(self) -> RoiHelper:
@@ -380,7 +385,8 @@ class Partition(ABC):
             Selected positions of the whole dataset, in the shape of the scan or flat; None selects all. With it,
             tiles count in the compressed navigation axis that holds the selected positions only.
         array_backend
-            Kind of array; None and ``"numpy"`` are known everywhere.
+            Kind of array, one of `DataSet.array_backends`; None for the first of them. Tiles of matrices have the
+            shape (frames, pixels).
 
         Yields
         ------

@@ -28,7 +28,7 @@ __all__ = ["SCRATCH_BYTES", "BlockReader", "FrameFormat"]
 SCRATCH_BYTES = 2 * 1024 * 1024
 # A stretch of at least this size is worth a tile of its own; copying smaller ones together costs less than more tiles.
 VIEW_BYTES = 512 * 1024
-# Frames of at least this size are copied one by one; many smaller ones with one call.
+# Where there are gaps between frames, those of at least this size are copied one by one; smaller ones with one call.
 COPY_FRAME_BYTES = 8 * 1024
 
 
@@ -112,11 +112,12 @@ class _Piece:
         frames, picks = self.frames, self.picks
         if picks is None:
             np.copyto(out, frames[self.start : self.start + self.count])
+        elif frames.flags.c_contiguous:
+            # One call, which waits for the interpreter lock once, and not once for each frame.
+            np.take(frames, picks, axis=0, out=out, mode="clip")
         elif out[0].nbytes >= COPY_FRAME_BYTES:
             for i, pick in enumerate(picks):
                 out[i] = frames[pick]
-        elif frames.flags.c_contiguous:
-            np.take(frames, picks, axis=0, out=out, mode="clip")
         else:
             out[...] = frames[picks]
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tilework.common.executor import JobExecutor
     from tilework.common.slice import Slice
+    from tilework.io.dataset.base import Partition
     from tilework.io.dataset.layout import FrameLayout, Segment
 
 __all__ = ["FixedStrideDataSet", "Source"]
@@ -318,7 +319,7 @@ class FixedStrideDataSet(DataSet):
         layout, sig = self.source.layout, self.shape.sig.to_tuple()
         return FrameFormat(layout.dtype, sig, layout.packing, layout.is_aligned)
 
-    def get_partitions(self) -> Iterator[FixedStridePartition]:
+    def get_partitions(self) -> Iterator[Partition]:
         """Yield the partitions, in the order of the scan."""
         layout, meta, frame_format = self.source.layout, self.meta, self._frame_format()
         for i, (part, _, _) in enumerate(make_slices(self.shape, self.get_num_partitions())):
@@ -334,5 +335,5 @@ class FixedStrideDataSet(DataSet):
         part: Slice,
         segments: tuple[Segment, ...],
         frame_format: FrameFormat,
-    ) -> FixedStridePartition:
+    ) -> Partition:
         return FixedStridePartition(meta, part, segments, frame_format)

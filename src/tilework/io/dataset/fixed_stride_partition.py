@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.exceptions import DataSetException
@@ -118,6 +119,10 @@ class FixedStridePartition(Partition):
     ) -> Iterator[DataTile]:
         """Yield the frames of the partition in tiles; see `Partition.get_tiles`."""
         self._check_backend(array_backend)
+        backend = array_backend or self.meta.array_backends[0]
+        if backend not in NUMPY_BACKENDS:
+            tiles = self.get_tiles(tiling_scheme, self.dtype if dest_dtype is None else dest_dtype, roi, "numpy")
+            return (tile.as_backend(backend) for tile in tiles)
         fmt = self._format
         plan = _plan_for(tiling_scheme, fmt.sig_shape)
         dest = self._dest_dtype(dest_dtype)
@@ -137,7 +142,7 @@ class FixedStridePartition(Partition):
         return corrected_dtype(stored.newbyteorder("=") if dest_dtype is None else np.dtype(dest_dtype))
 
     def _check_backend(self, array_backend: str | None) -> None:
-        if array_backend not in {None, "numpy", "cuda"}:
+        if array_backend is not None and array_backend not in (*self.meta.array_backends, "numpy", "cuda"):
             msg = (
                 f"tiles as {array_backend!r} cannot be had from this dataset, only as one of {self.meta.array_backends}"
             )
@@ -224,6 +229,10 @@ class FixedStridePartition(Partition):
             When frames are absent between others, so that one tile cannot say which frames it holds.
         """
         self._check_backend(array_backend)
+        backend = array_backend or self.meta.array_backends[0]
+        if backend not in NUMPY_BACKENDS:
+            dest_dtype = self.dtype if dest_dtype is None else dest_dtype
+            return self.get_macrotile(dest_dtype, roi, "numpy").as_backend(backend)
         sig = self._format.sig_shape
         plan = _SchemePlan(TilingScheme.make_for_shape(self.shape, self.meta.shape, intent="partition"), sig)
         dest = self._dest_dtype(dest_dtype)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tilework.io.decode import Packing
 
-__all__ = ["ArraySegment", "FileSegment", "FrameLayout", "Segment"]
+__all__ = ["ArraySegment", "FileSegment", "FrameLayout", "Segment", "SparseSegment", "cut_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,52 @@ class ArraySegment:
         """Do nothing: an array is always there."""
 
 
-Segment = FileSegment | ArraySegment
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseSegment:
+    """Frames in a sparse matrix in memory.
+
+    Parameters
+    ----------
+    matrix
+        CSR matrix of SciPy, of shape (frames, pixels).
+    first
+        Number of the first frame.
+    """
+
+    matrix: Any
+    first: int
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return int(self.matrix.shape[0])
+
+    def cut(self, start: int, stop: int, shift: int) -> SparseSegment:
+        """Return the frames from `start` to `stop` (numbers of the source), their numbers lowered by `shift`."""
+        return SparseSegment(cut_rows(self.matrix, start - self.first, stop - self.first), start - shift)
+
+    def view(self, dtype: np.dtype[Any], frame_shape: tuple[int, ...], inner: tuple[int, ...]) -> NDArray[Any]:  # noqa: ARG002
+        """Return all frames as a dense array of shape (frames, ``*frame_shape``), which is made for every call."""
+        frames: NDArray[Any] = self.matrix.toarray().reshape((self.frames, *frame_shape))
+        frames.flags.writeable = False
+        return frames
+
+    def check(self) -> None:
+        """Do nothing: a matrix in memory is always there."""
+
+
+def cut_rows(matrix: Any, start: int, stop: int) -> Any:
+    """Return some rows of a CSR matrix without duplicates, as a view of its values and indices."""
+    if (start, stop) == (0, matrix.shape[0]):
+        return matrix
+    begin, end = matrix.indptr[start], matrix.indptr[stop]
+    parts = matrix.data[begin:end], matrix.indices[begin:end], matrix.indptr[start : stop + 1] - begin
+    rows = type(matrix)(parts, shape=(stop - start, matrix.shape[1]), copy=False)
+    rows.has_canonical_format = True
+    return rows
+
+
+Segment = FileSegment | ArraySegment | SparseSegment
 
 
 @dataclass(frozen=True)
@@ -148,7 +193,7 @@ class FrameLayout:
     def is_aligned(self) -> bool:
         """Whether every pixel lies at a multiple of its size."""
         size = max(1, self.dtype.alignment)
-        return all(isinstance(s, ArraySegment) or not (s.offset % size or s.stride % size) for s in self.segments)
+        return all(not isinstance(s, FileSegment) or not (s.offset % size or s.stride % size) for s in self.segments)
 
     @property
     def paths(self) -> list[str]:

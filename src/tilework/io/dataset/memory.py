@@ -8,11 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import (
+    BACKENDS,
+    CPU_BACKENDS,
+    CUPY_BACKENDS,
+    SCIPY_CSR,
+    SPARSE_BACKENDS,
+    can_hold,
+)
+from tilework.common.sparse import is_sparse, to_dense
 from tilework.exceptions import DataSetException
 from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
 from tilework.io.dataset.fixed_stride_partition import FixedStridePartition
-from tilework.io.dataset.layout import ArraySegment, FrameLayout
+from tilework.io.dataset.layout import ArraySegment, FrameLayout, SparseSegment
 from tilework.io.dataset.params import check_dtype, check_shape
+from tilework.io.dataset.partitioning import default_num_partitions
+from tilework.io.dataset.sparse_partition import SparsePartition, as_canonical_csr, sparse_backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,12 +32,32 @@ if TYPE_CHECKING:
 
     from tilework.common.executor import JobExecutor
     from tilework.common.slice import Slice
-    from tilework.io.dataset.base import DataSetMeta, DataTile
+    from tilework.io.dataset.base import DataSetMeta, DataTile, Partition
     from tilework.io.dataset.blocks import FrameFormat
     from tilework.io.dataset.layout import Segment
     from tilework.io.dataset.tiling_scheme import TilingScheme
 
-__all__ = ["MemoryDataSet"]
+__all__ = ["MemoryDataSet", "MemoryPartition", "SparseMemoryPartition"]
+
+# What a dense array is offered as: itself, then dense kinds, then sparse ones by the cost of making them.
+DENSE_ORDER = (
+    "numpy",
+    "numpy.matrix",
+    "cuda",
+    "cupy",
+    "sparse.COO",
+    "scipy.sparse.coo_array",
+    "scipy.sparse.coo_matrix",
+    "scipy.sparse.csc_matrix",
+    "scipy.sparse.csr_matrix",
+    "scipy.sparse.csr_array",
+    "scipy.sparse.csc_array",
+    "sparse.GCXS",
+    "sparse.DOK",
+    "cupyx.scipy.sparse.csc_matrix",
+    "cupyx.scipy.sparse.csr_matrix",
+    "cupyx.scipy.sparse.coo_matrix",
+)
 
 
 class MemoryDataSet(FixedStrideDataSet):
@@ -42,8 +73,9 @@ class MemoryDataSet(FixedStrideDataSet):
     num_partitions
         Number of partitions; None chooses it from the size of the data.
     data
-        The array, navigation axes first: NumPy, or anything that can be made a NumPy array (sparse arrays are, once).
-        Arrays of bool are delivered as u1.
+        The array, navigation axes first: of NumPy, or sparse, of SciPy (with the axes frames and pixels: give
+        `nav_shape` and `sig_shape`) or pydata sparse, which stays sparse; arrays of other kinds are brought into main
+        memory, once. Arrays of bool are delivered as u1.
     sig_dims
         Number of signal axes; None follows from `sig_shape` or `nav_shape`, and is 2 without them.
     check_cast
@@ -61,12 +93,14 @@ class MemoryDataSet(FixedStrideDataSet):
     nav_shape, sig_shape, sync_offset
         As of `FixedStrideDataSet`.
     array_backends
-        Array backends to offer; ``"numpy"`` is the only one.
+        Array backends to offer, best first; None: all, first that of the array, then those that tiles are easily
+        converted to.
 
     Raises
     ------
     DataSetException
-        When neither `data` nor `datashape` is given, or the parameters do not fit the array.
+        When neither `data` nor `datashape` is given, the parameters do not fit the array, or an array backend is
+        unknown.
     ValueError
         When `io_backend` is given.
     """
@@ -94,9 +128,6 @@ class MemoryDataSet(FixedStrideDataSet):
         super().__init__(
             nav_shape=nav_shape, sig_shape=sig_shape, sync_offset=sync_offset, num_partitions=num_partitions
         )
-        if array_backends is not None and tuple(array_backends) != ("numpy",):
-            msg = f"array_backends={array_backends!r}: an array in memory is delivered as 'numpy' only"
-            raise DataSetException(msg)
         if data is None:
             if datashape is None:
                 msg = "MemoryDataSet needs an array: give data, or datashape for an array of zeros"
@@ -107,7 +138,10 @@ class MemoryDataSet(FixedStrideDataSet):
         elif datashape is not None:
             msg = "MemoryDataSet: data and datashape exclude each other; give one of them"
             raise DataSetException(msg)
-        self._array = _as_numpy(data)
+        self._array: Any = _as_array(data)
+        self._ndim = len(self._array.shape)
+        self._own_backend = "numpy" if isinstance(self._array, np.ndarray) else sparse_backend_of(self._array)
+        self._array_backends = self._find_backends(array_backends)
         self._tiledelay = tiledelay
         self._check_cast = check_cast
         self._force_need_decode = force_need_decode
@@ -116,19 +150,30 @@ class MemoryDataSet(FixedStrideDataSet):
         self._base_shape = self._check_tile("base_shape", base_shape)
 
     IN_PROCESS = True
+    _density = 1.0
 
     def _name(self) -> str:
         return "the array"
+
+    def _find_backends(self, wanted: Sequence[str] | str | None) -> tuple[str, ...]:
+        if wanted is not None:
+            names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+            unknown = [name for name in names if name not in BACKENDS]
+            if unknown or not names:
+                msg = f"array_backends={wanted!r}: must be some of {', '.join(sorted(BACKENDS))}"
+                raise DataSetException(msg)
+            return names
+        return DENSE_ORDER if self._own_backend == "numpy" else _order_for(str(self._own_backend))
 
     def _find_sig_dims(self, sig_dims: int | None) -> int:
         if sig_dims is None:
             if self._sig_shape is not None:
                 return self._dims_of_size(math.prod(self._sig_shape), from_last=True)
             if self._nav_shape is not None:
-                return self._array.ndim - self._dims_of_size(math.prod(self._nav_shape), from_last=False)
+                return self._ndim - self._dims_of_size(math.prod(self._nav_shape), from_last=False)
             sig_dims = 2
-        if not 1 <= sig_dims <= self._array.ndim:
-            dims = self._array.ndim
+        if not 1 <= sig_dims <= self._ndim:
+            dims = self._ndim
             msg = f"sig_dims={sig_dims} does not fit an array of shape {self._array.shape}: must be from 1 to {dims}"
             raise DataSetException(msg)
         return sig_dims
@@ -146,24 +191,30 @@ class MemoryDataSet(FixedStrideDataSet):
     def _make_source(self, sig_dims: int) -> Source:
         array = self._array
         stored, dtype = check_dtype(array.dtype, "the array")
-        nav_shape, sig_shape = array.shape[: array.ndim - sig_dims] or (1,), array.shape[array.ndim - sig_dims :]
-        pixels = math.prod(sig_shape)
-        if array.size == 0:
+        nav_shape, sig_shape = array.shape[: self._ndim - sig_dims] or (1,), array.shape[self._ndim - sig_dims :]
+        pixels, size = math.prod(sig_shape), math.prod(array.shape)
+        if size == 0:
             msg = f"the array of shape {array.shape} holds no data"
             raise DataSetException(msg)
         if self._sig_shape is not None and math.prod(self._sig_shape) != pixels:
             wanted = math.prod(self._sig_shape)
-            if array.size % wanted:
+            if size % wanted:
                 msg = (
-                    f"the array of shape {array.shape} has {array.size} entries, no multiple of the {wanted} of "
+                    f"the array of shape {array.shape} has {size} entries, no multiple of the {wanted} of "
                     f"sig_shape {self._sig_shape}"
                 )
                 raise DataSetException(msg)
             # Arrays of another shape are cut as they lie in memory, like a raw file.
-            nav_shape, sig_shape, pixels = (array.size // wanted,), self._sig_shape, wanted
-        frames = np.ascontiguousarray(array).reshape((-1, *sig_shape))
+            nav_shape, sig_shape, pixels = (size // wanted,), self._sig_shape, wanted
+        segment: Segment
+        if isinstance(array, np.ndarray):
+            segment = ArraySegment(np.ascontiguousarray(array).reshape((-1, *sig_shape)).view(dtype), 0)
+        else:
+            dtype = dtype.newbyteorder("=")
+            segment = SparseSegment(as_canonical_csr(array, pixels, dtype), 0)
+            self._density = segment.matrix.nnz / size
         return Source(
-            layout=FrameLayout((ArraySegment(frames.view(dtype), 0),), dtype, sig_shape),
+            layout=FrameLayout((segment,), dtype, sig_shape),
             dtype=stored,
             nav_shape=nav_shape,
             sig_shape=sig_shape,
@@ -184,13 +235,32 @@ class MemoryDataSet(FixedStrideDataSet):
         return self
 
     @property
-    def data(self) -> NDArray[Any]:
+    def data(self) -> Any:
         """The array."""
         return self._array
 
+    @property
+    def array_backends(self) -> Sequence[str]:
+        """Names of the array backends in which tiles can be had, best first."""
+        return self._array_backends
+
+    @property
+    def density(self) -> float:
+        """Share of the pixels that are stored: 1 for dense arrays."""
+        return self._density
+
+    def get_num_partitions(self) -> int:
+        """Return the number of partitions; sparse arrays are counted by what is stored."""
+        if self._own_backend == "numpy" or self._num_partitions is not None:
+            return super().get_num_partitions()
+        stored = self.dtype.itemsize + np.dtype(np.int64).itemsize
+        return default_num_partitions(self.shape.nav.size, int(self.shape.sig.size * stored * self._density) + 1)
+
     def get_base_shape(self, roi: NDArray[np.bool_] | None) -> tuple[int, ...]:
-        """Return the smallest sensible tile ``(depth, *sig)``."""
-        return self._tileshape or self._base_shape or super().get_base_shape(roi)
+        """Return the smallest sensible tile ``(depth, *sig)``; of sparse arrays these are whole frames."""
+        if self._tileshape or self._base_shape:
+            return self._tileshape or self._base_shape or ()
+        return super().get_base_shape(roi) if self._own_backend == "numpy" else (1, *self.shape.sig)
 
     def adjust_tileshape(self, tileshape: tuple[int, ...], roi: NDArray[np.bool_] | None) -> tuple[int, ...]:
         """Return the tile shape ``(depth, *sig)`` that was asked for, or else the proposed one."""
@@ -215,14 +285,16 @@ class MemoryDataSet(FixedStrideDataSet):
         part: Slice,
         segments: tuple[Segment, ...],
         frame_format: FrameFormat,
-    ) -> MemoryPartition:
-        return MemoryPartition(
-            meta, part, segments, frame_format, tiledelay=self._tiledelay, check_cast=self._check_cast
-        )
+    ) -> Partition:
+        options = {"tiledelay": self._tiledelay, "check_cast": self._check_cast}
+        if self._own_backend != "numpy":
+            sparse = [segment for segment in segments if isinstance(segment, SparseSegment)]
+            return SparseMemoryPartition(meta, part, sparse, **options)  # type: ignore[arg-type]
+        return MemoryPartition(meta, part, segments, frame_format, **options)  # type: ignore[arg-type]
 
 
 class MemoryPartition(FixedStridePartition):
-    """A partition of an array in memory.
+    """A partition of a dense array in memory.
 
     Parameters
     ----------
@@ -262,22 +334,82 @@ class MemoryPartition(FixedStridePartition):
         TypeError
             When the array cannot be cast safely to `dest_dtype`, unless the dataset allows that.
         """
-        if self._check_cast and dest_dtype is not None and not np.can_cast(self.dtype, dest_dtype, casting="safe"):
-            unsafe = f"{self.dtype} cannot be cast safely to {np.dtype(dest_dtype)}"
-            msg = f"{unsafe}; load the array with check_cast=False to do it anyway"
-            raise TypeError(msg)
+        if self._check_cast:
+            _check_cast(self.dtype, dest_dtype)
         tiles = super().get_tiles(tiling_scheme, dest_dtype, roi, array_backend)
-        return tiles if self._tiledelay is None else self._delayed(tiles, self._tiledelay)
-
-    @staticmethod
-    def _delayed(tiles: Iterator[DataTile], delay: float) -> Iterator[DataTile]:
-        for tile in tiles:
-            time.sleep(delay)
-            yield tile
+        return tiles if self._tiledelay is None else _delayed(tiles, self._tiledelay)
 
 
-def _as_numpy(data: Any) -> NDArray[Any]:
-    """Return `data` as a NumPy array.
+class SparseMemoryPartition(SparsePartition):
+    """A partition of a sparse array in memory.
+
+    Parameters
+    ----------
+    meta, partition_slice, segments
+        As of `SparsePartition`.
+    tiledelay, check_cast
+        As of `MemoryPartition`.
+    """
+
+    def __init__(
+        self,
+        meta: DataSetMeta,
+        partition_slice: Slice,
+        segments: Sequence[SparseSegment],
+        *,
+        tiledelay: float | None,
+        check_cast: bool,
+    ) -> None:
+        super().__init__(meta, partition_slice, segments)
+        self._tiledelay = tiledelay
+        self._check_cast = check_cast
+
+    def get_tiles(
+        self,
+        tiling_scheme: TilingScheme,
+        dest_dtype: DTypeLike | None = None,
+        roi: NDArray[np.bool_] | None = None,
+        array_backend: str | None = None,
+    ) -> Iterator[DataTile]:
+        """Yield the frames of the partition in tiles; see `MemoryPartition.get_tiles`."""
+        if self._check_cast:
+            _check_cast(self.dtype, dest_dtype)
+        tiles = super().get_tiles(tiling_scheme, dest_dtype, roi, array_backend)
+        return tiles if self._tiledelay is None else _delayed(tiles, self._tiledelay)
+
+
+def _check_cast(dtype: np.dtype[Any], dest_dtype: DTypeLike | None) -> None:
+    if dest_dtype is not None and not np.can_cast(dtype, dest_dtype, casting="safe"):
+        msg = (
+            f"{dtype} cannot be cast safely to {np.dtype(dest_dtype)}; load the array with check_cast=False to do it "
+            "anyway"
+        )
+        raise TypeError(msg)
+
+
+def _delayed(tiles: Iterator[DataTile], delay: float) -> Iterator[DataTile]:
+    for tile in tiles:
+        time.sleep(delay)
+        yield tile
+
+
+def _order_for(own: str) -> tuple[str, ...]:
+    """Return all backends for data of a sparse one: itself, then sparse ones, those of the CPU, cheap conversions."""
+    import sparseconverter
+
+    def rank(name: str) -> tuple[Any, ...]:
+        return (
+            name != own,
+            name not in SPARSE_BACKENDS,
+            name not in CPU_BACKENDS,
+            sparseconverter.conversion_cost(own, name),
+        )
+
+    return tuple(sorted(sorted(BACKENDS), key=rank))
+
+
+def _as_array(data: Any) -> Any:
+    """Return `data` as a NumPy array, or as it is when it is sparse, in main memory, and can be delivered so.
 
     Raises
     ------
@@ -303,4 +435,10 @@ def _as_numpy(data: Any) -> NDArray[Any]:
     if backend is None:
         msg = f"data is a {type(data).__name__}, no kind of array that is known: convert it to a NumPy array first"
         raise DataSetException(msg)
-    return np.asarray(sparseconverter.for_backend(data, "numpy"))
+    if backend in CUPY_BACKENDS:
+        data = data.get()
+    if not is_sparse(data):
+        return np.asarray(data)
+    # A background other than zero, and what CSR matrices cannot hold, makes a dense array.
+    background = getattr(data, "fill_value", 0)
+    return to_dense(data) if background or not can_hold(SCIPY_CSR, data.dtype) else data

@@ -53,6 +53,7 @@ class Negotiator:
         corrections: CorrectionSet | None = None,
         *,
         converts: bool = True,
+        sparse: bool = False,
     ) -> TilingScheme:
         """Return one scheme that suits all UDFs of a run.
 
@@ -72,6 +73,8 @@ class Negotiator:
             Detector corrections of the run, or None.
         converts
             False when every UDF takes the tiles just as the dataset holds them.
+        sparse
+            Whether tiles stay sparse for all UDFs: then what is stored counts for the cache, not the size of frames.
 
         Raises
         ------
@@ -88,21 +91,24 @@ class Negotiator:
         max_bytes, max_depth = self._bounds(preferences)
         takes_all = all(p["depth"] == math.inf and p["total_size"] == math.inf for p in preferences)
         frame_bytes = itemsize * math.prod(sig)
-        views = not converts and roi is None and corrections is None and dataset.zero_copy
+        stored = max(dataset.density, 1e-9) if sparse else 1.0
+        as_stored = not converts and roi is None and corrections is None
+        views = dataset.zero_copy and (as_stored or stored < 1)
         if views and takes_all and methods == {UDFMethod.TILE}:
             return self._make((frames, *sig), dataset, "tile")
-        budget = min(max_bytes, CACHE_BYTES if corrections is None else CORRECTED_BYTES)
+        cache = CACHE_BYTES if corrections is None else CORRECTED_BYTES
+        budget = min(max_bytes, cache)
         if UDFMethod.FRAME in methods:
-            depth = self._depth(budget, frame_bytes, frames, max_depth)
+            depth = self._depth(min(max_bytes, cache / stored), frame_bytes, frames, max_depth)
             return self._make((depth, *sig), dataset, "frame")
         part = (
             sig
-            if frame_bytes <= min(4 * CACHE_BYTES, max_bytes)
+            if frame_bytes * stored <= 4 * CACHE_BYTES and frame_bytes <= max_bytes
             else self._part_of_frame(dataset, sig, itemsize, budget, roi)
         )
         if corrections is not None:
             part = corrections.adjust_tileshape(part, sig, tuple(dataset.get_base_shape(roi))[1:])
-        depth = self._depth(budget, itemsize * math.prod(part), frames, max_depth)
+        depth = self._depth(min(max_bytes, cache / stored), itemsize * math.prod(part), frames, max_depth)
         depth, *adjusted = dataset.adjust_tileshape((depth, *part), roi)
         part = tuple(adjusted)
         if corrections is not None and corrections.touches_border(part, sig):

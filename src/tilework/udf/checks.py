@@ -1,0 +1,205 @@
+"""What can be wrong with a UDF: looked at before any data is read where that is possible, explained where it is not.
+
+Exceptions of a user's own methods stay what they are; a note says in which method of which UDF, and where in the data,
+they happened. Only where the message of a library does not say what is wrong, a UDFException does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.udf import TileDepthEnum, TileSizeEnum, UDFMethod
+from tilework.exceptions import UDFException
+from tilework.udf.base import UDF
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tilework.common.buffers import BufferWrapper
+
+__all__ = [
+    "check_own_results",
+    "check_results_can_be_made",
+    "check_signatures",
+    "check_tiling",
+    "explain",
+    "noted",
+]
+
+# What each method gets, for messages.
+_ARGUMENTS = {
+    "process_frame": ("the frame",),
+    "process_tile": ("the tile",),
+    "process_partition": ("the partition",),
+    "merge": ("dest", "src"),
+    "merge_all": ("ordered_results",),
+    "get_results": (),
+    "get_task_data": (),
+    "preprocess": (),
+    "postprocess": (),
+    "cleanup": (),
+}
+# Looking at signatures takes as long as a small run, so classes that were found right are not looked at again.
+_passed: weakref.WeakKeyDictionary[type, set[UDFMethod]] = weakref.WeakKeyDictionary()
+_TILE_ATTRIBUTES = {"tile_slice": "self.meta.slice", "scheme_idx": "self.meta.tiling_scheme_idx"}
+
+
+@contextlib.contextmanager
+def noted(where: str) -> Iterator[None]:
+    """Add to exceptions from the block where they happened."""
+    try:
+        yield
+    except Exception as e:
+        e.add_note(f"in {where}")
+        raise
+
+
+# -- before data is read
+
+
+def check_signatures(udf: UDF, method: UDFMethod) -> None:
+    """Raise UDFException when a method cannot be called as it will be, or would not run when it is called."""
+    passed = _passed.setdefault(type(udf), set())
+    if method in passed:
+        return
+    name = type(udf).__name__
+    used = f"process_{method.value}"
+    for method_name, arguments in _ARGUMENTS.items():
+        function = getattr(udf, method_name, None)
+        if function is None or (method_name.startswith("process_") and method_name != used):
+            continue
+        if getattr(UDF, method_name, None) is getattr(type(udf), method_name, None):
+            continue
+        gets = " and ".join(arguments) or "no argument"
+        if not callable(function):
+            msg = f"{name}.{method_name} is a {type(function).__name__}: it must be a method, which gets {gets}"
+            raise UDFException(msg)
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+            kind = "contains yield" if inspect.isgeneratorfunction(function) else "is async"
+            msg = f"{name}.{method_name} {kind}, so calling it would compute nothing: make it an ordinary method"
+            raise UDFException(msg)
+        if not _takes(function, len(arguments)):
+            msg = (
+                f"{name}.{method_name}{_signature(function)} cannot be called: beside self it gets {gets}. Write it as "
+                f"def {method_name}({', '.join(['self', *(a.removeprefix('the ') for a in arguments)])})"
+            )
+            raise UDFException(msg)
+    passed.add(method)
+
+
+def _takes(function: Any, count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # compiled functions may not tell
+        return True
+    return True
+
+
+def _signature(function: Any) -> str:
+    return str(inspect.signature(function))
+
+
+def check_results_can_be_made(udf: UDF) -> None:
+    """Raise UDFException when nobody says how partial results are merged, or makes a ``result_only`` result."""
+    name, cls = type(udf).__name__, type(udf)
+    declared: Mapping[str, BufferWrapper] = udf.results.as_dict()
+    if cls.merge is UDF.merge and not hasattr(udf, "merge_all"):
+        unclear = [
+            f"{n!r} (kind {b.kind!r})" for n, b in declared.items() if b.kind != "nav" and b.use != "result_only"
+        ]
+        if unclear:
+            msg = (
+                f"{name} has the result {', '.join(unclear)}, so tilework cannot know how results of partitions are "
+                "put together: implement merge(self, dest, src), for a sum: dest.name[:] += src.name"
+            )
+            raise UDFException(msg)
+    if cls.get_results is UDF.get_results:
+        for key, buffer in declared.items():
+            if buffer.use == "result_only":
+                msg = (
+                    f"{name} declares the result {key!r} with use='result_only': implement get_results() and return it "
+                    "from there"
+                )
+                raise UDFException(msg)
+
+
+def check_tiling(udf: UDF) -> None:
+    """Raise UDFException when the tiling preferences are not what they must be."""
+    if type(udf).get_tiling_preferences is UDF.get_tiling_preferences:
+        return
+    wanted: Any = udf.get_tiling_preferences()
+    good = isinstance(wanted, Mapping) and all(
+        isinstance(wanted.get(key), int | float | np.integer | TileDepthEnum | TileSizeEnum)
+        for key in ("depth", "total_size")
+    )
+    if not good:
+        msg = (
+            f"{type(udf).__name__}.get_tiling_preferences() returned {wanted!r}: return a dict with 'depth' (frames) "
+            "and 'total_size' (bytes), numbers or self.TILE_DEPTH_DEFAULT and self.TILE_SIZE_MAX"
+        )
+        raise UDFException(msg)
+
+
+# -- on a worker
+
+
+def check_own_results(udf: UDF) -> None:
+    """Raise UDFException when a result is a view of the input, whose memory is used again for other frames."""
+    for name, buffer in udf.results.items():
+        data = buffer.raw_data if buffer.has_data() else None
+        if isinstance(data, np.ndarray) and not data.flags.writeable:
+            msg = (
+                f"{type(udf).__name__}: the result {name!r} was replaced by a view of the input, which is gone when "
+                f"other frames come: assign into it, self.results.{name}[:] = ..., which copies"
+            )
+            raise UDFException(msg)
+
+
+def explain(error: Exception, udf: UDF | None, method: str, where: str) -> Exception:
+    """Return what to raise for an exception of a method of a UDF: itself with a note, or what says what is wrong.
+
+    Parameters
+    ----------
+    error
+        The exception.
+    udf
+        The UDF; None where several could be meant.
+    method
+        Name of the method.
+    where
+        Where in the data: the partition.
+    """
+    name = "the UDFs" if udf is None else type(udf).__name__
+    clearer: Exception | None = None
+    text = str(error)
+    if isinstance(error, ValueError) and "read-only" in text and method.startswith("process_"):
+        clearer = UDFException(
+            f"{name}.{method} changes its input, or what it has from it: frames and tiles are read-only, because other "
+            "functions see them, too. Make a copy first, for example frame = frame.copy()"
+        )
+    elif isinstance(error, AttributeError) and error.name in _TILE_ATTRIBUTES:
+        clearer = AttributeError(
+            f"{name}.{method}: {text}. Tiles are plain arrays: {_TILE_ATTRIBUTES[error.name]} says it"
+        )
+    note = f"in {method} of {name}, {where}"
+    shapes = "" if udf is None or not isinstance(error, ValueError | TypeError) else _current_results(udf)
+    result = error if clearer is None else clearer
+    result.add_note(note)
+    if shapes and method.startswith("process_"):
+        result.add_note(f"self.results is there: {shapes}")
+    return result
+
+
+def _current_results(udf: UDF) -> str:
+    views = vars(udf.results) if udf.results is not None else {}
+    return ", ".join(
+        f"{name} of shape {tuple(view.shape)}, {view.dtype}" for name, view in views.items() if hasattr(view, "shape")
+    )

@@ -1,0 +1,139 @@
+"""The forms of a tile: dtypes and array backends that the UDFs of a run want, each made once per tile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.array_backends import CUPY_BACKENDS, NUMPY_BACKENDS, as_backend, as_dtype
+from tilework.io.convert import convert_tile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tilework.io.corrections.corrset import CorrectionSet
+    from tilework.io.dataset.base import DataTile
+    from tilework.io.dataset.scratch import Scratch
+    from tilework.udf.backends import BackendPlan
+
+__all__ = ["TileConverter", "as_numpy_dtype"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class TileConverter:
+    """Makes the forms of the tiles of one partition, one tile after the other; each at most once per tile.
+
+    Not thread-safe: every task has its own.
+
+    Parameters
+    ----------
+    plan
+        Which backends are made from which.
+    scratch
+        Memory for forms that are NumPy arrays.
+    corrections
+        Detector corrections of the run, or None.
+    compiled
+        Whether compiled kernels are loaded anyway.
+    threads
+        The most threads to use.
+    """
+
+    def __init__(
+        self,
+        plan: BackendPlan,
+        scratch: Scratch,
+        corrections: CorrectionSet | None = None,
+        *,
+        compiled: bool,
+        threads: int = 1,
+    ) -> None:
+        self._dataset = plan.dataset
+        self._sources = dict(plan.conversions)
+        self._scratch = scratch
+        self._corrections = corrections
+        self._compiled = compiled
+        self._threads = threads
+        self._tile: DataTile | None = None
+        self._made: dict[tuple[str, np.dtype[Any], bool], Any] = {}
+
+    def form(self, backend: str, dtype: np.dtype[Any], corrected: bool = False) -> Callable[[DataTile], Any]:
+        """Return the function that gives one form of a tile: read-only, and valid until it is asked for the next tile.
+
+        Parameters
+        ----------
+        backend
+            Kind of array.
+        dtype
+            Its dtype.
+        corrected
+            Whether it is corrected for the detector.
+        """
+        if backend == self._dataset and backend in NUMPY_BACKENDS:
+            # The usual case, without any bookkeeping.
+            return self._correct_to(dtype) if corrected else self._convert_to(dtype)
+        return lambda tile: self._get(tile, backend, dtype, corrected)
+
+    def _convert_to(self, dtype: np.dtype[Any]) -> Callable[[DataTile], Array]:
+        scratch, compiled = self._scratch, self._compiled
+        return lambda tile: as_numpy_dtype(tile.data, dtype, scratch, compiled=compiled)
+
+    def _correct_to(self, dtype: np.dtype[Any]) -> Callable[[DataTile], Array]:
+        corrections, scratch = self._corrections, self._scratch
+        assert corrections is not None
+
+        def correct(tile: DataTile) -> Array:
+            out = scratch.get(f"corrected {dtype.str}", tile.data.shape, dtype)
+            options: dict[str, Any] = {"compiled": self._compiled, "threads": self._threads}
+            corrections.corrected(tile.data, tile.tile_slice, dtype, out, **options)
+            out.flags.writeable = False
+            return out
+
+        return correct
+
+    def _get(self, tile: DataTile, backend: str, dtype: np.dtype[Any], corrected: bool) -> Any:
+        if tile is not self._tile:
+            self._tile = tile
+            self._made.clear()
+        key = backend, dtype, corrected
+        if key not in self._made:
+            self._made[key] = self._make(tile, backend, dtype, corrected)
+        return self._made[key]
+
+    def _make(self, tile: DataTile, backend: str, dtype: np.dtype[Any], corrected: bool) -> Any:
+        if backend == self._dataset:
+            if backend in NUMPY_BACKENDS:
+                return (self._correct_to(dtype) if corrected else self._convert_to(dtype))(tile)
+            return as_dtype(tile.data, dtype)
+        source = self._sources[backend]
+        shape = tuple(tile.tile_slice.shape)
+        if backend in CUPY_BACKENDS and source not in CUPY_BACKENDS and not corrected:
+            # Moved to the GPU as it is, which is less to move, and converted there.
+            stored = tile.data.dtype.newbyteorder("=")
+            return as_dtype(as_backend(self._get(tile, source, stored, corrected), backend, shape), dtype)
+        # Sparse data has less to convert than the dense array that may be made of it.
+        data = self._get(tile, source, dtype, corrected)
+        if backend in NUMPY_BACKENDS and source in NUMPY_BACKENDS:
+            return data
+        if backend not in NUMPY_BACKENDS:
+            return as_backend(data, backend, shape)
+        out = self._scratch.get(f"{backend} {dtype.str}", shape, dtype)
+        dense = as_backend(data, backend, shape, out=out)
+        if dense.flags.writeable:
+            dense = dense.view()
+            dense.flags.writeable = False
+        return dense
+
+
+def as_numpy_dtype(data: Array, dtype: np.dtype[Any], scratch: Scratch, *, compiled: bool) -> Array:
+    """Return a NumPy tile in another dtype, or byte order; read-only and valid until the next call for the dtype."""
+    if data.dtype == dtype:
+        if data.flags.writeable:
+            data = data.view()
+            data.flags.writeable = False
+        return data
+    out = convert_tile(data, dtype, out=scratch.get(dtype.str, data.shape, dtype), compiled=None if compiled else False)
+    out.flags.writeable = False
+    return out
