@@ -13,12 +13,12 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytest_plugins = ["command_fixtures"]
+
 SLOW = """
 import pathlib, time
 import numpy as np
 from tilework.udf import UDF
-
-pytest_plugins = ["command_fixtures"]
 
 
 class Slow(UDF):

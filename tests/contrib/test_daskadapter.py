@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dask
 import numpy as np
 import pytest
+import sparse
 
 from detector_files import counts
 from tilework.api import Context
@@ -85,7 +86,17 @@ def test_there_and_back(ctx: Context) -> None:
         np.testing.assert_array_equal(again.compute(), DATA.astype("f4") * 2)
 
 
-def test_another_kind_of_array_must_be_offered(ctx: Context) -> None:
-    array, _ = make_dask_array(ctx.load("memory", data=DATA), array_backend="sparse.COO")
+def test_another_kind_of_array(ctx: Context) -> None:
+    """The chunks are what was asked for."""
+    array, _ = make_dask_array(ctx.load("memory", data=DATA, num_partitions=3), array_backend="sparse.COO")
+    computed = array.compute()
+    assert isinstance(computed, sparse.COO)
+    np.testing.assert_array_equal(computed.todense(), DATA.astype("f4"))
+
+
+def test_another_kind_of_array_must_be_offered(ctx: Context, tmp_path: Path) -> None:
+    """A file of dense frames does not offer sparse ones."""
+    np.save(tmp_path / "scan.npy", DATA)
+    array, _ = make_dask_array(ctx.load("npy", path=tmp_path / "scan.npy"), array_backend="sparse.COO")
     with pytest.raises(DataSetException, match=r"sparse\.COO"):
         array.compute()

@@ -146,6 +146,7 @@ class TestSynchronous(ExecutorHarness):
     worker_names = ("inline",)
     threads_per_worker = available_cpu_count()
     prioritises = False
+    tells_interrupts = False
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod

@@ -503,8 +503,9 @@ def test_a_merge_is_needed(ctx: Context, dataset: CountingDataSet) -> None:
         def process_tile(self, tile: Any) -> None:
             pass
 
-    with pytest.raises(NotImplementedError, match="implement merge"):
+    with pytest.raises(UDFException, match="implement merge"):
         ctx.run_udf(dataset=dataset, udf=NoMerge())
+    assert reads == []
 
 
 def test_results_that_cannot_be_made_of_zeros(ctx: Context, inline: Context) -> None:

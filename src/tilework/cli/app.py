@@ -31,8 +31,11 @@ SAID = {
 GRACE = 1.5
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived; like `KeyboardInterrupt` not an `Exception`, so that nothing swallows it."""
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM arrived. It interrupts this process as Ctrl-C does, whatever runs in its main thread.
+
+    So it is a `KeyboardInterrupt`, which executors tell from errors of tasks, and let through.
+    """
 
 
 def run_command(argv: Sequence[str] | None) -> int:
@@ -42,10 +45,10 @@ def run_command(argv: Sequence[str] | None) -> int:
     try:
         with _signals(impatient=argv is None), _short_warnings():
             return _dispatch(args, parser)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
     except _Terminated:
         code = TERMINATED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     _complain(SAID[code])
     if argv is None:
         # Threads may still be within a tile, or in a compiler; everything that matters is cleaned up.

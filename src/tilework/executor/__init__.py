@@ -8,6 +8,7 @@
           LocalJobExecutor  (local)   workers see the memory of the main side
             InlineJobExecutor         (inline)      in the calling thread; the readable reference
             ConcurrentJobExecutor     (concurrent)  on a pool of threads
+            DelayedJobExecutor        (delayed)     nowhere: tasks become parts of a Dask graph
 
     run      the decisions of one run, without I/O
     driver   the loop that carries them out, over a backend for each kind of worker

@@ -237,6 +237,10 @@ class TwoArgumentsError(Exception):
     def __init__(self, what: str, where: str) -> None:
         super().__init__(f"{what} at {where}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What exceptions do by default. Said here, because tblib, which Dask imports, repairs those that do not say it.
+        return type(self), self.args
+
 
 class OneWayError(Exception):
     """An exception that can be unpickled where it was raised, but nowhere else.
