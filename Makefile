@@ -6,6 +6,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Tests that kill workers, measure what is left, or need all cores: they run one after the other.
+APART = tests/executor tests/testing tests/cluster tests/examples
 
 .PHONY: demo test check peer fix clean
 
@@ -20,7 +22,8 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile $(APART:%=--ignore %)
+	$(BIN)/python -m pytest $(APART)
 
 peer: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/peer --peer '$(PEER)'
