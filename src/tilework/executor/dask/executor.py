@@ -5,13 +5,14 @@ What it decides is in `dispatch`, what it does in `courier`; here is what the in
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
 import time
 import uuid
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from tilework.common.executor import RunOptions
 from tilework.common.snooze import SnoozeManager, awake
@@ -59,6 +60,10 @@ if TYPE_CHECKING:
     from tilework.executor.run import Event
 
 __all__ = ["DaskJobExecutor"]
+
+log = logging.getLogger(__name__)
+
+_CLOSE_SECONDS: Final = 10.0
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -485,12 +490,20 @@ class DaskJobExecutor(DrivenJobExecutor):
         if self._snooze_manager is not None:
             self._snooze_manager.close()
         client = self.client
-        if client.status in {"running", "connecting"}:
-            self.client.sync(self._close_courier)
+        # Each step is bounded: an interpreter that exits must not wait for ever for an event loop that does not answer.
+        # Worker processes that are left then end with this one.
+        try:
+            if client.status in {"running", "connecting"}:
+                client.sync(self._close_courier, callback_timeout=_CLOSE_SECONDS)
+        except TimeoutError:
+            log.warning("the runs of a Dask executor did not end within %g s", _CLOSE_SECONDS)
         if self.is_local:
             client.close(timeout=5)
             if self._cluster is not None:
-                self._cluster.close()
+                try:
+                    self._cluster.close(timeout=_CLOSE_SECONDS)
+                except TimeoutError:
+                    log.warning("a local Dask cluster did not end within %g s", _CLOSE_SECONDS)
 
     async def _close_courier(self) -> None:
         await self._courier.close()

@@ -111,6 +111,6 @@ class LocalCluster:
         self.cluster.scale(len(self.cluster.worker_spec))
         return len(self.cluster.worker_spec)
 
-    def close(self) -> None:
-        """End scheduler and workers."""
-        self.cluster.close(timeout=30)
+    def close(self, timeout: float = 30.0) -> None:
+        """End scheduler and workers; TimeoutError when that takes longer, in seconds."""
+        self.cluster.close(timeout=timeout)
