@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # Tests that kill workers, measure what is left, or need all cores: they run one after the other.
+# What fails there because the machine was busy otherwise is tried again, which the output shows as RERUN.
+AGAIN = --reruns 2 --reruns-delay 2 -r aR
 APART = tests/executor tests/testing tests/cluster tests/examples
 
 .PHONY: demo test check peer fix clean
@@ -22,8 +24,8 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto --dist loadfile $(APART:%=--ignore %)
-	$(BIN)/python -m pytest $(APART)
+	$(BIN)/python -m pytest $(AGAIN) -n auto --dist loadfile $(APART:%=--ignore %)
+	$(BIN)/python -m pytest $(AGAIN) $(APART)
 
 peer: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/peer --peer '$(PEER)'
