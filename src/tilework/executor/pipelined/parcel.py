@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tilework.executor.pipelined.arena import Arena, ArenaReader, Block
 
-__all__ = ["SMALLEST_APART", "Packed", "Parcel", "pack", "ship", "unpack"]
+__all__ = ["SMALLEST_APART", "Layout", "Packed", "Parcel", "pack", "ship", "unpack"]
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,49 @@ def pack(obj: Any) -> Packed:
     return Packed(data, tuple(buffer.raw() for buffer in buffers))
 
 
+class Layout:
+    """How a packed object lies in shared memory: its buffers one after the other, and a large pickle as the last.
+
+    Parameters
+    ----------
+    packed
+        The object.
+    """
+
+    def __init__(self, packed: Packed) -> None:
+        self.data = packed.data
+        """The pickle, when it travels in the message."""
+        self._buffers = list(packed.buffers)
+        if len(packed.data) > _LARGE_PICKLE:
+            self._buffers.append(memoryview(packed.data))
+            self.data = b""
+        spans, size = [], 0
+        for buffer in self._buffers:
+            spans.append((size, buffer.nbytes))
+            size += -(-buffer.nbytes // _ALIGNMENT) * _ALIGNMENT
+        self.spans = tuple(spans)
+        """Offset and bytes of each buffer."""
+        self.size = size
+        """Bytes of all of them; 0 when nothing needs shared memory."""
+
+    def write(self, view: memoryview) -> None:
+        """Write the buffers, and release the view."""
+        with view:
+            for buffer, (start, size) in zip(self._buffers, self.spans, strict=True):
+                view[start : start + size] = buffer
+
+    def make_segment(self) -> Segment:
+        """Return a new segment that holds the buffers; SharedMemoryFullError when there is no room."""
+        segment = Segment(self.size)
+        try:
+            segment.allocate(self.size)
+            self.write(memoryview(segment.map))
+        except BaseException:
+            segment.close()
+            raise
+        return segment
+
+
 def ship(packed: Packed, arena: Arena, is_over: Callable[[], bool] | None = None) -> tuple[Parcel, int | None]:
     """Put a packed object where its receiver finds it.
 
@@ -83,27 +126,16 @@ def ship(packed: Packed, arena: Arena, is_over: Callable[[], bool] | None = None
     parcel, fd
         The parcel to send, and the descriptor to send with it and to close, or None.
     """
-    buffers = list(packed.buffers)
-    data = packed.data
-    if len(data) > _LARGE_PICKLE:
-        buffers.append(memoryview(data))
-        data = b""
-    if not buffers:
-        return Parcel(data, (), None, 0), None
-    spans, size = [], 0
-    for buffer in buffers:
-        spans.append((size, buffer.nbytes))
-        size += -(-buffer.nbytes // _ALIGNMENT) * _ALIGNMENT
-    block = _wait_for_block(arena, size, is_over)
+    layout = Layout(packed)
+    if not layout.size:
+        return Parcel(layout.data, layout.spans, None, 0), None
+    block = _wait_for_block(arena, layout.size, is_over)
     if block is not None:
-        view = arena.view(block)
-        _fill(view, buffers, spans)
-        return Parcel(data, tuple(spans), block, 0), None
-    segment = Segment(size)
+        layout.write(arena.view(block))
+        return Parcel(layout.data, layout.spans, block, 0), None
+    segment = layout.make_segment()
     try:
-        segment.allocate(size)
-        _fill(memoryview(segment.map), buffers, spans)
-        return Parcel(data, tuple(spans), None, size), os.dup(segment.fd)
+        return Parcel(layout.data, layout.spans, None, layout.size), os.dup(segment.fd)
     finally:
         segment.close()
 
@@ -124,12 +156,6 @@ def _wait_for_block(arena: Arena, size: int, is_over: Callable[[], bool] | None)
 @functools.cache
 def _warn_once(text: str) -> None:
     log.warning("%s", text)
-
-
-def _fill(view: memoryview, buffers: list[memoryview], spans: list[tuple[int, int]]) -> None:
-    with view:
-        for buffer, (start, size) in zip(buffers, spans, strict=True):
-            view[start : start + size] = buffer
 
 
 def unpack(parcel: Parcel, arena: ArenaReader, fd: int | None, *, copy: bool, keep: bool) -> Any:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tilework.executor.pipelined.memory import Segment
 from tilework.executor.pipelined.messages import Patch, Scatter, encode
-from tilework.executor.pipelined.parcel import pack
+from tilework.executor.pipelined.parcel import Layout, pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Scattered"]
+    from tilework.executor.pipelined.memory import Segment
 
-_ALIGNMENT = 64
-_LARGE_PICKLE = 1 << 16
+__all__ = ["Scattered"]
 
 
 class Scattered:
@@ -34,24 +32,9 @@ class Scattered:
         self.type_name = type(obj).__name__
         self.patches: list[bytes] = []
         """What happened to it since, in this order."""
-        packed = pack(obj)
-        buffers = list(packed.buffers)
-        data = packed.data
-        if len(data) > _LARGE_PICKLE:
-            buffers.append(memoryview(data))
-            data = b""
-        self._segment: Segment | None = None
-        spans, size = [], 0
-        for buffer in buffers:
-            spans.append((size, buffer.nbytes))
-            size += -(-buffer.nbytes // _ALIGNMENT) * _ALIGNMENT
-        if buffers:
-            self._segment = Segment(size)
-            self._segment.allocate(size)
-            with memoryview(self._segment.map) as view:
-                for buffer, (start, n) in zip(buffers, spans, strict=True):
-                    view[start : start + n] = buffer
-        self._message = encode(Scatter(key, data, tuple(spans), size if buffers else 0))
+        layout = Layout(pack(obj))
+        self._segment: Segment | None = layout.make_segment() if layout.size else None
+        self._message = encode(Scatter(key, layout.data, layout.spans, layout.size))
 
     def messages(self) -> Iterator[tuple[bytes, tuple[int, ...]]]:
         """Yield what a worker has to be told, each with descriptors."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tilework.common.scheduler import Worker
 from tilework.exceptions import ExecutorSpecException
@@ -103,10 +103,3 @@ def describe_worker(spec: WorkerSpec) -> Worker:
         if spec["has_cupy"]:
             resources["ndarray"] = 1
     return Worker(spec["name"], "localhost", resources, 1)
-
-
-def resources_of(task: Any) -> ResourceDef:
-    """Return what a task asks for; nothing when it is not a task."""
-    get = getattr(task, "get_resources", None)
-    resources: ResourceDef = {} if get is None else get()
-    return resources
