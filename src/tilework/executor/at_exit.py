@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["Cancellable", "cancel_at_exit", "come_before", "no_more"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Cancellable", "before_threads_are_joined", "cancel_at_exit", "come_before", "no_more"]
 
 
 class Cancellable(Protocol):
@@ -23,6 +26,13 @@ class Cancellable(Protocol):
 
 _open: weakref.WeakSet[Cancellable] = weakref.WeakSet()
 _known: set[type] = set()
+
+
+def before_threads_are_joined(hook: Callable[[], None]) -> None:
+    """Call `hook` when the interpreter exits, while threads still work; nothing where Python has no such moment."""
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        register(hook)
 
 
 def cancel_at_exit(executor: Cancellable) -> None:
@@ -40,9 +50,7 @@ def come_before(kind: type) -> None:
     if kind in _known:
         return
     _known.add(kind)
-    register = getattr(threading, "_register_atexit", None)
-    if register is not None:
-        register(_cancel_all)
+    before_threads_are_joined(_cancel_all)
 
 
 def _cancel_all() -> None:

@@ -7,9 +7,10 @@ event loop, and Dask would complain of what it finds.
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from typing import TYPE_CHECKING
+
+from tilework.executor.at_exit import before_threads_are_joined
 
 if TYPE_CHECKING:
     from tilework.executor.dask.executor import DaskJobExecutor
@@ -30,6 +31,4 @@ def _close_all() -> None:
 
 
 # The hook for that moment is not public. Without it, Dask's own handlers end the processes, with some noise.
-_register_atexit = getattr(threading, "_register_atexit", None)
-if _register_atexit is not None:
-    _register_atexit(_close_all)
+before_threads_are_joined(_close_all)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import uuid
 import weakref
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 from tilework.common.executor import RunOptions
 from tilework.common.scheduler import WorkerSet
 from tilework.common.tracing import current_span_context
+from tilework.executor.at_exit import before_threads_are_joined
 from tilework.executor.driven import DrivenJobExecutor, is_streamed, no_such_handle
 from tilework.executor.pipelined.backend import PipelinedBackend
 from tilework.executor.pipelined.hub import Hub
@@ -347,6 +347,4 @@ def _close_at_exit() -> None:
 
 
 # Before the threads of pools are joined, which may wait for results of ours.
-_register_atexit = getattr(threading, "_register_atexit", None)
-if _register_atexit is not None:
-    _register_atexit(_close_at_exit)
+before_threads_are_joined(_close_at_exit)
