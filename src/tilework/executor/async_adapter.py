@@ -13,7 +13,7 @@ import contextvars
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from tilework.common.executor import AsyncJobExecutor, RunOptions
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tilework.common.scheduler import WorkerSet
     from tilework.common.subscriptions import Callback
 
-__all__ = ["AsyncAdapter"]
+__all__ = ["AsyncAdapter", "MakingAsyncAdapter"]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -196,3 +196,30 @@ class AsyncAdapter(AsyncJobExecutor):
         await asyncio.to_thread(self._wrapped.close)
         if self._owns_pool:
             await asyncio.to_thread(self._pool.shutdown)
+
+
+class MakingAsyncAdapter(AsyncAdapter):
+    """An `AsyncAdapter` for one kind of executor, which makes one when it is not given any.
+
+    Parameters
+    ----------
+    wrapped
+        The executor; by default one is made of the other arguments.
+    *args, **kwargs
+        For the kind of executor.
+
+    Raises
+    ------
+    TypeError
+        When there are both an executor and arguments to make one.
+    """
+
+    _kind: ClassVar[type[JobExecutor]]
+
+    def __init__(self, wrapped: JobExecutor | None = None, *args: Any, **kwargs: Any) -> None:
+        if wrapped is None:
+            wrapped = self._kind(*args, **kwargs)
+        elif args or kwargs:
+            msg = "give either an executor to wrap, or the arguments to make one, not both"
+            raise TypeError(msg)
+        super().__init__(wrapped)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from tilework.common.backend import get_use_cuda
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorSpecException
-from tilework.executor.async_adapter import AsyncAdapter
+from tilework.executor.async_adapter import MakingAsyncAdapter
 from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
 from tilework.executor.driven import Call
 from tilework.executor.driver import STOP_GRACE_SECONDS
@@ -218,7 +218,7 @@ def _count(name: str, n: int | None) -> int:
     return n
 
 
-class AsyncConcurrentJobExecutor(AsyncAdapter):
+class AsyncConcurrentJobExecutor(MakingAsyncAdapter):
     """A `ConcurrentJobExecutor` for asyncio.
 
     Parameters
@@ -229,13 +229,7 @@ class AsyncConcurrentJobExecutor(AsyncAdapter):
         For `ConcurrentJobExecutor`.
     """
 
-    def __init__(self, wrapped: ConcurrentJobExecutor | None = None, *args: Any, **kwargs: Any) -> None:
-        if wrapped is None:
-            wrapped = ConcurrentJobExecutor(*args, **kwargs)
-        elif args or kwargs:
-            msg = "give either an executor to wrap, or the arguments to make one, not both"
-            raise TypeError(msg)
-        super().__init__(wrapped)
+    _kind = ConcurrentJobExecutor
 
     @classmethod
     async def make_local(cls, n_threads: int | None = None, main_process_gpu: GPUSpec = None) -> Self:

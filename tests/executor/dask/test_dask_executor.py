@@ -234,7 +234,7 @@ def test_async_executor() -> None:
             async with await AsyncDaskJobExecutor.connect(address) as two:
                 results.append(await two.run_function(abs, -3))
                 with pytest.raises(TypeError, match="not both"):
-                    AsyncDaskJobExecutor(two.ensure_sync(), is_local=True)  # type: ignore[arg-type]
+                    AsyncDaskJobExecutor(two.ensure_sync(), is_local=True)
         return results
 
     assert asyncio.run(main()) == [1, 2, 3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
-from tilework.executor.async_adapter import AsyncAdapter
+from tilework.executor.async_adapter import MakingAsyncAdapter
 from tilework.executor.dask.executor import DaskJobExecutor
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncDaskJobExecutor"]
 
 
-class AsyncDaskJobExecutor(AsyncAdapter):
+class AsyncDaskJobExecutor(MakingAsyncAdapter):
     """A `DaskJobExecutor` for asyncio.
 
     Parameters
@@ -25,13 +25,7 @@ class AsyncDaskJobExecutor(AsyncAdapter):
         For `DaskJobExecutor`.
     """
 
-    def __init__(self, wrapped: DaskJobExecutor | None = None, *args: Any, **kwargs: Any) -> None:
-        if wrapped is None:
-            wrapped = DaskJobExecutor(*args, **kwargs)
-        elif args or kwargs:
-            msg = "give either an executor to wrap, or the arguments to make one, not both"
-            raise TypeError(msg)
-        super().__init__(wrapped)
+    _kind = DaskJobExecutor
 
     @classmethod
     async def connect(
