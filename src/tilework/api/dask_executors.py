@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tilework.api.devices import choose_devices
 from tilework.exceptions import ExecutorSpecException
 
 if TYPE_CHECKING:
@@ -58,15 +59,5 @@ def make_dask_executor(
 def _workers(cpus: int | Iterable[int] | None, gpus: int | Iterable[int] | None) -> dict[str, Any]:
     """Return the workers: what was asked for, and what there is of what was not."""
     from tilework.executor.dask import cluster_spec
-    from tilework.utils.devices import detect
 
-    found = detect()
-    cpus = found["cpus"] if cpus is None else cpus if isinstance(cpus, int) else list(cpus)
-    cudas = found["cudas"] if gpus is None else gpus if isinstance(gpus, int) else list(gpus)
-    if cudas and not found["cudas"]:
-        msg = f"gpus={cudas!r} asks for a GPU, but no CUDA device was found: leave it out, or use gpus=0"
-        raise ExecutorSpecException(msg)
-    if not cpus and not cudas:
-        msg = f"an executor needs at least one worker, got cpus={cpus!r} and gpus={cudas!r}"
-        raise ExecutorSpecException(msg)
-    return cluster_spec(cpus, cudas, found["has_cupy"])
+    return cluster_spec(*choose_devices(cpus, gpus))

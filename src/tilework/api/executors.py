@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, get_args
 
+from tilework.api.devices import choose_devices
 from tilework.exceptions import ExecutorSpecException
 
 if TYPE_CHECKING:
@@ -75,19 +76,9 @@ def _make_pipelined(
 ) -> JobExecutor:
     from tilework.executor.base import make_canonical
     from tilework.executor.pipelined import PipelinedExecutor
-    from tilework.utils.devices import detect
 
     gpu = make_canonical(main_process_gpu)
-    found = detect()
-    if gpus is not None and not isinstance(gpus, int):
-        gpus = list(gpus)
-    if gpus and not found["cudas"]:
-        msg = f"gpus={gpus!r} asks for workers on GPUs, but no CUDA device was found: leave out gpus"
-        raise ExecutorSpecException(msg)
-    spec = PipelinedExecutor.make_spec(
-        found["cpus"] if cpus is None else cpus, found["cudas"] if gpus is None else gpus, found["has_cupy"]
-    )
-    return PipelinedExecutor(spec, main_process_gpu=gpu)
+    return PipelinedExecutor(PipelinedExecutor.make_spec(*choose_devices(cpus, gpus)), main_process_gpu=gpu)
 
 
 def count(cpus: int | Iterable[int] | None) -> int | None:
