@@ -345,6 +345,7 @@ class Context(Analyses):
         from tilework.api.runs import UDFRun
 
         udfs = [each.copy() for each in self._check_udfs(udf)]
+        corrections = self._corrections(dataset, corrections)
         steps = self._prepare(
             dataset, udfs, roi, corrections, progress, backends, make_options(priority, timeout), iterate=False
         )
@@ -379,7 +380,8 @@ class Context(Analyses):
     ) -> ResultGenerator:
         """Prepare a run; what is wrong with its arguments shows here."""
         udfs = self._check_udfs(udf)
-        each = Plots.make(plots, lambda: self.plot_class, dataset, udfs, roi, self._corrections(dataset, corrections))
+        corrections = self._corrections(dataset, corrections)
+        each = Plots.make(plots, lambda: self.plot_class, dataset, udfs, roi, corrections)
         steps = self._prepare(dataset, udfs, roi, corrections, progress, backends, options, iterate=iterate)
         return ResultGenerator(steps, each)
 
@@ -398,7 +400,7 @@ class Context(Analyses):
         dataset: DataSet,
         udfs: list[UDF],
         roi: RoiT,
-        corrections: Any,
+        corrections: CorrectionSet | None,
         progress: bool | ProgressReporter,
         backends: str | Iterable[str] | None,
         options: RunOptions,
@@ -410,7 +412,7 @@ class Context(Analyses):
             self.executor,
             roi=roi,
             progress=progress,
-            corrections=self._corrections(dataset, corrections),
+            corrections=corrections,
             backends=backends,
             iterate=iterate,
             options=options,
