@@ -18,7 +18,9 @@ import numpy as np
 from tilework.common.pydata import csr_from_pydata, pydata_from_csr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
+
+    from tilework.common.udf import ResourceDef
 
 __all__ = [
     "BACKENDS",
@@ -38,6 +40,7 @@ __all__ = [
     "can_hold",
     "frames_of",
     "holding_dtype",
+    "resources_for",
 ]
 
 NUMPY = "numpy"
@@ -217,3 +220,35 @@ def _pydata_frames(tile: Any, backend: str) -> Any:
     sig, kind = tuple(tile.shape[1:]), backend.rpartition(".")[2]
     for i in range(tile.shape[0]):
         yield pydata_from_csr(rows[i : i + 1].reshape((sig[0], -1)).tocsr(), sig, kind)
+
+
+def resources_for(usable: Iterable[Collection[str]]) -> ResourceDef:
+    """Return what a worker must have to run functions together.
+
+    Parameters
+    ----------
+    usable
+        The backends that each of them can use.
+
+    Raises
+    ------
+    ValueError
+        When one of them needs a CPU worker and another one a CUDA worker.
+    """
+    each = [frozenset(names) for names in usable]
+    needs_cuda = any(names.isdisjoint(CPU_BACKENDS) for names in each)
+    needs_cpu = any(names.isdisjoint(CUDA_BACKENDS) for names in each)
+    if needs_cuda and needs_cpu:
+        msg = (
+            "some of the functions can only be computed on a CUDA device, and others only on a CPU: no "
+            "worker can run them together, run them apart"
+        )
+        raise ValueError(msg)
+    resources: ResourceDef = {"compute": 1}
+    if needs_cpu:
+        resources["CPU"] = 1
+    if needs_cuda:
+        resources["CUDA"] = 1
+    if any(CUDA not in names for names in each):
+        resources["ndarray"] = 1
+    return resources

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tilework.common.array_backends import as_names, resources_for
 from tilework.common.backend import get_use_cuda
 from tilework.common.dask_buffers import DaskBufferWrapper, to_dask_buffer
 from tilework.common.dask_graphs import ArraySpec, Constant, Item, LazyGraph, import_dask
@@ -193,27 +194,16 @@ class DelayedJobExecutor(LocalJobExecutor):
         ValueError
             When one of them needs a GPU and another the CPU, or one can use none of the backends that may be used.
         """
-        from sparseconverter import CPU_BACKENDS, CUDA_BACKENDS
-
-        user = {user_backends} if isinstance(user_backends, str) else set(user_backends or ())
-        resources: ResourceDef = {"compute": 1}
+        user = set() if user_backends is None else set(as_names(user_backends))
+        each = []
         for udf in udfs if isinstance(udfs, Iterable) else (udfs,):
-            supported = udf.get_backends()
-            backends = {supported} if isinstance(supported, str) else set(supported)
+            backends = set(as_names(udf.get_backends()))
             usable = backends & user if user else backends
             if not usable:
                 msg = f"{type(udf).__name__} supports {', '.join(sorted(backends))}, of which none may be used here"
                 raise ValueError(msg)
-            if usable.isdisjoint(CPU_BACKENDS):
-                resources["CUDA"] = 1
-            if usable.isdisjoint(CUDA_BACKENDS):
-                resources["CPU"] = 1
-            if "cuda" not in usable:
-                resources["ndarray"] = 1
-        if "CPU" in resources and "CUDA" in resources:
-            msg = "no worker can run these UDFs together: one of them needs a GPU, and another one the CPU"
-            raise ValueError(msg)
-        return resources
+            each.append(usable)
+        return resources_for(each)
 
     def modify_buffer_type(self, buf: V) -> V:
         """Return a result buffer of the main side as one that holds a Dask array, when it can be large."""

@@ -28,6 +28,7 @@ from tilework.common.array_backends import (
     DENSE_BACKENDS,
     SPARSE_BACKENDS,
     as_names,
+    resources_for,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ __all__ = [
     "execution_plan",
     "get_resources_for_backends",
     "plan_backends",
-    "resources_for",
 ]
 
 Names = tuple[str, ...]
@@ -259,21 +259,3 @@ def get_resources_for_backends(
     """
     allowed = frozenset(user_backends or BACKENDS)
     return resources_for([allowed.intersection(as_names(backends)) for backends in udf_backends])
-
-
-def resources_for(usable: Iterable[Collection[str]]) -> ResourceDef:
-    """Return what a worker must have, given what each UDF can use; see `get_resources_for_backends`."""
-    each = [frozenset(names) for names in usable]
-    needs_cuda = any(names.isdisjoint(CPU_BACKENDS) for names in each)
-    needs_cpu = any(names.isdisjoint(CUDA_BACKENDS) for names in each)
-    if needs_cuda and needs_cpu:
-        msg = "some of the functions can only be computed on a CUDA device, and others only on a CPU: run them apart"
-        raise ValueError(msg)
-    resources: ResourceDef = {"compute": 1}
-    if needs_cpu:
-        resources["CPU"] = 1
-    if needs_cuda:
-        resources["CUDA"] = 1
-    if any(CUDA not in names for names in each):
-        resources["ndarray"] = 1
-    return resources

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tilework.common.array_backends import NUMPY_BACKENDS
-from tilework.udf.backends import BackendPlan, available_backends, plan_backends, resources_for
+from tilework.common.array_backends import NUMPY_BACKENDS, resources_for
+from tilework.udf.backends import BackendPlan, available_backends, plan_backends
 
 if TYPE_CHECKING:
     import numpy as np
