@@ -13,7 +13,7 @@ import importlib
 import threading
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -30,12 +30,18 @@ from tilework.common.udf import UDFProtocol
 from tilework.exceptions import UDFException, UDFRunCancelled
 from tilework.udf.data import MergeAttrMapping, RunCache, UDFData, UDFKwargsWrapper, UDFParams
 from tilework.udf.meta import UDFMeta
+from tilework.udf.mixins import (
+    UDFFrameMixin,
+    UDFMergeAllMixin,
+    UDFPartitionMixin,
+    UDFPostprocessMixin,
+    UDFPreprocessMixin,
+    UDFTileMixin,
+)
 
 if TYPE_CHECKING:
-    from collections import OrderedDict
     from collections.abc import Callable, Iterable
 
-    from tilework.common.slice import Slice
 
 __all__ = [
     "UDF",
@@ -77,60 +83,6 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"tilework.udf.{_ELSEWHERE[name]}"), name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
-
-
-@runtime_checkable
-class UDFFrameMixin(Protocol):
-    """A UDF that gets frame by frame."""
-
-    def process_frame(self, frame: Array) -> None:
-        """Process one frame, of sig shape and read-only."""
-        ...
-
-
-@runtime_checkable
-class UDFTileMixin(Protocol):
-    """A UDF that gets tiles."""
-
-    def process_tile(self, tile: Array) -> None:
-        """Process one tile, of shape ``(frames, *sig part)`` and read-only."""
-        ...
-
-
-@runtime_checkable
-class UDFPartitionMixin(Protocol):
-    """A UDF that gets whole partitions."""
-
-    def process_partition(self, partition: Array) -> None:
-        """Process one partition, of shape ``(frames, *sig)`` and read-only."""
-        ...
-
-
-@runtime_checkable
-class UDFPreprocessMixin(Protocol):
-    """A UDF that prepares something before data comes."""
-
-    def preprocess(self) -> None:
-        """Prepare; called on the main side once, and for every task before its data."""
-        ...
-
-
-@runtime_checkable
-class UDFPostprocessMixin(Protocol):
-    """A UDF that finishes something after the data of a partition."""
-
-    def postprocess(self) -> None:
-        """Finish; called for every task after its last tile, on the buffers of the partition."""
-        ...
-
-
-@runtime_checkable
-class UDFMergeAllMixin(Protocol):
-    """A UDF that can put all partial results together at once."""
-
-    def merge_all(self, ordered_results: OrderedDict[Slice, MergeAttrMapping]) -> Mapping[str, Any]:
-        """Return the merged arrays by name."""
-        ...
 
 
 def check_cast(fromvar: Any, tovar: Any) -> None:
