@@ -162,10 +162,6 @@ class AnyUse(RuleBasedStateMachine):
             else:
                 self.other.release(block)
 
-    @rule()
-    def trim(self) -> None:
-        self.arena.trim()
-
     @invariant()
     def contents_are_untouched(self) -> None:
         for block, value in self.live.values():

@@ -238,12 +238,6 @@ class Arena:
             if self._use_of(block) is not None:
                 self._give_back(block.slot)
 
-    def trim(self) -> None:
-        """Give the memory beyond the last block in use back to the system."""
-        with self._lock:
-            self._reclaim_all(kept=False)
-            self._segment.trim(self._end)
-
     def close(self) -> None:
         """End it. Readers keep what they have mapped."""
         with self._lock:

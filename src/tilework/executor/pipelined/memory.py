@@ -70,13 +70,6 @@ class Segment:
                 raise SharedMemoryFullError(msg) from error
         self._allocated = stop
 
-    def trim(self, start: int) -> None:
-        """Give the pages from `start` on back to the system, if it can take them."""
-        start = -(-start // PAGE) * PAGE
-        if start < self._allocated and hasattr(mmap, "MADV_REMOVE"):
-            self.map.madvise(mmap.MADV_REMOVE, start, self.size - start)
-            self._allocated = start
-
     def close(self) -> None:
         """Close the descriptor, and the mapping when nothing uses it any more."""
         if self.fd >= 0:
