@@ -5,10 +5,13 @@
     JobExecutor (common.executor)     the interface
       BaseJobExecutor  (base)         state that all share: open or closed, runs by name, events, report
         DrivenJobExecutor  (driven)   runs are carried out by a driver, over a way to the workers
-          LocalJobExecutor  (local)   workers see the memory of the main side
-            InlineJobExecutor         (inline)      in the calling thread; the readable reference
-            ConcurrentJobExecutor     (concurrent)  on a pool of threads
-            DelayedJobExecutor        (delayed)     nowhere: tasks become parts of a Dask graph
+          DaskJobExecutor             (dask)        on the workers of a Dask cluster
+          StoringJobExecutor (storing)  what is scattered is in a store
+            PipelinedExecutor         (pipelined)   in worker processes of this machine
+            ConcurrentJobExecutor     (concurrent)  on any pool of `concurrent.futures`
+            LocalJobExecutor  (local)   workers see the memory of the main side
+              InlineJobExecutor       (inline)      in the calling thread; the readable reference
+              DelayedJobExecutor      (delayed)     nowhere: tasks become parts of a Dask graph
 
     run      the decisions of one run, without I/O
     driver   the loop that carries them out, over a backend for each kind of worker

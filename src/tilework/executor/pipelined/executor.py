@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import uuid
 import weakref
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
@@ -13,21 +11,21 @@ from tilework.common.executor import RunOptions
 from tilework.common.scheduler import WorkerSet
 from tilework.common.tracing import current_span_context
 from tilework.executor.at_exit import before_threads_are_joined
-from tilework.executor.driven import DrivenJobExecutor, is_streamed, no_such_handle
+from tilework.executor.driven import is_streamed
 from tilework.executor.pipelined.backend import PipelinedBackend
 from tilework.executor.pipelined.hub import Hub
 from tilework.executor.pipelined.parcel import Packed, pack
 from tilework.executor.pipelined.pool import WorkerPool
-from tilework.executor.pipelined.scattered import Scattered
+from tilework.executor.pipelined.scattered import HubStore
 from tilework.executor.pipelined.spec import WorkerSpec, check_spec, describe_worker, make_spec
 from tilework.executor.pipelined.stream import Feeder
 from tilework.executor.pipelined.worker import pipelined_worker
-from tilework.executor.remote import dumps
 from tilework.executor.run import Bounds
+from tilework.executor.storing import StoringJobExecutor
 from tilework.utils.devices import detect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from tilework.common.executor import GPUSpec, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
     from tilework.executor.driver import Backend, RunControl
@@ -48,7 +46,7 @@ class _TargetedCall(NamedTuple):
     target_worker: str
 
 
-class PipelinedExecutor(DrivenJobExecutor):
+class PipelinedExecutor(StoringJobExecutor):
     """Runs tasks and functions in processes of this machine, each on a CPU or device of its own.
 
     Tasks get at their data by themselves, or it is streamed to them while it arrives. Large arrays pass through shared
@@ -127,6 +125,7 @@ class PipelinedExecutor(DrivenJobExecutor):
                 executor._note("worker_lost", {"worker": name, "cause": cause})
 
         self._hub = Hub(make_pool, on_loss)
+        self._store = HubStore(self._hub)
         self._finalizer = weakref.finalize(self, self._hub.close, 0.0)
         _open_hubs.add(self._hub)
         try:
@@ -258,39 +257,6 @@ class PipelinedExecutor(DrivenJobExecutor):
         calls = [_TargetedCall(name) for name in names]
         results = self._call_each(lambda _: fn(*args, **kwargs), calls, _IN_ORDER)
         return dict(zip(names, (result for result, _ in results), strict=True))
-
-    # ---- scattered objects ----
-
-    @contextmanager
-    def scatter(self, obj: Any) -> Iterator[str]:
-        """Give all workers an object, for the duration of the block; yields its handle."""
-        self._check_open()
-        handle = f"scattered-{uuid.uuid4().hex}"
-        self._hub.scatter(Scattered(handle, obj))
-        try:
-            yield handle
-        finally:
-            self._hub.unscatter(handle)
-
-    def scatter_update(self, handle: Any, obj: Any) -> None:
-        """Let `handle` stand for another object; tasks that start later see it."""
-        self._check_open()
-        self._check_handle(handle)
-        self._hub.scatter(Scattered(handle, obj))
-
-    def scatter_update_patch(self, handle: Any, patch: Any) -> None:
-        """Call ``obj.patch(patch)`` on every worker's copy of the object that `handle` stands for."""
-        self._check_open()
-        self._check_handle(handle)
-        obj = self._hub.scattered[handle]
-        if not obj.can_be_patched:
-            msg = f"only an object with a method patch(patch) can be patched, not a {obj.type_name}"
-            raise TypeError(msg)
-        self._hub.patch(obj, dumps(patch))
-
-    def _check_handle(self, handle: Any) -> None:
-        if not isinstance(handle, str) or handle not in self._hub.scattered:
-            raise no_such_handle(handle)
 
     # ---- the rest ----
 
