@@ -43,3 +43,11 @@ def shared_data() -> Path:
     if not (folder / "ground_truth.json").exists():
         pytest.skip(f"no detector files at {folder}: set TILEWORK_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def no_device_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing says which device this process computes on; what the test sets is gone after it."""
+    for name in ("TILEWORK_USE_CUDA", "TILEWORK_USE_CPU"):
+        monkeypatch.setenv(name, "0")  # first, so that the removal is undone although nothing was there
+        monkeypatch.delenv(name)

@@ -7,13 +7,7 @@ import pytest
 
 from tilework.common import backend
 
-
-@pytest.fixture(autouse=True)
-def _no_device_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    # set first, so that what a test sets is removed at its end
-    for name in ("TILEWORK_USE_CUDA", "TILEWORK_USE_CPU"):
-        monkeypatch.setenv(name, "0")
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_device_is_set")
 
 
 def test_the_cpu_is_used_when_nothing_is_said() -> None:

@@ -118,6 +118,7 @@ def test_threads() -> None:
         InlineJobExecutor(inline_threads=0)
 
 
+@pytest.mark.usefixtures("no_device_is_set")
 def test_cuda_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the environment says that this process uses a CUDA device, tasks for CUDA fit, and see it."""
     monkeypatch.setenv("TILEWORK_USE_CUDA", "3")

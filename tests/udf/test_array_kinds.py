@@ -284,13 +284,13 @@ GPU = pytest.mark.skipif(not has_cupy(), reason="there is no GPU with CuPy here"
 
 
 @GPU
+@pytest.mark.usefixtures("no_device_is_set")
 @pytest.mark.parametrize("kind", ["numpy", CSR, "sparse.COO"])
 @pytest.mark.parametrize("allowed", [None, "cupy", "cupyx.scipy.sparse.csr_matrix", "numpy"])
 def test_built_in_functions_on_a_gpu(kind: str, allowed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data = counts()
     with Context.make_with("inline") as ctx:
         want = ctx.run_udf(dataset=load(ctx, data, "numpy", num_partitions=3), udf=functions((8, 7), 20))
-    monkeypatch.delenv("TILEWORK_USE_CPU", raising=False)
     monkeypatch.setenv("TILEWORK_USE_CUDA", "0")
     with Context.make_with("inline") as ctx:
         ds = load(ctx, data, kind, num_partitions=3)
@@ -302,6 +302,7 @@ def test_built_in_functions_on_a_gpu(kind: str, allowed: Any, monkeypatch: pytes
 
 
 @GPU
+@pytest.mark.usefixtures("no_device_is_set")
 def test_buffers_on_the_device_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     import cupy
 
@@ -312,7 +313,6 @@ def test_buffers_on_the_device_come_back(monkeypatch: pytest.MonkeyPatch) -> Non
             kinds.add((type(tile), type(self.results.intensity), self.xp))
             super().process_tile(tile)
 
-    monkeypatch.delenv("TILEWORK_USE_CPU", raising=False)
     monkeypatch.setenv("TILEWORK_USE_CUDA", "0")
     data = counts()
     with Context.make_with("inline") as ctx:

@@ -78,17 +78,15 @@ def test_what_cannot_be(arguments: dict[str, Any], message: str) -> None:
         cluster_spec(**{"cpus": 1, "cudas": 0, "has_cupy": False, **arguments})
 
 
-def test_worker_setup(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_device_is_set")
+def test_worker_setup() -> None:
     """It selects the device; anything but a CPU or a GPU is refused."""
-    for name in ("TILEWORK_USE_CUDA", "TILEWORK_USE_CPU"):
-        monkeypatch.delenv(name, raising=False)
     worker_setup("CUDA", 3)
     assert os.environ["TILEWORK_USE_CUDA"] == "3"
     worker_setup("CPU", 1)
     assert "TILEWORK_USE_CUDA" not in os.environ
     with pytest.raises(ValueError, match="'TPU'"):
         worker_setup("TPU", 0)
-    monkeypatch.undo()
 
 
 def test_worker_log_level(monkeypatch: pytest.MonkeyPatch) -> None:
