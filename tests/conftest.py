@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from hypothesis import settings
 # How long one example takes says something about the machine, not about the code.
 settings.register_profile("tilework", deadline=None, print_blob=True)
 settings.load_profile("tilework")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would everything that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
