@@ -15,8 +15,9 @@
 
 from __future__ import annotations
 
+from tilework.exceptions import PoolStateError
 from tilework.executor.pipelined.executor import PipelinedExecutor
-from tilework.executor.pipelined.pool import PoolStateError, PoolWorkerInfo, WorkerPool
+from tilework.executor.pipelined.pool import PoolWorkerInfo, WorkerPool
 from tilework.executor.pipelined.selection import schedule_task
 from tilework.executor.pipelined.spec import WorkerSpec
 from tilework.executor.pipelined.worker import (

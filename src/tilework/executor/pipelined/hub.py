@@ -33,11 +33,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from tilework.exceptions import ExecutorError
+from tilework.exceptions import ExecutorError, PoolStateError
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.dispatch import Dispatch, Item, Station
 from tilework.executor.pipelined.messages import encode
-from tilework.executor.pipelined.pool import Member, MemberState, PoolStateError, WorkerPool
+from tilework.executor.pipelined.pool import Member, MemberState, WorkerPool
 from tilework.executor.pipelined.roster import Roster
 from tilework.executor.pipelined.spec import describe_worker
 from tilework.executor.pipelined.wire import WireClosedError

@@ -19,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tilework.exceptions import WorkerQueueEmpty
+from tilework.exceptions import PoolStateError, WorkerQueueEmpty
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
 from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, encode
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.process import WorkerProcess
     from tilework.executor.pipelined.spec import WorkerSpec
 
-__all__ = ["Member", "MemberState", "PoolStateError", "PoolWorkerInfo", "WorkerPool"]
+__all__ = ["Member", "MemberState", "PoolWorkerInfo", "WorkerPool"]
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,6 @@ _STDERR_LINES: Final = 60
 _LARGEST_ARENA: Final = 1 << 34
 _SMALLEST_ARENA: Final = 1 << 20
 _NOT_FOR_WORKERS: Final = (["__main__"], ["cli"], ["testing"], ["viz"])
-
-
-class PoolStateError(Exception):
-    """The worker pool is not in the state that an operation needs."""
 
 
 class PoolWorkerInfo(NamedTuple):

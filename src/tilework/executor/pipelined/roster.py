@@ -11,8 +11,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from tilework.exceptions import WorkerLostError
-from tilework.executor.pipelined.pool import MemberState, PoolStateError
+from tilework.exceptions import PoolStateError, WorkerLostError
+from tilework.executor.pipelined.pool import MemberState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
