@@ -1,8 +1,9 @@
 """How the C library's allocator treats memory that arrays give back.
 
-Functions of frames make arrays of a few hundred kilobytes and drop them again, for every frame. By default glibc gives
-such memory back to the operating system at once, in the main thread, and then takes it again, page by page: a Fourier
-transform of 256 x 256 pixels took three times as long for it.
+Functions of frames make arrays of a few hundred kilobytes and drop them again, for every frame; tasks do so with their
+results. By default glibc gives such memory back to the operating system at once, in the main thread, and then takes it
+again, page by page: a Fourier transform of 256 x 256 pixels took three times as long for it, a standard deviation in a
+worker process a tenth longer.
 """
 
 from __future__ import annotations

@@ -38,6 +38,9 @@ PUMP_SECONDS: Final = 0.1
 
 _LONGEST_WAIT: Final = 0.1
 
+_CHOICE: Final = 8
+"""Items at the head of a lane among which one of lower rank may overtake."""
+
 
 class Lane(Generic[T]):
     """The items of one run that wait for a thread.
@@ -78,8 +81,13 @@ class LaneQueue:
             self._turns[lane.priority].append(lane)
         lane.items.append(item)
 
-    def take(self, fits: Callable[[Any], bool] | None = None) -> tuple[Lane[Any], Any] | None:
-        """Return the next item and its lane; None when there is none, or none that fits at the head of its lane."""
+    def take(
+        self, fits: Callable[[Any], bool] | None = None, rank: Callable[[Any], int] | None = None
+    ) -> tuple[Lane[Any], Any] | None:
+        """Return the next item and its lane; None when there is none, or none that fits at the head of its lane.
+
+        With `rank` it is, of the first few of that lane, the first of the lowest rank; 0 is the lowest there is.
+        """
         for turns in self._turns.values():
             for _ in range(len(turns)):
                 lane = turns.popleft()
@@ -88,7 +96,7 @@ class LaneQueue:
                 if fits is not None and not fits(lane.items[0]):
                     turns.append(lane)
                     continue
-                item = lane.items.popleft()
+                item = lane.items.popleft() if rank is None else _pop_lowest(lane.items, fits, rank)
                 if lane.items:
                     turns.append(lane)
                 return lane, item
@@ -109,6 +117,18 @@ class LaneQueue:
 
     def __bool__(self) -> bool:
         return any(self._turns.values())
+
+
+def _pop_lowest(items: deque[Any], fits: Callable[[Any], bool] | None, rank: Callable[[Any], int]) -> Any:
+    best, best_rank = 0, rank(items[0])
+    for i in range(1, min(len(items), _CHOICE)):
+        if best_rank == 0:
+            break
+        if (fits is None or fits(items[i])) and (this := rank(items[i])) < best_rank:
+            best, best_rank = i, this
+    item = items[best]
+    del items[best]
+    return item
 
 
 class Crew:

@@ -349,13 +349,13 @@ def make_step(
     udf: UDF, method: UDFMethod, partition_slice: Slice, is_full_sig: bool, raise_if_stopped: Callable[[], None]
 ) -> Step:
     """Return the function that takes `udf` over one tile of a partition."""
+    keep_freed_memory()
     origin = partition_slice.origin[0]
     nav = _nav_views(udf)
     if method is UDFMethod.FRAME:
         kernel = udf.get_frame_kernel()
         if kernel is not None and (udf.meta.compiled or not hasattr(udf, "process_frame")):
             return make_kernel_step(udf, kernel, origin)
-        keep_freed_memory()
         return _frame_step(udf, nav, origin, raise_if_stopped)
     if method is UDFMethod.PARTITION:
         return _partition_step(udf, partition_slice)

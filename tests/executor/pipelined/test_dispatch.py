@@ -69,6 +69,31 @@ def test_tickets_go_to_the_worker_with_fewest() -> None:
     assert where(tickets[4]) == "b"
 
 
+def test_workers_get_the_data_that_they_had_before() -> None:
+    """Where there is a choice, and only there: nobody waits for it, and nothing goes to who cannot do it."""
+    a, b = station("a"), station("b")
+    dispatch, _ = make(a, b)
+    lane = RunLane(Priority.INTERACTIVE)
+    first = items(lane, 4)
+    for ticket, data in zip(first, ("even", "odd", "even", "odd"), strict=True):
+        ticket.data = data
+        dispatch.put(ticket)
+    assert [where(t) for t in first] == ["a", "b", "a", "b"]
+    later = items(lane, 3)
+    for ticket, data in zip(later, ("odd", "even", "new"), strict=True):
+        ticket.data = data
+        dispatch.put(ticket)
+    assert dispatch.completed(a, first[0]) == [later[1]]  # not the first, which b has read before
+    assert dispatch.completed(a, first[2]) == [later[2]]  # what nobody has read, rather than that
+    assert dispatch.completed(a, later[1]) == [later[0]]  # b is busy: a does not wait for it
+    bound = items(lane, 2)
+    bound[0].target, bound[0].data, bound[1].data = "b", "new", "odd"
+    for ticket in bound:
+        dispatch.put(ticket)
+    assert where(bound[0]) is None
+    assert dispatch.completed(b, first[1]) == [bound[0]]
+
+
 def test_more_of_short_tickets() -> None:
     """While a run's tickets are short, a worker has more of them, but never more than 32."""
     a = station("a")

@@ -3,6 +3,8 @@
 A worker takes the next ticket when it has room: so the quick ones do more, and a slow one delays nobody. It has room
 for two tickets, one that it works on and one so that it need not wait for the next; for more while they are short.
 
+Where there is a choice, a worker gets the data that it had before, which is in its page tables already.
+
 What a worker has not begun can be taken back: when another worker is idle, or when something more urgent comes. Asking
 the worker would take as long as the task that it works on, so that is done through memory (`ControlPage.revoke`).
 
@@ -36,6 +38,7 @@ _ROOM_SHORT: Final = 32
 _SHORT_SECONDS: Final = 1e-3
 """Work that may be at a worker beyond the usual two tickets."""
 _SMOOTHING: Final = 0.25
+_MOST_READERS: Final = 65536
 
 Revoke: TypeAlias = Callable[["Station", int], int]
 """Take back all tickets of a worker up to a serial number; returns the last one that may have begun."""
@@ -76,6 +79,8 @@ class Item:
     """The only worker that may have it; None: any."""
     is_bound: bool = False
     """Whether it stays where it was sent, because data was sent after it."""
+    data: str | None = None
+    """Name of the data that it reads; None: not known."""
     serial: int = 0
     station: Station | None = None
 
@@ -125,6 +130,8 @@ class Dispatch:
         # All that were ever asked for: while all tickets are of one kind, a look at one station is enough.
         self._priorities: set[Priority] = set()
         self._kinds: set[tuple[tuple[tuple[str, int], ...], str | None]] = set()
+        # Name of the worker that had some data last. A guess, no more: partitions of all datasets have the same names.
+        self._readers: dict[str, str] = {}
 
     # ---- workers ----
 
@@ -225,7 +232,7 @@ class Dispatch:
         return sent
 
     def _send_next(self, station: Station, sent: list[Item]) -> bool:
-        taken = self._queue.take(station.fits)
+        taken = self._take(station)
         if taken is None:
             return False
         item: Item = taken[1]
@@ -235,7 +242,7 @@ class Dispatch:
             if station.items:
                 return False  # it takes that over when it has nothing to do
             self._take_back(holder)
-            taken = self._queue.take(station.fits)
+            taken = self._take(station)
             assert taken is not None
             item = taken[1]
         station.serial += 1
@@ -243,7 +250,18 @@ class Dispatch:
         item.station = station
         station.items.append(item)
         sent.append(item)
+        if item.data is not None:
+            if len(self._readers) >= _MOST_READERS:
+                self._readers.clear()
+            self._readers[item.data] = station.worker.name
         return True
+
+    def _take(self, station: Station) -> tuple[Any, Any] | None:
+        def rank(item: Item) -> int:
+            reader = self._readers.get(item.data) if item.data is not None else None
+            return 0 if reader == station.worker.name else 1 if reader is None else 2
+
+        return self._queue.take(station.fits, rank)
 
     def _find_more_urgent(self, item: Item, station: Station) -> Station | None:
         """Return a worker at which something more urgent waits, that this one could take over instead."""
