@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
+import re
 import signal
+import sys
 import time
 from contextlib import suppress
 from itertools import count
@@ -138,11 +141,29 @@ def test_a_task_that_kills_its_workers(executor: DaskJobExecutor, tmp_path: Path
     tasks = [EchoTask(0), CallTask(1, fn=die), *(SleepTask(i) for i in range(2, 40))]
     with (
         executor.scatter(None) as handle,
-        pytest.raises(WorkerLostError, match=r"part-1 lost its worker 3 times.*(killed by signal 9|left the cluster)"),
+        pytest.raises(WorkerLostError, match=r"part-1 lost its worker 3 times.*ended by signal 9 \(SIGKILL"),
     ):
         list(executor.run_tasks(tasks, handle, 0, NoopCommHandler(), options=RunOptions(ordered=True)))
     assert signals.count("killed") == 3
     assert executor.run_function(abs, -1) == 1
+
+
+def test_last_words(executor: DaskJobExecutor, capfd: pytest.CaptureFixture[str]) -> None:
+    """A worker that crashes in compiled code: the error says where, and all that it wrote came to ours."""
+
+    def crash(params: Any, env: Environment) -> None:
+        sys.stderr.write("from Python\n")
+        os.write(2, b"from C\n")
+        ctypes.string_at(0)
+
+    with executor.scatter(None) as handle, pytest.raises(WorkerLostError) as caught:
+        list(executor.run_tasks([CallTask(7, fn=crash)], handle, 0, NoopCommHandler()))
+    message = str(caught.value)
+    assert re.search(r"part-7 .*default-cpu-\d at tcp://.*signal 11 \(SIGSEGV", message)
+    assert re.search(r"from Python\s+from C\s+Fatal Python error: Segmentation fault\s.*in crash\b", message, re.DOTALL)
+    assert message.count("from C") == 1, "of one process only"
+    shown = capfd.readouterr().err
+    assert shown.count("from Python\nfrom C\nFatal Python error: Segmentation fault") == 3
 
 
 def test_a_nanny_dies(tmp_path: Path) -> None:
