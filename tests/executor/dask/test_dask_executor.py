@@ -8,6 +8,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +19,20 @@ from tilework.common.executor import NoopCommHandler, RunOptions
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorError, ExecutorSpecException, ResourceError
 from tilework.executor.dask import AsyncDaskJobExecutor, DaskJobExecutor, cluster_spec
-from tilework.testing.faults import CallTask, EchoTask, FakePartition, FakeTask, StreamHandler, StreamTask
+from tilework.testing.faults import (
+    CallTask,
+    EchoTask,
+    EndlessTask,
+    FakePartition,
+    FakeTask,
+    Signals,
+    StreamHandler,
+    StreamTask,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tilework.common.executor import Environment
 
@@ -256,3 +267,13 @@ def test_snoozing() -> None:
         assert executor.get_available_workers().names() == names
         assert executor.report()["losses"] == 0
         assert all(event["event"] != "worker_lost" for event in executor.report()["events"])
+
+
+def test_what_is_sent_first_begins_first(executor: DaskJobExecutor, tmp_path: Path) -> None:
+    """A large task takes longer to reach its worker; it does not wait there behind later ones, which never end."""
+    large = HeavyTask(0, data=np.ones(5_000_000))
+    endless = (EndlessTask(i, signals=Signals(str(tmp_path))) for i in count(1))
+    with executor.scatter(None) as handle:
+        run = executor.run_tasks(chain([large], endless), handle, 0, NoopCommHandler(), options=RunOptions(timeout=20))
+        assert next(run)[0][0] == 2
+        run.close()
