@@ -115,7 +115,10 @@ class LocalNanny(Nanny):  # type: ignore[misc]
         """End the worker; one that is about to start in a cluster that ends is not waited for."""
         process = self.process
         if self.status in _ENDING and process is not None and process.status is Status.starting:
+            is_waited_for = not process.running.is_set()
             await process.process.kill()
+            if is_waited_for:
+                await process.running.wait()  # until whoever was starting it has noticed, who would be cancelled else
         await super().kill(*args, **kwargs)
 
     async def close(self, *args: Any, **kwargs: Any) -> Any:
