@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from distributed import Client, get_worker
 
+from tilework.api import Context
 from tilework.common.executor import NoopCommHandler, RunOptions
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorError, ExecutorSpecException, ResourceError
@@ -29,9 +30,10 @@ from tilework.testing.faults import (
     StreamHandler,
     StreamTask,
 )
+from tilework.udf.sum import SumUDF
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
     from pathlib import Path
 
     from tilework.common.executor import Environment
@@ -249,6 +251,40 @@ def test_async_executor() -> None:
         return results
 
     assert asyncio.run(main()) == [1, 2, 3]
+
+
+def test_cancelling_the_asyncio_task(executor: DaskJobExecutor, tmp_path: Path) -> None:
+    """It stops the tasks on the workers, those of a run and those of functions over a dataset; the next run works."""
+    signals = Signals(str(tmp_path))
+
+    class Waits(SumUDF):
+        def process_tile(self, tile: Any) -> None:
+            signals.add("in a tile")
+            time.sleep(0.02)
+
+    async def cancelled(awaitable: Coroutine[Any, Any, Any], began: str) -> None:
+        task = asyncio.create_task(awaitable)
+        await asyncio.to_thread(signals.wait, began, 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def main() -> Any:
+        async with await AsyncDaskJobExecutor.connect(executor.client.scheduler.address) as other:
+            async with other.scatter(None) as handle:
+                endless = (EndlessTask(i, signals=signals) for i in count())
+                await cancelled(anext(other.run_tasks(endless, handle, 0, NoopCommHandler())), "started")
+            assert signals.count("started") == signals.count("stopped") == 2
+            ctx = Context(other.ensure_sync())
+            ds = ctx.load("memory", data=np.ones((64, 16, 8, 8), np.float32), sig_dims=2, num_partitions=64)
+            await cancelled(ctx.run_udf(dataset=ds, udf=Waits(), sync=False), "in a tile")
+            n_tiles = signals.count("in a tile")
+            assert n_tiles < 64
+            result = await ctx.run_udf(dataset=ds, udf=SumUDF(), sync=False)
+            assert signals.count("in a tile") == n_tiles, "it went on"
+            return result["intensity"].data
+
+    assert (asyncio.run(main()) == 1024).all()
 
 
 def test_snoozing() -> None:
