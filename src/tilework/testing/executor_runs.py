@@ -149,11 +149,12 @@ class RunContract(ExecutorHarness):
             signals.add("release")
             return seen
 
-        tasks = [BlockTask(0, signals=signals), *(CallTask(i, fn=work) for i in range(1, 500))]
+        n = self.max_ahead * self.parallelism + 100
+        tasks = [BlockTask(0, signals=signals), *(CallTask(i, fn=work) for i in range(1, n))]
         with self.background() as call, self.start(executor, tasks, ordered=True) as results:
             released = call(release)
             assert next(results)[0][0] == 0
-            assert len(list(results)) == 499
+            assert len(list(results)) == n - 1
             assert released.result() <= self.max_ahead * self.parallelism
 
     def test_runs_as_many_tasks_at_a_time_as_declared(self, executor: JobExecutor, signals: Signals) -> None:

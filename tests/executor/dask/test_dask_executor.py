@@ -8,20 +8,33 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from distributed import Client, get_worker
 
+from tilework.api import Context
 from tilework.common.executor import NoopCommHandler, RunOptions
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorError, ExecutorSpecException, ResourceError
 from tilework.executor.dask import AsyncDaskJobExecutor, DaskJobExecutor, cluster_spec
-from tilework.testing.faults import CallTask, EchoTask, FakePartition, FakeTask, StreamHandler, StreamTask
+from tilework.testing.faults import (
+    CallTask,
+    EchoTask,
+    EndlessTask,
+    FakePartition,
+    FakeTask,
+    Signals,
+    StreamHandler,
+    StreamTask,
+)
+from tilework.udf.sum import SumUDF
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
+    from pathlib import Path
 
     from tilework.common.executor import Environment
 
@@ -112,7 +125,7 @@ def test_a_slow_task_among_many_short_ones(executor: DaskJobExecutor) -> None:
     """It delays only itself, although short tasks travel in batches."""
 
     def slow(params: Any, env: Environment) -> str:
-        until = time.monotonic() + 2
+        until = time.monotonic() + 0.7
         while time.monotonic() < until:
             env.raise_if_stopped()
             time.sleep(0.01)
@@ -240,6 +253,40 @@ def test_async_executor() -> None:
     assert asyncio.run(main()) == [1, 2, 3]
 
 
+def test_cancelling_the_asyncio_task(executor: DaskJobExecutor, tmp_path: Path) -> None:
+    """It stops the tasks on the workers, those of a run and those of functions over a dataset; the next run works."""
+    signals = Signals(str(tmp_path))
+
+    class Waits(SumUDF):
+        def process_tile(self, tile: Any) -> None:
+            signals.add("in a tile")
+            time.sleep(0.02)
+
+    async def cancelled(awaitable: Coroutine[Any, Any, Any], began: str) -> None:
+        task = asyncio.create_task(awaitable)
+        await asyncio.to_thread(signals.wait, began, 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def main() -> Any:
+        async with await AsyncDaskJobExecutor.connect(executor.client.scheduler.address) as other:
+            async with other.scatter(None) as handle:
+                endless = (EndlessTask(i, signals=signals) for i in count())
+                await cancelled(anext(other.run_tasks(endless, handle, 0, NoopCommHandler())), "started")
+            assert signals.count("started") == signals.count("stopped") == 2
+            ctx = Context(other.ensure_sync())
+            ds = ctx.load("memory", data=np.ones((64, 16, 8, 8), np.float32), sig_dims=2, num_partitions=64)
+            await cancelled(ctx.run_udf(dataset=ds, udf=Waits(), sync=False), "in a tile")
+            n_tiles = signals.count("in a tile")
+            assert n_tiles < 64
+            result = await ctx.run_udf(dataset=ds, udf=SumUDF(), sync=False)
+            assert signals.count("in a tile") == n_tiles, "it went on"
+            return result["intensity"].data
+
+    assert (asyncio.run(main()) == 1024).all()
+
+
 def test_snoozing() -> None:
     """Workers go when nobody has used them for a while, and are all there for whoever asks next."""
     names = ["default-cpu-0", "default-cpu-1"]
@@ -256,3 +303,13 @@ def test_snoozing() -> None:
         assert executor.get_available_workers().names() == names
         assert executor.report()["losses"] == 0
         assert all(event["event"] != "worker_lost" for event in executor.report()["events"])
+
+
+def test_what_is_sent_first_begins_first(executor: DaskJobExecutor, tmp_path: Path) -> None:
+    """A large task takes longer to reach its worker; it does not wait there behind later ones, which never end."""
+    large = HeavyTask(0, data=np.ones(5_000_000))
+    endless = (EndlessTask(i, signals=Signals(str(tmp_path))) for i in count(1))
+    with executor.scatter(None) as handle:
+        run = executor.run_tasks(chain([large], endless), handle, 0, NoopCommHandler(), options=RunOptions(timeout=20))
+        assert next(run)[0][0] == 2
+        run.close()

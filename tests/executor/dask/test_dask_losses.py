@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
+import re
 import signal
+import sys
 import time
 from contextlib import suppress
 from itertools import count
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from tilework.common.executor import Environment
 
 
-N_PARTITIONS = 300
+N_PARTITIONS = 100
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ class SlowSum(UDF):
         return {"total": self.buffer(kind="sig", dtype=np.float32)}
 
     def process_tile(self, tile: Any) -> None:
-        time.sleep(0.01)
+        time.sleep(0.004)
         self.results.total[:] += np.sqrt(tile, dtype=np.float32).sum(axis=0)
 
     def merge(self, dest: Any, src: Any) -> None:
@@ -84,15 +87,20 @@ def test_ten_workers_die_in_a_run(executor: DaskJobExecutor, tmp_path: Path) -> 
     with Context.make_with("inline") as inline:
         expected = run_udfs(inline, path)
     rng = random.Random(11)
-    when = sorted(rng.sample(range(N_PARTITIONS - 50), 10))
+    when = sorted(rng.sample(range(N_PARTITIONS - 10), 10))
     killed: list[int] = []
 
     def kill_some(n: int) -> None:
-        alive = [pid for pid in pids(executor) if pid not in killed]
-        if when and n >= when[0] and alive:
-            when.pop(0)
-            killed.append(rng.choice(alive))
-            kill(killed[-1])
+        until = time.monotonic() + 20
+        while when and n >= when[0] and time.monotonic() < until:
+            # Those that are started again count as soon as they are there: so now and then nobody is left.
+            alive = [pid for pid in pids(executor) if pid not in killed]
+            if alive:
+                when.pop(0)
+                killed.append(rng.choice(alive))
+                kill(killed[-1])
+            else:
+                time.sleep(0.01)
 
     assert run_udfs(Context(executor), path, kill_some) == expected
     assert len(killed) == 10
@@ -138,22 +146,46 @@ def test_a_task_that_kills_its_workers(executor: DaskJobExecutor, tmp_path: Path
     tasks = [EchoTask(0), CallTask(1, fn=die), *(SleepTask(i) for i in range(2, 40))]
     with (
         executor.scatter(None) as handle,
-        pytest.raises(WorkerLostError, match=r"part-1 lost its worker 3 times.*(killed by signal 9|left the cluster)"),
+        pytest.raises(WorkerLostError, match=r"part-1 lost its worker 3 times.*ended by signal 9 \(SIGKILL"),
     ):
         list(executor.run_tasks(tasks, handle, 0, NoopCommHandler(), options=RunOptions(ordered=True)))
     assert signals.count("killed") == 3
     assert executor.run_function(abs, -1) == 1
 
 
-def test_a_nanny_dies(tmp_path: Path) -> None:
+def test_last_words(executor: DaskJobExecutor, capfd: pytest.CaptureFixture[str]) -> None:
+    """A worker that crashes in compiled code: the error says where, and all that it wrote came to ours."""
+
+    def crash(params: Any, env: Environment) -> None:
+        sys.stderr.write("from Python\n")
+        os.write(2, b"from C\n")
+        ctypes.string_at(0)
+
+    with executor.scatter(None) as handle, pytest.raises(WorkerLostError) as caught:
+        list(executor.run_tasks([CallTask(7, fn=crash)], handle, 0, NoopCommHandler()))
+    message = str(caught.value)
+    assert re.search(r"part-7 .*default-cpu-\d at tcp://.*signal 11 \(SIGSEGV", message)
+    assert re.search(r"from Python\s+from C\s+Fatal Python error: Segmentation fault\s.*in crash\b", message, re.DOTALL)
+    assert message.count("from C") == 1, "of one process only"
+    shown = capfd.readouterr().err
+    assert shown.count("from Python\nfrom C\nFatal Python error: Segmentation fault") == 3
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A scheduler and a worker, of other programs; the last test here is the end of them."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with scheduler_process(folder) as address, worker_process(folder, address, "one"):
+        wait_for_workers(address, 1)
+        yield address
+
+
+def test_a_nanny_dies(address: str, tmp_path: Path) -> None:
     """A worker on another host that is gone for good, with its nanny: the others do the rest, and it may come back."""
-    with scheduler_process(tmp_path) as address, worker_process(tmp_path, address, "one"):
+    with DaskJobExecutor.connect(address) as executor, executor.scatter("p") as handle:
         with worker_process(tmp_path, address, "two") as nanny:
             wait_for_workers(address, 2)
-            executor = DaskJobExecutor.connect(address)
-            handle_block = executor.scatter("p")
-            handle = handle_block.__enter__()
-            tasks = [SleepTask(i, seconds=0.03) for i in range(100)]
+            tasks = [SleepTask(i, seconds=0.02) for i in range(100)]
             run = executor.run_tasks(tasks, handle, 0, NoopCommHandler(), options=RunOptions(ordered=True))
             results = [next(run)[0] for _ in range(20)]
             nanny.kill()
@@ -168,23 +200,19 @@ def test_a_nanny_dies(tmp_path: Path) -> None:
             endless = executor.run_tasks((EchoTask(i) for i in count()), handle, 0, NoopCommHandler())
             assert next(endless)[0][1] == "p"
             endless.close()
-            handle_block.__exit__(None, None, None)
-            executor.close()
 
 
-def test_the_scheduler_dies(tmp_path: Path) -> None:
+def test_the_scheduler_dies(address: str) -> None:
     """Runs end with an error that says so, and so does what is asked for later; closing does not hang."""
-    with scheduler_process(tmp_path) as address, worker_process(tmp_path, address, "one"):
-        wait_for_workers(address, 1)
-        client_kwargs = {"timeout": 1}
-        with DaskJobExecutor.connect(address, client_kwargs=client_kwargs) as executor, executor.scatter(1) as handle:
-            scheduler = executor.client.run_on_scheduler(os.getpid)
-            run = executor.run_tasks((SleepTask(i) for i in count()), handle, 0, NoopCommHandler())
-            next(run)
-            kill(scheduler)
-            start = time.monotonic()
-            with pytest.raises(ExecutorError, match="connection to the Dask scheduler was lost"):
-                list(run)
-            with pytest.raises(ExecutorError, match="scheduler"):
-                executor.run_function(abs, -1)
-        assert time.monotonic() - start < 30
+    client_kwargs = {"timeout": 1}
+    with DaskJobExecutor.connect(address, client_kwargs=client_kwargs) as executor, executor.scatter(1) as handle:
+        scheduler = executor.client.run_on_scheduler(os.getpid)
+        run = executor.run_tasks((SleepTask(i) for i in count()), handle, 0, NoopCommHandler())
+        next(run)
+        kill(scheduler)
+        start = time.monotonic()
+        with pytest.raises(ExecutorError, match="connection to the Dask scheduler was lost"):
+            list(run)
+        with pytest.raises(ExecutorError, match="scheduler"):
+            executor.run_function(abs, -1)
+    assert time.monotonic() - start < 30

@@ -19,7 +19,6 @@ import pytest
 from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ExecutorError, ExecutorSpecException, WorkerLostError
 from tilework.executor.pipelined import PipelinedExecutor, PoolStateError
-from tilework.executor.pipelined.process import describe_exit
 from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import CallTask, EchoTask, FakeTask, SleepTask
 
@@ -321,11 +320,3 @@ def test_the_main_process_is_killed(how: signal.Signals, doing: str, tmp_path: P
         # a child of nobody is waited for by the first process of the system, which takes its time in some containers
         assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
     assert list(Path("/dev/shm").glob(f"tilework-{main.pid}-*")) == []
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [(None, "nobody knows"), (0, "exit code 0"), (-9, "SIGKILL"), (-11, "compiled code"), (-63, "signal 63")],
-)
-def test_describe_exit(code: int | None, words: str) -> None:
-    assert words in describe_exit(code)

@@ -8,11 +8,14 @@
         Courier            batches to the workers and back; in the event loop of the Dask client           courier
           Dispatch         who gets what: decisions without I/O                                            dispatch
           Roster           who is there: the events of the scheduler                                       roster
+          Reach            who can be reached without the scheduler                                        reach
           Scattered        parameters of runs; survive every worker                                        scattered
             Sealed         what travels                                                                    sealed
             run_batch      what happens on a worker                                                        worker
     cluster_spec           which workers a cluster has                                                     spec
     LocalCluster           a cluster of our own                                                            local
+      LocalNanny           starts and restarts each of its workers                                         nanny
+        StderrRelay        what they write to stderr                                                       stderr
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.common.executor import Priority
 from tilework.exceptions import ExecutorError, WorkerLostError
 from tilework.executor.dask.dispatch import Dispatch, Need, Send
+from tilework.executor.dask.reach import Reach
 from tilework.executor.dask.scattered import SCATTER_SECONDS
 from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.worker import Batch, BatchReport, Outcome, run_batch, stop_run, take_back
@@ -115,7 +116,8 @@ class Courier:
         self._carriers: dict[str, asyncio.Task[None]] = {}  # by the batch's ident
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._reachable: dict[str, bool] = {}  # by host
+        self._reach = Reach(client)
+        self._submitted: dict[str, asyncio.Event] = {}  # by worker: whether Dask has the last batch that it was sent
         self.is_closed = False
         self.loop_thread = 0
 
@@ -211,10 +213,41 @@ class Courier:
         self._pump()
 
     async def _run_batch(self, sent: Sent, shipment: Shipment) -> BatchReport:
+        future = await self._submit(sent, shipment)
+        await _finished(future)
+        sent.is_arriving = True
+        direct = await self._reach.is_direct(sent.station)
+        report: BatchReport = await self.client.gather(future, direct=direct, asynchronous=True)
+        return report
+
+    async def _submit(self, sent: Sent, shipment: Shipment) -> Any:
+        """Hand a batch to Dask, after those that its worker was sent before: it does them in this order."""
+        address, key = sent.station.address, self._key(sent, shipment)
+        before, mine = self._submitted.get(address), asyncio.Event()
+        self._submitted[address] = mine
+        try:
+            batch, params, items = await self._prepare(sent, shipment)
+            if before is not None:
+                await before.wait()
+            return self.client.submit(
+                run_batch,
+                batch,
+                params,
+                items,
+                key=key,
+                workers=[address],
+                priority=_PRIORITIES[sent.lane.priority] + 5 * sent.need.is_service,
+                resources=dict(sent.need.resources) if self.is_tagged and sent.need.resources else None,
+                pure=False,
+            )
+        finally:
+            mine.set()
+
+    async def _prepare(self, sent: Sent, shipment: Shipment) -> tuple[Batch, Any, Any]:
+        """Return a batch, and the futures of its parameters and its items, if it does not carry those itself."""
         client, address = self.client, sent.station.address
-        direct = await self._is_reachable(sent.station)
-        tickets = list(sent.tickets.values())
-        items: Any = seal([ticket.task for ticket in tickets])
+        direct = await self._reach.is_direct(sent.station)
+        items: Any = seal([ticket.task for ticket in sent.tickets.values()])
         is_large = items.nbytes > LARGE_BYTES
         params = None
         patches: tuple[bytes, ...] = ()
@@ -232,49 +265,17 @@ class Courier:
             None if shipment.deadline is None else max(0.0, shipment.deadline - time.monotonic()),
             self.topic,
         )
-        if is_large:
-            items = await _scattered(
-                client.scatter(
-                    items, workers=[address], direct=direct, hash=False, timeout=SCATTER_SECONDS, asynchronous=True
-                )
-            )
-        future = client.submit(
-            run_batch,
-            batch,
-            params,
-            items if is_large else None,
-            key=self._key(sent, shipment, tickets),
-            workers=[address],
-            priority=_PRIORITIES[sent.lane.priority] + 5 * sent.need.is_service,
-            resources=dict(sent.need.resources) if self.is_tagged and sent.need.resources else None,
-            pure=False,
+        if not is_large:
+            return batch, params, None
+        scattering = client.scatter(
+            items, workers=[address], direct=direct, hash=False, timeout=SCATTER_SECONDS, asynchronous=True
         )
-        del items, params
-        await _finished(future)
-        sent.is_arriving = True
-        report: BatchReport = await client.gather(future, direct=direct, asynchronous=True)
-        return report
+        return batch, params, await _scattered(scattering)
 
     @staticmethod
-    def _key(sent: Sent, shipment: Shipment, tickets: list[Ticket[Any]]) -> str:
+    def _key(sent: Sent, shipment: Shipment) -> str:
         # Dask takes what stands before the last "-" for the name of a group of tasks.
-        return f"{shipment.name_of(tickets[0].task)}-{sent.ident}"
-
-    async def _is_reachable(self, station: Station) -> bool:
-        """Return whether results can come straight from a worker, which is twice as fast as through the scheduler."""
-        host = station.worker.host
-        known = self._reachable.get(host)
-        if known is None:
-            from distributed.comm import connect
-
-            try:
-                comm = await connect(station.address, timeout=1.0, **self.client.connection_args)
-                known = True
-                await comm.close()
-            except OSError:
-                known = False
-            self._reachable[host] = known
-        return known
+        return f"{shipment.name_of(next(iter(sent.tickets.values())).task)}-{sent.ident}"
 
     def _receive(self, sent: Sent, shipment: Shipment, report: BatchReport) -> None:
         for outcome in report.outcomes:
@@ -394,7 +395,8 @@ class Courier:
         if station is None:
             return
         host = station.worker.host
-        self._reachable.pop(host, None)
+        self._reach.forget(host)
+        self._submitted.pop(address, None)
         asyncio.get_running_loop().call_later(HOST_SECONDS, self._give_up_host, host)
         for sent in lost:
             carrier = self._carriers.pop(sent.ident, None)
@@ -471,6 +473,7 @@ class Courier:
             await asyncio.sleep(0.005)
         if self._timer is not None:
             self._timer.cancel()
+        self._reach.close()
         for task in list(self._tasks):
             task.cancel()
         self._carriers.clear()

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.dask.extra import require_dask
+from tilework.executor.exits import describe_exit, describe_last_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,10 +91,9 @@ class LocalCluster:
         since = time.monotonic() - _EXIT_SECONDS
         for _ in range(50):
             exits = getattr(self.cluster.workers.get(name), "exits", ())
-            if exits and exits[-1][0] >= since:
-                code = exits[-1][1]
-                how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-                return f"the worker {name} at {address} {how}"
+            if exits and exits[-1].time >= since:
+                how = describe_exit(exits[-1].code) + describe_last_words(exits[-1].stderr)
+                return f"the worker {name} at {address}: {how}"
             await asyncio.sleep(_EXIT_SECONDS / 50)
         return f"the worker {name} at {address} left the cluster"
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import dask
 from distributed import Nanny, SpecCluster
 from distributed.core import Status
 
-from tilework.executor.dask.spawning import METHOD
+from tilework.executor.dask.spawning import METHOD, stderr_of_new_processes
+from tilework.executor.dask.stderr import StderrRelay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LocalNanny", "LocalSpecCluster"]
+__all__ = ["Exit", "LocalNanny", "LocalSpecCluster"]
 
 _ATTEMPTS: Final = 5
+_KEPT_EXITS: Final = 5
 _ENDING: Final = {Status.closing, Status.closed, Status.closing_gracefully, Status.failed}
 
 _lock = threading.Lock()
@@ -44,22 +48,36 @@ def _our_way_to_start_processes() -> Iterator[None]:
                 _setting.__exit__(None, None, None)
 
 
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a worker process ended."""
+
+    time: float
+    """When (`time.monotonic`, s)."""
+    code: int
+    """Exit code; negative for a signal."""
+    stderr: tuple[str, ...]
+    """The last lines that it wrote."""
+
+
 class LocalNanny(Nanny):  # type: ignore[misc]
     """A nanny whose worker does not load the main module, and is started again also when it dies in starting."""
 
-    exits: list[tuple[float, int]]
-    """When its workers ended (`time.monotonic`, s), and with which code, minus the number of the signal."""
+    exits: deque[Exit]
+    """How its latest workers ended."""
 
     def __init__(self, *args: Any, silence_logs: Any = None, **kwargs: Any) -> None:
-        self.exits = []
+        self.exits = deque(maxlen=_KEPT_EXITS)
         self._starting = asyncio.Lock()
+        self._stderr: StderrRelay | None = None
         # Here it would concern the whole process, in which whoever started the cluster has set the level.
         super().__init__(*args, **kwargs)
         self.silence_logs = silence_logs
 
-    async def _on_worker_exit(self, exitcode: int) -> None:
-        self.exits.append((time.monotonic(), exitcode))
-        await super()._on_worker_exit(exitcode)
+    def _on_worker_exit_sync(self, exitcode: int) -> None:
+        self._end_stderr()
+        self.exits.append(Exit(time.monotonic(), exitcode, self._stderr.last_lines if self._stderr else ()))
+        super()._on_worker_exit_sync(exitcode)
 
     async def instantiate(self) -> Any:
         """Start the worker."""
@@ -68,11 +86,47 @@ class LocalNanny(Nanny):  # type: ignore[misc]
             for _ in range(_ATTEMPTS):
                 if self.process is not None and self.process.status is Status.running:
                     return Status.running  # the one who had the lock before has started it
-                with _our_way_to_start_processes():
+                with _our_way_to_start_processes(), self._relayed_stderr():
                     result = await super().instantiate()
                 if result is Status.running or self.status in _ENDING:
                     break
         return result
+
+    @contextmanager
+    def _relayed_stderr(self) -> Iterator[None]:
+        """Let the worker that is started inside the block write to stderr by way of us."""
+        if not StderrRelay.is_possible:
+            yield
+            return
+        self._end_stderr()
+        self._stderr = StderrRelay(asyncio.get_running_loop())
+        token = stderr_of_new_processes.set(self._stderr.there)
+        try:
+            yield
+        finally:
+            stderr_of_new_processes.reset(token)
+            self._stderr.hand_over()
+
+    def _end_stderr(self) -> None:
+        if self._stderr is not None:
+            self._stderr.close()
+
+    async def kill(self, *args: Any, **kwargs: Any) -> None:
+        """End the worker; one that is about to start in a cluster that ends is not waited for."""
+        process = self.process
+        if self.status in _ENDING and process is not None and process.status is Status.starting:
+            is_waited_for = not process.running.is_set()
+            await process.process.kill()
+            if is_waited_for:
+                await process.running.wait()  # until whoever was starting it has noticed, who would be cancelled else
+        await super().kill(*args, **kwargs)
+
+    async def close(self, *args: Any, **kwargs: Any) -> Any:
+        """End the worker, and itself."""
+        try:
+            return await super().close(*args, **kwargs)
+        finally:
+            self._end_stderr()
 
 
 class LocalSpecCluster(SpecCluster):  # type: ignore[misc]

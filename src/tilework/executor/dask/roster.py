@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 import weakref
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
@@ -31,9 +33,13 @@ __all__ = ["Roster", "has_tags", "identity", "make_workers"]
 
 log = logging.getLogger(__name__)
 
-_SHORT_SECONDS: Final = 0.2
+_SOON_SECONDS: Final = 0.1
+_SHORT_SECONDS: Final = 0.5
 _LONG_SECONDS: Final = 2.0
-"""How often the scheduler is asked for new workers, while fewer are there than there were, and otherwise."""
+"""How often the scheduler is asked for new workers: since one was lost; when that was longer ago; and otherwise."""
+
+_RETURN_SECONDS: Final = 5.0
+"""How long the return of a worker is expected at any moment."""
 
 _GONE_SECONDS: Final = 1.0
 """How long a worker that left is not taken for a new one with the same address."""
@@ -113,6 +119,8 @@ class Roster:
         self._gone: dict[str, float] = {}
         self._most = 0  # how many workers there have been at a time
         self._is_closed = False
+        self._lost = asyncio.Event()
+        self._lost_time = -math.inf
         self._asking: asyncio.Task[None] | None = None
 
     def open(self, infos: Mapping[str, Mapping[str, Any]]) -> None:
@@ -139,7 +147,9 @@ class Roster:
         """Find out who is new: often while somebody is missing, now and then otherwise."""
         while not self._is_closed:
             is_short = len(self._courier.dispatch.stations) < self._most or not self._courier.dispatch.stations
-            await asyncio.sleep(_SHORT_SECONDS if is_short else _LONG_SECONDS)
+            self._lost.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), self._pause() if is_short else _LONG_SECONDS)
             if is_short:
                 self._on_shortage()
             now = asyncio.get_running_loop().time()
@@ -148,6 +158,10 @@ class Roster:
                 self._join_all(await identity(self._client))
             except Exception as error:  # noqa: BLE001  (the scheduler is gone; runs find out by themselves)
                 log.debug("could not ask the scheduler for its workers: %r", error)
+
+    def _pause(self) -> float:
+        since = asyncio.get_running_loop().time() - self._lost_time
+        return _SOON_SECONDS if since < _RETURN_SECONDS else _SHORT_SECONDS
 
     async def expect(self, n: int) -> None:
         """Wait until there are `n` workers, which is from now on how many there should be."""
@@ -167,7 +181,8 @@ class Roster:
 
     def _leave(self, address: str) -> None:
         self._unsubscribe(address)
-        self._gone[address] = asyncio.get_running_loop().time()
+        self._gone[address] = self._lost_time = asyncio.get_running_loop().time()
+        self._lost.set()
         station = self._courier.dispatch.stations.get(address)
         self._courier.leave(address)
         if station is not None:

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tilework.exceptions import PoolStateError, WorkerQueueEmpty
+from tilework.executor.exits import STDERR_LINES, describe_exit, describe_last_words
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
 from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, encode
-from tilework.executor.pipelined.process import Zygote, describe_exit
+from tilework.executor.pipelined.process import Zygote
 from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 from tilework.executor.pipelined.worker_queues import OneWayQueue, WorkerQueues
@@ -40,7 +41,6 @@ __all__ = ["Member", "MemberState", "PoolWorkerInfo", "WorkerPool"]
 
 log = logging.getLogger(__name__)
 
-_STDERR_LINES: Final = 60
 _LARGEST_ARENA: Final = 1 << 34
 _SMALLEST_ARENA: Final = 1 << 20
 _NOT_FOR_WORKERS: Final = (["__main__"], ["cli"], ["testing"], ["viz"])
@@ -74,7 +74,7 @@ class Member:
     state: MemberState = MemberState.STARTING
     arena: ArenaReader | None = None
     """Its memory, for large results."""
-    stderr: deque[str] = field(default_factory=lambda: deque(maxlen=_STDERR_LINES))
+    stderr: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_LINES))
     """The last lines that it wrote to stderr."""
     stderr_rest: str = ""
     error: Exception | None = None
@@ -117,10 +117,8 @@ class Member:
 
     def describe_end(self, code: int | None) -> str:
         """Return in words how its process ended, with what it wrote at last."""
-        text = f"worker {self.name} (process {self.info.process.pid}): {describe_exit(code)}"
-        if self.stderr:
-            text += "; the last it wrote was:\n  " + "\n  ".join(self.stderr)
-        return text
+        how = describe_exit(code) + describe_last_words(self.stderr)
+        return f"worker {self.name} (process {self.info.process.pid}): {how}"
 
     def close(self) -> None:
         """Release everything; the process must have ended, or will find its line closed."""

@@ -22,39 +22,12 @@ from tilework.executor.pipelined.messages import Exited, Spawn, Spawned, encode
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 from tilework.executor.remote import loads
 
-__all__ = ["WorkerProcess", "Zygote", "describe_exit"]
+__all__ = ["WorkerProcess", "Zygote"]
 
 log = logging.getLogger(__name__)
 
 _SINGLE_THREADED: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _STATUS_SECONDS: Final = 0.2
-
-
-def describe_exit(code: int | None) -> str:
-    """Return in words how a process ended.
-
-    Parameters
-    ----------
-    code
-        Exit code; negative for a signal; None when it is not known.
-    """
-    if code is None:
-        return "it is gone, nobody knows how"
-    if code >= 0:
-        return f"it ended with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = "unknown"
-    return f"it was ended by signal {-code} ({name}{_MEANINGS.get(name, '')})"
-
-
-_MEANINGS: Final = {
-    "SIGKILL": ": the system does that when memory runs out, or somebody did",
-    "SIGSEGV": ": a crash in compiled code",
-    "SIGBUS": ": a file became shorter while it was read, or memory ran out",
-    "SIGABRT": ": compiled code gave up",
-}
 
 
 class WorkerProcess:
