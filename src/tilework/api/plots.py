@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Plots"]
 
 # Of the time of a run, at most this share is spent on drawing, besides the empty picture before and the last one.
-DRAWING_SHARE = 0.03
+DRAWING_SHARE = 0.02
 
 
 class Plots:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MPLLive2DPlot"]
 
+# Along the longer side of what is shown while data comes in.
+LIVE_PIXELS = 512
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -29,7 +33,8 @@ class MPLLive2DPlot(Live2DPlot):
     figure to zoom into. In a program that has imported pyplot, it is a figure of pyplot, so that it has a window where
     there is a screen. Elsewhere it is a figure in memory, `figure`, to be saved.
 
-    What is not there yet is grey, and the colours span what is there.
+    What is not there yet is grey, and the colours span what is there. Of large pictures, every second, third, ... pixel
+    is shown until the run is over, as many as fit the screen.
 
     Parameters
     ----------
@@ -58,6 +63,7 @@ class MPLLive2DPlot(Live2DPlot):
         self.axes: Any = None
         self._image: Any = None
         self._on_screen = False
+        self._layout: Any = None
 
     def display(self) -> Any:
         """Bring the plot to the screen; needed before `update`.
@@ -71,7 +77,9 @@ class MPLLive2DPlot(Live2DPlot):
         # Pictures in the output of a cell are made here, without a backend of pyplot.
         as_pictures = notebook is not None and not _is_interactive(pyplot)
         if pyplot is not None and not as_pictures:
-            self.figure, self.axes = pyplot.subplots(layout="constrained")
+            # In a notebook, what is interactive would be shown at the end of the cell, when the run is over.
+            with nullcontext() if notebook is None else pyplot.ioff():
+                self.figure, self.axes = pyplot.subplots(layout="constrained")
         else:
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
@@ -82,14 +90,16 @@ class MPLLive2DPlot(Live2DPlot):
         shown = self._shown(np.zeros(self.data.shape, dtype=bool))
         options = {"cmap": colormap(self._kwargs.get("cmap")), "interpolation": "nearest"}
         self._image = self.axes.imshow(shown, **{**self._kwargs, **options})
+        # Stays what it is when fewer pixels are shown.
+        self._image.set_extent(self._image.get_extent())
         self.axes.set_title(self.title)
         self.figure.colorbar(self._image, ax=self.axes)
+        self._layout = self.figure.get_layout_engine()
         if as_pictures:
             self._handle = notebook.display(self._picture(notebook), display_id=True)
         elif notebook is not None:
-            # An interactive pyplot has shown it already.
-            if not pyplot.isinteractive():
-                notebook.display(self.figure.canvas)
+            self.figure.show()
+            _push(self.figure.canvas, is_new=True)
         elif pyplot is not None and pyplot.isinteractive():
             self.figure.show()
         # A figure in memory is drawn when it is saved.
@@ -98,41 +108,59 @@ class MPLLive2DPlot(Live2DPlot):
         self.last_update = time.monotonic()
         return self.figure
 
-    def update(self, damage: Array, force: bool = False) -> None:  # noqa: ARG002
+    def update(self, damage: Array, force: bool = False) -> None:
         """Show `data`; before `display`, warn and do nothing."""
         if self._image is None:
             warnings.warn(f"the plot {self.title!r} is not on the screen: call display() first", stacklevel=3)
             return
-        shown = self._shown(damage)
+        every = 1 if force else max(1, -(-max(self.data.shape) // LIVE_PIXELS))
+        there = damage[::every, ::every]
+        shown = self._shown(there, every)
         self._image.set_data(shown)
         self._image.set_clim(
             *(
                 found if given is None else given
                 for found, given in zip(
-                    auto_range(shown.filled(0), damage),
+                    auto_range(shown.filled(0), there),
                     (self._kwargs.get("vmin"), self._kwargs.get("vmax")),
                     strict=True,
                 )
             )
         )
+        if force:
+            # The numbers beside the colours may have become longer.
+            self.figure.set_layout_engine(self._layout)
         if self._handle is not None:
             self._handle.update(self._picture(_notebook()))
         elif self._on_screen:
-            self.figure.canvas.draw_idle()
-            self.figure.canvas.flush_events()
+            _push(self.figure.canvas)
+            if not force:
+                # Finding places takes longer than all the drawing.
+                self.figure.set_layout_engine("none")
 
     def _picture(self, notebook: Any) -> Any:
         """Return the figure as an image for the output of a cell."""
         file = BytesIO()
         self.figure.canvas.print_png(file)
-        if self.figure.get_layout_engine() is not None:
-            # Places are found once: doing it again takes longer than all the drawing.
-            self.figure.set_layout_engine("none")
+        self.figure.set_layout_engine("none")
         return notebook.Image(data=file.getvalue(), format="png")
 
-    def _shown(self, there: Array) -> np.ma.MaskedArray[Any, Any]:
-        values = np.abs(self.data) if np.iscomplexobj(self.data) else self.data
-        return np.ma.array(values, mask=~there)
+    def _shown(self, there: Array, every: int = 1) -> np.ma.MaskedArray[Any, Any]:
+        values = self.data[::every, ::every]
+        return np.ma.array(np.abs(values) if np.iscomplexobj(values) else values, mask=~there)
+
+
+def _push(canvas: Any, *, is_new: bool = False) -> None:
+    """Draw a figure, and bring it to the screen, although the cell of a notebook is not over."""
+    web: Any = sys.modules.get("matplotlib.backends.backend_webagg_core")
+    if web is not None and isinstance(canvas, web.FigureCanvasWebAggCore):
+        # A browser would be told to ask for the picture, and get it when the cell is over.
+        if is_new:
+            canvas.manager.resize(*canvas.figure.bbox.size)
+        canvas.draw()
+    else:
+        canvas.draw_idle()
+        canvas.flush_events()
 
 
 def _is_interactive(pyplot: Any) -> bool:
