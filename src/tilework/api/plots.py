@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Plots"]
 
 # Of the time of a run, at most this share is spent on drawing, besides the empty picture before and the last one.
-DRAWING_SHARE = 0.02
+DRAWING_SHARE = 0.03
+# So long at most the first drawing waits, however long it will take.
+FIRST_SECONDS = 2.0
 
 
 class Plots:
@@ -34,11 +36,13 @@ class Plots:
     ----------
     plots
         Position of the UDF, and its plot.
+    expected
+        Seconds that the first round of drawing will take, about.
     """
 
-    def __init__(self, plots: Sequence[tuple[int, Any]]) -> None:
+    def __init__(self, plots: Sequence[tuple[int, Any]], expected: float = 0.0) -> None:
         self._plots = plots
-        self._not_before = 0.0
+        self._not_before = time.perf_counter() + min(FIRST_SECONDS, _rest(expected))
 
     def __call__(self, results: UDFResultsLazy, last: bool) -> None:
         """Give the plots new data, unless that was just now; `last` forces them to show it."""
@@ -52,7 +56,7 @@ class Plots:
         for index, plot in due:
             plot.new_data(results.buffers[index], results.damage.data, force=last)
         end = time.perf_counter()
-        self._not_before = end + (end - start) * (1 / DRAWING_SHARE - 1)
+        self._not_before = end + _rest(end - start)
 
     @classmethod
     def make(
@@ -88,9 +92,14 @@ class Plots:
             for i, udf in enumerate(udfs)
             for channel in channels[i]
         ]
+        start = time.perf_counter()
         for _, plot in made:
             plot.display()
-        return cls(made)
+        return cls(made, time.perf_counter() - start)
+
+
+def _rest(drawing: float) -> float:
+    return drawing * (1 / DRAWING_SHARE - 1)
 
 
 def _wants_all(plot: Any) -> bool:

@@ -63,7 +63,6 @@ class MPLLive2DPlot(Live2DPlot):
         self.axes: Any = None
         self._image: Any = None
         self._on_screen = False
-        self._layout: Any = None
 
     def display(self) -> Any:
         """Bring the plot to the screen; needed before `update`.
@@ -94,7 +93,7 @@ class MPLLive2DPlot(Live2DPlot):
         self._image.set_extent(self._image.get_extent())
         self.axes.set_title(self.title)
         self.figure.colorbar(self._image, ax=self.axes)
-        self._layout = self.figure.get_layout_engine()
+        self._find_places(last=False)
         if as_pictures:
             self._handle = notebook.display(self._picture(notebook), display_id=True)
         elif notebook is not None:
@@ -127,22 +126,20 @@ class MPLLive2DPlot(Live2DPlot):
                 )
             )
         )
-        if force:
-            # The numbers beside the colours may have become longer.
-            self.figure.set_layout_engine(self._layout)
+        self._find_places(last=force)
         if self._handle is not None:
             self._handle.update(self._picture(_notebook()))
         elif self._on_screen:
-            _push(self.figure.canvas)
-            if not force:
-                # Finding places takes longer than all the drawing.
-                self.figure.set_layout_engine("none")
+            _push(self.figure.canvas, is_last=force)
+
+    def _find_places(self, *, last: bool) -> None:
+        # That takes longer than all the drawing, so it is done once all numbers beside the colours are known.
+        self.figure.set_layout_engine("constrained" if last else "none")
 
     def _picture(self, notebook: Any) -> Any:
         """Return the figure as an image for the output of a cell."""
         file = BytesIO()
         self.figure.canvas.print_png(file)
-        self.figure.set_layout_engine("none")
         return notebook.Image(data=file.getvalue(), format="png")
 
     def _shown(self, there: Array, every: int = 1) -> np.ma.MaskedArray[Any, Any]:
@@ -150,14 +147,20 @@ class MPLLive2DPlot(Live2DPlot):
         return np.ma.array(np.abs(values) if np.iscomplexobj(values) else values, mask=~there)
 
 
-def _push(canvas: Any, *, is_new: bool = False) -> None:
+def _push(canvas: Any, *, is_new: bool = False, is_last: bool = False) -> None:
     """Draw a figure, and bring it to the screen, although the cell of a notebook is not over."""
     web: Any = sys.modules.get("matplotlib.backends.backend_webagg_core")
     if web is not None and isinstance(canvas, web.FigureCanvasWebAggCore):
         # A browser would be told to ask for the picture, and get it when the cell is over.
         if is_new:
             canvas.manager.resize(*canvas.figure.bbox.size)
+        without_kernel = getattr(canvas, "syncing_data_url", False)
+        if without_kernel:
+            # What documents show that have no kernel is the last picture.
+            canvas.syncing_data_url = is_last
         canvas.draw()
+        if without_kernel:
+            canvas.syncing_data_url = True
     else:
         canvas.draw_idle()
         canvas.flush_events()
