@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.viz.colors import colormap, require_matplotlib
-from tilework.viz.live import Channel, Live2DPlot
+from tilework.viz.live import Channel, Live2DPlot, notebook_display, steps_to_fit
 from tilework.viz.pixels import auto_range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["MPLLive2DPlot"]
-
-# Along the longer side of what is shown while data comes in.
-LIVE_PIXELS = 512
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -71,7 +68,7 @@ class MPLLive2DPlot(Live2DPlot):
         -------
         matplotlib.figure.Figure
         """
-        notebook = _notebook()
+        notebook = notebook_display()
         pyplot: Any = sys.modules.get("matplotlib.pyplot")
         # Pictures in the output of a cell are made here, without a backend of pyplot.
         as_pictures = notebook is not None and not _is_interactive(pyplot)
@@ -97,8 +94,7 @@ class MPLLive2DPlot(Live2DPlot):
         if as_pictures:
             self._handle = notebook.display(self._picture(notebook), display_id=True)
         elif notebook is not None:
-            self.figure.show()
-            _push(self.figure.canvas, is_new=True)
+            _show(self.figure, notebook, self.title)
         elif pyplot is not None and pyplot.isinteractive():
             self.figure.show()
         # A figure in memory is drawn when it is saved.
@@ -112,7 +108,7 @@ class MPLLive2DPlot(Live2DPlot):
         if self._image is None:
             warnings.warn(f"the plot {self.title!r} is not on the screen: call display() first", stacklevel=3)
             return
-        every = 1 if force else max(1, -(-max(self.data.shape) // LIVE_PIXELS))
+        every = 1 if force else steps_to_fit(self.data.shape)
         there = damage[::every, ::every]
         shown = self._shown(there, every)
         self._image.set_data(shown)
@@ -128,13 +124,13 @@ class MPLLive2DPlot(Live2DPlot):
         )
         self._find_places(last=force)
         if self._handle is not None:
-            self._handle.update(self._picture(_notebook()))
+            self._handle.update(self._picture(notebook_display()))
         elif self._on_screen:
             _push(self.figure.canvas, is_last=force)
 
     def _find_places(self, *, last: bool) -> None:
-        # That takes longer than all the drawing, so it is done once all numbers beside the colours are known.
-        self.figure.set_layout_engine("constrained" if last else "none")
+        # That takes longer than all the drawing: where nobody waits for it, and all numbers beside colours are known.
+        self.figure.set_layout_engine("constrained" if last and not self._on_screen else "none")
 
     def _picture(self, notebook: Any) -> Any:
         """Return the figure as an image for the output of a cell."""
@@ -145,6 +141,18 @@ class MPLLive2DPlot(Live2DPlot):
     def _shown(self, there: Array, every: int = 1) -> np.ma.MaskedArray[Any, Any]:
         values = self.data[::every, ::every]
         return np.ma.array(np.abs(values) if np.iscomplexobj(values) else values, mask=~there)
+
+
+def _show(figure: Any, notebook: Any, title: str) -> None:
+    """Show a figure of pyplot in the output of a cell that goes on."""
+    canvas = figure.canvas
+    if hasattr(canvas, "model_id"):
+        # A widget; displayed by itself, it would draw and add a second picture of nothing, for documents.
+        view = {"version_major": 2, "version_minor": 0, "model_id": canvas.model_id}
+        notebook.display({"text/plain": title, "application/vnd.jupyter.widget-view+json": view}, raw=True)
+    else:
+        figure.show()
+    _push(canvas, is_new=True)
 
 
 def _push(canvas: Any, *, is_new: bool = False, is_last: bool = False) -> None:
@@ -172,14 +180,3 @@ def _is_interactive(pyplot: Any) -> bool:
         return False
     backend: str = pyplot.get_backend()
     return backend.lower().removeprefix("module://").startswith(("ipympl", "widget", "nbagg"))
-
-
-def _notebook() -> Any:
-    """Return `IPython.display` when this runs in a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    if shell is None or not hasattr(shell, "kernel"):
-        return None
-    from importlib import import_module
-
-    return import_module("IPython.display")
