@@ -114,6 +114,28 @@ def test_drawing_leaves_the_run_its_time(context: Context, data: np.ndarray) -> 
     assert [force for _, _, force in plot.shown] == [False, True]
 
 
+def test_several_plots_take_turns(context: Context, data: np.ndarray) -> None:
+    """One is drawn at a time; those that want everything get it besides."""
+    dataset = context.load("memory", data=data, num_partitions=6)
+    order: list[str] = []
+
+    class Named(Recorder):
+        def update(self, damage: Any, force: bool = False) -> None:
+            order.append("last" if force else self.title)
+            super().update(damage, force)
+
+    udfs = [SumSigUDF(), SumUDF()]
+    plots = [Named(dataset, udfs[0], title=t, min_delta=d) for t, d in (("a", 1e-9), ("b", 1e-9), ("all", 0))]
+    for step in context.run_udf_iter(dataset=dataset, udf=udfs, plots=plots):
+        assert step.damage.data.any()
+        time.sleep(0.05)  # longer than drawing is followed by
+    shown = [title for title in order if title in {"a", "b"}]
+    assert len(shown) >= 2
+    assert shown == ["a", "b", "a", "b", "a", "b"][: len(shown)]
+    assert order.count("all") == 6
+    assert order[-3:] == ["last"] * 3
+
+
 def test_channels_of_a_single_function(context: Context, dataset: Any) -> None:
     """A list for each UDF; for one alone, its list will do."""
     made: list[str] = []
