@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BUILT_IN = sorted(tilework.udf._BUILT_IN.items())
 OTHERS = [
+    "tilework.api.analyses",
     "tilework.common.mask_stacks",
     "tilework.common.masks",
     "tilework.corrections.coordinates",
