@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from every_executor import EVERY_EXECUTOR, make_context
 from tilework.api import Context
 from tilework.corrections import CorrectionSet
 from tilework.executor.concurrent import ConcurrentJobExecutor
-from tilework.executor.delayed import DelayedJobExecutor
 from tilework.executor.inline import InlineJobExecutor
 from tilework.udf import (
     FEMUDF,
@@ -36,21 +36,24 @@ from tilework.udf.plan import KERNELS_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# While it is there the delayed executor would compute on its client; it is one of those of `test_wrong_udfs`.
+A_DEFAULT_FOR_DASK = "dask-integration, client"
 DTYPES = ["u1", "u2", "u4", "i2", "f4", "f8", "c8"]
 
 
 @pytest.fixture(scope="module")
 def contexts() -> Iterator[dict[str, Context]]:
+    others = EVERY_EXECUTOR.keys() - {"inline", "threads", A_DEFAULT_FOR_DASK}
     made = {
         "inline": Context(executor=InlineJobExecutor(inline_threads=1)),
         "inline, 3 threads in kernels": Context(executor=InlineJobExecutor(inline_threads=3)),
         "inline, debug": Context(executor=InlineJobExecutor(debug=True)),
         **{f"{n} threads": Context(executor=ConcurrentJobExecutor.make_local(n_threads=n)) for n in (1, 2, 7)},
-        "delayed": Context(executor=DelayedJobExecutor()),
     }
-    yield made
-    for context in made.values():
-        context.close()
+    with ExitStack() as stack:
+        for context in made.values():
+            stack.enter_context(context)
+        yield made | {name: stack.enter_context(make_context(name)) for name in sorted(others)}
 
 
 @contextmanager
@@ -116,7 +119,8 @@ def bits(results: Any) -> list[tuple[str, bytes]]:
     ]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.timeout(300)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_executor_gives_the_same_bits(contexts: dict[str, Context], data: st.DataObject) -> None:
     nav = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7)), label="nav")

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tilework.masks
-from tilework.common import masks
+from tilework import masks
+from tilework.common import mask_stacks, sparse
+from tilework.common import masks as single
 
 centers = st.floats(-5, 25)
 sizes = st.integers(1, 20)
@@ -163,8 +164,11 @@ def test_discs_in_a_sparse_stack() -> None:
 
 def test_names_that_users_import() -> None:
     """All of them, and one that is private but used."""
-    assert set(tilework.masks.__all__) == {*masks.__all__, "_make_circular_mask"} - {"prefers_sparse"}
-    assert all(getattr(tilework.masks, name) is getattr(masks, name) for name in tilework.masks.__all__)
+    makers = {*single.__all__, *mask_stacks.__all__, "_make_circular_mask"} - {"prefers_sparse"}
+    assert set(masks.__all__) == makers | {"is_sparse", "to_dense", "to_sparse"}
+    for name in masks.__all__:
+        home = next(module for module in (single, mask_stacks, sparse) if hasattr(module, name))
+        assert getattr(masks, name) is getattr(home, name)
 
 
 @pytest.mark.parametrize("use_sparse", [None, False, True])

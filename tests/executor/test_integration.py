@@ -7,6 +7,7 @@ nothing of tilework, a pool and a client that belong to somebody else.
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -167,6 +168,27 @@ def test_the_default_scheduler_of_dask() -> None:
         assert executor.client is dask.threaded.default_pool
         assert executor.run_function(abs, -1) == 1
     assert dask.delayed(abs)(-2).compute() == 2
+
+
+def test_a_number_of_threads_for_dask() -> None:
+    """Dask keeps threads apart for each number of them; those are shared, too."""
+    with dask.config.set(scheduler="threads", num_workers=3), get_dask_integration_executor() as executor:
+        assert isinstance(executor, ConcurrentJobExecutor)
+        assert executor.client is dask.threaded.pools[threading.main_thread()][3]
+        assert [worker.nthreads for worker in executor.get_available_workers()] == [3]
+        assert executor.run_function(abs, -1) == 1
+    assert dask.delayed(abs)(-2).compute(num_workers=3) == 2
+
+
+def test_in_another_thread() -> None:
+    """Where Dask would start threads that end with the thread that asked, they are our own, and as many."""
+    with ThreadPoolExecutor(1) as other, dask.config.set(scheduler="threads", num_workers=3):
+        executor = other.submit(get_dask_integration_executor).result()
+    with executor:
+        assert isinstance(executor, ConcurrentJobExecutor)
+        assert executor.is_local
+        assert [worker.nthreads for worker in executor.get_available_workers()] == [3]
+        assert executor.run_function(abs, -1) == 1
 
 
 def test_a_scheduler_that_cannot_be_used() -> None:

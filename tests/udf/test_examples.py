@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 BUILT_IN = sorted(tilework.udf._BUILT_IN.items())
 OTHERS = [
+    "tilework.api.analyses",
+    "tilework.common.mask_stacks",
     "tilework.common.masks",
     "tilework.corrections.coordinates",
     "tilework.io.corrections.corrset",
     "tilework.io.corrections.detector",
     "tilework.udf.base",
+    "tilework.udf.com_field",
     "tilework.utils.lattice",
 ]
 

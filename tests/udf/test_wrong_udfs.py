@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from every_executor import EVERY_EXECUTOR, IN_PROCESS, make_context
 from tests_helpers import counts
-from tilework.api import Context
 from tilework.exceptions import UDFException
 from tilework.io.dataset.memory import MemoryDataSet
 from tilework.testing.wrong_udfs import CATALOGUE, RAISING_METHODS, RightUDF, WrongUDF, make_raising, text_of
 
-EXECUTORS = ["inline", "threads", "pipelined"]
-# Where the dataset of a task is the object that was given, so that one can look whether it was read.
-IN_PROCESS = {"inline", "threads"}
+if TYPE_CHECKING:
+    from tilework.api import Context
+# Where nothing is ever filled, the delayed executor has nothing to compute, and says so first.
+OF_DELAYED = {"FillsResultOnly": (UDFException, ("FillsResultOnly", "'maximum'", "nothing would ever be computed"))}
 
 
 class Watched(MemoryDataSet):
@@ -37,9 +38,9 @@ class Watched(MemoryDataSet):
             yield partition
 
 
-@pytest.fixture(scope="module", params=EXECUTORS)
+@pytest.fixture(scope="module", params=EVERY_EXECUTOR)
 def ctx(request: pytest.FixtureRequest) -> Any:
-    with Context.make_with(request.param) as context:
+    with make_context(request.param) as context:
         context.name = request.param  # type: ignore[attr-defined]
         yield context
 
@@ -49,18 +50,30 @@ def load(ctx: Any) -> Any:
     return Watched(**kwargs) if ctx.name in IN_PROCESS else ctx.load("memory", **kwargs)
 
 
+def run(ctx: Context, **kwargs: Any) -> Any:
+    """Run, and have all results as NumPy arrays: the delayed executor computes them when they are looked at."""
+    results = ctx.run_udf(**kwargs)
+    for result in results if isinstance(results, tuple) else [results]:
+        for buffer in result.values():
+            assert isinstance(buffer.data, np.ndarray)
+    return results
+
+
 def assert_alive(ctx: Context) -> None:
-    result = ctx.run_udf(dataset=ctx.load("memory", data=counts(), num_partitions=3), udf=RightUDF())
+    result = run(ctx, dataset=ctx.load("memory", data=counts(), num_partitions=3), udf=RightUDF())
     assert (result["maximum"].data == counts().max(axis=(2, 3))).all()
 
 
 @pytest.mark.parametrize("wrong", CATALOGUE, ids=lambda w: w.name)
 def test_the_error_says_what_is_wrong_and_the_next_run_works(ctx: Any, wrong: WrongUDF) -> None:
+    error, words = wrong.error, wrong.words
+    if ctx.name == "delayed":
+        error, words = OF_DELAYED.get(wrong.name, (error, words))
     ds = load(ctx)
-    with pytest.raises(wrong.error) as info:
-        ctx.run_udf(dataset=ds, udf=wrong.make())
+    with pytest.raises(error) as info:
+        run(ctx, dataset=ds, udf=wrong.make())
     text = text_of(info.value)
-    missing = [word for word in wrong.words if word not in text]
+    missing = [word for word in words if word not in text]
     assert not missing, f"{missing} not in: {text}"
     if ctx.name in IN_PROCESS and not wrong.reads:
         assert ds.reads == 0
@@ -76,7 +89,7 @@ def test_the_catalogue_is_complete() -> None:
 def test_an_exception_of_any_method_arrives_as_it_is(ctx: Any, method: str) -> None:
     """With its type and message; where the traceback does not lead to the UDF's method, a note does."""
     with pytest.raises(ZeroDivisionError, match=f"^a mistake in {method}") as info:
-        ctx.run_udf(dataset=load(ctx), udf=make_raising(method))
+        run(ctx, dataset=load(ctx), udf=make_raising(method))
     assert str(info.value) == f"a mistake in {method}"
     if method in {"get_task_data", "process_frame", "postprocess", "cleanup"}:
         assert f"in {method} of _Raises, partition part-" in text_of(info.value)
@@ -95,18 +108,16 @@ def test_where_in_the_data_it_happened(ctx: Any) -> None:
                 raise ZeroDivisionError(msg)
 
     with pytest.raises(ZeroDivisionError) as info:
-        ctx.run_udf(dataset=load(ctx), udf=FailsLate())
+        run(ctx, dataset=load(ctx), udf=FailsLate())
     assert "partition part-1, frames 10 to 19 of the scan" in text_of(info.value)
     roi = np.zeros((6, 5), dtype=bool)
     roi[2:] = True
     with pytest.raises(ZeroDivisionError) as info:
-        ctx.run_udf(dataset=load(ctx), udf=FailsLate(), roi=roi)
+        run(ctx, dataset=load(ctx), udf=FailsLate(), roi=roi)
     assert "frames 10 to 19 of the selected positions" in text_of(info.value)
 
 
 def test_an_error_while_data_is_read_blames_no_udf(ctx: Any) -> None:
-    if ctx.name not in IN_PROCESS:
-        pytest.skip("the dataset of this test cannot travel")
 
     class Breaks(MemoryDataSet):
         def get_partitions(self) -> Any:
@@ -121,13 +132,13 @@ def test_an_error_while_data_is_read_blames_no_udf(ctx: Any) -> None:
                 yield partition
 
     with pytest.raises(OSError, match="the disk is gone") as info:
-        ctx.run_udf(dataset=Breaks(data=counts(), num_partitions=1), udf=RightUDF())
+        run(ctx, dataset=Breaks(data=counts(), num_partitions=1), udf=RightUDF())
     assert "in reading data of the UDFs, partition part-0" in text_of(info.value)
 
 
 def test_of_several_udfs_the_wrong_one_is_named(ctx: Any) -> None:
     with pytest.raises(ZeroDivisionError) as info:
-        ctx.run_udf(dataset=load(ctx), udf=[RightUDF(), make_raising("process_frame"), RightUDF()])
+        run(ctx, dataset=load(ctx), udf=[RightUDF(), make_raising("process_frame"), RightUDF()])
     assert "process_frame of _Raises" in text_of(info.value)
     assert "RightUDF" not in text_of(info.value)
 
@@ -135,10 +146,10 @@ def test_of_several_udfs_the_wrong_one_is_named(ctx: Any) -> None:
 def test_wrong_arguments(ctx: Any) -> None:
     ds = load(ctx)
     with pytest.raises(ValueError, match="empty list of UDFs"):
-        ctx.run_udf(dataset=ds, udf=[])
+        run(ctx, dataset=ds, udf=[])
     with pytest.raises(TypeError, match="not the class"):
-        ctx.run_udf(dataset=ds, udf=RightUDF)
+        run(ctx, dataset=ds, udf=RightUDF)
     with pytest.raises(ValueError, match="roi: incompatible shapes"):
-        ctx.run_udf(dataset=ds, udf=RightUDF(), roi=np.ones((2, 2), dtype=bool))
+        run(ctx, dataset=ds, udf=RightUDF(), roi=np.ones((2, 2), dtype=bool))
     with pytest.raises(UDFException, match=r"RightUDF supports numpy, and the run allows cupy.*backends="):
-        ctx.run_udf(dataset=ds, udf=RightUDF(), backends="cupy")
+        run(ctx, dataset=ds, udf=RightUDF(), backends="cupy")

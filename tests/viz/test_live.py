@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,28 @@ def test_drawing_leaves_the_run_its_time(context: Context, data: np.ndarray) -> 
     context.run_udf(dataset=dataset, udf=udf, plots=[plot])
     # 30 partitions take much less than the second and a half that the first drawing has to be followed by.
     assert [force for _, _, force in plot.shown] == [False, True]
+
+
+def test_several_plots_take_turns(context: Context, data: np.ndarray) -> None:
+    """One is drawn at a time; those that want everything get it besides."""
+    dataset = context.load("memory", data=data, num_partitions=6)
+    order: list[str] = []
+
+    class Named(Recorder):
+        def update(self, damage: Any, force: bool = False) -> None:
+            order.append("last" if force else self.title)
+            super().update(damage, force)
+
+    udfs = [SumSigUDF(), SumUDF()]
+    plots = [Named(dataset, udfs[0], title=t, min_delta=d) for t, d in (("a", 1e-9), ("b", 1e-9), ("all", 0))]
+    for step in context.run_udf_iter(dataset=dataset, udf=udfs, plots=plots):
+        assert step.damage.data.any()
+        time.sleep(0.05)  # longer than drawing is followed by
+    shown = [title for title in order if title in {"a", "b"}]
+    assert len(shown) >= 2
+    assert shown == ["a", "b", "a", "b", "a", "b"][: len(shown)]
+    assert order.count("all") == 6
+    assert order[-3:] == ["last"] * 3
 
 
 def test_channels_of_a_single_function(context: Context, dataset: Any) -> None:
@@ -223,6 +246,37 @@ def test_plots_true_makes_and_displays_them(context: Context, dataset: Any) -> N
     context.run_udf(dataset=dataset, udf=[SumUDF(), SumSigUDF()], plots=True)
     assert [p.title for p in made] == ["SumUDF: intensity", "SumSigUDF: intensity"]
     assert all(p.displayed and p.shown for p in made)
+
+
+def test_large_pictures_are_shown_in_parts(context: Context) -> None:
+    """Every third pixel while data comes in, at the same places; all of them in the end."""
+    data = np.random.default_rng(0).poisson(9, (1, 4, 1300, 1100)).astype(np.uint16)
+    data[..., 600:, :] += 100
+    dataset = context.load("memory", data=data, num_partitions=4)
+    plot = MPLLive2DPlot(dataset, udf := SumUDF(), min_delta=0)
+    figure = plot.display()
+    image = figure.axes[0].images[0]
+    steps = context.run_udf_iter(dataset=dataset, udf=udf, plots=[plot])
+    first = next(steps).buffers[0]["intensity"].data
+    extent, limits = image.get_extent(), figure.axes[0].get_ylim()
+    np.testing.assert_array_equal(image.get_array(), first[::3, ::3])
+    for _ in steps:
+        pass
+    np.testing.assert_array_equal(image.get_array(), data.sum(axis=(0, 1)))
+    assert (
+        (image.get_extent(), figure.axes[0].get_ylim())
+        == (extent, limits)
+        == ([-0.5, 1099.5, 1299.5, -0.5], (1299.5, -0.5))
+    )
+
+
+def test_asynchronously(context: Context, dataset: Any, data: np.ndarray) -> None:
+    """A plot sees partial results of a run that is awaited, and one result is given."""
+    plot = Recorder(dataset, udf := SumSigUDF())
+    result = asyncio.run(context.run_udf(dataset=dataset, udf=udf, plots=[plot], sync=False))
+    np.testing.assert_array_equal(result["intensity"].data, data.sum(axis=(2, 3)))
+    assert len(plot.shown) >= 5
+    assert 0 < plot.shown[0][1].sum() < 30
 
 
 def test_mpl(context: Context, dataset: Any, data: np.ndarray) -> None:

@@ -36,6 +36,19 @@ steps.close()
 """
 
 
+class Listening(nbclient.NotebookClient):
+    """Notes the messages of the kernel, in their order, as a browser gets them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.messages: list[tuple[int, str, Any, list[int]]] = []
+
+    def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
+        said = msg["content"].get("text") or msg["content"].get("data", {})
+        self.messages.append((cell_index, msg["msg_type"], said, [len(b) for b in msg.get("buffers", [])]))
+        return super().process_message(msg, cell, cell_index)
+
+
 def run_cells(*sources: str) -> list[Any]:
     """Return the outputs of cells that are run in a kernel."""
     made: Any = nbformat.v4
@@ -60,3 +73,27 @@ def test_in_a_kernel() -> None:
     assert grey[1] > 0.2
     (view,) = (o for o in widget if "application/vnd.jupyter.widget-view+json" in o.get("data", {}))
     assert view.output_type == "display_data"
+
+
+@pytest.mark.filterwarnings("ignore")  # those of Jupyter's own
+def test_widgets_are_shown_while_the_cell_runs() -> None:
+    """A figure of ipympl comes before the run, and its pictures during it, without a browser that asks for them."""
+    pytest.importorskip("ipympl")
+    made: Any = nbformat.v4
+    run = 'context.run_udf(dataset=dataset, udf=SumSigUDF(), plots=True)\nprint("over")'
+    cells = [made.new_code_cell(source) for source in ("%matplotlib widget", PREPARE, run)]
+    client = Listening(made.new_notebook(cells=cells), timeout=90, kernel_name="python3")
+    client.execute()
+    kinds = []
+    for cell, kind, said, buffers in client.messages:
+        if cell == 2 and kind == "display_data":
+            kinds.append("view" if "application/vnd.jupyter.widget-view+json" in said else "picture")
+        elif cell == 2 and kind == "comm_msg" and buffers:
+            kinds.append("pixels")
+        elif cell == 2 and kind == "stream" and "over" in said:
+            kinds.append("over")
+    assert kinds[0] == "view"
+    assert kinds.count("view") == 1
+    # The empty picture, one for each of six partitions, and the last.
+    assert kinds[1:9] == ["pixels"] * 8
+    assert kinds[9] == "over"

@@ -12,7 +12,8 @@ from tilework.analysis.base import BaseAnalysis
 from tilework.analysis.helper import get_parameters, require_sig_2d
 from tilework.analysis.results import real_result
 from tilework.common.analysis import AnalysisResultSet
-from tilework.common.masks import ring, sparse_circular_multi_stack
+from tilework.common.mask_stacks import sparse_circular_multi_stack
+from tilework.common.masks import ring
 from tilework.exceptions import TileworkError
 from tilework.udf.masks import ApplyMasksUDF
 from tilework.udf.stddev import StdDevUDF

@@ -11,7 +11,8 @@ from tilework.analysis.helper import get_parameters, require_sig_2d
 from tilework.analysis.masks import BaseMasksAnalysis
 from tilework.analysis.results import real_result, vector_picture
 from tilework.common.analysis import AnalysisResult, AnalysisResultSet
-from tilework.common.masks import bounding_radius, prefers_sparse, radial_fourier
+from tilework.common.mask_stacks import prefers_sparse, radial_fourier
+from tilework.common.masks import bounding_radius
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -106,6 +106,12 @@ class Analyses:
             See `tilework.udf.masks.ApplyMasksUDF`.
         dtype
             dtype to compute in; None: float32, or more where the data needs it.
+
+        Examples
+        --------
+        >>> analysis = ctx.create_mask_analysis(factories=[lambda: np.ones((32, 32))], dataset=ds)
+        >>> ctx.run(analysis).mask_0.raw_data.shape
+        (6, 8)
         """
         from tilework.analysis import MasksAnalysis
 
@@ -147,6 +153,12 @@ class Analyses:
         ------
         ValueError
             When scan or detector do not have two axes, or an inner radius comes without an outer one.
+
+        Examples
+        --------
+        >>> result = ctx.run(ctx.create_com_analysis(dataset=ds, cx=16, cy=16, mask_radius=12))
+        >>> result.magnitude.raw_data.shape
+        (6, 8)
         """
         from tilework.analysis import COMAnalysis
 
@@ -195,6 +207,12 @@ class Analyses:
         ------
         ValueError
             When the detector has not two axes.
+
+        Examples
+        --------
+        >>> analysis = ctx.create_radial_fourier_analysis(dataset=ds, cx=16, cy=16, ri=4, ro=12, n_bins=1, max_order=6)
+        >>> ctx.run(analysis).complex_0_6.raw_data.shape
+        (6, 8)
         """
         from tilework.analysis import RadialFourierAnalysis
 
@@ -221,6 +239,11 @@ class Analyses:
         ------
         ValueError
             When the detector has not two axes.
+
+        Examples
+        --------
+        >>> ctx.run(ctx.create_disk_analysis(dataset=ds, cx=16, cy=16, r=5)).intensity.raw_data.shape
+        (6, 8)
         """
         from tilework.analysis import DiskMaskAnalysis
 
@@ -249,6 +272,11 @@ class Analyses:
         ------
         ValueError
             When the detector has not two axes.
+
+        Examples
+        --------
+        >>> ctx.run(ctx.create_ring_analysis(dataset=ds, cx=16, cy=16, ri=5, ro=12)).intensity.raw_data.shape
+        (6, 8)
         """
         from tilework.analysis import RingMaskAnalysis
 
@@ -270,13 +298,24 @@ class Analyses:
         ------
         ValueError
             When the axes are others, or the pixel is not on the detector.
+
+        Examples
+        --------
+        >>> ctx.run(ctx.create_point_analysis(dataset=ds, x=16, y=16)).intensity.raw_data.shape
+        (6, 8)
         """
         from tilework.analysis import PointMaskAnalysis
 
         return PointMaskAnalysis(dataset=dataset, parameters={"cx": x, "cy": y})
 
     def create_sum_analysis(self, dataset: DataSet) -> SumAnalysis:
-        """Make an analysis that sums all frames: `SumAnalysis`."""
+        """Make an analysis that sums all frames: `SumAnalysis`.
+
+        Examples
+        --------
+        >>> ctx.run(ctx.create_sum_analysis(dataset=ds)).intensity.raw_data.shape
+        (32, 32)
+        """
         from tilework.analysis import SumAnalysis
 
         return SumAnalysis(dataset=dataset, parameters={})
@@ -297,6 +336,11 @@ class Analyses:
         ------
         ValueError
             When there are too many or too few of them, or they are not within the scan.
+
+        Examples
+        --------
+        >>> ctx.run(ctx.create_pick_analysis(dataset=ds, x=3, y=2)).intensity.raw_data.shape
+        (32, 32)
         """
         from tilework.analysis import PickFrameAnalysis
 

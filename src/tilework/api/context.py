@@ -10,7 +10,7 @@ import numpy as np
 
 from tilework.api.analyses import Analyses
 from tilework.api.executors import ExecutorSpecType, make_executor
-from tilework.api.generators import ResultGenerator
+from tilework.api.generators import ResultGenerator, WholeRun
 from tilework.api.plots import Plots
 from tilework.common.executor import Priority, RunOptions
 from tilework.exceptions import DataSetException
@@ -259,15 +259,11 @@ class Context(Analyses):
         options = make_options(priority, timeout)
         if not sync:
             return self._run_udf_async(dataset, udf, roi, corrections, progress, backends, plots, options)
-        iterate = plots is not None and plots is not False
-        steps = self._start(dataset, udf, roi, corrections, progress, backends, plots, options, iterate=iterate)
-        last = None
+        steps = self._start_whole(dataset, udf, roi, corrections, progress, backends, plots, options)
         try:
-            for last in steps:
-                pass
+            last = next(steps)
         finally:
             steps.close()
-        assert last is not None
         return last.buffers[0] if single else last.buffers
 
     def run_udf_iter(
@@ -300,9 +296,9 @@ class Context(Analyses):
 
             udfs = [udf] if isinstance(udf, UDF) else list(udf)
             return ResultAsyncGenerator(
-                lambda: self._start(dataset, udfs, roi, corrections, progress, backends, plots, options, iterate=True)
+                lambda: self._start(dataset, udfs, roi, corrections, progress, backends, plots, options)
             )
-        return self._start(dataset, udf, roi, corrections, progress, backends, plots, options, iterate=True)
+        return self._start(dataset, udf, roi, corrections, progress, backends, plots, options)
 
     def submit_udf(
         self,
@@ -355,14 +351,11 @@ class Context(Analyses):
         from tilework.api.async_generators import ResultAsyncGenerator
 
         udfs = [udf] if isinstance(udf, UDF) else list(udf)
-        last = None
-        steps = ResultAsyncGenerator(lambda: self._start(dataset, udfs, *args, iterate=False))
+        steps = ResultAsyncGenerator(lambda: self._start_whole(dataset, udfs, *args))
         try:
-            async for last in steps:
-                pass
+            last = await anext(steps)
         finally:
             await steps.aclose()
-        assert last is not None
         return last.buffers[0] if isinstance(udf, UDF) else last.buffers
 
     def _start(
@@ -375,15 +368,20 @@ class Context(Analyses):
         backends: str | Iterable[str] | None,
         plots: Any,
         options: RunOptions,
-        *,
-        iterate: bool,
+        kind: type[ResultGenerator] = ResultGenerator,
     ) -> ResultGenerator:
         """Prepare a run; what is wrong with its arguments shows here."""
         udfs = self._check_udfs(udf)
         corrections = self._corrections(dataset, corrections)
         each = Plots.make(plots, lambda: self.plot_class, dataset, udfs, roi, corrections)
+        # Plots show partial results also to those who do not ask for them.
+        iterate = each is not None or kind is ResultGenerator
         steps = self._prepare(dataset, udfs, roi, corrections, progress, backends, options, iterate=iterate)
-        return ResultGenerator(steps, each)
+        return kind(steps, each)
+
+    def _start_whole(self, dataset: DataSet, udf: UDF | Iterable[UDF], *args: Any) -> ResultGenerator:
+        start: Callable[..., ResultGenerator] = self._start
+        return start(dataset, udf, *args, kind=WholeRun)
 
     @staticmethod
     def _check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:

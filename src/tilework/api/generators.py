@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tilework.udf.results import UDFResultsLazy
     from tilework.udf.runner import ResultsForDataSet
 
-__all__ = ["ResultGenerator"]
+__all__ = ["ResultGenerator", "WholeRun"]
 
 
 class ResultGenerator(Iterator[Any]):
@@ -68,3 +68,17 @@ class ResultGenerator(Iterator[Any]):
             One mapping per UDF, with only what changes.
         """
         self._steps.update_parameters_experimental(parameters)
+
+
+class WholeRun(ResultGenerator):
+    """A run in a single step, which gives the final result; plots see those before it."""
+
+    def __next__(self) -> UDFResultsLazy:
+        last = None
+        while True:
+            try:
+                last = super().__next__()
+            except StopIteration:
+                if last is None:
+                    raise
+                return last

@@ -27,32 +27,34 @@ class Plots:
     """The live plots of one run; called with every partial result.
 
     Drawing takes time from the run, since it is done where results are merged. So after every round of drawing, the run
-    goes on undisturbed for a multiple of the time that it took, results included, which are made only to be drawn.
-    Plots whose ``min_delta`` is 0 get every partial result.
+    goes on undisturbed for a multiple of the time that it took, results included, which are made only to be drawn. Of
+    several plots, the one that was shown longest ago is drawn. Plots whose ``min_delta`` is 0 get every partial result.
 
     Parameters
     ----------
     plots
         Position of the UDF, and its plot.
+    expected
+        Seconds that drawing one of them will take, about.
     """
 
-    def __init__(self, plots: Sequence[tuple[int, Any]]) -> None:
+    def __init__(self, plots: Sequence[tuple[int, Any]], expected: float = 0.0) -> None:
         self._plots = plots
-        self._not_before = 0.0
+        self._not_before = time.perf_counter() + _rest(expected)
 
     def __call__(self, results: UDFResultsLazy, last: bool) -> None:
         """Give the plots new data, unless that was just now; `last` forces them to show it."""
         start = time.perf_counter()
-        resting = start < self._not_before
-        due = [
-            (index, plot) for index, plot in self._plots if last or _wants_all(plot) or (not resting and plot.is_due())
-        ]
+        due = [(index, plot) for index, plot in self._plots if last or _wants_all(plot)]
+        if not last and start >= self._not_before:
+            others = [(index, plot) for index, plot in self._plots if not _wants_all(plot) and plot.is_due()]
+            due += sorted(others, key=lambda each: each[1].last_update)[:1]
         if not due:
             return
         for index, plot in due:
             plot.new_data(results.buffers[index], results.damage.data, force=last)
         end = time.perf_counter()
-        self._not_before = end + (end - start) * (1 / DRAWING_SHARE - 1)
+        self._not_before = end + _rest(end - start)
 
     @classmethod
     def make(
@@ -88,9 +90,14 @@ class Plots:
             for i, udf in enumerate(udfs)
             for channel in channels[i]
         ]
+        start = time.perf_counter()
         for _, plot in made:
             plot.display()
-        return cls(made)
+        return cls(made, (time.perf_counter() - start) / max(1, len(made)))
+
+
+def _rest(drawing: float) -> float:
+    return drawing * (1 / DRAWING_SHARE - 1)
 
 
 def _wants_all(plot: Any) -> bool:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DaskBufferWrapper", "in_dataset_shape", "to_dask_buffer"]
 
+# Of the zeros that a result begins with.
+CHUNK_BYTES = 2**26
+
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -120,8 +123,9 @@ def in_dataset_shape(flat: Any, dataset_shape: Shape, roi: BoolArray | None) -> 
 
 
 def _full(shape: tuple[int, ...], value: Any, dtype: np.dtype[Any]) -> Any:
-    # What an object takes is nothing that Dask can guess; 0 as a string would be "0".
-    chunks: Any = (max(1, 2**20 // prod(shape[1:])), *shape[1:]) if dtype.kind == "O" else "auto"
+    # Entries are never divided, as those that are computed are not: a graph of millions of chunks would take minutes.
+    # 0 as a string would be "0".
+    chunks = (max(1, CHUNK_BYTES // max(1, prod(shape[1:]) * dtype.itemsize)), *shape[1:])
     da = import_dask().array
     return (
         da.zeros(shape, dtype=dtype, chunks=chunks) if value == 0 else da.full(shape, value, dtype=dtype, chunks=chunks)

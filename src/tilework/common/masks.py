@@ -1,4 +1,4 @@
-"""Masks for virtual detectors: discs, rings, gradients, radial bins, templates.
+"""Masks for virtual detectors: discs, rings, gradients, radial bins; more stacks are in `mask_stacks`.
 
 Sizes and centres are in detector pixels, in the order x, y of the arguments; the masks themselves are arrays of shape
 ``(imageSizeY, imageSizeX)``. The centre of a pixel is at its integer coordinate.
@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.sparse import is_sparse, to_dense, to_sparse
+from tilework.common.sparse import to_sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import DTypeLike, NDArray
 
 __all__ = [
@@ -27,28 +25,16 @@ __all__ = [
     "circular",
     "gradient_x",
     "gradient_y",
-    "is_sparse",
     "polar_map",
-    "prefers_sparse",
     "radial_bins",
-    "radial_fourier",
     "radial_gradient",
     "radial_gradient_background_subtraction",
     "rectangular",
     "ring",
-    "sparse_circular_multi_stack",
-    "sparse_template_multi_stack",
-    "to_dense",
-    "to_sparse",
 ]
 
 # Radial bins are made sparse when the largest one covers less of the detector than this.
 _SPARSE_BELOW = 0.1
-# Fourier masks are made sparse when the stack has at least this many bytes, unless its rings are few and each covers
-# more of the detector than this.
-_LARGE_STACK = 2**18
-_MANY_BINS = 10
-_NARROW_BIN = 0.05
 
 
 def _distances(
@@ -64,10 +50,24 @@ def circular(
 ) -> NDArray[Any]:
     """Return a disc: all pixels with a distance from the centre of at most `radius`.
 
+    Parameters
+    ----------
+    centerX, centerY, imageSizeX, imageSizeY
+        Centre and size of the detector, in pixels.
+    radius
+        In pixels.
+    antialiased
+        Whether pixels at the rim get the share that the disc covers of them.
+
     Returns
     -------
     numpy.ndarray
         bool, or float64 between 0 and 1 when antialiased; of shape ``(imageSizeY, imageSizeX)``.
+
+    Examples
+    --------
+    >>> circular(2, 2, 5, 5, radius=1.5).sum()
+    np.int64(9)
     """
     if antialiased:
         bins = radial_bins(centerX, centerY, imageSizeX, imageSizeY, radius=radius, n_bins=1, use_sparse=False)
@@ -93,10 +93,26 @@ def ring(
 ) -> NDArray[Any]:
     """Return a ring: a disc of `radius` without the disc of `radius_inner`.
 
+    Parameters
+    ----------
+    centerX, centerY, imageSizeX, imageSizeY
+        Centre and size of the detector, in pixels.
+    radius, radius_inner
+        In pixels.
+    antialiased
+        Whether pixels at both rims get the share that the ring covers of them.
+
     Returns
     -------
     numpy.ndarray
         bool, or float64 between 0 and 1 when antialiased; of shape ``(imageSizeY, imageSizeX)``.
+
+    Examples
+    --------
+    >>> ring(2, 2, 5, 5, radius=1.5, radius_inner=0.5).astype(int)[1:4, 1:4]
+    array([[1, 1, 1],
+           [1, 0, 1],
+           [1, 1, 1]])
     """
     if antialiased:
         bins = radial_bins(centerX, centerY, imageSizeX, imageSizeY, radius, radius_inner, n_bins=1, use_sparse=False)
@@ -108,7 +124,27 @@ def ring(
 def radial_gradient(
     centerX: float, centerY: float, imageSizeX: int, imageSizeY: int, radius: float, antialiased: bool = False
 ) -> NDArray[np.float64]:
-    """Return a disc that rises linearly from 0 in the centre to 1 at `radius`; float64."""
+    """Return a disc that rises linearly from 0 in the centre to 1 at `radius`; float64.
+
+    Parameters
+    ----------
+    centerX, centerY, imageSizeX, imageSizeY
+        Centre and size of the detector, in pixels.
+    radius
+        Radius of the disc, in pixels.
+    antialiased
+        As of `circular`.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, of shape ``(imageSizeY, imageSizeX)``; 0 beyond the disc.
+
+    Examples
+    --------
+    >>> radial_gradient(4, 4, 9, 9, radius=4)[4]
+    array([1.  , 0.75, 0.5 , 0.25, 0.  , 0.25, 0.5 , 0.75, 1.  ])
+    """
     y, x = _distances(centerX, centerY, imageSizeX, imageSizeY)
     disc = circular(centerX, centerY, imageSizeX, imageSizeY, radius, antialiased)
     if radius <= 0:
@@ -134,6 +170,16 @@ def radial_gradient_background_subtraction(
         Outer radius of the background.
     delta
         Width of the transition.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, of the shape of `r`.
+
+    Examples
+    --------
+    >>> radial_gradient_background_subtraction(np.array([0.0, 2.0, 6.0, 9.0]), r0=4, r_outer=8)
+    array([ 0. ,  0.5, -1. ,  0. ])
     """
     r = np.asarray(r, dtype=np.float64)
     result = np.where(r <= r_outer, -1.0, 0.0)
@@ -154,7 +200,28 @@ def background_subtraction(
     radius_inner: float,
     antialiased: bool = False,
 ) -> NDArray[np.float64]:
-    """Return a disc of `radius_inner` with a negative ring around it up to `radius`; float64, its sum is 0."""
+    """Return a disc of `radius_inner` with a negative ring around it up to `radius`; float64, its sum is 0.
+
+    Parameters
+    ----------
+    centerX, centerY, imageSizeX, imageSizeY
+        Centre and size of the detector, in pixels.
+    radius, radius_inner
+        Outer radius of the ring and radius of the disc, in pixels.
+    antialiased
+        As of `circular`.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, of shape ``(imageSizeY, imageSizeX)``: 1 in the disc, negative in the ring, 0 beyond.
+
+    Examples
+    --------
+    >>> mask = background_subtraction(8, 8, 17, 17, radius=5, radius_inner=3)
+    >>> float(mask.max()), abs(float(mask.sum())) < 1e-12
+    (1.0, True)
+    """
     disc = circular(centerX, centerY, imageSizeX, imageSizeY, radius_inner, antialiased)
     around = ring(centerX, centerY, imageSizeX, imageSizeY, radius, radius_inner, antialiased)
     total = float(around.sum())
@@ -168,6 +235,11 @@ def balance(template: NDArray[Any]) -> NDArray[Any]:
     -------
     numpy.ndarray
         In the dtype of the template when that is a float, else float64.
+
+    Examples
+    --------
+    >>> balance(np.array([[1.0, 2.0, -1.0, -1.0]]))
+    array([[ 1. ,  2. , -1.5, -1.5]])
     """
     template = np.asarray(template)
     result = template.astype(template.dtype if template.dtype.kind == "f" else np.float64)
@@ -179,7 +251,23 @@ def balance(template: NDArray[Any]) -> NDArray[Any]:
 
 
 def bounding_radius(centerX: float, centerY: float, imageSizeX: int, imageSizeY: int) -> int:
-    """Return a radius, in whole pixels, of a disc that covers the whole detector."""
+    """Return a radius, in whole pixels, of a disc that covers the whole detector.
+
+    Parameters
+    ----------
+    centerX, centerY, imageSizeX, imageSizeY
+        Centre and size of the detector, in pixels.
+
+    Returns
+    -------
+    int
+        In pixels.
+
+    Examples
+    --------
+    >>> bounding_radius(16, 16, 32, 32)
+    24
+    """
     far_y = max(abs(centerY), abs(imageSizeY - centerY))
     far_x = max(abs(centerX), abs(imageSizeX - centerX))
     return math.ceil(math.hypot(far_y, far_x)) + 1
@@ -203,6 +291,12 @@ def polar_map(
     -------
     r, phi
         Distance in pixels, and angle in rad between -pi and pi; float64 of shape ``(imageSizeY, imageSizeX)``.
+
+    Examples
+    --------
+    >>> r, phi = polar_map(1, 1, 3, 3)
+    >>> r[1], phi[2, 1] == np.pi / 2
+    (array([1., 0., 1.]), np.True_)
     """
     y, x = _distances(centerX, centerY, imageSizeX, imageSizeY)
     along = x * math.cos(angle) + y * math.sin(angle)
@@ -245,6 +339,12 @@ def radial_bins(
     -------
     numpy.ndarray or sparse.COO
         Of shape ``(n_bins, imageSizeY, imageSizeX)``.
+
+    Examples
+    --------
+    >>> rings = radial_bins(8, 8, 17, 17, radius=6, n_bins=3, normalize=True, use_sparse=False)
+    >>> rings.shape, rings.sum(axis=(1, 2)).round(6)
+    ((3, 17, 17), array([1., 1., 1.]))
     """
     if radius is None:
         radius = bounding_radius(centerX, centerY, imageSizeX, imageSizeY)
@@ -275,89 +375,30 @@ def radial_bins(
     return np.stack(bins)
 
 
-def prefers_sparse(
-    n_bins: int, orders: int, shape: tuple[int, int], radius_inner: float, radius: float, dtype: DTypeLike
-) -> bool:
-    """Return whether masks of `radial_fourier` are better sparse: the stack is large, and its rings are narrow."""
-    height, width = shape
-    size = n_bins * orders * height * width * np.dtype(dtype).itemsize
-    area = math.pi * (radius**2 - radius_inner**2) / n_bins
-    few_and_wide = n_bins < _MANY_BINS and area > _NARROW_BIN * height * width
-    return size >= _LARGE_STACK and not few_and_wide
-
-
-def radial_fourier(
-    centerX: float,
-    centerY: float,
-    imageSizeX: int,
-    imageSizeY: int,
-    radius: float | None = None,
-    radius_inner: float = 0,
-    n_bins: int = 1,
-    max_order: int = 24,
-    use_sparse: bool | None = None,
-    dtype: DTypeLike = np.complex64,
-) -> Any:
-    """Return masks that give the Fourier coefficients of rings along their circumference.
-
-    Each mask is a ring of `radial_bins` times ``exp(1j * order * phi)``, with phi from `polar_map`. Coefficient 0 is
-    the sum over the ring; the absolute value of coefficient n, relative to it, says how strong an n-fold symmetry is.
-    That is used for the structure of glasses, for example: P. Wochner et al., "X-ray cross correlation analysis
-    uncovers hidden local symmetries in disordered matter", PNAS 106, 11511 (2009).
-
-    Parameters
-    ----------
-    centerX, centerY, imageSizeX, imageSizeY, radius, radius_inner, n_bins
-        The rings, as of `radial_bins`.
-    max_order
-        The highest order.
-    use_sparse
-        Whether to return a sparse stack; default: when the stack is large and its rings are narrow.
-    dtype
-        dtype of the result.
-
-    Returns
-    -------
-    numpy.ndarray or sparse.COO
-        Of shape ``(n_bins * (max_order + 1), imageSizeY, imageSizeX)``: all orders of the first ring, then of the next.
-
-    Examples
-    --------
-    >>> masks = radial_fourier(16, 16, 32, 32, radius=12, radius_inner=8, max_order=6)
-    >>> masks.shape
-    (7, 32, 32)
-    """
-    if radius is None:
-        radius = bounding_radius(centerX, centerY, imageSizeX, imageSizeY)
-    orders = max_order + 1
-    if use_sparse is None:
-        use_sparse = prefers_sparse(n_bins, orders, (imageSizeY, imageSizeX), radius_inner, radius, dtype)
-    bins = radial_bins(
-        centerX, centerY, imageSizeX, imageSizeY, radius, radius_inner, n_bins=n_bins, use_sparse=use_sparse
-    )
-    _, phi = polar_map(centerX, centerY, imageSizeX, imageSizeY)
-    waves = np.exp(1j * np.arange(orders)[:, np.newaxis, np.newaxis] * phi)
-    shape = (n_bins * orders, imageSizeY, imageSizeX)
-    if not use_sparse:
-        return (bins[:, np.newaxis] * waves).reshape(shape).astype(dtype)
-    import sparse
-
-    ring_of, y, x = bins.coords
-    coords = np.stack(
-        [
-            (ring_of * orders + np.arange(orders)[:, np.newaxis]).reshape(-1),
-            np.tile(y, orders),
-            np.tile(x, orders),
-        ]
-    )
-    return sparse.COO(coords, data=(bins.data * waves[:, y, x]).reshape(-1).astype(dtype), shape=shape)
-
-
 def rectangular(X: float, Y: float, Width: float, Height: float, imageSizeX: int, imageSizeY: int) -> NDArray[np.bool_]:
     """Return a rectangle from (X, Y) to (X + Width, Y + Height), all borders included; bool.
 
     Borders between pixels are truncated to whole pixels. Width and height may be negative; when one of them is 0, the
     rectangle is empty.
+
+    Parameters
+    ----------
+    X, Y, Width, Height
+        A corner, and how far it is to the opposite one, in pixels.
+    imageSizeX, imageSizeY
+        Size of the detector, in pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool, of shape ``(imageSizeY, imageSizeX)``.
+
+    Examples
+    --------
+    >>> rectangular(1, 0, 1, 1, 4, 3).astype(int)
+    array([[0, 1, 1, 0],
+           [0, 1, 1, 0],
+           [0, 0, 0, 0]])
     """
     y, x = np.ogrid[:imageSizeY, :imageSizeX]
     if Width == 0 or Height == 0:
@@ -368,71 +409,48 @@ def rectangular(X: float, Y: float, Width: float, Height: float, imageSizeX: int
 
 
 def gradient_x(imageSizeX: int, imageSizeY: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-    """Return the x coordinate of all pixels."""
+    """Return the x coordinate of all pixels.
+
+    Parameters
+    ----------
+    imageSizeX, imageSizeY
+        Size of the detector, in pixels.
+    dtype
+        dtype of the result.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of shape ``(imageSizeY, imageSizeX)``, in pixels.
+
+    Examples
+    --------
+    >>> gradient_x(3, 2)
+    array([[0., 1., 2.],
+           [0., 1., 2.]], dtype=float32)
+    """
     return np.tile(np.arange(imageSizeX, dtype=dtype), (imageSizeY, 1))
 
 
 def gradient_y(imageSizeX: int, imageSizeY: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-    """Return the y coordinate of all pixels."""
-    return np.ascontiguousarray(gradient_x(imageSizeY, imageSizeX, dtype).T)
-
-
-def sparse_template_multi_stack(
-    mask_index: Sequence[int] | NDArray[Any],
-    offsetX: Sequence[int] | NDArray[Any],
-    offsetY: Sequence[int] | NDArray[Any],
-    template: NDArray[Any],
-    imageSizeX: int,
-    imageSizeY: int,
-) -> Any:
-    """Return a sparse stack of masks with copies of one template.
+    """Return the y coordinate of all pixels.
 
     Parameters
     ----------
-    mask_index
-        For each copy, which mask it goes into. Copies in the same mask add up where they overlap.
-    offsetX, offsetY
-        For each copy, where the first pixel of the template comes to lie; what is outside of the detector is cut off.
-    template
-        The template, of shape ``(y, x)``.
     imageSizeX, imageSizeY
-        Size of the detector.
+        Size of the detector, in pixels.
+    dtype
+        dtype of the result.
 
     Returns
     -------
-    sparse.COO
-        Of shape ``(max(mask_index) + 1, imageSizeY, imageSizeX)``, with the dtype of the template.
+    numpy.ndarray
+        Of shape ``(imageSizeY, imageSizeX)``, in pixels.
+
+    Examples
+    --------
+    >>> gradient_y(3, 2)
+    array([[0., 0., 0.],
+           [1., 1., 1.]], dtype=float32)
     """
-    import sparse
-
-    index = np.asarray(mask_index, dtype=np.int64)
-    template = np.asarray(template)
-    place_y, place_x = np.nonzero(template)
-    n_pixels = len(place_y)
-    y = (np.asarray(offsetY, dtype=np.int64)[:, np.newaxis] + place_y).reshape(-1)
-    x = (np.asarray(offsetX, dtype=np.int64)[:, np.newaxis] + place_x).reshape(-1)
-    masks = np.repeat(index, n_pixels)
-    values = np.tile(template[place_y, place_x], len(index))
-    inside = (y >= 0) & (y < imageSizeY) & (x >= 0) & (x < imageSizeX)
-    coords = np.stack([masks, y, x])[:, inside]
-    shape = (int(index.max()) + 1 if len(index) else 0, imageSizeY, imageSizeX)
-    return sparse.COO(coords, data=values[inside], shape=shape)
-
-
-def sparse_circular_multi_stack(
-    mask_index: Sequence[int] | NDArray[Any],
-    centerX: Sequence[float] | NDArray[Any],
-    centerY: Sequence[float] | NDArray[Any],
-    imageSizeX: int,
-    imageSizeY: int,
-    radius: float,
-) -> Any:
-    """Return a sparse stack of masks with discs of one radius, as `sparse_template_multi_stack`; bool.
-
-    Centres are truncated to whole pixels.
-    """
-    half = math.ceil(radius)
-    size = 2 * half + 1
-    disc = circular(half, half, size, size, radius)
-    offset_x, offset_y = (np.asarray(c).astype(np.int64) - half for c in (centerX, centerY))
-    return sparse_template_multi_stack(mask_index, offset_x, offset_y, disc, imageSizeX, imageSizeY)
+    return np.ascontiguousarray(gradient_x(imageSizeY, imageSizeX, dtype).T)

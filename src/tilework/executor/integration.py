@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 from tilework.executor.dask.extra import require_dask
@@ -29,8 +30,9 @@ def get_dask_integration_executor(main_process_gpu: GPUSpec = None) -> JobExecut
     -------
     JobExecutor
         A `DaskJobExecutor` for the client, if a ``distributed.Client`` is the scheduler; it is not closed with the
-        executor. A `ConcurrentJobExecutor` on the threads of Dask, if the scheduler is ``"threads"``, the default. An
-        `InlineJobExecutor` if it is ``"synchronous"``. Threads of its own otherwise.
+        executor. A `ConcurrentJobExecutor` on the threads of Dask, if the scheduler is ``"threads"``, the default; on
+        as many threads of its own in a thread for which Dask would start new ones. An `InlineJobExecutor` if it is
+        ``"synchronous"``. Threads of its own otherwise.
 
     Raises
     ------
@@ -43,6 +45,7 @@ def get_dask_integration_executor(main_process_gpu: GPUSpec = None) -> JobExecut
         When the scheduler is of a kind that tilework cannot use.
     """
     require_dask()
+    import dask.config
     import dask.local
     import dask.threaded
     from dask.base import get_scheduler
@@ -60,9 +63,13 @@ def get_dask_integration_executor(main_process_gpu: GPUSpec = None) -> JobExecut
         return InlineJobExecutor(main_process_gpu=main_process_gpu)
     from tilework.executor.concurrent import ConcurrentJobExecutor
 
-    pool = _pool_of_dask() if get is dask.threaded.get else None
-    if pool is not None:
-        return ConcurrentJobExecutor(pool, main_process_gpu=main_process_gpu)
+    if get is dask.threaded.get:
+        pool = _pool_of_dask()
+        if isinstance(pool, ThreadPoolExecutor):
+            return ConcurrentJobExecutor(pool, main_process_gpu=main_process_gpu)
+        if pool is None:
+            n_threads = dask.config.get("num_workers", None)
+            return ConcurrentJobExecutor.make_local(n_threads, main_process_gpu=main_process_gpu)
     msg = f"tilework cannot use the workers of the Dask scheduler {get!r}, and starts threads of its own"
     warnings.warn(msg, RuntimeWarning, stacklevel=2)
     return ConcurrentJobExecutor.make_local(main_process_gpu=main_process_gpu)
@@ -74,14 +81,20 @@ def _client_of(get: Any) -> Any:
     return owner if type(owner).__module__.startswith("distributed.") else None
 
 
-def _pool_of_dask() -> ThreadPoolExecutor | None:
-    """Return the threads that Dask uses; made by Dask, if it has not used any so far."""
-    import dask.config
+def _pool_of_dask() -> Any:
+    """Return the threads that Dask uses, made by Dask if it has not used any so far, or what is set in their place.
+
+    None in a thread other than the main one, unless there are some for all: those that Dask would start end with it.
+    """
     import dask.threaded
 
     pool = dask.config.get("pool", None)
-    if pool is None:
-        if dask.threaded.default_pool is None:
-            dask.threaded.get({"tilework": (abs, 0)}, "tilework")
-        pool = dask.threaded.default_pool
-    return pool if isinstance(pool, ThreadPoolExecutor) else None
+    n_threads = dask.config.get("num_workers", None)
+    if pool is not None:
+        return pool
+    if n_threads is None and dask.threaded.default_pool is not None:
+        return dask.threaded.default_pool
+    if current_thread() is not main_thread():
+        return None
+    dask.threaded.get({"tilework": (abs, 0)}, "tilework")
+    return dask.threaded.default_pool if n_threads is None else dask.threaded.pools[main_thread()][n_threads]

@@ -159,6 +159,11 @@ def run_fem(
     -------
     Mapping
         With the result ``intensity``.
+
+    Examples
+    --------
+    >>> run_fem(ctx, ds, center=(16, 16), rad_in=5, rad_out=9)["intensity"].data.shape
+    (6, 8)
     """
     udf = FEMUDF(center=center, rad_in=rad_in, rad_out=rad_out)
     result: Mapping[str, Any] = ctx.run_udf(dataset=dataset, udf=udf, roi=roi)

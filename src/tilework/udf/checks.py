@@ -30,6 +30,7 @@ __all__ = [
     "check_tiling",
     "explain",
     "noted",
+    "too_large",
 ]
 
 # What each method gets, for messages.
@@ -61,6 +62,25 @@ def noted(where: str) -> Iterator[None]:
 
 
 # -- before data is read
+
+
+def too_large(udf_name: str, name: str, buffer: BufferWrapper, advice: str) -> UDFException:
+    """Return what to raise when there is no memory for a result.
+
+    Parameters
+    ----------
+    udf_name, name
+        Names of the UDF and of the result.
+    buffer
+        The result, whose shape is known.
+    advice
+        What to do.
+    """
+    size = np.prod(buffer.shape, dtype=float) * buffer.dtype.itemsize / 2**30
+    return UDFException(
+        f"{udf_name}: the result {name!r} of shape {buffer.shape} needs {size:.1f} GiB, which is more than there is: "
+        f"{advice}"
+    )
 
 
 def check_signatures(udf: UDF, method: UDFMethod) -> None:

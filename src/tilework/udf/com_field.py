@@ -64,6 +64,11 @@ def center_shifts(img_sum: Field, img_y: Field, img_x: Field, ref_y: float, ref_
     -------
     y, x
         Shifts in pixels. 0 where the sum is 0, and there is no centre; NaN where there is no frame.
+
+    Examples
+    --------
+    >>> center_shifts(np.array([2.0, 0.0]), np.array([8.0, 0.0]), np.array([6.0, 0.0]), ref_y=3, ref_x=3)
+    (array([1., 0.]), array([0., 0.]))
     """
     empty = img_sum == 0
     divisor = np.where(empty, 1, img_sum)
@@ -93,6 +98,12 @@ def apply_correction(
     -------
     y, x
         The vectors.
+
+    Examples
+    --------
+    >>> y, x = apply_correction(np.array([1.0]), np.array([0.0]), scan_rotation=90, flip_y=False)
+    >>> abs(y.round(6)), abs(x.round(6))
+    (array([0.]), array([1.]))
     """
     angle = np.deg2rad(scan_rotation)
     cos, sin = np.cos(angle), np.sin(angle)
@@ -116,17 +127,67 @@ def _derivative(values: Field, axis: int) -> Field:
 
 
 def divergence(y_centers: Field, x_centers: Field) -> Field:
-    """Return the divergence of a field, ``dy/dy + dx/dx``, per scan step."""
+    """Return the divergence of a field, ``dy/dy + dx/dx``, per scan step.
+
+    Parameters
+    ----------
+    y_centers, x_centers
+        Components of the field, real, of the shape of the scan, in pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same shape and dtype, in pixels per scan step; central differences as `numpy.gradient` has them.
+
+    Examples
+    --------
+    >>> y, x = np.mgrid[:4, :4].astype(float)
+    >>> divergence(y, x)[0]
+    array([2., 2., 2., 2.])
+    """
     return _derivative(y_centers, 0) + _derivative(x_centers, 1)
 
 
 def curl_2d(y_centers: Field, x_centers: Field) -> Field:
-    """Return the curl of a field, ``dy/dx - dx/dy`` (of y along x, of x along y), per scan step."""
+    """Return the curl of a field, ``dy/dx - dx/dy`` (of y along x, of x along y), per scan step.
+
+    Parameters
+    ----------
+    y_centers, x_centers
+        Components of the field, real, of the shape of the scan, in pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same shape and dtype, in pixels per scan step; central differences as `numpy.gradient` has them.
+
+    Examples
+    --------
+    >>> y, x = np.mgrid[:4, :4].astype(float)
+    >>> curl_2d(y, x)[0], curl_2d(x, -y)[0]
+    (array([0., 0., 0., 0.]), array([2., 2., 2., 2.]))
+    """
     return _derivative(y_centers, 1) - _derivative(x_centers, 0)
 
 
 def magnitude(y_centers: Field, x_centers: Field) -> Field:
-    """Return the length of the vectors of a field."""
+    """Return the length of the vectors of a field.
+
+    Parameters
+    ----------
+    y_centers, x_centers
+        Components of the field, real, of the shape of the scan, in pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same shape, in pixels: the square root of the sum of squares.
+
+    Examples
+    --------
+    >>> magnitude(np.array([[3.0]]), np.array([[4.0]]))
+    array([[5.]])
+    """
     return np.hypot(np.abs(y_centers), np.abs(x_centers))
 
 
@@ -154,6 +215,13 @@ def coordinate_check(
     straight, flipped
         Root mean square of the curl for a rotation by 0, 1, ... 359 degrees, without and with flipped y; positions
         without data are left out.
+
+    Examples
+    --------
+    >>> y, x = np.mgrid[:6, :6].astype(float)
+    >>> straight, flipped = coordinate_check(y, x)
+    >>> straight.shape, int(straight.argmax()) in (90, 270)
+    ((360,), True)
     """
     y, x = np.asarray(y_centers), np.asarray(x_centers)
     part = _inner(y.shape, roi)
@@ -183,10 +251,23 @@ def guess_corrections(
     roi
         What to evaluate: a bool array, or slices; None: all but the last row and column.
 
+    Returns
+    -------
+    GuessResult
+        What to give to `CoMUDF.with_params`.
+
     Raises
     ------
     ValueError
         When nothing is known of the field's derivatives.
+
+    Examples
+    --------
+    >>> y, x = np.mgrid[-9:10, -9:10].astype(float)
+    >>> atom = -np.exp(-(y**2 + x**2) / 20)
+    >>> field = apply_correction(atom * y, atom * x, scan_rotation=30, flip_y=False, forward=False)
+    >>> guess_corrections(*field).scan_rotation
+    30
     """
     y, x = np.asarray(y_centers), np.asarray(x_centers)
     straight, flipped = coordinate_check(y, x, roi)

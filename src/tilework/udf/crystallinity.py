@@ -126,6 +126,11 @@ def run_analysis_crystall(
     -------
     Mapping
         With the result ``intensity``.
+
+    Examples
+    --------
+    >>> run_analysis_crystall(ctx, ds, rad_in=3, rad_out=8)["intensity"].data.shape
+    (6, 8)
     """
     udf = CrystallinityUDF(rad_in=rad_in, rad_out=rad_out, real_center=real_center, real_rad=real_rad)
     result: Mapping[str, Any] = ctx.run_udf(dataset=dataset, udf=udf, roi=roi, progress=progress)

@@ -99,8 +99,8 @@ class DelayedRun:
         """Return the results of each UDF."""
         run = self._run
         if self._parts and not any(buffer.has_data() for udf in run.udfs for buffer in udf.results.values()):
-            names = ", ".join(type(udf).__name__ for udf in run.udfs)
-            msg = f"nothing would ever be computed: {names} has no results; run it on another executor"
+            what = "; ".join(_no_results(udf) for udf in run.udfs)
+            msg = f"nothing would ever be computed: {what}; run it on another executor"
             raise UDFException(msg)
         made = [self._finish(udf, self._merge(i, udf)) for i, udf in enumerate(run.udfs)]
         siblings: weakref.WeakSet[DaskResultBufferWrapper] = weakref.WeakSet()
@@ -212,6 +212,12 @@ class DelayedRun:
             name: DaskResultBufferWrapper(array, mask, udf.results.get_buffer(name))
             for name, array, mask in zip(expected, arrays, arrays, strict=True)
         }
+
+
+def _no_results(udf: UDF) -> str:
+    made = [repr(name) for name, buffer in udf.results.items() if buffer.use == "result_only"]
+    name = type(udf).__name__
+    return f"only get_results of {name} makes {', '.join(made)}, from nothing" if made else f"{name} has no results"
 
 
 def _as_lazy(array: Any) -> Any:

@@ -90,6 +90,11 @@ def run_logsum(ctx: Any, dataset: Any, roi: Any = None) -> Mapping[str, Any]:
     -------
     Mapping
         With the result ``logsum``.
+
+    Examples
+    --------
+    >>> run_logsum(ctx, ds)["logsum"].data.shape
+    (32, 32)
     """
     result: Mapping[str, Any] = ctx.run_udf(dataset=dataset, udf=LogsumUDF(), roi=roi)
     return result

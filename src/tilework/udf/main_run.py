@@ -17,7 +17,7 @@ from tilework.common.shape import Shape
 from tilework.exceptions import UDFException
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.base import UDF
-from tilework.udf.checks import check_results_can_be_made, noted
+from tilework.udf.checks import check_results_can_be_made, noted, too_large
 from tilework.udf.data import MergeAttrMapping, RunCache, UDFParams, prepare_aux
 from tilework.udf.meta import UDFMeta
 from tilework.udf.plan import make_plan
@@ -170,12 +170,7 @@ class MainRun:
         try:
             buffer.allocate()
         except MemoryError as e:
-            size = np.prod(buffer.shape, dtype=float) * buffer.dtype.itemsize / 2**30
-            msg = (
-                f"{udf_name}: the result {name!r} of shape {buffer.shape} needs {size:.1f} GiB, which is more than "
-                "there is: select positions with a roi"
-            )
-            raise UDFException(msg) from e
+            raise too_large(udf_name, name, buffer, "select positions with a roi") from e
         if self._present is not None:
             buffer.mark_absent(~self._present)
         return buffer

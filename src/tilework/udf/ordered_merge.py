@@ -12,6 +12,7 @@ import numpy as np
 
 from tilework.common.arrays import zeros
 from tilework.common.dask_graphs import ArraySpec, Constant, Item, LazyGraph, is_lazy, single_key
+from tilework.udf.checks import noted
 from tilework.udf.data import MergeAttrMapping
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ class MergeStep:
             name: np.array(before[name]) if name in before else zeros(array.shape, array.dtype)
             for name, array in src.items()
         }
-        twin.merge(MergeAttrMapping(dest), MergeAttrMapping(src))
+        with noted(f"merge of {type(udf).__name__}, partition that begins at position {self._start} of the run"):
+            twin.merge(MergeAttrMapping(dest), MergeAttrMapping(src))
         if not self.nav:
             return dest
         own = {name: dest.pop(name) for name in self.nav}

@@ -61,6 +61,16 @@ def merge_single(
         Number of frames, sum, and sum of squared deviations of the first set; numbers or arrays.
     n_1, sum_1, varsum_1, mean_1
         Those of the second set, and its mean.
+
+    Returns
+    -------
+    sum, varsum
+        Of the kind and shape that was given; see `StdDevUDF` for the formula and its source.
+
+    Examples
+    --------
+    >>> merge_single(3, 2, 6.0, 2.0, 1, 9.0, 0.0, 9.0)  # 2, 4 and 9
+    (15.0, np.float64(26.0))
     """
     if n_0 == 0:
         return sum_1, varsum_1
@@ -118,6 +128,12 @@ def process_tile(tile: NDArray[Any], n_0: int, sum_inout: NDArray[Any], varsum_i
         Number of frames so far.
     sum_inout, varsum_inout
         Sum, and sum of squared deviations, of the shape of a frame or flattened. Updated.
+
+    Examples
+    --------
+    >>> total, deviations = np.zeros(2), np.zeros(2)
+    >>> process_tile(np.array([[2.0, 1.0], [4.0, 1.0]]), 0, total, deviations), total, deviations
+    (2, array([6., 2.]), array([2., 0.]))
     """
     total = np.zeros(sum_inout.shape, dtype=np.result_type(sum_inout.dtype, np.float64))
     varsum = np.zeros(varsum_inout.shape, dtype=np.float64)
@@ -284,7 +300,14 @@ class StdDevUDF(UDF):
 
 
 def consolidate_result(udf_result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the results of `StdDevUDF` as plain arrays, and ``num_frames`` as a number."""
+    """Return the results of `StdDevUDF` as plain arrays, and ``num_frames`` as a number.
+
+    Examples
+    --------
+    >>> result = consolidate_result(ctx.run_udf(dataset=ds, udf=StdDevUDF()))
+    >>> result["std"].shape, int(result["num_frames"])
+    ((32, 32), 48)
+    """
     arrays = {name: np.asarray(buffer) for name, buffer in udf_result.items()}
     return {**arrays, "num_frames": arrays["num_frames"][0]}
 

@@ -83,6 +83,11 @@ def run_sumsig(ctx: Any, dataset: Any) -> Mapping[str, Any]:
     -------
     Mapping
         With the result ``intensity``.
+
+    Examples
+    --------
+    >>> run_sumsig(ctx, ds)["intensity"].data.shape
+    (6, 8)
     """
     result: Mapping[str, Any] = ctx.run_udf(dataset=dataset, udf=SumSigUDF())
     return result

@@ -30,7 +30,7 @@ from tilework.common.progress import PartitionProgressTracker, PartitionTrackerN
 from tilework.common.udf import ResourceDef, UDFMethod
 from tilework.exceptions import JobCancelledError, UDFException
 from tilework.io.dataset.scratch import give_back, take_scratch
-from tilework.udf.checks import check_own_results, explain
+from tilework.udf.checks import check_own_results, explain, too_large
 from tilework.udf.frame_kernels import make_kernel_step
 from tilework.udf.meta import UDFMeta
 from tilework.udf.tile_forms import TileConverter
@@ -307,9 +307,13 @@ class PartitionRun:
         udf.set_cache(params.cache, position)
         self._doing = "get_result_buffers"
         udf.init_result_buffers()
-        for buffer in udf.results.values():
+        for name, buffer in udf.results.items():
             buffer.set_span(self._slice.origin[0], self._slice.shape[0], tuple(self._slice.shape.sig))
-            buffer.allocate(lib=udf.xp)
+            try:
+                buffer.allocate(lib=udf.xp)
+            except MemoryError as e:
+                advice = "use more partitions, with the num_partitions of the dataset, or select positions with a roi"
+                raise too_large(type(udf).__name__, name, buffer, advice) from e
             if self._absent is not None:
                 buffer.mark_absent(self._absent)
         udf.results.clear_views()

@@ -6,6 +6,7 @@
     pixels.py      visualize_simple, rgb_from_2dvector, encode_image: arrays in, pixels out
     live.py        Live2DPlot: what every live plot does; Dummy2DPlot does nothing
     mpl.py         MPLLive2DPlot: with matplotlib
+    bqp.py         BQLive2DPlot: with bqplot, in notebooks
     marks.py       scale bar and colour wheel
     figures.py     figures with titles, colour bars, scale bars and colour wheels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ __all__ = ["Channel", "Dummy2DPlot", "Live2DPlot", "get_plottable_2D_channels"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Extract = Callable[[Any, "NDArray[np.bool_]"], tuple[Array, Array]]
+# Along the longer side of what is shown while data comes in.
+LIVE_PIXELS = 512
 Channel = None | str | tuple[str, Callable[[Array], Array]] | Extract
 
 
@@ -209,3 +212,19 @@ def _valid_mask(buffer: Any) -> Array | None:
         return np.asarray(np.squeeze(buffer.valid_mask))
     except (AttributeError, RuntimeError):  # a declared result has none yet
         return None
+
+
+def steps_to_fit(shape: tuple[int, ...]) -> int:
+    """Return of how many pixels in a row one is shown while data comes in, so that a picture fits the screen."""
+    return max(1, -(-max(shape) // LIVE_PIXELS))
+
+
+def notebook_display() -> Any:
+    """Return `IPython.display` when this runs in a notebook, otherwise None."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    from importlib import import_module
+
+    return import_module("IPython.display")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilework.viz.colors import colormap, require_matplotlib
-from tilework.viz.live import Channel, Live2DPlot
+from tilework.viz.live import Channel, Live2DPlot, notebook_display, steps_to_fit
 from tilework.viz.pixels import auto_range
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class MPLLive2DPlot(Live2DPlot):
     figure to zoom into. In a program that has imported pyplot, it is a figure of pyplot, so that it has a window where
     there is a screen. Elsewhere it is a figure in memory, `figure`, to be saved.
 
-    What is not there yet is grey, and the colours span what is there.
+    What is not there yet is grey, and the colours span what is there. Of large pictures, every second, third, ... pixel
+    is shown until the run is over, as many as fit the screen.
 
     Parameters
     ----------
@@ -66,12 +68,14 @@ class MPLLive2DPlot(Live2DPlot):
         -------
         matplotlib.figure.Figure
         """
-        notebook = _notebook()
+        notebook = notebook_display()
         pyplot: Any = sys.modules.get("matplotlib.pyplot")
         # Pictures in the output of a cell are made here, without a backend of pyplot.
         as_pictures = notebook is not None and not _is_interactive(pyplot)
         if pyplot is not None and not as_pictures:
-            self.figure, self.axes = pyplot.subplots(layout="constrained")
+            # In a notebook, what is interactive would be shown at the end of the cell, when the run is over.
+            with nullcontext() if notebook is None else pyplot.ioff():
+                self.figure, self.axes = pyplot.subplots(layout="constrained")
         else:
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
@@ -82,14 +86,15 @@ class MPLLive2DPlot(Live2DPlot):
         shown = self._shown(np.zeros(self.data.shape, dtype=bool))
         options = {"cmap": colormap(self._kwargs.get("cmap")), "interpolation": "nearest"}
         self._image = self.axes.imshow(shown, **{**self._kwargs, **options})
+        # Stays what it is when fewer pixels are shown.
+        self._image.set_extent(self._image.get_extent())
         self.axes.set_title(self.title)
         self.figure.colorbar(self._image, ax=self.axes)
+        self._find_places(last=False)
         if as_pictures:
             self._handle = notebook.display(self._picture(notebook), display_id=True)
         elif notebook is not None:
-            # An interactive pyplot has shown it already.
-            if not pyplot.isinteractive():
-                notebook.display(self.figure.canvas)
+            _show(self.figure, notebook, self.title)
         elif pyplot is not None and pyplot.isinteractive():
             self.figure.show()
         # A figure in memory is drawn when it is saved.
@@ -98,41 +103,75 @@ class MPLLive2DPlot(Live2DPlot):
         self.last_update = time.monotonic()
         return self.figure
 
-    def update(self, damage: Array, force: bool = False) -> None:  # noqa: ARG002
+    def update(self, damage: Array, force: bool = False) -> None:
         """Show `data`; before `display`, warn and do nothing."""
         if self._image is None:
             warnings.warn(f"the plot {self.title!r} is not on the screen: call display() first", stacklevel=3)
             return
-        shown = self._shown(damage)
+        every = 1 if force else steps_to_fit(self.data.shape)
+        there = damage[::every, ::every]
+        shown = self._shown(there, every)
         self._image.set_data(shown)
         self._image.set_clim(
             *(
                 found if given is None else given
                 for found, given in zip(
-                    auto_range(shown.filled(0), damage),
+                    auto_range(shown.filled(0), there),
                     (self._kwargs.get("vmin"), self._kwargs.get("vmax")),
                     strict=True,
                 )
             )
         )
+        self._find_places(last=force)
         if self._handle is not None:
-            self._handle.update(self._picture(_notebook()))
+            self._handle.update(self._picture(notebook_display()))
         elif self._on_screen:
-            self.figure.canvas.draw_idle()
-            self.figure.canvas.flush_events()
+            _push(self.figure.canvas, is_last=force)
+
+    def _find_places(self, *, last: bool) -> None:
+        # That takes longer than all the drawing: where nobody waits for it, and all numbers beside colours are known.
+        self.figure.set_layout_engine("constrained" if last and not self._on_screen else "none")
 
     def _picture(self, notebook: Any) -> Any:
         """Return the figure as an image for the output of a cell."""
         file = BytesIO()
         self.figure.canvas.print_png(file)
-        if self.figure.get_layout_engine() is not None:
-            # Places are found once: doing it again takes longer than all the drawing.
-            self.figure.set_layout_engine("none")
         return notebook.Image(data=file.getvalue(), format="png")
 
-    def _shown(self, there: Array) -> np.ma.MaskedArray[Any, Any]:
-        values = np.abs(self.data) if np.iscomplexobj(self.data) else self.data
-        return np.ma.array(values, mask=~there)
+    def _shown(self, there: Array, every: int = 1) -> np.ma.MaskedArray[Any, Any]:
+        values = self.data[::every, ::every]
+        return np.ma.array(np.abs(values) if np.iscomplexobj(values) else values, mask=~there)
+
+
+def _show(figure: Any, notebook: Any, title: str) -> None:
+    """Show a figure of pyplot in the output of a cell that goes on."""
+    canvas = figure.canvas
+    if hasattr(canvas, "model_id"):
+        # A widget; displayed by itself, it would draw and add a second picture of nothing, for documents.
+        view = {"version_major": 2, "version_minor": 0, "model_id": canvas.model_id}
+        notebook.display({"text/plain": title, "application/vnd.jupyter.widget-view+json": view}, raw=True)
+    else:
+        figure.show()
+    _push(canvas, is_new=True)
+
+
+def _push(canvas: Any, *, is_new: bool = False, is_last: bool = False) -> None:
+    """Draw a figure, and bring it to the screen, although the cell of a notebook is not over."""
+    web: Any = sys.modules.get("matplotlib.backends.backend_webagg_core")
+    if web is not None and isinstance(canvas, web.FigureCanvasWebAggCore):
+        # A browser would be told to ask for the picture, and get it when the cell is over.
+        if is_new:
+            canvas.manager.resize(*canvas.figure.bbox.size)
+        without_kernel = getattr(canvas, "syncing_data_url", False)
+        if without_kernel:
+            # What documents show that have no kernel is the last picture.
+            canvas.syncing_data_url = is_last
+        canvas.draw()
+        if without_kernel:
+            canvas.syncing_data_url = True
+    else:
+        canvas.draw_idle()
+        canvas.flush_events()
 
 
 def _is_interactive(pyplot: Any) -> bool:
@@ -141,14 +180,3 @@ def _is_interactive(pyplot: Any) -> bool:
         return False
     backend: str = pyplot.get_backend()
     return backend.lower().removeprefix("module://").startswith(("ipympl", "widget", "nbagg"))
-
-
-def _notebook() -> Any:
-    """Return `IPython.display` when this runs in a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    if shell is None or not hasattr(shell, "kernel"):
-        return None
-    from importlib import import_module
-
-    return import_module("IPython.display")
