@@ -87,6 +87,31 @@ class TestStreams(ExecutorHarness):
         got = self.run(executor, [ReadTask(i, signals=signals) for i in range(12)], handler=source, ordered=True)
         assert got == self.expect(12, source)
 
+    def test_the_run_ends_before_its_handler(
+        self, executor: PipelinedExecutor, signals: Signals, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The last task has its result while the handler still returns: its worker is free for the next run."""
+        over = threading.Event()
+
+        class Late(Source):
+            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+                super().handle_task(task, queue)
+                over.wait(10)
+
+        request = executor._hub.request
+
+        def request_late(what: Callable[[], None]) -> None:
+            if what.__name__ == "_end_streams":
+                over.set()
+                time.sleep(0.2)  # the handler has returned
+            request(what)
+
+        monkeypatch.setattr(executor._hub, "request", request_late)
+        assert self.run(executor, [ReadTask(0, signals=signals)], handler=Late()) == self.expect(1, Source())
+        monkeypatch.undo()
+        tasks = [ReadTask(i, signals=signals) for i in range(4)]
+        assert self.run(executor, tasks, handler=Source(), ordered=True) == self.expect(4, Source())
+
     def test_a_worker_is_lost(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """Its task is repeated on another, with all of its data, also what the first one had read."""
         source = Source()

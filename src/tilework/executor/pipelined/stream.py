@@ -58,7 +58,7 @@ _FEEDER_SECONDS: Final = 2.0
 class _Record:
     """What was streamed to a task."""
 
-    __slots__ = ("index", "is_answered", "is_complete", "is_incomplete", "item", "items")
+    __slots__ = ("has_end", "index", "is_answered", "is_complete", "is_incomplete", "item", "items")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -69,6 +69,8 @@ class _Record:
         self.items: list[tuple[bytes, Block | None]] = []
         self.is_complete = False
         """Whether the handler has given everything."""
+        self.has_end = False
+        """Whether the end of the stream was sent after the data."""
         self.is_incomplete = False
         """Whether something of it is not in the arena any more."""
 
@@ -205,14 +207,15 @@ class Feeder:
     def _finish(self, record: _Record) -> None:
         with self._hub.lock, self._lock:
             record.is_complete = True
-            if not self._is_over:
-                self._end_stream(record)
+            self._end_stream(record)
             if record.is_answered:
                 self._records.pop(record.index, None)
 
     def _end_stream(self, record: _Record) -> None:
-        # also for a task that is done already: its worker discards what comes until here
-        if record.item is not None:
+        # Also for a task that is done already: its worker discards what comes until here. The thread that has fed the
+        # task and the end of the run may both come here, in any order.
+        if record.item is not None and not record.has_end:
+            record.has_end = True
             self._hub.send_after(record.item, StreamEnd(record.item.serial))
 
     def end(self, grace: float) -> None:
@@ -234,8 +237,7 @@ class Feeder:
     def _end_streams(self) -> None:
         with self._lock:
             for record in self._records.values():
-                if not record.is_complete:
-                    self._end_stream(record)
+                self._end_stream(record)
                 for _, block in record.items:
                     if block is not None:
                         self._arena.let_go(block)
