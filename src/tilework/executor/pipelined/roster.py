@@ -52,8 +52,9 @@ class Roster:
     @property
     def is_complete(self) -> bool:
         """Whether all workers that were there from the start have been ready."""
-        if not self._was_complete:
-            self._was_complete = all(m.state is not MemberState.STARTING for m in self._pool.members)
+        if not self._was_complete and self.start_error is None:
+            members = self._pool.members  # none is left when the last one has just failed
+            self._was_complete = bool(members) and all(m.state is not MemberState.STARTING for m in members)
         return self._was_complete
 
     @property
