@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Tests that kill workers, measure what is left, or need all cores: they run one after the other.
+# Tests that kill workers, measure what is left, or need all cores: no more than two files at a time, however many cores.
 # What fails there because the machine was busy otherwise is tried again, which the output shows as RERUN.
 AGAIN = --reruns 2 --reruns-delay 2 -r aR
 APART = tests/executor tests/testing tests/cluster tests/examples
@@ -25,7 +25,7 @@ check:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(AGAIN) -n auto --dist loadfile $(APART:%=--ignore %)
-	$(BIN)/python -m pytest $(AGAIN) $(APART)
+	$(BIN)/python -m pytest $(AGAIN) -n 2 --dist loadfile $(APART)
 
 peer: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/peer --peer '$(PEER)'
