@@ -209,6 +209,26 @@ class TestProcesses(ExecutorHarness):
             assert name == f"worker-{i}"
             assert handler == signal.SIG_IGN
 
+    @pytest.mark.usefixtures("no_device_is_set")
+    def test_workers_on_cuda_devices(self, nothing_left: None) -> None:
+        """Tasks that ask for a device get a worker that has one, and know which; the others go to the CPUs.
+
+        Which device a process computes on is a variable of its environment, so no device is needed to see that.
+        """
+
+        def look(params: Any, env: Environment) -> tuple[Any, ...]:
+            return env.gpu_id, env.device_class, os.environ.get("TILEWORK_USE_CUDA"), len(os.sched_getaffinity(0))
+
+        cpus = sorted(os.sched_getaffinity(0))
+        with PipelinedExecutor(PipelinedExecutor.make_spec(cpus[:1], [3, 5], has_cupy=True)) as executor:
+            names = [worker.name for worker in executor.get_available_workers()]
+            assert names == ["cuda-3-0", "cuda-5-0", f"cpu-{cpus[0]}"]
+            on_device = [CallTask(i, fn=look, resources={"CUDA": 1, "compute": 1, "ndarray": 1}) for i in range(20)]
+            seen = set(self.run(executor, on_device))
+            assert seen <= {(3, "cuda", "3", len(cpus)), (5, "cuda", "5", len(cpus))}, "pinned, or on another device"
+            assert seen
+            assert set(self.run(executor, [CallTask(0, fn=look)])) == {(None, "cpu", None, 1)}
+
     def test_forked_parent(self, executor: PipelinedExecutor) -> None:
         """A process that is forked from the main process can neither use nor harm the executor."""
         pid = os.fork()
