@@ -102,11 +102,13 @@ def test_ten_workers_die_in_a_run(executor: DaskJobExecutor, tmp_path: Path) -> 
             else:
                 time.sleep(0.01)
 
+    before = executor.report()
     assert run_udfs(Context(executor), path, kill_some) == expected
     assert len(killed) == 10
-    report = executor.report()
-    assert report["losses"] >= 5
-    assert sum(event["event"] == "worker_lost" for event in report["events"]) == 10
+    after = executor.report()
+    assert after["losses"] > before["losses"], "no worker had a task when it was killed"
+    n_before, n_after = (sum(e["event"] == "worker_lost" for e in report["events"]) for report in (before, after))
+    assert n_after - n_before == 10
 
 
 def test_all_workers_die_with_what_was_scattered(executor: DaskJobExecutor) -> None:
@@ -167,8 +169,11 @@ def test_last_words(executor: DaskJobExecutor, capfd: pytest.CaptureFixture[str]
     assert re.search(r"part-7 .*default-cpu-\d at tcp://.*signal 11 \(SIGSEGV", message)
     assert re.search(r"from Python\s+from C\s+Fatal Python error: Segmentation fault\s.*in crash\b", message, re.DOTALL)
     assert message.count("from C") == 1, "of one process only"
-    shown = capfd.readouterr().err
-    assert shown.count("from Python\nfrom C\nFatal Python error: Segmentation fault") == 3
+    shown, until = "", time.monotonic() + 10
+    while shown.count("from Python\nfrom C\nFatal Python error: Segmentation fault") < 3:  # passed on meanwhile
+        assert time.monotonic() < until, shown
+        time.sleep(0.01)
+        shown += capfd.readouterr().err
 
 
 @pytest.fixture(scope="module")
