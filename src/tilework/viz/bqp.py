@@ -10,7 +10,7 @@ import numpy as np
 
 from tilework.exceptions import TileworkError
 from tilework.viz.colors import colormap
-from tilework.viz.live import Channel, Live2DPlot, notebook_display, steps_to_fit
+from tilework.viz.live import Channel, Live2DPlot, notebook_display, to_show
 from tilework.viz.pixels import auto_range
 
 if TYPE_CHECKING:
@@ -110,9 +110,7 @@ class BQLive2DPlot(Live2DPlot):
         if self._image is None:
             warnings.warn(f"the plot {self.title!r} is not on the screen: call display() first", stacklevel=3)
             return
-        every = 1 if force else steps_to_fit(self.data.shape)
-        values, there = self.data[::every, ::every], damage[::every, ::every]
-        values = np.abs(values) if np.iscomplexobj(values) else values
+        values, there = to_show(self.data, damage, whole=force)
         low, high = auto_range(values, there)
         scale = self._image.scales["image"]
         scale.min, scale.max = low, high if high > low else low + 1

@@ -214,9 +214,11 @@ def _valid_mask(buffer: Any) -> Array | None:
         return None
 
 
-def steps_to_fit(shape: tuple[int, ...]) -> int:
-    """Return of how many pixels in a row one is shown while data comes in, so that a picture fits the screen."""
-    return max(1, -(-max(shape) // LIVE_PIXELS))
+def to_show(data: Array, damage: Array, *, whole: bool) -> tuple[Array, Array]:
+    """Return real values to show, and where they are there: all, or of every few pixels one, so that they fit."""
+    every = 1 if whole else max(1, -(-max(data.shape) // LIVE_PIXELS))
+    values = data[::every, ::every]
+    return np.abs(values) if np.iscomplexobj(values) else values, damage[::every, ::every]
 
 
 def notebook_display() -> Any:

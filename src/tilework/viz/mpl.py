@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.viz.colors import colormap, require_matplotlib
-from tilework.viz.live import Channel, Live2DPlot, notebook_display, steps_to_fit
+from tilework.viz.live import Channel, Live2DPlot, notebook_display, to_show
 from tilework.viz.pixels import auto_range
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class MPLLive2DPlot(Live2DPlot):
             self.figure = Figure(layout="constrained")
             FigureCanvasAgg(self.figure)
             self.axes = self.figure.add_subplot()
-        shown = self._shown(np.zeros(self.data.shape, dtype=bool))
+        values, there = to_show(self.data, np.zeros(self.data.shape, dtype=bool), whole=True)
+        shown = np.ma.array(values, mask=~there)
         options = {"cmap": colormap(self._kwargs.get("cmap")), "interpolation": "nearest"}
         self._image = self.axes.imshow(shown, **{**self._kwargs, **options})
         # Stays what it is when fewer pixels are shown.
@@ -108,9 +109,8 @@ class MPLLive2DPlot(Live2DPlot):
         if self._image is None:
             warnings.warn(f"the plot {self.title!r} is not on the screen: call display() first", stacklevel=3)
             return
-        every = 1 if force else steps_to_fit(self.data.shape)
-        there = damage[::every, ::every]
-        shown = self._shown(there, every)
+        values, there = to_show(self.data, damage, whole=force)
+        shown = np.ma.array(values, mask=~there)
         self._image.set_data(shown)
         self._image.set_clim(
             *(
@@ -137,10 +137,6 @@ class MPLLive2DPlot(Live2DPlot):
         file = BytesIO()
         self.figure.canvas.print_png(file)
         return notebook.Image(data=file.getvalue(), format="png")
-
-    def _shown(self, there: Array, every: int = 1) -> np.ma.MaskedArray[Any, Any]:
-        values = self.data[::every, ::every]
-        return np.ma.array(np.abs(values) if np.iscomplexobj(values) else values, mask=~there)
 
 
 def _show(figure: Any, notebook: Any, title: str) -> None:
