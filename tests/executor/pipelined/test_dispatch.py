@@ -63,7 +63,7 @@ def test_tickets_go_to_the_worker_with_fewest() -> None:
     dispatch, _ = make(a, b)
     tickets = items(RunLane(Priority.INTERACTIVE), 6)
     for ticket in tickets:
-        dispatch.put(ticket)
+        dispatch.put([ticket])
     assert [where(t) for t in tickets] == ["a", "b", "a", "b", None, None]
     assert dispatch.completed(b, tickets[1]) == [tickets[4]]
     assert where(tickets[4]) == "b"
@@ -77,19 +77,19 @@ def test_workers_get_the_data_that_they_had_before() -> None:
     first = items(lane, 4)
     for ticket, data in zip(first, ("even", "odd", "even", "odd"), strict=True):
         ticket.data = data
-        dispatch.put(ticket)
+        dispatch.put([ticket])
     assert [where(t) for t in first] == ["a", "b", "a", "b"]
     later = items(lane, 3)
     for ticket, data in zip(later, ("odd", "even", "new"), strict=True):
         ticket.data = data
-        dispatch.put(ticket)
+        dispatch.put([ticket])
     assert dispatch.completed(a, first[0]) == [later[1]]  # not the first, which b has read before
     assert dispatch.completed(a, first[2]) == [later[2]]  # what nobody has read, rather than that
     assert dispatch.completed(a, later[1]) == [later[0]]  # b is busy: a does not wait for it
     bound = items(lane, 2)
     bound[0].target, bound[0].data, bound[1].data = "b", "new", "odd"
     for ticket in bound:
-        dispatch.put(ticket)
+        dispatch.put([ticket])
     assert where(bound[0]) is None
     assert dispatch.completed(b, first[1]) == [bound[0]]
 
@@ -101,7 +101,7 @@ def test_more_of_short_tickets() -> None:
     lane = RunLane(Priority.INTERACTIVE)
     lane.note_seconds(1e-6)
     for ticket in items(lane, 100):
-        dispatch.put(ticket)
+        dispatch.put([ticket])
     assert len(a.items) == 32
     lane.note_seconds(10.0)
     dispatch.completed(a, a.items[0])
@@ -114,7 +114,7 @@ def test_an_idle_worker_takes_over() -> None:
     dispatch, workers = make(a, b)
     tickets = items(RunLane(Priority.INTERACTIVE), 3)
     for ticket in tickets:
-        dispatch.put(ticket)
+        dispatch.put([ticket])
     workers.begin_next(a)
     workers.begin_next(b)
     assert where(tickets[2]) == "a"
@@ -129,7 +129,7 @@ def test_what_was_begun_stays() -> None:
     dispatch, workers = make(a, b)
     tickets = items(RunLane(Priority.INTERACTIVE), 3)
     for ticket in tickets:
-        dispatch.put(ticket)
+        dispatch.put([ticket])
     workers.begun["a"] = tickets[2].serial
     assert dispatch.completed(b, tickets[1]) == []
     assert where(tickets[2]) == "a"
@@ -141,7 +141,7 @@ def test_bound_tickets_stay() -> None:
     dispatch, workers = make(a, b)
     tickets = items(RunLane(Priority.INTERACTIVE), 3, is_bound=True)
     for ticket in tickets:
-        dispatch.put(ticket)
+        dispatch.put([ticket])
     workers.begin_next(a)
     assert dispatch.completed(b, tickets[1]) == []
     assert where(tickets[2]) == "a"
@@ -154,10 +154,10 @@ def test_urgent_tickets_go_first() -> None:
     batch, live = RunLane(Priority.BATCH), RunLane(Priority.LIVE)
     slow = items(batch, 3)
     for ticket in slow:
-        dispatch.put(ticket)
+        dispatch.put([ticket])
     workers.begin_next(a)
     (urgent,) = items(live, 1)
-    assert dispatch.put(urgent) == [urgent]
+    assert dispatch.put([urgent]) == [urgent]
     assert list(a.items) == [slow[0], urgent]
     assert dispatch.completed(a, slow[0]) == [slow[1]]
 
@@ -169,11 +169,11 @@ def test_resources_and_targets() -> None:
     lane = RunLane(Priority.INTERACTIVE)
     gpu_work = [Item(lane, str(i), CUDA) for i in range(3)]
     for each in gpu_work:
-        dispatch.put(each)
+        dispatch.put([each])
     assert [where(i) for i in gpu_work] == ["cuda", "cuda", None]
     targeted = [Item(RunLane(Priority.INTERACTIVE), name, (), name) for name in ("cuda", "cpu")]
     for each in targeted:
-        dispatch.put(each)
+        dispatch.put([each])
     assert where(targeted[1]) == "cpu"
     assert where(targeted[0]) is None
 
@@ -184,7 +184,7 @@ def test_ended_and_lost() -> None:
     dispatch, workers = make(a, b)
     tickets = items(RunLane(Priority.INTERACTIVE), 6)
     for ticket in tickets:
-        dispatch.put(ticket)
+        dispatch.put([ticket])
     workers.begin_next(a)
     assert dispatch.drop(tickets[0].lane) == tickets[4:]
     begun = workers.begun
@@ -192,6 +192,38 @@ def test_ended_and_lost() -> None:
     assert dispatch.lost(a) == [tickets[0], tickets[2]]
     assert dispatch.at_work(tickets[0].lane, lambda s: begun.get(s.worker.name, 0)) == []
     assert dispatch.waiting() == []
+
+
+def test_what_is_behind_others_can_wait() -> None:
+    """Only while a ticket of the same kind waits is it certain that nobody is idle who could do it."""
+    dispatch, _ = make(station("a"), station("b"))
+    lane = RunLane(Priority.INTERACTIVE)
+    late, for_b = Item(lane, "late", CPU), Item(lane, "b", CPU, "b")
+    assert not late.is_behind_others()
+    dispatch.put(items(lane, 4))
+    assert not late.is_behind_others()
+    dispatch.put(items(lane, 1))
+    assert late.is_behind_others()
+    assert not for_b.is_behind_others()
+    assert not Item(lane, "cuda", CUDA).is_behind_others()
+    assert not Item(RunLane(Priority.INTERACTIVE), "other run", CPU).is_behind_others()
+
+
+def test_stock() -> None:
+    """There is stock when no worker will ask for more soon: many short tickets at each of them."""
+    a, b = station("a"), station("b")
+    dispatch, _ = make(a, b)
+    assert not dispatch.has_stock
+    lane = RunLane(Priority.INTERACTIVE)
+    dispatch.put(items(lane, 8))
+    assert not dispatch.has_stock  # two for each
+    lane.note_seconds(1e-5)
+    dispatch.put(items(lane, 1))
+    assert dispatch.has_stock
+    for _ in range(3):
+        dispatch.completed(b, b.items[0])
+    assert not dispatch.has_stock
+    assert not make()[0].has_stock
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -204,12 +236,14 @@ class AnyOrder(RuleBasedStateMachine):
         self.open: list[Item] = []
         self.n = 0
 
-    @rule(lane=st.integers(0, 2), bound=st.booleans(), only=st.sampled_from([None, None, "a"]))
-    def put(self, lane: int, bound: bool, only: str | None) -> None:
-        self.n += 1
-        item = Item(self.lanes[lane], self.n, CPU, only, is_bound=bound)
-        self.open.append(item)
-        self.dispatch.put(item)
+    @rule(
+        lane=st.integers(0, 2), bound=st.booleans(), only=st.sampled_from([None, None, "a"]), together=st.integers(1, 3)
+    )
+    def put(self, lane: int, bound: bool, only: str | None, together: int) -> None:
+        new = [Item(self.lanes[lane], self.n + i, CPU, only, is_bound=bound) for i in range(together)]
+        self.n += together
+        self.open += new
+        self.dispatch.put(new)
 
     @rule(which=st.integers(0, 2))
     def begin(self, which: int) -> None:

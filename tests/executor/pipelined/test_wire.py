@@ -84,6 +84,33 @@ def test_descriptors_stay_with_their_frames() -> None:
     there.close()
 
 
+def test_what_is_held_is_sent_together_and_in_order() -> None:
+    """Until release, or a descriptor, nothing arrives; then everything does, in the order in which it was sent."""
+    here, there, _ = pair()
+    here.hold()
+    for body in (b"a", b"b"):
+        here.send(body)
+    assert there.receive(timeout=0.01) is None
+    with open(os.devnull) as file:  # noqa: PTH123
+        here.send(b"c", (file.fileno(),))
+    frames = [there.receive(timeout=5) for _ in range(3)]
+    assert [frame and frame.body for frame in frames] == [b"a", b"b", b"c"]
+    assert frames[2] is not None
+    os.close(frames[2].descriptors[0])
+    here.send(b"d")
+    assert there.receive(timeout=0.01) is None
+    here.release()
+    assert there.receive(timeout=5) == Frame(b"d", ())
+    here.send(b"e")
+    assert there.receive(timeout=5) == Frame(b"e", ())
+    here.hold()
+    here.send(b"f")
+    here.close()
+    with pytest.raises(WireClosedError):
+        there.receive(timeout=5)
+    there.close()
+
+
 def test_the_other_end_is_gone() -> None:
     """What was sent before is still received; then there is an error, for both directions."""
     here, there, _ = pair()

@@ -172,7 +172,7 @@ class TestPartitionCount:
             (1, 100, 1),
             (16384, 256, 2),  # 4 MiB
             (100, MIB, 12),  # a few cores have something to share
-            (2048, MIB // 2, 32),  # parts of 32 MiB
+            (2048, MIB // 2, 16),  # parts of 64 MiB
             (1024, MIB, 16),  # parts of 64 frames
             (64 * 1024, MIB, 1024),  # not more than 1024 parts
             (1024 * 1024, MIB, 2048),  # but none over 512 MiB
@@ -180,7 +180,7 @@ class TestPartitionCount:
         ],
     )
     def test_rule(self, frames: int, frame_bytes: int, expected: int) -> None:
-        """Parts of 32 to 512 MiB, at most about a thousand, and some for parallel work on small data."""
+        """Parts of 64 to 512 MiB, at most about a thousand, and some for parallel work on small data."""
         assert default_num_partitions(frames, frame_bytes) == expected
 
     @given(st.integers(1, 10**7), st.integers(1, 10**9))

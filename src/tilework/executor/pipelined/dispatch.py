@@ -20,7 +20,7 @@ Every method returns what to send now, in this order.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -83,6 +83,17 @@ class Item:
     """Name of the data that it reads; None: not known."""
     serial: int = 0
     station: Station | None = None
+
+    def is_behind_others(self) -> bool:
+        """Return whether tickets of its kind wait: then all that could do it are at work, and it can wait with them.
+
+        Any thread may ask.
+        """
+        try:
+            last = self.lane.items[-1]
+        except IndexError:
+            return False
+        return self.target is last.target is None and self.requests == last.requests
 
 
 @dataclass(eq=False, slots=True)
@@ -160,14 +171,17 @@ class Dispatch:
 
     # ---- tickets ----
 
-    def put(self, item: Item) -> list[Item]:
-        """Take a new ticket."""
-        self._priorities.add(item.lane.priority)
-        self._kinds.add((item.requests, item.target))
-        self._queue.put(item.lane, item)  # type: ignore[arg-type]
+    def put(self, items: Iterable[Item]) -> list[Item]:
+        """Take new tickets."""
+        for item in items:
+            self._priorities.add(item.lane.priority)
+            self._kinds.add((item.requests, item.target))
+            self._queue.put(item.lane, item)  # type: ignore[arg-type]
         sent = self._fill_all()
-        if item.station is None and self._make_way(item):
-            sent += self._fill_all()
+        if len(self._priorities) > 1:
+            for item in items:
+                if item.station is None and self._make_way(item):
+                    sent += self._fill_all()
         return sent
 
     def completed(self, station: Station, item: Item) -> list[Item]:
@@ -208,10 +222,18 @@ class Dispatch:
             waiting.append(taken[1])
         return waiting
 
+    @property
+    def has_stock(self) -> bool:
+        """Whether every worker has more than the usual tickets to do: short ones, of which there are many."""
+        sizes = [len(station.items) for station in self.stations if station.is_ready]
+        return bool(sizes) and min(sizes) > _ROOM
+
     # ---- inside ----
 
     def _fill_all(self) -> list[Item]:
         sent: list[Item] = []
+        if not self._queue:
+            return sent
         skipped: set[int] = set()
         while True:
             open_ones = [s for s in self.stations if s.is_ready and id(s) not in skipped and s.has_room()]

@@ -36,12 +36,11 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.exceptions import ExecutorError, PoolStateError
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.dispatch import Dispatch, Item, Station
-from tilework.executor.pipelined.messages import encode
+from tilework.executor.pipelined.messages import decode, encode
 from tilework.executor.pipelined.pool import Member, MemberState, WorkerPool
 from tilework.executor.pipelined.roster import Roster
 from tilework.executor.pipelined.spec import describe_worker
 from tilework.executor.pipelined.wire import WireClosedError
-from tilework.executor.remote import loads
 from tilework.executor.run import Failed, Lost, WorkersChanged
 
 if TYPE_CHECKING:
@@ -57,6 +56,9 @@ __all__ = ["Hub"]
 
 log = logging.getLogger(__name__)
 
+_NAP_SECONDS: Final = 2e-4
+"""While all workers have enough short tickets, answers and requests may gather for so long: each time that this thread
+wakes up, it takes a processor from a worker."""
 _LONGEST_WAIT: Final = 0.2
 """A longer wait for a lock can miss a KeyboardInterrupt."""
 
@@ -86,6 +88,7 @@ class Hub:
         self._known: dict[Member, set[int]] = {}  # numbers of the runs that a worker was told of
         self._requests: deque[Callable[[], None]] = deque()
         self._blocked: set[Wire] = set()
+        self._held: list[Wire] = []  # on which what is sent gathers until the end of this turn
         self._to_deliver: set[HubRun] = set()  # runs that have new answers
         self._is_closed = False
         self._close_timeout = 0.0
@@ -158,7 +161,9 @@ class Hub:
     def put(self, items: list[Item]) -> None:
         """Give tickets to workers, now or when one has room."""
         self.check_open()
-        self.request(lambda: self._put(items))
+        self._requests.append(lambda: self._put(items))
+        if self._is_asleep and not items[-1].is_behind_others():
+            self._wake()
 
     def end_run(self, run: HubRun, grace: float) -> bool:
         """Let no ticket of a run begin any more, and wait until none is at work; returns whether that was so in time.
@@ -253,6 +258,8 @@ class Hub:
         self._close()
 
     def _turn(self) -> None:
+        if self._dispatch.has_stock:
+            time.sleep(_NAP_SECONDS)
         with self.lock:
             date = self._next_date()
         self._is_asleep = True
@@ -261,10 +268,13 @@ class Hub:
         events = self._selector.select(None if wait == math.inf else wait)
         self._is_asleep = False
         with self.lock:
-            while self._requests:
-                self._requests.popleft()()
-            for key, mask in events:
-                self._take_event(key.fileobj, key.data, mask)
+            try:
+                while self._requests:
+                    self._requests.popleft()()
+                for key, mask in events:
+                    self._take_event(key.fileobj, key.data, mask)
+            finally:
+                self._release_wires()
             # Last of all, when workers have new work: a consumer that wakes up competes with this thread.
             while self._to_deliver:
                 self._to_deliver.pop().deliver()
@@ -272,6 +282,11 @@ class Hub:
                 self._watch_blocked()
             if time.monotonic() >= date:
                 self._keep_dates()
+
+    def _release_wires(self) -> None:
+        while self._held:
+            with contextlib.suppress(WireClosedError):
+                self._held.pop().release()
 
     def _take_event(self, source: Any, member: Member | None, mask: int) -> None:
         if member is None:
@@ -309,13 +324,15 @@ class Hub:
     # ---- runs ----
 
     def _put(self, items: list[Item]) -> None:
+        wanted = []
         for item in items:
             if item.lane.is_over:
                 item.ticket.release()
             elif self._roster.is_hopeless:
                 self._post(item.ticket.run, Failed(item.ticket.ticket.number, self._roster.hopeless()))
             else:
-                self._send(self._dispatch.put(item))
+                wanted.append(item)
+        self._send(self._dispatch.put(wanted))
 
     def _post(self, run: HubRun, event: Event) -> None:
         run.outgoing.append(event)
@@ -357,6 +374,9 @@ class Hub:
             run: HubRun = item.ticket.run
             # A worker that is gone is found by the selector; its tickets are lost then.
             with contextlib.suppress(WireClosedError):
+                if member.wire not in self._held:
+                    self._held.append(member.wire)
+                    member.wire.hold()
                 if run.number not in self._known[member]:
                     self._known[member].add(run.number)
                     run.introduce(member.wire)
@@ -435,7 +455,7 @@ class Hub:
             self._take_loss(member)
             return
         for frame in frames:
-            self._handle(member, loads(frame.body), frame.descriptors)
+            self._handle(member, decode(frame.body), frame.descriptors)
 
     def _handle(self, member: Member, message: Any, descriptors: tuple[int, ...]) -> None:
         if isinstance(message, say.Done | say.Failed | say.Skipped):
@@ -482,7 +502,7 @@ class Hub:
         with contextlib.suppress(WireClosedError):
             while frames := member.wire.receive_nowait():  # what it still said before its end
                 for frame in frames:
-                    self._handle(member, loads(frame.body), frame.descriptors)
+                    self._handle(member, decode(frame.body), frame.descriptors)
         was = member.state
         for source in (member.wire, member.stderr_fd, member.info.process.sentinel):
             with contextlib.suppress(KeyError, ValueError):

@@ -2,23 +2,22 @@
 
 Tuples, because a worker gets thousands a second. Fields called ``parcel`` hold an object that was packed by the sender.
 A run's parts that are the same for all its tickets are sent once to each worker, with `OpenRun`.
+
+The messages of which there are many are marshalled, the others pickled: both ends are the same Python.
 """
 
 from __future__ import annotations
 
+import marshal
 import pickle
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tilework.executor.pipelined.arena import Block
+from tilework.executor.pipelined.parcel import Parcel
 
 if TYPE_CHECKING:
-    from tilework.executor.pipelined.arena import Block
-    from tilework.executor.pipelined.parcel import Parcel
     from tilework.executor.pipelined.spec import WorkerSpec
     from tilework.executor.remote import PackedError
-
-
-def encode(message: Any) -> bytes:
-    """Return a message as bytes. All that is users' own in it was pickled before."""
-    return pickle.dumps(message, 5)
 
 
 # ---- from the main process to a worker ----
@@ -173,3 +172,56 @@ class Exited(NamedTuple):
     pid: int
     status: int
     """As from `os.waitstatus_to_exitcode`: negative for a signal."""
+
+
+# ---- as bytes ----
+
+_RUN_TASK: Final = 1
+_DONE: Final = 2
+_STREAM_ITEM: Final = 3
+_STREAM_END: Final = 4
+
+
+def encode(message: Any) -> bytes:
+    """Return a message as bytes. All that is users' own in it was pickled before."""
+    kind = type(message)
+    fields: tuple[Any, ...]
+    if kind is RunTask:
+        fields = _RUN_TASK, message.run, message.serial, _plain(message.parcel), message.is_streamed
+    elif kind is Done:
+        fields = _DONE, message.serial, message.seconds, _plain(message.parcel)
+    elif kind is StreamItem:
+        block = message.block
+        fields = _STREAM_ITEM, message.serial, message.header, None if block is None else tuple(block)
+    elif kind is StreamEnd:
+        fields = _STREAM_END, message.serial
+    else:
+        return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    return marshal.dumps(fields)
+
+
+def decode(body: bytes) -> Any:
+    """Return the message that was encoded."""
+    if body[:1] == pickle.PROTO:
+        return pickle.loads(body)  # noqa: S301  (from the other end of a private line)
+    kind, *fields = marshal.loads(body)  # noqa: S302  (the same)
+    if kind == _RUN_TASK:
+        run, serial, parcel, is_streamed = fields
+        return RunTask(run, serial, _parcel(parcel), is_streamed)
+    if kind == _DONE:
+        serial, seconds, parcel = fields
+        return Done(serial, seconds, _parcel(parcel))
+    if kind == _STREAM_ITEM:
+        serial, header, block = fields
+        return StreamItem(serial, header, None if block is None else Block(*block))
+    return StreamEnd(*fields)
+
+
+def _plain(parcel: Parcel) -> tuple[Any, ...]:
+    data, spans, block, segment = parcel
+    return data, spans, None if block is None else tuple(block), segment
+
+
+def _parcel(plain: tuple[Any, ...]) -> Parcel:
+    data, spans, block, segment = plain
+    return Parcel(data, spans, None if block is None else Block(*block), segment)

@@ -23,12 +23,12 @@ from tilework.exceptions import PoolStateError, WorkerQueueEmpty
 from tilework.executor.exits import STDERR_LINES, describe_exit, describe_last_words
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
-from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, encode
+from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, decode, encode
 from tilework.executor.pipelined.process import Zygote
 from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 from tilework.executor.pipelined.worker_queues import OneWayQueue, WorkerQueues
-from tilework.executor.remote import dumps, loads, unpack_error
+from tilework.executor.remote import dumps, unpack_error
 from tilework.utils.devices import available_memory
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class _MainResponseQueue(OneWayQueue):
         while (frame := self._wire.receive(timeout)) is not None:
             for fd in frame.descriptors:  # of the worker's memory, which only messages of tasks refer to
                 os.close(fd)
-            message = loads(frame.body)
+            message = decode(frame.body)
             if not isinstance(message, Arrived):
                 return message
         msg = "no worker answered in time"

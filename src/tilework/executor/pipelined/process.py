@@ -18,9 +18,8 @@ import time
 from typing import Final
 
 from tilework.exceptions import ExecutorSpecException
-from tilework.executor.pipelined.messages import Exited, Spawn, Spawned, encode
+from tilework.executor.pipelined.messages import Exited, Spawn, Spawned, decode, encode
 from tilework.executor.pipelined.wire import Wire, WireClosedError
-from tilework.executor.remote import loads
 
 __all__ = ["WorkerProcess", "Zygote"]
 
@@ -167,7 +166,7 @@ class Zygote:
         frame = self._wire.receive(until - time.monotonic())
         if frame is None:
             return False
-        message = loads(frame.body)
+        message = decode(frame.body)
         if isinstance(message, Spawned):
             self._spawned[message.token] = message.pid
         elif isinstance(message, Exited):

@@ -54,6 +54,8 @@ class Wire:
         self._on_blocked = on_blocked
         self._lock = threading.Lock()
         self._outbox: deque[tuple[memoryview, Sequence[int]]] = deque()
+        self._is_held = False
+        self._held: list[bytes] = []
         self._data = bytearray()
         self._received: deque[int] = deque()
         self._frames: deque[Frame] = deque()
@@ -79,20 +81,50 @@ class Wire:
         WireClosedError
             When the other end is gone, and that is known already.
         """
-        data = memoryview(_HEADER.pack(len(body), len(descriptors)) + body)
+        data = _HEADER.pack(len(body), len(descriptors)) + body
         with self._lock:
             if self._is_closed:
                 raise WireClosedError
-            if self._outbox:
-                # In the outbox a descriptor must outlive its owner's use of it.
-                self._outbox.append((data, [os.dup(fd) for fd in descriptors]))
+            if self._is_held and not descriptors:
+                self._held.append(data)
                 return
-            sent = self._send_some(data, descriptors)
-            if sent < len(data):
-                kept = [] if sent else [os.dup(fd) for fd in descriptors]
-                self._outbox.append((data[sent:], kept))
-                if self._on_blocked is not None:
-                    self._on_blocked(self)
+            self._send_held()
+            self._send_or_keep(data, descriptors)
+
+    def hold(self) -> None:
+        """Let what is sent gather until `release`, or until something with descriptors is sent after it."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Send what has gathered, in one piece.
+
+        Raises
+        ------
+        WireClosedError
+            When the other end is gone, and that is known already.
+        """
+        with self._lock:
+            self._is_held = False
+            self._send_held()
+
+    def _send_held(self) -> None:
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._send_or_keep(data, ())
+
+    def _send_or_keep(self, frames: bytes, descriptors: Sequence[int]) -> None:
+        data = memoryview(frames)
+        if self._outbox:
+            # In the outbox a descriptor must outlive its owner's use of it.
+            self._outbox.append((data, [os.dup(fd) for fd in descriptors]))
+            return
+        sent = self._send_some(data, descriptors)
+        if sent < len(data):
+            kept = [] if sent else [os.dup(fd) for fd in descriptors]
+            self._outbox.append((data[sent:], kept))
+            if self._on_blocked is not None:
+                self._on_blocked(self)
 
     def _send_some(self, data: memoryview, descriptors: Sequence[int]) -> int:
         """Send as much as the socket takes; everything when sending blocks."""
@@ -204,6 +236,7 @@ class Wire:
                 for fd in descriptors:
                     os.close(fd)
             self._outbox.clear()
+            self._held.clear()
             for fd in self._received:
                 os.close(fd)
             self._received.clear()

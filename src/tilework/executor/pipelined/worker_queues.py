@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tilework.common.executor import WorkerContext, WorkerQueue, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError
-from tilework.executor.pipelined.messages import Signal, StreamEnd, StreamItem, encode
+from tilework.executor.pipelined.messages import Signal, StreamEnd, StreamItem, decode, encode
 from tilework.executor.pipelined.parcel import Packed, Parcel, ship, unpack
 from tilework.executor.remote import dumps, loads
 
@@ -132,7 +132,7 @@ class RequestQueue(OneWayQueue):
         if frame is None:
             msg = "nothing arrived in the queue in time"
             raise WorkerQueueEmpty(msg)
-        message = loads(frame.body)
+        message = decode(frame.body)
         if isinstance(message, StreamItem | StreamEnd):
             self._streams.setdefault(message.serial, deque()).append(message)
         else:

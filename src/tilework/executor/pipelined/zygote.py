@@ -99,10 +99,9 @@ def _reap(children: set[int], wire: Any) -> None:
 
 
 def _fork(frame: Any, wire: Any, children: set[int], inherited: tuple[int, ...], main_pid: int) -> None:
-    from tilework.executor.pipelined.messages import Spawned, encode
-    from tilework.executor.remote import loads
+    from tilework.executor.pipelined.messages import Spawned, decode, encode
 
-    message = loads(frame.body)
+    message = decode(frame.body)
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -150,16 +149,15 @@ def _be_worker(wire_fd: int, stderr_fd: int, main_pid: int) -> int:
     _reseed()
     from tilework.executor.pipelined.arena import Arena, ArenaReader
     from tilework.executor.pipelined.control import ControlPage
-    from tilework.executor.pipelined.messages import Arrived, Setup, encode
+    from tilework.executor.pipelined.messages import Arrived, Setup, decode, encode
     from tilework.executor.pipelined.wire import Wire
     from tilework.executor.pipelined.worker import serve
     from tilework.executor.pipelined.worker_queues import MessageQueue, RequestQueue, ResponseQueue, WorkerQueues
-    from tilework.executor.remote import loads
 
     wire = Wire(socket.socket(fileno=wire_fd))
     frame = wire.receive()
     assert frame is not None
-    setup = loads(frame.body)
+    setup = decode(frame.body)
     assert isinstance(setup, Setup)
     sys.path[:] = setup.sys_path
     with contextlib.suppress(OSError):

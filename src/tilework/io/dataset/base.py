@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from tilework.common.pickled_once import PickledOnce
 from tilework.exceptions import DataSetException
 from tilework.io.corrections.corrset import CorrectionSet
 from tilework.io.dataset.axes import AxisInfo, default_axes
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-class DataSetMeta:
+class DataSetMeta(PickledOnce):
     """What the partitions of a dataset need to know of it.
 
     Parameters
@@ -82,6 +83,11 @@ class DataSetMeta:
         self.raw_dtype = np.dtype(raw_dtype) if raw_dtype is not None else self.dtype
         self.metadata = metadata
         self.sync_offset = sync_offset
+
+    def _recipe(self) -> tuple[Any, ...] | None:
+        if type(self) is not DataSetMeta or self.metadata is not None:
+            return None  # a format's own facts may be anything
+        return self.shape, self.array_backends, self.image_count, self.raw_dtype, self.dtype, None, self.sync_offset
 
 
 class RoiHelper:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.pickled_once import PickledOnce
 from tilework.io.decode import Packing, decode_frames
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ VIEW_BYTES = 512 * 1024
 COPY_FRAME_BYTES = 8 * 1024
 
 
-class FrameFormat:
+class FrameFormat(PickledOnce):
     """How the frames of a dataset are stored and what shape they have.
 
     Parameters
@@ -86,8 +87,8 @@ class FrameFormat:
         sizes = self.frame_shape
         self.inner_strides = tuple(math.prod(sizes[i + 1 :]) * dtype.itemsize for i in range(len(sizes)))
 
-    def __reduce__(self) -> tuple[type[FrameFormat], tuple[Any, ...]]:
-        return type(self), (self.dtype, self.sig_shape, self.packing, self.aligned)
+    def _recipe(self) -> tuple[Any, ...]:
+        return self.dtype, self.sig_shape, self.packing, self.aligned
 
 
 @dataclass(slots=True)

@@ -52,6 +52,10 @@ class FileSegment:
     frames: int
     first: int
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # what a frozen dataclass with slots does by itself takes several times as long, for each partition
+        return FileSegment, (self.path, self.size, self.mtime_ns, self.offset, self.stride, self.frames, self.first)
+
     def cut(self, start: int, stop: int, shift: int) -> FileSegment:
         """Return the frames from `start` to `stop` (numbers of the source), their numbers lowered by `shift`."""
         skipped = start - self.first

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_PARTITION_BYTES", "default_num_partitions", "make_slices"]
 
 MIB = 1024 * 1024
-MIN_PARTITION_BYTES = 32 * MIB
+MIN_PARTITION_BYTES = 64 * MIB
 MAX_PARTITION_BYTES = 512 * MIB
 MIN_PARTITION_FRAMES = 64
 # Smaller data is cut into up to this many partitions, so that a few cores have something to share.
