@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Slice", "SliceUsageError"]
+__all__ = ["Slice", "SliceUsageError", "disjoint"]
 
 
 class Slice:
@@ -304,3 +304,8 @@ class Slice:
 
     def __reduce__(self) -> tuple[type[Slice], tuple[tuple[int, ...], Shape]]:
         return type(self), (self.origin, self.shape)
+
+
+def disjoint(part: Slice, others: Iterable[Slice]) -> bool:
+    """Return whether `part` overlaps none of `others`."""
+    return all(part.intersection_with(other).is_null() for other in others)

@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ArrayWithMask", "InvalidMaskError", "get_bbox", "get_bbox_2d", "get_bbox_slice", "get_inner_slice"]
+__all__ = [
+    "ArrayWithMask",
+    "InvalidMaskError",
+    "default_mask",
+    "get_bbox",
+    "get_bbox_2d",
+    "get_bbox_slice",
+    "get_inner_slice",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -60,6 +68,35 @@ def get_bbox_2d(arr: BoolArray) -> tuple[int, int, int, int]:
         raise ValueError(msg)
     top, bottom, left, right = get_bbox(arr)
     return top, bottom, left, right
+
+
+def default_mask(
+    merged: BoolArray, nav: tuple[int, ...], extra_shape: tuple[int, ...], roi: BoolArray | None
+) -> BoolArray:
+    """Return which entries of a nav result are valid when its UDF does not say: those of positions that are merged.
+
+    Parameters
+    ----------
+    merged
+        bool over the flat scan, or over the selected positions when `roi` is given.
+    nav
+        Shape of the scan.
+    extra_shape
+        Shape of an entry.
+    roi
+        Selected positions, bool, flat or of the shape of the scan; None for all.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool, of shape ``(*nav, *extra_shape)``.
+    """
+    full = np.asarray(merged, dtype=bool).reshape(-1)
+    if roi is not None:
+        embedded = np.zeros(np.size(roi), dtype=bool)
+        embedded[np.asarray(roi, dtype=bool).reshape(-1)] = full
+        full = embedded
+    return np.broadcast_to(full.reshape(nav + (1,) * len(extra_shape)), nav + extra_shape)
 
 
 class ArrayWithMask:
