@@ -19,7 +19,8 @@ from detector_files import counts
 from tilework.api import Context
 from tilework.exceptions import DataSetException, UDFException
 from tilework.io.dataset.dask import DaskDataSet
-from tilework.io.dataset.memory import MemoryDataSet, MemoryPartition
+from tilework.io.dataset.memory import MemoryDataSet
+from tilework.io.dataset.memory_partition import Delivery, MemoryPartition
 from tilework.io.results import load_results
 from tilework.udf import (
     UDF,
@@ -64,7 +65,7 @@ class CountingDataSet(MemoryDataSet):
     """An array whose partitions note that they are read."""
 
     def _make_partition(self, *args: Any) -> MemoryPartition:
-        return CountingPartition(*args, tiledelay=None, check_cast=True)
+        return CountingPartition(*args, Delivery(check_cast=True, tiledelay=None))
 
 
 @pytest.fixture
