@@ -65,7 +65,7 @@ class CountingDataSet(MemoryDataSet):
     """An array whose partitions note that they are read."""
 
     def _make_partition(self, *args: Any) -> MemoryPartition:
-        return CountingPartition(*args, Delivery(check_cast=True, tiledelay=None))
+        return CountingPartition(*args, delivery=Delivery(check_cast=True, tiledelay=None))
 
 
 @pytest.fixture

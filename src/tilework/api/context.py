@@ -188,6 +188,12 @@ class Context(Analyses):
             When the file is there, and `overwrite` is not set.
         OSError
             When the file cannot be written.
+
+        Examples
+        --------
+        >>> ctx.export_dataset(ds, path="scan.npy")
+        >>> np.array_equal(np.load("scan.npy"), ds.data)
+        True
         """
         from tilework.api.export import export_dataset
 
@@ -248,6 +254,16 @@ class Context(Analyses):
             When the run is cancelled.
         DeadlineExceededError
             When it took longer than `timeout`.
+
+        Examples
+        --------
+        Several functions share one pass over the data; here over a part of the scan:
+
+        >>> from tilework.udf.stddev import StdDevUDF
+        >>> from tilework.udf.sum import SumUDF
+        >>> total, deviation = ctx.run_udf(dataset=ds, udf=[SumUDF(), StdDevUDF()], roi=ds.roi[1:4, ::2])
+        >>> total["intensity"].data.shape, int(deviation["num_frames"].data[0])
+        ((32, 32), 12)
         """
         udfs, options = check_udfs(udf), make_options(priority, timeout)
 
@@ -289,6 +305,14 @@ class Context(Analyses):
         ResultGenerator or ResultAsyncGenerator
             Of items with ``buffers``, always a tuple with one mapping per UDF, and ``damage``, the positions they
             contain.
+
+        Examples
+        --------
+        >>> from tilework.udf.sumsigudf import SumSigUDF
+        >>> for part in ctx.run_udf_iter(dataset=ds, udf=SumSigUDF()):
+        ...     image = part.buffers[0]["intensity"].data  # NaN, or 0, where nothing was merged yet
+        >>> image.shape, bool(part.damage.data.all())
+        ((6, 8), True)
         """
         udfs, options = check_udfs(udf), make_options(priority, timeout)
 

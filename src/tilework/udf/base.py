@@ -81,7 +81,15 @@ def __getattr__(name: str) -> Any:
 
 
 def check_cast(fromvar: Any, tovar: Any) -> None:
-    """Raise TypeError unless the dtype of `fromvar` can be cast safely to that of `tovar`."""
+    """Raise TypeError unless the dtype of `fromvar` can be cast safely to that of `tovar`.
+
+    Examples
+    --------
+    >>> check_cast(np.zeros(1, dtype="uint16"), np.zeros(1, dtype="float32"))
+    >>> check_cast(np.zeros(1, dtype="float64"), np.zeros(1, dtype="float32"))
+    Traceback (most recent call last):
+    TypeError: cannot safely cast float64 to float32
+    """
     if not np.can_cast(fromvar.dtype, tovar.dtype, casting="safe"):
         msg = f"cannot safely cast {fromvar.dtype} to {tovar.dtype}"
         raise TypeError(msg)
@@ -122,7 +130,22 @@ class UDF(UDFInstance):
         raise NotImplementedError(msg)
 
     def get_task_data(self) -> dict[str, Any]:
-        """Return what every task needs and can be made on the worker; readable as attributes of `task_data`."""
+        """Return what every task needs and can be made on the worker; readable as attributes of `task_data`.
+
+        Examples
+        --------
+        >>> class Filtered(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {"amplitude": self.buffer(kind="nav", dtype="float32")}
+        ...
+        ...     def get_task_data(self):
+        ...         return {"window": np.outer(*[np.hanning(n) for n in self.meta.dataset_shape.sig])}
+        ...
+        ...     def process_frame(self, frame):
+        ...         self.results.amplitude[:] = np.abs(np.fft.fft2(frame * self.task_data.window))[1, 0]
+        >>> ctx.run_udf(dataset=ds, udf=Filtered())["amplitude"].data.shape
+        (6, 8)
+        """
         return {}
 
     def get_preferred_input_dtype(self) -> Any:
@@ -156,6 +179,22 @@ class UDF(UDFInstance):
         all are written in place. Nothing of ``self`` can be used in it.
 
         In runs too small for a compiler Python calls the function, or ``process_frame`` if there is one.
+
+        Examples
+        --------
+        >>> def over_threshold(frame, counted, threshold):
+        ...     for value in frame.flat:
+        ...         if value > threshold:
+        ...             counted[0] += 1
+        >>> class Count(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {"counted": self.buffer(kind="nav", dtype="int64")}
+        ...
+        ...     def get_frame_kernel(self):
+        ...         return over_threshold
+        >>> result = ctx.run_udf(dataset=ds, udf=Count(threshold=40))["counted"]
+        >>> np.array_equal(result.data, (ds.data > 40).sum(axis=(2, 3)))
+        True
         """
         return None
 
@@ -188,6 +227,21 @@ class UDF(UDFInstance):
             Views of the whole: for nav buffers the part of this partition.
         src
             Results of the partition.
+
+        Examples
+        --------
+        >>> class Brightest(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {"maximum": self.buffer(kind="sig", dtype="float32")}
+        ...
+        ...     def process_frame(self, frame):
+        ...         self.results.maximum[:] = np.maximum(self.results.maximum, frame)
+        ...
+        ...     def merge(self, dest, src):
+        ...         dest.maximum[:] = np.maximum(dest.maximum, src.maximum)
+        >>> result = ctx.run_udf(dataset=ds, udf=Brightest())
+        >>> np.array_equal(result["maximum"].data, ds.data.max(axis=(0, 1)))
+        True
         """
         if self.requires_custom_merge:
             msg = (
@@ -207,6 +261,26 @@ class UDF(UDFInstance):
         ------
         UDFException
             When a ``result_only`` buffer is declared, which only an own implementation can fill.
+
+        Examples
+        --------
+        The mean, of which only the sum is computed on the workers:
+
+        >>> class Mean(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {
+        ...             "total": self.buffer(kind="nav", dtype="float32", use="private"),
+        ...             "mean": self.buffer(kind="nav", dtype="float32", use="result_only"),
+        ...         }
+        ...
+        ...     def process_frame(self, frame):
+        ...         self.results.total[:] = frame.sum()
+        ...
+        ...     def get_results(self):
+        ...         return {"mean": self.results.total / self.meta.dataset_shape.sig.size}
+        >>> result = ctx.run_udf(dataset=ds, udf=Mean())
+        >>> list(result), np.array_equal(result["mean"].data, ds.data.mean(axis=(2, 3)))
+        (['mean'], True)
         """
         for name, buffer in self.results.items():
             if buffer.use == "result_only":
@@ -326,7 +400,24 @@ class UDF(UDFInstance):
 
     @staticmethod
     def with_mask(data: Array, mask: BoolArray | bool) -> ArrayWithMask:
-        """Return a result with what of it is valid, for `get_results`."""
+        """Return a result with what of it is valid, for `get_results`.
+
+        Examples
+        --------
+        >>> class Contrast(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {"contrast": self.buffer(kind="nav", dtype="float32")}
+        ...
+        ...     def process_frame(self, frame):
+        ...         self.results.contrast[:] = frame.max() - frame.min()
+        ...
+        ...     def get_results(self):
+        ...         contrast = self.results.contrast
+        ...         return {"contrast": self.with_mask(contrast, mask=contrast > 30)}
+        >>> result = ctx.run_udf(dataset=ds, udf=Contrast())["contrast"]
+        >>> result.valid_mask.shape, bool((result.masked_data > 30).all())
+        ((6, 8), True)
+        """
         return ArrayWithMask(data, mask)
 
     def forbuf(self, arr: Any, target: Any) -> Any:

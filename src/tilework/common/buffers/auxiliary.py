@@ -20,7 +20,24 @@ __all__ = ["AuxBufferWrapper"]
 
 
 class AuxBufferWrapper(BufferWrapper):
-    """Data that a UDF needs beside the frames, cut like a result: an entry per position, per pixel, or one for all."""
+    """Data that a UDF needs beside the frames, cut like a result: an entry per position, per pixel, or one for all.
+
+    Examples
+    --------
+    A dose for each scan position, by which frames are divided; made with `UDF.aux_data`:
+
+    >>> from tilework.udf import UDF
+    >>> class PerDose(UDF):
+    ...     def get_result_buffers(self):
+    ...         return {"intensity": self.buffer(kind="nav", dtype="float32")}
+    ...
+    ...     def process_frame(self, frame):
+    ...         self.results.intensity[:] = frame.sum() / self.params.dose
+    >>> dose = UDF.aux_data(np.full((6, 8), 2, dtype="float32"), kind="nav", dtype="float32")
+    >>> result = ctx.run_udf(dataset=ds, udf=PerDose(dose=dose))["intensity"]
+    >>> np.array_equal(result.data, ds.data.sum(axis=(2, 3)) / 2)
+    True
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -25,7 +25,14 @@ class InvalidMaskError(ValueError):
 
 
 def get_inner_slice(arr: BoolArray, axis: int = 0) -> tuple[slice, ...]:
-    """Return the first contiguous run along `axis` in which all entries are True, whole along the other axes."""
+    """Return the first contiguous run along `axis` in which all entries are True, whole along the other axes.
+
+    Examples
+    --------
+    >>> valid = np.array([[False, True], [True, True], [True, True], [False, False]])
+    >>> get_inner_slice(valid)
+    (slice(1, 3, None), slice(0, 2, None))
+    """
     others = tuple(i for i in range(arr.ndim) if i != axis)
     complete = np.flatnonzero(arr.all(axis=others))
     if len(complete):
@@ -38,7 +45,15 @@ def get_inner_slice(arr: BoolArray, axis: int = 0) -> tuple[slice, ...]:
 
 
 def get_bbox_slice(arr: BoolArray) -> tuple[slice, ...]:
-    """Return the smallest box that holds all True entries; empty when there is none."""
+    """Return the smallest box that holds all True entries; empty when there is none.
+
+    Examples
+    --------
+    >>> valid = np.zeros((4, 5), dtype=bool)
+    >>> valid[1, 2] = valid[2, 3] = True
+    >>> get_bbox_slice(valid)
+    (slice(1, 3, None), slice(2, 4, None))
+    """
     if not arr.any():
         return (slice(0, 0),) * arr.ndim
     where = np.nonzero(arr)
@@ -113,6 +128,12 @@ class ArrayWithMask:
     ------
     InvalidMaskError
         When the mask is not bool or cannot be broadcast.
+
+    Examples
+    --------
+    >>> result = ArrayWithMask(np.array([1.0, 0.0, 3.0]), mask=np.array([True, False, True]))
+    >>> result.arr[result.mask]
+    array([1., 3.])
     """
 
     __slots__ = ("_arr", "_mask")

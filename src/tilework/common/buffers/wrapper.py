@@ -54,6 +54,19 @@ class BufferWrapper:
     ------
     ValueError
         When `kind` is unknown.
+
+    Examples
+    --------
+    Results of a run have the shape of the scan, and hold NaN where a position was not selected:
+
+    >>> from tilework.udf.sumsigudf import SumSigUDF
+    >>> result = ctx.run_udf(dataset=ds, udf=SumSigUDF(), roi=ds.roi[:2, ::4])["intensity"]
+    >>> result.kind, result.data.shape, result.raw_data.shape
+    ('nav', (6, 8), (4,))
+    >>> np.isnan(result.data[0]).astype(int)
+    array([0, 1, 1, 1, 0, 1, 1, 1])
+    >>> result.masked_data.count(), result.valid_slice_bounding
+    (np.int64(4), (slice(0, 2, None), slice(0, 5, None)))
     """
 
     def __init__(

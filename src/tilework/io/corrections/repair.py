@@ -39,6 +39,14 @@ def excluded_coordinates(excluded_pixels: Any, sig_shape: tuple[int, ...]) -> ND
     ------
     ValueError
         When it is neither, or a pixel lies outside of the detector.
+
+    Examples
+    --------
+    >>> dead = np.zeros((4, 4), dtype=bool)
+    >>> dead[1, 2] = dead[3, 0] = True
+    >>> excluded_coordinates(dead, (4, 4))
+    array([[1, 3],
+           [2, 0]])
     """
     if is_sparse(excluded_pixels):
         _check_map_shape(tuple(int(s) for s in excluded_pixels.shape), sig_shape)

@@ -101,6 +101,20 @@ class MemoryDataSet(FixedStrideDataSet):
         unknown.
     ValueError
         When `io_backend` is given.
+
+    Examples
+    --------
+    >>> dataset = ctx.load("memory", data=np.ones((64, 8, 8), dtype="uint16"), nav_shape=(8, 8))
+    >>> dataset.shape, dataset.roi[2:4].sum()
+    ((8, 8, 8, 8), np.int64(16))
+
+    Sparse data stays sparse, for functions that can use it:
+
+    >>> import sparse
+    >>> events = sparse.random((4, 4, 32, 32), density=0.01, random_state=0)
+    >>> dataset = ctx.load("memory", data=events)
+    >>> dataset.array_backends[0], round(dataset.density, 3)
+    ('sparse.COO', 0.01)
     """
 
     def __init__(
