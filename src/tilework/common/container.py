@@ -63,6 +63,12 @@ class MaskContainer:
         When `use_sparse`, `default_sparse` or `backend` is none of these, or asks for arrays of pydata sparse on a GPU.
     TypeError
         When `mask_factories` is neither a function nor a list or tuple of functions.
+
+    Examples
+    --------
+    >>> masks = MaskContainer([lambda: np.ones((4, 4)), lambda: np.eye(4)], dtype="float32")
+    >>> len(masks), masks.dtype
+    (2, dtype('float32'))
     """
 
     def __init__(

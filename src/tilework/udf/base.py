@@ -393,6 +393,19 @@ class UDF(UDFInstance):
             Array with one entry per position of the whole scan, or per pixel.
         kind, extra_shape, dtype
             As of `buffer`.
+
+        Examples
+        --------
+        >>> class Weighted(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {"total": self.buffer(kind="nav", dtype="float32")}
+        ...
+        ...     def process_tile(self, tile):
+        ...         self.results.total[:] += (tile * self.params.weight).sum(axis=(1, 2))
+        >>> weight = UDF.aux_data(np.eye(32, dtype="float32"), kind="sig", dtype="float32")
+        >>> result = ctx.run_udf(dataset=ds, udf=Weighted(weight=weight))["total"]
+        >>> np.array_equal(result.data, np.trace(ds.data, axis1=2, axis2=3))
+        True
         """
         buffer = AuxBufferWrapper(kind, extra_shape, dtype)
         buffer.set_buffer(np.asarray(data))
@@ -430,6 +443,28 @@ class UDF(UDFInstance):
         ------
         ValueError
             When `arr` does not have as many entries as `target`.
+
+        Examples
+        --------
+        A sum over frames that takes sparse arrays as well, whose sums are not NumPy arrays:
+
+        >>> class Total(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {"total": self.buffer(kind="sig", dtype="float32")}
+        ...
+        ...     def get_backends(self):
+        ...         return ("numpy", "scipy.sparse.csr_matrix")
+        ...
+        ...     def process_tile(self, tile):
+        ...         self.results.total[:] += self.forbuf(tile.sum(axis=0), self.results.total)
+        ...
+        ...     def merge(self, dest, src):
+        ...         dest.total[:] += src.total
+        >>> import sparse
+        >>> dataset = ctx.load("memory", data=sparse.random((4, 4, 8, 8), density=0.1, random_state=0), sig_dims=2)
+        >>> result = ctx.run_udf(dataset=dataset, udf=Total(), backends="scipy.sparse.csr_matrix")["total"]
+        >>> bool(np.allclose(result.data, dataset.data.todense().sum(axis=(0, 1))))
+        True
         """
         if isinstance(target, np.ndarray) and (isinstance(arr, np.ndarray) or np.isscalar(arr)):
             return np.asarray(arr).reshape(target.shape)
@@ -449,6 +484,22 @@ class UDF(UDFInstance):
             Name, unique within this class.
         factory
             Called without arguments when there is nothing under that name yet.
+
+        Examples
+        --------
+        >>> class Correlation(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {"height": self.buffer(kind="nav", dtype="float32")}
+        ...
+        ...     def make_template(self):
+        ...         y, x = np.ogrid[-16:16, -16:16]
+        ...         return np.conj(np.fft.rfft2(np.fft.ifftshift(y**2 + x**2 < self.params.radius**2)))
+        ...
+        ...     def process_frame(self, frame):
+        ...         template = self.cached("template", self.make_template)
+        ...         self.results.height[:] = np.fft.irfft2(np.fft.rfft2(frame) * template).max()
+        >>> ctx.run_udf(dataset=ds, udf=Correlation(radius=4))["height"].data.shape
+        (6, 8)
         """
         if self._cache is None:
             self._cache = RunCache()

@@ -210,6 +210,23 @@ class CoMUDF(UDF):
             What to subtract from the field: nothing (``RegressionOptions.NO_REGRESSION``, -1), the mean
             (``SUBTRACT_MEAN``, 0), a plane for each component (``SUBTRACT_LINEAR``, 1); or what to subtract as array
             ``[[y, x], [dy/dy, dx/dy], [dy/dx, dx/dx]]``, of shape (3, 2).
+
+        Examples
+        --------
+        The shift of the beam by the scan itself, a plane, is subtracted:
+
+        >>> y, x = np.mgrid[:4, :4]
+        >>> data = np.zeros((4, 4, 16, 16), dtype="uint16")
+        >>> data[y, x, 8 + y, 6 + x] = 100
+        >>> dataset = ctx.load("memory", data=data)
+        >>> udf = CoMUDF.with_params(cy=8, cx=8, regression=RegressionOptions.SUBTRACT_LINEAR)
+        >>> result = ctx.run_udf(dataset=dataset, udf=udf)
+        >>> result["regression"].data.round(3) + 0.0
+        array([[ 0., -2.],
+               [ 1.,  0.],
+               [ 0.,  1.]])
+        >>> float(abs(result["field"].data).max()) < 1e-5
+        True
         """
         return cls(CoMParams(cy, cx, r, ri, scan_rotation, flip_y, regression))
 

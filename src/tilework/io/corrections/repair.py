@@ -110,6 +110,12 @@ class RepairDescriptor:
         When a pixel has no usable neighbour, unless `allow_empty`.
     ValueError
         When the excluded pixels do not fit the detector.
+
+    Examples
+    --------
+    >>> descriptor = RepairDescriptor((3, 3), excluded_pixels=np.array([[1], [1]]))
+    >>> descriptor.exclude_flat, descriptor.repair_flat
+    (array([4]), array([[0, 1, 2, 3, 5, 6, 7, 8]]))
     """
 
     __slots__ = ("exclude_flat", "repair_counts", "repair_flat")
@@ -169,6 +175,13 @@ def repair(frames: NDArray[Any], descriptor: RepairDescriptor, *, compiled: bool
         What to replace by what.
     compiled
         Whether to use the compiled kernel, for real floats.
+
+    Examples
+    --------
+    >>> frames = np.array([[1.0, 1.0, 1.0, 1.0, 1e6, 1.0, 1.0, 1.0, 1.0]])
+    >>> repair(frames, RepairDescriptor((3, 3), excluded_pixels=np.array([[1], [1]])))
+    >>> frames
+    array([[1., 1., 1., 1., 1., 1., 1., 1., 1.]])
     """
     if not len(descriptor) or not frames.size:
         return

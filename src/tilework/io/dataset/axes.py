@@ -49,6 +49,13 @@ def default_axes(
     """Return the axes of a dataset, named ``y, x`` and ``ky, kx`` where there are two of a kind.
 
     Scales count from the last axis; those that are missing, zero or not finite are not known.
+
+    Examples
+    --------
+    >>> from tilework.common.shape import Shape
+    >>> axes = default_axes(Shape((64, 64, 128, 128), sig_dims=2), nav_scale=(0.5, 0.5), nav_units="nm")
+    >>> [axis.name for axis in axes], axes[0].scale, axes[0].units, axes[2].scale
+    (['y', 'x', 'ky', 'kx'], 0.5, 'nm', None)
     """
 
     def named(
