@@ -188,12 +188,6 @@ class Context(Analyses):
             When the file is there, and `overwrite` is not set.
         OSError
             When the file cannot be written.
-
-        Examples
-        --------
-        >>> ctx.export_dataset(ds, path="scan.npy")
-        >>> np.array_equal(np.load("scan.npy"), ds.data)
-        True
         """
         from tilework.api.export import export_dataset
 
@@ -305,14 +299,6 @@ class Context(Analyses):
         ResultGenerator or ResultAsyncGenerator
             Of items with ``buffers``, always a tuple with one mapping per UDF, and ``damage``, the positions they
             contain.
-
-        Examples
-        --------
-        >>> from tilework.udf.sumsigudf import SumSigUDF
-        >>> for part in ctx.run_udf_iter(dataset=ds, udf=SumSigUDF()):
-        ...     image = part.buffers[0]["intensity"].data  # NaN, or 0, where nothing was merged yet
-        >>> image.shape, bool(part.damage.data.all())
-        ((6, 8), True)
         """
         udfs, options = check_udfs(udf), make_options(priority, timeout)
 

@@ -40,6 +40,8 @@ from tilework.udf.mixins import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from tilework.udf.noop import NoOpUDF
+
 __all__ = [
     "UDF",
     "MergeAttrMapping",
@@ -64,6 +66,7 @@ T = TypeVar("T")
 # What users' programs import from here and what itself needs the base class.
 _ELSEWHERE = {
     "GenericTask": "task",
+    "NoOpUDF": "noop",
     "UDFResults": "results",
     "UDFResultsLazy": "results",
     "UDFRunner": "runner",
@@ -130,22 +133,7 @@ class UDF(UDFInstance):
         raise NotImplementedError(msg)
 
     def get_task_data(self) -> dict[str, Any]:
-        """Return what every task needs and can be made on the worker; readable as attributes of `task_data`.
-
-        Examples
-        --------
-        >>> class Filtered(UDF):
-        ...     def get_result_buffers(self):
-        ...         return {"amplitude": self.buffer(kind="nav", dtype="float32")}
-        ...
-        ...     def get_task_data(self):
-        ...         return {"window": np.outer(*[np.hanning(n) for n in self.meta.dataset_shape.sig])}
-        ...
-        ...     def process_frame(self, frame):
-        ...         self.results.amplitude[:] = np.abs(np.fft.fft2(frame * self.task_data.window))[1, 0]
-        >>> ctx.run_udf(dataset=ds, udf=Filtered())["amplitude"].data.shape
-        (6, 8)
-        """
+        """Return what every task needs and can be made on the worker; readable as attributes of `task_data`."""
         return {}
 
     def get_preferred_input_dtype(self) -> Any:
@@ -264,7 +252,7 @@ class UDF(UDFInstance):
 
         Examples
         --------
-        The mean, of which only the sum is computed on the workers:
+        The mean, of which only the sum is computed on the workers, and which does not hold where nothing was counted:
 
         >>> class Mean(UDF):
         ...     def get_result_buffers(self):
@@ -277,7 +265,8 @@ class UDF(UDFInstance):
         ...         self.results.total[:] = frame.sum()
         ...
         ...     def get_results(self):
-        ...         return {"mean": self.results.total / self.meta.dataset_shape.sig.size}
+        ...         total = self.results.total
+        ...         return {"mean": self.with_mask(total / self.meta.dataset_shape.sig.size, mask=total > 0)}
         >>> result = ctx.run_udf(dataset=ds, udf=Mean())
         >>> list(result), np.array_equal(result["mean"].data, ds.data.mean(axis=(2, 3)))
         (['mean'], True)
@@ -387,25 +376,14 @@ class UDF(UDFInstance):
     ) -> AuxBufferWrapper:
         """Declare a parameter that is cut like a result: one entry per position, per pixel, or one for all.
 
+        See `AuxBufferWrapper` for an example.
+
         Parameters
         ----------
         data
             Array with one entry per position of the whole scan, or per pixel.
         kind, extra_shape, dtype
             As of `buffer`.
-
-        Examples
-        --------
-        >>> class Weighted(UDF):
-        ...     def get_result_buffers(self):
-        ...         return {"total": self.buffer(kind="nav", dtype="float32")}
-        ...
-        ...     def process_tile(self, tile):
-        ...         self.results.total[:] += (tile * self.params.weight).sum(axis=(1, 2))
-        >>> weight = UDF.aux_data(np.eye(32, dtype="float32"), kind="sig", dtype="float32")
-        >>> result = ctx.run_udf(dataset=ds, udf=Weighted(weight=weight))["total"]
-        >>> np.array_equal(result.data, np.trace(ds.data, axis1=2, axis2=3))
-        True
         """
         buffer = AuxBufferWrapper(kind, extra_shape, dtype)
         buffer.set_buffer(np.asarray(data))
@@ -413,24 +391,7 @@ class UDF(UDFInstance):
 
     @staticmethod
     def with_mask(data: Array, mask: BoolArray | bool) -> ArrayWithMask:
-        """Return a result with what of it is valid, for `get_results`.
-
-        Examples
-        --------
-        >>> class Contrast(UDF):
-        ...     def get_result_buffers(self):
-        ...         return {"contrast": self.buffer(kind="nav", dtype="float32")}
-        ...
-        ...     def process_frame(self, frame):
-        ...         self.results.contrast[:] = frame.max() - frame.min()
-        ...
-        ...     def get_results(self):
-        ...         contrast = self.results.contrast
-        ...         return {"contrast": self.with_mask(contrast, mask=contrast > 30)}
-        >>> result = ctx.run_udf(dataset=ds, udf=Contrast())["contrast"]
-        >>> result.valid_mask.shape, bool((result.masked_data > 30).all())
-        ((6, 8), True)
-        """
+        """Return a result with what of it is valid, for `get_results`."""
         return ArrayWithMask(data, mask)
 
     def forbuf(self, arr: Any, target: Any) -> Any:
@@ -484,62 +445,7 @@ class UDF(UDFInstance):
             Name, unique within this class.
         factory
             Called without arguments when there is nothing under that name yet.
-
-        Examples
-        --------
-        >>> class Correlation(UDF):
-        ...     def get_result_buffers(self):
-        ...         return {"height": self.buffer(kind="nav", dtype="float32")}
-        ...
-        ...     def make_template(self):
-        ...         y, x = np.ogrid[-16:16, -16:16]
-        ...         return np.conj(np.fft.rfft2(np.fft.ifftshift(y**2 + x**2 < self.params.radius**2)))
-        ...
-        ...     def process_frame(self, frame):
-        ...         template = self.cached("template", self.make_template)
-        ...         self.results.height[:] = np.fft.irfft2(np.fft.rfft2(frame) * template).max()
-        >>> ctx.run_udf(dataset=ds, udf=Correlation(radius=4))["height"].data.shape
-        (6, 8)
         """
         if self._cache is None:
             self._cache = RunCache()
         return self._cache.get((self._position, key), factory)
-
-    @property
-    def requires_custom_merge(self) -> bool:
-        """Whether the default merge cannot work: there is a result that is not of kind nav."""
-        return any(b.kind != "nav" and b.use != "result_only" for b in self._declared().values())
-
-    @property
-    def requires_custom_merge_all(self) -> bool:
-        """Whether the default of merging all at once cannot work."""
-        return any(b.kind != "nav" for b in self._declared().values())
-
-
-class NoOpUDF(UDF):
-    """Computes nothing: reads the data, for measurements.
-
-    Parameters
-    ----------
-    preferred_input_dtype
-        dtype in which tiles are wanted.
-
-    Examples
-    --------
-    >>> len(ctx.run_udf(dataset=ds, udf=NoOpUDF()))
-    0
-    """
-
-    def __init__(self, preferred_input_dtype: Any = bool) -> None:
-        super().__init__(preferred_input_dtype=preferred_input_dtype)
-
-    def get_preferred_input_dtype(self) -> Any:
-        """Return what was asked for."""
-        return self.params.preferred_input_dtype
-
-    def get_result_buffers(self) -> dict[str, BufferWrapper]:
-        """Return nothing."""
-        return {}
-
-    def process_tile(self, tile: Array) -> None:
-        """Do nothing."""

@@ -166,6 +166,16 @@ class UDFInstance(UDFProtocol):
             raise UDFException(msg)
         self._task_data = UDFData(data)
 
+    @property
+    def requires_custom_merge(self) -> bool:
+        """Whether the default merge cannot work: there is a result that is not of kind nav."""
+        return any(b.kind != "nav" and b.use != "result_only" for b in self._declared().values())
+
+    @property
+    def requires_custom_merge_all(self) -> bool:
+        """Whether the default of merging all at once cannot work."""
+        return any(b.kind != "nav" for b in self._declared().values())
+
     def _declared(self) -> Mapping[str, BufferWrapper]:
         return self._results.as_dict() if self._results is not None else self.get_result_buffers()
 

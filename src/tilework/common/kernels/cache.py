@@ -139,7 +139,8 @@ class Called:
         elif isinstance(value, _PLAIN):
             self._note(name, value)
         elif isinstance(value, np.ndarray):
-            self._note(name, value.dtype.str, value.shape, value.tobytes())
+            self._note(name, value.dtype.str, value.shape)
+            self._code.update(value.tobytes())
         else:
             self._follow(value, names)
 
