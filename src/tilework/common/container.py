@@ -192,7 +192,10 @@ class MaskContainer:
         transpose: bool = True,
         backend: str | None = None,
     ) -> Any:
-        """Return the masks for a part of the detector that has no navigation axes; see `get`."""
+        """Return the masks for a part of the detector that has no navigation axes.
+
+        Parameters are those of `get`.
+        """
         on_gpu = _checked_backend(backend or self._backend) in CUPY_BACKENDS
         kind = self.use_sparse if sparse_backend is None else _checked_format(sparse_backend, "sparse_backend")
         target = self.dtype if dtype is None else np.dtype(dtype)

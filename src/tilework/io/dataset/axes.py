@@ -48,7 +48,15 @@ def default_axes(
 ) -> list[AxisInfo]:
     """Return the axes of a dataset, named ``y, x`` and ``ky, kx`` where there are two of a kind.
 
-    Scales count from the last axis; those that are missing, zero or not finite are not known.
+    Parameters
+    ----------
+    shape
+        Of the dataset.
+    nav_scale, sig_scale
+        Distances of neighbours along the axes of scan and detector, counted from the last axis; those that are missing,
+        zero or not finite are not known.
+    nav_units, sig_units
+        Units of these, for instance ``"nm"`` and ``"mrad"``.
 
     Examples
     --------
