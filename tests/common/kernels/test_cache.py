@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 
@@ -127,6 +128,17 @@ def test_what_changes_the_result_changes_the_digest(tmp_path: Path, changes: dic
     after = Called(user_kernel(tmp_path, **changes))
     assert before.fingerprint != after.fingerprint
     assert digest != after.digest()
+
+
+def test_what_is_sent_by_value_has_the_same_fingerprint(tmp_path: Path) -> None:
+    """The copy knows only the globals that it refers to, and not its file."""
+    kernel = module(tmp_path, "a", "def kernel(f): return f.size * FACTOR", FACTOR=2, size=3, other=4).kernel
+    kernel.__module__ = "__main__"
+    copy = cloudpickle.loads(cloudpickle.dumps(kernel))
+    assert copy.__globals__ is not kernel.__globals__
+    assert Called(copy).fingerprint == Called(kernel).fingerprint
+    kernel.__globals__["FACTOR"] = 3
+    assert Called(copy).fingerprint != Called(kernel).fingerprint
 
 
 def test_the_file_counts_as_well(tmp_path: Path) -> None:

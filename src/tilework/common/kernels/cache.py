@@ -8,6 +8,7 @@ takes the place of the old.
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import importlib.resources
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = ["Called", "digest_of_kernels", "mark"]
 
@@ -123,8 +124,8 @@ class Called:
         code = function.__code__
         self._files.add(Path(code.co_filename).absolute())
         self._note_code(code)
-        names = tuple(dict.fromkeys(_names(code)))
-        for name in names:
+        named, names = _names(code)
+        for name in named:
             if name in function.__globals__:
                 self._follow_named(name, function.__globals__[name], names)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
@@ -161,9 +162,14 @@ def _is_known(value: Any) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in _KNOWN_TO_NUMBA
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    """Yield the global names and attributes in a function, and in functions within it."""
-    yield from code.co_names
+@functools.lru_cache(maxsize=1024)
+def _names(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of globals in a function, and in functions within it; and these with all names of attributes."""
+    named = [i.argval for i in dis.get_instructions(code) if i.opname in {"LOAD_GLOBAL", "LOAD_NAME"}]
+    names = [*code.co_names]
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names(constant)
+            inner = _names(constant)
+            named += inner[0]
+            names += inner[1]
+    return tuple(dict.fromkeys(named)), tuple(dict.fromkeys(names))
