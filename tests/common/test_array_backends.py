@@ -24,6 +24,7 @@ from tilework.common.array_backends import (
     frames_of,
     holding_dtype,
 )
+from tilework.common.udf import UDFProtocol
 from tilework.udf import UDF
 
 # NumPy advises against its own matrices, which a function can ask for nevertheless.
@@ -54,9 +55,7 @@ def test_sets_are_those_of_sparseconverter(name: str) -> None:
 
 def test_constants_of_udfs() -> None:
     """Every backend for functions has a name; those of a function that supports all are ordered as specified."""
-    named = {
-        value for key, value in vars(UDF.__mro__[1]).items() if key.startswith("BACKEND_") and key != "BACKEND_ALL"
-    }
+    named = {value for key, value in vars(UDFProtocol).items() if key.startswith("BACKEND_") and key != "BACKEND_ALL"}
     assert named == BACKENDS - {"numpy.matrix"}
     families = ["cupyx", "cupyx", "cupyx", "scipy", "scipy", "scipy", "scipy", "scipy", "scipy"]
     assert [b.split(".")[0] for b in UDF.BACKEND_ALL] == [*families, "cupy", "numpy", "sparse", "sparse"]

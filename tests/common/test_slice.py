@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilework.common import Shape, Slice, SliceUsageError
+from tilework.common.slice import disjoint
 
 NAV, SIG = (4, 5), (6, 7)
 WHOLE = Slice.from_shape((*NAV, *SIG), sig_dims=2)
@@ -181,3 +182,11 @@ def test_misuse_shows_both_sides() -> None:
         WHOLE.shift(three)
     with pytest.raises(AttributeError):
         WHOLE.signal  # type: ignore[attr-defined]  # noqa: B018
+
+
+@given(slices(), st.lists(slices(), max_size=4))
+def test_disjoint_regions_share_no_element(part: Slice, others: list[Slice]) -> None:
+    covered = np.zeros(EVERYTHING.shape, dtype=bool)
+    for other in others:
+        covered[other.get()] = True
+    assert disjoint(part, others) == (not covered[part.get()].any())

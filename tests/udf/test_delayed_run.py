@@ -19,7 +19,8 @@ from detector_files import counts
 from tilework.api import Context
 from tilework.exceptions import DataSetException, UDFException
 from tilework.io.dataset.dask import DaskDataSet
-from tilework.io.dataset.memory import MemoryDataSet, MemoryPartition
+from tilework.io.dataset.memory import MemoryDataSet
+from tilework.io.dataset.memory_partition import MemoryPartition
 from tilework.io.results import load_results
 from tilework.udf import (
     UDF,
@@ -63,8 +64,8 @@ class CountingPartition(MemoryPartition):
 class CountingDataSet(MemoryDataSet):
     """An array whose partitions note that they are read."""
 
-    def _make_partition(self, *args: Any) -> MemoryPartition:
-        return CountingPartition(*args, tiledelay=None, check_cast=True)
+    def _make_partition(self, meta: Any, part: Any, segments: Any, frame_format: Any) -> MemoryPartition:
+        return CountingPartition(meta, part, segments, frame_format, self._delivery)
 
 
 @pytest.fixture

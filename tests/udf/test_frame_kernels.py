@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -10,6 +13,7 @@ import numba
 import numpy as np
 import pytest
 
+import tilework
 from tests_helpers import counts
 from tilework.api import Context
 from tilework.common.udf import UDFMethod
@@ -236,6 +240,63 @@ def test_a_function_that_numba_cannot_compile_says_so(contexts: list[Context], m
     ds = contexts[0].load("memory", data=counts())
     with pytest.raises(UDFException, match=r"(?s)Fails.*uses_files.*numba"):
         contexts[0].run_udf(dataset=ds, udf=Fails())
+
+
+HELPER = "import numba\n\n@numba.njit\ndef helper(x):\n    return x + {}\n"
+KERNEL = "from kernel_helper import helper\n\ndef kernel(frame, out):\n    out[0] = helper(frame[0, 0])\n"
+PROGRAM = """
+import importlib
+from pathlib import Path
+
+import numpy as np
+
+import kernel, kernel_helper
+from tilework.api import Context
+from tilework.udf import UDF
+
+
+class Helped(UDF):
+    def get_result_buffers(self):
+        return {"out": self.buffer(kind="nav")}
+
+    def get_frame_kernel(self):
+        return kernel.kernel
+
+
+def run():
+    return context.run_udf(dataset=ds, udf=Helped())["out"].data[0, 0]
+
+
+with Context.make_with("inline") as context:
+    ds = context.load("memory", data=np.zeros((2, 2, 4, 4), dtype="f4"))
+    first = run()
+    path = Path(kernel_helper.__file__)
+    path.write_text(path.read_text().replace("x + ", "x + 10 + "))
+    importlib.reload(kernel_helper)
+    importlib.reload(kernel)
+    print(first, run())
+"""
+
+
+def test_a_changed_helper_of_the_function_is_compiled_again(tmp_path: Path) -> None:
+    """Within a process, where its module is loaded again, and in another, which finds the old code on disk."""
+    (tmp_path / "kernel.py").write_text(KERNEL, encoding="utf-8")
+    sources = str(Path(tilework.__file__).parent.parent)
+    environment = {
+        **os.environ,
+        KERNELS_VARIABLE: "numba",
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), sources]),
+        "PYTHONDONTWRITEBYTECODE": "1",  # a file may be changed twice within the same second
+    }
+    environment.pop("NUMBA_CACHE_DIR", None)
+    for added in (1, 2):
+        (tmp_path / "kernel_helper.py").write_text(HELPER.format(added), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == [f"{added}.0", f"{added + 10}.0"]
+    assert list((tmp_path / "__pycache__").glob("kernel.kernel-*.nbi"))
 
 
 def test_a_function_that_comes_by_value_again_is_compiled_once() -> None:

@@ -31,6 +31,12 @@ class ApplyFFTMask(BaseAnalysis, id_="APPLY_FFT_MASK"):
     parameters
         ``rad_in``, ``rad_out``: radii of the ring in periods per frame; ``real_rad``, ``real_centerx``,
         ``real_centery``: radius and centre in pixels of a disc that is set to 0 before, default: none is.
+
+    Examples
+    --------
+    >>> result = ctx.run(ApplyFFTMask(ds, {"rad_in": 4, "rad_out": 8}))
+    >>> result.intensity.raw_data.shape
+    (6, 8)
     """
 
     def get_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:

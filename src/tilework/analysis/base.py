@@ -51,6 +51,25 @@ class Analysis(ABC):
     ------
     ValueError
         When the parameters do not fit the analysis, or the dataset.
+
+    Examples
+    --------
+    An analysis of one's own, with a name and a picture:
+
+    >>> from tilework.analysis.results import real_result
+    >>> from tilework.udf import AutoUDF
+    >>> class Brightest(BaseAnalysis, id_="BRIGHTEST"):
+    ...     def get_udf(self):
+    ...         return AutoUDF(f=np.max)
+    ...
+    ...     def get_udf_results(self, udf_results, roi, damage):
+    ...         values = udf_results["result"].data
+    ...         return AnalysisResultSet([real_result(values, "brightest", "brightest pixel", "brightest", damage)])
+    >>> Analysis.get_analysis_by_type("BRIGHTEST") is Brightest
+    True
+    >>> result = ctx.run(Brightest(ds, {"roi": {"shape": "rect", "x": 0, "y": 0, "width": 4, "height": 4}}))
+    >>> result.brightest.raw_data.shape, result.brightest.visualized.shape
+    ((6, 8), (6, 8, 4))
     """
 
     TYPE: ClassVar[str] = "UDF"

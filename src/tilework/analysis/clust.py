@@ -49,6 +49,18 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
     parameters
         ``cx``, ``cy``: centre of the ring in pixels; ``ri``, ``ro``: its radii in pixels; ``n_peaks``: how many
         peaks to take at most; ``min_dist``: their least distance in pixels; ``n_clust``: number of clusters.
+
+    Examples
+    --------
+    A scan whose right half diffracts to another place:
+
+    >>> data = np.random.default_rng(0).poisson(5, size=(8, 8, 16, 16)).astype("uint16")
+    >>> data[:, :4, 8, 3] += 100
+    >>> data[:, 4:, 3, 8] += 100
+    >>> dataset = ctx.load("memory", data=data)
+    >>> labels = ctx.run(ClusterAnalysis(dataset, {"n_peaks": 2, "n_clust": 2})).intensity.raw_data
+    >>> [np.unique(half).size for half in (labels[:, :4], labels[:, 4:])], np.unique(labels)
+    ([1, 1], array([1, 2]))
     """
 
     def get_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,15 @@ class COMResultSet(AnalysisResultSet):
     ``field`` (its data is the tuple ``(x, y)``), ``magnitude``, ``divergence`` and ``curl`` per scan step (where the
     scan has more than one row and column), ``x``, ``y``. For complex data instead ``x_real``, ``y_real``, ``x_imag``,
     ``y_imag``.
+
+    Examples
+    --------
+    >>> result = ctx.run(COMAnalysis(ds, {"r": 8}))
+    >>> result.keys()
+    ['field', 'magnitude', 'divergence', 'curl', 'x', 'y']
+    >>> x, y = result.field.raw_data
+    >>> np.array_equal(result.magnitude.raw_data, np.hypot(y, x))
+    True
     """
 
 
@@ -42,6 +51,17 @@ class COMAnalysis(BaseAnalysis, id_="CENTER_OF_MASS"):
         pixels within which pixels count, default all; ``ri``: radius within which they do not, default 0;
         ``scan_rotation``: angle in degrees by which shifts are rotated to be in scan coordinates; ``flip_y``:
         whether y of the detector is flipped before.
+
+    Examples
+    --------
+    A beam that is shifted by 2 pixels along x, and a scan that is rotated by a quarter turn against the detector:
+
+    >>> data = np.zeros((4, 4, 16, 16), dtype="uint16")
+    >>> data[:, :, 8, 10] = 100
+    >>> dataset = ctx.load("memory", data=data)
+    >>> result = ctx.run(COMAnalysis(dataset, {"r": 5, "scan_rotation": 90}))
+    >>> result.y.raw_data[0, 0].round(6), abs(result.x.raw_data[0, 0].round(6))
+    (np.float64(2.0), np.float64(0.0))
     """
 
     def get_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:

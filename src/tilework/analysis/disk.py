@@ -27,6 +27,14 @@ class DiskMaskAnalysis(SingleMaskAnalysis, id_="APPLY_DISK_MASK"):
     parameters
         ``cx``, ``cy``: centre in pixels, default that of the detector; ``r``: radius in pixels, default 0.3 times half
         the smaller size of the detector; ``use_sparse``: see `ApplyMasksUDF`, default False.
+
+    Examples
+    --------
+    Bright field, with its picture:
+
+    >>> result = ctx.run(DiskMaskAnalysis(ds, {"cx": 16, "cy": 16, "r": 5}))
+    >>> result.intensity.raw_data.shape, result.intensity.visualized.shape
+    ((6, 8), (6, 8, 4))
     """
 
     NAME = "disk"

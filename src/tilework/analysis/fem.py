@@ -29,6 +29,12 @@ class FEMAnalysis(BaseAnalysis, id_="FEM"):
         What is evaluated; its detector has two axes.
     parameters
         ``cx``, ``cy``: centre in pixels; ``ri``, ``ro``: inner and outer radius in pixels.
+
+    Examples
+    --------
+    >>> result = ctx.run(FEMAnalysis(ds, {"cx": 16, "cy": 16, "ri": 6, "ro": 10}))
+    >>> result.intensity.raw_data.shape
+    (6, 8)
     """
 
     def get_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ def get_roi(params: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[np.boo
     ----------
     params
         Parameters of an analysis. Their ``"roi"`` may be ``{"shape": "disk", "cx": …, "cy": …, "r": …}`` or
-        ``{"shape": "rect", "x": …, "y": …, "width": …, "height": …}``, in scan positions.
+        ``{"shape": "rect", "x": …, "y": …, "width": …, "height": …}``, in scan positions. A rectangle contains
+        both borders: of width 3 it has 4 columns.
     shape
         Shape (y, x) of the scan.
 
@@ -37,6 +38,15 @@ def get_roi(params: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[np.boo
         When the region has another shape.
     ValueError
         When the scan has not two axes, or the description is not complete.
+
+    Examples
+    --------
+    >>> get_roi({"roi": {"shape": "disk", "cx": 1, "cy": 1, "r": 1}}, (3, 4)).astype(int)
+    array([[0, 1, 0, 0],
+           [1, 1, 1, 0],
+           [0, 1, 0, 0]])
+    >>> get_roi({}, (3, 4)) is None
+    True
     """
     roi = params.get("roi")
     if not roi or not roi.get("shape"):

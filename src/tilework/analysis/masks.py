@@ -32,6 +32,13 @@ class MasksResultSet(AnalysisResultSet):
 
     For complex ones, each stands for the magnitude, and there are ``mask_0_log``, ``_real``, ``_imag``, ``_angle`` and
     ``_complex``, and so on.
+
+    Examples
+    --------
+    >>> masks = [lambda: np.ones((32, 32)), lambda: np.eye(32)]
+    >>> result = ctx.run(MasksAnalysis(ds, {"factories": masks}))
+    >>> result.keys()
+    ['mask_0', 'mask_1']
     """
 
 
@@ -40,6 +47,14 @@ class SingleMaskResultSet(AnalysisResultSet):
 
     For complex data, ``intensity`` is the magnitude, and there are ``intensity_real``, ``_imag``, ``_angle`` and
     ``_complex`` as well.
+
+    Examples
+    --------
+    >>> result = ctx.run(ctx.create_disk_analysis(dataset=ds, r=5))
+    >>> result.keys()
+    ['intensity', 'intensity_log']
+    >>> np.array_equal(result.intensity.raw_data, result.intensity_log.raw_data)
+    True
     """
 
 
@@ -72,6 +87,17 @@ class MasksAnalysis(BaseMasksAnalysis):
     parameters
         ``factories``, and optionally ``use_sparse``, ``mask_count``, ``mask_dtype`` and ``dtype``: see `ApplyMasksUDF`,
         where they are called ``mask_factories`` and ``preferred_dtype``.
+
+    Examples
+    --------
+    The upper half of the detector, and the lower one:
+
+    >>> rows = np.repeat(np.arange(32), 32).reshape(32, 32)
+    >>> analysis = MasksAnalysis(ds, {"factories": [lambda: rows < 16, lambda: rows >= 16], "mask_dtype": "float32"})
+    >>> result = ctx.run(analysis)
+    >>> upper, lower = result.mask_0.raw_data, result["mask_1"].raw_data
+    >>> np.array_equal(upper + lower, ctx.map(dataset=ds, f=np.sum).data)
+    True
     """
 
     def get_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,12 @@ class PointMaskAnalysis(SingleMaskAnalysis, id_="APPLY_POINT_SELECTOR"):
         What is evaluated; its scan has at most two axes, its detector two.
     parameters
         ``cx``, ``cy``: the pixel, default the centre of the detector; truncated to whole pixels.
+
+    Examples
+    --------
+    >>> result = ctx.run(PointMaskAnalysis(ds, {"cx": 3, "cy": 5}))
+    >>> np.array_equal(result.intensity.raw_data, ds.data[:, :, 5, 3])
+    True
     """
 
     NAME = "point"

@@ -34,6 +34,14 @@ class RadialFourierResultSet(AnalysisResultSet):
     coefficient, relative to the absolute value of order 0 (which itself is not).
 
     ``raw_results``: the coefficients, of shape ``(n_bins, max_order + 1, *nav)``.
+
+    Examples
+    --------
+    >>> result = ctx.run(RadialFourierAnalysis(ds, {"n_bins": 2, "max_order": 1}))
+    >>> result.keys()[:6]
+    ['dominant_0', 'absolute_0_0', 'absolute_0_1', 'dominant_1', 'absolute_1_0', 'absolute_1_1']
+    >>> result.raw_results.shape
+    (2, 2, 6, 8)
     """
 
 
@@ -49,6 +57,17 @@ class RadialFourierAnalysis(BaseMasksAnalysis, id_="RADIAL_FOURIER"):
         0 and the whole detector; ``n_bins``: number of rings between them, default 1; ``max_order``: highest
         order, default 24; ``use_sparse``: see `ApplyMasksUDF`, default: sparse when the masks are large and
         their rings narrow.
+
+    Examples
+    --------
+    Four reflections at the same distance from the centre:
+
+    >>> data = np.zeros((2, 2, 33, 33), dtype="uint16")
+    >>> data[..., [6, 26, 16, 16], [16, 16, 6, 26]] = 100
+    >>> dataset = ctx.load("memory", data=data)
+    >>> result = ctx.run(RadialFourierAnalysis(dataset, {"cx": 16, "cy": 16, "ri": 8, "ro": 12, "max_order": 6}))
+    >>> int(result.dominant_0.raw_data[0, 0])
+    4
     """
 
     def get_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:

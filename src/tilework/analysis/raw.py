@@ -37,6 +37,12 @@ class PickFrameAnalysis(BaseAnalysis, id_="PICK_FRAME"):
         What is evaluated; its scan has one to three axes.
     parameters
         ``x``, and ``y`` and ``z`` where the scan has such axes: the position; x is the last axis of the scan.
+
+    Examples
+    --------
+    >>> result = ctx.run(PickFrameAnalysis(ds, {"x": 3, "y": 1}))
+    >>> np.array_equal(result.intensity.raw_data, ds.data[1, 3])
+    True
     """
 
     DEFAULTS: Mapping[str, Any] = {}

@@ -29,6 +29,13 @@ class PickFFTFrameAnalysis(PickFrameAnalysis, id_="PICK_FFT_FRAME"):
     parameters
         As of `PickFrameAnalysis`, and ``real_rad``, ``real_centerx``, ``real_centery``: radius and centre in
         pixels of a disc that is set to 0 before; default: none is.
+
+    Examples
+    --------
+    >>> result = ctx.run(PickFFTFrameAnalysis(ds, {"x": 3, "y": 1}))
+    >>> spectrum = result.intensity.raw_data
+    >>> bool(np.isclose(spectrum[16, 16], ds.data[1, 3].sum()))
+    True
     """
 
     DEFAULTS = DISC_DEFAULTS

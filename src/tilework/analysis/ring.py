@@ -28,6 +28,14 @@ class RingMaskAnalysis(SingleMaskAnalysis, id_="APPLY_RING_MASK"):
         ``cx``, ``cy``: centre in pixels, default that of the detector; ``ro``: outer radius in pixels, default half the
         smaller size of the detector; ``ri``: inner radius, default 0.8 times the outer one; ``use_sparse``: see
         `ApplyMasksUDF`, default False.
+
+    Examples
+    --------
+    Annular dark field:
+
+    >>> result = ctx.run(RingMaskAnalysis(ds, {"cx": 16, "cy": 16, "ri": 6, "ro": 14}))
+    >>> result.intensity.raw_data.shape, result.intensity.visualized.shape
+    ((6, 8), (6, 8, 4))
     """
 
     NAME = "ring"

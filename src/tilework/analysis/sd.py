@@ -29,6 +29,12 @@ class SDAnalysis(BaseAnalysis, id_="SD_FRAMES"):
         What is evaluated.
     parameters
         ``roi`` alone.
+
+    Examples
+    --------
+    >>> result = ctx.run(SDAnalysis(ds, {}))
+    >>> bool(np.allclose(result.intensity.raw_data, ds.data.std(axis=(0, 1))))
+    True
     """
 
     def get_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:

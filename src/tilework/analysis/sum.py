@@ -25,6 +25,11 @@ class SumResultSet(AnalysisResultSet):
 
     For complex data, ``intensity`` is the magnitude, and there are ``intensity_real``, ``_imag``, ``_angle`` and
     ``_complex`` as well.
+
+    Examples
+    --------
+    >>> ctx.run(SumAnalysis(ds, {})).keys()
+    ['intensity', 'intensity_lin']
     """
 
 
@@ -37,6 +42,15 @@ class SumAnalysis(BaseAnalysis, id_="SUM_FRAMES"):
         What is evaluated.
     parameters
         ``roi`` alone.
+
+    Examples
+    --------
+    The sum over a part of the scan:
+
+    >>> analysis = SumAnalysis(ds, {"roi": {"shape": "disk", "cx": 3, "cy": 2, "r": 1}})
+    >>> result = ctx.run(analysis)
+    >>> np.array_equal(result.intensity.raw_data, ds.data[analysis.get_roi()].sum(axis=0))
+    True
     """
 
     def get_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,12 @@ class SumfftAnalysis(BaseAnalysis, id_="FFTSUM_FRAMES"):
     parameters
         ``real_rad``, ``real_centerx``, ``real_centery``: radius and centre in pixels of a disc that is set to 0 before;
         default: none is.
+
+    Examples
+    --------
+    >>> result = ctx.run(SumfftAnalysis(ds, {"real_rad": 4, "real_centerx": 16, "real_centery": 16}))
+    >>> result.intensity.visualized.shape
+    (32, 32, 4)
     """
 
     def get_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:

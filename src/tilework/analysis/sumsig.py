@@ -32,6 +32,12 @@ class SumSigAnalysis(BaseAnalysis, id_="SUM_SIG"):
         What is evaluated.
     parameters
         ``roi`` alone.
+
+    Examples
+    --------
+    >>> result = ctx.run(SumSigAnalysis(ds, {}))
+    >>> np.array_equal(result.intensity.raw_data, ds.data.sum(axis=(2, 3)))
+    True
     """
 
     def get_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:

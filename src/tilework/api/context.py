@@ -6,15 +6,12 @@ import atexit
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from tilework.api.analyses import Analyses
 from tilework.api.executors import ExecutorSpecType, make_executor
 from tilework.api.generators import ResultGenerator, WholeRun
 from tilework.api.plots import Plots
-from tilework.common.executor import Priority, RunOptions
-from tilework.exceptions import DataSetException
-from tilework.io.corrections.corrset import CorrectionSet
+from tilework.api.requests import RunRequest, check_udfs, find_corrections, make_options
+from tilework.common.executor import Priority
 from tilework.udf.base import UDF
 from tilework.udf.runner import UDFRunner
 
@@ -28,11 +25,8 @@ if TYPE_CHECKING:
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
     from tilework.io.dataset.base import DataSet
-    from tilework.udf.runner import ResultsForDataSet
 
 __all__ = ["Context", "ExecutorSpecType"]
-
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Context(Analyses):
@@ -254,17 +248,33 @@ class Context(Analyses):
             When the run is cancelled.
         DeadlineExceededError
             When it took longer than `timeout`.
+
+        Examples
+        --------
+        Several functions share one pass over the data; here over a part of the scan:
+
+        >>> from tilework.udf.stddev import StdDevUDF
+        >>> from tilework.udf.sum import SumUDF
+        >>> total, deviation = ctx.run_udf(dataset=ds, udf=[SumUDF(), StdDevUDF()], roi=ds.roi[1:4, ::2])
+        >>> total["intensity"].data.shape, int(deviation["num_frames"].data[0])
+        ((32, 32), 12)
         """
-        single = isinstance(udf, UDF)
-        options = make_options(priority, timeout)
+        udfs, options = check_udfs(udf), make_options(priority, timeout)
+
+        def start() -> ResultGenerator:
+            request = RunRequest(
+                dataset, udfs, roi, find_corrections(dataset, corrections), progress, backends, options
+            )
+            return self._start(request, plots, WholeRun)
+
         if not sync:
-            return self._run_udf_async(dataset, udf, roi, corrections, progress, backends, plots, options)
-        steps = self._start_whole(dataset, udf, roi, corrections, progress, backends, plots, options)
+            return _only_result_async(start, is_single=isinstance(udf, UDF))
+        steps = start()
         try:
             last = next(steps)
         finally:
             steps.close()
-        return last.buffers[0] if single else last.buffers
+        return last.buffers[0] if isinstance(udf, UDF) else last.buffers
 
     def run_udf_iter(
         self,
@@ -290,15 +300,19 @@ class Context(Analyses):
             Of items with ``buffers``, always a tuple with one mapping per UDF, and ``damage``, the positions they
             contain.
         """
-        options = make_options(priority, timeout)
-        if not sync:
-            from tilework.api.async_generators import ResultAsyncGenerator
+        udfs, options = check_udfs(udf), make_options(priority, timeout)
 
-            udfs = [udf] if isinstance(udf, UDF) else list(udf)
-            return ResultAsyncGenerator(
-                lambda: self._start(dataset, udfs, roi, corrections, progress, backends, plots, options)
+        def start() -> ResultGenerator:
+            request = RunRequest(
+                dataset, udfs, roi, find_corrections(dataset, corrections), progress, backends, options
             )
-        return self._start(dataset, udf, roi, corrections, progress, backends, plots, options)
+            return self._start(request, plots, ResultGenerator)
+
+        if sync:
+            return start()
+        from tilework.api.async_generators import ResultAsyncGenerator
+
+        return ResultAsyncGenerator(start)
 
     def submit_udf(
         self,
@@ -340,96 +354,19 @@ class Context(Analyses):
         """
         from tilework.api.runs import UDFRun
 
-        udfs = [each.copy() for each in self._check_udfs(udf)]
-        corrections = self._corrections(dataset, corrections)
-        steps = self._prepare(
-            dataset, udfs, roi, corrections, progress, backends, make_options(priority, timeout), iterate=False
+        copies = [each.copy() for each in check_udfs(udf)]
+        options = make_options(priority, timeout)
+        request = RunRequest(dataset, copies, roi, find_corrections(dataset, corrections), progress, backends, options)
+        return UDFRun(request.prepare(self.executor, iterate=False), is_single=isinstance(udf, UDF))
+
+    def _start(self, request: RunRequest, plots: Any, kind: type[ResultGenerator]) -> ResultGenerator:
+        """Prepare a run with its plots; what is wrong with its arguments shows here."""
+        each = Plots.make(
+            plots, lambda: self.plot_class, request.dataset, request.udfs, request.roi, request.corrections
         )
-        return UDFRun(steps, is_single=isinstance(udf, UDF))
-
-    async def _run_udf_async(self, dataset: DataSet, udf: UDF | Iterable[UDF], *args: Any) -> Any:
-        from tilework.api.async_generators import ResultAsyncGenerator
-
-        udfs = [udf] if isinstance(udf, UDF) else list(udf)
-        steps = ResultAsyncGenerator(lambda: self._start_whole(dataset, udfs, *args))
-        try:
-            last = await anext(steps)
-        finally:
-            await steps.aclose()
-        return last.buffers[0] if isinstance(udf, UDF) else last.buffers
-
-    def _start(
-        self,
-        dataset: DataSet,
-        udf: UDF | Iterable[UDF],
-        roi: RoiT,
-        corrections: Any,
-        progress: bool | ProgressReporter,
-        backends: str | Iterable[str] | None,
-        plots: Any,
-        options: RunOptions,
-        kind: type[ResultGenerator] = ResultGenerator,
-    ) -> ResultGenerator:
-        """Prepare a run; what is wrong with its arguments shows here."""
-        udfs = self._check_udfs(udf)
-        corrections = self._corrections(dataset, corrections)
-        each = Plots.make(plots, lambda: self.plot_class, dataset, udfs, roi, corrections)
         # Plots show partial results also to those who do not ask for them.
         iterate = each is not None or kind is ResultGenerator
-        steps = self._prepare(dataset, udfs, roi, corrections, progress, backends, options, iterate=iterate)
-        return kind(steps, each)
-
-    def _start_whole(self, dataset: DataSet, udf: UDF | Iterable[UDF], *args: Any) -> ResultGenerator:
-        start: Callable[..., ResultGenerator] = self._start
-        return start(dataset, udf, *args, kind=WholeRun)
-
-    @staticmethod
-    def _check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:
-        udfs: list[Any] = [udf] if isinstance(udf, UDF | type) else list(udf)
-        strangers: list[Any] = [u for u in udfs if not isinstance(u, UDF)]
-        if strangers:
-            hint = " (an instance is wanted, not the class)" if isinstance(strangers[0], type) else ""
-            msg = f"udf must be an instance of UDF, or several, got {strangers[0]!r}{hint}"
-            raise TypeError(msg)
-        return udfs
-
-    def _prepare(
-        self,
-        dataset: DataSet,
-        udfs: list[UDF],
-        roi: RoiT,
-        corrections: CorrectionSet | None,
-        progress: bool | ProgressReporter,
-        backends: str | Iterable[str] | None,
-        options: RunOptions,
-        *,
-        iterate: bool,
-    ) -> ResultsForDataSet:
-        return UDFRunner(udfs).run_for_dataset_sync(
-            dataset,
-            self.executor,
-            roi=roi,
-            progress=progress,
-            corrections=corrections,
-            backends=backends,
-            iterate=iterate,
-            options=options,
-        )
-
-    @staticmethod
-    def _corrections(dataset: DataSet, corrections: Any) -> CorrectionSet | None:
-        """Return the corrections of a run; None when there is nothing to correct."""
-        if corrections is None:
-            corrections = dataset.get_correction_data()
-        if not isinstance(corrections, CorrectionSet):
-            msg = f"corrections must be a tilework.corrections.CorrectionSet, got {type(corrections).__name__}"
-            raise TypeError(msg)
-        if not corrections.have_corrections():
-            return None
-        if not dataset.supports_correction():
-            msg = f"{type(dataset).__name__} does not support detector corrections: run without, or correct the results"
-            raise DataSetException(msg)
-        return corrections
+        return kind(request.prepare(self.executor, iterate=iterate), each)
 
     def map(
         self,
@@ -486,25 +423,20 @@ class Context(Analyses):
         """
         from tilework.api.display import UDFDisplay
 
-        corrections = self._corrections(dataset, None)
+        corrections = find_corrections(dataset, None)
         return UDFDisplay(dataset, udf, UDFRunner.inspect_udf(udf, dataset, roi, corrections))
 
 
-def make_options(priority: Priority | str, timeout: float | None) -> RunOptions:
-    """Return the options of a run.
+async def _only_result_async(start: Callable[[], ResultGenerator], *, is_single: bool) -> Any:
+    """Take the one step of a run on another thread and return its results."""
+    from tilework.api.async_generators import ResultAsyncGenerator
 
-    Raises
-    ------
-    ValueError
-        When there is no such priority, or the time is not positive.
-    """
-    if isinstance(priority, str):
-        names = [each.name.lower() for each in Priority]
-        if priority not in names:
-            msg = f"priority must be one of {', '.join(map(repr, names))}, not {priority!r}"
-            raise ValueError(msg)
-        priority = Priority[priority.upper()]
-    return RunOptions(priority=priority, timeout=timeout)
+    steps = ResultAsyncGenerator(start)
+    try:
+        last = await anext(steps)
+    finally:
+        await steps.aclose()
+    return last.buffers[0] if is_single else last.buffers
 
 
 def _close_if_alive(reference: weakref.ref[Context]) -> None:

@@ -24,6 +24,15 @@ class ResultGenerator(Iterator[Any]):
         The run.
     each
         Called with every partial result and whether it is the last; for plots.
+
+    Examples
+    --------
+    >>> from tilework.udf.sum import SumUDF
+    >>> for part in ctx.run_udf_iter(dataset=ds, udf=SumUDF()):
+    ...     print(int(part.damage.data.sum()), "of 48 positions", part.buffers[0]["intensity"].data.shape)
+    16 of 48 positions (32, 32)
+    32 of 48 positions (32, 32)
+    48 of 48 positions (32, 32)
     """
 
     def __init__(self, steps: ResultsForDataSet, each: Callable[[UDFResultsLazy, bool], None] | None = None) -> None:

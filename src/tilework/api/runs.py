@@ -55,6 +55,17 @@ class UDFRun:
         The run, prepared, without partial results. The instances of its UDFs belong to it alone.
     is_single
         Whether the result is that of the one UDF, rather than a tuple.
+
+    Examples
+    --------
+    >>> from tilework.udf.sum import SumUDF
+    >>> run = ctx.submit_udf(dataset=ds, udf=SumUDF())
+    >>> run.result(timeout=60)["intensity"].data.shape
+    (32, 32)
+    >>> run
+    <UDFRun SumUDF: finished, 3 of 3 partitions>
+    >>> run.progress.fraction
+    1.0
     """
 
     def __init__(self, steps: ResultsForDataSet, *, is_single: bool) -> None:

@@ -35,6 +35,14 @@ class AnalysisResult:
         Name within its `AnalysisResultSet`.
     include_in_download
         Whether a program that saves all results saves this one; not so where it only repeats others.
+
+    Examples
+    --------
+    >>> result = ctx.run(ctx.create_sum_analysis(dataset=ds)).intensity
+    >>> result.title, result.desc
+    ('intensity [log]', 'sum of frames log-scaled')
+    >>> np.asarray(result).shape, result.get_image().read()[1:4]
+    ((32, 32), b'PNG')
     """
 
     def __init__(
@@ -87,6 +95,14 @@ class AnalysisResultSet:
         The results; or a function without parameters that makes them, called when the first one is asked for.
     raw_results
         What they are made from, where that is of use by itself; see the analysis.
+
+    Examples
+    --------
+    >>> result = ctx.run(ctx.create_com_analysis(dataset=ds, mask_radius=8))
+    >>> [r.key for r in result]
+    ['field', 'magnitude', 'divergence', 'curl', 'x', 'y']
+    >>> result.x is result["x"] is result[4]
+    True
     """
 
     def __init__(

@@ -63,6 +63,12 @@ class MaskContainer:
         When `use_sparse`, `default_sparse` or `backend` is none of these, or asks for arrays of pydata sparse on a GPU.
     TypeError
         When `mask_factories` is neither a function nor a list or tuple of functions.
+
+    Examples
+    --------
+    >>> masks = MaskContainer([lambda: np.ones((4, 4)), lambda: np.eye(4)], dtype="float32")
+    >>> len(masks), masks.dtype
+    (2, dtype('float32'))
     """
 
     def __init__(
@@ -186,7 +192,10 @@ class MaskContainer:
         transpose: bool = True,
         backend: str | None = None,
     ) -> Any:
-        """Return the masks for a part of the detector that has no navigation axes; see `get`."""
+        """Return the masks for a part of the detector that has no navigation axes.
+
+        Parameters are those of `get`.
+        """
         on_gpu = _checked_backend(backend or self._backend) in CUPY_BACKENDS
         kind = self.use_sparse if sparse_backend is None else _checked_format(sparse_backend, "sparse_backend")
         target = self.dtype if dtype is None else np.dtype(dtype)

@@ -67,6 +67,11 @@ def make_2D_square(shape: Iterable[int]) -> tuple[int, ...]:  # noqa: N802  (the
     ------
     ValueError
         When a size is less than 1.
+
+    Examples
+    --------
+    >>> make_2D_square((4096,)), make_2D_square((4095,)), make_2D_square((32, 128))
+    ((64, 64), (4095,), (32, 128))
     """
     sizes = tuple(map(index, shape))
     if any(size < 1 for size in sizes):

@@ -72,7 +72,24 @@ class ProgressState(NamedTuple):
 
 
 class ProgressReporter(ABC):
-    """Shows the progress of a run to somebody. Its methods are called one at a time, from any thread."""
+    """Shows the progress of a run to somebody. Its methods are called one at a time, from any thread.
+
+    Examples
+    --------
+    >>> from tilework.udf.sum import SumUDF
+    >>> class Lines(ProgressReporter):
+    ...     def start(self, state):
+    ...         print(f"{state.num_frames_total} frames in {state.num_part_total} partitions")
+    ...
+    ...     def update(self, state):
+    ...         pass
+    ...
+    ...     def end(self, state):
+    ...         print(f"{state.num_frames_complete:.0f} done")
+    >>> _ = ctx.run_udf(dataset=ds, udf=SumUDF(), progress=Lines())
+    48 frames in 3 partitions
+    48 done
+    """
 
     @abstractmethod
     def start(self, state: ProgressState) -> None:

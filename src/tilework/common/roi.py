@@ -32,6 +32,15 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...]) -> BoolArray | None:
     ------
     ValueError
         When it does not fit the scan, or cannot be understood.
+
+    Examples
+    --------
+    >>> normalize_roi((1, 2), (2, 3)).astype(int)
+    array([[0, 0, 0],
+           [0, 0, 1]])
+    >>> normalize_roi([((0, 0), False), ((1, 1), False)], (2, 3)).astype(int)
+    array([[0, 1, 1],
+           [1, 0, 1]])
     """
     if roi is None:
         return None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Slice", "SliceUsageError"]
+__all__ = ["Slice", "SliceUsageError", "disjoint"]
 
 
 class Slice:
@@ -42,6 +42,15 @@ class Slice:
     ------
     SliceUsageError
         When `shape` is not a `Shape` or has another number of axes than `origin`.
+
+    Examples
+    --------
+    >>> frames = Slice((8, 0, 0), Shape((4, 32, 32), sig_dims=2))
+    >>> frames.get(nav_only=True), frames.sig.shape.size
+    ((slice(8, 12, None),), 1024)
+    >>> left = Slice((0, 0, 0), Shape((10, 32, 16), sig_dims=2))
+    >>> frames.intersection_with(left)
+    <Slice origin=(8, 0, 0) shape=(2, 32, 16)>
     """
 
     __slots__ = ("nav", "origin", "shape", "sig")
@@ -304,3 +313,16 @@ class Slice:
 
     def __reduce__(self) -> tuple[type[Slice], tuple[tuple[int, ...], Shape]]:
         return type(self), (self.origin, self.shape)
+
+
+def disjoint(part: Slice, others: Iterable[Slice]) -> bool:
+    """Return whether `part` overlaps none of `others`.
+
+    Examples
+    --------
+    >>> whole = Slice.from_shape((4, 8, 8), sig_dims=2)
+    >>> first, second, third, fourth = whole.subslices((1, 8, 8))
+    >>> disjoint(first, [second, third]), disjoint(first, [whole])
+    (True, False)
+    """
+    return all(part.intersection_with(other).is_null() for other in others)

@@ -30,7 +30,14 @@ def is_scipy_sparse(a: object) -> bool:
 
 
 def is_sparse(a: object) -> bool:
-    """Return whether `a` is a sparse array or matrix of pydata sparse, SciPy or CuPy."""
+    """Return whether `a` is a sparse array or matrix of pydata sparse, SciPy or CuPy.
+
+    Examples
+    --------
+    >>> import scipy.sparse
+    >>> is_sparse(scipy.sparse.csr_matrix((2, 3))), is_sparse(np.zeros((2, 3)))
+    (True, False)
+    """
     return not isinstance(a, np.ndarray) and (_is_pydata(a) or is_scipy_sparse(a))
 
 
@@ -52,6 +59,13 @@ def to_dense(a: Any) -> NDArray[Any]:
     """Return a dense or sparse array, or anything that NumPy can convert, as a NumPy array.
 
     The background of a sparse array (its fill value) is kept, so this also gives the mask for a ROI that excludes.
+
+    Examples
+    --------
+    >>> import scipy.sparse
+    >>> to_dense(scipy.sparse.csr_matrix([[0, 1], [2, 0]]))
+    array([[0, 1],
+           [2, 0]])
     """
     if _is_pydata(a):
         return np.asarray(a.todense())
@@ -107,6 +121,17 @@ def to_sparse(a: Any, shape: ShapeLike | None = None) -> Any:
     ------
     ValueError
         When the truth values differ, a coordinate does not lie within `shape`, or `shape` is missing or does not fit.
+
+    Examples
+    --------
+    >>> one = to_sparse((1, 2), shape=(2, 3))
+    >>> one.todense().astype(int)
+    array([[0, 0, 0],
+           [0, 0, 1]])
+    >>> all_but_one = to_sparse([((1, 2), False)], shape=(2, 3))
+    >>> to_dense(all_but_one).astype(int)
+    array([[1, 1, 1],
+           [1, 1, 0]])
     """
     import sparse
 

@@ -280,6 +280,13 @@ def set_num_threads(n: int | None) -> AbstractContextManager[None]:
     ------
     ValueError
         When `n` is less than 1.
+
+    Examples
+    --------
+    >>> from threadpoolctl import threadpool_info
+    >>> with set_num_threads(1):
+    ...     {pool["num_threads"] for pool in threadpool_info()}
+    {1}
     """
     return _Limit(_all, n)
 

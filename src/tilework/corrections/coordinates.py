@@ -25,7 +25,13 @@ def scale(factor: float) -> NDArray[Any]:
 
 
 def rotate(radians: float) -> NDArray[Any]:
-    """Return the matrix that rotates by an angle in rad; with y pointing down, positive is clockwise."""
+    """Return the matrix that rotates by an angle in rad; with y pointing down, positive is clockwise.
+
+    Examples
+    --------
+    >>> (rotate(np.pi / 2) @ (1, 0)).round(6) + 0.0  # down becomes left
+    array([ 0., -1.])
+    """
     cos, sin = np.cos(radians), np.sin(radians)
     return np.array([(cos, sin), (-sin, cos)])
 
@@ -36,7 +42,13 @@ def rotate_deg(degrees: float) -> NDArray[Any]:
 
 
 def flip_y() -> NDArray[Any]:
-    """Return the matrix that changes the sign of y."""
+    """Return the matrix that changes the sign of y.
+
+    Examples
+    --------
+    >>> flip_y() @ (1, 2)
+    array([-1,  2])
+    """
     return np.array([(-1, 0), (0, 1)])
 
 

@@ -4,20 +4,18 @@ A UDF declares its results (`UDF.get_result_buffers`), computes them from frames
 ``process_frame``, ``process_tile``, ``process_partition`` is used in a run), and says how results of partitions are
 put together (`UDF.merge`). Its parameters are the keyword arguments of its constructor: every task makes a fresh
 instance from them, on whatever worker it runs, so a constructor must accept what it passes to ``super().__init__``.
+
+What the system does with instances is in `tilework.udf.instance`.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib
-import threading
-import weakref
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
-from tilework.common.array_backends import CUPY_BACKENDS, as_names
+from tilework.common.array_backends import CUPY_BACKENDS
 from tilework.common.buffers import (
     ArrayWithMask,
     AuxBufferWrapper,
@@ -26,9 +24,9 @@ from tilework.common.buffers import (
     BufferWrapper,
     PlaceholderBufferWrapper,
 )
-from tilework.common.udf import UDFProtocol
 from tilework.exceptions import UDFException, UDFRunCancelled
 from tilework.udf.data import MergeAttrMapping, RunCache, UDFData, UDFKwargsWrapper, UDFParams
+from tilework.udf.instance import UDFInstance
 from tilework.udf.meta import UDFMeta
 from tilework.udf.mixins import (
     UDFFrameMixin,
@@ -40,8 +38,9 @@ from tilework.udf.mixins import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from tilework.udf.noop import NoOpUDF
 
 __all__ = [
     "UDF",
@@ -67,6 +66,7 @@ T = TypeVar("T")
 # What users' programs import from here and what itself needs the base class.
 _ELSEWHERE = {
     "GenericTask": "task",
+    "NoOpUDF": "noop",
     "UDFResults": "results",
     "UDFResultsLazy": "results",
     "UDFRunner": "runner",
@@ -74,8 +74,6 @@ _ELSEWHERE = {
     "execution_plan": "backends",
     "get_resources_for_backends": "backends",
 }
-# An instance holds the results of its run on the main side; two runs must not share one.
-_claim_lock = threading.Lock()
 
 
 def __getattr__(name: str) -> Any:
@@ -86,13 +84,21 @@ def __getattr__(name: str) -> Any:
 
 
 def check_cast(fromvar: Any, tovar: Any) -> None:
-    """Raise TypeError unless the dtype of `fromvar` can be cast safely to that of `tovar`."""
+    """Raise TypeError unless the dtype of `fromvar` can be cast safely to that of `tovar`.
+
+    Examples
+    --------
+    >>> check_cast(np.zeros(1, dtype="uint16"), np.zeros(1, dtype="float32"))
+    >>> check_cast(np.zeros(1, dtype="float64"), np.zeros(1, dtype="float32"))
+    Traceback (most recent call last):
+    TypeError: cannot safely cast float64 to float32
+    """
     if not np.can_cast(fromvar.dtype, tovar.dtype, casting="safe"):
         msg = f"cannot safely cast {fromvar.dtype} to {tovar.dtype}"
         raise TypeError(msg)
 
 
-class UDF(UDFProtocol):
+class UDF(UDFInstance):
     """Base class of user-defined functions.
 
     Parameters
@@ -118,17 +124,6 @@ class UDF(UDFProtocol):
     Loading compiled kernels takes half a second, compiling them, once per machine, a few. What NumPy does nearly as
     fast can wait for larger datasets.
     """
-
-    def __init__(self, **kwargs: Any) -> None:
-        self._kwargs = kwargs
-        self._params: UDFKwargsWrapper | None = None
-        self._results: UDFData | None = None
-        self._task_data: UDFData | None = None
-        self._meta: UDFMeta | None = None
-        self._cache: RunCache | None = None
-        self._position = 0
-        self._run: weakref.ref[object] | None = None
-        self._cupy_on_main = False
 
     # -- to implement
 
@@ -172,6 +167,22 @@ class UDF(UDFProtocol):
         all are written in place. Nothing of ``self`` can be used in it.
 
         In runs too small for a compiler Python calls the function, or ``process_frame`` if there is one.
+
+        Examples
+        --------
+        >>> def over_threshold(frame, counted, threshold):
+        ...     for value in frame.flat:
+        ...         if value > threshold:
+        ...             counted[0] += 1
+        >>> class Count(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {"counted": self.buffer(kind="nav", dtype="int64")}
+        ...
+        ...     def get_frame_kernel(self):
+        ...         return over_threshold
+        >>> result = ctx.run_udf(dataset=ds, udf=Count(threshold=40))["counted"]
+        >>> np.array_equal(result.data, (ds.data > 40).sum(axis=(2, 3)))
+        True
         """
         return None
 
@@ -204,6 +215,21 @@ class UDF(UDFProtocol):
             Views of the whole: for nav buffers the part of this partition.
         src
             Results of the partition.
+
+        Examples
+        --------
+        >>> class Brightest(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {"maximum": self.buffer(kind="sig", dtype="float32")}
+        ...
+        ...     def process_frame(self, frame):
+        ...         self.results.maximum[:] = np.maximum(self.results.maximum, frame)
+        ...
+        ...     def merge(self, dest, src):
+        ...         dest.maximum[:] = np.maximum(dest.maximum, src.maximum)
+        >>> result = ctx.run_udf(dataset=ds, udf=Brightest())
+        >>> np.array_equal(result["maximum"].data, ds.data.max(axis=(0, 1)))
+        True
         """
         if self.requires_custom_merge:
             msg = (
@@ -223,6 +249,27 @@ class UDF(UDFProtocol):
         ------
         UDFException
             When a ``result_only`` buffer is declared, which only an own implementation can fill.
+
+        Examples
+        --------
+        The mean, of which only the sum is computed on the workers, and which does not hold where nothing was counted:
+
+        >>> class Mean(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {
+        ...             "total": self.buffer(kind="nav", dtype="float32", use="private"),
+        ...             "mean": self.buffer(kind="nav", dtype="float32", use="result_only"),
+        ...         }
+        ...
+        ...     def process_frame(self, frame):
+        ...         self.results.total[:] = frame.sum()
+        ...
+        ...     def get_results(self):
+        ...         total = self.results.total
+        ...         return {"mean": self.with_mask(total / self.meta.dataset_shape.sig.size, mask=total > 0)}
+        >>> result = ctx.run_udf(dataset=ds, udf=Mean())
+        >>> list(result), np.array_equal(result["mean"].data, ds.data.mean(axis=(2, 3)))
+        (['mean'], True)
         """
         for name, buffer in self.results.items():
             if buffer.use == "result_only":
@@ -329,6 +376,8 @@ class UDF(UDFProtocol):
     ) -> AuxBufferWrapper:
         """Declare a parameter that is cut like a result: one entry per position, per pixel, or one for all.
 
+        See `AuxBufferWrapper` for an example.
+
         Parameters
         ----------
         data
@@ -355,6 +404,28 @@ class UDF(UDFProtocol):
         ------
         ValueError
             When `arr` does not have as many entries as `target`.
+
+        Examples
+        --------
+        A sum over frames that takes sparse arrays as well, whose sums are not NumPy arrays:
+
+        >>> class Total(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {"total": self.buffer(kind="sig", dtype="float32")}
+        ...
+        ...     def get_backends(self):
+        ...         return ("numpy", "scipy.sparse.csr_matrix")
+        ...
+        ...     def process_tile(self, tile):
+        ...         self.results.total[:] += self.forbuf(tile.sum(axis=0), self.results.total)
+        ...
+        ...     def merge(self, dest, src):
+        ...         dest.total[:] += src.total
+        >>> import sparse
+        >>> dataset = ctx.load("memory", data=sparse.random((4, 4, 8, 8), density=0.1, random_state=0), sig_dims=2)
+        >>> result = ctx.run_udf(dataset=dataset, udf=Total(), backends="scipy.sparse.csr_matrix")["total"]
+        >>> bool(np.allclose(result.data, dataset.data.todense().sum(axis=(0, 1))))
+        True
         """
         if isinstance(target, np.ndarray) and (isinstance(arr, np.ndarray) or np.isscalar(arr)):
             return np.asarray(arr).reshape(target.shape)
@@ -378,177 +449,3 @@ class UDF(UDFProtocol):
         if self._cache is None:
             self._cache = RunCache()
         return self._cache.get((self._position, key), factory)
-
-    @property
-    def requires_custom_merge(self) -> bool:
-        """Whether the default merge cannot work: there is a result that is not of kind nav."""
-        return any(b.kind != "nav" and b.use != "result_only" for b in self._declared().values())
-
-    @property
-    def requires_custom_merge_all(self) -> bool:
-        """Whether the default of merging all at once cannot work."""
-        return any(b.kind != "nav" for b in self._declared().values())
-
-    def _declared(self) -> Mapping[str, BufferWrapper]:
-        return self._results.as_dict() if self._results is not None else self.get_result_buffers()
-
-    # -- life
-
-    def copy(self) -> Any:
-        """Return a fresh instance with the same parameters."""
-        return type(self)(**self._kwargs)
-
-    @classmethod
-    def new_for_partition(cls, kwargs: Mapping[str, Any], partition: Any, roi: BoolArray | None) -> Any:
-        """Return a fresh instance for one partition, with its part of the auxiliary data."""
-        if any(isinstance(v, AuxBufferWrapper) for v in kwargs.values()):
-            kwargs = {
-                k: v.new_for_partition(partition, roi) if isinstance(v, AuxBufferWrapper) else v
-                for k, v in kwargs.items()
-            }
-        return cls(**kwargs)
-
-    def copy_for_partition(self, partition: Any, roi: BoolArray | None) -> Any:
-        """Return a fresh instance for one partition, with its part of the auxiliary data."""
-        return self.new_for_partition(self._kwargs, partition, roi)
-
-    def set_meta(self, meta: UDFMeta) -> None:
-        """Say what is processed."""
-        self._meta = meta
-
-    def set_main_process_gpu(self, gpu_id: int | None) -> None:
-        """Say which CUDA device the main process uses; None for none."""
-        self._cupy_on_main = gpu_id is not None and not CUPY_BACKENDS.isdisjoint(as_names(self.get_backends()))
-
-    def set_cache(self, cache: RunCache, position: int) -> None:
-        """Share what the run computes once; `position` is that of this UDF in the run."""
-        self._cache = cache
-        self._position = position
-
-    def claim(self, run: object) -> Any:
-        """Return this instance, or a copy when another run is using it; on the main side.
-
-        Raises
-        ------
-        UDFException
-            When no copy can be made from the parameters, so that no task could either.
-        """
-        if "_kwargs" not in vars(self):
-            msg = (
-                f"{type(self).__name__}.__init__ does not call super().__init__(...): call it, with all parameters as "
-                "keyword arguments"
-            )
-            raise UDFException(msg)
-        try:
-            copy = self.copy()
-        except TypeError as e:
-            name = type(self).__name__
-            msg = (
-                f"{name} cannot be made again from its parameters ({', '.join(self._kwargs) or 'none'}): {e}. Every "
-                f"task makes a fresh {name} from the keyword arguments that its __init__ passes to super().__init__(), "
-                "so __init__ must accept exactly those"
-            )
-            raise UDFException(msg) from e
-        with _claim_lock:
-            if self._run is not None and self._run() is not None:
-                return copy
-            self._run = weakref.ref(run)
-            return self
-
-    def release(self, run: object) -> None:
-        """Give the instance back; on the main side."""
-        if self._run is not None and self._run() is run:
-            self._run = None
-
-    def reset(self, cache: RunCache, position: int) -> None:
-        """Forget an earlier run; on the main side, where an instance may be used again."""
-        self._params = None
-        self.set_cache(cache, position)
-
-    def snapshot(self, results: UDFData | None = None) -> Any:
-        """Return a copy of a main-side instance that can work elsewhere: with other results, and no run's own.
-
-        Parameters
-        ----------
-        results
-            The buffers of the copy; None: it has none.
-        """
-        twin = copy.copy(self)
-        twin._kwargs = {k: copy.copy(v) if isinstance(v, AuxBufferWrapper) else v for k, v in self._kwargs.items()}
-        twin._meta = copy.copy(self._meta)
-        twin._params = twin._task_data = twin._run = None
-        twin._results = results
-        return twin
-
-    def update_kwargs(self, new: Mapping[str, Any]) -> None:
-        """Change parameters, on the main side."""
-        self._kwargs = {**self._kwargs, **new}
-        self._params = None
-
-    def init_result_buffers(self) -> None:
-        """Declare the results."""
-        declared = self.get_result_buffers()
-        if self._meta is None or self._meta.array_backend is None:  # once, on the main side
-            _check_declared(type(self).__name__, declared)
-        self._results = UDFData(declared)
-
-    def init_task_data(self) -> None:
-        """Make the task data."""
-        data: Any = self.get_task_data()
-        if not isinstance(data, Mapping):
-            msg = f"{type(self).__name__}.get_task_data() returned {data!r}: return a dict of names and values"
-            raise UDFException(msg)
-        self._task_data = UDFData(data)
-
-
-def _check_declared(udf_name: str, declared: Any) -> None:
-    """Raise UDFException when what `get_result_buffers` returned is no declaration of results."""
-    if not isinstance(declared, Mapping):
-        what = "nothing" if declared is None else f"a {type(declared).__name__}"
-        msg = f"{udf_name}.get_result_buffers() returned {what}: return a dict of names and self.buffer(...)"
-        raise UDFException(msg)
-    for name, buffer in declared.items():
-        if not isinstance(name, str) or not name.isidentifier():
-            msg = f"{udf_name}: a result is called {name!r}, which self.results.name cannot reach: use a plain name"
-            raise UDFException(msg)
-        if hasattr(UDFData, name):
-            msg = (
-                f"{udf_name}: a result cannot be called {name!r}, for self.results has a method of that name: choose "
-                "another name"
-            )
-            raise UDFException(msg)
-        if not isinstance(buffer, BufferWrapper):
-            msg = (
-                f"{udf_name}: the declaration of result {name!r} is not made with self.buffer(...), it is a "
-                f"{type(buffer).__name__}"
-            )
-            raise UDFException(msg)
-
-
-class NoOpUDF(UDF):
-    """Computes nothing: reads the data, for measurements.
-
-    Parameters
-    ----------
-    preferred_input_dtype
-        dtype in which tiles are wanted.
-
-    Examples
-    --------
-    >>> len(ctx.run_udf(dataset=ds, udf=NoOpUDF()))
-    0
-    """
-
-    def __init__(self, preferred_input_dtype: Any = bool) -> None:
-        super().__init__(preferred_input_dtype=preferred_input_dtype)
-
-    def get_preferred_input_dtype(self) -> Any:
-        """Return what was asked for."""
-        return self.params.preferred_input_dtype
-
-    def get_result_buffers(self) -> dict[str, BufferWrapper]:
-        """Return nothing."""
-        return {}
-
-    def process_tile(self, tile: Array) -> None:
-        """Do nothing."""

@@ -90,6 +90,18 @@ def com_masks_generic(
         Size of the detector in pixels.
     base_mask_factory
         Returns the selection, of shape ``(detector_y, detector_x)``.
+
+    Examples
+    --------
+    The sum over a square, and its two moments; the centre of mass is their quotient:
+
+    >>> square = np.zeros((8, 8))
+    >>> square[2:6, 2:6] = 1
+    >>> total, times_y, times_x = (make() for make in com_masks_generic(8, 8, lambda: square))
+    >>> frame = np.zeros((8, 8))
+    >>> frame[3, 4] = 100
+    >>> (frame * times_y).sum() / (frame * total).sum(), (frame * times_x).sum() / (frame * total).sum()
+    (np.float64(3.0), np.float64(4.0))
     """
 
     def times_y() -> Array:
@@ -110,6 +122,15 @@ def com_masks_factory(detector_y: int, detector_x: int, cy: float, cx: float, r:
         Size of the detector in pixels.
     cy, cx, r
         Centre and radius of the disc in pixels.
+
+    Examples
+    --------
+    >>> from tilework.udf.masks import ApplyMasksUDF
+    >>> factories = com_masks_factory(32, 32, cy=16, cx=16, r=8)
+    >>> sums = ctx.run_udf(dataset=ds, udf=ApplyMasksUDF(mask_factories=factories))["intensity"].data
+    >>> center_y, center_x = sums[..., 1] / sums[..., 0], sums[..., 2] / sums[..., 0]
+    >>> center_y.shape, bool((abs(center_y - 16) < 1).all())
+    ((6, 8), True)
     """
 
     def disc() -> Array:
@@ -189,6 +210,23 @@ class CoMUDF(UDF):
             What to subtract from the field: nothing (``RegressionOptions.NO_REGRESSION``, -1), the mean
             (``SUBTRACT_MEAN``, 0), a plane for each component (``SUBTRACT_LINEAR``, 1); or what to subtract as array
             ``[[y, x], [dy/dy, dx/dy], [dy/dx, dx/dx]]``, of shape (3, 2).
+
+        Examples
+        --------
+        The shift of the beam by the scan itself, a plane, is subtracted:
+
+        >>> y, x = np.mgrid[:4, :4]
+        >>> data = np.zeros((4, 4, 16, 16), dtype="uint16")
+        >>> data[y, x, 8 + y, 6 + x] = 100
+        >>> dataset = ctx.load("memory", data=data)
+        >>> udf = CoMUDF.with_params(cy=8, cx=8, regression=RegressionOptions.SUBTRACT_LINEAR)
+        >>> result = ctx.run_udf(dataset=dataset, udf=udf)
+        >>> result["regression"].data.round(3) + 0.0
+        array([[ 0., -2.],
+               [ 1.,  0.],
+               [ 0.,  1.]])
+        >>> float(abs(result["field"].data).max()) < 1e-5
+        True
         """
         return cls(CoMParams(cy, cx, r, ri, scan_rotation, flip_y, regression))
 

@@ -1,12 +1,14 @@
 """Functions of one frame that compiled code calls for all frames of a tile: `UDF.get_frame_kernel`.
 
-In a large run the function is compiled by numba, once per process (on disk it is kept for all), and one call takes it
-over the frames of a tile without the interpreter and its lock, so threads compute side by side. In a small run, where a
-compiler would take longer than the work, Python calls the same function frame by frame.
+In a large run the function is compiled by numba, once per process, and one call takes it over the frames of a tile
+without the interpreter and its lock, so threads compute side by side. What is compiled of a function in a file is kept
+on disk, until that file changes, or that of another function which it calls. In a small run, where a compiler would
+take longer than the work, Python calls the same function frame by frame.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import threading
 from typing import TYPE_CHECKING, Any
@@ -144,7 +146,7 @@ class _CompiledLoops:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._dispatchers: dict[bytes, Any] = {}
+        self._dispatchers: dict[tuple[bytes, bytes], Any] = {}
         self._loops: dict[Any, Any] = {}
 
     def get(
@@ -170,23 +172,27 @@ class _CompiledLoops:
             return kernel
         import cloudpickle
 
-        # A function that was sent here by value is a new object in every task.
-        content = cloudpickle.dumps(kernel)
+        from tilework.common.kernels.cache import Called
+
+        # A function that was sent here by value is a new object in every task; one of a module that was loaded again
+        # has the same name.
+        called = Called(kernel)
+        content = (cloudpickle.dumps(kernel), called.fingerprint)
         if content not in self._dispatchers:
-            self._dispatchers[content] = _jit(kernel)
+            self._dispatchers[content] = _jit(kernel, called.digest())
         return self._dispatchers[content]
 
 
-def _jit(function: Callable[..., None]) -> Any:
+def _jit(function: Callable[..., None], digest: bytes | None) -> Any:
     import numba
 
-    from tilework.common.kernels.jit import jit
+    from tilework.common.kernels.jit import jit_cached
 
-    try:
-        return jit(function)
-    except RuntimeError:
-        # Its source is in no file next to which compiled code could be kept.
-        return numba.njit(nogil=True, error_model="numpy")(function)
+    if digest is not None:
+        # There may be no place for compiled code.
+        with contextlib.suppress(RuntimeError):
+            return jit_cached(function, digest=digest)
+    return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 _compiled = _CompiledLoops()

@@ -52,6 +52,19 @@ class UDFMeta:
         Flat positions that are merged already; None on workers.
     compiled
         Whether the run is large enough for compiled kernels; the same for all tasks of a run.
+
+    Examples
+    --------
+    >>> from tilework.udf import UDF
+    >>> class FarthestFromStart(UDF):
+    ...     def get_result_buffers(self):
+    ...         return {"distance": self.buffer(kind="nav", dtype="float32")}
+    ...
+    ...     def process_frame(self, frame):
+    ...         (position,) = self.meta.coordinates
+    ...         self.results.distance[:] = np.hypot(*position)
+    >>> ctx.run_udf(dataset=ds, udf=FarthestFromStart())["distance"].data[3, 4]
+    np.float32(5.0)
     """
 
     # Where we are is set for every frame by plain attribute stores; Slices are made when somebody asks.

@@ -27,7 +27,21 @@ __all__ = [
 
 @runtime_checkable
 class UDFFrameMixin(Protocol):
-    """A UDF that gets frame by frame."""
+    """A UDF that gets frame by frame.
+
+    Examples
+    --------
+    >>> from tilework.udf import UDF
+    >>> class Maximum(UDFFrameMixin, UDF):
+    ...     def get_result_buffers(self):
+    ...         return {"maximum": self.buffer(kind="nav", dtype="float32")}
+    ...
+    ...     def process_frame(self, frame):
+    ...         self.results.maximum[:] = frame.max()
+    >>> result = ctx.run_udf(dataset=ds, udf=Maximum())["maximum"]
+    >>> np.array_equal(result.data, ds.data.max(axis=(2, 3)))
+    True
+    """
 
     def process_frame(self, frame: Array) -> None:
         """Process one frame, of sig shape and read-only."""
@@ -36,7 +50,23 @@ class UDFFrameMixin(Protocol):
 
 @runtime_checkable
 class UDFTileMixin(Protocol):
-    """A UDF that gets tiles."""
+    """A UDF that gets tiles.
+
+    Examples
+    --------
+    Tiles may be parts of the detector, and a frame comes in several then: what belongs to frames is added up.
+
+    >>> from tilework.udf import UDF
+    >>> class Total(UDFTileMixin, UDF):
+    ...     def get_result_buffers(self):
+    ...         return {"total": self.buffer(kind="nav", dtype="float32")}
+    ...
+    ...     def process_tile(self, tile):
+    ...         self.results.total[:] += tile.sum(axis=(1, 2))
+    >>> result = ctx.run_udf(dataset=ds, udf=Total())["total"]
+    >>> np.array_equal(result.data, ds.data.sum(axis=(2, 3)))
+    True
+    """
 
     def process_tile(self, tile: Array) -> None:
         """Process one tile, of shape ``(frames, *sig part)`` and read-only."""
@@ -45,7 +75,21 @@ class UDFTileMixin(Protocol):
 
 @runtime_checkable
 class UDFPartitionMixin(Protocol):
-    """A UDF that gets whole partitions."""
+    """A UDF that gets whole partitions.
+
+    Examples
+    --------
+    >>> from tilework.udf import UDF
+    >>> class RelativeToMedian(UDFPartitionMixin, UDF):
+    ...     def get_result_buffers(self):
+    ...         return {"relative": self.buffer(kind="nav", dtype="float32")}
+    ...
+    ...     def process_partition(self, partition):
+    ...         total = partition.sum(axis=(1, 2))
+    ...         self.results.relative[:] = total / np.median(total)
+    >>> ctx.run_udf(dataset=ds, udf=RelativeToMedian())["relative"].data.shape
+    (6, 8)
+    """
 
     def process_partition(self, partition: Array) -> None:
         """Process one partition, of shape ``(frames, *sig)`` and read-only."""
@@ -54,7 +98,29 @@ class UDFPartitionMixin(Protocol):
 
 @runtime_checkable
 class UDFPreprocessMixin(Protocol):
-    """A UDF that prepares something before data comes."""
+    """A UDF that prepares something before data comes.
+
+    Examples
+    --------
+    A minimum, which does not start with the zeros of a new buffer:
+
+    >>> from tilework.udf import UDF
+    >>> class Minimum(UDFPreprocessMixin, UDF):
+    ...     def get_result_buffers(self):
+    ...         return {"minimum": self.buffer(kind="sig", dtype="float32")}
+    ...
+    ...     def preprocess(self):
+    ...         self.results.minimum[:] = np.inf
+    ...
+    ...     def process_frame(self, frame):
+    ...         self.results.minimum[:] = np.minimum(self.results.minimum, frame)
+    ...
+    ...     def merge(self, dest, src):
+    ...         dest.minimum[:] = np.minimum(dest.minimum, src.minimum)
+    >>> result = ctx.run_udf(dataset=ds, udf=Minimum())["minimum"]
+    >>> np.array_equal(result.data, ds.data.min(axis=(0, 1)))
+    True
+    """
 
     def preprocess(self) -> None:
         """Prepare; called on the main side once, and for every task before its data."""
@@ -63,7 +129,24 @@ class UDFPreprocessMixin(Protocol):
 
 @runtime_checkable
 class UDFPostprocessMixin(Protocol):
-    """A UDF that finishes something after the data of a partition."""
+    """A UDF that finishes something after the data of a partition.
+
+    Examples
+    --------
+    >>> from tilework.udf import UDF
+    >>> class Amplitude(UDFPostprocessMixin, UDF):
+    ...     def get_result_buffers(self):
+    ...         return {"amplitude": self.buffer(kind="nav", dtype="float32")}
+    ...
+    ...     def process_tile(self, tile):
+    ...         self.results.amplitude[:] += tile.sum(axis=(1, 2))
+    ...
+    ...     def postprocess(self):
+    ...         self.results.amplitude[:] = np.sqrt(self.results.amplitude)
+    >>> result = ctx.run_udf(dataset=ds, udf=Amplitude())["amplitude"]
+    >>> bool(np.allclose(result.data**2, ds.data.sum(axis=(2, 3))))
+    True
+    """
 
     def postprocess(self) -> None:
         """Finish; called for every task after its last tile, on the buffers of the partition."""
@@ -72,7 +155,29 @@ class UDFPostprocessMixin(Protocol):
 
 @runtime_checkable
 class UDFMergeAllMixin(Protocol):
-    """A UDF that can put all partial results together at once."""
+    """A UDF that can put all partial results together at once.
+
+    Examples
+    --------
+    With the executor ``"delayed"``, one sum over all partitions in place of one merge after the other:
+
+    >>> from tilework.udf import UDF
+    >>> class Total(UDFMergeAllMixin, UDF):
+    ...     def get_result_buffers(self):
+    ...         return {"total": self.buffer(kind="sig", dtype="float32")}
+    ...
+    ...     def process_tile(self, tile):
+    ...         self.results.total[:] += tile.sum(axis=0)
+    ...
+    ...     def merge(self, dest, src):
+    ...         dest.total[:] += src.total
+    ...
+    ...     def merge_all(self, ordered_results):
+    ...         return {"total": sum(part.total for part in ordered_results.values())}
+    >>> result = ctx.run_udf(dataset=ds, udf=Total())["total"]
+    >>> np.array_equal(result.data, ds.data.sum(axis=(0, 1)))
+    True
+    """
 
     def merge_all(self, ordered_results: OrderedDict[Slice, MergeAttrMapping]) -> Mapping[str, Any]:
         """Return the merged arrays by name."""

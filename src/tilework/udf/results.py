@@ -59,7 +59,17 @@ class Provenance:
 
 
 class ResultBuffer(PreallocBufferWrapper):
-    """One result of a run: `data` in the shape of the dataset, `raw_data` flat and compressed to the ROI."""
+    """One result of a run: `data` in the shape of the dataset, `raw_data` flat and compressed to the ROI.
+
+    Examples
+    --------
+    >>> from tilework.udf.sumsigudf import SumSigUDF
+    >>> intensity = ctx.run_udf(dataset=ds, udf=SumSigUDF())["intensity"]
+    >>> np.asarray(intensity).shape, intensity.kind, intensity.to_xarray().dims
+    ((6, 8), 'nav', ('y', 'x'))
+    >>> intensity.save("intensity.npz").name
+    'intensity.npz'
+    """
 
     name: str = ""
     provenance: Provenance | None = None
@@ -95,6 +105,17 @@ class RunResult(dict[str, ResultBuffer]):
         The results.
     provenance
         Where they come from.
+
+    Examples
+    --------
+    >>> from tilework.udf.stddev import StdDevUDF
+    >>> result = ctx.run_udf(dataset=ds, udf=StdDevUDF())
+    >>> sorted(result)
+    ['mean', 'num_frames', 'std', 'sum', 'var', 'varsum']
+    >>> result.save("deviations.npz").name
+    'deviations.npz'
+    >>> result.to_xarray()["std"].dims
+    ('ky', 'kx')
     """
 
     def __init__(self, buffers: Mapping[str, ResultBuffer], provenance: Provenance | None) -> None:

@@ -65,7 +65,8 @@ def merge_single(
     Returns
     -------
     sum, varsum
-        Of the kind and shape that was given; see `StdDevUDF` for the formula and its source.
+        Of the kind and shape that was given: the sums are added, and the sum of squared deviations is
+        ``V0 + V1 + |mean1 - mean0|**2 * n0 * n1 / n``, see `tilework.common.kernels.variance` for the source.
 
     Examples
     --------
@@ -89,7 +90,23 @@ def merge(
     src_varsum: NDArray[Any],
     src_mean: NDArray[Any],
 ) -> int:
-    """Merge a second set of frames into a first one in place, and return the number of frames of both."""
+    """Merge a second set of frames into a first one in place, and return the number of frames of both.
+
+    Parameters
+    ----------
+    dest_n, dest_sum, dest_varsum
+        Number of frames, sum, and sum of squared deviations of the first set; the arrays are updated.
+    src_n, src_sum, src_varsum, src_mean
+        Those of the second set, and its mean, of the same shape; nothing is merged when it has no frames.
+
+    Examples
+    --------
+    >>> total, deviations = np.array([6.0]), np.array([2.0])  # of 2 and 4
+    >>> merge(2, total, deviations, 1, np.array([9.0]), np.array([0.0]), np.array([9.0]))  # and 9
+    3
+    >>> total, deviations
+    (array([15.]), array([26.]))
+    """
     n = int(dest_n) + int(src_n)
     if src_n:
         dest_sum[...], dest_varsum[...] = merge_single(
@@ -108,7 +125,24 @@ def merge_ndarray(
     src_mean: Any,
     forbuf: Callable[[Any, Any], Any],
 ) -> int:
-    """As `merge`, for arrays of other libraries; `forbuf` converts an array to the kind of another (`UDF.forbuf`)."""
+    """As `merge`, for arrays of other libraries.
+
+    Parameters
+    ----------
+    dest_n, dest_sum, dest_varsum, src_n, src_sum, src_varsum, src_mean
+        As of `merge`.
+    forbuf
+        Converts an array to the kind, and the shape, of another: `UDF.forbuf`.
+
+    Examples
+    --------
+    >>> total, deviations = np.array([6.0]), np.array([2.0])  # of 2 and 4
+    >>> forbuf = StdDevUDF().forbuf
+    >>> merge_ndarray(2, total, deviations, 1, np.array([9.0]), np.array([0.0]), np.array([9.0]), forbuf)  # and 9
+    3
+    >>> total, deviations
+    (array([15.]), array([26.]))
+    """
     n = int(dest_n) + int(src_n)
     if src_n:
         total, varsum = merge_single(n, dest_n, dest_sum, dest_varsum, src_n, src_sum, src_varsum, src_mean)
@@ -144,7 +178,23 @@ def process_tile(tile: NDArray[Any], n_0: int, sum_inout: NDArray[Any], varsum_i
 def process_tile_ndarray(
     tile: Any, n_0: int, sum_inout: Any, varsum_inout: Any, forbuf: Callable[[Any, Any], Any]
 ) -> int:
-    """As `process_tile`, for arrays of other libraries; `forbuf` converts an array to the kind of another."""
+    """As `process_tile`, for arrays of other libraries.
+
+    Parameters
+    ----------
+    tile, n_0, sum_inout, varsum_inout
+        As of `process_tile`; the tile is of any kind that has ``sum``.
+    forbuf
+        Converts an array to the kind, and the shape, of another: `UDF.forbuf`.
+
+    Examples
+    --------
+    >>> import sparse
+    >>> total, deviations = np.zeros(2), np.zeros(2)
+    >>> frames = sparse.COO(np.array([[2.0, 1.0], [4.0, 1.0]]))
+    >>> process_tile_ndarray(frames, 0, total, deviations, StdDevUDF().forbuf), total, deviations
+    (2, array([6., 2.]), array([2., 0.]))
+    """
     n_1 = int(tile.shape[0])
     if n_1 == 0:
         return int(n_0)

@@ -220,5 +220,11 @@ def detect() -> DetectResult:
     dict
         ``cpus``: numbers of the CPUs to run workers on, of which there are no more than can be kept busy;
         ``cudas``: numbers of the CUDA devices; ``has_cupy``: whether CuPy can use them.
+
+    Examples
+    --------
+    >>> found = detect()
+    >>> sorted(found), len(found["cpus"]) > 0
+    (['cpus', 'cudas', 'has_cupy'], True)
     """
     return {"cpus": available_cpus()[: available_cpu_count()], "cudas": _cuda_devices(), "has_cupy": has_cupy()}

@@ -52,6 +52,14 @@ def cbed_frame(
         Orders that were drawn.
     peaks : float64, (n, 2)
         Their positions (y, x).
+
+    Examples
+    --------
+    >>> frame, orders, peaks = cbed_frame(64, 64, a=(0, 15), b=(15, 0), radius=3, all_equal=True)
+    >>> frame.shape, len(peaks), frame[0, 32, 47]
+    ((1, 64, 64), 9, np.float32(1.0))
+    >>> orders[np.argmin(np.hypot(*(peaks - (32, 47)).T))]
+    array([1, 0])
     """
     origin = np.array((fy // 2, fx // 2) if zero is None else zero, dtype=np.float64)
     vectors = np.array([(fy // 8, 0) if a is None else a, (0, fy // 8) if b is None else b], dtype=np.float64)
@@ -117,6 +125,12 @@ def hologram_frame(
     ------
     ValueError
         When `amp` and `phi` are not two-dimensional and of the same shape, or a noise parameter is not positive.
+
+    Examples
+    --------
+    >>> hologram = hologram_frame(np.ones((16, 16)), np.zeros((16, 16)), counts=100, sampling=4, f_angle=0)
+    >>> hologram[0, :4].round(6) + 0.0
+    array([200., 100.,   0., 100.])
     """
     amplitude, phase = np.asarray(amp, dtype=np.float64), np.asarray(phi, dtype=np.float64)
     if amplitude.shape != phase.shape or amplitude.ndim != 2:
@@ -151,6 +165,11 @@ def gradient_data(nav_dims: tuple[int, ...], sig_dims: tuple[int, ...]) -> NDArr
     Returns
     -------
     float32, (*nav_dims, *sig_dims)
+
+    Examples
+    --------
+    >>> gradient_data((2, 2), (8, 8)).shape
+    (2, 2, 8, 8)
     """
     shape = (*nav_dims, *sig_dims)
     return np.linspace(5, 30, math.prod(shape), dtype=np.float32).reshape(shape)
@@ -179,6 +198,11 @@ def exclude_pixels(
     ------
     ValueError
         When so many do not find room.
+
+    Examples
+    --------
+    >>> exclude_pixels((8, 8), 3, rng=0).shape
+    (2, 3)
     """
     if num_excluded == 0:
         return None

@@ -36,7 +36,14 @@ def make_cartesian(polar: ArrayLike) -> Points:
 
 
 def make_polar(cartesian: ArrayLike) -> Points:
-    """Return (y, x), arrays of shape ``(..., 2)``, as (r, phi) with phi between -pi and pi."""
+    """Return (y, x), arrays of shape ``(..., 2)``, as (r, phi) with phi between -pi and pi.
+
+    Examples
+    --------
+    >>> make_polar([(0, 2), (3, 0)])  # right, down
+    array([[2.        , 0.        ],
+           [3.        , 1.57079633]])
+    """
     y, x = np.moveaxis(np.asarray(cartesian, dtype=np.float64), -1, 0)
     return np.stack([np.hypot(y, x), np.arctan2(y, x)], axis=-1)
 
@@ -107,6 +114,13 @@ def calc_coords(zero: ArrayLike, a: ArrayLike, b: ArrayLike, indices: ArrayLike)
     -------
     numpy.ndarray
         float64 of shape ``(n, 2)``.
+
+    Examples
+    --------
+    >>> calc_coords((16, 16), a=(5, 0), b=(0, 7), indices=[(0, 0), (1, 0), (-1, 2)])
+    array([[16., 16.],
+           [21., 16.],
+           [11., 30.]])
     """
     vectors = np.array([a, b], dtype=np.float64)
     return np.asarray(zero, dtype=np.float64) + np.asarray(indices) @ vectors

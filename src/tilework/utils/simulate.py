@@ -301,6 +301,13 @@ def simulate_scan(
         When the scan or the detector is too small.
     OSError
         When a file cannot be written; then neither is left behind.
+
+    Examples
+    --------
+    >>> scan = simulate_scan("scan.npy", scan_shape=(16, 16), detector_shape=(48, 48), seed=1)
+    >>> dataset = ctx.load("npy", path=scan.path)
+    >>> dataset.shape, scan.model.shift.shape
+    ((16, 16, 48, 48), (16, 16, 2))
     """
     model = replace(model or ScanModel(), **parameters)
     target = Path(path)

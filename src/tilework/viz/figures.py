@@ -230,14 +230,27 @@ def draw_line(axes: Any, values: ArrayLike, *, title: str = "", scale: AxisScale
 
 
 def image_figure(image: ArrayLike, **kwargs: Any) -> Any:
-    """Make a figure of one picture; see `draw_image`."""
+    """Make a figure of one picture; see `draw_image`.
+
+    Examples
+    --------
+    >>> image = ctx.map(dataset=ds, f=np.sum).data
+    >>> save_figure(image_figure(image, title="sum of each frame"), "sums.png")
+    """
     figure, axes, bar = _single(np.shape(image), kwargs.get("scales"), bar=kwargs.get("bar", True))
     draw_image(axes, image, **{**kwargs, "bar": bar})
     return figure
 
 
 def vector_figure(y: ArrayLike, x: ArrayLike, **kwargs: Any) -> Any:
-    """Make a figure of one vector field; see `draw_vectors`."""
+    """Make a figure of one vector field; see `draw_vectors`.
+
+    Examples
+    --------
+    >>> from tilework.udf.com import CoMUDF
+    >>> field = ctx.run_udf(dataset=ds, udf=CoMUDF.with_params(r=8))
+    >>> save_figure(vector_figure(field["field_y"].data, field["field_x"].data, units="px"), "shifts.png")
+    """
     figure, axes, _ = _single(np.shape(y), kwargs.get("scales"), bar=False)
     draw_vectors(axes, y, x, **kwargs)
     return figure

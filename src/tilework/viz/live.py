@@ -32,6 +32,12 @@ def get_plottable_2D_channels(buffers: Mapping[str, Any]) -> list[str]:  # noqa:
     ----------
     buffers
         Results or declared results by name; private ones are left out.
+
+    Examples
+    --------
+    >>> from tilework.udf.com import CoMUDF
+    >>> get_plottable_2D_channels(ctx.run_udf(dataset=ds, udf=CoMUDF()))
+    ['field_y', 'field_x', 'magnitude', 'divergence', 'curl', 'regression']
     """
     return [
         name for name, buffer in buffers.items() if getattr(buffer, "use", None) != "private" and _is_picture(buffer)

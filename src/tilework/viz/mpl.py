@@ -39,6 +39,15 @@ class MPLLive2DPlot(Live2DPlot):
         See `Live2DPlot`.
     **kwargs
         For `matplotlib.axes.Axes.imshow`.
+
+    Examples
+    --------
+    >>> from tilework.udf.sumsigudf import SumSigUDF
+    >>> udf = SumSigUDF()
+    >>> plot = MPLLive2DPlot(ds, udf, channel="intensity", cmap="gray")
+    >>> _ = plot.display()
+    >>> _ = ctx.run_udf(dataset=ds, udf=udf, plots=[plot])
+    >>> plot.figure.savefig("intensity.png")
     """
 
     def __init__(

@@ -36,6 +36,15 @@ def auto_range(values: ArrayLike, shown: ArrayLike | None = None) -> tuple[float
     -------
     vmin, vmax : float
         0 and 0 when there are no values.
+
+    Examples
+    --------
+    A hot pixel does not hide the rest:
+
+    >>> image = np.tile(np.arange(100.0), 100)
+    >>> image[5] = 1e6
+    >>> auto_range(image)
+    (0.0, 99.0)
     """
     array = np.asarray(values)
     kept = array[np.isfinite(array) if shown is None else np.isfinite(array) & np.asarray(shown, dtype=bool)]
@@ -79,6 +88,12 @@ def visualize_simple(
     -------
     uint8, (y, x, 4)
         RGBA.
+
+    Examples
+    --------
+    >>> visualize_simple(np.array([[0.0, 1.0, np.nan]]), colormap="gray")[0, :2]
+    array([[  0,   0,   0, 255],
+           [255, 255, 255, 255]], dtype=uint8)
     """
     values = np.asarray(result)
     there = (
@@ -119,6 +134,12 @@ def rgb_from_2dvector(y: ArrayLike, x: ArrayLike, vmax: float | None = None) -> 
     -------
     uint8, (*shape, 3)
         RGB; grey where a component is not finite.
+
+    Examples
+    --------
+    >>> field = np.array([[0.0, 1.0]])
+    >>> rgb_from_2dvector(y=field, x=np.zeros((1, 2))).shape
+    (1, 2, 3)
     """
     down, right = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
     length = np.hypot(down, right)

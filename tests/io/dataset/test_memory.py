@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sparse
+import sparseconverter
 
 from detector_files import counts
 from tilework.exceptions import DataSetException
@@ -118,11 +120,22 @@ def test_wishes_about_tiles() -> None:
     assert not MemoryDataSet(data=data).need_decode(data.dtype, None, None)
 
 
-def test_delay_is_waited_for() -> None:
-    """With a delay the tiles are the same."""
+@pytest.mark.parametrize("backend", [None, "numpy", "sparse.COO", "scipy.sparse.csr_matrix"])
+@pytest.mark.parametrize("kind", [np.asarray, sparse.COO], ids=["dense", "sparse"])
+def test_delay_is_waited_for(kind: Any, backend: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each tile, also for tiles that are converted; they are the same as without."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
     data = counts((4, 5, 6, 7))
-    dataset = MemoryDataSet(data=data, tiledelay=0.001, num_partitions=2)
-    np.testing.assert_array_equal(read_all(dataset)[0].reshape(data.shape), data)
+    dataset = MemoryDataSet(data=kind(data), tiledelay=0.25, num_partitions=2)
+    scheme = make_scheme(dataset, "partitions")
+    frames = [
+        sparseconverter.for_backend(tile.data, "numpy").reshape(-1, 6, 7).copy()
+        for partition in dataset.get_partitions()
+        for tile in partition.get_tiles(scheme, "f4", array_backend=backend)
+    ]
+    assert waits == [0.25] * len(frames)
+    np.testing.assert_array_equal(np.concatenate(frames).reshape(data.shape), data)
 
 
 def test_partition_travels_with_its_part() -> None:

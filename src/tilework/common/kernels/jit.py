@@ -6,12 +6,18 @@ the first call that needs it and by nothing else.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, overload
+import functools
+import logging
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+
+from tilework.common.kernels.cache import digest_of_kernels, mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["jit"]
+__all__ = ["jit", "jit_cached"]
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,10 +55,19 @@ def jit(
         be rounded once. ``"reorder"``: also, a sum may be taken in another order, which vectorises reductions; the
         order depends on the kernel and the kind of CPU only. NaN and infinities propagate in all of them.
     """
+    if function is None:
+        return functools.partial(jit_cached, digest=digest_of_kernels(), fastmath=_MATH[math])
+    return jit_cached(function, digest=digest_of_kernels(), fastmath=_MATH[math])
+
+
+def jit_cached(function: Callable[P, R], *, digest: bytes, **options: Any) -> Callable[P, R]:
+    """As `jit`, for a function with another digest of what it calls; see `tilework.common.kernels.cache`."""
     import numba
 
-    decorate = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_MATH[math])
-    if function is None:
-        return decorate
-    compiled: Callable[P, R] = decorate(function)
-    return compiled
+    options = {"nogil": True, "error_model": "numpy", **options}
+    compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)
+    if mark(compiled, digest):
+        return compiled
+    logger.warning("this version of numba keeps compiled code in another way: it is compiled anew in each process")
+    uncached: Callable[P, R] = numba.njit(**options)(function)
+    return uncached

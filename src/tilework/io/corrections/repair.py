@@ -39,6 +39,14 @@ def excluded_coordinates(excluded_pixels: Any, sig_shape: tuple[int, ...]) -> ND
     ------
     ValueError
         When it is neither, or a pixel lies outside of the detector.
+
+    Examples
+    --------
+    >>> dead = np.zeros((4, 4), dtype=bool)
+    >>> dead[1, 2] = dead[3, 0] = True
+    >>> excluded_coordinates(dead, (4, 4))
+    array([[1, 3],
+           [2, 0]])
     """
     if is_sparse(excluded_pixels):
         _check_map_shape(tuple(int(s) for s in excluded_pixels.shape), sig_shape)
@@ -102,6 +110,12 @@ class RepairDescriptor:
         When a pixel has no usable neighbour, unless `allow_empty`.
     ValueError
         When the excluded pixels do not fit the detector.
+
+    Examples
+    --------
+    >>> descriptor = RepairDescriptor((3, 3), excluded_pixels=np.array([[1], [1]]))
+    >>> descriptor.exclude_flat, descriptor.repair_flat
+    (array([4]), array([[0, 1, 2, 3, 5, 6, 7, 8]]))
     """
 
     __slots__ = ("exclude_flat", "repair_counts", "repair_flat")
@@ -161,6 +175,13 @@ def repair(frames: NDArray[Any], descriptor: RepairDescriptor, *, compiled: bool
         What to replace by what.
     compiled
         Whether to use the compiled kernel, for real floats.
+
+    Examples
+    --------
+    >>> frames = np.array([[1.0, 1.0, 1.0, 1.0, 1e6, 1.0, 1.0, 1.0, 1.0]])
+    >>> repair(frames, RepairDescriptor((3, 3), excluded_pixels=np.array([[1], [1]])))
+    >>> frames
+    array([[1., 1., 1., 1., 1., 1., 1., 1., 1.]])
     """
     if not len(descriptor) or not frames.size:
         return

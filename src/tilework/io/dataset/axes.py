@@ -48,7 +48,22 @@ def default_axes(
 ) -> list[AxisInfo]:
     """Return the axes of a dataset, named ``y, x`` and ``ky, kx`` where there are two of a kind.
 
-    Scales count from the last axis; those that are missing, zero or not finite are not known.
+    Parameters
+    ----------
+    shape
+        Of the dataset.
+    nav_scale, sig_scale
+        Distances of neighbours along the axes of scan and detector, counted from the last axis; those that are missing,
+        zero or not finite are not known.
+    nav_units, sig_units
+        Units of these, for instance ``"nm"`` and ``"mrad"``.
+
+    Examples
+    --------
+    >>> from tilework.common.shape import Shape
+    >>> axes = default_axes(Shape((64, 64, 128, 128), sig_dims=2), nav_scale=(0.5, 0.5), nav_units="nm")
+    >>> [axis.name for axis in axes], axes[0].scale, axes[0].units, axes[2].scale
+    (['y', 'x', 'ky', 'kx'], 0.5, 'nm', None)
     """
 
     def named(

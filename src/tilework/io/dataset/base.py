@@ -309,7 +309,17 @@ class DataSet(ABC):
         roi: NDArray[np.bool_] | None,
         corrections: Any,
     ) -> bool:
-        """Return whether tiles in `read_dtype` cannot be views of the data."""
+        """Return whether tiles in `read_dtype` cannot be views of the data.
+
+        Parameters
+        ----------
+        read_dtype
+            dtype of the tiles.
+        roi
+            Selected positions, or None.
+        corrections
+            Corrections that the tiles get, or None.
+        """
         return (
             not self.zero_copy or roi is not None or corrections is not None or np.dtype(read_dtype) != self.raw_dtype
         )
@@ -407,7 +417,10 @@ class Partition(ABC):
         roi: NDArray[np.bool_] | None = None,
         array_backend: str | None = None,
     ) -> DataTile:
-        """Return all selected frames as one tile, which keeps its data; it has no frames when none is selected."""
+        """Return all selected frames as one tile, which keeps its data; it has no frames when none is selected.
+
+        Parameters are those of `get_tiles`.
+        """
 
     def get_frame_count(self, roi: NDArray[np.bool_] | None = None) -> int:
         """Return the number of scan positions in this partition, or of those that `roi` selects."""

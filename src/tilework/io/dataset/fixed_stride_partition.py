@@ -121,8 +121,13 @@ class FixedStridePartition(Partition):
         self._check_backend(array_backend)
         backend = array_backend or self.meta.array_backends[0]
         if backend not in NUMPY_BACKENDS:
-            tiles = self.get_tiles(tiling_scheme, self.dtype if dest_dtype is None else dest_dtype, roi, "numpy")
+            tiles = self._numpy_tiles(tiling_scheme, self.dtype if dest_dtype is None else dest_dtype, roi)
             return (tile.as_backend(backend) for tile in tiles)
+        return self._numpy_tiles(tiling_scheme, dest_dtype, roi)
+
+    def _numpy_tiles(
+        self, tiling_scheme: TilingScheme, dest_dtype: DTypeLike | None, roi: NDArray[np.bool_] | None
+    ) -> Iterator[DataTile]:
         fmt = self._format
         plan = _plan_for(tiling_scheme, fmt.sig_shape)
         dest = self._dest_dtype(dest_dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,23 +18,22 @@ from tilework.common.array_backends import (
 from tilework.common.sparse import is_sparse, to_dense
 from tilework.exceptions import DataSetException
 from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
-from tilework.io.dataset.fixed_stride_partition import FixedStridePartition
 from tilework.io.dataset.layout import ArraySegment, FrameLayout, SparseSegment
+from tilework.io.dataset.memory_partition import Delivery, MemoryPartition, SparseMemoryPartition
 from tilework.io.dataset.params import check_dtype, check_shape
 from tilework.io.dataset.partitioning import default_num_partitions
-from tilework.io.dataset.sparse_partition import SparsePartition, as_canonical_csr, sparse_backend_of
+from tilework.io.dataset.sparse_partition import as_canonical_csr, sparse_backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
     from tilework.common.executor import JobExecutor
     from tilework.common.slice import Slice
-    from tilework.io.dataset.base import DataSetMeta, DataTile, Partition
+    from tilework.io.dataset.base import DataSetMeta, Partition
     from tilework.io.dataset.blocks import FrameFormat
     from tilework.io.dataset.layout import Segment
-    from tilework.io.dataset.tiling_scheme import TilingScheme
 
 __all__ = ["MemoryDataSet", "MemoryPartition", "SparseMemoryPartition"]
 
@@ -103,6 +101,20 @@ class MemoryDataSet(FixedStrideDataSet):
         unknown.
     ValueError
         When `io_backend` is given.
+
+    Examples
+    --------
+    >>> dataset = ctx.load("memory", data=np.ones((64, 8, 8), dtype="uint16"), nav_shape=(8, 8))
+    >>> dataset.shape, dataset.roi[2:4].sum()
+    ((8, 8, 8, 8), np.int64(16))
+
+    Sparse data stays sparse, for functions that can use it:
+
+    >>> import sparse
+    >>> events = sparse.random((4, 4, 32, 32), density=0.01, random_state=0)
+    >>> dataset = ctx.load("memory", data=events)
+    >>> dataset.array_backends[0], round(dataset.density, 3)
+    ('sparse.COO', 0.01)
     """
 
     def __init__(
@@ -142,8 +154,7 @@ class MemoryDataSet(FixedStrideDataSet):
         self._ndim = len(self._array.shape)
         self._own_backend = "numpy" if isinstance(self._array, np.ndarray) else sparse_backend_of(self._array)
         self._array_backends = self._find_backends(array_backends)
-        self._tiledelay = tiledelay
-        self._check_cast = check_cast
+        self._delivery = Delivery(check_cast, tiledelay)
         self._force_need_decode = force_need_decode
         self._adopt(self._make_source(self._find_sig_dims(sig_dims)))
         self._tileshape = self._check_tile("tileshape", tileshape)
@@ -286,111 +297,10 @@ class MemoryDataSet(FixedStrideDataSet):
         segments: tuple[Segment, ...],
         frame_format: FrameFormat,
     ) -> Partition:
-        options = {"tiledelay": self._tiledelay, "check_cast": self._check_cast}
         if self._own_backend != "numpy":
             sparse = [segment for segment in segments if isinstance(segment, SparseSegment)]
-            return SparseMemoryPartition(meta, part, sparse, **options)  # type: ignore[arg-type]
-        return MemoryPartition(meta, part, segments, frame_format, **options)  # type: ignore[arg-type]
-
-
-class MemoryPartition(FixedStridePartition):
-    """A partition of a dense array in memory.
-
-    Parameters
-    ----------
-    meta, partition_slice, segments, frame_format
-        As of `FixedStridePartition`.
-    tiledelay
-        Seconds to wait before each tile, or None.
-    check_cast
-        Refuse unsafe casts.
-    """
-
-    def __init__(
-        self,
-        meta: DataSetMeta,
-        partition_slice: Slice,
-        segments: tuple[Segment, ...],
-        frame_format: FrameFormat,
-        *,
-        tiledelay: float | None,
-        check_cast: bool,
-    ) -> None:
-        super().__init__(meta, partition_slice, segments, frame_format)
-        self._tiledelay = tiledelay
-        self._check_cast = check_cast
-
-    def get_tiles(
-        self,
-        tiling_scheme: TilingScheme,
-        dest_dtype: DTypeLike | None = None,
-        roi: NDArray[np.bool_] | None = None,
-        array_backend: str | None = None,
-    ) -> Iterator[DataTile]:
-        """Yield the frames of the partition in tiles; see `Partition.get_tiles`.
-
-        Raises
-        ------
-        TypeError
-            When the array cannot be cast safely to `dest_dtype`, unless the dataset allows that.
-        """
-        if self._check_cast:
-            _check_cast(self.dtype, dest_dtype)
-        tiles = super().get_tiles(tiling_scheme, dest_dtype, roi, array_backend)
-        return tiles if self._tiledelay is None else _delayed(tiles, self._tiledelay)
-
-
-class SparseMemoryPartition(SparsePartition):
-    """A partition of a sparse array in memory.
-
-    Parameters
-    ----------
-    meta, partition_slice, segments
-        As of `SparsePartition`.
-    tiledelay, check_cast
-        As of `MemoryPartition`.
-    """
-
-    def __init__(
-        self,
-        meta: DataSetMeta,
-        partition_slice: Slice,
-        segments: Sequence[SparseSegment],
-        *,
-        tiledelay: float | None,
-        check_cast: bool,
-    ) -> None:
-        super().__init__(meta, partition_slice, segments)
-        self._tiledelay = tiledelay
-        self._check_cast = check_cast
-
-    def get_tiles(
-        self,
-        tiling_scheme: TilingScheme,
-        dest_dtype: DTypeLike | None = None,
-        roi: NDArray[np.bool_] | None = None,
-        array_backend: str | None = None,
-    ) -> Iterator[DataTile]:
-        """Yield the frames of the partition in tiles; see `MemoryPartition.get_tiles`."""
-        if self._check_cast:
-            _check_cast(self.dtype, dest_dtype)
-        tiles = super().get_tiles(tiling_scheme, dest_dtype, roi, array_backend)
-        return tiles if self._tiledelay is None else _delayed(tiles, self._tiledelay)
-
-
-def _check_cast(dtype: np.dtype[Any], dest_dtype: DTypeLike | None) -> None:
-    if dest_dtype is not None and not np.can_cast(dtype, dest_dtype, casting="safe"):
-        msg = (
-            f"{dtype} cannot be cast safely to {np.dtype(dest_dtype)}; load the array with check_cast=False to do it "
-            "anyway"
-        )
-        raise TypeError(msg)
-
-
-def _delayed(tiles: Iterator[DataTile], delay: float) -> Iterator[DataTile]:
-    for tile in tiles:
-        time.sleep(delay)
-        yield tile
+            return SparseMemoryPartition(meta, part, sparse, self._delivery)
+        return MemoryPartition(meta, part, segments, frame_format, self._delivery)
 
 
 def _order_for(own: str) -> tuple[str, ...]:

@@ -61,6 +61,13 @@ class NPYDataSet(FixedStrideDataSet):
         Number of its last axes that are signal axes; None takes as many as `sig_shape` has.
     nav_shape, sig_shape, sync_offset, io_backend, num_partitions
         As of `FixedStrideDataSet`; left out, they follow from the array's own shape.
+
+    Examples
+    --------
+    >>> np.save("scan.npy", np.ones((4, 4, 8, 8), dtype="uint16"))
+    >>> dataset = ctx.load("npy", path="scan.npy")
+    >>> dataset.shape, dataset.dtype
+    ((4, 4, 8, 8), dtype('uint16'))
     """
 
     def __init__(

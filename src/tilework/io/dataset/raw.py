@@ -41,8 +41,10 @@ class RawFileDataSet(FixedStrideDataSet):
 
     Examples
     --------
-    >>> shapes = {"nav_shape": (64, 64), "sig_shape": (128, 128)}
-    >>> dataset = ctx.load("raw", path="scan.raw", dtype="uint16", **shapes)  # doctest: +SKIP
+    >>> np.ones((8, 8, 16, 16), dtype="uint16").tofile("scan.raw")
+    >>> dataset = ctx.load("raw", path="scan.raw", dtype="uint16", nav_shape=(8, 8), sig_shape=(16, 16))
+    >>> dataset.shape
+    (8, 8, 16, 16)
     """
 
     def __init__(

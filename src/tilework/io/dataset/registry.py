@@ -124,6 +124,13 @@ def detect(path: Any, executor: JobExecutor) -> dict[str, Any]:
     -------
     dict
         ``{"type": name of the format, "parameters": arguments for `load`, "info": facts}``; empty when no format fits.
+
+    Examples
+    --------
+    >>> np.save("scan.npy", np.ones((4, 4, 8, 8), dtype="uint16"))
+    >>> found = detect("scan.npy", ctx.executor)
+    >>> found["type"], found["parameters"]["nav_shape"]
+    ('npy', (4, 4))
     """
     return _detect(path, executor)[0]
 

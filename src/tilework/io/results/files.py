@@ -157,6 +157,15 @@ def load_results(path: str | os.PathLike[str]) -> LoadedResults:
     ------
     ResultFileError
         When it does not exist, cannot be read, or holds something else.
+
+    Examples
+    --------
+    >>> from tilework.udf.stddev import StdDevUDF
+    >>> result = ctx.run_udf(dataset=ds, udf=StdDevUDF())
+    >>> _ = result.save("deviations.npz")
+    >>> loaded = load_results("deviations.npz")
+    >>> np.array_equal(loaded["std"], result["std"].data), loaded.provenance["udf"]
+    (True, 'StdDevUDF')
     """
     source = Path(path)
     form = _format_of(source)

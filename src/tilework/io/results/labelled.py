@@ -37,6 +37,15 @@ def to_xarray(channels: Mapping[str, ResultChannel], provenance: Mapping[str, An
     ------
     ResultFileError
         When xarray is not installed.
+
+    Examples
+    --------
+    Results of a run are given to it by their own method:
+
+    >>> from tilework.udf.sumsigudf import SumSigUDF
+    >>> result = ctx.run_udf(dataset=ds, udf=SumSigUDF()).to_xarray()
+    >>> dict(result["intensity"].sizes), result.attrs["udf"]
+    ({'y': 6, 'x': 8}, 'SumSigUDF')
     """
     try:
         import xarray as xr

@@ -1,9 +1,4 @@
-"""Buffers of results and auxiliary data: arrays whose leading axes are the scan, the detector, or neither.
-
-A *nav* buffer has one entry per scan position, a *sig* buffer one per detector pixel, a *single* buffer neither; each
-entry may have further axes (``extra_shape``). Inside, the scan axes are flat and, with a region of interest,
-compressed to the selected positions in C order; outside (`BufferWrapper.data`) they have the shape of the scan again.
-"""
+"""The buffer of one result: how it is declared, its memory, and its views for parts of a dataset."""
 
 from __future__ import annotations
 
@@ -11,48 +6,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from tilework.common.allocation import BufferPool, ManagedBuffer, bytes_aligned, empty_aligned, zeros_aligned
-from tilework.common.arrays import fill_value, like_index, reshaped_view, to_numpy, zeros
+from tilework.common.arrays import fill_value, like_index, to_numpy, zeros
+from tilework.common.buffers.validity import default_mask, get_bbox_slice, get_inner_slice
 from tilework.common.math import prod
-from tilework.common.validity import (
-    ArrayWithMask,
-    InvalidMaskError,
-    get_bbox,
-    get_bbox_2d,
-    get_bbox_slice,
-    get_inner_slice,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from tilework.common.shape import Shape
     from tilework.common.slice import Slice
 
-__all__ = [
-    "ArrayWithMask",
-    "AuxBufferWrapper",
-    "BufferKind",
-    "BufferPool",
-    "BufferUse",
-    "BufferWrapper",
-    "InvalidMaskError",
-    "ManagedBuffer",
-    "PlaceholderBufferWrapper",
-    "PreallocBufferWrapper",
-    "bytes_aligned",
-    "disjoint",
-    "empty_aligned",
-    "fill_value",
-    "get_bbox",
-    "get_bbox_2d",
-    "get_bbox_slice",
-    "get_inner_slice",
-    "reshaped_view",
-    "to_numpy",
-    "zeros",
-    "zeros_aligned",
-]
+__all__ = ["BufferKind", "BufferUse", "BufferWrapper", "PartitionSpan", "PreallocBufferWrapper"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -92,6 +54,19 @@ class BufferWrapper:
     ------
     ValueError
         When `kind` is unknown.
+
+    Examples
+    --------
+    Results of a run have the shape of the scan, and hold NaN where a position was not selected:
+
+    >>> from tilework.udf.sumsigudf import SumSigUDF
+    >>> result = ctx.run_udf(dataset=ds, udf=SumSigUDF(), roi=ds.roi[:2, ::4])["intensity"]
+    >>> result.kind, result.data.shape, result.raw_data.shape
+    ('nav', (6, 8), (4,))
+    >>> np.isnan(result.data[0]).astype(int)
+    array([0, 1, 1, 1, 0, 1, 1, 1])
+    >>> result.masked_data.count(), result.valid_slice_bounding
+    (np.int64(4), (slice(0, 2, None), slice(0, 5, None)))
     """
 
     def __init__(
@@ -316,18 +291,10 @@ class BufferWrapper:
         roi
             Selected positions, or None.
         """
-        nav = tuple(dataset_shape.nav)
-        if self._kind == "sig":
-            return np.broadcast_to(np.True_, (*dataset_shape.sig, *self._extra_shape))
-        if self._kind == "single":
-            return np.broadcast_to(np.True_, self._extra_shape or (1,))
-        full = np.asarray(valid_nav_mask, dtype=bool).reshape(-1)
-        if roi is not None:
-            embedded = np.zeros(prod(nav), dtype=bool)
-            embedded[np.asarray(roi, dtype=bool).reshape(-1)] = full
-            full = embedded
-        entries = full.reshape(nav + (1,) * len(self._extra_shape))
-        return np.broadcast_to(entries, nav + self._extra_shape)
+        if self._kind == "nav":
+            return default_mask(valid_nav_mask, tuple(dataset_shape.nav), self._extra_shape, roi)
+        valid = tuple(dataset_shape.sig) + self._extra_shape if self._kind == "sig" else self._extra_shape or (1,)
+        return np.broadcast_to(np.True_, valid)
 
     @property
     def valid_slice_bounding(self) -> tuple[slice, ...]:
@@ -455,34 +422,6 @@ def _check_options(kind: Any, where: Any, use: Any) -> None:
         raise ValueError(msg)
 
 
-class PlaceholderBufferWrapper(BufferWrapper):
-    """Declares a buffer that exists in the final results only; it is never allocated."""
-
-    def allocate(self, lib: Any = None) -> None:
-        """Do nothing: there is no storage until `UDF.get_results` makes the result."""
-
-    def has_data(self) -> bool:
-        """Return False."""
-        return False
-
-    @property
-    def raw_data(self) -> Array | None:
-        """Not there.
-
-        Raises
-        ------
-        ValueError
-            Always.
-        """
-        msg = "a buffer with use='result_only' holds no data: return the result from get_results()"
-        raise ValueError(msg)
-
-    @property
-    def data(self) -> Array:
-        """Not there; see `raw_data`."""
-        raise ValueError(str(self.raw_data))
-
-
 class PreallocBufferWrapper(BufferWrapper):
     """A buffer around an array that exists already.
 
@@ -497,82 +436,3 @@ class PreallocBufferWrapper(BufferWrapper):
     def __init__(self, data: Array, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._data = data
-
-
-class AuxBufferWrapper(BufferWrapper):
-    """Data that a UDF needs beside the frames, cut like a result: an entry per position, per pixel, or one for all."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._is_global = True
-
-    def set_buffer(self, buf: Array, is_global: bool = True) -> None:
-        """Store the data.
-
-        Parameters
-        ----------
-        buf
-            Reshaped to one leading axis and the extra shape (an extra shape of ``(1,)`` counts as none); must have
-            the dtype that was declared.
-        is_global
-            Whether it covers the whole dataset.
-
-        Raises
-        ------
-        ValueError
-            When the dtype differs.
-        """
-        buf = np.asarray(buf)
-        if buf.dtype != self._dtype:
-            msg = f"auxiliary data is declared as {self._dtype} but is {buf.dtype}: convert it, or declare its dtype"
-            raise ValueError(msg)
-        extra = () if self._extra_shape == (1,) else self._extra_shape
-        self._is_global = is_global
-        self._data = buf if self._kind == "single" else buf.reshape((-1, *extra))
-
-    def new_for_partition(self, partition: PartitionSpan, roi: BoolArray | None) -> AuxBufferWrapper:
-        """Return the part for one partition, compressed to the selected positions."""
-        if self._data is None or not self._is_global:
-            msg = "auxiliary data can be cut once, from the whole: call set_buffer first"
-            raise ValueError(msg)
-        new = AuxBufferWrapper(self._kind, self._extra_shape, self._dtype)
-        data = self._data
-        if self._kind == "nav":
-            start = partition.slice.origin[0]
-            stop = start + partition.slice.shape[0]
-            data = data[start:stop]
-            if roi is not None:
-                data = data[np.asarray(roi, dtype=bool).reshape(-1)[start:stop]]
-        elif self._kind == "sig":
-            data = data.reshape(tuple(partition.slice.shape.sig) + data.shape[1:])
-        new.set_shape_partition(partition, roi)
-        new._data = data
-        new._is_global = False
-        return new
-
-    def get_view_for_dataset(self, dataset: Any = None) -> Array:  # noqa: ARG002
-        """Return all of it, compressed to the selected positions."""
-        data = self._require_data()
-        return data[self._roi] if self._kind == "nav" and self._roi is not None else data
-
-    def set_roi(self, dataset_shape: Shape, roi: BoolArray | None) -> None:
-        """Tell which positions are selected, for views of the whole.
-
-        Raises
-        ------
-        ValueError
-            When the data does not have one entry per position or pixel of the dataset.
-        """
-        self._ds_shape = dataset_shape
-        self._roi = None if roi is None else np.asarray(roi, dtype=bool).reshape(-1)
-        want = {"nav": prod(tuple(dataset_shape.nav)), "sig": prod(tuple(dataset_shape.sig))}.get(self._kind)
-        if want is not None and self._data is not None and len(self._data) != want:
-            msg = (
-                f"auxiliary data of kind {self._kind!r} needs {want} entries for this dataset, it has {len(self._data)}"
-            )
-            raise ValueError(msg)
-
-
-def disjoint(part: Slice, others: Iterable[Slice]) -> bool:
-    """Return whether `part` overlaps none of `others`."""
-    return all(part.intersection_with(other).is_null() for other in others)

@@ -1,4 +1,4 @@
-"""Result buffers: shapes, views, regions of interest, validity."""
+"""Result buffers: shapes, views, regions of interest, what of them is valid."""
 
 from __future__ import annotations
 
@@ -10,17 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilework.common.buffers import (
-    ArrayWithMask,
-    AuxBufferWrapper,
     BufferKind,
     BufferWrapper,
-    InvalidMaskError,
     PlaceholderBufferWrapper,
     fill_value,
-    get_bbox,
-    get_bbox_2d,
-    get_bbox_slice,
-    get_inner_slice,
     reshaped_view,
     to_numpy,
 )
@@ -160,28 +153,6 @@ def test_masked_data_hides_what_is_not_valid() -> None:
     assert buffer.valid_slice_bounding == (slice(1, 2), slice(1, 3))
 
 
-def test_inner_slice_is_the_first_run_in_which_everything_is_valid() -> None:
-    mask = np.ones((6, 3), dtype=bool)
-    mask[0, 1] = mask[4] = False
-    assert get_inner_slice(mask) == (slice(1, 4), slice(0, 3))
-    assert get_inner_slice(np.zeros((2, 2), dtype=bool)) == (slice(0, 0), slice(0, 2))
-    assert get_bbox_slice(np.zeros((2, 2), dtype=bool)) == (slice(0, 0), slice(0, 0))
-    box = np.zeros((5, 6), dtype=bool)
-    box[1:3, 2:5] = True
-    assert get_bbox(box) == get_bbox_2d(box) == (1, 2, 2, 4)
-    assert get_bbox(box[0]) == (6, 0)
-    with pytest.raises(ValueError, match="two axes"):
-        get_bbox_2d(box[0])
-
-
-def test_array_with_mask_refuses_what_does_not_fit() -> None:
-    assert ArrayWithMask(np.zeros((2, 3)), mask=True).mask.shape == (2, 3)
-    with pytest.raises(InvalidMaskError, match="bool"):
-        ArrayWithMask(np.zeros(3), np.zeros(3))  # type: ignore[arg-type]
-    with pytest.raises(InvalidMaskError, match="does not fit"):
-        ArrayWithMask(np.zeros(3), np.zeros(4, dtype=bool))
-
-
 def test_a_buffer_is_allocated_once_and_only_with_a_shape() -> None:
     with pytest.raises(RuntimeError, match="no shape yet"):
         BufferWrapper("nav").allocate()
@@ -208,29 +179,6 @@ def test_absent_positions_look_like_nothing_rather_than_zero() -> None:
     buffer.mark_absent(absent)
     assert np.isnan(buffer.data[0, 3]).all()
     assert np.isnan(buffer.data).sum() == 2
-
-
-def test_auxiliary_data_is_cut_by_partition_and_roi() -> None:
-    aux = AuxBufferWrapper("nav", (2,), "f4")
-    aux.set_buffer(np.arange(24, dtype="f4"))
-    roi = np.zeros(12, dtype=bool)
-    roi[[1, 5, 6]] = True
-    part = aux.new_for_partition(Part(4, 8), roi)
-    assert part.raw_data is not None
-    assert part.raw_data.tolist() == [[10, 11], [12, 13]]
-    with pytest.raises(ValueError, match="cut once"):
-        part.new_for_partition(Part(4, 8), roi)
-    aux.set_roi(DS, roi)
-    assert aux.get_view_for_dataset().shape == (3, 2)
-
-
-def test_auxiliary_data_that_does_not_fit_is_refused() -> None:
-    aux = AuxBufferWrapper("nav", (), "f4")
-    with pytest.raises(ValueError, match="float64"):
-        aux.set_buffer(np.zeros(12))
-    aux.set_buffer(np.zeros(11, dtype="f4"))
-    with pytest.raises(ValueError, match="needs 12 entries"):
-        aux.set_roi(DS, None)
 
 
 def test_helpers_refuse_what_they_cannot_do() -> None:

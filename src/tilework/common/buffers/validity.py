@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ArrayWithMask", "InvalidMaskError", "get_bbox", "get_bbox_2d", "get_bbox_slice", "get_inner_slice"]
+__all__ = [
+    "ArrayWithMask",
+    "InvalidMaskError",
+    "default_mask",
+    "get_bbox",
+    "get_bbox_2d",
+    "get_bbox_slice",
+    "get_inner_slice",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -17,7 +25,14 @@ class InvalidMaskError(ValueError):
 
 
 def get_inner_slice(arr: BoolArray, axis: int = 0) -> tuple[slice, ...]:
-    """Return the first contiguous run along `axis` in which all entries are True, whole along the other axes."""
+    """Return the first contiguous run along `axis` in which all entries are True, whole along the other axes.
+
+    Examples
+    --------
+    >>> valid = np.array([[False, True], [True, True], [True, True], [False, False]])
+    >>> get_inner_slice(valid)
+    (slice(1, 3, None), slice(0, 2, None))
+    """
     others = tuple(i for i in range(arr.ndim) if i != axis)
     complete = np.flatnonzero(arr.all(axis=others))
     if len(complete):
@@ -30,7 +45,15 @@ def get_inner_slice(arr: BoolArray, axis: int = 0) -> tuple[slice, ...]:
 
 
 def get_bbox_slice(arr: BoolArray) -> tuple[slice, ...]:
-    """Return the smallest box that holds all True entries; empty when there is none."""
+    """Return the smallest box that holds all True entries; empty when there is none.
+
+    Examples
+    --------
+    >>> valid = np.zeros((4, 5), dtype=bool)
+    >>> valid[1, 2] = valid[2, 3] = True
+    >>> get_bbox_slice(valid)
+    (slice(1, 3, None), slice(2, 4, None))
+    """
     if not arr.any():
         return (slice(0, 0),) * arr.ndim
     where = np.nonzero(arr)
@@ -62,6 +85,35 @@ def get_bbox_2d(arr: BoolArray) -> tuple[int, int, int, int]:
     return top, bottom, left, right
 
 
+def default_mask(
+    merged: BoolArray, nav: tuple[int, ...], extra_shape: tuple[int, ...], roi: BoolArray | None
+) -> BoolArray:
+    """Return which entries of a nav result are valid when its UDF does not say: those of positions that are merged.
+
+    Parameters
+    ----------
+    merged
+        bool over the flat scan, or over the selected positions when `roi` is given.
+    nav
+        Shape of the scan.
+    extra_shape
+        Shape of an entry.
+    roi
+        Selected positions, bool, flat or of the shape of the scan; None for all.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool, of shape ``(*nav, *extra_shape)``.
+    """
+    full = np.asarray(merged, dtype=bool).reshape(-1)
+    if roi is not None:
+        embedded = np.zeros(np.size(roi), dtype=bool)
+        embedded[np.asarray(roi, dtype=bool).reshape(-1)] = full
+        full = embedded
+    return np.broadcast_to(full.reshape(nav + (1,) * len(extra_shape)), nav + extra_shape)
+
+
 class ArrayWithMask:
     """A result together with what of it is valid.
 
@@ -76,6 +128,12 @@ class ArrayWithMask:
     ------
     InvalidMaskError
         When the mask is not bool or cannot be broadcast.
+
+    Examples
+    --------
+    >>> result = ArrayWithMask(np.array([1.0, 0.0, 3.0]), mask=np.array([True, False, True]))
+    >>> result.arr[result.mask]
+    array([1., 3.])
     """
 
     __slots__ = ("_arr", "_mask")

@@ -1,0 +1,204 @@
+"""The life of an instance of a UDF: who uses it, what it is told, and the copies that are made of it.
+
+On the main side a run claims the instance that the user made (`UDFInstance.claim`), and gives it back; it holds the
+results of that run. Every task makes an instance of its own from the parameters (`UDFInstance.new_for_partition`), uses
+it from one thread, and drops it. Where results are looked at while the run goes on, `UDFInstance.snapshot` is used.
+
+Who writes a UDF needs `tilework.udf.base` only.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tilework.common.array_backends import CUPY_BACKENDS, as_names
+from tilework.common.buffers import AuxBufferWrapper, BufferWrapper
+from tilework.common.udf import UDFProtocol
+from tilework.exceptions import UDFException
+from tilework.udf.data import UDFData, UDFKwargsWrapper
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tilework.udf.data import RunCache
+    from tilework.udf.meta import UDFMeta
+
+    BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+__all__ = ["UDFInstance"]
+
+# An instance holds the results of its run on the main side; two runs must not share one.
+_claim_lock = threading.Lock()
+
+
+class UDFInstance(UDFProtocol):
+    """What the system does with an instance of a `UDF`; not for those who write one.
+
+    Parameters
+    ----------
+    **kwargs
+        Parameters of the UDF.
+    """
+
+    # What `UDF` has.
+    get_result_buffers: Any
+    get_task_data: Any
+    get_backends: Any
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._kwargs = kwargs
+        self._params: UDFKwargsWrapper | None = None
+        self._results: UDFData | None = None
+        self._task_data: UDFData | None = None
+        self._meta: UDFMeta | None = None
+        self._cache: RunCache | None = None
+        self._position = 0
+        self._run: weakref.ref[object] | None = None
+        self._cupy_on_main = False
+
+    def copy(self) -> Any:
+        """Return a fresh instance with the same parameters."""
+        return type(self)(**self._kwargs)
+
+    @classmethod
+    def new_for_partition(cls, kwargs: Mapping[str, Any], partition: Any, roi: BoolArray | None) -> Any:
+        """Return a fresh instance for one partition, with its part of the auxiliary data."""
+        if any(isinstance(v, AuxBufferWrapper) for v in kwargs.values()):
+            kwargs = {
+                k: v.new_for_partition(partition, roi) if isinstance(v, AuxBufferWrapper) else v
+                for k, v in kwargs.items()
+            }
+        return cls(**kwargs)
+
+    def copy_for_partition(self, partition: Any, roi: BoolArray | None) -> Any:
+        """Return a fresh instance for one partition, with its part of the auxiliary data."""
+        return self.new_for_partition(self._kwargs, partition, roi)
+
+    def set_meta(self, meta: UDFMeta) -> None:
+        """Say what is processed."""
+        self._meta = meta
+
+    def set_main_process_gpu(self, gpu_id: int | None) -> None:
+        """Say which CUDA device the main process uses; None for none."""
+        self._cupy_on_main = gpu_id is not None and not CUPY_BACKENDS.isdisjoint(as_names(self.get_backends()))
+
+    def set_cache(self, cache: RunCache, position: int) -> None:
+        """Share what the run computes once; `position` is that of this UDF in the run."""
+        self._cache = cache
+        self._position = position
+
+    def claim(self, run: object) -> Any:
+        """Return this instance, or a copy when another run is using it; on the main side.
+
+        Raises
+        ------
+        UDFException
+            When no copy can be made from the parameters, so that no task could either.
+        """
+        if "_kwargs" not in vars(self):
+            msg = (
+                f"{type(self).__name__}.__init__ does not call super().__init__(...): call it, with all parameters as "
+                "keyword arguments"
+            )
+            raise UDFException(msg)
+        try:
+            copy = self.copy()
+        except TypeError as e:
+            name = type(self).__name__
+            msg = (
+                f"{name} cannot be made again from its parameters ({', '.join(self._kwargs) or 'none'}): {e}. Every "
+                f"task makes a fresh {name} from the keyword arguments that its __init__ passes to super().__init__(), "
+                "so __init__ must accept exactly those"
+            )
+            raise UDFException(msg) from e
+        with _claim_lock:
+            if self._run is not None and self._run() is not None:
+                return copy
+            self._run = weakref.ref(run)
+            return self
+
+    def release(self, run: object) -> None:
+        """Give the instance back; on the main side."""
+        if self._run is not None and self._run() is run:
+            self._run = None
+
+    def reset(self, cache: RunCache, position: int) -> None:
+        """Forget an earlier run; on the main side, where an instance may be used again."""
+        self._params = None
+        self.set_cache(cache, position)
+
+    def snapshot(self, results: UDFData | None = None) -> Any:
+        """Return a copy of a main-side instance that can work elsewhere: with other results, and no run's own.
+
+        Parameters
+        ----------
+        results
+            The buffers of the copy; None: it has none.
+        """
+        twin = copy.copy(self)
+        twin._kwargs = {k: copy.copy(v) if isinstance(v, AuxBufferWrapper) else v for k, v in self._kwargs.items()}
+        twin._meta = copy.copy(self._meta)
+        twin._params = twin._task_data = twin._run = None
+        twin._results = results
+        return twin
+
+    def update_kwargs(self, new: Mapping[str, Any]) -> None:
+        """Change parameters, on the main side."""
+        self._kwargs = {**self._kwargs, **new}
+        self._params = None
+
+    def init_result_buffers(self) -> None:
+        """Declare the results."""
+        declared = self.get_result_buffers()
+        if self._meta is None or self._meta.array_backend is None:  # once, on the main side
+            _check_declared(type(self).__name__, declared)
+        self._results = UDFData(declared)
+
+    def init_task_data(self) -> None:
+        """Make the task data."""
+        data: Any = self.get_task_data()
+        if not isinstance(data, Mapping):
+            msg = f"{type(self).__name__}.get_task_data() returned {data!r}: return a dict of names and values"
+            raise UDFException(msg)
+        self._task_data = UDFData(data)
+
+    @property
+    def requires_custom_merge(self) -> bool:
+        """Whether the default merge cannot work: there is a result that is not of kind nav."""
+        return any(b.kind != "nav" and b.use != "result_only" for b in self._declared().values())
+
+    @property
+    def requires_custom_merge_all(self) -> bool:
+        """Whether the default of merging all at once cannot work."""
+        return any(b.kind != "nav" for b in self._declared().values())
+
+    def _declared(self) -> Mapping[str, BufferWrapper]:
+        return self._results.as_dict() if self._results is not None else self.get_result_buffers()
+
+
+def _check_declared(udf_name: str, declared: Any) -> None:
+    """Raise UDFException when what `get_result_buffers` returned is no declaration of results."""
+    if not isinstance(declared, Mapping):
+        what = "nothing" if declared is None else f"a {type(declared).__name__}"
+        msg = f"{udf_name}.get_result_buffers() returned {what}: return a dict of names and self.buffer(...)"
+        raise UDFException(msg)
+    for name, buffer in declared.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            msg = f"{udf_name}: a result is called {name!r}, which self.results.name cannot reach: use a plain name"
+            raise UDFException(msg)
+        if hasattr(UDFData, name):
+            msg = (
+                f"{udf_name}: a result cannot be called {name!r}, for self.results has a method of that name: choose "
+                "another name"
+            )
+            raise UDFException(msg)
+        if not isinstance(buffer, BufferWrapper):
+            msg = (
+                f"{udf_name}: the declaration of result {name!r} is not made with self.buffer(...), it is a "
+                f"{type(buffer).__name__}"
+            )
+            raise UDFException(msg)

@@ -1,0 +1,40 @@
+"""Auxiliary data: cut by partition and region of interest, and refused when it does not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tilework.common.buffers import AuxBufferWrapper
+from tilework.common.shape import Shape
+from tilework.common.slice import Slice
+
+DS = Shape((3, 4, 5, 6), sig_dims=2)
+
+
+class Part:
+    def __init__(self, start: int, stop: int) -> None:
+        self.slice = Slice((start, 0, 0), Shape((stop - start, 5, 6), sig_dims=2))
+
+
+def test_auxiliary_data_is_cut_by_partition_and_roi() -> None:
+    aux = AuxBufferWrapper("nav", (2,), "f4")
+    aux.set_buffer(np.arange(24, dtype="f4"))
+    roi = np.zeros(12, dtype=bool)
+    roi[[1, 5, 6]] = True
+    part = aux.new_for_partition(Part(4, 8), roi)
+    assert part.raw_data is not None
+    assert part.raw_data.tolist() == [[10, 11], [12, 13]]
+    with pytest.raises(ValueError, match="cut once"):
+        part.new_for_partition(Part(4, 8), roi)
+    aux.set_roi(DS, roi)
+    assert aux.get_view_for_dataset().shape == (3, 2)
+
+
+def test_auxiliary_data_that_does_not_fit_is_refused() -> None:
+    aux = AuxBufferWrapper("nav", (), "f4")
+    with pytest.raises(ValueError, match="float64"):
+        aux.set_buffer(np.zeros(12))
+    aux.set_buffer(np.zeros(11, dtype="f4"))
+    with pytest.raises(ValueError, match="needs 12 entries"):
+        aux.set_roi(DS, None)
