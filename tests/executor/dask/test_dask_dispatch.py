@@ -76,7 +76,7 @@ def test_short_tasks_go_in_batches() -> None:
     dispatch = make(station("a"), station("b"))
     lane = Lane("run", Priority.INTERACTIVE, mean_seconds=0.0)
     dispatch.put(lane, Need(CPU), tickets(40))
-    assert [len(sent.tickets) for sent in send_all(dispatch)] == [10, 10, 10, 10]
+    assert [len(sent.tickets) for sent in send_all(dispatch)] == [10, 8, 6, 4]
     dispatch.put(lane, Need(CPU), tickets(1000))
     dispatch.join(station("c"))
     assert max(len(sent.tickets) for sent in send_all(dispatch)) == MAX_BATCH
