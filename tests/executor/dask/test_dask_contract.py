@@ -27,6 +27,7 @@ from tilework.testing.executors import ExecutorContract
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tilework.common.executor import Priority
     from tilework.executor.dask.local import LocalCluster
 
 MAKE = """
@@ -64,6 +65,22 @@ class TestLocal(ExecutorContract):
         """The scheduler keeps connections to its workers, to use them again."""
         scheduler = self.cluster.cluster.scheduler
         scheduler.loop.add_callback(scheduler.rpc.collect)
+
+    def wait_queued(self, executor: Any, priority: Priority) -> None:
+        """Until each worker has the seat of that run: how long Dask takes to bring it there depends on the machine."""
+
+        def keys(dask_worker: Any) -> list[str]:
+            return [str(key) for key in dask_worker.state.tasks]
+
+        until = time.monotonic() + SETTLE_SECONDS
+        while True:
+            shipments = list(executor._courier._shipments.values())
+            lanes = [shipment.lane for shipment in shipments if shipment.lane.priority is priority]
+            known = executor.client.run(keys).values()
+            if lanes and all(any(f"-{lanes[-1].run}-s" in key for key in each) for each in known):
+                return
+            assert time.monotonic() < until, f"{priority} is not queued: {lanes}, {list(known)}"
+            time.sleep(0.005)
 
     def make_executor(self) -> Any:
         return DaskJobExecutor.connect(self.cluster.cluster)

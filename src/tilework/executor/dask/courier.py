@@ -33,9 +33,9 @@ from tilework.executor.dask.dispatch import DIRECT_SECONDS, Dispatch, Need, Send
 from tilework.executor.dask.reach import Reach
 from tilework.executor.dask.scattered import SCATTER_SECONDS
 from tilework.executor.dask.sealed import seal
-from tilework.executor.dask.seat import leave
+from tilework.executor.dask.seat import leave, recall
 from tilework.executor.dask.seating import Claim, Seating
-from tilework.executor.dask.worker import Batch, BatchReport, Outcome, run_batch, take_back
+from tilework.executor.dask.worker import Batch, BatchReport, Outcome, run_batch
 from tilework.executor.remote import loads, unpack_error
 from tilework.executor.run import Failed, Lost, WorkersChanged
 
@@ -356,7 +356,7 @@ class Courier:
         """Ask a worker for what it has not begun of a batch."""
         shipment = self._shipments[sent.lane.run]
         try:
-            answers = await self.client.run(take_back, sent.ident, workers=[sent.station.address], asynchronous=True)
+            answers = await self.client.run(recall, sent.ident, workers=[sent.station.address], asynchronous=True)
         except Exception as error:  # noqa: BLE001  (the worker is about to go; then the batch is lost, and told so)
             log.debug("could not recall %s: %r", sent.ident, error)
             return

@@ -31,7 +31,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from tilework.executor.dask.worker import BatchReport, has_ended, run_batch, stop_run
+from tilework.executor.dask.worker import BatchReport, has_ended, run_batch, stop_run, take_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,6 +43,9 @@ __all__ = ["Feed", "close_seats", "feed", "leave", "sit"]
 
 LINGER_SECONDS: Final = 1.0
 """How long a seat without work keeps its thread, when nobody else wants it."""
+
+FIRST_SECONDS: Final = 0.02
+"""How long it waits for its first batch, which is on its way: else two runs could chase each other away."""
 
 POLL_SECONDS: Final = 0.005
 """How often it looks whether somebody wants it."""
@@ -61,6 +64,8 @@ class Feed:
     batch: Batch
     seats: frozenset[str]
     """The seats of the run at this worker: which are there, or on their way."""
+    priority: int
+    """As of Dask: the higher number goes first."""
     content: str | None
     """Names the parameters of the tasks; None: there are none."""
     params: SharedSealed | None = None
@@ -125,10 +130,33 @@ class _Table:
         queue = self.waiting.get(run, ())
         fed = next((fed for fed in queue if seat in fed.order.seats), None)
         if fed is not None:
-            self.waiting[run].remove(fed)
-            if not self.waiting[run]:
-                del self.waiting[run]
+            self._remove(fed)
         return fed
+
+    def is_outranked(self, priority: int) -> bool:
+        """Return whether something waits that goes before this, and for a seat that is about to come."""
+        return any(
+            fed.order.priority > priority and fed.order.seats.isdisjoint(self.taken)
+            for queue in self.waiting.values()
+            for fed in queue
+        )
+
+    def take_back(self, ident: str) -> BatchReport | None:
+        """Take a batch back that waits; None when it does not."""
+        for queue in self.waiting.values():
+            for fed in queue:
+                if fed.order.batch.ident == ident:
+                    self._remove(fed)
+                    report = BatchReport((), fed.order.batch.numbers)
+                    fed.tell(report)
+                    return report
+        return None
+
+    def _remove(self, fed: _Fed) -> None:
+        run = fed.order.batch.run
+        self.waiting[run].remove(fed)
+        if not self.waiting[run]:
+            del self.waiting[run]
 
     def is_hopeless(self, seats: frozenset[str]) -> bool:
         """Return whether none of these seats will ever sit."""
@@ -192,6 +220,13 @@ def leave(run: str) -> list[str]:
     return running
 
 
+def recall(ident: str) -> BatchReport | None:
+    """Take back what a batch has not begun, with the outcomes so far; None: all of it, it is not here yet."""
+    with _table.changed:
+        report = _table.take_back(ident)
+    return take_back(ident) if report is None else report
+
+
 def close_seats(seats: frozenset[str]) -> None:
     """Do not expect these seats any more: Dask has given them up."""
     with _table.changed:
@@ -202,7 +237,7 @@ def close_seats(seats: frozenset[str]) -> None:
 # ---- seats: in task threads ----
 
 
-def sit(seat: str, run: str, content: str | None, params: SharedSealed | None = None) -> None:
+def sit(seat: str, run: str, priority: int, content: str | None, params: SharedSealed | None = None) -> None:
     """Do the batches that a run feeds to this worker; called by Dask, in a thread of the worker.
 
     Parameters
@@ -211,6 +246,8 @@ def sit(seat: str, run: str, content: str | None, params: SharedSealed | None = 
         Unique.
     run
         Names the run.
+    priority
+        As of Dask.
     content, params
         Parameters of tasks, and their name, when they are too large to travel with a batch.
     """
@@ -223,9 +260,9 @@ def sit(seat: str, run: str, content: str | None, params: SharedSealed | None = 
         _table.taken.add(seat)
         if content is not None and params is not None:
             _table.keep(run, content, params)
-    has_worked = False
-    while (fed := _next(seat, run, worker, has_worked=has_worked)) is not None:
-        has_worked = True
+    patience = FIRST_SECONDS
+    while (fed := _next(seat, run, priority, worker, patience)) is not None:
+        patience = 0.0
         with _table.changed:
             known = _table.params_of(fed.order)
         if fed.order.content is not None and known is None:
@@ -236,18 +273,19 @@ def sit(seat: str, run: str, content: str | None, params: SharedSealed | None = 
         del fed, report, known
 
 
-def _next(seat: str, run: str, worker: Any, *, has_worked: bool) -> _Fed | None:
-    """Wait for the next batch; None: the seat is given up."""
-    until = time.monotonic() + LINGER_SECONDS
+def _next(seat: str, run: str, priority: int, worker: Any, patience: float) -> _Fed | None:
+    """Wait for the next batch, for some time (s) even while others wait; None: the seat is given up."""
+    begin = time.monotonic()
     with _table.changed:
         while True:
             is_over = has_ended(run)
-            fed = None if is_over else _table.take(run, seat)
+            is_outranked = _table.is_outranked(priority)
+            fed = None if is_over or is_outranked else _table.take(run, seat)
             if fed is not None:
                 return fed
-            is_late = time.monotonic() >= until
-            # A new seat waits for its first batch, which is on its way: else two runs could chase each other away.
-            if is_over or is_late or (has_worked and _others_wait(worker)):
+            waited = time.monotonic() - begin
+            is_late = waited >= LINGER_SECONDS
+            if is_over or is_outranked or is_late or (waited >= patience and _others_wait(worker)):
                 refused = _table.give_up((seat,))
                 if is_over or is_late:
                     refused += _table.forget(run)

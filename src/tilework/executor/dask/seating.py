@@ -42,7 +42,7 @@ class Claim:
     name
         What Dask calls a seat.
     options
-        For ``Client.submit``.
+        For ``Client.submit``, ``priority`` among them.
     content
         Names the parameters of tasks; None: there are none.
     params
@@ -111,7 +111,9 @@ class Seating:
         place = self._places.setdefault(claim.run, {}).setdefault(claim.address, _Place())
         self._claim(claim, place)
         is_known = claim.content is None or claim.content in place.contents or claim.params_future is not None
-        order = Feed(batch, frozenset(place.seats), claim.content, None if is_known else claim.params, items_key)
+        params = None if is_known else claim.params
+        priority = claim.options["priority"]
+        order = Feed(batch, frozenset(place.seats), priority, claim.content, params, items_key)
         place.n_fed += 1
         try:
             report: BatchReport | None = await call_worker(self._client, claim.address, feed, order)
@@ -139,6 +141,7 @@ class Seating:
             sit,
             seat,
             claim.run,
+            claim.options["priority"],
             in_seats,
             claim.params_future,
             key=f"{claim.name}-{seat}",
