@@ -31,6 +31,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.executor.dask.orphans import is_released
 from tilework.executor.dask.worker import BatchReport, has_ended, run_batch, stop_run, take_back
 
 if TYPE_CHECKING:
@@ -254,6 +255,7 @@ def sit(seat: str, run: str, priority: int, content: str | None, params: SharedS
     from distributed import get_worker
 
     worker = get_worker()
+    here = _Seat(seat, run, priority, worker, worker.get_current_task())
     with _table.changed:
         if seat in _table.given_up:
             return
@@ -261,7 +263,7 @@ def sit(seat: str, run: str, priority: int, content: str | None, params: SharedS
         if content is not None and params is not None:
             _table.keep(run, content, params)
     patience = FIRST_SECONDS
-    while (fed := _next(seat, run, priority, worker, patience)) is not None:
+    while (fed := here.next_batch(patience)) is not None:
         patience = 0.0
         with _table.changed:
             known = _table.params_of(fed.order)
@@ -273,26 +275,41 @@ def sit(seat: str, run: str, priority: int, content: str | None, params: SharedS
         del fed, report, known
 
 
-def _next(seat: str, run: str, priority: int, worker: Any, patience: float) -> _Fed | None:
-    """Wait for the next batch, for some time (s) even while others wait; None: the seat is given up."""
-    begin = time.monotonic()
-    with _table.changed:
-        while True:
-            is_over = has_ended(run)
-            is_outranked = _table.is_outranked(priority)
-            fed = None if is_over or is_outranked else _table.take(run, seat)
-            if fed is not None:
-                return fed
-            waited = time.monotonic() - begin
-            is_late = waited >= LINGER_SECONDS
-            if is_over or is_outranked or is_late or (waited >= patience and _others_wait(worker)):
-                refused = _table.give_up((seat,))
-                if is_over or is_late:
-                    refused += _table.forget(run)
-                break
-            _table.changed.wait(POLL_SECONDS)
-    _refuse(refused)
-    return None
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """One that sits."""
+
+    name: str
+    run: str
+    priority: int
+    worker: Any
+    key: str
+    """Of the Dask task."""
+
+    def is_over(self) -> bool:
+        """Return whether the run has ended, or the program that it belongs to is gone."""
+        return has_ended(self.run) or is_released(self.worker, self.key)
+
+    def next_batch(self, patience: float) -> _Fed | None:
+        """Wait for the next batch, for some time (s) even while others wait; None: the seat is given up."""
+        begin = time.monotonic()
+        with _table.changed:
+            while True:
+                is_over = self.is_over()
+                is_outranked = _table.is_outranked(self.priority)
+                fed = None if is_over or is_outranked else _table.take(self.run, self.name)
+                if fed is not None:
+                    return fed
+                waited = time.monotonic() - begin
+                is_late = waited >= LINGER_SECONDS
+                if is_over or is_outranked or is_late or (waited >= patience and _others_wait(self.worker)):
+                    refused = _table.give_up((self.name,))
+                    if is_over or is_late:
+                        refused += _table.forget(self.run)
+                    break
+                _table.changed.wait(POLL_SECONDS)
+        _refuse(refused)
+        return None
 
 
 def _others_wait(worker: Any) -> bool:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tilework.common.backend import get_use_cuda
 from tilework.common.executor import Environment, SimpleWorkerQueue, StopFlag, WorkerContext
+from tilework.executor.dask.orphans import stopped_when_released
 from tilework.executor.dask.sealed import Sealed, SharedSealed, seal
 from tilework.executor.driven import call_task
 from tilework.executor.remote import PackedError, dumps, pack_error
@@ -112,6 +113,11 @@ class _Slip:
     todo: deque[tuple[int, Any]]
     outcomes: deque[Outcome] = field(default_factory=deque)
     n_messages: int = 0
+
+    def stop(self) -> None:
+        """Let nothing more begin, and what runs stop at its next tile: nobody is there for its result."""
+        self.flag.set("the program that wanted the result is gone, or has cancelled it with Dask")
+        self.todo.clear()
 
     def report(self) -> BatchReport:
         """Take away the outcomes so far, and what has not begun."""
@@ -223,7 +229,8 @@ def run_batch(batch: Batch, params: SharedSealed | None = None, items: Sealed | 
             return BatchReport((), batch.numbers)
         _desk.slips[batch.ident] = slip
     try:
-        _do(batch, params, batch.items if items is None else items, slip)
+        with stopped_when_released(slip.stop):
+            _do(batch, params, batch.items if items is None else items, slip)
     finally:
         with _desk.lock:
             del _desk.slips[batch.ident]
