@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Future
 
-    from tilework.common.executor import TaskCommHandler, TaskProtocol
+    from tilework.common.executor import Priority, TaskCommHandler, TaskProtocol
 
 __all__ = ["ExecutorHarness", "Leftovers"]
 
@@ -109,6 +109,10 @@ class ExecutorHarness:
 
     def settle(self) -> None:
         """Let what was there before the test, and stays, drop what it only keeps to use it again."""
+
+    def wait_queued(self, executor: JobExecutor, priority: Priority) -> None:
+        """Wait until what was submitted last, with this priority, is where those that are free look for work."""
+        time.sleep(self.settle_seconds)
 
     def worker_pids(self, executor: JobExecutor) -> list[int]:
         """Return the process ids of all workers; used when `can_lose_workers` is declared."""

@@ -180,17 +180,21 @@ class RunContract(ExecutorHarness):
         """What is queued starts in the order of priority, whichever run was first."""
         self.require("prioritises")
         n = self.parallelism
-        # Worker processes may be late to begin what they were given in the right order.
-        late = self.settle_seconds
 
-        def work(params: Any, env: Environment) -> float:
-            start = time.monotonic()
-            signals.add("started")
+        def block(params: Any, env: Environment) -> None:
+            signals.add("blocked")
             signals.wait("release")
-            time.sleep(2 * late)
-            return start
 
         def tasks(priority: Priority) -> Iterator[CallTask]:
+            started = f"started-{priority.name}"
+
+            def work(params: Any, env: Environment) -> float:
+                start = time.monotonic()
+                signals.add(started)
+                # No worker is free again before all have begun: one that is slow to begin must not look overtaken.
+                signals.wait(started, n, timeout=20)
+                return start
+
             yield from (CallTask(i, fn=work) for i in range(n))
             signals.add(f"submitted-{priority.name}")
 
@@ -198,18 +202,18 @@ class RunContract(ExecutorHarness):
             return self.run(executor, tasks(priority), cancel_id=priority, priority=priority)
 
         with self.background() as call:
-            first = call(self.run, executor, [CallTask(i, fn=work) for i in range(n)])
-            signals.wait("started", n)
+            first = call(self.run, executor, [CallTask(i, fn=block) for i in range(n)])
+            signals.wait("blocked", n)
             starts = {}
             for priority in (Priority.BATCH, Priority.INTERACTIVE, Priority.LIVE):
                 starts[priority] = call(start, priority)
                 signals.wait(f"submitted-{priority.name}")
-                time.sleep(late)
+                self.wait_queued(executor, priority)
             signals.add("release")
             assert len(first.result()) == n
             live, interactive, batch = (starts[priority].result() for priority in sorted(Priority))
-        assert max(live) <= min(interactive) + late
-        assert max(interactive) <= min(batch) + late
+        assert max(live) <= min(interactive)
+        assert max(interactive) <= min(batch)
 
     def test_environment(self, executor: JobExecutor) -> None:
         """A task sees the declared environment; entering it limits threads there, and nothing is left of that."""

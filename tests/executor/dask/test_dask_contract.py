@@ -16,6 +16,7 @@ import pytest
 from dask_clusters import scheduler_process, wait_for_workers, worker_process
 from tilework.executor.dask import DaskJobExecutor, cluster_spec
 from tilework.executor.dask.local import start_cluster
+from tilework.executor.dask.reach import Reach
 from tilework.testing.executor_endings import EndingContract
 from tilework.testing.executor_errors import ErrorContract
 from tilework.testing.executor_harness import SETTLE_SECONDS, Leftovers
@@ -27,6 +28,7 @@ from tilework.testing.executors import ExecutorContract
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tilework.common.executor import Priority
     from tilework.executor.dask.local import LocalCluster
 
 MAKE = """
@@ -64,6 +66,22 @@ class TestLocal(ExecutorContract):
         """The scheduler keeps connections to its workers, to use them again."""
         scheduler = self.cluster.cluster.scheduler
         scheduler.loop.add_callback(scheduler.rpc.collect)
+
+    def wait_queued(self, executor: Any, priority: Priority) -> None:
+        """Until each worker has the seat of that run: how long Dask takes to bring it there depends on the machine."""
+
+        def keys(dask_worker: Any) -> list[str]:
+            return [str(key) for key in dask_worker.state.tasks]
+
+        until = time.monotonic() + SETTLE_SECONDS
+        while True:
+            shipments = list(executor._courier._shipments.values())
+            lanes = [shipment.lane for shipment in shipments if shipment.lane.priority is priority]
+            known = executor.client.run(keys).values()
+            if lanes and all(any(f"-{lanes[-1].run}-s" in key for key in each) for each in known):
+                return
+            assert time.monotonic() < until, f"{priority} is not queued: {lanes}, {list(known)}"
+            time.sleep(0.005)
 
     def make_executor(self) -> Any:
         return DaskJobExecutor.connect(self.cluster.cluster)
@@ -120,6 +138,44 @@ class TestConnected(ServiceContract):
 
     def make_executor(self) -> Any:
         return DaskJobExecutor.connect(self.address)
+
+
+class NoReach(Reach):
+    """Workers that are in another network than the client, and not in that of the scheduler."""
+
+    async def _try(self, address: str) -> bool:
+        return False
+
+
+class TestThroughTheScheduler(ServiceContract):
+    """Workers that the client cannot reach: batches are Dask tasks, and results come by way of the scheduler."""
+
+    shared_cluster = TestLocal.shared_cluster
+    settle = TestLocal.settle
+    test_every_task_is_yielded_once = RunContract.test_every_task_is_yielded_once
+    test_runs_as_many_tasks_at_a_time_as_declared = RunContract.test_runs_as_many_tasks_at_a_time_as_declared
+    test_messages_of_tasks = RunContract.test_messages_of_tasks
+    test_arrays_pass_bit_by_bit = RunContract.test_arrays_pass_bit_by_bit
+    test_many_runs_at_once = RunContract.test_many_runs_at_once
+    test_error_of_a_class_from_main = ErrorContract.test_error_of_a_class_from_main
+    test_cancel = EndingContract.test_cancel
+    test_deadline = EndingContract.test_deadline
+    test_generator_closed_early = EndingContract.test_generator_closed_early
+    test_closed_in_the_middle_of_a_run = EndingContract.test_closed_in_the_middle_of_a_run
+
+    make_code = MAKE
+    worker_names = ("default-cpu-0", "default-cpu-1")
+    hosts = ("127.0.0.1",)
+    parallelism = 2
+    max_ahead = 96
+    shares_memory = False
+    streams = False
+    cluster: ClassVar[LocalCluster]
+
+    def make_executor(self) -> Any:
+        executor = DaskJobExecutor.connect(self.cluster.cluster)
+        executor._courier._reach = NoReach(executor.client)
+        return executor
 
 
 class TestOwnCluster(LossContract):

@@ -76,7 +76,7 @@ def test_short_tasks_go_in_batches() -> None:
     dispatch = make(station("a"), station("b"))
     lane = Lane("run", Priority.INTERACTIVE, mean_seconds=0.0)
     dispatch.put(lane, Need(CPU), tickets(40))
-    assert [len(sent.tickets) for sent in send_all(dispatch)] == [10, 10, 10, 10]
+    assert [len(sent.tickets) for sent in send_all(dispatch)] == [10, 8, 6, 4]
     dispatch.put(lane, Need(CPU), tickets(1000))
     dispatch.join(station("c"))
     assert max(len(sent.tickets) for sent in send_all(dispatch)) == MAX_BATCH
@@ -204,3 +204,37 @@ def test_a_run_that_is_over() -> None:
     dispatch.done(sent[0], 0.0)
     assert dispatch.next(0.0) is None
     assert dispatch.drop(lane) == sent[1:]
+
+
+def test_nothing_overtakes_what_waits_behind_others() -> None:
+    """A worker that becomes idle gets what waits elsewhere with a higher priority, before anything of a lower one."""
+    dispatch = make(station("a"), station("b"))
+    lane, low = Lane("run", Priority.INTERACTIVE), Lane("low", Priority.BATCH)
+    dispatch.put(lane, Need(CPU), tickets(4))
+    sent = send_all(dispatch)
+    assert where(sent) == [("a", [0]), ("b", [1]), ("a", [2]), ("b", [3])]
+    dispatch.put(low, Need(CPU), tickets(4))
+    answer(dispatch, sent[1])
+    answer(dispatch, sent[3])
+    action = dispatch.next(1.0)
+    assert isinstance(action, Recall)
+    assert action.sent is sent[2]
+    assert dispatch.next(1.0) is None, "what comes back goes first"
+    assert dispatch.is_restless()
+    dispatch.put_back(sent[2], [2])
+    dispatch.done(sent[2], 1.0)
+    assert where(send_all(dispatch, now=1.0)) == [("b", [2]), ("a", [0]), ("b", [1])]
+
+
+def test_a_recall_that_is_not_answered_holds_nobody_for_long() -> None:
+    """A worker that does not answer delays runs of lower priority by a moment only."""
+    dispatch = make(station("a"), station("b"))
+    lane, low = Lane("run", Priority.INTERACTIVE), Lane("low", Priority.BATCH)
+    dispatch.put(lane, Need(CPU), tickets(3))
+    sent = send_all(dispatch)
+    assert where(sent) == [("a", [0]), ("b", [1]), ("a", [2])]
+    dispatch.put(low, Need(CPU), tickets(1))
+    dispatch.done(sent[1], 1.0)
+    assert isinstance(dispatch.next(1.0), Recall)
+    assert dispatch.next(1.0) is None
+    assert where(send_all(dispatch, now=1.0 + 2 * PATIENCE)) == [("b", [0])]

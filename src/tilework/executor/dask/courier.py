@@ -23,25 +23,28 @@ import logging
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.executor import Priority
 from tilework.exceptions import ExecutorError, WorkerLostError
-from tilework.executor.dask.dispatch import Dispatch, Need, Send
+from tilework.executor.dask.dispatch import DIRECT_SECONDS, Dispatch, Need, Send
 from tilework.executor.dask.reach import Reach
 from tilework.executor.dask.scattered import SCATTER_SECONDS
 from tilework.executor.dask.sealed import seal
-from tilework.executor.dask.worker import Batch, BatchReport, Outcome, run_batch, stop_run, take_back
+from tilework.executor.dask.seat import leave, recall
+from tilework.executor.dask.seating import Claim, Seating
+from tilework.executor.dask.worker import Batch, BatchReport, Outcome, run_batch
 from tilework.executor.remote import loads, unpack_error
 from tilework.executor.run import Failed, Lost, WorkersChanged
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from tilework.common.executor import SimpleWorkerQueue
     from tilework.executor.dask.dispatch import Lane, Sent, Station
-    from tilework.executor.dask.scattered import Scattered
+    from tilework.executor.dask.scattered import Content, Scattered
     from tilework.executor.dask.sealed import Sealed
     from tilework.executor.run import Event, Ticket
 
@@ -62,6 +65,9 @@ HOST_SECONDS: Final = 5.0
 
 CLOSE_SECONDS: Final = 2.0
 """How long the end of an executor waits for its running tasks."""
+
+MESSAGE_SECONDS: Final = 2.0
+"""How long results wait for the messages of their tasks."""
 
 _PRIORITIES: Final = {Priority.LIVE: 30, Priority.INTERACTIVE: 20, Priority.BATCH: 10}
 """Priorities of Dask, where the higher number goes first."""
@@ -117,6 +123,7 @@ class Courier:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._reach = Reach(client)
+        self._seating = Seating(client, self._on_seat_failure)
         self._submitted: dict[str, asyncio.Event] = {}  # by worker: whether Dask has the last batch that it was sent
         self.is_closed = False
         self.loop_thread = 0
@@ -213,64 +220,103 @@ class Courier:
         self._pump()
 
     async def _run_batch(self, sent: Sent, shipment: Shipment) -> BatchReport:
+        if await self._reach.is_direct(sent.station):
+            sent.station.batch_seconds = DIRECT_SECONDS
+            return await self._feed(sent, shipment)
         future = await self._submit(sent, shipment)
         await _finished(future)
         sent.is_arriving = True
-        direct = await self._reach.is_direct(sent.station)
-        report: BatchReport = await self.client.gather(future, direct=direct, asynchronous=True)
+        report: BatchReport = await self.client.gather(future, direct=False, asynchronous=True)
         return report
 
+    async def _feed(self, sent: Sent, shipment: Shipment) -> BatchReport:
+        """Send a batch straight to its worker, to a seat of its run there."""
+        address, name = sent.station.address, shipment.name_of(next(iter(sent.tickets.values())).task)
+        state = None if shipment.params is None else shipment.params.state
+        async with self._in_turn(address):
+            batch, items = await self._prepare(sent, shipment, state, direct=True)
+            claim = Claim(shipment.lane.run, address, sent.station.slots, name, self._options(sent))
+            if state is not None:
+                content = state[0]
+                is_large = content.sealed.nbytes > LARGE_BYTES
+                future = await self._scatter(content, sent.station, direct=True) if is_large else None
+                claim = replace(claim, content=content.name, params=content.sealed, params_future=future)
+        report = await self._seating.carry(claim, batch, None if items is None else items.key)
+        if report is not None:
+            await self._messages_of(sent, report)
+            return report
+        if shipment.returns > _MAX_RETURNS:
+            raise _given_up_too_often(f"there is no place for {claim.name} at {address}")
+        return BatchReport((), batch.numbers)
+
     async def _submit(self, sent: Sent, shipment: Shipment) -> Any:
-        """Hand a batch to Dask, after those that its worker was sent before: it does them in this order."""
-        address, key = sent.station.address, self._key(sent, shipment)
+        """Hand a batch to Dask, as a task."""
+        state = None if shipment.params is None else shipment.params.state
+        async with self._in_turn(sent.station.address):
+            batch, items = await self._prepare(sent, shipment, state, direct=False)
+            params = None if state is None else await self._scatter(state[0], sent.station, direct=False)
+        return self.client.submit(
+            run_batch,
+            batch,
+            params,
+            items,
+            key=self._key(sent, shipment),
+            workers=[sent.station.address],
+            pure=False,
+            **self._options(sent),
+        )
+
+    @asynccontextmanager
+    async def _in_turn(self, address: str) -> AsyncIterator[None]:
+        """Prepare a batch inside the block; what follows comes after the batches that the worker was sent before."""
         before, mine = self._submitted.get(address), asyncio.Event()
         self._submitted[address] = mine
         try:
-            batch, params, items = await self._prepare(sent, shipment)
+            yield
             if before is not None:
                 await before.wait()
-            return self.client.submit(
-                run_batch,
-                batch,
-                params,
-                items,
-                key=key,
-                workers=[address],
-                priority=_PRIORITIES[sent.lane.priority] + 5 * sent.need.is_service,
-                resources=dict(sent.need.resources) if self.is_tagged and sent.need.resources else None,
-                pure=False,
-            )
         finally:
             mine.set()
 
-    async def _prepare(self, sent: Sent, shipment: Shipment) -> tuple[Batch, Any, Any]:
-        """Return a batch, and the futures of its parameters and its items, if it does not carry those itself."""
-        client, address = self.client, sent.station.address
-        direct = await self._reach.is_direct(sent.station)
+    def _options(self, sent: Sent) -> dict[str, Any]:
+        resources = dict(sent.need.resources) if self.is_tagged and sent.need.resources else None
+        return {
+            "priority": _PRIORITIES[sent.lane.priority] + 5 * sent.need.is_service,
+            "resources": resources,
+        }
+
+    async def _scatter(self, content: Content, station: Station, *, direct: bool) -> Any:
+        """Return the future of parameters that all workers get."""
+        everybody = [s.address for s in self.dispatch.stations.values() if not s.is_service] or [station.address]
+        return await _scattered(content.future(self.client, everybody, direct))
+
+    async def _prepare(
+        self, sent: Sent, shipment: Shipment, state: tuple[Content, tuple[bytes, ...]] | None, *, direct: bool
+    ) -> tuple[Batch, Any]:
+        """Return a batch, and the future of its items, if it does not carry those itself."""
         items: Any = seal([ticket.task for ticket in sent.tickets.values()])
         is_large = items.nbytes > LARGE_BYTES
-        params = None
-        patches: tuple[bytes, ...] = ()
-        if shipment.params is not None:
-            content, patches = shipment.params.state
-            everybody = [s.address for s in self.dispatch.stations.values() if not s.is_service] or [address]
-            params = await _scattered(content.future(client, everybody, direct))
         batch = Batch(
             sent.ident,
             sent.lane.run,
             tuple(sent.tickets),
             None if is_large else items,
             shipment.fn,
-            patches,
+            () if state is None else state[1],
             None if shipment.deadline is None else max(0.0, shipment.deadline - time.monotonic()),
             self.topic,
         )
         if not is_large:
-            return batch, params, None
-        scattering = client.scatter(
-            items, workers=[address], direct=direct, hash=False, timeout=SCATTER_SECONDS, asynchronous=True
+            return batch, None
+        scattering = self.client.scatter(
+            items,
+            workers=[sent.station.address],
+            direct=direct,
+            hash=False,
+            timeout=SCATTER_SECONDS,
+            asynchronous=True,
         )
-        return batch, params, await _scattered(scattering)
+        return batch, await _scattered(scattering)
 
     @staticmethod
     def _key(sent: Sent, shipment: Shipment) -> str:
@@ -300,11 +346,9 @@ class Courier:
         if (explained := self._explain(error)) is not None:
             shipment.post(Failed(number, explained))
             return
-        if shipment.params is None or not shipment.params.state[0].is_lost():
-            shipment.returns += 1
+        self._count_return(shipment)
         if shipment.returns > _MAX_RETURNS:
-            msg = f"Dask gave tasks of this run up again and again, although their workers live: {error!r}"
-            shipment.post(Failed(number, ExecutorError(msg)))
+            shipment.post(Failed(number, _given_up_too_often(repr(error))))
             return
         self.dispatch.put_back(sent, list(sent.tickets))
 
@@ -312,7 +356,7 @@ class Courier:
         """Ask a worker for what it has not begun of a batch."""
         shipment = self._shipments[sent.lane.run]
         try:
-            answers = await self.client.run(take_back, sent.ident, workers=[sent.station.address], asynchronous=True)
+            answers = await self.client.run(recall, sent.ident, workers=[sent.station.address], asynchronous=True)
         except Exception as error:  # noqa: BLE001  (the worker is about to go; then the batch is lost, and told so)
             log.debug("could not recall %s: %r", sent.ident, error)
             return
@@ -330,6 +374,16 @@ class Courier:
             self._receive(sent, shipment, report)
         self._pump()
 
+    def _on_seat_failure(self, run: str) -> None:
+        shipment = self._shipments.get(run)
+        if shipment is not None:
+            self._count_return(shipment)
+
+    @staticmethod
+    def _count_return(shipment: Shipment) -> None:
+        if shipment.params is None or not shipment.params.state[0].is_lost():
+            shipment.returns += 1
+
     def _forget(self, sent: Sent) -> None:
         """Give up a batch that has not begun: nobody waits for it any more."""
         if sent.is_arriving:
@@ -345,22 +399,24 @@ class Courier:
         """Drop what waits, and stop what runs; sets ``shipment.ended`` when nothing runs any more."""
         shipment.incoming.clear()
         sent = self.dispatch.drop(shipment.lane)
+        seated = self._seating.end(shipment.lane.run)
         if self.client.status != "running":  # nobody can be reached any more
             for each in sent:
                 each.is_arriving = False
                 self._forget(each)
         self._check_ended(shipment)
         if shipment.lane.sent:
-            self._spawn(self._stop(shipment, sent))
+            self._spawn(self._stop(shipment, sent, seated))
+        else:
+            self._seating.tell_end(shipment.lane.run, seated)
 
-    async def _stop(self, shipment: Shipment, sent: list[Sent]) -> None:
-        addresses = {s.station.address for s in sent}
+    async def _stop(self, shipment: Shipment, sent: list[Sent], seated: set[str]) -> None:
+        addresses = {s.station.address for s in sent} | (seated & set(self.dispatch.stations))
         answers: dict[str, Any] = {}
         try:
             answers = await self.client.run(
-                stop_run,
+                leave,
                 shipment.lane.run,
-                "the run has ended",
                 workers=list(addresses),
                 on_error="ignore",
                 asynchronous=True,
@@ -397,6 +453,7 @@ class Courier:
         host = station.worker.host
         self._reach.forget(host)
         self._submitted.pop(address, None)
+        self._seating.lose(address)
         asyncio.get_running_loop().call_later(HOST_SECONDS, self._give_up_host, host)
         for sent in lost:
             carrier = self._carriers.pop(sent.ident, None)
@@ -453,6 +510,12 @@ class Courier:
 
     # ---- messages of tasks ----
 
+    async def _messages_of(self, sent: Sent, report: BatchReport) -> None:
+        """Wait for the messages of a batch, which come by way of the scheduler: they are told before its results."""
+        until = time.monotonic() + MESSAGE_SECONDS
+        while sent.n_messages < report.n_messages and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
     def on_message(self, message: dict[str, Any]) -> None:
         """Pass the message of a task on to the subscribers of its run."""
         shipment = self._shipments.get(message["run"])
@@ -461,6 +524,9 @@ class Courier:
                 shipment.messages.put(loads(message["message"]))
             except Exception:
                 log.exception("a message of a task could not be unpickled")
+            sent = shipment.lane.sent.get(message["batch"])
+            if sent is not None:
+                sent.n_messages += 1
 
     async def close(self) -> None:
         """Stop what runs, and give everything up."""
@@ -474,12 +540,17 @@ class Courier:
         if self._timer is not None:
             self._timer.cancel()
         self._reach.close()
+        self._seating.close()
         for task in list(self._tasks):
             task.cancel()
         self._carriers.clear()
         for shipment in shipments:
             shipment.ended.set()
         self._shipments.clear()
+
+
+def _given_up_too_often(why: str) -> ExecutorError:
+    return ExecutorError(f"Dask gave tasks of this run up again and again, although their workers live: {why}")
 
 
 async def _scattered(future: Awaitable[Any]) -> Any:

@@ -33,10 +33,24 @@ if TYPE_CHECKING:
     from tilework.common.scheduler import Worker
     from tilework.executor.run import Ticket
 
-__all__ = ["BATCH_SECONDS", "MAX_BATCH", "Dispatch", "Lane", "Need", "Recall", "Send", "Sent", "Station"]
+__all__ = [
+    "BATCH_SECONDS",
+    "DIRECT_SECONDS",
+    "MAX_BATCH",
+    "Dispatch",
+    "Lane",
+    "Need",
+    "Recall",
+    "Send",
+    "Sent",
+    "Station",
+]
 
 BATCH_SECONDS: Final = 0.03
 """Work that is sent at a time, in seconds: well above the 10 ms that Dask takes from one task to the next."""
+
+DIRECT_SECONDS: Final = 0.015
+"""The same for workers that get messages straight, in about 1 ms."""
 
 MAX_BATCH: Final = 64
 
@@ -127,12 +141,15 @@ class Sent:
     time: float
     is_recalled: bool = False
     """Whether its worker is being asked for what it has not begun."""
+    recall_time: float = -math.inf
     is_begun: bool = False
     """Whether it is known to run, with nothing left to be recalled."""
     is_arriving: bool = False
     """Whether what became of it is on its way back."""
     is_suspect: bool = False
     """Whether it must have its worker for itself."""
+    n_messages: int = 0
+    """How many messages of its tasks have come."""
 
 
 @dataclass(eq=False)
@@ -156,6 +173,8 @@ class Station:
     is_service: bool
     slots: int
     sent: dict[str, Sent] = field(default_factory=dict)
+    batch_seconds: float = BATCH_SECONDS
+    """Work that is sent to it at a time."""
     since: float = 0.0
     """When it last answered, or began to have work."""
     is_proven: bool = False
@@ -167,6 +186,10 @@ class Station:
         if any(sent.is_suspect for sent in self.sent.values()):
             return 0
         return 2 * self.slots - len(self.sent)
+
+    def expected_order(self) -> tuple[float, float]:
+        """Sort stations by when they will have time: how much they have, and since when."""
+        return len(self.sent) / self.slots, min((sent.time for sent in self.sent.values()), default=0.0)
 
     def is_idle(self) -> bool:
         """Return whether one of its threads has nothing to do."""
@@ -325,16 +348,19 @@ class Dispatch:
                     lane.has_turn = False
                     continue
                 turns.append(lane)
-                send = self._place(lane, now)
-                if send is not None:
-                    return send
-                overtaking = overtaking or self._overtake(lane)
+                if self._is_held(lane, now):
+                    continue
+                action = self._raise_above(lane, now) or self._place(lane, now)
+                if action is not None:
+                    return action
+                overtaking = overtaking or self._overtake(lane, now)
         return overtaking or self._help(now)
 
     def is_restless(self) -> bool:
         """Return whether time alone can make a difference: one worker is idle, and another has something to spare."""
-        idle = any(station.is_idle() for station in self.stations.values())
-        return idle and any(station.spare() is not None for station in self.stations.values())
+        stations = self.stations.values()
+        idle = any(station.is_idle() for station in stations)
+        return idle and any(s.spare() is not None or any(b.is_recalled for b in s.sent.values()) for s in stations)
 
     def _place(self, lane: Lane, now: float) -> Send | None:
         reserved: set[Station] = set()
@@ -346,10 +372,12 @@ class Dispatch:
         for need, queue in lane.queues.items():
             if not queue:
                 continue
-            stations = [s for s in self.fitting(need) if s.room > 0 and s not in reserved]
+            fitting = self.fitting(need)
+            stations = [s for s in fitting if s.room > 0 and s not in reserved]
             if stations:
-                station = min(stations, key=lambda s: len(s.sent) / s.slots)
-                n = min(self._batch_size(lane), math.ceil(len(queue) / sum(s.room for s in stations)))
+                station = min(stations, key=Station.expected_order)
+                # What waits is shared with those that are busy now: they will be back before a large batch is done.
+                n = min(self._batch_size(lane, station), math.ceil(len(queue) / sum(2 * s.slots for s in fitting)))
                 return Send(self._take(lane, need, queue, station, n, now))
         return None
 
@@ -371,11 +399,11 @@ class Dispatch:
         return next((station for station in stations if not station.sent), None)
 
     @staticmethod
-    def _batch_size(lane: Lane) -> int:
-        mean = lane.mean_seconds
+    def _batch_size(lane: Lane, station: Station) -> int:
+        mean, seconds = lane.mean_seconds, station.batch_seconds
         if mean is None:
             return 1
-        return max(1, MAX_BATCH if mean * MAX_BATCH <= BATCH_SECONDS else int(BATCH_SECONDS / mean))
+        return max(1, MAX_BATCH if mean * MAX_BATCH <= seconds else int(seconds / mean))
 
     def _take(self, lane: Lane, need: Need, queue: deque[Ticket[Any]], station: Station, n: int, now: float) -> Sent:
         tickets: dict[int, Ticket[Any]] = {}
@@ -388,14 +416,34 @@ class Dispatch:
         station.sent[sent.ident] = sent
         return sent
 
-    def _overtake(self, lane: Lane) -> Recall | None:
+    def _overtake(self, lane: Lane, now: float) -> Recall | None:
         """Make room for a lane whose tickets find none."""
         for need, _ in lane.waiting():
             for station in self.fitting(need):
                 spare = station.spare()
                 if spare is not None and spare.lane.priority > lane.priority:
-                    return self._recall(spare)
+                    return self._recall(spare, now)
         return None
+
+    def _raise_above(self, lane: Lane, now: float) -> Recall | None:
+        """Recall what is before this lane, and waits behind others while there is a worker that could begin it."""
+        idle = [station for station in self.stations.values() if station.is_idle()]
+        for station in self.stations.values() if idle else ():
+            waiting = list(station.sent.values())[station.slots :]
+            spare = station.spare() if any(sent.lane.priority < lane.priority for sent in waiting) else None
+            if spare in waiting and spare.lane.priority < lane.priority:
+                need = spare.need
+                if any(each is not station and each in self.fitting(need) for each in idle):
+                    return self._recall(spare, now)
+        return None
+
+    def _is_held(self, lane: Lane, now: float) -> bool:
+        """Return whether something that goes before this lane is on its way back, and will find its place at once."""
+        return any(
+            sent.is_recalled and sent.lane.priority < lane.priority and now - sent.recall_time < PATIENCE
+            for station in self.stations.values()
+            for sent in station.sent.values()
+        )
 
     def _help(self, now: float) -> Recall | None:
         """Find work for an idle worker where another one takes long."""
@@ -406,10 +454,11 @@ class Dispatch:
             if not station.is_idle() and station.is_late(now):
                 spare = station.spare()
                 if spare is not None and any(s in self.fitting(spare.need) for s in idle):
-                    return self._recall(spare)
+                    return self._recall(spare, now)
         return None
 
     @staticmethod
-    def _recall(sent: Sent) -> Recall:
+    def _recall(sent: Sent, now: float) -> Recall:
         sent.is_recalled = True
+        sent.recall_time = now
         return Recall(sent)

@@ -33,7 +33,7 @@ from tilework.executor.dask.calls import (
 )
 from tilework.executor.dask.courier import NO_WORKER_SECONDS, Courier, Shipment
 from tilework.executor.dask.dispatch import MAX_BATCH, Lane, Need
-from tilework.executor.dask.extra import require_dask
+from tilework.executor.dask.extra import quick, require_dask
 from tilework.executor.dask.local import LocalCluster, start_cluster
 from tilework.executor.dask.roster import Roster, has_tags, identity, make_workers
 from tilework.executor.dask.scattered import Scattered
@@ -161,7 +161,7 @@ class DaskJobExecutor(DrivenJobExecutor):
 
         options = {"set_as_default": False, **(client_kwargs or {})}
         try:
-            client = Client(scheduler_uri, **options)
+            client = quick(Client(scheduler_uri, **options))
         except OSError as error:
             msg = (
                 f"no Dask scheduler answers at {scheduler_uri}: {error}. Start one with 'dask scheduler', and check "
@@ -239,7 +239,7 @@ class DaskJobExecutor(DrivenJobExecutor):
         from distributed import Client
 
         options = {"set_as_default": False, **(client_kwargs or {})}
-        client = Client(cluster.cluster, **options)
+        client = quick(Client(cluster.cluster, **options))
         executor = cls(
             client, is_local=not options["set_as_default"], lt_resources=True, main_process_gpu=main_process_gpu
         )

@@ -19,4 +19,4 @@ if not faulthandler.is_enabled():
 set_file_limit()
 
 # What every run needs, so that its first task does not wait for it.
-import tilework.executor.dask.worker  # noqa: E402, F401
+import tilework.executor.dask.seat  # noqa: E402, F401

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.dask.sealed import SharedSealed, seal
@@ -23,6 +24,8 @@ __all__ = ["SCATTER_SECONDS", "Content", "Scattered"]
 SCATTER_SECONDS: Final = 5.0
 """How long Dask waits for workers to send something to."""
 
+_numbers: Final = count()
+
 _MAX_PATCHES: Final = 16
 """So many patches travel with every batch; then they are applied here, and the object is scattered anew."""
 
@@ -32,6 +35,7 @@ class Content:
 
     def __init__(self, obj: Any) -> None:
         self.sealed: SharedSealed = seal(obj, SharedSealed)
+        self.name = str(next(_numbers))
         self._scattering: asyncio.Task[Any] | None = None  # belongs to the client's event loop
 
     async def future(self, client: Any, addresses: Sequence[str], direct: bool) -> Any:

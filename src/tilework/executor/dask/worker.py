@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tilework.common.backend import get_use_cuda
 from tilework.common.executor import Environment, SimpleWorkerQueue, StopFlag, WorkerContext
+from tilework.executor.dask.orphans import stopped_when_released
 from tilework.executor.dask.sealed import Sealed, SharedSealed, seal
 from tilework.executor.driven import call_task
 from tilework.executor.remote import PackedError, dumps, pack_error
@@ -40,7 +41,7 @@ __all__ = [
     "Batch",
     "BatchReport",
     "Outcome",
-    "is_waiting",
+    "has_ended",
     "run_batch",
     "stop_run",
     "take_back",
@@ -96,6 +97,8 @@ class BatchReport:
 
     outcomes: tuple[Outcome, ...]
     unbegun: tuple[int, ...] = ()
+    n_messages: int = 0
+    """How many messages of its tasks have been sent, which take another way."""
 
 
 # ---- the desk ----
@@ -109,11 +112,17 @@ class _Slip:
     flag: StopFlag
     todo: deque[tuple[int, Any]]
     outcomes: deque[Outcome] = field(default_factory=deque)
+    n_messages: int = 0
+
+    def stop(self) -> None:
+        """Let nothing more begin, and what runs stop at its next tile: nobody is there for its result."""
+        self.flag.set("the program that wanted the result is gone, or has cancelled it with Dask")
+        self.todo.clear()
 
     def report(self) -> BatchReport:
         """Take away the outcomes so far, and what has not begun."""
         unbegun = tuple(number for number, _ in _drain(self.todo))
-        return BatchReport(tuple(_drain(self.outcomes)), unbegun)
+        return BatchReport(tuple(_drain(self.outcomes)), unbegun, self.n_messages)
 
 
 def _drain(items: deque[T]) -> Iterator[T]:
@@ -174,9 +183,9 @@ def take_back(ident: str) -> BatchReport | None:
     return slip.report()
 
 
-def is_waiting(key: str, dask_worker: Any = None) -> bool:
-    """Return whether a Dask task has arrived at this worker."""
-    return key in dask_worker.state.tasks
+def has_ended(run: str) -> bool:
+    """Return whether this process was told that a run has ended."""
+    return _desk.ended.get(run) is not None
 
 
 # ---- batches ----
@@ -185,17 +194,20 @@ def is_waiting(key: str, dask_worker: Any = None) -> bool:
 class _Messages(SimpleWorkerQueue):
     """Where the messages of tasks go: to the scheduler's event log, and from there to the main side."""
 
-    def __init__(self, run: str, topic: str) -> None:
+    def __init__(self, batch: Batch, slip: _Slip) -> None:
         from distributed import get_worker
 
         super().__init__()
         self._worker = get_worker()
-        self._run = run
-        self._topic = topic
+        self._batch = batch
+        self._slip = slip
 
     def put(self, header: Any, payload: memoryview | None = None) -> None:  # noqa: ARG002
         """Send a message."""
-        self._worker.log_event(self._topic, {"run": self._run, "message": dumps(header)})
+        batch = self._batch
+        message = {"run": batch.run, "batch": batch.ident, "message": dumps(header)}
+        self._slip.n_messages += 1
+        self._worker.log_event(batch.topic, message)
 
 
 def run_batch(batch: Batch, params: SharedSealed | None = None, items: Sealed | None = None) -> BatchReport:
@@ -217,7 +229,8 @@ def run_batch(batch: Batch, params: SharedSealed | None = None, items: Sealed | 
             return BatchReport((), batch.numbers)
         _desk.slips[batch.ident] = slip
     try:
-        _do(batch, params, batch.items if items is None else items, slip)
+        with stopped_when_released(slip.stop):
+            _do(batch, params, batch.items if items is None else items, slip)
     finally:
         with _desk.lock:
             del _desk.slips[batch.ident]
@@ -230,7 +243,7 @@ def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: 
     try:
         assert sealed is not None
         items: list[Any] = sealed.open()
-        call = _make_call(batch, params, slip.flag)
+        call = _make_call(batch, params, slip)
     except BaseException as error:  # noqa: BLE001  (the run decides)
         slip.outcomes.append(Outcome(first, 0.0, None, pack_error(error)))
         return
@@ -253,7 +266,7 @@ def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: 
             return
 
 
-def _make_call(batch: Batch, params: SharedSealed | None, flag: StopFlag) -> Callable[[Any], Any]:
+def _make_call(batch: Batch, params: SharedSealed | None, slip: _Slip) -> Callable[[Any], Any]:
     if batch.fn is not None:
         fn: Callable[[Any], Any] = batch.fn.open()
         return fn
@@ -262,6 +275,6 @@ def _make_call(batch: Batch, params: SharedSealed | None, flag: StopFlag) -> Cal
     assert params is not None
     opened = params.open_patched(batch.patches)
     is_threaded = get_worker().state.nthreads > 1
-    context = WorkerContext(None, _Messages(batch.run, batch.topic))
-    env = Environment(1, is_threaded, context, get_use_cuda(), flag)
+    context = WorkerContext(None, _Messages(batch, slip))
+    env = Environment(1, is_threaded, context, get_use_cuda(), slip.flag)
     return lambda task: call_task(task, opened, env)
