@@ -174,7 +174,7 @@ class TestThroughTheScheduler(ServiceContract):
 
     def make_executor(self) -> Any:
         executor = DaskJobExecutor.connect(self.cluster.cluster)
-        executor._courier._reach = NoReach(executor.client)
+        executor._courier.carriage.reach = NoReach(executor.client)
         return executor
 
 

@@ -40,7 +40,7 @@ if way == "scheduler":
         async def _try(self, address):
             return False
 
-    executor._courier._reach = NoReach(executor.client)
+    executor._courier.carriage.reach = NoReach(executor.client)
 tasks = (EndlessTask(i, signals=Signals(folder)) for i in count())
 with executor.scatter(np.ones(int(n))) as handle:
     next(executor.run_tasks(tasks, handle, 0, NoopCommHandler()))

@@ -213,17 +213,17 @@ def test_stock() -> None:
     """There is stock when no worker will ask for more soon: many short tickets at each of them."""
     a, b = station("a"), station("b")
     dispatch, _ = make(a, b)
-    assert not dispatch.has_stock
+    assert not dispatch.has_stock()
     lane = RunLane(Priority.INTERACTIVE)
     dispatch.put(items(lane, 8))
-    assert not dispatch.has_stock  # two for each
+    assert not dispatch.has_stock()  # two for each
     lane.note_seconds(1e-5)
     dispatch.put(items(lane, 1))
-    assert dispatch.has_stock
+    assert dispatch.has_stock()
     for _ in range(3):
         dispatch.completed(b, b.items[0])
-    assert not dispatch.has_stock
-    assert not make()[0].has_stock
+    assert not dispatch.has_stock()
+    assert not make()[0].has_stock()
 
 
 class AnyOrder(RuleBasedStateMachine):

@@ -16,7 +16,8 @@ from tilework.executor.run import Completed, Failed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tilework.executor.dask.courier import Courier, Shipment
+    from tilework.executor.dask.courier import Courier
+    from tilework.executor.dask.shipment import Shipment
     from tilework.executor.driver import RunControl
     from tilework.executor.run import Event, Ticket
 

@@ -20,40 +20,26 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import threading
 import time
-from collections import deque
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from tilework.common.executor import Priority
 from tilework.exceptions import ExecutorError, WorkerLostError
-from tilework.executor.dask.dispatch import DIRECT_SECONDS, Dispatch, Need, Send
-from tilework.executor.dask.reach import Reach
-from tilework.executor.dask.scattered import SCATTER_SECONDS
-from tilework.executor.dask.sealed import seal
+from tilework.executor.dask.carriage import Carriage
+from tilework.executor.dask.dispatch import Dispatch, Send
 from tilework.executor.dask.seat import leave, recall
-from tilework.executor.dask.seating import Claim, Seating
-from tilework.executor.dask.worker import Batch, BatchReport, Outcome, run_batch
 from tilework.executor.remote import loads, unpack_error
 from tilework.executor.run import Failed, Lost, WorkersChanged
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
-    from tilework.common.executor import SimpleWorkerQueue
-    from tilework.executor.dask.dispatch import Lane, Sent, Station
-    from tilework.executor.dask.scattered import Content, Scattered
-    from tilework.executor.dask.sealed import Sealed
-    from tilework.executor.run import Event, Ticket
+    from tilework.executor.dask.dispatch import Sent, Station
+    from tilework.executor.dask.shipment import Shipment
+    from tilework.executor.dask.worker import BatchReport
 
-__all__ = ["NO_WORKER_SECONDS", "Courier", "Shipment"]
+__all__ = ["NO_WORKER_SECONDS", "Courier"]
 
 log = logging.getLogger(__name__)
-
-LARGE_BYTES: Final = 1 << 20
-"""Items larger than this do not travel in the graph, which is for small things, but as data for their worker."""
 
 TICK_SECONDS: Final = 0.02
 
@@ -65,34 +51,6 @@ HOST_SECONDS: Final = 5.0
 
 CLOSE_SECONDS: Final = 2.0
 """How long the end of an executor waits for its running tasks."""
-
-MESSAGE_SECONDS: Final = 2.0
-"""How long results wait for the messages of their tasks."""
-
-_PRIORITIES: Final = {Priority.LIVE: 30, Priority.INTERACTIVE: 20, Priority.BATCH: 10}
-"""Priorities of Dask, where the higher number goes first."""
-
-_MAX_RETURNS: Final = 20
-
-
-@dataclass(eq=False)
-class Shipment:
-    """One run, between its consumer and the courier."""
-
-    lane: Lane
-    need_of: Callable[[Ticket[Any]], Need]
-    post: Callable[[Event | Outcome | None], None]
-    name_of: Callable[[Any], str]
-    """The name of a ticket's item on the dashboard."""
-    fn: Sealed | None
-    params: Scattered | None
-    messages: SimpleWorkerQueue | None
-    deadline: float | None
-    incoming: deque[Ticket[Any]] = field(default_factory=deque)
-    is_announced: bool = False
-    ended: threading.Event = field(default_factory=threading.Event)
-    stranded_since: float | None = None
-    returns: int = 0
 
 
 class Courier:
@@ -122,9 +80,7 @@ class Courier:
         self._carriers: dict[str, asyncio.Task[None]] = {}  # by the batch's ident
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._reach = Reach(client)
-        self._seating = Seating(client, self._on_seat_failure)
-        self._submitted: dict[str, asyncio.Event] = {}  # by worker: whether Dask has the last batch that it was sent
+        self.carriage = Carriage(client, self.topic, is_tagged, self._on_seat_failure)
         self.is_closed = False
         self.loop_thread = 0
 
@@ -198,7 +154,7 @@ class Courier:
     async def _carry(self, sent: Sent, shipment: Shipment) -> None:
         """Take one batch to its worker, and bring back what became of it."""
         try:
-            report = await self._run_batch(sent, shipment)
+            report = await self.carriage.run_batch(sent, shipment, self.dispatch.stations)
         except asyncio.CancelledError:
             if sent.ident not in self._carriers or self.is_closed:
                 return  # the worker is gone, or the run is over
@@ -218,110 +174,6 @@ class Courier:
                 self.dispatch.done(sent, time.monotonic())
         self._check_ended(shipment)
         self._pump()
-
-    async def _run_batch(self, sent: Sent, shipment: Shipment) -> BatchReport:
-        if await self._reach.is_direct(sent.station):
-            sent.station.batch_seconds = DIRECT_SECONDS
-            return await self._feed(sent, shipment)
-        future = await self._submit(sent, shipment)
-        await _finished(future)
-        sent.is_arriving = True
-        report: BatchReport = await self.client.gather(future, direct=False, asynchronous=True)
-        return report
-
-    async def _feed(self, sent: Sent, shipment: Shipment) -> BatchReport:
-        """Send a batch straight to its worker, to a seat of its run there."""
-        address, name = sent.station.address, shipment.name_of(next(iter(sent.tickets.values())).task)
-        state = None if shipment.params is None else shipment.params.state
-        async with self._in_turn(address):
-            batch, items = await self._prepare(sent, shipment, state, direct=True)
-            claim = Claim(shipment.lane.run, address, sent.station.slots, name, self._options(sent))
-            if state is not None:
-                content = state[0]
-                is_large = content.sealed.nbytes > LARGE_BYTES
-                future = await self._scatter(content, sent.station, direct=True) if is_large else None
-                claim = replace(claim, content=content.name, params=content.sealed, params_future=future)
-        report = await self._seating.carry(claim, batch, None if items is None else items.key)
-        if report is not None:
-            await self._messages_of(sent, report)
-            return report
-        if shipment.returns > _MAX_RETURNS:
-            raise _given_up_too_often(f"there is no place for {claim.name} at {address}")
-        return BatchReport((), batch.numbers)
-
-    async def _submit(self, sent: Sent, shipment: Shipment) -> Any:
-        """Hand a batch to Dask, as a task."""
-        state = None if shipment.params is None else shipment.params.state
-        async with self._in_turn(sent.station.address):
-            batch, items = await self._prepare(sent, shipment, state, direct=False)
-            params = None if state is None else await self._scatter(state[0], sent.station, direct=False)
-        return self.client.submit(
-            run_batch,
-            batch,
-            params,
-            items,
-            key=self._key(sent, shipment),
-            workers=[sent.station.address],
-            pure=False,
-            **self._options(sent),
-        )
-
-    @asynccontextmanager
-    async def _in_turn(self, address: str) -> AsyncIterator[None]:
-        """Prepare a batch inside the block; what follows comes after the batches that the worker was sent before."""
-        before, mine = self._submitted.get(address), asyncio.Event()
-        self._submitted[address] = mine
-        try:
-            yield
-            if before is not None:
-                await before.wait()
-        finally:
-            mine.set()
-
-    def _options(self, sent: Sent) -> dict[str, Any]:
-        resources = dict(sent.need.resources) if self.is_tagged and sent.need.resources else None
-        return {
-            "priority": _PRIORITIES[sent.lane.priority] + 5 * sent.need.is_service,
-            "resources": resources,
-        }
-
-    async def _scatter(self, content: Content, station: Station, *, direct: bool) -> Any:
-        """Return the future of parameters that all workers get."""
-        everybody = [s.address for s in self.dispatch.stations.values() if not s.is_service] or [station.address]
-        return await _scattered(content.future(self.client, everybody, direct))
-
-    async def _prepare(
-        self, sent: Sent, shipment: Shipment, state: tuple[Content, tuple[bytes, ...]] | None, *, direct: bool
-    ) -> tuple[Batch, Any]:
-        """Return a batch, and the future of its items, if it does not carry those itself."""
-        items: Any = seal([ticket.task for ticket in sent.tickets.values()])
-        is_large = items.nbytes > LARGE_BYTES
-        batch = Batch(
-            sent.ident,
-            sent.lane.run,
-            tuple(sent.tickets),
-            None if is_large else items,
-            shipment.fn,
-            () if state is None else state[1],
-            None if shipment.deadline is None else max(0.0, shipment.deadline - time.monotonic()),
-            self.topic,
-        )
-        if not is_large:
-            return batch, None
-        scattering = self.client.scatter(
-            items,
-            workers=[sent.station.address],
-            direct=direct,
-            hash=False,
-            timeout=SCATTER_SECONDS,
-            asynchronous=True,
-        )
-        return batch, await _scattered(scattering)
-
-    @staticmethod
-    def _key(sent: Sent, shipment: Shipment) -> str:
-        # Dask takes what stands before the last "-" for the name of a group of tasks.
-        return f"{shipment.name_of(next(iter(sent.tickets.values())).task)}-{sent.ident}"
 
     def _receive(self, sent: Sent, shipment: Shipment, report: BatchReport) -> None:
         for outcome in report.outcomes:
@@ -346,9 +198,11 @@ class Courier:
         if (explained := self._explain(error)) is not None:
             shipment.post(Failed(number, explained))
             return
-        self._count_return(shipment)
-        if shipment.returns > _MAX_RETURNS:
-            shipment.post(Failed(number, _given_up_too_often(repr(error))))
+        shipment.count_return()
+        try:
+            shipment.check_returns(repr(error))
+        except ExecutorError as too_often:
+            shipment.post(Failed(number, too_often))
             return
         self.dispatch.put_back(sent, list(sent.tickets))
 
@@ -377,12 +231,7 @@ class Courier:
     def _on_seat_failure(self, run: str) -> None:
         shipment = self._shipments.get(run)
         if shipment is not None:
-            self._count_return(shipment)
-
-    @staticmethod
-    def _count_return(shipment: Shipment) -> None:
-        if shipment.params is None or not shipment.params.state[0].is_lost():
-            shipment.returns += 1
+            shipment.count_return()
 
     def _forget(self, sent: Sent) -> None:
         """Give up a batch that has not begun: nobody waits for it any more."""
@@ -399,7 +248,7 @@ class Courier:
         """Drop what waits, and stop what runs; sets ``shipment.ended`` when nothing runs any more."""
         shipment.incoming.clear()
         sent = self.dispatch.drop(shipment.lane)
-        seated = self._seating.end(shipment.lane.run)
+        seated = self.carriage.seating.end(shipment.lane.run)
         if self.client.status != "running":  # nobody can be reached any more
             for each in sent:
                 each.is_arriving = False
@@ -408,7 +257,7 @@ class Courier:
         if shipment.lane.sent:
             self._spawn(self._stop(shipment, sent, seated))
         else:
-            self._seating.tell_end(shipment.lane.run, seated)
+            self.carriage.seating.tell_end(shipment.lane.run, seated)
 
     async def _stop(self, shipment: Shipment, sent: list[Sent], seated: set[str]) -> None:
         addresses = {s.station.address for s in sent} | (seated & set(self.dispatch.stations))
@@ -451,9 +300,7 @@ class Courier:
         if station is None:
             return
         host = station.worker.host
-        self._reach.forget(host)
-        self._submitted.pop(address, None)
-        self._seating.lose(address)
+        self.carriage.lose(station)
         asyncio.get_running_loop().call_later(HOST_SECONDS, self._give_up_host, host)
         for sent in lost:
             carrier = self._carriers.pop(sent.ident, None)
@@ -510,12 +357,6 @@ class Courier:
 
     # ---- messages of tasks ----
 
-    async def _messages_of(self, sent: Sent, report: BatchReport) -> None:
-        """Wait for the messages of a batch, which come by way of the scheduler: they are told before its results."""
-        until = time.monotonic() + MESSAGE_SECONDS
-        while sent.n_messages < report.n_messages and time.monotonic() < until:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-
     def on_message(self, message: dict[str, Any]) -> None:
         """Pass the message of a task on to the subscribers of its run."""
         shipment = self._shipments.get(message["run"])
@@ -539,31 +380,10 @@ class Courier:
             await asyncio.sleep(0.005)
         if self._timer is not None:
             self._timer.cancel()
-        self._reach.close()
-        self._seating.close()
+        self.carriage.close()
         for task in list(self._tasks):
             task.cancel()
         self._carriers.clear()
         for shipment in shipments:
             shipment.ended.set()
         self._shipments.clear()
-
-
-def _given_up_too_often(why: str) -> ExecutorError:
-    return ExecutorError(f"Dask gave tasks of this run up again and again, although their workers live: {why}")
-
-
-async def _scattered(future: Awaitable[Any]) -> Any:
-    """Wait until something is scattered. When a worker leaves meanwhile, Dask says so in many ways."""
-    try:
-        return await future
-    except Exception as error:
-        msg = f"data could not be sent to the workers: {error!r}"
-        raise ConnectionError(msg) from error
-
-
-async def _finished(future: Any) -> None:
-    """Wait for the end of a Dask future: a gather that is cancelled while it waits leaves errors in the log."""
-    state = getattr(future, "_state", None)
-    if state is not None:
-        await state.wait()

@@ -31,13 +31,14 @@ from tilework.executor.dask.calls import (
     task_name,
     task_need,
 )
-from tilework.executor.dask.courier import NO_WORKER_SECONDS, Courier, Shipment
+from tilework.executor.dask.courier import NO_WORKER_SECONDS, Courier
 from tilework.executor.dask.dispatch import MAX_BATCH, Lane, Need
 from tilework.executor.dask.extra import quick, require_dask
 from tilework.executor.dask.local import LocalCluster, start_cluster
 from tilework.executor.dask.roster import Roster, has_tags, identity, make_workers
 from tilework.executor.dask.scattered import Scattered
 from tilework.executor.dask.sealed import seal
+from tilework.executor.dask.shipment import Shipment
 from tilework.executor.dask.spec import cluster_spec
 from tilework.executor.driven import DrivenJobExecutor, is_streamed, no_such_handle
 from tilework.executor.run import Bounds

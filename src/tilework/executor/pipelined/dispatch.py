@@ -222,7 +222,6 @@ class Dispatch:
             waiting.append(taken[1])
         return waiting
 
-    @property
     def has_stock(self) -> bool:
         """Whether every worker has more than the usual tickets to do: short ones, of which there are many."""
         sizes = [len(station.items) for station in self.stations if station.is_ready]

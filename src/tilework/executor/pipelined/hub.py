@@ -258,7 +258,7 @@ class Hub:
         self._close()
 
     def _turn(self) -> None:
-        if self._dispatch.has_stock:
+        if self._dispatch.has_stock():
             time.sleep(_NAP_SECONDS)
         with self.lock:
             date = self._next_date()

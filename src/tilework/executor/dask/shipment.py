@@ -1,0 +1,56 @@
+"""One run, between its consumer and the courier."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from tilework.exceptions import ExecutorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tilework.common.executor import SimpleWorkerQueue
+    from tilework.executor.dask.dispatch import Lane, Need
+    from tilework.executor.dask.scattered import Scattered
+    from tilework.executor.dask.sealed import Sealed
+    from tilework.executor.dask.worker import Outcome
+    from tilework.executor.run import Event, Ticket
+
+__all__ = ["Shipment"]
+
+MAX_RETURNS: Final = 20
+
+
+@dataclass(eq=False)
+class Shipment:
+    """One run, between its consumer and the courier."""
+
+    lane: Lane
+    need_of: Callable[[Ticket[Any]], Need]
+    post: Callable[[Event | Outcome | None], None]
+    name_of: Callable[[Any], str]
+    """The name of a ticket's item on the dashboard."""
+    fn: Sealed | None
+    params: Scattered | None
+    messages: SimpleWorkerQueue | None
+    deadline: float | None
+    incoming: deque[Ticket[Any]] = field(default_factory=deque)
+    is_announced: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+    stranded_since: float | None = None
+    returns: int = 0
+    """How often Dask gave something of it up, although nothing was lost."""
+
+    def count_return(self) -> None:
+        """Take note that Dask gave something up."""
+        if self.params is None or not self.params.state[0].is_lost():
+            self.returns += 1
+
+    def check_returns(self, why: object) -> None:
+        """Raise ExecutorError when Dask gave up too often."""
+        if self.returns > MAX_RETURNS:
+            msg = f"Dask gave tasks of this run up again and again, although their workers live: {why}"
+            raise ExecutorError(msg)
