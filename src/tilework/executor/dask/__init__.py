@@ -8,10 +8,14 @@
         Courier            batches to the workers and back; in the event loop of the Dask client           courier
           Dispatch         who gets what: decisions without I/O                                            dispatch
           Roster           who is there: the events of the scheduler                                       roster
+          Carriage         how a batch travels: to a seat, or as a Dask task                               carriage
+          Shipment         what a run has on its way                                                       shipment
           Reach            who can be reached without the scheduler                                        reach
           Scattered        parameters of runs; survive every worker                                        scattered
             Sealed         what travels                                                                    sealed
+            Seat           a run's Dask task on a worker's thread, which gets its batches                  seat, seating
             run_batch      what happens on a worker                                                        worker
+            Orphans        ends what a killed program left                                                 orphans
     cluster_spec           which workers a cluster has                                                     spec
     LocalCluster           a cluster of our own                                                            local
       LocalNanny           starts and restarts each of its workers                                         nanny

@@ -5,8 +5,8 @@
       consumers' threads (one for each run)         the Dask client's event loop             scheduler and workers
     ┌─────────────────────────────────┐     ┌──────────────────────────────────────┐
     │ drive ── DaskBackend.submit ────┼──►  │ Shipment.incoming ─► Dispatch (decides)│
-    │   ▲                             │     │      Send ─► _carry: one coroutine ───┼──► submit ─► run_batch
-    │   └───── DaskBackend.wait ◄─ inbox ◄──┼───────────── for each batch       ◄───┼─── gather ◄─ BatchReport
+    │   ▲                             │     │      Send ─► Carriage: one coroutine ─┼──► seat ─► run_batch
+    │   └───── DaskBackend.wait ◄─ inbox ◄──┼───────────── for each batch       ◄───┼─── message ◄─ BatchReport
     │                                 │     │      Recall, end of a run ────────────┼──► client.run ─► take_back, …
     └─────────────────────────────────┘     │ Roster: who came, who left ◄──────────┼─── events of the scheduler
                                             └──────────────────────────────────────┘
