@@ -68,7 +68,12 @@ class ControlPage:
 
     def is_stopped(self, run: int) -> bool:
         """Return whether the tasks of a run should stop."""
-        return self._words[run % _N_STOPS] == run
+        return self.stop_word(run)[0] == run
+
+    def stop_word(self, run: int) -> memoryview:
+        """Return the word that holds a run's number when its tasks should stop."""
+        place = run % _N_STOPS
+        return self._words[place : place + 1]
 
     # ---- taking back ----
 
@@ -126,19 +131,21 @@ class MainStopFlag(StopFlag):
 class WorkerStopFlag(StopFlag):
     """A run's flag as a worker sees it. The clock of the deadline is the same in all processes of a machine."""
 
-    __slots__ = ("_page", "_run")
+    __slots__ = ("_run", "_word")
 
     def __init__(self, page: ControlPage, run: int, deadline: float | None) -> None:
         super().__init__(deadline)
-        self._page = page
         self._run = run
+        self._word = page.stop_word(run)
 
     def is_set(self) -> bool:
         """Return whether the tasks of the run should stop."""
-        return self._page.is_stopped(self._run) or super().is_set()
+        return self._word[0] == self._run or super().is_set()
 
     def raise_if_set(self) -> None:
         """Raise JobCancelledError, or DeadlineExceededError when it is the time that is over."""
-        if self._page.is_stopped(self._run):
+        # Asked before every frame, of which there may be a million: no calls unless there is something to say.
+        if self._word[0] == self._run:
             super().set()
-        super().raise_if_set()
+        if self._reason is not None or self._deadline is not None:
+            super().raise_if_set()
