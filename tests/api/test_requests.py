@@ -39,7 +39,7 @@ def ctx() -> Iterator[Context]:
         ({"priority": "urgent"}, ValueError, "'live', 'interactive', 'batch'"),
         ({"timeout": -1}, ValueError, "-1"),
     ],
-    ids=str,
+    ids=["a class", "a name", "a priority", "a timeout"],
 )
 def test_wrong_requests(ctx: Context, start: Any, wrong: dict[str, Any], error: Any, message: str) -> None:
     dataset = ctx.load("memory", data=counts())

@@ -162,7 +162,7 @@ class Hub:
         """Give tickets to workers, now or when one has room."""
         self.check_open()
         self._requests.append(lambda: self._put(items))
-        if self._is_asleep and not items[-1].is_behind_others():
+        if self._is_asleep and not all(item.is_behind_others() for item in items):
             self._wake()
 
     def end_run(self, run: HubRun, grace: float) -> bool:
