@@ -68,12 +68,11 @@ class ControlPage:
 
     def is_stopped(self, run: int) -> bool:
         """Return whether the tasks of a run should stop."""
-        return self.stop_word(run)[0] == run
+        return self._words[run % _N_STOPS] == run
 
-    def stop_word(self, run: int) -> memoryview:
-        """Return the word that holds a run's number when its tasks should stop."""
-        place = run % _N_STOPS
-        return self._words[place : place + 1]
+    def stop_word(self, run: int) -> tuple[memoryview, int]:
+        """Return the words, which are released when the page is closed, and which of them stops a run by its number."""
+        return self._words, run % _N_STOPS
 
     # ---- taking back ----
 
@@ -131,21 +130,21 @@ class MainStopFlag(StopFlag):
 class WorkerStopFlag(StopFlag):
     """A run's flag as a worker sees it. The clock of the deadline is the same in all processes of a machine."""
 
-    __slots__ = ("_run", "_word")
+    __slots__ = ("_place", "_run", "_words")
 
     def __init__(self, page: ControlPage, run: int, deadline: float | None) -> None:
         super().__init__(deadline)
         self._run = run
-        self._word = page.stop_word(run)
+        self._words, self._place = page.stop_word(run)
 
     def is_set(self) -> bool:
         """Return whether the tasks of the run should stop."""
-        return self._word[0] == self._run or super().is_set()
+        return self._words[self._place] == self._run or super().is_set()
 
     def raise_if_set(self) -> None:
         """Raise JobCancelledError, or DeadlineExceededError when it is the time that is over."""
         # Asked before every frame, of which there may be a million: no calls unless there is something to say.
-        if self._word[0] == self._run:
+        if self._words[self._place] == self._run:
             super().set()
         if self._reason is not None or self._deadline is not None:
             super().raise_if_set()
