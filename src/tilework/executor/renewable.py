@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures.process import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ _MOST_FRUITLESS: Final = 3
 
 
 _END_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.002
 
 ALONE_SECONDS: Final = 30.0
 """How long everybody else is kept from beginning with anything, so that a suspect can be alone."""
@@ -222,9 +224,12 @@ def _describe_end(processes: Mapping[int, BaseProcess], error: BaseException) ->
     """Return, in words, which process ended and how."""
     ends = []
     for pid, process in processes.items():
+        until = time.monotonic() + _END_SECONDS
         with contextlib.suppress(AssertionError, ValueError):
             process.join(_END_SECONDS)  # a pool says that it is broken before it has ended its processes
-        code = getattr(process, "exitcode", None)
+        # Of two threads that wait for the same process, the pool's own and this one, only one is told how it ended.
+        while (code := getattr(process, "exitcode", None)) is None and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
         # those that the pool ended itself, because of the first, are not worth a word
         if code is not None and code not in {0, -signal.SIGTERM}:
             how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with status {code}"
