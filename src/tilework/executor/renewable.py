@@ -224,10 +224,9 @@ def _describe_end(processes: Mapping[int, BaseProcess], error: BaseException) ->
     """Return, in words, which process ended and how."""
     ends = []
     for pid, process in processes.items():
+        # A pool says that it is broken before it has ended its processes. And of two threads that `join` a process, the
+        # pool's own and this one, only one is told how it ended, at first: so this one asks until it is known.
         until = time.monotonic() + _END_SECONDS
-        with contextlib.suppress(AssertionError, ValueError):
-            process.join(_END_SECONDS)  # a pool says that it is broken before it has ended its processes
-        # Of two threads that wait for the same process, the pool's own and this one, only one is told how it ended.
         while (code := getattr(process, "exitcode", None)) is None and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
         # those that the pool ended itself, because of the first, are not worth a word

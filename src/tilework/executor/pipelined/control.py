@@ -66,12 +66,8 @@ class ControlPage:
         """Tell all tasks of a run to stop."""
         self._words[run % _N_STOPS] = run
 
-    def is_stopped(self, run: int) -> bool:
-        """Return whether the tasks of a run should stop."""
-        return self._words[run % _N_STOPS] == run
-
     def stop_word(self, run: int) -> tuple[memoryview, int]:
-        """Return the words, which are released when the page is closed, and which of them stops a run by its number."""
+        """Return the page's words, and the place of the one that is the run's number when its tasks should stop."""
         return self._words, run % _N_STOPS
 
     # ---- taking back ----
