@@ -245,6 +245,9 @@ class Dispatch:
                 skipped.add(id(station))
 
     def _fill(self, station: Station) -> list[Item]:
+        if len(self._priorities) > 1:
+            # It may take over something urgent from another worker, and what that loses must not all end up here.
+            return self._fill_all()
         sent: list[Item] = []
         while station.is_ready and self._queue and station.has_room() and self._send_next(station, sent):
             pass
