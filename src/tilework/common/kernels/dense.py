@@ -9,21 +9,20 @@ from typing import Any
 import numpy as np
 
 from tilework.common.kernels.parallel import PART_BYTES, run_parts
-from tilework.common.kernels.rows import as_real, as_rows, frame_blocks
+from tilework.common.kernels.rows import NATIVE, as_real, as_rows, frame_blocks
 
 __all__ = ["DenseMasks", "real_masks"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Bytes of a mask in a block, and frames that are taken together: a panel of so many frames, and sixteen masks of a
-# block, are 450 KiB of float32 in the L2 cache. Stacks that do not fit in the L3 cache are read from memory once for
-# every group, so there it pays to make groups larger.
-_BLOCK_BYTES = 16 * 1024
-_GROUP = 12
-_LARGE_STACK_BYTES = 8 * 2**20
-_LARGE_GROUP = 48
+# Bytes of a mask whose products are added up in its precision; of sixteen masks in a block, to stay in the L1 cache;
+# frames for which a block of masks is read once; and masks for which pixels are converted each time.
+_UNIT_BYTES = 16 * 1024
+_L1_BYTES = 32 * 1024
+_GROUP = 48
+_FEW = 5
 _BLOCK_NUMPY = 8192
-_VECTOR_BYTES = 32
+_VECTOR_BYTES = 64
 
 
 class DenseMasks:
@@ -60,7 +59,10 @@ class DenseMasks:
             if self._n_rows % 4 > 1:
                 rows = np.concatenate([rows, np.zeros((4 - self._n_rows % 4, self._pixels), dtype=rows.dtype)])
             self._stored_rows = len(rows)
-            self._masks = _pack(rows)
+            self._unit = self._block = _UNIT_BYTES // rows.itemsize
+            while self._block * rows.itemsize * min(len(rows), 16) > _L1_BYTES:
+                self._block //= 2
+            self._masks = _pack(rows, self._block)
         else:
             self._masks = rows
 
@@ -98,11 +100,11 @@ class DenseMasks:
 
             products = np.zeros((frames, self._stored_rows))
             masks, stored = self._masks, self._stored_rows
-            group = _GROUP if masks.nbytes <= _LARGE_STACK_BYTES else _LARGE_GROUP
+            converts = stored > _FEW and (rows.flat.dtype != masks.dtype or rows.order != NATIVE)
 
             def part(start: int, stop: int) -> None:
                 place = rows.flat, rows.order, rows.stride, start, stop, rows.pixels
-                add_products(*place, masks, stored, _BLOCK_BYTES // masks.itemsize, group, products)
+                add_products(*place, masks, stored, self._block, self._unit, _GROUP, converts, products)
 
             useful = frames * rows.pixels * max(4, stored) // PART_BYTES
             run_parts(part, frames, max(1, min(threads, useful)))
@@ -162,14 +164,13 @@ def real_masks(masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any]) ->
     return rows.reshape(2 * count, pixels * per_pixel)
 
 
-def _pack(rows: Array) -> Array:
-    """Return the masks block after block, in each block mask after mask, in cache-aligned memory.
+def _pack(rows: Array, block: int) -> Array:
+    """Return the masks in blocks of so many pixels, in each block mask after mask, in cache-aligned memory.
 
     The pixels that fill no vector are a block of their own.
     """
     count, pixels = rows.shape
     size = count * pixels
-    block = _BLOCK_BYTES // rows.itemsize
     memory = np.empty(size + 64 // rows.itemsize, dtype=rows.dtype)
     offset = -memory.ctypes.data % 64 // rows.itemsize
     packed = memory[offset : offset + size]

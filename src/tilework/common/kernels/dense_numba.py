@@ -1,16 +1,17 @@
 """Compiled products of frames and dense masks.
 
-For blocks of pixels, four frames and four masks are held in vector registers at a time: 16 sums, 4 vectors of pixels
-and one of a mask; three frames where a CPU has 16 registers. Smaller groups take what is left over. Every sum is taken
-in the same order in all of them: the lanes of a vector over the pixels of a block in float32 (float64 for float64
-masks), then across lanes, then across blocks in float64. So a result depends on nothing but its frame and its mask, and
-is the same on CPUs with 16 and with 32 registers.
+Four frames and four masks are held in vector registers at a time: 16 sums, 4 vectors of pixels and one of a mask; three
+frames and two masks where a CPU has 16 registers of half the length. Smaller groups take what is left over. This goes
+on for a block of pixels, so short that sixteen masks of it stay in the L1 cache, where a frame's pixels are converted
+to for all of them. Then the sums, still vectors, are laid aside: other frames take their turn with the same masks, and
+with the next block they go on.
 
-With more than four masks, the pixels of a block are converted into a panel first, once for all masks. That also keeps
-them in the cache: frames lie a power of two apart more often than not, and then compete for the same few places there.
+Every sum is taken in the same order in all of this: the lanes of a vector over the pixels of a unit in float32 (float64
+for float64 masks), then across lanes, then across units in float64. So a result depends on nothing but its frame and
+its mask, and is the same on all CPUs.
 
-The CPU does not see that the next block of each frame will be wanted, so it is fetched ahead, a cache line for every
-step or two through the block.
+The CPU does not see which frames' pixels will be wanted next, so they are fetched ahead, a cache line for every step or
+two through the block.
 
 `packed` holds the masks as `tilework.common.kernels.dense.DenseMasks` lays them out: block after block, in a block
 mask after mask.
@@ -20,20 +21,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
-    HAS_MANY_REGISTERS,
+    HAS_LONG_VECTORS,
     add_up,
+    aligned,
     lanes,
     load,
     multiply_add,
     pixel,
     prefetch,
     store,
-    zero,
 )
 
 if TYPE_CHECKING:
@@ -43,10 +42,13 @@ if TYPE_CHECKING:
 
 __all__ = ["add_products"]
 
-_FRAMES = 4 if HAS_MANY_REGISTERS else 3
+# Masks and frames whose products are taken together. Of more masks, the next ones follow after a unit of pixels.
+_MASKS = 16
+_FRAMES = 4 if HAS_LONG_VECTORS else 3
 
 # In all of these, pixels of frame 0 begin at flat[at], those of the next frame `stride` later; those of mask 0 begin at
-# packed[mask], those of the next mask `width` later. They add to out[i, m] and its neighbours.
+# packed[mask], those of the next mask `width` later. Their vectors of sums begin at sums[to], those of the next mask a
+# vector later, those of the next frame `row` later.
 
 
 @jit
@@ -57,14 +59,45 @@ def _one_by_one(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    out: NDArray[Any],
-    i: int,
-    m: int,
+    sums: NDArray[Any],
+    to: int,
 ) -> None:
-    s = zero(packed)
+    s = load(packed, sums, to, NATIVE)
     for j in range(0, width, lanes(packed)):
         s = multiply_add(load(packed, flat, at + j, order), load(packed, packed, mask + j, NATIVE), s)
-    out[i, m] += add_up(s)
+    store(sums, to, s)
+
+
+@jit
+def _three_by_one(
+    flat: NDArray[Any],
+    order: Order,
+    at: int,
+    stride: int,
+    packed: NDArray[Any],
+    mask: int,
+    width: int,
+    sums: NDArray[Any],
+    to: int,
+    row: int,
+    ahead: int,
+) -> None:
+    """Also fetch what lies `ahead` of each frame's pixels."""
+    at1, at2 = at + stride, at + 2 * stride
+    s0 = load(packed, sums, to, NATIVE)
+    s1 = load(packed, sums, to + row, NATIVE)
+    s2 = load(packed, sums, to + 2 * row, NATIVE)
+    for j in range(0, width, lanes(packed)):
+        prefetch(flat, at + j + ahead)
+        prefetch(flat, at1 + j + ahead)
+        prefetch(flat, at2 + j + ahead)
+        w = load(packed, packed, mask + j, NATIVE)
+        s0 = multiply_add(load(packed, flat, at + j, order), w, s0)
+        s1 = multiply_add(load(packed, flat, at1 + j, order), w, s1)
+        s2 = multiply_add(load(packed, flat, at2 + j, order), w, s2)
+    store(sums, to, s0)
+    store(sums, to + row, s1)
+    store(sums, to + 2 * row, s2)
 
 
 @jit
@@ -76,14 +109,17 @@ def _four_by_one(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    out: NDArray[Any],
-    i: int,
-    m: int,
+    sums: NDArray[Any],
+    to: int,
+    row: int,
     ahead: int,
 ) -> None:
-    """Also fetch what lies `ahead` of each frame's pixels."""
+    """As `_three_by_one`."""
     at1, at2, at3 = at + stride, at + 2 * stride, at + 3 * stride
-    s0 = s1 = s2 = s3 = zero(packed)
+    s0 = load(packed, sums, to, NATIVE)
+    s1 = load(packed, sums, to + row, NATIVE)
+    s2 = load(packed, sums, to + 2 * row, NATIVE)
+    s3 = load(packed, sums, to + 3 * row, NATIVE)
     for j in range(0, width, lanes(packed)):
         prefetch(flat, at + j + ahead)
         prefetch(flat, at1 + j + ahead)
@@ -94,10 +130,10 @@ def _four_by_one(
         s1 = multiply_add(load(packed, flat, at1 + j, order), w, s1)
         s2 = multiply_add(load(packed, flat, at2 + j, order), w, s2)
         s3 = multiply_add(load(packed, flat, at3 + j, order), w, s3)
-    out[i, m] += add_up(s0)
-    out[i + 1, m] += add_up(s1)
-    out[i + 2, m] += add_up(s2)
-    out[i + 3, m] += add_up(s3)
+    store(sums, to, s0)
+    store(sums, to + row, s1)
+    store(sums, to + 2 * row, s2)
+    store(sums, to + 3 * row, s3)
 
 
 @jit
@@ -108,22 +144,70 @@ def _one_by_four(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    out: NDArray[Any],
-    i: int,
-    m: int,
+    sums: NDArray[Any],
+    to: int,
 ) -> None:
     mask1, mask2, mask3 = mask + width, mask + 2 * width, mask + 3 * width
-    s0 = s1 = s2 = s3 = zero(packed)
-    for j in range(0, width, lanes(packed)):
+    n = lanes(packed)
+    s0 = load(packed, sums, to, NATIVE)
+    s1 = load(packed, sums, to + n, NATIVE)
+    s2 = load(packed, sums, to + 2 * n, NATIVE)
+    s3 = load(packed, sums, to + 3 * n, NATIVE)
+    for j in range(0, width, n):
         x = load(packed, flat, at + j, order)
         s0 = multiply_add(x, load(packed, packed, mask + j, NATIVE), s0)
         s1 = multiply_add(x, load(packed, packed, mask1 + j, NATIVE), s1)
         s2 = multiply_add(x, load(packed, packed, mask2 + j, NATIVE), s2)
         s3 = multiply_add(x, load(packed, packed, mask3 + j, NATIVE), s3)
-    out[i, m] += add_up(s0)
-    out[i, m + 1] += add_up(s1)
-    out[i, m + 2] += add_up(s2)
-    out[i, m + 3] += add_up(s3)
+    store(sums, to, s0)
+    store(sums, to + n, s1)
+    store(sums, to + 2 * n, s2)
+    store(sums, to + 3 * n, s3)
+
+
+@jit
+def _three_by_two(
+    flat: NDArray[Any],
+    order: Order,
+    at: int,
+    stride: int,
+    packed: NDArray[Any],
+    mask: int,
+    width: int,
+    sums: NDArray[Any],
+    to: int,
+    row: int,
+    source: NDArray[Any],
+    ahead: int,
+) -> None:
+    """Also fetch as many elements of `source` from `ahead` on."""
+    at1, at2, mask1 = at + stride, at + 2 * stride, mask + width
+    n = lanes(packed)
+    s00 = load(packed, sums, to, NATIVE)
+    s01 = load(packed, sums, to + n, NATIVE)
+    s10 = load(packed, sums, to + row, NATIVE)
+    s11 = load(packed, sums, to + row + n, NATIVE)
+    s20 = load(packed, sums, to + 2 * row, NATIVE)
+    s21 = load(packed, sums, to + 2 * row + n, NATIVE)
+    for j in range(0, width, n):
+        prefetch(source, ahead + j)
+        w0 = load(packed, packed, mask + j, NATIVE)
+        w1 = load(packed, packed, mask1 + j, NATIVE)
+        x = load(packed, flat, at + j, order)
+        s00 = multiply_add(x, w0, s00)
+        s01 = multiply_add(x, w1, s01)
+        x = load(packed, flat, at1 + j, order)
+        s10 = multiply_add(x, w0, s10)
+        s11 = multiply_add(x, w1, s11)
+        x = load(packed, flat, at2 + j, order)
+        s20 = multiply_add(x, w0, s20)
+        s21 = multiply_add(x, w1, s21)
+    store(sums, to, s00)
+    store(sums, to + n, s01)
+    store(sums, to + row, s10)
+    store(sums, to + row + n, s11)
+    store(sums, to + 2 * row, s20)
+    store(sums, to + 2 * row + n, s21)
 
 
 @jit
@@ -135,49 +219,16 @@ def _three_by_four(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    out: NDArray[Any],
-    i: int,
-    m: int,
+    sums: NDArray[Any],
+    to: int,
+    row: int,
     source: NDArray[Any],
     ahead: int,
 ) -> None:
-    """Also fetch as many elements of `source` from `ahead` on."""
-    at1, at2 = at + stride, at + 2 * stride
-    mask1, mask2, mask3 = mask + width, mask + 2 * width, mask + 3 * width
-    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = zero(packed)
-    for j in range(0, width, lanes(packed)):
-        prefetch(source, ahead + j)
-        x0 = load(packed, flat, at + j, order)
-        x1 = load(packed, flat, at1 + j, order)
-        x2 = load(packed, flat, at2 + j, order)
-        w = load(packed, packed, mask + j, NATIVE)
-        s00 = multiply_add(x0, w, s00)
-        s10 = multiply_add(x1, w, s10)
-        s20 = multiply_add(x2, w, s20)
-        w = load(packed, packed, mask1 + j, NATIVE)
-        s01 = multiply_add(x0, w, s01)
-        s11 = multiply_add(x1, w, s11)
-        s21 = multiply_add(x2, w, s21)
-        w = load(packed, packed, mask2 + j, NATIVE)
-        s02 = multiply_add(x0, w, s02)
-        s12 = multiply_add(x1, w, s12)
-        s22 = multiply_add(x2, w, s22)
-        w = load(packed, packed, mask3 + j, NATIVE)
-        s03 = multiply_add(x0, w, s03)
-        s13 = multiply_add(x1, w, s13)
-        s23 = multiply_add(x2, w, s23)
-    out[i, m] += add_up(s00)
-    out[i, m + 1] += add_up(s01)
-    out[i, m + 2] += add_up(s02)
-    out[i, m + 3] += add_up(s03)
-    out[i + 1, m] += add_up(s10)
-    out[i + 1, m + 1] += add_up(s11)
-    out[i + 1, m + 2] += add_up(s12)
-    out[i + 1, m + 3] += add_up(s13)
-    out[i + 2, m] += add_up(s20)
-    out[i + 2, m + 1] += add_up(s21)
-    out[i + 2, m + 2] += add_up(s22)
-    out[i + 2, m + 3] += add_up(s23)
+    """As `_four_by_four`, for CPUs with 16 registers, of half a vector each: two masks after the other two."""
+    _three_by_two(flat, order, at, stride, packed, mask, width, sums, to, row, source, ahead)
+    next_two = to + 2 * lanes(packed)
+    _three_by_two(flat, order, at, stride, packed, mask + 2 * width, width, sums, next_two, row, source, ahead)
 
 
 @jit
@@ -189,18 +240,33 @@ def _four_by_four(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    out: NDArray[Any],
-    i: int,
-    m: int,
+    sums: NDArray[Any],
+    to: int,
+    row: int,
     source: NDArray[Any],
     ahead: int,
 ) -> None:
-    """As `_three_by_four`, for CPUs with 32 vector registers."""
+    """Also fetch as many elements of `source` from `ahead` on."""
     at1, at2, at3 = at + stride, at + 2 * stride, at + 3 * stride
     mask1, mask2, mask3 = mask + width, mask + 2 * width, mask + 3 * width
-    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = zero(packed)
-    s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = zero(packed)
-    for j in range(0, width, lanes(packed)):
+    n = lanes(packed)
+    s00 = load(packed, sums, to, NATIVE)
+    s01 = load(packed, sums, to + n, NATIVE)
+    s02 = load(packed, sums, to + 2 * n, NATIVE)
+    s03 = load(packed, sums, to + 3 * n, NATIVE)
+    s10 = load(packed, sums, to + row, NATIVE)
+    s11 = load(packed, sums, to + row + n, NATIVE)
+    s12 = load(packed, sums, to + row + 2 * n, NATIVE)
+    s13 = load(packed, sums, to + row + 3 * n, NATIVE)
+    s20 = load(packed, sums, to + 2 * row, NATIVE)
+    s21 = load(packed, sums, to + 2 * row + n, NATIVE)
+    s22 = load(packed, sums, to + 2 * row + 2 * n, NATIVE)
+    s23 = load(packed, sums, to + 2 * row + 3 * n, NATIVE)
+    s30 = load(packed, sums, to + 3 * row, NATIVE)
+    s31 = load(packed, sums, to + 3 * row + n, NATIVE)
+    s32 = load(packed, sums, to + 3 * row + 2 * n, NATIVE)
+    s33 = load(packed, sums, to + 3 * row + 3 * n, NATIVE)
+    for j in range(0, width, n):
         prefetch(source, ahead + j)
         x0 = load(packed, flat, at + j, order)
         x1 = load(packed, flat, at1 + j, order)
@@ -226,57 +292,26 @@ def _four_by_four(
         s13 = multiply_add(x1, w, s13)
         s23 = multiply_add(x2, w, s23)
         s33 = multiply_add(x3, w, s33)
-    out[i, m] += add_up(s00)
-    out[i, m + 1] += add_up(s01)
-    out[i, m + 2] += add_up(s02)
-    out[i, m + 3] += add_up(s03)
-    out[i + 1, m] += add_up(s10)
-    out[i + 1, m + 1] += add_up(s11)
-    out[i + 1, m + 2] += add_up(s12)
-    out[i + 1, m + 3] += add_up(s13)
-    out[i + 2, m] += add_up(s20)
-    out[i + 2, m + 1] += add_up(s21)
-    out[i + 2, m + 2] += add_up(s22)
-    out[i + 2, m + 3] += add_up(s23)
-    out[i + 3, m] += add_up(s30)
-    out[i + 3, m + 1] += add_up(s31)
-    out[i + 3, m + 2] += add_up(s32)
-    out[i + 3, m + 3] += add_up(s33)
+    store(sums, to, s00)
+    store(sums, to + n, s01)
+    store(sums, to + 2 * n, s02)
+    store(sums, to + 3 * n, s03)
+    store(sums, to + row, s10)
+    store(sums, to + row + n, s11)
+    store(sums, to + row + 2 * n, s12)
+    store(sums, to + row + 3 * n, s13)
+    store(sums, to + 2 * row, s20)
+    store(sums, to + 2 * row + n, s21)
+    store(sums, to + 2 * row + 2 * n, s22)
+    store(sums, to + 2 * row + 3 * n, s23)
+    store(sums, to + 3 * row, s30)
+    store(sums, to + 3 * row + n, s31)
+    store(sums, to + 3 * row + 2 * n, s32)
+    store(sums, to + 3 * row + 3 * n, s33)
 
 
-_some_by_four = _four_by_four if HAS_MANY_REGISTERS else _three_by_four
-
-
-@jit
-def _by_four(
-    flat: NDArray[Any],
-    order: Order,
-    at: int,
-    stride: int,
-    frames: int,
-    packed: NDArray[Any],
-    mask: int,
-    width: int,
-    out: NDArray[Any],
-    i: int,
-    m: int,
-    source: NDArray[Any],
-    source_stride: int,
-    next_block: int,
-) -> None:
-    """Add the products of some frames with four masks, and fetch part of the next block.
-
-    That begins at ``source[next_block]``, frames `source_stride` apart. Each call fetches a frame in turn.
-    """
-    turn = min(m // 4, _FRAMES - 1) * source_stride
-    f = 0
-    while f + _FRAMES <= frames:
-        ahead = next_block + f * source_stride + turn
-        _some_by_four(flat, order, at + f * stride, stride, packed, mask, width, out, i + f, m, source, ahead)
-        f += _FRAMES
-    while f < frames:
-        _one_by_four(flat, order, at + f * stride, packed, mask, width, out, i + f, m)
-        f += 1
+_some_by_one = _four_by_one if HAS_LONG_VECTORS else _three_by_one
+_some_by_four = _four_by_four if HAS_LONG_VECTORS else _three_by_four
 
 
 @jit
@@ -288,6 +323,56 @@ def _convert(
         source, target = at + f * stride, f * width
         for j in range(0, width, lanes(panel)):
             store(panel, target + j, load(panel, flat, source + j, order))
+
+
+@jit
+def _add_block(
+    flat: NDArray[Any],
+    order: Order,
+    at: int,
+    stride: int,
+    frames: int,
+    packed: NDArray[Any],
+    mask: int,
+    masks: int,
+    width: int,
+    sums: NDArray[Any],
+    row: int,
+    panel: NDArray[Any],
+    next_block: int,
+) -> None:
+    """Add the products of a block of some frames' pixels with some masks, and fetch what is wanted next.
+
+    A few frames are taken at a time. Meanwhile, the same pixels of the next few are fetched; after the last, those of
+    the next block, `next_block` from these.
+    """
+    converts = panel.size > 0
+    n = lanes(packed)
+    fours = masks // 4 * 4
+    one = mask + fours * width
+    for f in range(0, frames, _FRAMES):
+        here = at + f * stride
+        some = min(_FRAMES, frames - f)
+        ahead = some * stride if f + some < frames else next_block - f * stride
+        if converts:
+            _convert(flat, order, stride, here, some, width, panel)
+        for m in range(0, fours, 4):
+            first, target = mask + m * width, f * row + m * n
+            turn = here + ahead + min(m // 4, _FRAMES - 1) * stride
+            if some < _FRAMES:
+                for k in range(some):
+                    _one_by_four(flat, order, here + k * stride, packed, first, width, sums, target + k * row)
+            elif converts:
+                _some_by_four(panel, NATIVE, 0, width, packed, first, width, sums, target, row, flat, turn)
+            else:
+                _some_by_four(flat, order, here, stride, packed, first, width, sums, target, row, flat, turn)
+        if fours < masks:
+            target = f * row + fours * n
+            if some == _FRAMES:
+                _some_by_one(flat, order, here, stride, packed, one, width, sums, target, row, ahead)
+            else:
+                for k in range(some):
+                    _one_by_one(flat, order, here + k * stride, packed, one, width, sums, target + k * row)
 
 
 @jit
@@ -325,47 +410,37 @@ def add_products(
     packed: NDArray[Any],
     masks: int,
     block: int,
+    unit: int,
     group: int,
+    converts: bool,
     out: NDArray[Any],
 ) -> None:
     """Add the products of frames `start` to `stop` with all masks to `out`, float64 of shape (frames, masks).
 
     `masks` is a multiple of four, or one more. Of `group` frames a block of pixels is read, then the next one, so that
-    the masks of the block are read from memory once per group.
+    the masks of the block are read from memory once per group. `unit` is how many pixels are added up in the masks'
+    precision; `block` divides it. With `converts`, pixels are converted once for all masks, which pays for more than
+    five.
     """
-    fours = masks // 4 * 4
     whole = pixels // lanes(packed) * lanes(packed)
-    converts = fours > 4
-    panel = np.empty(group * block if converts else 0, packed.dtype)
+    panel = aligned(_FRAMES * block if converts else 0, packed)
+    row = min(_MASKS, masks) * lanes(packed)
+    sums = aligned(group * row, packed)
     for top in range(start, stop, group):
         frames = min(group, stop - top)
-        for begin in range(0, whole, block):
-            width = min(block, whole - begin)
-            at = top * stride + begin
-            next_block = at + block if begin + block < whole else (top + group) * stride
-            if converts:
-                _convert(flat, order, stride, at, frames, width, panel)
-            for m in range(0, fours, 4):
-                mask = begin * masks + m * width
-                if converts:
-                    _by_four(
-                        panel, NATIVE, 0, width, frames, packed, mask, width, out, top, m, flat, stride, next_block
+        for first in range(0, whole, unit):
+            for m in range(0, masks, _MASKS):
+                some = min(_MASKS, masks - m)
+                sums[: frames * row] = 0
+                for begin in range(first, min(first + unit, whole), block):
+                    width = min(block, whole - begin)
+                    next_block = block if begin + block < whole else group * stride - begin
+                    _add_block(
+                        *(flat, order, top * stride + begin, stride, frames, packed, begin * masks + m * width),
+                        *(some, width, sums, row, panel, next_block),
                     )
-                else:
-                    _by_four(
-                        flat, order, at, stride, frames, packed, mask, width, out, top, m, flat, stride, next_block
-                    )
-            if fours < masks:
-                mask = begin * masks + fours * width
-                f = 0
-                while f + 4 <= frames:
-                    _four_by_one(
-                        *(flat, order, at + f * stride, stride, packed, mask, width, out, top + f, fours),
-                        next_block - at,
-                    )
-                    f += 4
-                while f < frames:
-                    _one_by_one(flat, order, at + f * stride, packed, mask, width, out, top + f, fours)
-                    f += 1
+                for f in range(frames):
+                    for k in range(some):
+                        out[top + f, m + k] += add_up(load(packed, sums, f * row + k * lanes(packed), NATIVE))
     if whole < pixels:
         _add_last_pixels(flat, order, stride, start, stop, whole, pixels, packed, whole * masks, pixels - whole, out)

@@ -1,7 +1,7 @@
 """What kernels say to the compiler that plain loops cannot: byte order, vectors as values, prefetching.
 
-Vectors are of 8 floats or 4 doubles. The order in which a sum is taken is then written down in the kernel, instead of
-being the compiler's choice: a kernel that works on three frames at a time gives the same bits as one that works on a
+Vectors are of 16 floats or 8 doubles. The order in which a sum is taken is then written down in the kernel, instead of
+being the compiler's choice: a kernel that works on two frames at a time gives the same bits as one that works on a
 single frame. Where a CPU has shorter vectors, the compiler splits them. An argument `like` is an array whose dtype,
 float32 or float64, says which vector is meant.
 
@@ -13,25 +13,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, models, register_model
 
+from tilework.common.kernels.jit import jit
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
 __all__ = [
-    "HAS_MANY_REGISTERS",
+    "HAS_LONG_VECTORS",
     "add",
     "add_up",
+    "add_up_even",
+    "add_up_odd",
+    "aligned",
     "fill",
     "lanes",
     "load",
     "multiply_add",
     "pick_even",
+    "pick_even_pairs",
     "pick_lower",
     "pick_odd",
+    "pick_odd_pairs",
     "pick_upper",
     "pixel",
     "prefetch",
@@ -39,10 +49,11 @@ __all__ = [
     "zero",
 ]
 
-VECTOR_BYTES = 32
-# With AVX-512VL there are 32 vector registers instead of 16. NUMBA_CPU_FEATURES can say otherwise than the CPU does.
+VECTOR_BYTES = 64
+# With AVX-512 there are 32 registers of a vector each, otherwise 16 of half a vector or less. NUMBA_CPU_FEATURES can
+# say otherwise than the CPU does.
 _FEATURES: str = config.CPU_FEATURES or get_host_cpu_features()  # type: ignore[attr-defined,no-untyped-call]
-HAS_MANY_REGISTERS = "+avx512vl" in _FEATURES
+HAS_LONG_VECTORS = "+avx512vl" in _FEATURES
 
 
 def operation(function: Callable[..., Any]) -> Any:
@@ -230,26 +241,46 @@ def _pick(order: Callable[[int], list[int]]) -> Any:
     return pick
 
 
-# For vectors a, b: a0 b0 a2 b2 ..., a1 b1 a3 b3 ..., and the lower and the upper halves of both.
+# For vectors a, b: a0 b0 a2 b2 ..., a1 b1 a3 b3 ..., the same with pairs, a0 a1 b0 b1 a4 a5 b4 b5 ..., and the lower
+# and the upper halves of both.
 pick_even = _pick(lambda n: [x for i in range(0, n, 2) for x in (i, n + i)])
 pick_odd = _pick(lambda n: [x for i in range(1, n, 2) for x in (i, n + i)])
+pick_even_pairs = _pick(lambda n: [x for i in range(0, n, 4) for x in (i, i + 1, n + i, n + i + 1)])
+pick_odd_pairs = _pick(lambda n: [x for i in range(2, n, 4) for x in (i, i + 1, n + i, n + i + 1)])
 pick_lower = _pick(lambda n: [*range(n // 2), *range(n, n + n // 2)])
 pick_upper = _pick(lambda n: [*range(n // 2, n), *range(n + n // 2, 2 * n)])
 
 
-@operation
-def add_up(typing_context: Any, a: Any) -> Any:  # noqa: ARG001
-    """Return the sum of a vector's numbers, as a tree: halves are added until one number is left."""
+def _add_up(left: int, which: int) -> Any:
+    """Make an operation that adds the halves of a vector until so many numbers are left, and returns one of these."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
-        index = ir.IntType(32)
-        value = arguments[0]
-        width = a.lanes
-        while width > 1:
-            width //= 2
-            order = [(lane + width) % a.lanes for lane in range(a.lanes)]
-            swapped = builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(index, a.lanes), order))
-            value = builder.fadd(value, swapped)
-        return builder.extract_element(value, index(0))
+    @operation
+    def total(typing_context: Any, a: Any) -> Any:  # noqa: ARG001
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+            index = ir.IntType(32)
+            value = arguments[0]
+            width = a.lanes
+            while width > left:
+                width //= 2
+                order = [(lane + width) % a.lanes for lane in range(a.lanes)]
+                swapped = builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(index, a.lanes), order))
+                value = builder.fadd(value, swapped)
+            return builder.extract_element(value, index(which))
 
-    return a.element(a), generate
+        return a.element(a), generate
+
+    return total
+
+
+# The sum of a vector's numbers, as a tree; the same of those at even and at odd places.
+add_up = _add_up(1, 0)
+add_up_even = _add_up(2, 0)
+add_up_odd = _add_up(2, 1)
+
+
+@jit
+def aligned(size: int, like: NDArray[Any]) -> NDArray[Any]:
+    """Return memory for so many numbers of a dtype that begins at a cache line, where vectors are read quickest."""
+    memory = np.empty(size + 64 // like.itemsize, like.dtype)
+    begin = (-memory.ctypes.data % 64) // like.itemsize
+    return memory[begin : begin + size]

@@ -1,8 +1,8 @@
 """Compiled products of frames and sparse masks.
 
 Pixels of a mask lie anywhere in a frame, but at the same places in all frames. So eight frames are laid side by side,
-block after block of pixels: then the same pixel of eight frames is one load, and is multiplied with the mask's value in
-two vectors. Blocks without a pixel of any mask are left out.
+block after block of pixels: then the same pixel of eight frames is one vector, which is multiplied with the mask's
+value. Blocks without a pixel of any mask are left out.
 
 A product is summed in float64 over the mask's pixels in their order, however many frames there are: a result depends on
 nothing but its frame and its mask.
@@ -12,51 +12,63 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
+    aligned,
     fill,
     load,
     multiply_add,
     pick_even,
+    pick_even_pairs,
     pick_lower,
     pick_odd,
+    pick_odd_pairs,
     pick_upper,
     pixel,
     store,
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from tilework.common.kernels.rows import Order
 
 __all__ = ["add_sparse_products"]
 
-# Pixels after which the second four frames are laid down: both halves of their cache lines are written while these are
-# in L1.
-_CHUNK = 128
-
 
 @jit
-def _lay_four(
-    flat: NDArray[Any], order: Order, stride: int, at: int, width: int, panel: NDArray[np.float64], to: int
-) -> None:
-    """Write pixels of four frames to every eighth place of the panel and the three after it; `width` is 4 n."""
-    at1, at2, at3 = at + stride, at + 2 * stride, at + 3 * stride
-    for j in range(0, width, 4):
-        a = load(panel, flat, at + j, order)
-        b = load(panel, flat, at1 + j, order)
-        c = load(panel, flat, at2 + j, order)
-        d = load(panel, flat, at3 + j, order)
-        ab, cd = pick_even(a, b), pick_even(c, d)
-        store(panel, to + 8 * j, pick_lower(ab, cd))
-        store(panel, to + 8 * j + 16, pick_upper(ab, cd))
-        ab, cd = pick_odd(a, b), pick_odd(c, d)
-        store(panel, to + 8 * j + 8, pick_lower(ab, cd))
-        store(panel, to + 8 * j + 24, pick_upper(ab, cd))
+def _lay_eight(flat: NDArray[Any], order: Order, stride: int, at: int, width: int, panel: NDArray[np.float64]) -> None:
+    """Write pixels of eight frames to the panel, pixel after pixel; `width` is 8 n.
+
+    Eight vectors of a frame's pixels each become eight of a pixel each: in three steps, neighbouring frames, pairs and
+    fours are joined.
+    """
+    for j in range(at, at + width, 8):
+        a = load(panel, flat, j, order)
+        b = load(panel, flat, j + stride, order)
+        c = load(panel, flat, j + 2 * stride, order)
+        d = load(panel, flat, j + 3 * stride, order)
+        e = load(panel, flat, j + 4 * stride, order)
+        f = load(panel, flat, j + 5 * stride, order)
+        g = load(panel, flat, j + 6 * stride, order)
+        h = load(panel, flat, j + 7 * stride, order)
+        to = 8 * (j - at)
+        ab, cd, ef, gh = pick_even(a, b), pick_even(c, d), pick_even(e, f), pick_even(g, h)
+        abcd, efgh = pick_even_pairs(ab, cd), pick_even_pairs(ef, gh)
+        store(panel, to, pick_lower(abcd, efgh))
+        store(panel, to + 32, pick_upper(abcd, efgh))
+        abcd, efgh = pick_odd_pairs(ab, cd), pick_odd_pairs(ef, gh)
+        store(panel, to + 16, pick_lower(abcd, efgh))
+        store(panel, to + 48, pick_upper(abcd, efgh))
+        ab, cd, ef, gh = pick_odd(a, b), pick_odd(c, d), pick_odd(e, f), pick_odd(g, h)
+        abcd, efgh = pick_even_pairs(ab, cd), pick_even_pairs(ef, gh)
+        store(panel, to + 8, pick_lower(abcd, efgh))
+        store(panel, to + 40, pick_upper(abcd, efgh))
+        abcd, efgh = pick_odd_pairs(ab, cd), pick_odd_pairs(ef, gh)
+        store(panel, to + 24, pick_lower(abcd, efgh))
+        store(panel, to + 56, pick_upper(abcd, efgh))
 
 
 @jit
@@ -64,13 +76,10 @@ def _lay(
     flat: NDArray[Any], order: Order, stride: int, at: int, frames: int, width: int, panel: NDArray[np.float64]
 ) -> None:
     """Write `width` pixels of up to eight frames side by side: pixel j of frame f to ``panel[8 * j + f]``."""
-    fours = width // 4 * 4 if frames == 8 else 0
-    for chunk in range(0, fours, _CHUNK):
-        n = min(_CHUNK, fours - chunk)
-        _lay_four(flat, order, stride, at + chunk, n, panel, 8 * chunk)
-        _lay_four(flat, order, stride, at + 4 * stride + chunk, n, panel, 8 * chunk + 4)
+    eights = width // 8 * 8 if frames == 8 else 0
+    _lay_eight(flat, order, stride, at, eights, panel)
     for f in range(frames):
-        for j in range(fours, width):
+        for j in range(eights, width):
             panel[8 * j + f] = pixel(flat, at + f * stride + j, order)
 
 
@@ -97,8 +106,9 @@ def add_sparse_products(
     ``pieces[p, 1]`` to ``pieces[p + 1, 1]``.
     """
     # Places of frames that are not there are computed with, but not used.
-    panel = np.zeros(8 * block)
-    sums = np.empty(8 * masks)
+    panel = aligned(8 * block, values)
+    panel[:] = 0
+    sums = aligned(8 * masks, values)
     for first in range(start, stop, 8):
         frames = min(8, stop - first)
         sums[:] = 0
@@ -109,15 +119,11 @@ def add_sparse_products(
             _lay(flat, order, stride, first * stride + begin, frames, min(block, pixels - begin), panel)
             for p in range(blocks[b], blocks[b + 1]):
                 at = 8 * pieces[p, 0]
-                lower = load(panel, sums, at, NATIVE)
-                upper = load(panel, sums, at + 4, NATIVE)
+                total = load(panel, sums, at, NATIVE)
                 for k in range(pieces[p, 1], pieces[p + 1, 1]):
                     value = fill(panel, values[k])
-                    place = 8 * places[k]
-                    lower = multiply_add(load(panel, panel, place, NATIVE), value, lower)
-                    upper = multiply_add(load(panel, panel, place + 4, NATIVE), value, upper)
-                store(sums, at, lower)
-                store(sums, at + 4, upper)
+                    total = multiply_add(load(panel, panel, 8 * places[k], NATIVE), value, total)
+                store(sums, at, total)
         for f in range(frames):
             for m in range(masks):
                 out[first + f, m] += sums[8 * m + f]

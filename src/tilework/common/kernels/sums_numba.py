@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.simd_numba import add, add_up, lanes, load, pixel, zero
+from tilework.common.kernels.simd_numba import add, add_up, add_up_even, add_up_odd, lanes, load, pixel, zero
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,7 +122,7 @@ def add_pixels_float(
         out[i] = total
 
 
-@jit(math="reorder")
+@jit
 def add_pixels_complex(
     flat: NDArray[Any],
     order: Order,
@@ -133,19 +133,25 @@ def add_pixels_complex(
     kind: NDArray[Any],
     out: NDArray[Any],
 ) -> None:
-    """As `add_pixels` for real and imaginary parts in turn; `out` has two columns."""
+    """As `add_pixels_float` for real and imaginary parts in turn; `out` has two columns."""
     cast = kind.dtype.type
+    step = 2 * lanes(kind)
     for i in range(start, stop):
         real = 0.0
         imaginary = 0.0
         for begin in range(0, pixels, _RUN):
             at = i * stride + begin
-            run = flat[at : at + min(_RUN, pixels - begin)]
-            s = cast(0)
-            t = cast(0)
-            for j in range(run.size // 2):
-                s += cast(pixel(run, 2 * j, order))
-                t += cast(pixel(run, 2 * j + 1, order))
+            width = min(_RUN, pixels - begin)
+            whole = width // step * step
+            s0 = s1 = zero(kind)
+            for j in range(at, at + whole, step):
+                s0 = add(s0, load(kind, flat, j, order))
+                s1 = add(s1, load(kind, flat, j + lanes(kind), order))
+            both = add(s0, s1)
+            s, t = add_up_even(both), add_up_odd(both)
+            for j in range(at + whole, at + width, 2):
+                s = cast(s + cast(pixel(flat, j, order)))
+                t = cast(t + cast(pixel(flat, j + 1, order)))
             real += s
             imaginary += t
         out[i, 0] = real
