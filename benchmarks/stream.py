@@ -4,7 +4,9 @@
 
     python benchmarks/stream.py [--frames N] [--together N] [--workers N]
 
-A process sends frames of 256 x 256 uint16 through a socket of this machine. Three ways to compute with them:
+A process sends frames of 256 x 256 uint16 through a socket of this machine: pages of a file, which it does not copy
+itself (``sendfile``), since a detector's computer would not take this one's cores either. Three ways to compute with
+them:
 
 - tilework: received straight into shared memory (``recv_into``), a UDF on two pipelined workers, merged as it comes;
 - queues: received into a buffer, pickled through a `multiprocessing.Queue` to two processes that compute the same;
@@ -20,6 +22,7 @@ import argparse
 import multiprocessing
 import socket
 import statistics
+import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -41,12 +44,14 @@ FRAME = SHAPE[0] * SHAPE[1] * 2
 def send(address: tuple[str, int], n: int, together: int, pause: float) -> None:
     """Send `n` frames, with a pause after each `together` of them."""
     block = np.random.default_rng(0).poisson(3, (together, *SHAPE)).astype(np.uint16).tobytes()
-    with socket.create_connection(address) as sock:
+    with tempfile.TemporaryFile() as file, socket.create_connection(address) as sock:
+        file.write(block)
+        file.flush()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
         for _ in range(n // together):
             if pause:
                 time.sleep(pause)
-            sock.sendall(block)
+            sock.sendfile(file, 0, len(block))
 
 
 class Sender:
