@@ -14,7 +14,7 @@ import numpy as np
 from tilework.common.array_backends import CPU_BACKENDS
 from tilework.common.buffers import BufferWrapper
 from tilework.common.shape import Shape
-from tilework.exceptions import UDFException
+from tilework.exceptions import UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.base import UDF
 from tilework.udf.checks import check_results_can_be_made, noted, too_large
@@ -265,6 +265,10 @@ class MainRun:
             return collect_results(self.udfs, self._damage, self.dataset, self.roi, self.params.corrections)
 
         return UDFResultsLazy(make, self.damage)
+
+    def make_cancelled(self) -> UDFRunCancelled:
+        """Return the error of a run that is cancelled now; it says how far it came."""
+        return UDFRunCancelled(f"UDF run cancelled after {self.n_merged} partitions")
 
     def check_patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Raise before anybody gets new parameters with which no UDF could be made.

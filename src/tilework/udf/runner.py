@@ -23,7 +23,7 @@ import numpy as np
 from tilework.common.executor import JobExecutor, LazyExecutor, Priority, RunOptions, TaskCommHandler
 from tilework.common.progress import ProgressManager, ProgressReporter
 from tilework.common.roi import normalize_roi
-from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException, UDFRunCancelled
+from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException
 from tilework.udf.main_run import MainRun
 from tilework.udf.meta import UDFMeta
 from tilework.udf.plan import make_plan
@@ -325,13 +325,16 @@ class UDFRunner:
         """Merge one part per step; the generator owns everything that must be given back when the run ends."""
         if not run.tasks:
             params.close()
+            results = run.results()
+            if not iterate:
+                results.final()
             run.release()
-            yield run.results()
+            yield results
             return
         comms: TaskCommHandler = run.dataset.get_task_comm_handler()
         manager = _report_progress(run, comms, cancel_id, reporter) if progress else None
         options = RunOptions(ordered=run.needs_order, priority=options.priority, timeout=options.timeout)
-        results: UDFResultsLazy | None = None
+        last: UDFResultsLazy | None = None
         try:
             with executor.scatter(run.params) as params_handle:
                 params.open(params_handle)
@@ -350,21 +353,20 @@ class UDFRunner:
                     parts.close()
             if not iterate:
                 # made before the instances of the UDFs are free for other runs
-                results = run.results()
+                last = run.results()
                 with run.lock:
-                    results.final()
+                    last.final()
         except DeadlineExceededError:
             raise
         except JobCancelledError as e:
-            msg = f"UDF run cancelled after {run.n_merged} partitions"
-            raise UDFRunCancelled(msg) from e
+            raise run.make_cancelled() from e
         finally:
             params.close()
             run.release()
             if manager is not None:
                 manager.close()
-        if results is not None:
-            yield results
+        if last is not None:
+            yield last
 
     async def run_for_dataset_async(
         self,
