@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import threading
 import time
 import weakref
@@ -320,3 +321,29 @@ def test_cancelling_while_a_run_is_prepared(ctx: Context) -> None:
     asyncio.run(main(lambda: ctx.run_udf(dataset=ds, udf=SlowToPrepare(), sync=False)))
     asyncio.run(main(lambda: anext(ctx.run_udf_iter(dataset=ds, udf=SlowToPrepare(), sync=False))))
     assert not frames
+
+
+@pytest.mark.parametrize("n_steps", [5, N_PARTITIONS + 1])
+def test_an_instance_that_runs_again_leaves_earlier_results_alone(ctx: Context, n_steps: int) -> None:
+    """Also those that nobody has looked at before: of a run that was left, and of one that is finished."""
+    udf = Scaled(factor=1, seconds=0)
+    parts = iterate(ctx, udf)
+    seen = list(itertools.islice(parts, n_steps))
+    parts.close()
+    ctx.run_udf(dataset=ctx.load("memory", data=np.zeros((3, 3, 4, 4))), udf=udf)
+    partial = parts.run.partial()
+    for part in (seen[-1], partial):
+        merged = part.damage.data
+        assert merged.sum() == min(64, n_steps * 4)
+        assert np.array_equal(part.buffers[0]["total"].data[merged], DATA.sum(axis=(2, 3))[merged])
+
+
+def test_an_error_of_results_that_contain_nothing(ctx: Context) -> None:
+    """A ROI that selects nothing is a run like others: what goes wrong with its results is how it ended."""
+
+    class NoResults(FrameMax):
+        def get_results(self) -> Any:
+            raise OnPurposeError
+
+    run = ctx.submit_udf(dataset=load(ctx), udf=NoResults(), roi=np.zeros((8, 8), dtype=bool))
+    assert isinstance(run.exception(60), OnPurposeError)

@@ -306,7 +306,11 @@ class MainRun:
         for udf, new in zip(self.udfs, parameters, strict=True):
             udf.update_kwargs(new)
 
-    def release(self) -> None:
-        """Give the UDF instances back: the run is over."""
-        for udf in self.udfs:
+    def release(self, *, are_results_made: bool = False) -> None:
+        """Give the UDF instances back: the run is over. What somebody may still ask for is then made by copies."""
+        released = self.udfs
+        if not are_results_made:
+            with self.lock:
+                self.udfs = [udf.snapshot(udf.results) for udf in released]
+        for udf in released:
             udf.release(self)

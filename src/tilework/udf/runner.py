@@ -325,16 +325,16 @@ class UDFRunner:
         """Merge one part per step; the generator owns everything that must be given back when the run ends."""
         if not run.tasks:
             params.close()
-            results = run.results()
-            if not iterate:
-                results.final()
             run.release()
-            yield results
+            empty = run.results()
+            if not iterate:
+                empty.final()
+            yield empty
             return
         comms: TaskCommHandler = run.dataset.get_task_comm_handler()
         manager = _report_progress(run, comms, cancel_id, reporter) if progress else None
         options = RunOptions(ordered=run.needs_order, priority=options.priority, timeout=options.timeout)
-        last: UDFResultsLazy | None = None
+        results: UDFResultsLazy | None = None
         try:
             with executor.scatter(run.params) as params_handle:
                 params.open(params_handle)
@@ -352,21 +352,20 @@ class UDFRunner:
                 finally:
                     parts.close()
             if not iterate:
-                # made before the instances of the UDFs are free for other runs
-                last = run.results()
+                results = run.results()
                 with run.lock:
-                    last.final()
+                    results.final()
         except DeadlineExceededError:
             raise
         except JobCancelledError as e:
             raise run.make_cancelled() from e
         finally:
             params.close()
-            run.release()
+            run.release(are_results_made=results is not None)
             if manager is not None:
                 manager.close()
-        if last is not None:
-            yield last
+        if results is not None:
+            yield results
 
     async def run_for_dataset_async(
         self,
