@@ -81,8 +81,8 @@ def masks(sig: tuple[int, int]) -> Any:
 
 
 def functions(sig: tuple[int, int]) -> dict[str, Callable[[], Any]]:
-    com = {"cy": sig[0] / 2, "cx": sig[1] / 2, "r": 0.4 * min(sig)}
-    stack = {"mask_factories": lambda: masks(sig), "mask_count": 16, "mask_dtype": np.float32}
+    com: dict[str, Any] = {"cy": sig[0] / 2, "cx": sig[1] / 2, "r": 0.4 * min(sig)}
+    stack: dict[str, Any] = {"mask_factories": lambda: masks(sig), "mask_count": 16, "mask_dtype": np.float32}
     return {
         "sum": SumUDF,
         "sumsig": SumSigUDF,

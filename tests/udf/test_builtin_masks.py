@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,11 @@ def test_products(ctx: Context, dtype: str, mask_dtype: str) -> None:
     data, masks = counts(dtype=dtype), stack(dtype=mask_dtype)
     udfs = [
         ApplyMasksUDF(mask_factories=lambda: masks),
-        ApplyMasksUDF(mask_factories=[lambda i=i: masks[i] for i in range(5)], mask_count=5, mask_dtype=mask_dtype),
+        ApplyMasksUDF(
+            mask_factories=[partial(masks.__getitem__, i) for i in range(5)], mask_count=5, mask_dtype=mask_dtype
+        ),
         ApplyMasksUDF(mask_factories=lambda: sparse.COO.from_numpy(masks)),
-        ApplyMasksUDF(mask_factories=[lambda i=i: sp.csr_matrix(masks[i]) for i in range(5)]),
+        ApplyMasksUDF(mask_factories=[partial(sp.csr_matrix, masks[i]) for i in range(5)]),
         ApplyMasksUDF(mask_factories=lambda: masks, use_sparse=True, use_torch=False),
     ]
     reference = expected(data, masks)

@@ -136,7 +136,7 @@ def test_formulas_for_own_functions() -> None:
 
 def test_merging_all_partitions_at_once_gives_the_same() -> None:
     data = counts((20, 6, 7), dtype="u2")
-    parts = {}
+    parts: Any = {}
     for i, part in enumerate(np.array_split(data, 4)):
         total, varsum = np.zeros((6, 7)), np.zeros((6, 7))
         n = stddev_module.process_tile(part, 0, total, varsum)

@@ -68,7 +68,7 @@ def test_names_that_programs_import_from_the_base() -> None:
     for name in ("UDFRunner", "UDFTask", "GenericTask", "UDFResults", "UDFResultsLazy", "get_resources_for_backends"):
         assert getattr(udf_base, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
-        _ = udf_base.Nothing
+        _ = udf_base.Nothing  # type: ignore[attr-defined]
 
 
 def test_check_cast() -> None:

@@ -26,7 +26,7 @@ def test_names() -> None:
     assert all(callable(getattr(tilework.utils, name)) for name in tilework.utils.__all__)
     assert dir(tilework.utils) == sorted(tilework.utils.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = tilework.utils.nothing
+        _ = tilework.utils.nothing  # type: ignore[attr-defined]
 
 
 def test_devices_are_found_before_numpy_is_loaded() -> None:

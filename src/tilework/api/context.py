@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tilework.api.analyses import Analyses
 from tilework.api.executors import ExecutorSpecType, make_executor
-from tilework.api.generators import ResultGenerator, WholeRun
-from tilework.api.plots import Plots
 from tilework.api.requests import RunRequest, check_udfs, find_corrections, make_options
 from tilework.common.executor import Priority
 from tilework.udf.base import UDF
@@ -260,21 +258,12 @@ class Context(Analyses):
         ((32, 32), 12)
         """
         udfs, options = check_udfs(udf), make_options(priority, timeout)
+        request = RunRequest(dataset, udfs, isinstance(udf, UDF), roi, corrections, progress, backends, options)
+        if sync:
+            return request.start(self, plots=plots).finish()
+        from tilework.api.async_generators import ResultAsyncGenerator
 
-        def start() -> ResultGenerator:
-            request = RunRequest(
-                dataset, udfs, roi, find_corrections(dataset, corrections), progress, backends, options
-            )
-            return self._start(request, plots, WholeRun)
-
-        if not sync:
-            return _only_result_async(start, is_single=isinstance(udf, UDF))
-        steps = start()
-        try:
-            last = next(steps)
-        finally:
-            steps.close()
-        return last.buffers[0] if isinstance(udf, UDF) else last.buffers
+        return ResultAsyncGenerator(lambda: request.start(self, plots=plots)).finish()
 
     def run_udf_iter(
         self,
@@ -298,21 +287,15 @@ class Context(Analyses):
         -------
         ResultGenerator or ResultAsyncGenerator
             Of items with ``buffers``, always a tuple with one mapping per UDF, and ``damage``, the positions they
-            contain.
+            contain. Its attribute ``run`` is the run as other threads may see and cancel it, a `UDFRun`.
         """
         udfs, options = check_udfs(udf), make_options(priority, timeout)
-
-        def start() -> ResultGenerator:
-            request = RunRequest(
-                dataset, udfs, roi, find_corrections(dataset, corrections), progress, backends, options
-            )
-            return self._start(request, plots, ResultGenerator)
-
+        request = RunRequest(dataset, udfs, isinstance(udf, UDF), roi, corrections, progress, backends, options)
         if sync:
-            return start()
+            return request.start(self, plots=plots, iterate=True)
         from tilework.api.async_generators import ResultAsyncGenerator
 
-        return ResultAsyncGenerator(start)
+        return ResultAsyncGenerator(lambda: request.start(self, plots=plots, iterate=True))
 
     def submit_udf(
         self,
@@ -352,21 +335,11 @@ class Context(Analyses):
         ...     run.result()["intensity"].data[0, 0]
         np.float32(16.0)
         """
-        from tilework.api.runs import UDFRun
+        from tilework.api.generators import in_background
 
-        copies = [each.copy() for each in check_udfs(udf)]
-        options = make_options(priority, timeout)
-        request = RunRequest(dataset, copies, roi, find_corrections(dataset, corrections), progress, backends, options)
-        return UDFRun(request.prepare(self.executor, iterate=False), is_single=isinstance(udf, UDF))
-
-    def _start(self, request: RunRequest, plots: Any, kind: type[ResultGenerator]) -> ResultGenerator:
-        """Prepare a run with its plots; what is wrong with its arguments shows here."""
-        each = Plots.make(
-            plots, lambda: self.plot_class, request.dataset, request.udfs, request.roi, request.corrections
-        )
-        # Plots show partial results also to those who do not ask for them.
-        iterate = each is not None or kind is ResultGenerator
-        return kind(request.prepare(self.executor, iterate=iterate), each)
+        udfs, options = [each.copy() for each in check_udfs(udf)], make_options(priority, timeout)
+        request = RunRequest(dataset, udfs, isinstance(udf, UDF), roi, corrections, progress, backends, options)
+        return in_background(request.start(self))
 
     def map(
         self,
@@ -425,18 +398,6 @@ class Context(Analyses):
 
         corrections = find_corrections(dataset, None)
         return UDFDisplay(dataset, udf, UDFRunner.inspect_udf(udf, dataset, roi, corrections))
-
-
-async def _only_result_async(start: Callable[[], ResultGenerator], *, is_single: bool) -> Any:
-    """Take the one step of a run on another thread and return its results."""
-    from tilework.api.async_generators import ResultAsyncGenerator
-
-    steps = ResultAsyncGenerator(start)
-    try:
-        last = await anext(steps)
-    finally:
-        await steps.aclose()
-    return last.buffers[0] if is_single else last.buffers
 
 
 def _close_if_alive(reference: weakref.ref[Context]) -> None:

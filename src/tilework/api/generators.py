@@ -1,15 +1,30 @@
-"""Iterators over the partial results of a run."""
+"""A run that goes on as somebody iterates over it.
+
+Who does what: whoever holds the generator drives the run, in their own thread, so that Ctrl-C, breakpoints and
+tracebacks are theirs. `Context.run_udf` goes to the end at once, users of `Context.run_udf_iter` step by step, and for
+`Context.submit_udf` a thread of its own does nothing else. The generator alone owns what must be given back: when it is
+closed, or nobody has it any more, the run is over. Everybody else has the handle, `ResultGenerator.run`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+
+from tilework.api.runs import UDFRun
+from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
 
 if TYPE_CHECKING:
     from tilework.udf.results import UDFResultsLazy
     from tilework.udf.runner import ResultsForDataSet
 
-__all__ = ["ResultGenerator", "WholeRun"]
+    ShowPart = Callable[[UDFResultsLazy, bool], None]
+
+__all__ = ["ResultGenerator", "in_background"]
 
 
 class ResultGenerator(Iterator[Any]):
@@ -22,51 +37,64 @@ class ResultGenerator(Iterator[Any]):
     ----------
     steps
         The run.
+    is_single
+        Whether the result is that of the one UDF, rather than a tuple.
     each
         Called with every partial result and whether it is the last; for plots.
+
+    Attributes
+    ----------
+    run
+        The run as others see it, from any thread: its progress, what is merged by now, and how it ended. Leaving it
+        early, and Ctrl-C, cancel it.
 
     Examples
     --------
     >>> from tilework.udf.sum import SumUDF
-    >>> for part in ctx.run_udf_iter(dataset=ds, udf=SumUDF()):
+    >>> parts = ctx.run_udf_iter(dataset=ds, udf=SumUDF())
+    >>> for part in parts:
     ...     print(int(part.damage.data.sum()), "of 48 positions", part.buffers[0]["intensity"].data.shape)
     16 of 48 positions (32, 32)
     32 of 48 positions (32, 32)
     48 of 48 positions (32, 32)
+    >>> parts.run
+    <UDFRun SumUDF: finished, 3 of 3 partitions>
     """
 
-    def __init__(self, steps: ResultsForDataSet, each: Callable[[UDFResultsLazy, bool], None] | None = None) -> None:
-        self._steps = steps
-        self._each = each
-        self._last: UDFResultsLazy | None = None
+    def __init__(self, steps: ResultsForDataSet, *, is_single: bool, each: ShowPart | None = None) -> None:
+        over: Future[UDFResultsLazy] = Future()
+        self.run = UDFRun(steps, over, is_single=is_single)
+        self._parts = _parts(steps, over, each)
+        next(self._parts)  # to where it notices that it is closed
 
     def __iter__(self) -> ResultGenerator:
         return self
 
     def __next__(self) -> UDFResultsLazy:
+        self.run.driver = threading.get_ident()
+        part: UDFResultsLazy = next(self._parts)
+        return part
+
+    def finish(self) -> Any:
+        """Go on to the end, and return what `Context.run_udf` returns."""
+        self.run.driver = threading.get_ident()
         try:
-            results = next(self._steps)
-        except StopIteration:
-            if self._each is not None and self._last is not None:
-                self._each(self._last, True)
-                self._last = None
-            raise
-        self._last = results
-        if self._each is not None:
-            self._each(results, False)
-        return results
+            deque(self._parts, maxlen=0)
+            return self.run.result()
+        finally:
+            del self  # which would hold the error whose traceback holds this frame
 
     def close(self) -> None:
         """End the run; tasks that run stop at their next tile."""
-        self._steps.close()
+        self._parts.close()
 
     def throw(self, exc: BaseException) -> Any:
         """End the run with an exception."""
-        return self._steps.throw(exc)
+        return self._parts.throw(exc)
 
     def cancel(self) -> None:
         """Cancel the run; may be called from any thread."""
-        self._steps.cancel()
+        self.run.cancel()
 
     def update_parameters_experimental(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters while the run goes on; tasks that start later use them.
@@ -76,18 +104,47 @@ class ResultGenerator(Iterator[Any]):
         parameters
             One mapping per UDF, with only what changes.
         """
-        self._steps.update_parameters_experimental(parameters)
+        self.run.update_parameters_experimental(parameters)
 
 
-class WholeRun(ResultGenerator):
-    """A run in a single step, which gives the final result; plots see those before it."""
+def in_background(steps: ResultGenerator) -> UDFRun:
+    """Let a thread of its own drive a run to its end.
 
-    def __next__(self) -> UDFResultsLazy:
-        last = None
-        while True:
-            try:
-                last = super().__next__()
-            except StopIteration:
-                if last is None:
-                    raise
-                return last
+    When the interpreter exits, it is cancelled, and the thread is waited for.
+    """
+    run = steps.run
+    cancel_at_exit(run)
+    come_before(ThreadPoolExecutor)
+    thread = threading.Thread(target=_go_through, args=(steps,), name="tilework-run")
+    thread.start()
+    run.driver = thread.ident
+    return run
+
+
+def _go_through(steps: ResultGenerator) -> None:
+    with contextlib.suppress(BaseException):  # it is raised where the result is asked for
+        steps.finish()
+    no_more(steps.run)
+    del steps  # which holds the error whose traceback holds this frame
+
+
+def _parts(steps: ResultsForDataSet, over: Future[UDFResultsLazy], each: ShowPart | None) -> Generator[Any, None, None]:
+    """Yield None, and then the partial results; whatever ends it is the outcome of the run."""
+    last = None
+    try:
+        with contextlib.closing(steps):
+            yield None
+            for last in steps:
+                if each is not None:
+                    each(last, False)
+                yield last
+            assert last is not None
+            if each is not None:
+                each(last, True)
+    except BaseException as error:
+        # Ctrl-C, or being left, is an end for whoever drives it; others see a run that was cancelled.
+        over.set_exception(error if isinstance(error, Exception) else steps.run.make_cancelled())
+        # The error's traceback holds this frame: with it, neither would be freed before the garbage collector comes by.
+        del over
+        raise
+    over.set_result(last)

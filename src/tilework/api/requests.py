@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tilework.api.plots import Plots
 from tilework.common.executor import Priority, RunOptions
 from tilework.exceptions import DataSetException
 from tilework.io.corrections.corrset import CorrectionSet
@@ -14,52 +15,68 @@ from tilework.udf.runner import UDFRunner
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tilework.common.executor import JobExecutor
+    from tilework.api.context import Context
+    from tilework.api.generators import ResultGenerator
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
     from tilework.io.dataset.base import DataSet
-    from tilework.udf.runner import ResultsForDataSet
 
 __all__ = ["RunRequest", "check_udfs", "find_corrections", "make_options"]
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """Everything that a run depends on, except where it runs."""
+    """Everything that a run depends on, except where it runs.
+
+    Attributes
+    ----------
+    is_single
+        Whether the result is that of the one UDF, rather than a tuple.
+    corrections
+        As of `Context.run_udf`; what is wrong with them shows when the run is prepared.
+    """
 
     dataset: DataSet
     udfs: Sequence[UDF]
+    is_single: bool
     roi: RoiT
-    corrections: CorrectionSet | None
+    corrections: Any
     progress: bool | ProgressReporter
     backends: str | Iterable[str] | None
     options: RunOptions
 
-    def prepare(self, executor: JobExecutor, *, iterate: bool) -> ResultsForDataSet:
-        """Prepare the run on an executor; the first step starts it.
+    def start(self, ctx: Context, *, plots: Any = None, iterate: bool = False) -> ResultGenerator:
+        """Prepare the run, with its plots; the first step starts it.
 
         Parameters
         ----------
-        executor
+        ctx
             Where it runs.
+        plots
+            As of `Context.run_udf`.
         iterate
-            Whether partial results are wanted.
+            Whether partial results are wanted; where there are plots, they are.
 
         Raises
         ------
         UDFException
             When a UDF breaks the rules, as far as that shows before data is read.
         """
-        return UDFRunner(self.udfs).run_for_dataset_sync(
+        from tilework.api.generators import ResultGenerator
+
+        corrections = find_corrections(self.dataset, self.corrections)
+        each = Plots.make(plots, lambda: ctx.plot_class, self.dataset, self.udfs, self.roi, corrections)
+        steps = UDFRunner(self.udfs).run_for_dataset_sync(
             self.dataset,
-            executor,
+            ctx.executor,
             roi=self.roi,
             progress=self.progress,
-            corrections=self.corrections,
+            corrections=corrections,
             backends=self.backends,
-            iterate=iterate,
+            iterate=iterate or each is not None,
             options=self.options,
         )
+        return ResultGenerator(steps, is_single=self.is_single, each=each)
 
 
 def check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:

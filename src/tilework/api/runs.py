@@ -1,27 +1,26 @@
-"""A run that goes on in the background, and what can be done with it meanwhile.
+"""A run, as everybody sees it but the one who drives it.
 
-Who does what: one thread for each run drives it: it hands tasks to the executor and merges what comes back. Everybody
-else may look, wait and cancel, from any thread and from asyncio. `MainRun.lock` is held while a part is merged, and
-while somebody looks at what is merged.
-
-When the interpreter exits, runs are cancelled, and their threads are waited for.
+Who does what: one thread drives a run (see `tilework.api.generators`): it hands tasks to the executor, merges what
+comes back, and says in the end how it went. Everybody else may look, wait and cancel, from any thread and from asyncio.
+`MainRun.lock` is held while a part is merged, and while somebody looks at what is merged.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.exceptions import UDFRunCancelled
-from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
 from tilework.udf.results import UDFResults, copied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
+    from concurrent.futures import Future
 
+    from tilework.udf.results import UDFResultsLazy
     from tilework.udf.runner import ResultsForDataSet
 
 __all__ = ["RunProgress", "UDFRun"]
@@ -45,14 +44,16 @@ class RunProgress:
 
 
 class UDFRun:
-    """A run of user-defined functions in the background; made by `Context.submit_udf`.
+    """A run of user-defined functions: in the background (`Context.submit_udf`), or one that somebody iterates over.
 
     It has the methods of `concurrent.futures.Future`, and can be awaited. All of them may be called from any thread.
 
     Parameters
     ----------
     steps
-        The run, prepared, without partial results. The instances of its UDFs belong to it alone.
+        The run, prepared.
+    over
+        Gets the outcome from whoever drives the run.
     is_single
         Whether the result is that of the one UDF, rather than a tuple.
 
@@ -68,17 +69,13 @@ class UDFRun:
     1.0
     """
 
-    def __init__(self, steps: ResultsForDataSet, *, is_single: bool) -> None:
+    def __init__(self, steps: ResultsForDataSet, over: Future[UDFResultsLazy], *, is_single: bool) -> None:
         self._steps = steps
+        self._future = over
         self._is_single = is_single
-        self._future: Future[UDFResults] = Future()
-        tasks = steps.run.tasks
-        self._n_tasks = len(tasks)
-        self._n_frames = sum(task.task_frames for task in tasks)
-        self._future.set_running_or_notify_cancel()
-        cancel_at_exit(self)
-        come_before(ThreadPoolExecutor)
-        threading.Thread(target=_drive, args=(self, steps, self._future), name="tilework-run").start()
+        self.driver: int | None = None
+        """Which thread drives it, once it has begun."""
+        over.set_running_or_notify_cancel()
 
     def __repr__(self) -> str:
         names = ", ".join(type(udf).__name__ for udf in self._steps.run.udfs)
@@ -94,8 +91,9 @@ class UDFRun:
     def progress(self) -> RunProgress:
         """How much is merged."""
         run = self._steps.run
+        n_frames = sum(task.task_frames for task in run.tasks)
         with run.lock:
-            return RunProgress(run.n_merged, self._n_tasks, run.n_merged_frames, self._n_frames)
+            return RunProgress(run.n_merged, len(run.tasks), run.n_merged_frames, n_frames)
 
     def partial(self) -> UDFResults:
         """Return a copy of what is merged by now.
@@ -106,10 +104,10 @@ class UDFRun:
             With ``buffers``, always a tuple with one mapping per UDF, and ``damage``, the positions that are merged.
             It does not change any more. Also the run that failed, or was cancelled, keeps what it had merged.
         """
-        if self._future.done() and self._future.exception() is None:
-            return self._future.result()
         run = self._steps.run
         with run.lock:
+            if self._future.done() and self._future.exception() is None:
+                return self._future.result().final()
             return copied(run.results())
 
     def done(self) -> bool:
@@ -129,7 +127,7 @@ class UDFRun:
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the result.
 
-        Ctrl-C ends the wait, not the run.
+        Ctrl-C ends the wait, not a run in the background.
 
         Parameters
         ----------
@@ -147,11 +145,16 @@ class UDFRun:
             When it is not over in time.
         UDFRunCancelled
             When the run was cancelled.
+        RuntimeError
+            When it would never be over, because this thread iterates over it.
         Exception
             What `Context.run_udf` raises.
         """
-        self._wait(timeout)
-        return self._unwrap(self._future.result())
+        try:
+            self._wait(timeout)
+            return self._unwrap(self._future.result())
+        finally:
+            del self  # which holds the error whose traceback holds this frame
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait until it is over, and return the error that ended it; None when it is finished.
@@ -160,6 +163,8 @@ class UDFRun:
         ------
         TimeoutError
             When it is not over in time.
+        RuntimeError
+            When it would never be over, because this thread iterates over it.
         """
         self._wait(timeout)
         return self._future.exception()
@@ -167,6 +172,9 @@ class UDFRun:
     def _wait(self, timeout: float | None) -> None:
         until = None if timeout is None else time.monotonic() + timeout
         while not self._future.done():
+            if self.driver == threading.get_ident():
+                msg = f"this thread iterates over the run, and would wait for itself: go on to its end first: {self!r}"
+                raise RuntimeError(msg)
             left = _LONGEST_WAIT if until is None else min(until - time.monotonic(), _LONGEST_WAIT)
             if left <= 0:
                 msg = f"the run is not over after {timeout} s of waiting, and goes on: {self!r}"
@@ -174,8 +182,10 @@ class UDFRun:
             # in pieces, because a long wait can miss a KeyboardInterrupt that comes just before it begins
             wait([self._future], left)
 
-    def _unwrap(self, results: UDFResults) -> Any:
-        return results.buffers[0] if self._is_single else results.buffers
+    def _unwrap(self, results: UDFResultsLazy) -> Any:
+        with self._steps.run.lock:
+            buffers = results.buffers
+        return buffers[0] if self._is_single else buffers
 
     def add_done_callback(self, fn: Callable[[UDFRun], Any]) -> None:
         """Call ``fn(run)`` when it is over, in the thread that drives it; at once when it is over already.
@@ -205,6 +215,8 @@ class UDFRun:
     def cancel(self) -> bool:
         """Cancel the run: its tasks stop at their next tile. Does not wait for that.
 
+        Whoever iterates over it gets `UDFRunCancelled` with the next step.
+
         Returns
         -------
         bool
@@ -231,33 +243,11 @@ class UDFRun:
         ValueError
             When there is not one mapping per UDF.
         UDFException
-            When the run is over.
+            When the run is over; when nobody has begun to iterate over it.
         """
-        self._steps.wait_until_started()
+        if self.driver not in {None, threading.get_ident()}:
+            self._steps.wait_until_started()
         self._steps.update_parameters_experimental(parameters)
-
-
-def _drive(handle: UDFRun | None, steps: ResultsForDataSet | None, future: Future[UDFResults] | None) -> None:
-    """Go through a run; the body of its thread."""
-    assert handle is not None
-    assert steps is not None
-    assert future is not None
-    try:
-        last = None
-        for last in steps:
-            pass
-        assert last is not None
-        results = last.final()
-    except BaseException as error:  # noqa: BLE001  (it is raised where the result is asked for)
-        no_more(handle)
-        steps.close()
-        future.set_exception(error)
-        # The error's traceback holds this frame: without these, neither would be freed before the garbage collector
-        # comes by.
-        handle = steps = future = None
-    else:
-        no_more(handle)
-        future.set_result(results)
 
 
 def _look_at(over: Any) -> None:

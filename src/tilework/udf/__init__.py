@@ -6,7 +6,7 @@ Built-in functions are imported when they are asked for, so that importing this 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilework.udf.base import (
     UDF,
@@ -22,6 +22,20 @@ from tilework.udf.base import (
 )
 from tilework.udf.data import UDFData, UseDiscouragedWarning
 from tilework.udf.meta import UDFMeta
+
+if TYPE_CHECKING:
+    from tilework.udf.auto import AutoUDF
+    from tilework.udf.com import CoMUDF
+    from tilework.udf.crystallinity import CrystallinityUDF
+    from tilework.udf.FEM import FEMUDF
+    from tilework.udf.logsum import LogsumUDF
+    from tilework.udf.masks import ApplyMasksUDF
+    from tilework.udf.monitor import PartitionMonitorUDF, SignalMonitorUDF
+    from tilework.udf.raw import PickUDF
+    from tilework.udf.record import RecordUDF
+    from tilework.udf.stddev import StdDevUDF
+    from tilework.udf.sum import SumUDF
+    from tilework.udf.sumsigudf import SumSigUDF
 
 _BUILT_IN = {
     "ApplyMasksUDF": "masks",
@@ -39,9 +53,22 @@ _BUILT_IN = {
     "SumUDF": "sum",
 }
 
-__all__ = [  # noqa: PLE0604  (the built-in ones are resolved by __getattr__)
+__all__ = [
+    "FEMUDF",
     "UDF",
+    "ApplyMasksUDF",
+    "AutoUDF",
+    "CoMUDF",
+    "CrystallinityUDF",
+    "LogsumUDF",
     "NoOpUDF",
+    "PartitionMonitorUDF",
+    "PickUDF",
+    "RecordUDF",
+    "SignalMonitorUDF",
+    "StdDevUDF",
+    "SumSigUDF",
+    "SumUDF",
     "UDFData",
     "UDFFrameMixin",
     "UDFMergeAllMixin",
@@ -53,15 +80,16 @@ __all__ = [  # noqa: PLE0604  (the built-in ones are resolved by __getattr__)
     "UDFTileMixin",
     "UseDiscouragedWarning",
     "check_cast",
-    *_BUILT_IN,
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _BUILT_IN:
-        return getattr(importlib.import_module(f"{__name__}.{_BUILT_IN[name]}"), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+if not TYPE_CHECKING:  # for type checkers, only what is imported above exists
+
+    def __getattr__(name: str) -> Any:
+        if name in _BUILT_IN:
+            return getattr(importlib.import_module(f"{__name__}.{_BUILT_IN[name]}"), name)
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from tilework.udf.results import copied
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncSteps"]
 
 T = TypeVar("T")
+StepsT = TypeVar("StepsT", bound="Steps")
 
 
 class Steps(Protocol):
@@ -47,7 +48,7 @@ class Steps(Protocol):
         ...
 
 
-class AsyncSteps(AsyncIterator["UDFResults"]):
+class AsyncSteps(AsyncIterator["UDFResults"], Generic[StepsT]):
     """Partial results of a run that is driven by a thread of its own.
 
     Parameters
@@ -56,13 +57,13 @@ class AsyncSteps(AsyncIterator["UDFResults"]):
         Prepares the run; called in that thread at the first step.
     """
 
-    def __init__(self, start: Callable[[], Steps]) -> None:
+    def __init__(self, start: Callable[[], StepsT]) -> None:
         self._start = start
         self._pool: ThreadPoolExecutor | None = None
-        self._steps: Steps | None = None
+        self._steps: StepsT | None = None
         self._over = False
 
-    def __aiter__(self) -> AsyncSteps:
+    def __aiter__(self) -> AsyncSteps[StepsT]:
         return self
 
     async def __anext__(self) -> UDFResults:
@@ -102,10 +103,7 @@ class AsyncSteps(AsyncIterator["UDFResults"]):
 
     async def update_parameters_experimental(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters while the run goes on; see `ResultsForDataSet.update_parameters_experimental`."""
-        steps = self._steps
-        if steps is None:
-            msg = "the run has not started: take a first partial result before parameters are changed"
-            raise RuntimeError(msg)
+        steps = self._prepared()
         await self._call(lambda: steps.update_parameters_experimental(parameters))
 
     async def _call(self, fn: Callable[[], T]) -> T:
@@ -113,11 +111,23 @@ class AsyncSteps(AsyncIterator["UDFResults"]):
             self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tilework-run")
         return await asyncio.wrap_future(self._pool.submit(fn))
 
-    def _next(self) -> UDFResults | None:
+    def _prepared(self) -> StepsT:
+        if self._steps is None:
+            msg = "the run has not started: take a first partial result before"
+            raise RuntimeError(msg)
+        return self._steps
+
+    def _begin(self) -> StepsT:
+        """Prepare the run, unless that is done; in its thread."""
         if self._steps is None:
             self._steps = self._start()
+            if self._over:  # since nobody could cancel it before
+                self._steps.cancel()
+        return self._steps
+
+    def _next(self) -> UDFResults | None:
         try:
-            results = next(self._steps)
+            results = next(self._begin())
         except StopIteration:
             return None
         return copied(results)

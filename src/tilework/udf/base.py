@@ -40,10 +40,15 @@ from tilework.udf.mixins import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from tilework.udf.backends import execution_plan, get_resources_for_backends
     from tilework.udf.noop import NoOpUDF
+    from tilework.udf.results import UDFResults, UDFResultsLazy
+    from tilework.udf.runner import UDFRunner
+    from tilework.udf.task import GenericTask, UDFTask
 
 __all__ = [
     "UDF",
+    "GenericTask",
     "MergeAttrMapping",
     "NoOpUDF",
     "UDFData",
@@ -55,9 +60,15 @@ __all__ = [
     "UDFPartitionMixin",
     "UDFPostprocessMixin",
     "UDFPreprocessMixin",
+    "UDFResults",
+    "UDFResultsLazy",
     "UDFRunCancelled",
+    "UDFRunner",
+    "UDFTask",
     "UDFTileMixin",
     "check_cast",
+    "execution_plan",
+    "get_resources_for_backends",
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -76,11 +87,13 @@ _ELSEWHERE = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ELSEWHERE:
-        return getattr(importlib.import_module(f"tilework.udf.{_ELSEWHERE[name]}"), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+if not TYPE_CHECKING:  # for type checkers, only what is imported above exists
+
+    def __getattr__(name: str) -> Any:
+        if name in _ELSEWHERE:
+            return getattr(importlib.import_module(f"tilework.udf.{_ELSEWHERE[name]}"), name)
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
 
 
 def check_cast(fromvar: Any, tovar: Any) -> None:

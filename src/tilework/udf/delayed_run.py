@@ -67,7 +67,7 @@ def delayed_steps(
         delayed = DelayedRun(run, executor, cancel_id, options)
         results = delayed.results()
     finally:
-        run.release()
+        run.release(are_results_made=True)
     yield UDFResultsLazy(lambda: results, run.as_damage(run.covered))
 
 

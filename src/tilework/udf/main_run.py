@@ -14,7 +14,7 @@ import numpy as np
 from tilework.common.array_backends import CPU_BACKENDS
 from tilework.common.buffers import BufferWrapper
 from tilework.common.shape import Shape
-from tilework.exceptions import UDFException
+from tilework.exceptions import UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.base import UDF
 from tilework.udf.checks import check_results_can_be_made, noted, too_large
@@ -266,6 +266,10 @@ class MainRun:
 
         return UDFResultsLazy(make, self.damage)
 
+    def make_cancelled(self) -> UDFRunCancelled:
+        """Return the error of a run that is cancelled now; it says how far it came."""
+        return UDFRunCancelled(f"UDF run cancelled after {self.n_merged} partitions")
+
     def check_patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Raise before anybody gets new parameters with which no UDF could be made.
 
@@ -302,7 +306,11 @@ class MainRun:
         for udf, new in zip(self.udfs, parameters, strict=True):
             udf.update_kwargs(new)
 
-    def release(self) -> None:
-        """Give the UDF instances back: the run is over."""
-        for udf in self.udfs:
+    def release(self, *, are_results_made: bool = False) -> None:
+        """Give the UDF instances back: the run is over. What somebody may still ask for is then made by copies."""
+        released = self.udfs
+        if not are_results_made:
+            with self.lock:
+                self.udfs = [udf.snapshot(udf.results) for udf in released]
+        for udf in released:
             udf.release(self)

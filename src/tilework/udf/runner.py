@@ -23,7 +23,7 @@ import numpy as np
 from tilework.common.executor import JobExecutor, LazyExecutor, Priority, RunOptions, TaskCommHandler
 from tilework.common.progress import ProgressManager, ProgressReporter
 from tilework.common.roi import normalize_roi
-from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException, UDFRunCancelled
+from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException
 from tilework.udf.main_run import MainRun
 from tilework.udf.meta import UDFMeta
 from tilework.udf.plan import make_plan
@@ -326,7 +326,10 @@ class UDFRunner:
         if not run.tasks:
             params.close()
             run.release()
-            yield run.results()
+            empty = run.results()
+            if not iterate:
+                empty.final()
+            yield empty
             return
         comms: TaskCommHandler = run.dataset.get_task_comm_handler()
         manager = _report_progress(run, comms, cancel_id, reporter) if progress else None
@@ -349,18 +352,16 @@ class UDFRunner:
                 finally:
                     parts.close()
             if not iterate:
-                # made before the instances of the UDFs are free for other runs
                 results = run.results()
                 with run.lock:
                     results.final()
         except DeadlineExceededError:
             raise
         except JobCancelledError as e:
-            msg = f"UDF run cancelled after {run.n_merged} partitions"
-            raise UDFRunCancelled(msg) from e
+            raise run.make_cancelled() from e
         finally:
             params.close()
-            run.release()
+            run.release(are_results_made=results is not None)
             if manager is not None:
                 manager.close()
         if results is not None:

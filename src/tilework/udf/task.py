@@ -265,9 +265,12 @@ class PartitionRun:
             if self._failed_cleanup is not None:
                 udf, doing = self._failed_cleanup, "cleanup"
             clearer = explain(e, udf, doing or self._doing, self._where())
-            if clearer is e:
-                raise
-            raise clearer from e
+            try:
+                if clearer is not e:
+                    raise clearer from e
+            finally:
+                del clearer  # whose traceback holds this frame
+            raise
 
     def _clean_up(self, udf: UDF) -> None:
         try:

@@ -34,13 +34,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from tilework.utils import lattice
+if not TYPE_CHECKING:  # for type checkers, only what is imported above exists
 
-        return getattr(lattice, name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            from tilework.utils import lattice
+
+            return getattr(lattice, name)
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
 
 
 def __dir__() -> list[str]:

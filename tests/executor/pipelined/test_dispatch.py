@@ -162,6 +162,22 @@ def test_urgent_tickets_go_first() -> None:
     assert dispatch.completed(a, slow[0]) == [slow[1]]
 
 
+def test_who_loses_urgent_tickets_gets_other_work_at_once() -> None:
+    """A worker that is idle takes over urgent ones that another was sent and has not begun; then both have work."""
+    a, b = station("a"), station("b")
+    dispatch, workers = make(a, b)
+    urgent, slow = items(RunLane(Priority.LIVE), 4), items(RunLane(Priority.BATCH), 3)
+    dispatch.put(urgent)
+    dispatch.put(slow)
+    assert [where(t) for t in urgent + slow] == ["a", "b", "a", "b", None, None, None]
+    workers.begin_next(b)
+    assert dispatch.completed(b, urgent[1]) == []  # it has one more, which is as urgent as what it could take over
+    workers.begin_next(b)
+    assert dispatch.completed(b, urgent[3]) == [urgent[0], urgent[2], slow[0], slow[1]]
+    assert [where(t) for t in (urgent[0], urgent[2], slow[0], slow[1])] == ["b", "a", "a", "b"]
+    assert where(slow[2]) is None
+
+
 def test_resources_and_targets() -> None:
     """A ticket goes only where it fits, and does not hold up those behind it for others."""
     cpu, cuda = station("cpu"), station("cuda", "CUDA")

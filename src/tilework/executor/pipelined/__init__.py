@@ -4,9 +4,10 @@
 
     executor      PipelinedExecutor: the interface
       backend     one run's way to the workers            stream     data on its way to the tasks of a run
-      hub         the thread between runs and workers     dispatch   which ticket goes to which worker, without I/O
-      roster      which workers there should be           spec       which workers there are
-      pool        the processes: started, ended           selection  a worker for a task, for users of a pool
+      hub         the thread between runs and workers     exchange   what becomes of tickets, answers, lost workers
+      dispatch    which ticket to which worker, no I/O    roster     which workers there should be
+      pool        the processes: started, ended           spec       which workers there are
+                                                          selection  a worker for a task, for users of a pool
         process, zygote    how processes come to be       wire       a line between two processes
       scattered   objects that all workers have           messages   what is said over it
       parcel, arena, memory, control                      memory that processes share

@@ -279,7 +279,7 @@ class PipelinedExecutor(StoringJobExecutor):
         Beyond that, ``processes``: for each worker its process, CPUs, state, and the last lines of its stderr.
         """
         report = super().report()
-        report["processes"] = [] if report["closed"] else self._hub.describe()
+        report["processes"] = [] if report["closed"] else self._hub.exchange.describe()
         return report
 
     def _check_open(self) -> None:

@@ -74,7 +74,7 @@ class HubStore:
     def look_up(self, handle: Any) -> Scattered:
         """Return the object as it was sent; ExecutorError when there is none."""
         try:
-            return self._hub.scattered[handle]
+            return self._hub.exchange.scattered[handle]
         except (KeyError, TypeError):
             raise no_such_handle(handle) from None
 

@@ -175,11 +175,11 @@ class Feeder:
                 return
             record.items.append((header, block))
             assert record.item is not None
-            reader = self._hub.holder_of(record.item)
+            reader = self._hub.exchange.holder_of(record.item)
             if reader is not None:
                 if block is not None:
                     self._arena.lend(block, reader)
-                self._hub.send_after(record.item, StreamItem(record.item.serial, header, block))
+                self._hub.exchange.send_after(record.item, StreamItem(record.item.serial, header, block))
 
     @staticmethod
     def over() -> JobCancelledError:
@@ -216,7 +216,7 @@ class Feeder:
         # task and the end of the run may both come here, in any order.
         if record.item is not None and not record.has_end:
             record.has_end = True
-            self._hub.send_after(record.item, StreamEnd(record.item.serial))
+            self._hub.exchange.send_after(record.item, StreamEnd(record.item.serial))
 
     def end(self, grace: float) -> None:
         """Give nothing more, and let tasks that wait for data know."""

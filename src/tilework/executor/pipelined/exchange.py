@@ -1,0 +1,347 @@
+"""What becomes of the tickets, answers, scattered objects and lost workers that the hub learns of.
+
+Who does what: the hub says what was asked for and what has happened; what follows from it is done here, at once.
+Nothing here waits, or reads. What is sent to workers gathers in their lines, and what runs get in `HubRun.outgoing`,
+until the hub's turn ends with `release_wires` and `deliver`.
+
+Who owns what: the runs, the stations and the roster belong to the hub thread. It alone calls this, with the hub locked,
+except for what says otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from tilework.executor.pipelined import messages as say
+from tilework.executor.pipelined.dispatch import Dispatch, Item, Station
+from tilework.executor.pipelined.messages import encode
+from tilework.executor.pipelined.pool import Member, MemberState, WorkerPool
+from tilework.executor.pipelined.roster import Roster
+from tilework.executor.pipelined.spec import describe_worker
+from tilework.executor.pipelined.wire import WireClosedError
+from tilework.executor.run import Failed, Lost, WorkersChanged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tilework.executor.pipelined.hub_run import HubRun
+    from tilework.executor.pipelined.scattered import Scattered
+    from tilework.executor.pipelined.spec import WorkerSpec
+    from tilework.executor.pipelined.wire import Wire
+    from tilework.executor.run import Event
+
+__all__ = ["Exchange"]
+
+log = logging.getLogger(__name__)
+
+
+class Exchange:
+    """Runs, workers, and what is on its way between them.
+
+    Parameters
+    ----------
+    pool
+        The workers.
+    watch
+        Called with each worker that there is, or will be: what it says is to be given to `take`, and its end to `lose`.
+    on_change
+        Called when a worker has got further in its start, or is lost.
+    on_loss
+        Called when a worker is lost, with its name and how it ended.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        watch: Callable[[Member], None],
+        on_change: Callable[[], None],
+        on_loss: Callable[[str, str], None],
+    ) -> None:
+        self.pool = pool
+        self.scattered: dict[str, Scattered] = {}
+        """What workers are told when they are ready, by key; other threads add to it, and take out."""
+        self._watch = watch
+        self._on_change = on_change
+        self._on_loss = on_loss
+        self._numbers = itertools.count(1)
+        self._runs: dict[int, HubRun] = {}
+        self._ending: list[HubRun] = []  # runs that are over, but something of them is still at work
+        self._stations: dict[Member, Station] = {}
+        self._known: dict[Member, set[int]] = {}  # numbers of the runs that a worker was told of
+        self._held: list[Wire] = []  # on which what is sent gathers until the end of this turn
+        self._to_deliver: set[HubRun] = set()  # runs that have new answers
+        self._dispatch = Dispatch(lambda station, serial: pool.page.revoke(station.owner.row, serial))
+        self.roster = Roster(pool, self._adopt)
+        for member in pool.members:
+            self._adopt(member)
+
+    # ---- turns of the hub ----
+
+    def has_stock(self) -> bool:
+        """Return whether all workers have enough for a while."""
+        return self._dispatch.has_stock()
+
+    def release_wires(self) -> None:
+        """Send what has gathered in this turn."""
+        while self._held:
+            with contextlib.suppress(WireClosedError):
+                self._held.pop().release()
+
+    def deliver(self) -> None:
+        """Give runs what has gathered for them."""
+        while self._to_deliver:
+            self._to_deliver.pop().deliver()
+
+    def next_date(self) -> float:
+        """Return when `keep_dates` has something to do next; infinity for never."""
+        return min([self.roster.next_date(), *(run.end_by for run in self._ending)])
+
+    def keep_dates(self) -> None:
+        """Do what is due: with workers that are to start, and with runs whose time to end is over."""
+        now = time.monotonic()
+        self.roster.keep_dates(now)
+        for run in [each for each in self._ending if each.end_by <= now]:
+            for station in self._at_work(run):
+                log.warning(
+                    "worker %s is killed and replaced: its task did not stop after its run had ended; "
+                    "a task should call env.raise_if_stopped() between tiles",
+                    station.worker.name,
+                )
+                station.owner.info.process.kill()
+            self._forget_run(run)
+
+    # ---- runs ----
+
+    def open_run(self, make: Callable[[int], HubRun]) -> HubRun:
+        """Make a run known; its number is new. Called by any thread, without the lock."""
+        number = next(self._numbers)
+        run = self._runs[number] = make(number)
+        return run
+
+    def put(self, items: list[Item]) -> None:
+        """Give tickets to workers, now or when one has room."""
+        wanted = []
+        for item in items:
+            if item.lane.is_over:
+                item.ticket.release()
+            elif self.roster.is_hopeless:
+                self._post(item.ticket.run, Failed(item.ticket.ticket.number, self.roster.hopeless()))
+            else:
+                wanted.append(item)
+        self._send(self._dispatch.put(wanted))
+
+    def end_run(self, run: HubRun) -> None:
+        """Let no ticket of a run begin any more, and forget it when none is at work."""
+        for item in self._dispatch.drop(run.lane):
+            item.ticket.release()
+        if self._at_work(run):
+            self._ending.append(run)
+        else:
+            self._forget_run(run)
+
+    def stop(self) -> None:
+        """Let the tasks of all runs stop at their next tile. Called by any thread, without the lock."""
+        for number in list(self._runs):
+            self.pool.page.stop(number)
+
+    def holder_of(self, item: Item) -> Member | None:
+        """Return the worker that a ticket was sent to, unless it is gone. Called by any thread, with the lock."""
+        member: Member | None = None if item.station is None else item.station.owner
+        return member if member in self._stations else None
+
+    def send_after(self, item: Item, message: Any) -> None:
+        """Send something after a ticket to the worker that has it, if any. Called by any thread, with the lock."""
+        member = self.holder_of(item)
+        if member is not None:
+            self._tell(member, encode(message))
+
+    def _post(self, run: HubRun, event: Event) -> None:
+        run.outgoing.append(event)
+        self._to_deliver.add(run)
+
+    def _check_ending(self) -> None:
+        for run in list(self._ending):
+            if not self._at_work(run):
+                self._forget_run(run)
+
+    def _at_work(self, run: HubRun) -> list[Station]:
+        begun = self.pool.page.begun
+        return self._dispatch.at_work(run.lane, lambda station: begun(station.owner.row))
+
+    def _forget_run(self, run: HubRun) -> None:
+        if run in self._ending:
+            self._ending.remove(run)
+        self._runs.pop(run.number, None)
+        run.release()
+        run.has_ended.set()
+        message = encode(say.CloseRun(run.number))
+        for member, known in self._known.items():
+            if run.number in known:
+                known.discard(run.number)
+                self._tell(member, message)
+
+    def _send(self, items: list[Item]) -> None:
+        for item in items:
+            assert item.station is not None
+            member: Member = item.station.owner
+            run: HubRun = item.ticket.run
+            # A worker that is gone is found by the selector; its tickets are lost then.
+            with contextlib.suppress(WireClosedError):
+                if member.wire not in self._held:
+                    self._held.append(member.wire)
+                    member.wire.hold()
+                if run.number not in self._known[member]:
+                    self._known[member].add(run.number)
+                    run.introduce(member.wire)
+                item.ticket.send(member, item.serial)
+
+    # ---- scattered objects ----
+
+    def scatter(self, obj: Scattered, before: Scattered | None) -> None:
+        """Give an object to all workers, instead of what had its key before."""
+        for member in self._ready_members():
+            self._introduce(member, obj)
+        if before is not None:
+            before.close()
+
+    def patch(self, obj: Scattered, data: bytes) -> None:
+        """Let all workers patch an object."""
+        obj.patches.append(data)
+        for member in self._ready_members():
+            self._tell(member, encode(say.Patch(obj.key, data)))
+
+    def unscatter(self, obj: Scattered) -> None:
+        """Let all workers forget an object."""
+        for member in self._ready_members():
+            self._tell(member, encode(say.Delete(obj.key)))
+        obj.close()
+
+    def _introduce(self, member: Member, obj: Scattered) -> None:
+        for message, descriptors in obj.messages():
+            self._tell(member, message, descriptors)
+
+    @staticmethod
+    def _tell(member: Member, message: bytes, descriptors: Sequence[int] = ()) -> None:
+        with contextlib.suppress(WireClosedError):
+            member.wire.send(message, descriptors)
+
+    def _ready_members(self) -> list[Member]:
+        return [m for m in self.pool.members if m.state in {MemberState.READY, MemberState.RETIRING}]
+
+    # ---- workers ----
+
+    def _adopt(self, member: Member) -> None:
+        station = self._stations[member] = Station(describe_worker(member.info.spec), member)
+        self._known[member] = set()
+        self._dispatch.add(station)
+        self._watch(member)
+
+    def resize(self, spec: list[WorkerSpec]) -> None:
+        """Start and end workers until there are those of `spec`."""
+        for member in self.roster.set_wanted(spec):
+            was, member.state = member.state, MemberState.RETIRING
+            if was is MemberState.READY:
+                self._send(self._dispatch.retire(self._stations[member]))
+            self._tell(member, encode(say.Shutdown()))
+        for run in self._runs.values():
+            self._post(run, WorkersChanged(len(spec)))
+
+    def take(self, member: Member, message: Any, descriptors: tuple[int, ...]) -> None:
+        """Take what a worker said."""
+        if isinstance(message, say.Done | say.Failed | say.Skipped):
+            self._take_answer(member, message, descriptors)
+        elif isinstance(message, say.Signal):
+            run = self._runs.get(message.run)
+            if run is not None:
+                run.take_signal(message.header)
+        elif member.handle_startup(message, descriptors):
+            if member.state is MemberState.READY:
+                self.roster.note_ready(member)
+                for obj in list(self.scattered.values()):
+                    self._introduce(member, obj)
+                self._send(self._dispatch.ready(self._stations[member]))
+            self._on_change()
+        else:
+            log.error("worker %s sent something unknown: %r", member.name, message)
+
+    def _take_answer(
+        self, member: Member, message: say.Done | say.Failed | say.Skipped, descriptors: tuple[int, ...]
+    ) -> None:
+        station = self._stations[member]
+        item = next((each for each in station.items if each.serial == message.serial), None)
+        if item is None:  # it was taken back before
+            for fd in descriptors:
+                os.close(fd)
+        elif isinstance(message, say.Skipped):
+            self._send(self._dispatch.skipped(station, item))
+            if item.lane.is_over:
+                item.ticket.release()
+        else:
+            if isinstance(message, say.Done):
+                item.lane.note_seconds(message.seconds)
+            self._send(self._dispatch.completed(station, item))
+            item.ticket.run.take_answer(item.ticket, member, message, descriptors)
+            self._to_deliver.add(item.ticket.run)
+        if self._ending:
+            self._check_ending()
+
+    def lose(self, member: Member) -> None:
+        """Report what a worker had that has ended, and have it replaced; what it still said was taken before."""
+        was = member.state
+        begun = self.pool.page.begun(member.row)
+        had = self._dispatch.lost(self._stations.pop(member))
+        self._known.pop(member)
+        cause = self.pool.remove(member)
+        self.pool.arena.forget_reader(member)
+        for item in had:
+            if not item.lane.is_over:
+                item.ticket.release()
+                self._post(item.ticket.run, Lost(item.ticket.ticket.number, cause, item.serial <= begun))
+        self.roster.note_loss(member, was, cause)
+        if self.roster.is_hopeless:
+            for item in self._dispatch.waiting():
+                self._post(item.ticket.run, Failed(item.ticket.ticket.number, self.roster.hopeless()))
+        self._check_ending()
+        self._on_change()
+        if was is not MemberState.RETIRING:
+            log.warning("lost %s", cause)
+            self._on_loss(member.name, cause)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return, for each worker, its process, CPUs, state, and what it wrote to stderr at last.
+
+        Called by any thread, without the lock.
+        """
+        return [
+            {
+                "name": member.name,
+                "pid": member.info.process.pid,
+                "state": member.state.value,
+                "cpus": _cpus_of(member.info.process.pid),
+                "tickets": len(self._stations[member].items) if member in self._stations else 0,
+                "stderr": list(member.stderr),
+            }
+            for member in list(self.pool.members)
+        ]
+
+    def close(self) -> None:
+        """Let go of all runs and objects: the workers have ended."""
+        for run in list(self._runs.values()):
+            run.release()
+            run.has_ended.set()
+        for obj in self.scattered.values():
+            obj.close()
+        self.scattered.clear()
+        self._runs.clear()
+
+
+def _cpus_of(pid: int) -> list[int]:
+    try:
+        return sorted(os.sched_getaffinity(pid))
+    except OSError:  # it has ended
+        return []
