@@ -23,6 +23,8 @@ from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import CallTask, EchoTask, FakeTask, SleepTask
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tilework.common.executor import Environment
     from tilework.testing.faults import Signals
 
@@ -116,15 +118,26 @@ class TestProcesses(ExecutorHarness):
 
     def test_resize(self, executor: PipelinedExecutor) -> None:
         """The pool grows and shrinks while a run goes on, which loses nothing, and uses what there is."""
-        with self.start(executor, (CallTask(i, fn=_pid) for i in range(400))) as results:
-            pids = [next(results)[0] for _ in range(20)]
+        begun: list[int] = []
+        is_enough = False
+
+        def tasks() -> Iterator[CallTask]:
+            while not is_enough:
+                begun.append(len(begun))
+                yield CallTask(begun[-1], fn=_pid)
+
+        with self.start(executor, tasks()) as results:
+            got = [next(results) for _ in range(20)]
             executor.resize(4)
-            pids += [next(results)[0] for _ in range(200)]
-            assert len(set(pids)) == 4
+            while len({pid for pid, _ in got}) < 4:
+                got.append(next(results))
             executor.resize(1)
-            rest = [pid for pid, _ in results]
-        assert len(pids) + len(rest) == 400
-        assert len(set(rest[-20:])) == 1
+            late = [next(results) for _ in range(50)]
+            while len({pid for pid, _ in late[-50:]}) > 1:
+                late.append(next(results))
+            is_enough = True
+            idents = [task.get_partition().get_ident() for _, task in [*got, *late, *results]]
+        assert sorted(idents) == sorted(f"part-{i}" for i in begun)
         assert executor.get_available_workers().names() == ["cpu-0"]
         assert list(executor.run_each_worker(os.getpid)) == ["cpu-0"]
         self.assert_usable(executor)
