@@ -394,7 +394,7 @@ def test_await(ctx: Context) -> None:
             assert result["maximum"].data.all()
         with pytest.raises(ValueError, match="on purpose"):
             await ctx.submit_udf(ds, Failing())
-        cancelled = ctx.submit_udf(ds, Slow())
+        cancelled = ctx.submit_udf(load(ctx, counts((64, 64, 2, 2))), Slow())  # takes seconds
         cancelled.cancel()
         with pytest.raises(UDFRunCancelled):
             await cancelled
