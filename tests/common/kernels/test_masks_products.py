@@ -81,11 +81,11 @@ def test_cpus_with_few_and_with_many_registers_give_the_same_bits() -> None:
     frames, masks = rng.normal(size=(12, 160)).astype("f4"), rng.normal(size=(4, 160)).astype("f4")
     results = []
     for kernel, step in ((dense_numba._three_by_four, 3), (dense_numba._four_by_four, 4)):
-        sums = np.zeros(12 * 4 * 16, dtype="f4")
+        out, scratch = np.zeros((12, 4)), np.zeros(16, dtype="f4")
         for i in range(0, 12, step):
             flat = frames.reshape(-1)
-            kernel(flat, NATIVE, i * 160, 160, masks.reshape(-1), 0, 160, sums, i * 4 * 16, 4 * 16, flat, 0)
-        results.append(sums.tobytes())
+            kernel(flat, NATIVE, i * 160, 160, masks.reshape(-1), 0, 160, out, i, 0, flat, 0, scratch)
+        results.append(out.tobytes())
     assert results[0] == results[1]
 
 

@@ -15,12 +15,12 @@ __all__ = ["DenseMasks", "real_masks"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Bytes of a mask whose products are added up in its precision; of sixteen masks in a block, to stay in the L1 cache;
-# frames for which a block of masks is read once; and masks for which pixels are converted each time.
-_UNIT_BYTES = 16 * 1024
-_L1_BYTES = 32 * 1024
-_GROUP = 48
+# Bytes of a mask in a block: four masks and four frames of it stay in the L1 cache. Frames for which masks are read
+# once. Up to so many masks, pixels are converted each time, and several blocks of a frame are read at once.
+_BLOCK_BYTES = 4 * 1024
+_GROUP = 256
 _FEW = 5
+_FEW_BLOCKS = 4
 _BLOCK_NUMPY = 8192
 _VECTOR_BYTES = 64
 
@@ -59,10 +59,7 @@ class DenseMasks:
             if self._n_rows % 4 > 1:
                 rows = np.concatenate([rows, np.zeros((4 - self._n_rows % 4, self._pixels), dtype=rows.dtype)])
             self._stored_rows = len(rows)
-            self._unit = self._block = _UNIT_BYTES // rows.itemsize
-            while self._block * rows.itemsize * min(len(rows), 16) > _L1_BYTES:
-                self._block //= 2
-            self._masks = _pack(rows, self._block)
+            self._masks = _pack(rows)
         else:
             self._masks = rows
 
@@ -101,10 +98,12 @@ class DenseMasks:
             products = np.zeros((frames, self._stored_rows))
             masks, stored = self._masks, self._stored_rows
             converts = stored > _FEW and (rows.flat.dtype != masks.dtype or rows.order != NATIVE)
+            block = _BLOCK_BYTES // masks.itemsize
+            span = block if stored > _FEW else _FEW_BLOCKS * block
 
             def part(start: int, stop: int) -> None:
                 place = rows.flat, rows.order, rows.stride, start, stop, rows.pixels
-                add_products(*place, masks, stored, self._block, self._unit, _GROUP, converts, products)
+                add_products(*place, masks, stored, block, span, _GROUP, converts, products)
 
             useful = frames * rows.pixels * max(4, stored) // PART_BYTES
             run_parts(part, frames, max(1, min(threads, useful)))
@@ -164,13 +163,14 @@ def real_masks(masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any]) ->
     return rows.reshape(2 * count, pixels * per_pixel)
 
 
-def _pack(rows: Array, block: int) -> Array:
-    """Return the masks in blocks of so many pixels, in each block mask after mask, in cache-aligned memory.
+def _pack(rows: Array) -> Array:
+    """Return the masks block after block, in each block mask after mask, in cache-aligned memory.
 
     The pixels that fill no vector are a block of their own.
     """
     count, pixels = rows.shape
     size = count * pixels
+    block = _BLOCK_BYTES // rows.itemsize
     memory = np.empty(size + 64 // rows.itemsize, dtype=rows.dtype)
     offset = -memory.ctypes.data % 64 // rows.itemsize
     packed = memory[offset : offset + size]

@@ -1,14 +1,12 @@
 """Compiled products of frames and dense masks.
 
-Four frames and four masks are held in vector registers at a time: 16 sums, 4 vectors of pixels and one of a mask; three
-frames and two masks where a CPU has 16 registers of half the length. Smaller groups take what is left over. This goes
-on for a block of pixels, so short that sixteen masks of it stay in the L1 cache, where a frame's pixels are converted
-to for all of them. Then the sums, still vectors, are laid aside: other frames take their turn with the same masks, and
-with the next block they go on.
+For blocks of pixels, four frames and four masks are held in vector registers at a time: 16 sums, 4 vectors of pixels
+and one of a mask; three frames and two masks where a CPU has 16 registers of half the length. Smaller groups take what
+is left over. Every sum is taken in the same order in all of them: the lanes of a vector over the pixels of a block in
+float32 (float64 for float64 masks), then across lanes, then across blocks in float64. So a result depends on nothing
+but its frame and its mask, and is the same on all CPUs.
 
-Every sum is taken in the same order in all of this: the lanes of a vector over the pixels of a unit in float32 (float64
-for float64 masks), then across lanes, then across units in float64. So a result depends on nothing but its frame and
-its mask, and is the same on all CPUs.
+With more than five masks, the pixels of four frames are converted first, once for all masks.
 
 The CPU does not see which frames' pixels will be wanted next, so they are fetched ahead, a cache line for every step or
 two through the block.
@@ -25,14 +23,24 @@ from tilework.common.kernels.jit import jit
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
     HAS_LONG_VECTORS,
+    add,
     add_up,
     aligned,
     lanes,
     load,
     multiply_add,
+    pick_even,
+    pick_even_fours,
+    pick_even_pairs,
+    pick_lower,
+    pick_odd,
+    pick_odd_fours,
+    pick_odd_pairs,
+    pick_upper,
     pixel,
     prefetch,
     store,
+    zero,
 )
 
 if TYPE_CHECKING:
@@ -42,13 +50,12 @@ if TYPE_CHECKING:
 
 __all__ = ["add_products"]
 
-# Masks and frames whose products are taken together. Of more masks, the next ones follow after a unit of pixels.
-_MASKS = 16
+# Masks of a block that stay in the L2 cache, and frames that are taken together.
+_MASKS = 64
 _FRAMES = 4 if HAS_LONG_VECTORS else 3
 
 # In all of these, pixels of frame 0 begin at flat[at], those of the next frame `stride` later; those of mask 0 begin at
-# packed[mask], those of the next mask `width` later. Their vectors of sums begin at sums[to], those of the next mask a
-# vector later, those of the next frame `row` later.
+# packed[mask], those of the next mask `width` later. They add to out[i, m] and its neighbours.
 
 
 @jit
@@ -59,13 +66,14 @@ def _one_by_one(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    sums: NDArray[Any],
-    to: int,
+    out: NDArray[Any],
+    i: int,
+    m: int,
 ) -> None:
-    s = load(packed, sums, to, NATIVE)
+    s = zero(packed)
     for j in range(0, width, lanes(packed)):
         s = multiply_add(load(packed, flat, at + j, order), load(packed, packed, mask + j, NATIVE), s)
-    store(sums, to, s)
+    out[i, m] += add_up(s)
 
 
 @jit
@@ -77,16 +85,14 @@ def _three_by_one(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    sums: NDArray[Any],
-    to: int,
-    row: int,
+    out: NDArray[Any],
+    i: int,
+    m: int,
     ahead: int,
 ) -> None:
     """Also fetch what lies `ahead` of each frame's pixels."""
     at1, at2 = at + stride, at + 2 * stride
-    s0 = load(packed, sums, to, NATIVE)
-    s1 = load(packed, sums, to + row, NATIVE)
-    s2 = load(packed, sums, to + 2 * row, NATIVE)
+    s0 = s1 = s2 = zero(packed)
     for j in range(0, width, lanes(packed)):
         prefetch(flat, at + j + ahead)
         prefetch(flat, at1 + j + ahead)
@@ -95,9 +101,9 @@ def _three_by_one(
         s0 = multiply_add(load(packed, flat, at + j, order), w, s0)
         s1 = multiply_add(load(packed, flat, at1 + j, order), w, s1)
         s2 = multiply_add(load(packed, flat, at2 + j, order), w, s2)
-    store(sums, to, s0)
-    store(sums, to + row, s1)
-    store(sums, to + 2 * row, s2)
+    out[i, m] += add_up(s0)
+    out[i + 1, m] += add_up(s1)
+    out[i + 2, m] += add_up(s2)
 
 
 @jit
@@ -109,17 +115,14 @@ def _four_by_one(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    sums: NDArray[Any],
-    to: int,
-    row: int,
+    out: NDArray[Any],
+    i: int,
+    m: int,
     ahead: int,
 ) -> None:
     """As `_three_by_one`."""
     at1, at2, at3 = at + stride, at + 2 * stride, at + 3 * stride
-    s0 = load(packed, sums, to, NATIVE)
-    s1 = load(packed, sums, to + row, NATIVE)
-    s2 = load(packed, sums, to + 2 * row, NATIVE)
-    s3 = load(packed, sums, to + 3 * row, NATIVE)
+    s0 = s1 = s2 = s3 = zero(packed)
     for j in range(0, width, lanes(packed)):
         prefetch(flat, at + j + ahead)
         prefetch(flat, at1 + j + ahead)
@@ -130,10 +133,10 @@ def _four_by_one(
         s1 = multiply_add(load(packed, flat, at1 + j, order), w, s1)
         s2 = multiply_add(load(packed, flat, at2 + j, order), w, s2)
         s3 = multiply_add(load(packed, flat, at3 + j, order), w, s3)
-    store(sums, to, s0)
-    store(sums, to + row, s1)
-    store(sums, to + 2 * row, s2)
-    store(sums, to + 3 * row, s3)
+    out[i, m] += add_up(s0)
+    out[i + 1, m] += add_up(s1)
+    out[i + 2, m] += add_up(s2)
+    out[i + 3, m] += add_up(s3)
 
 
 @jit
@@ -144,25 +147,23 @@ def _one_by_four(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    sums: NDArray[Any],
-    to: int,
+    out: NDArray[Any],
+    i: int,
+    m: int,
 ) -> None:
     mask1, mask2, mask3 = mask + width, mask + 2 * width, mask + 3 * width
     n = lanes(packed)
-    s0 = load(packed, sums, to, NATIVE)
-    s1 = load(packed, sums, to + n, NATIVE)
-    s2 = load(packed, sums, to + 2 * n, NATIVE)
-    s3 = load(packed, sums, to + 3 * n, NATIVE)
+    s0 = s1 = s2 = s3 = zero(packed)
     for j in range(0, width, n):
         x = load(packed, flat, at + j, order)
         s0 = multiply_add(x, load(packed, packed, mask + j, NATIVE), s0)
         s1 = multiply_add(x, load(packed, packed, mask1 + j, NATIVE), s1)
         s2 = multiply_add(x, load(packed, packed, mask2 + j, NATIVE), s2)
         s3 = multiply_add(x, load(packed, packed, mask3 + j, NATIVE), s3)
-    store(sums, to, s0)
-    store(sums, to + n, s1)
-    store(sums, to + 2 * n, s2)
-    store(sums, to + 3 * n, s3)
+    out[i, m] += add_up(s0)
+    out[i, m + 1] += add_up(s1)
+    out[i, m + 2] += add_up(s2)
+    out[i, m + 3] += add_up(s3)
 
 
 @jit
@@ -174,21 +175,16 @@ def _three_by_two(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    sums: NDArray[Any],
-    to: int,
-    row: int,
+    out: NDArray[Any],
+    i: int,
+    m: int,
     source: NDArray[Any],
     ahead: int,
 ) -> None:
     """Also fetch as many elements of `source` from `ahead` on."""
     at1, at2, mask1 = at + stride, at + 2 * stride, mask + width
     n = lanes(packed)
-    s00 = load(packed, sums, to, NATIVE)
-    s01 = load(packed, sums, to + n, NATIVE)
-    s10 = load(packed, sums, to + row, NATIVE)
-    s11 = load(packed, sums, to + row + n, NATIVE)
-    s20 = load(packed, sums, to + 2 * row, NATIVE)
-    s21 = load(packed, sums, to + 2 * row + n, NATIVE)
+    s00 = s01 = s10 = s11 = s20 = s21 = zero(packed)
     for j in range(0, width, n):
         prefetch(source, ahead + j)
         w0 = load(packed, packed, mask + j, NATIVE)
@@ -202,12 +198,12 @@ def _three_by_two(
         x = load(packed, flat, at2 + j, order)
         s20 = multiply_add(x, w0, s20)
         s21 = multiply_add(x, w1, s21)
-    store(sums, to, s00)
-    store(sums, to + n, s01)
-    store(sums, to + row, s10)
-    store(sums, to + row + n, s11)
-    store(sums, to + 2 * row, s20)
-    store(sums, to + 2 * row + n, s21)
+    out[i, m] += add_up(s00)
+    out[i, m + 1] += add_up(s01)
+    out[i + 1, m] += add_up(s10)
+    out[i + 1, m + 1] += add_up(s11)
+    out[i + 2, m] += add_up(s20)
+    out[i + 2, m + 1] += add_up(s21)
 
 
 @jit
@@ -219,16 +215,23 @@ def _three_by_four(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    sums: NDArray[Any],
-    to: int,
-    row: int,
+    out: NDArray[Any],
+    i: int,
+    m: int,
     source: NDArray[Any],
     ahead: int,
+    scratch: NDArray[Any],  # noqa: ARG001  (which only `_four_by_four` needs)
 ) -> None:
     """As `_four_by_four`, for CPUs with 16 registers, of half a vector each: two masks after the other two."""
-    _three_by_two(flat, order, at, stride, packed, mask, width, sums, to, row, source, ahead)
-    next_two = to + 2 * lanes(packed)
-    _three_by_two(flat, order, at, stride, packed, mask + 2 * width, width, sums, next_two, row, source, ahead)
+    _three_by_two(flat, order, at, stride, packed, mask, width, out, i, m, source, ahead)
+    _three_by_two(flat, order, at, stride, packed, mask + 2 * width, width, out, i, m + 2, source, ahead)
+
+
+@jit
+def _four_sums(a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Return a vector of sums of four neighbouring numbers: of a, b, c, d, and again a, b, c, d ..."""
+    ab, cd = add(pick_even(a, b), pick_odd(a, b)), add(pick_even(c, d), pick_odd(c, d))
+    return add(pick_even_pairs(ab, cd), pick_odd_pairs(ab, cd))
 
 
 @jit
@@ -240,32 +243,18 @@ def _four_by_four(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    sums: NDArray[Any],
-    to: int,
-    row: int,
+    out: NDArray[Any],
+    i: int,
+    m: int,
     source: NDArray[Any],
     ahead: int,
+    scratch: NDArray[Any],
 ) -> None:
     """Also fetch as many elements of `source` from `ahead` on."""
     at1, at2, at3 = at + stride, at + 2 * stride, at + 3 * stride
     mask1, mask2, mask3 = mask + width, mask + 2 * width, mask + 3 * width
     n = lanes(packed)
-    s00 = load(packed, sums, to, NATIVE)
-    s01 = load(packed, sums, to + n, NATIVE)
-    s02 = load(packed, sums, to + 2 * n, NATIVE)
-    s03 = load(packed, sums, to + 3 * n, NATIVE)
-    s10 = load(packed, sums, to + row, NATIVE)
-    s11 = load(packed, sums, to + row + n, NATIVE)
-    s12 = load(packed, sums, to + row + 2 * n, NATIVE)
-    s13 = load(packed, sums, to + row + 3 * n, NATIVE)
-    s20 = load(packed, sums, to + 2 * row, NATIVE)
-    s21 = load(packed, sums, to + 2 * row + n, NATIVE)
-    s22 = load(packed, sums, to + 2 * row + 2 * n, NATIVE)
-    s23 = load(packed, sums, to + 2 * row + 3 * n, NATIVE)
-    s30 = load(packed, sums, to + 3 * row, NATIVE)
-    s31 = load(packed, sums, to + 3 * row + n, NATIVE)
-    s32 = load(packed, sums, to + 3 * row + 2 * n, NATIVE)
-    s33 = load(packed, sums, to + 3 * row + 3 * n, NATIVE)
+    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = zero(packed)
     for j in range(0, width, n):
         prefetch(source, ahead + j)
         x0 = load(packed, flat, at + j, order)
@@ -292,22 +281,20 @@ def _four_by_four(
         s13 = multiply_add(x1, w, s13)
         s23 = multiply_add(x2, w, s23)
         s33 = multiply_add(x3, w, s33)
-    store(sums, to, s00)
-    store(sums, to + n, s01)
-    store(sums, to + 2 * n, s02)
-    store(sums, to + 3 * n, s03)
-    store(sums, to + row, s10)
-    store(sums, to + row + n, s11)
-    store(sums, to + row + 2 * n, s12)
-    store(sums, to + row + 3 * n, s13)
-    store(sums, to + 2 * row, s20)
-    store(sums, to + 2 * row + n, s21)
-    store(sums, to + 2 * row + 2 * n, s22)
-    store(sums, to + 2 * row + 3 * n, s23)
-    store(sums, to + 3 * row, s30)
-    store(sums, to + 3 * row + n, s31)
-    store(sums, to + 3 * row + 2 * n, s32)
-    store(sums, to + 3 * row + 3 * n, s33)
+    row0, row1 = _four_sums(s00, s01, s02, s03), _four_sums(s10, s11, s12, s13)
+    row2, row3 = _four_sums(s20, s21, s22, s23), _four_sums(s30, s31, s32, s33)
+    upper = add(pick_even_fours(row0, row1), pick_odd_fours(row0, row1))
+    lower = add(pick_even_fours(row2, row3), pick_odd_fours(row2, row3))
+    if n == 16:
+        store(scratch, 0, add(pick_lower(upper, lower), pick_upper(upper, lower)))
+    else:
+        store(scratch, 0, upper)
+        store(scratch, n, lower)
+    for k in range(4):
+        out[i, m + k] += scratch[k]
+        out[i + 1, m + k] += scratch[4 + k]
+        out[i + 2, m + k] += scratch[8 + k]
+        out[i + 3, m + k] += scratch[12 + k]
 
 
 _some_by_one = _four_by_one if HAS_LONG_VECTORS else _three_by_one
@@ -326,53 +313,58 @@ def _convert(
 
 
 @jit
-def _add_block(
+def _add_blocks(
     flat: NDArray[Any],
     order: Order,
     at: int,
     stride: int,
     frames: int,
+    begin: int,
+    end: int,
+    block: int,
     packed: NDArray[Any],
-    mask: int,
     masks: int,
-    width: int,
-    sums: NDArray[Any],
-    row: int,
+    first: int,
+    last: int,
+    out: NDArray[Any],
+    i: int,
     panel: NDArray[Any],
-    next_block: int,
+    scratch: NDArray[Any],
+    next_blocks: int,
 ) -> None:
-    """Add the products of a block of some frames' pixels with some masks, and fetch what is wanted next.
+    """Add the products of pixels `begin` to `end` of some frames with masks `first` to `last`, and fetch the next ones.
 
-    A few frames are taken at a time. Meanwhile, the same pixels of the next few are fetched; after the last, those of
-    the next block, `next_block` from these.
+    A few frames are taken at a time. Meanwhile, the same pixels of the next few are fetched; after the last, those
+    `next_blocks` after the pixels of frame 0, which begin at flat[at].
     """
     converts = panel.size > 0
-    n = lanes(packed)
-    fours = masks // 4 * 4
-    one = mask + fours * width
+    fours = first + (last - first) // 4 * 4
     for f in range(0, frames, _FRAMES):
-        here = at + f * stride
         some = min(_FRAMES, frames - f)
-        ahead = some * stride if f + some < frames else next_block - f * stride
-        if converts:
-            _convert(flat, order, stride, here, some, width, panel)
-        for m in range(0, fours, 4):
-            first, target = mask + m * width, f * row + m * n
-            turn = here + ahead + min(m // 4, _FRAMES - 1) * stride
-            if some < _FRAMES:
-                for k in range(some):
-                    _one_by_four(flat, order, here + k * stride, packed, first, width, sums, target + k * row)
-            elif converts:
-                _some_by_four(panel, NATIVE, 0, width, packed, first, width, sums, target, row, flat, turn)
-            else:
-                _some_by_four(flat, order, here, stride, packed, first, width, sums, target, row, flat, turn)
-        if fours < masks:
-            target = f * row + fours * n
-            if some == _FRAMES:
-                _some_by_one(flat, order, here, stride, packed, one, width, sums, target, row, ahead)
-            else:
-                for k in range(some):
-                    _one_by_one(flat, order, here + k * stride, packed, one, width, sums, target + k * row)
+        ahead = some * stride if f + some < frames else next_blocks - f * stride
+        to = i + f
+        for b in range(begin, end, block):
+            width = min(block, end - b)
+            here = at + f * stride + b - begin
+            if converts:
+                _convert(flat, order, stride, here, some, width, panel)
+            for m in range(first, fours, 4):
+                mask = b * masks + m * width
+                turn = here + ahead + min((m - first) // 4, _FRAMES - 1) * stride
+                if some < _FRAMES:
+                    for k in range(some):
+                        _one_by_four(flat, order, here + k * stride, packed, mask, width, out, to + k, m)
+                elif converts:
+                    _some_by_four(panel, NATIVE, 0, width, packed, mask, width, out, to, m, flat, turn, scratch)
+                else:
+                    _some_by_four(flat, order, here, stride, packed, mask, width, out, to, m, flat, turn, scratch)
+            if fours < last:
+                mask = b * masks + fours * width
+                if some == _FRAMES:
+                    _some_by_one(flat, order, here, stride, packed, mask, width, out, to, fours, ahead)
+                else:
+                    for k in range(some):
+                        _one_by_one(flat, order, here + k * stride, packed, mask, width, out, to + k, fours)
 
 
 @jit
@@ -410,37 +402,29 @@ def add_products(
     packed: NDArray[Any],
     masks: int,
     block: int,
-    unit: int,
+    span: int,
     group: int,
     converts: bool,
     out: NDArray[Any],
 ) -> None:
     """Add the products of frames `start` to `stop` with all masks to `out`, float64 of shape (frames, masks).
 
-    `masks` is a multiple of four, or one more. Of `group` frames a block of pixels is read, then the next one, so that
-    the masks of the block are read from memory once per group. `unit` is how many pixels are added up in the masks'
-    precision; `block` divides it. With `converts`, pixels are converted once for all masks, which pays for more than
-    five.
+    `masks` is a multiple of four, or one more. Of `group` frames `span` pixels, one or several blocks, are read, then
+    the next ones, so that masks are read from memory once per group. With `converts`, pixels are converted once for all
+    masks, which pays for more than five.
     """
     whole = pixels // lanes(packed) * lanes(packed)
     panel = aligned(_FRAMES * block if converts else 0, packed)
-    row = min(_MASKS, masks) * lanes(packed)
-    sums = aligned(group * row, packed)
+    scratch = aligned(16, packed)
     for top in range(start, stop, group):
         frames = min(group, stop - top)
-        for first in range(0, whole, unit):
-            for m in range(0, masks, _MASKS):
-                some = min(_MASKS, masks - m)
-                sums[: frames * row] = 0
-                for begin in range(first, min(first + unit, whole), block):
-                    width = min(block, whole - begin)
-                    next_block = block if begin + block < whole else group * stride - begin
-                    _add_block(
-                        *(flat, order, top * stride + begin, stride, frames, packed, begin * masks + m * width),
-                        *(some, width, sums, row, panel, next_block),
-                    )
-                for f in range(frames):
-                    for k in range(some):
-                        out[top + f, m + k] += add_up(load(packed, sums, f * row + k * lanes(packed), NATIVE))
+        for begin in range(0, whole, span):
+            end = min(begin + span, whole)
+            next_blocks = span if end < whole else group * stride - begin
+            for first in range(0, masks, _MASKS):
+                _add_blocks(
+                    *(flat, order, top * stride + begin, stride, frames, begin, end, block, packed, masks),
+                    *(first, min(first + _MASKS, masks), out, top, panel, scratch, next_blocks),
+                )
     if whole < pixels:
         _add_last_pixels(flat, order, stride, start, stop, whole, pixels, packed, whole * masks, pixels - whole, out)

@@ -38,9 +38,11 @@ __all__ = [
     "load",
     "multiply_add",
     "pick_even",
+    "pick_even_fours",
     "pick_even_pairs",
     "pick_lower",
     "pick_odd",
+    "pick_odd_fours",
     "pick_odd_pairs",
     "pick_upper",
     "pixel",
@@ -241,30 +243,36 @@ def _pick(order: Callable[[int], list[int]]) -> Any:
     return pick
 
 
-# For vectors a, b: a0 b0 a2 b2 ..., a1 b1 a3 b3 ..., the same with pairs, a0 a1 b0 b1 a4 a5 b4 b5 ..., and the lower
-# and the upper halves of both.
-pick_even = _pick(lambda n: [x for i in range(0, n, 2) for x in (i, n + i)])
-pick_odd = _pick(lambda n: [x for i in range(1, n, 2) for x in (i, n + i)])
-pick_even_pairs = _pick(lambda n: [x for i in range(0, n, 4) for x in (i, i + 1, n + i, n + i + 1)])
-pick_odd_pairs = _pick(lambda n: [x for i in range(2, n, 4) for x in (i, i + 1, n + i, n + i + 1)])
+def _take_turns(n: int, count: int, first: int) -> list[int]:
+    """Return places of every second `count` numbers, of both vectors in turn, from those at `first` on."""
+    return [vector + i + k for i in range(first, n, 2 * count) for vector in (0, n) for k in range(count)]
+
+
+# For vectors a, b: a0 b0 a2 b2 ... and a1 b1 a3 b3 ..., the same with pairs, a0 a1 b0 b1 a4 a5 b4 b5 ..., and with
+# fours; the lower and the upper halves of both.
+pick_even = _pick(lambda n: _take_turns(n, 1, 0))
+pick_odd = _pick(lambda n: _take_turns(n, 1, 1))
+pick_even_pairs = _pick(lambda n: _take_turns(n, 2, 0))
+pick_odd_pairs = _pick(lambda n: _take_turns(n, 2, 2))
+pick_even_fours = _pick(lambda n: _take_turns(n, 4, 0))
+pick_odd_fours = _pick(lambda n: _take_turns(n, 4, 4))
 pick_lower = _pick(lambda n: [*range(n // 2), *range(n, n + n // 2)])
 pick_upper = _pick(lambda n: [*range(n // 2, n), *range(n + n // 2, 2 * n)])
 
 
-def _add_up(left: int, which: int) -> Any:
-    """Make an operation that adds the halves of a vector until so many numbers are left, and returns one of these."""
+def _add_up(distance: int, which: int) -> Any:
+    """Make an operation that adds a vector's numbers at this distance, then at twice it ..., and returns a sum."""
 
     @operation
     def total(typing_context: Any, a: Any) -> Any:  # noqa: ARG001
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
             index = ir.IntType(32)
             value = arguments[0]
-            width = a.lanes
-            while width > left:
-                width //= 2
-                order = [(lane + width) % a.lanes for lane in range(a.lanes)]
-                swapped = builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(index, a.lanes), order))
-                value = builder.fadd(value, swapped)
+            apart = distance
+            while apart < a.lanes:
+                order = ir.Constant(ir.VectorType(index, a.lanes), [lane ^ apart for lane in range(a.lanes)])
+                value = builder.fadd(value, builder.shuffle_vector(value, value, order))
+                apart *= 2
             return builder.extract_element(value, index(which))
 
         return a.element(a), generate
@@ -272,7 +280,7 @@ def _add_up(left: int, which: int) -> Any:
     return total
 
 
-# The sum of a vector's numbers, as a tree; the same of those at even and at odd places.
+# The sum of a vector's numbers, as a tree: neighbours first. The same of those at even and at odd places.
 add_up = _add_up(1, 0)
 add_up_even = _add_up(2, 0)
 add_up_odd = _add_up(2, 1)
