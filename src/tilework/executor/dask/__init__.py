@@ -14,6 +14,7 @@
           Scattered        parameters of runs; survive every worker                                        scattered
             Sealed         what travels                                                                    sealed
             Seat           a run's Dask task on a worker's thread, which gets its batches                  seat, seating
+              Table        which batch is whose: decisions without I/O                                    table
             run_batch      what happens on a worker                                                        worker
             Orphans        ends what a killed program left                                                 orphans
     cluster_spec           which workers a cluster has                                                     spec

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from tilework.executor.dask.seat import Feed, close_seats, feed, leave, sit
+from tilework.executor.dask.seat import close_seats, feed, leave, sit
+from tilework.executor.dask.table import Feed
 from tilework.executor.remote import dumps
 
 if TYPE_CHECKING:
