@@ -47,7 +47,7 @@ def executor() -> Iterator[DaskJobExecutor]:
 
 def pids(executor: DaskJobExecutor) -> list[int]:
     """Return the processes of the workers that the executor has now."""
-    cluster = executor._cluster
+    cluster = executor._connection.cluster
     assert cluster is not None
     known = executor._courier.dispatch.stations
     return [nanny.pid for nanny in cluster.cluster.workers.values() if nanny.worker_address in known and nanny.pid]

@@ -4,6 +4,7 @@
 
     DaskJobExecutor        what the interface asks for                                                     executor
     AsyncDaskJobExecutor   the same for asyncio                                                            aio
+      Connection           the client, the workers that there are, and the way to them                     connection
       DaskBackend          one run, in its consumer's thread                                               backend
         Courier            batches to the workers and back; in the event loop of the Dask client           courier
           Dispatch         who gets what: decisions without I/O                                            dispatch
