@@ -182,6 +182,19 @@ def test_recall(worker: Worker, run: str) -> None:
     in_loop(main)
 
 
+def test_recall_of_what_is_done(worker: Worker, threads: ThreadPoolExecutor, run: str) -> None:
+    """It says that there is nothing to be taken back, and not that it was taken back: else it would be done again."""
+
+    async def main() -> None:
+        sitting = threads.submit(sit, "s0", run, PRIORITY, None)
+        assert results(await feed(order(run, "s0"), worker)) == {7: 1, 8: 2}
+        assert recall(f"{run}-batch") == BatchReport(())
+        leave(run)
+        await asyncio.wrap_future(sitting)
+
+    in_loop(main)
+
+
 def test_seats_that_dask_has_given_up(worker: Worker, run: str) -> None:
     """What waits for them is refused, and the task that comes in spite of that ends at once."""
 
