@@ -42,7 +42,7 @@ class Bench:
         if isinstance(event, Outcome):
             self.got.append(event.number)
 
-    async def _run_batch(self, sent: Sent, *_: Any) -> BatchReport:
+    async def _run_batch(self, sent: Sent, shipment: Any, stations: Any) -> BatchReport:
         self.sent.append(sent)
         self.answers.append(asyncio.get_running_loop().create_future())
         return await self.answers[-1]

@@ -75,5 +75,7 @@ class Reach:
 
     def close(self) -> None:
         """Break off what is being found out."""
-        for task in (*self._known.values(), *self._later.values()):
-            task.cancel()
+        for attempt in self._known.values():
+            attempt.cancel()
+        for later in self._later.values():
+            later.cancel()
