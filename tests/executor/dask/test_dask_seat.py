@@ -44,6 +44,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     worker = Worker()
     monkeypatch.setattr(module, "_table", Table())
     monkeypatch.setattr(distributed, "get_worker", lambda: worker)
+    monkeypatch.setattr(table, "LATE_SECONDS", 15.0)
     monkeypatch.setattr(table, "LINGER_SECONDS", 15.0)  # no seat goes but for a reason
     monkeypatch.setattr(orphans, "_is_watching", True)  # nobody asks what is wanted while a batch runs
     return worker
@@ -220,6 +221,22 @@ def test_items_that_dask_holds(worker: Worker, threads: ThreadPoolExecutor, run:
         assert await feed(order(run, "s0", items_key="lost"), worker) is None
         sitting = threads.submit(sit, "s0", run, PRIORITY, None)
         assert results(await feed(order(run, "s0", items_key="items"), worker)) == {7: 3, 8: 4}
+        leave(run)
+        await asyncio.wrap_future(sitting)
+
+    in_loop(main)
+
+
+def test_batches_that_do_not_come(worker: Worker, threads: ThreadPoolExecutor, run: str) -> None:
+    """One that is refused or recalled before it came does not hold up those that were sent after it."""
+
+    async def main() -> None:
+        sitting = threads.submit(sit, "s0", run, PRIORITY, None)
+        assert await feed(order(run, "s0", ident="lost", items_key="lost"), worker) is None
+        assert recall(f"{run}-recalled") is None
+        for before in ("lost", "recalled"):
+            after = f"{run}-{before}"
+            assert results(await feed(order(run, "s0", ident=f"after {before}", after=after), worker)) == {7: 1, 8: 2}
         leave(run)
         await asyncio.wrap_future(sitting)
 

@@ -238,6 +238,23 @@ def test_a_seat_that_dask_has_given_up(status: str) -> None:
     in_loop(main)
 
 
+def test_a_batch_says_which_one_is_before_it() -> None:
+    """The one that was sent last to the same worker, as long as that is not answered; their numbers rise."""
+
+    async def main(desk: Desk) -> None:
+        tasks = [await desk.carry(ident=ident) for ident in "abc"]
+        tasks.append(await desk.carry(replace(CLAIM, address="tcp://two"), "d"))
+        orders = [call.order for call in desk.client.calls]
+        assert [order.after for order in orders] == [None, "a", "b", None]
+        assert orders[0].number < orders[1].number < orders[2].number
+        for call in reversed(desk.client.calls):
+            call.answer.set_result(BatchReport((), ()))
+        await asyncio.gather(*tasks)
+        assert (await desk.carry_out(ident="e")).after is None
+
+    in_loop(main)
+
+
 # ---- parameters ----
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tilework.executor.dask import table as module
 from tilework.executor.dask.sealed import SharedSealed, seal
-from tilework.executor.dask.table import FIRST_SECONDS, LINGER_SECONDS, Fed, Feed, GivenUp, Table
+from tilework.executor.dask.table import FIRST_SECONDS, LATE_SECONDS, LINGER_SECONDS, Fed, Feed, GivenUp, Table
 from tilework.executor.dask.worker import Batch
 
 PRIORITY = 10
@@ -64,6 +64,37 @@ def test_a_batch_is_for_its_seats_only() -> None:
     assert look(table) is mine
     assert look(table) is None
     assert look(table, run="other") is other
+
+
+def test_what_was_sent_first_begins_first() -> None:
+    """Batches that overtake each other on their way are put in order; one that is missing is waited for."""
+    table = Table()
+    sit_down(table, "s0")
+    first, second = fed("a", "s0", number=1), fed("b", "s0", number=2, after="a")
+    third = fed("c", "s0", number=3, after="b")
+    accept(table, third, second)
+    assert look(table) is None, "it may be the end of the run that it is done first"
+    accept(table, first)
+    assert [look(table), look(table), look(table)] == [first, second, third]
+
+
+def test_a_batch_that_never_comes_is_not_waited_for() -> None:
+    """Because the main side says so, or it would have been here long ago; one that was refused counts as come."""
+    table = Table()
+    sit_down(table, "s0")
+    second = fed("b", "s0", number=2, after="a")
+    accept(table, second)
+    assert look(table, waited=0.9 * LATE_SECONDS) is None
+    assert look(table, waited=LATE_SECONDS) is second
+    third = fed("d", "s0", number=4, after="c")
+    accept(table, third)
+    assert look(table) is None
+    table.expect_no_more("c")
+    assert look(table) is third
+    assert not table.accept(fed("e", "s0", number=5, after="d"), others_wait=True)
+    fourth = fed("f", "s0", number=6, after="e")
+    accept(table, fourth)
+    assert look(table) is fourth
 
 
 def test_a_batch_may_come_before_its_seat() -> None:

@@ -62,6 +62,8 @@ async def feed(order: Feed, dask_worker: Any = None) -> BatchReport | None:
     batch = order.batch
     items = None if order.items_key is None else dask_worker.data.get(order.items_key)
     if order.items_key is not None and items is None:
+        with _changed:
+            _table.expect_no_more(batch.ident)
         return None
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[BatchReport | None] = loop.create_future()
@@ -99,6 +101,7 @@ def recall(ident: str) -> BatchReport | None:
     """Take back what a batch has not begun, with the outcomes so far; None: all of it, it is not here yet."""
     with _changed:
         fed = _table.take_back(ident)
+        _table.expect_no_more(ident)
     if fed is None:
         return take_back(ident)
     report = BatchReport((), fed.order.batch.numbers)

@@ -74,6 +74,8 @@ class _Place:
     """The parameters that come with the seats."""
     n_fed: int = 0
     """How many batches are there."""
+    latest: str | None = None
+    """The batch that was sent last, if it was not answered yet."""
     watches: set[asyncio.Task[None]] = field(default_factory=set)
     """They hold the futures of seats until these end: Dask stops what nobody wants any more."""
 
@@ -114,12 +116,24 @@ class Seating:
         is_known = claim.content is None or claim.content in place.contents or claim.params_future is not None
         params = None if is_known else claim.params
         priority = claim.options["priority"]
-        order = Feed(batch, frozenset(place.seats), priority, claim.content, params, items_key)
+        order = Feed(
+            batch,
+            frozenset(place.seats),
+            priority,
+            claim.content,
+            next(self._numbers),
+            place.latest,
+            params,
+            items_key,
+        )
         place.n_fed += 1
+        place.latest = batch.ident
         try:
             report: BatchReport | None = await call_worker(self._client, claim.address, feed, order)
         finally:
             place.n_fed -= 1
+            if place.latest == batch.ident:
+                place.latest = None
         if report is None:
             place.contents.clear()
             place.seats -= order.seats

@@ -24,8 +24,11 @@ LINGER_SECONDS: Final = 1.0
 FIRST_SECONDS: Final = 0.02
 """How long it waits for its first batch, which is on its way: else two runs could chase each other away."""
 
+LATE_SECONDS: Final = 0.5
+"""How long it waits for a batch that was sent earlier than those that are here: it may be lost."""
+
 _REMEMBERED: Final = 4096
-"""How many seats that were given up are remembered."""
+"""How many seats that were given up, and batches that have come, are remembered."""
 
 _KEPT_RUNS: Final = 16
 """Of how many runs parameters are kept; those of a run are dropped with its end, unless nobody tells of that."""
@@ -42,6 +45,10 @@ class Feed:
     """As of Dask: the higher number goes first."""
     content: str | None
     """Names the parameters of the tasks; None: there are none."""
+    number: int = 0
+    """In the order in which the main side sends them; they may overtake each other on their way."""
+    after: str | None = None
+    """The batch of this run that was sent before this one, and was not answered yet."""
     params: SharedSealed | None = None
     """The parameters, unless they have been here before, or come with the seats."""
     items_key: str | None = None
@@ -78,8 +85,15 @@ class Table:
     """Seats that are no more, the latest of them."""
     contents: OrderedDict[str, dict[str, SharedSealed]] = field(default_factory=OrderedDict)
     """Parameters, by run and name."""
+    come: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    """Batches that are not to be expected any more, the latest of them."""
 
     # ---- batches ----
+
+    def expect_no_more(self, ident: str) -> None:
+        """Take note that a batch has come, or that it does not matter any more when it comes."""
+        self.come[ident] = None
+        _trim(self.come)
 
     def accept(self, fed: Fed, *, others_wait: bool) -> bool:
         """Let a batch wait for a seat; False: it needs a new one.
@@ -92,12 +106,14 @@ class Table:
             Whether a Dask task is ready here: a seat that sits is about to be given up then.
         """
         order, run = fed.order, fed.order.batch.run
+        self.expect_no_more(order.batch.ident)
         is_sitting = not order.seats.isdisjoint(self.taken)
         if self._is_hopeless(order.seats) or (is_sitting and others_wait):
             return False
         if order.content is not None and order.params is not None:
             self._keep(run, order.content, order.params)
-        self.waiting.setdefault(run, deque()).append(fed)
+        queue = self.waiting.setdefault(run, deque())
+        queue.insert(sum(other.order.number <= order.number for other in queue), fed)
         return True
 
     def take_back(self, ident: str) -> Fed | None:
@@ -147,7 +163,7 @@ class Table:
             Whether a Dask task is ready here.
         """
         is_outranked = self._is_outranked(priority)
-        fed = None if is_over or is_outranked else self._take(run, seat)
+        fed = None if is_over or is_outranked else self._take(run, seat, is_late=waited >= LATE_SECONDS)
         if fed is not None:
             return fed
         is_late = waited >= LINGER_SECONDS
@@ -163,17 +179,21 @@ class Table:
         for seat in seats:
             self.taken.discard(seat)
             self.given_up[seat] = None
-        while len(self.given_up) > _REMEMBERED:
-            self.given_up.popitem(last=False)
+        _trim(self.given_up)
         every = (fed for queue in self.waiting.values() for fed in queue)
         refused = [fed for fed in every if self._is_hopeless(fed.order.seats)]
         for fed in refused:
             self._remove(fed)
         return refused
 
-    def _take(self, run: str, seat: str) -> Fed | None:
-        """Take the next batch that is for this seat; one that came later may be for its successor only."""
+    def _take(self, run: str, seat: str, *, is_late: bool) -> Fed | None:
+        """Take the next batch that is for this seat; one that came later may be for its successor only.
+
+        What was sent first begins first: a later batch may be one that never ends.
+        """
         fed = next((fed for fed in self.waiting.get(run, ()) if seat in fed.order.seats), None)
+        if fed is not None and not (is_late or fed.order.after is None or fed.order.after in self.come):
+            return None
         if fed is not None:
             self._remove(fed)
         return fed
@@ -202,3 +222,8 @@ class Table:
         self.contents.move_to_end(run)
         while len(self.contents) > _KEPT_RUNS:
             self.contents.popitem(last=False)
+
+
+def _trim(names: OrderedDict[str, None]) -> None:
+    while len(names) > _REMEMBERED:
+        names.popitem(last=False)
