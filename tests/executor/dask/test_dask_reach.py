@@ -120,15 +120,20 @@ def test_what_listens_is_reached() -> None:
 
     async def main() -> None:
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()
+            await hang_up.wait()
             writer.close()
+            await writer.wait_closed()
 
+        hang_up = asyncio.Event()
         reach = Reach(CLIENT)
         async with await listen("tcp://127.0.0.1:0", lambda comm: None) as listener:
             assert await reach._try(listener.contact_address, 10.0) is True
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         assert await reach._try(f"tcp://127.0.0.1:{port}", 0.2) is False
+        (greeting,) = reach._greetings
+        hang_up.set()
+        assert await greeting is False
         server.close()
         await server.wait_closed()
         assert await reach._try(f"tcp://127.0.0.1:{port}", 0.2) is False

@@ -119,7 +119,9 @@ def in_loop(main: Callable[[Desk], Coroutine[Any, Any, None]]) -> None:
     async def with_desk() -> None:
         desk = Desk()
         await main(desk)
-        desk.seating.close()
+        await desk.seating.close(0.0)
+        for call in desk.client.calls:
+            call.answer.cancel()
         await settle()
         assert len(asyncio.all_tasks()) == 1, "something goes on"
 
@@ -378,12 +380,40 @@ def test_a_batch_that_fails_leaves_the_seat_free() -> None:
 
 
 def test_close() -> None:
-    """Everything is given up, also what was being told."""
+    """Everything is given up, and what is being told goes on."""
 
     async def main(desk: Desk) -> None:
         await desk.carry_out()
         desk.seating.tell_end("run", {"tcp://one"})
         await settle()
-        # `in_loop` closes, and looks for what goes on
+        closing = asyncio.create_task(desk.seating.close(10.0))
+        await settle()
+        assert not closing.done(), "a message is on its way"
+        desk.client.calls[-1].answer.set_result(None)
+        await closing
+
+
+def test_a_call_is_not_broken_off() -> None:
+    """Dask would lose a connection that is being made: who gives a batch up lets its message go on."""
+
+    async def main(desk: Desk) -> None:
+        task = await desk.carry()
+        task.cancel()
+        await settle()
+        assert task.cancelled()
+        assert not desk.client.calls[0].answer.cancelled()
+        desk.client.calls[0].answer.set_exception(OSError("nobody is there to hear of it"))
+
+    in_loop(main)
+
+
+def test_close_gives_up_what_takes_too_long() -> None:
+    """A worker that does not answer is not waited for for ever."""
+
+    async def main(desk: Desk) -> None:
+        await desk.carry_out()
+        desk.seating.tell_end("run", {"tcp://one"})
+        await settle()
+        await desk.seating.close(0.01)
 
     in_loop(main)

@@ -188,10 +188,10 @@ class Carriage:
         self.seating.lose(station.address)
         self._sent.pop(station.address, None)
 
-    def close(self) -> None:
-        """Give everything up."""
+    async def close(self, seconds: float) -> None:
+        """Give everything up, and wait for what is on its way, for so long."""
         self.reach.close()
-        self.seating.close()
+        await self.seating.close(seconds)
 
 
 async def _scattered(future: Awaitable[Any]) -> Any:

@@ -386,9 +386,9 @@ class Courier:
             await asyncio.sleep(0.005)
         if self._timer is not None:
             self._timer.cancel()
-        self.carriage.close()
         for task in list(self._tasks):
             task.cancel()
+        await self.carriage.close(max(0.0, until - time.monotonic()))
         self._carriers.clear()
         for shipment in shipments:
             shipment.ended.set()

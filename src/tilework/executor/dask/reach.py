@@ -33,6 +33,7 @@ class Reach:
         self._client = client
         self._known: dict[str, asyncio.Future[bool]] = {}  # by host
         self._later: dict[str, asyncio.Task[None]] = {}  # by host
+        self._greetings: set[asyncio.Task[bool]] = set()
 
     async def is_direct(self, station: Station) -> bool:
         """Return whether results can come straight from a worker, which is twice as fast as through the scheduler."""
@@ -54,15 +55,23 @@ class Reach:
                 return
 
     async def _try(self, address: str, seconds: float) -> bool:
-        """Return whether a worker answers in time."""
+        """Return whether a worker answers in time. What takes longer goes on: broken off, it leaves its socket open.
+
+        Dask limits how long it takes to connect, but not the handshake.
+        """
+        greeting = asyncio.ensure_future(self._greet(address, seconds))
+        self._greetings.add(greeting)
+        greeting.add_done_callback(self._greetings.discard)
+        await asyncio.wait({greeting}, timeout=seconds)
+        return greeting.done() and greeting.result()
+
+    async def _greet(self, address: str, seconds: float) -> bool:
         from distributed.comm import connect
 
         try:
-            # Dask limits how long it takes to connect, but not the handshake.
-            async with asyncio.timeout(seconds):
-                comm = await connect(address, timeout=seconds, **self._client.connection_args)
+            comm = await connect(address, timeout=seconds, **self._client.connection_args)
             await comm.close()
-        except OSError:  # TimeoutError is one
+        except OSError:
             return False
         return True
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tilework.executor.dask.sealed import SharedSealed
     from tilework.executor.dask.worker import Batch, BatchReport
 
-__all__ = ["Claim", "Seating", "call_worker"]
+__all__ = ["Claim", "Seating"]
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ class Seating:
         self._places: dict[str, dict[str, _Place]] = {}  # by run, by address
         self._numbers = count()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._calls: set[asyncio.Task[Any]] = set()
 
     async def carry(self, claim: Claim, batch: Batch, items_key: str | None = None) -> BatchReport | None:
         """Feed a batch to a seat of its run, which is claimed if need be; None: it was refused.
@@ -129,7 +130,7 @@ class Seating:
         place.n_fed += 1
         place.latest = batch.ident
         try:
-            report: BatchReport | None = await call_worker(self._client, claim.address, feed, order)
+            report: BatchReport | None = await self._call(claim.address, feed, order)
         finally:
             place.n_fed -= 1
             if place.latest == batch.ident:
@@ -200,24 +201,41 @@ class Seating:
 
     async def _tell(self, address: str, fn: Callable[..., Any], *args: Any) -> None:
         try:
-            await call_worker(self._client, address, fn, *args)
+            await self._call(address, fn, *args)
         except Exception as error:  # noqa: BLE001  (the worker is gone; or it finds out by itself)
             log.debug("could not tell %s: %r", address, error)
+
+    async def _call(self, address: str, fn: Callable[..., Any], *args: Any) -> Any:
+        """Call a function at a worker. The call goes on when nobody waits for it any more.
+
+        For one that is broken off while it connects leaves an open socket behind, for good.
+        """
+        call = asyncio.ensure_future(_call_worker(self._client, address, fn, *args))
+        self._calls.add(call)
+        call.add_done_callback(self._on_called)
+        return await asyncio.shield(call)
+
+    def _on_called(self, call: asyncio.Task[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # which is that of whoever waits for it, if anybody does
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def close(self) -> None:
-        """Give everything up."""
+    async def close(self, seconds: float) -> None:
+        """Give everything up, and wait for what is on its way, for so long."""
         for task in list(self._tasks):
             task.cancel()
         for run in list(self._places):
             self.end(run)
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=seconds)
 
 
-async def call_worker(client: Any, address: str, fn: Callable[..., Any], *args: Any) -> Any:
+async def _call_worker(client: Any, address: str, fn: Callable[..., Any], *args: Any) -> Any:
     """Call a function, or a coroutine function, in a worker's event loop, without the scheduler in between."""
     reply = await client.rpc(address).run(function=dumps(fn), args=dumps(args), kwargs=dumps({}), wait=True)
     if reply["status"] == "OK":
