@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -118,12 +119,16 @@ async def settle() -> None:
 def in_loop(main: Callable[[Desk], Coroutine[Any, Any, None]]) -> None:
     async def with_desk() -> None:
         desk = Desk()
+        unheard: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
         await main(desk)
         await desk.seating.close(0.0)
         for call in desk.client.calls:
             call.answer.cancel()
         await settle()
         assert len(asyncio.all_tasks()) == 1, "something goes on"
+        gc.collect()
+        assert unheard == []
 
     asyncio.run(with_desk())
 
@@ -391,6 +396,8 @@ def test_close() -> None:
         assert not closing.done(), "a message is on its way"
         desk.client.calls[-1].answer.set_result(None)
         await closing
+
+    in_loop(main)
 
 
 def test_a_call_is_not_broken_off() -> None:
