@@ -126,7 +126,7 @@ def test_what_listens_is_reached() -> None:
 
         hang_up = asyncio.Event()
         reach = Reach(CLIENT)
-        async with await listen("tcp://127.0.0.1:0", lambda comm: None) as listener:
+        async with listen("tcp://127.0.0.1:0", lambda comm: None) as listener:
             assert await reach._try(listener.contact_address, 10.0) is True
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
