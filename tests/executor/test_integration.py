@@ -51,7 +51,7 @@ class TestClient(RunContract):
 import logging
 from distributed import Client, LocalCluster
 quiet = dict(dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
-client = Client(LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", **quiet))
+client = Client(LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", **quiet))
 {GET}"""
     worker_names = ("0", "1")
     hosts = ("127.0.0.1",)

@@ -284,7 +284,7 @@ class RunContract(ExecutorHarness):
             assert executor.run_function(lambda: seed) == seed
 
         with self.background() as call:
-            for future in [call(one, seed) for seed in range(24)]:
+            for future in [call(one, seed) for seed in range(12)]:
                 future.result()
 
     def test_a_short_run_is_not_starved_by_a_long_one(self, executor: JobExecutor) -> None:

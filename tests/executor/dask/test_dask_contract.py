@@ -143,7 +143,7 @@ class TestConnected(ServiceContract):
 class NoReach(Reach):
     """Workers that are in another network than the client, and not in that of the scheduler."""
 
-    async def _try(self, address: str) -> bool:
+    async def _try(self, address: str, seconds: float) -> bool:
         return False
 
 
@@ -192,9 +192,9 @@ class TestOwnCluster(LossContract):
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def shared_executor(cls) -> Iterator[None]:
-        make_executor().close()  # Dask keeps one thread for each process; it comes with the first run
+        make_executor(1).close()  # Dask keeps one thread for each process; it comes with the first run
         before = Leftovers("tilework-")
-        cls.shared = make_executor()
+        cls.shared = make_executor(2)
         yield
         cls.shared.close()
         until = time.monotonic() + SETTLE_SECONDS
@@ -213,7 +213,7 @@ class TestOwnCluster(LossContract):
         return self.shared
 
 
-def make_executor() -> DaskJobExecutor:
-    executor = DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
+def make_executor(n_workers: int) -> DaskJobExecutor:
+    executor = DaskJobExecutor.make_local(cluster_spec(n_workers, 0, has_cupy=False, num_service=0))
     executor.run_function(abs, -1)
     return executor

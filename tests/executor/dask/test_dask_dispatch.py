@@ -39,6 +39,17 @@ def make(*stations: Station) -> Dispatch:
     return dispatch
 
 
+def test_what_comes_back_is_before_what_came_later() -> None:
+    """Whichever of two batches comes back first: a later one may never end."""
+    dispatch = make(station("one"))
+    lane = Lane("run", Priority.BATCH, mean_seconds=BATCH_SECONDS / 2)
+    dispatch.put(lane, Need(CPU), tickets(8))
+    first, second = send_all(dispatch)
+    for sent in (first, second):
+        dispatch.put_back(sent, list(sent.tickets))
+    assert [ticket.number for _, queue in lane.waiting() for ticket in queue] == list(range(8))
+
+
 def send_all(dispatch: Dispatch, now: float = 0.0) -> list[Sent]:
     """Do everything that is to be done now, as long as that is sending."""
     sent = []

@@ -21,6 +21,7 @@ from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorError, ExecutorSpecException, ResourceError
 from tilework.executor.dask import AsyncDaskJobExecutor, DaskJobExecutor, cluster_spec
 from tilework.testing.faults import (
+    BlockTask,
     CallTask,
     EchoTask,
     EndlessTask,
@@ -121,21 +122,22 @@ def test_large_tasks_and_results(executor: DaskJobExecutor) -> None:
     wait_until_forgotten(executor)
 
 
-def test_a_slow_task_among_many_short_ones(executor: DaskJobExecutor) -> None:
+def test_a_slow_task_among_many_short_ones(executor: DaskJobExecutor, tmp_path: Path) -> None:
     """It delays only itself, although short tasks travel in batches."""
+    signals = Signals(str(tmp_path))
+    tasks = [
+        *(FakeTask(i) for i in range(400)),
+        BlockTask(400, signals=signals),
+        *(FakeTask(i) for i in range(401, 800)),
+    ]
+    with executor.scatter(None) as handle:
+        results = executor.run_tasks(tasks, handle, "run", NoopCommHandler())
+        assert sorted(next(results)[0] for _ in range(799)) == [*range(400), *range(401, 800)]
+        signals.add("release")
+        assert [result[0] for result, _ in results] == [400]
 
-    def slow(params: Any, env: Environment) -> str:
-        until = time.monotonic() + 0.7
-        while time.monotonic() < until:
-            env.raise_if_stopped()
-            time.sleep(0.01)
-        return "slow"
 
-    tasks = [*(EchoTask(i) for i in range(400)), CallTask(400, fn=slow), *(EchoTask(i) for i in range(401, 800))]
-    assert run(executor, tasks)[-1] == "slow"
-
-
-def test_two_hundred_runs_from_eight_threads(executor: DaskJobExecutor) -> None:
+def test_fifty_runs_from_eight_threads(executor: DaskJobExecutor) -> None:
     """Every run gets its own results, in order, and nothing is left of any of them."""
 
     def one(number: int) -> None:
@@ -144,7 +146,7 @@ def test_two_hundred_runs_from_eight_threads(executor: DaskJobExecutor) -> None:
         assert executor.run_function(lambda: number) == number
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(one, range(200)))
+        list(pool.map(one, range(50)))
     assert executor._courier._shipments == {}
     assert executor._courier._carriers == {}
     assert executor._scattered == {}

@@ -37,7 +37,7 @@ if way == "scheduler":
     from tilework.executor.dask.reach import Reach
 
     class NoReach(Reach):
-        async def _try(self, address):
+        async def _try(self, address, seconds):
             return False
 
     executor._courier.carriage.reach = NoReach(executor.client)

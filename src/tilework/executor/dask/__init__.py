@@ -4,6 +4,7 @@
 
     DaskJobExecutor        what the interface asks for                                                     executor
     AsyncDaskJobExecutor   the same for asyncio                                                            aio
+      Connection           the client, the workers that there are, and the way to them                     connection
       DaskBackend          one run, in its consumer's thread                                               backend
         Courier            batches to the workers and back; in the event loop of the Dask client           courier
           Dispatch         who gets what: decisions without I/O                                            dispatch
@@ -14,6 +15,7 @@
           Scattered        parameters of runs; survive every worker                                        scattered
             Sealed         what travels                                                                    sealed
             Seat           a run's Dask task on a worker's thread, which gets its batches                  seat, seating
+              Table        which batch is whose: decisions without I/O                                    table
             run_batch      what happens on a worker                                                        worker
             Orphans        ends what a killed program left                                                 orphans
     cluster_spec           which workers a cluster has                                                     spec

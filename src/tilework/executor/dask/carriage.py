@@ -97,7 +97,7 @@ class Carriage:
                 claim = replace(claim, content=content.name, params=content.sealed, params_future=future)
         report = await self.seating.carry(claim, batch, None if items is None else items.key)
         if report is not None:
-            await self._messages_of(sent, report)
+            await self.messages_of(sent, report)
             return report
         shipment.check_returns(f"there is no place for {claim.name} at {address}")
         return BatchReport((), batch.numbers)
@@ -176,7 +176,7 @@ class Carriage:
         # Dask takes what stands before the last "-" for the name of a group of tasks.
         return f"{shipment.name_of(next(iter(sent.tickets.values())).task)}-{sent.ident}"
 
-    async def _messages_of(self, sent: Sent, report: BatchReport) -> None:
+    async def messages_of(self, sent: Sent, report: BatchReport) -> None:
         """Wait for the messages of a batch, which come by way of the scheduler: they are told before its results."""
         until = time.monotonic() + MESSAGE_SECONDS
         while sent.n_messages < report.n_messages and time.monotonic() < until:  # noqa: ASYNC110
@@ -188,10 +188,10 @@ class Carriage:
         self.seating.lose(station.address)
         self._sent.pop(station.address, None)
 
-    def close(self) -> None:
-        """Give everything up."""
+    async def close(self, seconds: float) -> None:
+        """Give everything up, and wait for what is on its way, for so long."""
         self.reach.close()
-        self.seating.close()
+        await self.seating.close(seconds)
 
 
 async def _scattered(future: Awaitable[Any]) -> Any:

@@ -78,6 +78,7 @@ class Courier:
         self._describe_loss = describe_loss
         self._shipments: dict[str, Shipment] = {}
         self._carriers: dict[str, asyncio.Task[None]] = {}  # by the batch's ident
+        self._recalls: dict[str, asyncio.Task[None]] = {}  # the same
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.carriage = Carriage(client, self.topic, is_tagged, self._on_seat_failure)
@@ -134,7 +135,7 @@ class Courier:
                 sent = action.sent
                 self._carriers[sent.ident] = self._spawn(self._carry(sent, self._shipments[sent.lane.run]))
             else:
-                self._spawn(self._recall(action.sent))
+                self._recalls[action.sent.ident] = self._spawn(self._recall(action.sent))
         self._look_after_the_stranded()
         if self._timer is None and (self.dispatch.is_restless() or self.dispatch.stranded()):
             self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
@@ -168,6 +169,8 @@ class Courier:
             shipment.post(Failed(number, self._explain(error) or error))
         else:
             self._receive(sent, shipment, report)
+            if sent.ident in self._recalls:
+                await asyncio.wait({self._recalls[sent.ident]})  # what is missing here may be in that answer
             self.dispatch.put_back(sent, list(sent.tickets))
         finally:
             if self._carriers.pop(sent.ident, None) is not None:
@@ -211,15 +214,18 @@ class Courier:
         shipment = self._shipments[sent.lane.run]
         try:
             answers = await self.client.run(recall, sent.ident, workers=[sent.station.address], asynchronous=True)
+            report: BatchReport | None = answers[sent.station.address]
+            if report is not None:
+                await self.carriage.messages_of(sent, report)
         except Exception as error:  # noqa: BLE001  (the worker is about to go; then the batch is lost, and told so)
             log.debug("could not recall %s: %r", sent.ident, error)
             return
         finally:
+            self._recalls.pop(sent.ident, None)
             sent.is_recalled = False
             sent.is_begun = True
         if sent.ident not in self._carriers:
             return
-        report = answers[sent.station.address]
         if report is None:
             self._forget(sent)
             if sent.ident not in self._carriers:
@@ -380,9 +386,9 @@ class Courier:
             await asyncio.sleep(0.005)
         if self._timer is not None:
             self._timer.cancel()
-        self.carriage.close()
         for task in list(self._tasks):
             task.cancel()
+        await self.carriage.close(max(0.0, until - time.monotonic()))
         self._carriers.clear()
         for shipment in shipments:
             shipment.ended.set()

@@ -300,11 +300,12 @@ class Dispatch:
         self._give_turn(lane)
 
     def put_back(self, sent: Sent, numbers: Iterable[int]) -> None:
-        """Put tickets that a worker did not begin back, before all others of their lane."""
+        """Put tickets that a worker did not begin back where they were: before all that came later."""
         tickets = [ticket for number in numbers if (ticket := sent.tickets.pop(number, None)) is not None]
         if tickets and not sent.lane.is_over:
             for ticket in reversed(tickets):
-                sent.lane.queue_for(sent.need, ticket).appendleft(ticket)
+                queue = sent.lane.queue_for(sent.need, ticket)
+                queue.insert(sum(other.number < ticket.number for other in queue), ticket)
             self._give_turn(sent.lane)
 
     def done(self, sent: Sent, now: float) -> None:

@@ -1,18 +1,14 @@
 """`DaskJobExecutor`: tasks and functions on the workers of a Dask cluster.
 
-What it decides is in `dispatch`, what it does in `courier`; here is what the interface asks for in terms of these.
+What it decides is in `dispatch`, what it does in `courier`, which workers it has in `connection`; here is what the
+interface asks for in terms of these.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import queue
-import threading
-import time
-import uuid
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tilework.common.executor import RunOptions
 from tilework.common.snooze import SnoozeManager, awake
@@ -31,11 +27,10 @@ from tilework.executor.dask.calls import (
     task_name,
     task_need,
 )
-from tilework.executor.dask.courier import NO_WORKER_SECONDS, Courier
+from tilework.executor.dask.connection import Connection, make_client
 from tilework.executor.dask.dispatch import MAX_BATCH, Lane, Need
-from tilework.executor.dask.extra import quick, require_dask
+from tilework.executor.dask.extra import require_dask
 from tilework.executor.dask.local import LocalCluster, start_cluster
-from tilework.executor.dask.roster import Roster, has_tags, identity, make_workers
 from tilework.executor.dask.scattered import Scattered
 from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.shipment import Shipment
@@ -45,7 +40,7 @@ from tilework.executor.run import Bounds
 from tilework.utils.devices import detect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from tilework.common.executor import (
         GPUSpec,
@@ -61,10 +56,6 @@ if TYPE_CHECKING:
     from tilework.executor.run import Event
 
 __all__ = ["DaskJobExecutor"]
-
-log = logging.getLogger(__name__)
-
-_CLOSE_SECONDS: Final = 10.0
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -97,8 +88,8 @@ class DaskJobExecutor(DrivenJobExecutor):
     Notes
     -----
     A `TaskCommHandler` that streams data to tasks is refused: Dask has no way to it that would keep up with a detector.
-    Subscribers are also told of ``"worker_joined"`` and ``"worker_lost"``, with the worker's ``name`` and ``host``, in
-    the thread of the client's event loop.
+    Subscribers are also told of ``"worker_lost"``, with the worker's ``name`` and ``host``, in the thread of the
+    client's event loop.
     """
 
     def __init__(
@@ -117,24 +108,13 @@ class DaskJobExecutor(DrivenJobExecutor):
         super().__init__(main_process_gpu)
         self.client: Any = client
         self.is_local = is_local
-        self._cluster: LocalCluster | None = None
         self._scattered: dict[str, Scattered] = {}
-        self._name = uuid.uuid4().hex[:16]
-        """Names its runs on workers that others use as well."""
         self._runs = 0
         self._snooze_manager: SnoozeManager | None = None
-        self._known_workers: dict[str, Worker] = {}  # those that are there, or were
-        self._pid = os.getpid()
-        infos = client.sync(identity, client)
-        self.lt_resources = has_tags(infos) if lt_resources is None else lt_resources
-        self._courier = Courier(client, self._name, self.lt_resources, self._describe_loss)
-        self._roster = Roster(self._courier, self._on_change, self._on_shortage)
-        client.sync(self._open, infos)
+        self._connection = Connection(client, lt_resources, self._on_loss)
+        self._courier = self._connection.courier
+        self.lt_resources = self._connection.is_tagged
         open_executors.add(self)
-
-    async def _open(self, infos: Mapping[str, Mapping[str, Any]]) -> None:
-        self._courier.loop_thread = threading.get_ident()
-        self._roster.open(infos)
 
     @classmethod
     def connect(
@@ -158,18 +138,8 @@ class DaskJobExecutor(DrivenJobExecutor):
             When the scheduler cannot be reached.
         """
         require_dask()
-        from distributed import Client
-
-        options = {"set_as_default": False, **(client_kwargs or {})}
-        try:
-            client = quick(Client(scheduler_uri, **options))
-        except OSError as error:
-            msg = (
-                f"no Dask scheduler answers at {scheduler_uri}: {error}. Start one with 'dask scheduler', and check "
-                "address and firewall"
-            )
-            raise ExecutorError(msg) from error
-        kwargs.setdefault("is_local", not options["set_as_default"])
+        client, is_local = make_client(scheduler_uri, client_kwargs)
+        kwargs.setdefault("is_local", is_local)
         try:
             return cls(client, *args, **kwargs)
         except BaseException:
@@ -237,18 +207,13 @@ class DaskJobExecutor(DrivenJobExecutor):
         snooze_timeout: float | None,
         main_process_gpu: GPUSpec,
     ) -> Self:
-        from distributed import Client
-
-        options = {"set_as_default": False, **(client_kwargs or {})}
-        client = quick(Client(cluster.cluster, **options))
-        executor = cls(
-            client, is_local=not options["set_as_default"], lt_resources=True, main_process_gpu=main_process_gpu
-        )
-        executor._cluster = cluster
+        client, is_local = make_client(cluster.cluster, client_kwargs)
+        executor = cls(client, is_local=is_local, lt_resources=True, main_process_gpu=main_process_gpu)
+        executor._connection.cluster = cluster
         if snooze_timeout is not None:
             executor._snooze_manager = SnoozeManager(
-                up=executor._scale_up,
-                down=executor._scale_down,
+                up=executor._connection.scale_up,
+                down=executor._connection.scale_down,
                 timeout=snooze_timeout,
                 subscriptions=executor._subscriptions,
             )
@@ -260,48 +225,20 @@ class DaskJobExecutor(DrivenJobExecutor):
         """Return the workers that the scheduler knows of now, by name."""
         self._check_open()
         with awake(self._snooze_manager):
-            return make_workers(dict(self._courier.dispatch.stations))
+            return self._connection.workers()
 
     @property
     def snooze_manager(self) -> SnoozeManager | None:
         """What releases the workers while nobody needs them; None unless there is a ``snooze_timeout``."""
         return self._snooze_manager
 
-    def _scale_down(self) -> None:
-        assert self._cluster is not None
-        n = self._cluster.scale_down()
-        self.client.sync(self._expect, n)
-
-    def _scale_up(self) -> None:
-        assert self._cluster is not None
-        n = self._cluster.scale_up()
-        self.client.sync(self._expect, n)
-
-    async def _expect(self, n: int) -> None:
-        await self._roster.expect(n)
-
-    async def _describe_loss(self, station: Station) -> str:
-        name, address = station.worker.name, station.address
-        if self._cluster is None:
-            return f"the worker {name} at {address} left the cluster"
-        return await self._cluster.describe_loss(name, address)
-
-    def _on_change(self, topic: str, worker: Worker) -> None:
-        self._known_workers[worker.name] = worker
+    def _on_loss(self, worker: Worker) -> None:
         is_asleep = self._snooze_manager is not None and self._snooze_manager.is_snoozing
-        if topic == "worker_lost" and not self._is_closed and not is_asleep:
-            self._note(topic, {"name": worker.name, "host": worker.host})
-
-    def _on_shortage(self) -> None:
-        if self._cluster is not None and not self._is_closed:
-            self._cluster.revive()
+        if not self._is_closed and not is_asleep:
+            self._note("worker_lost", {"name": worker.name, "host": worker.host})
 
     def _workers_to_fit(self) -> list[Worker]:
-        # Those that died are expected back. When there never was one, it may be about to start.
-        until = time.monotonic() + NO_WORKER_SECONDS
-        while not self._known_workers and time.monotonic() < until:
-            time.sleep(0.05)
-        return list(self._known_workers.values())
+        return self._connection.known_workers()
 
     def get_resource_details(self) -> list[dict[str, Any]]:
         """Return a dictionary for each host: ``host``, and how many workers: ``cpu``, ``cuda``, ``service``."""
@@ -383,7 +320,7 @@ class DaskJobExecutor(DrivenJobExecutor):
     def _lane(self, options: RunOptions) -> Lane:
         with self._lock:
             self._runs += 1
-            return Lane(f"{self._name}.{self._runs}", options.priority)
+            return Lane(f"{self._connection.name}.{self._runs}", options.priority)
 
     # ---- functions ----
 
@@ -423,7 +360,7 @@ class DaskJobExecutor(DrivenJobExecutor):
     ) -> dict[str, T]:
         self._check_open()
         with awake(self._snooze_manager):
-            placed = place(list(self._courier.dispatch.stations.values()))
+            placed = place(self._connection.stations())
         results = self._call_each(PlacedCall(fn, args, kwargs), placed, RunOptions(ordered=True))
         return {each.name: result for result, each in results}
 
@@ -444,7 +381,7 @@ class DaskJobExecutor(DrivenJobExecutor):
             if not all_nodes:
                 yield Placed(partition, Need(hosts=hosts))
             elif hosts:
-                stations = [s for s in self._courier.dispatch.stations.values() if s.worker.host in hosts]
+                stations = [s for s in self._connection.stations() if s.worker.host in hosts]
                 yield from one_for_each_host(stations, partition)
 
     def _check_handle(self, handle: Any) -> None:
@@ -464,7 +401,7 @@ class DaskJobExecutor(DrivenJobExecutor):
         self._check_open()
         with self._lock:
             self._runs += 1
-            handle = f"scattered-{self._name}.{self._runs}"
+            handle = f"scattered-{self._connection.name}.{self._runs}"
         self._scattered[handle] = Scattered(obj)
         try:
             with awake(self._snooze_manager):
@@ -486,29 +423,11 @@ class DaskJobExecutor(DrivenJobExecutor):
 
     def _release(self) -> None:
         open_executors.discard(self)
-        if os.getpid() != self._pid:
-            return  # a fork: the event loop's thread is not here, and workers and connections are the parent's
+        if self._connection.is_forked():
+            return  # workers and connections are the parent's
         if self._snooze_manager is not None:
             self._snooze_manager.close()
-        client = self.client
-        # Each step is bounded: an interpreter that exits must not wait for ever for an event loop that does not answer.
-        # Worker processes that are left then end with this one.
-        try:
-            if client.status in {"running", "connecting"}:
-                client.sync(self._close_courier, callback_timeout=_CLOSE_SECONDS)
-        except TimeoutError:
-            log.warning("the runs of a Dask executor did not end within %g s", _CLOSE_SECONDS)
-        if self.is_local:
-            client.close(timeout=5)
-            if self._cluster is not None:
-                try:
-                    self._cluster.close(timeout=_CLOSE_SECONDS)
-                except TimeoutError:
-                    log.warning("a local Dask cluster did not end within %g s", _CLOSE_SECONDS)
-
-    async def _close_courier(self) -> None:
-        await self._courier.close()
-        self._roster.close()
+        self._connection.close(is_local=self.is_local)
 
 
 def _results(calls: Generator[tuple[T, Any], None, None]) -> Generator[T, None, None]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from tilework.executor.dask.seat import Feed, close_seats, feed, leave, sit
+from tilework.executor.dask.seat import close_seats, feed, leave, sit
+from tilework.executor.dask.table import Feed
 from tilework.executor.remote import dumps
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tilework.executor.dask.sealed import SharedSealed
     from tilework.executor.dask.worker import Batch, BatchReport
 
-__all__ = ["Claim", "Seating", "call_worker"]
+__all__ = ["Claim", "Seating"]
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class _Place:
     """The parameters that come with the seats."""
     n_fed: int = 0
     """How many batches are there."""
+    latest: str | None = None
+    """The batch that was sent last, if it was not answered yet."""
     watches: set[asyncio.Task[None]] = field(default_factory=set)
     """They hold the futures of seats until these end: Dask stops what nobody wants any more."""
 
@@ -99,6 +102,7 @@ class Seating:
         self._places: dict[str, dict[str, _Place]] = {}  # by run, by address
         self._numbers = count()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._calls: set[asyncio.Task[Any]] = set()
 
     async def carry(self, claim: Claim, batch: Batch, items_key: str | None = None) -> BatchReport | None:
         """Feed a batch to a seat of its run, which is claimed if need be; None: it was refused.
@@ -113,12 +117,24 @@ class Seating:
         is_known = claim.content is None or claim.content in place.contents or claim.params_future is not None
         params = None if is_known else claim.params
         priority = claim.options["priority"]
-        order = Feed(batch, frozenset(place.seats), priority, claim.content, params, items_key)
+        order = Feed(
+            batch,
+            frozenset(place.seats),
+            priority,
+            claim.content,
+            next(self._numbers),
+            place.latest,
+            params,
+            items_key,
+        )
         place.n_fed += 1
+        place.latest = batch.ident
         try:
-            report: BatchReport | None = await call_worker(self._client, claim.address, feed, order)
+            report: BatchReport | None = await self._call(claim.address, feed, order)
         finally:
             place.n_fed -= 1
+            if place.latest == batch.ident:
+                place.latest = None
         if report is None:
             place.contents.clear()
             place.seats -= order.seats
@@ -185,24 +201,41 @@ class Seating:
 
     async def _tell(self, address: str, fn: Callable[..., Any], *args: Any) -> None:
         try:
-            await call_worker(self._client, address, fn, *args)
+            await self._call(address, fn, *args)
         except Exception as error:  # noqa: BLE001  (the worker is gone; or it finds out by itself)
             log.debug("could not tell %s: %r", address, error)
+
+    async def _call(self, address: str, fn: Callable[..., Any], *args: Any) -> Any:
+        """Call a function at a worker. The call goes on when nobody waits for it any more.
+
+        For one that is broken off while it connects leaves an open socket behind, for good.
+        """
+        call = asyncio.ensure_future(_call_worker(self._client, address, fn, *args))
+        self._calls.add(call)
+        call.add_done_callback(self._on_called)
+        return await asyncio.shield(call)
+
+    def _on_called(self, call: asyncio.Task[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # which is that of whoever waits for it, if anybody does
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def close(self) -> None:
-        """Give everything up."""
+    async def close(self, seconds: float) -> None:
+        """Give everything up, and wait for what is on its way, for so long."""
         for task in list(self._tasks):
             task.cancel()
         for run in list(self._places):
             self.end(run)
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=seconds)
 
 
-async def call_worker(client: Any, address: str, fn: Callable[..., Any], *args: Any) -> Any:
+async def _call_worker(client: Any, address: str, fn: Callable[..., Any], *args: Any) -> Any:
     """Call a function, or a coroutine function, in a worker's event loop, without the scheduler in between."""
     reply = await client.rpc(address).run(function=dumps(fn), args=dumps(args), kwargs=dumps({}), wait=True)
     if reply["status"] == "OK":

@@ -157,6 +157,7 @@ class _Desk:
         self.slips: dict[str, _Slip] = {}  # by the batch's ident
         self.ended = _Memory()  # runs, with the reason
         self.taken = _Memory()  # batches that were taken back before they began
+        self.done = _Memory()  # batches whose answer is on its way, or has arrived
 
 
 _desk: Final = _Desk()
@@ -177,6 +178,8 @@ def take_back(ident: str) -> BatchReport | None:
     """Take back what a batch has not begun, with the outcomes so far; None: all of it, it has not begun at all."""
     with _desk.lock:
         slip = _desk.slips.get(ident)
+        if slip is None and _desk.done.get(ident) is not None:
+            return BatchReport(())
         if slip is None:
             _desk.taken.add(ident)
             return None
@@ -234,6 +237,7 @@ def run_batch(batch: Batch, params: SharedSealed | None = None, items: Sealed | 
     finally:
         with _desk.lock:
             del _desk.slips[batch.ident]
+            _desk.done.add(batch.ident)
     return slip.report()
 
 

@@ -1,0 +1,178 @@
+"""What an executor has of a Dask cluster: its client, which workers there are, and the way to them.
+
+Who owns what: a `Connection` belongs to its executor. The client, and the cluster if there is one, end with it if they
+are its own. Courier and roster live in the event loop of the client.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from tilework.exceptions import ExecutorError
+from tilework.executor.dask.courier import NO_WORKER_SECONDS, Courier
+from tilework.executor.dask.extra import quick
+from tilework.executor.dask.roster import Roster, has_tags, identity, make_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tilework.common.scheduler import Worker, WorkerSet
+    from tilework.executor.dask.dispatch import Station
+    from tilework.executor.dask.local import LocalCluster
+
+__all__ = ["Connection", "make_client"]
+
+log = logging.getLogger(__name__)
+
+_CLOSE_SECONDS: Final = 10.0
+
+
+def make_client(scheduler: Any, client_kwargs: Mapping[str, Any] | None) -> tuple[Any, bool]:
+    """Connect to a scheduler.
+
+    Parameters
+    ----------
+    scheduler
+        Its address, or whatever else ``distributed.Client`` takes.
+    client_kwargs
+        For ``distributed.Client``, which does not become Dask's default unless they say so.
+
+    Returns
+    -------
+    client, is_local
+        And whether it ends with the executor: unless it is Dask's default.
+
+    Raises
+    ------
+    ExecutorError
+        When the scheduler cannot be reached.
+    """
+    from distributed import Client
+
+    options = {"set_as_default": False, **(client_kwargs or {})}
+    try:
+        client = quick(Client(scheduler, **options))
+    except OSError as error:
+        msg = (
+            f"no Dask scheduler answers at {scheduler}: {error}. Start one with 'dask scheduler', and check "
+            "address and firewall"
+        )
+        raise ExecutorError(msg) from error
+    return client, not options["set_as_default"]
+
+
+class Connection:
+    """A client, and the workers of its cluster.
+
+    Parameters
+    ----------
+    client
+        The Dask client.
+    is_tagged
+        Whether the workers have the resources of `cluster_spec`; None: found out.
+    on_loss
+        Called in the client's event loop with a worker that has left.
+    """
+
+    cluster: LocalCluster | None = None
+    """The cluster, if this process has started it."""
+
+    def __init__(self, client: Any, is_tagged: bool | None, on_loss: Callable[[Worker], None]) -> None:
+        self.client = client
+        self.name = uuid.uuid4().hex[:16]
+        """Names its runs on workers that others use as well."""
+        self._on_loss = on_loss
+        self._known_workers: dict[str, Worker] = {}  # those that are there, or were
+        self._is_closed = False
+        self._pid = os.getpid()
+        infos = client.sync(identity, client)
+        self.is_tagged = has_tags(infos) if is_tagged is None else is_tagged
+        self.courier = Courier(client, self.name, self.is_tagged, self._describe_loss)
+        self._roster = Roster(self.courier, self._on_change, self._on_shortage)
+        client.sync(self._open, infos)
+
+    async def _open(self, infos: Mapping[str, Mapping[str, Any]]) -> None:
+        self.courier.loop_thread = threading.get_ident()
+        self._roster.open(infos)
+
+    # ---- workers ----
+
+    def stations(self) -> list[Station]:
+        """Return the workers that the scheduler knows of now, as the courier sees them."""
+        return list(self.courier.dispatch.stations.values())
+
+    def workers(self) -> WorkerSet:
+        """Return the workers that the scheduler knows of now, by name."""
+        return make_workers(dict(self.courier.dispatch.stations))
+
+    def known_workers(self) -> list[Worker]:
+        """Return the workers that are there, or were: those that died are expected back.
+
+        When there never was one, it may be about to start, which is waited for.
+        """
+        until = time.monotonic() + NO_WORKER_SECONDS
+        while not self._known_workers and time.monotonic() < until:
+            time.sleep(0.05)
+        return list(self._known_workers.values())
+
+    def scale_down(self) -> None:
+        """Let all workers go but one."""
+        assert self.cluster is not None
+        self.client.sync(self._roster.expect, self.cluster.scale_down())
+
+    def scale_up(self) -> None:
+        """Bring the workers back that went."""
+        assert self.cluster is not None
+        self.client.sync(self._roster.expect, self.cluster.scale_up())
+
+    async def _describe_loss(self, station: Station) -> str:
+        name, address = station.worker.name, station.address
+        if self.cluster is None:
+            return f"the worker {name} at {address} left the cluster"
+        return await self.cluster.describe_loss(name, address)
+
+    def _on_change(self, topic: str, worker: Worker) -> None:
+        self._known_workers[worker.name] = worker
+        if topic == "worker_lost" and not self._is_closed:
+            self._on_loss(worker)
+
+    def _on_shortage(self) -> None:
+        if self.cluster is not None and not self._is_closed:
+            self.cluster.revive()
+
+    # ---- the end ----
+
+    def close(self, *, is_local: bool) -> None:
+        """Stop what runs, and end the client and the cluster if they are `is_local`.
+
+        Each step is bounded: an interpreter that exits must not wait for ever for an event loop that does not answer.
+        Worker processes that are left then end with this one.
+        """
+        self._is_closed = True
+        client = self.client
+        try:
+            if client.status in {"running", "connecting"}:
+                client.sync(self._close, callback_timeout=_CLOSE_SECONDS)
+        except TimeoutError:
+            log.warning("the runs of a Dask executor did not end within %g s", _CLOSE_SECONDS)
+        if not is_local:
+            return
+        client.close(timeout=5)
+        if self.cluster is not None:
+            try:
+                self.cluster.close(timeout=_CLOSE_SECONDS)
+            except TimeoutError:
+                log.warning("a local Dask cluster did not end within %g s", _CLOSE_SECONDS)
+
+    def is_forked(self) -> bool:
+        """Return whether this is a fork: without the event loop's thread, and with connections of its parent."""
+        return os.getpid() != self._pid
+
+    async def _close(self) -> None:
+        await self.courier.close()
+        self._roster.close()

@@ -1,0 +1,145 @@
+"""What becomes of a batch that is recalled while its own answer is on its way, without Dask."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from tilework.common.executor import Priority
+from tilework.common.scheduler import Worker
+from tilework.executor.dask.courier import Courier
+from tilework.executor.dask.dispatch import Lane, Need, Sent, Station
+from tilework.executor.dask.sealed import seal
+from tilework.executor.dask.shipment import Shipment
+from tilework.executor.dask.worker import BatchReport, Outcome
+from tilework.executor.run import Ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+
+def outcomes(*numbers: int) -> tuple[Outcome, ...]:
+    return tuple(Outcome(number, 0.01, seal(number)) for number in numbers)
+
+
+class Bench:
+    """A courier with one worker, whose answers are the test's: to batches, and to what is recalled."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+        self.answers: list[asyncio.Future[BatchReport]] = []
+        self.recalled: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        client = SimpleNamespace(status="running", run=self._run)
+        self.courier = Courier(client, "name", False, None)  # type: ignore[arg-type]
+        self.courier.carriage.run_batch = self._run_batch  # type: ignore[method-assign]
+        self.courier.join(Station("one", Worker("one", "here", {}, 1), is_service=False, slots=1))
+        self.got: list[int] = []
+        self.lane = Lane("run", Priority.BATCH, mean_seconds=1e-6)
+        self.shipment = Shipment(self.lane, lambda _: Need(), self._post, str, None, None, None, None)
+
+    def _post(self, event: Any) -> None:
+        if isinstance(event, Outcome):
+            self.got.append(event.number)
+
+    async def _run_batch(self, sent: Sent, shipment: Any, stations: Any) -> BatchReport:
+        self.sent.append(sent)
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return await self.answers[-1]
+
+    async def _run(self, *_: Any, **__: Any) -> Any:
+        return {"one": await self.recalled}
+
+    async def send(self, n: int) -> Sent:
+        """Send a batch of so many tickets, and ask for it back."""
+        self.courier._shipments["run"] = self.shipment
+        self.courier.dispatch.put(self.lane, Need(), [Ticket(i, i, None) for i in range(2 * n)])
+        self.courier._pump()
+        await settle()
+        first = self.sent[0]
+        assert list(first.tickets) == list(range(n))
+        self.courier._recalls[first.ident] = self.courier._spawn(self.courier._recall(first))
+        await settle()
+        return first
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def in_loop(main: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        worker = Bench()
+        await asyncio.wait_for(main(worker), 10)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    asyncio.run(bounded())
+
+
+def test_the_batch_answers_first() -> None:
+    """What was done before the recall is in the answer to that alone: it is waited for, and nothing is done twice."""
+
+    async def main(worker: Bench) -> None:
+        first = await worker.send(4)
+        worker.answers[0].set_result(BatchReport(outcomes(2)))
+        await settle()
+        assert worker.got == [2]
+        assert set(first.tickets) == {0, 1, 3}
+        worker.recalled.set_result(BatchReport(outcomes(0, 1), (3,)))
+        await settle()
+        assert sorted(worker.got) == [0, 1, 2]
+        assert first.tickets == {}
+        again = [number for sent in worker.sent[2:] for number in sent.tickets]
+        assert again[0] == 3
+        assert not {0, 1, 2} & {*again, *(ticket.number for _, queue in worker.lane.waiting() for ticket in queue)}
+
+    in_loop(main)
+
+
+def test_the_recall_answers_first() -> None:
+    """What had not begun goes to others, the rest is in the batch's own answer."""
+
+    async def main(worker: Bench) -> None:
+        first = await worker.send(4)
+        worker.recalled.set_result(BatchReport(outcomes(0, 1), (3,)))
+        await settle()
+        assert worker.got == [0, 1]
+        assert set(first.tickets) == {2}
+        worker.answers[0].set_result(BatchReport(outcomes(2)))
+        await settle()
+        assert worker.got == [0, 1, 2]
+
+    in_loop(main)
+
+
+def test_nothing_was_left_to_recall() -> None:
+    """The batch is done, and its answer is on its way, which may take long: it is waited for, not done again."""
+
+    async def main(worker: Bench) -> None:
+        first = await worker.send(4)
+        worker.recalled.set_result(BatchReport(()))
+        await settle()
+        assert set(first.tickets) == {0, 1, 2, 3}
+        worker.answers[0].set_result(BatchReport(outcomes(0, 1, 2, 3)))
+        await settle()
+        assert worker.got == [0, 1, 2, 3]
+
+    in_loop(main)
+
+
+def test_results_of_a_recall_wait_for_their_messages() -> None:
+    """The run may be over with them, and messages come before that."""
+
+    async def main(worker: Bench) -> None:
+        first = await worker.send(2)
+        worker.recalled.set_result(BatchReport(outcomes(0, 1), (), n_messages=1))
+        await settle()
+        assert worker.got == []
+        first.n_messages = 1
+        while not worker.got:  # noqa: ASYNC110  (there is no event for it)
+            await asyncio.sleep(0.001)
+        assert worker.got == [0, 1]
+
+    in_loop(main)
