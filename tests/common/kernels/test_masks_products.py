@@ -84,7 +84,7 @@ def test_cpus_with_few_and_with_many_registers_give_the_same_bits() -> None:
         out, scratch = np.zeros((12, 4)), np.zeros(16, dtype="f4")
         for i in range(0, 12, step):
             flat = frames.reshape(-1)
-            kernel(flat, NATIVE, i * 160, 160, masks.reshape(-1), 0, 160, out, i, 0, flat, 0, scratch)
+            kernel(flat, NATIVE, i * 160, 160, masks.reshape(-1), 0, 160, out, i, 0, flat, 0, 0, scratch)
         results.append(out.tobytes())
     assert results[0] == results[1]
 

@@ -137,7 +137,7 @@ def test_a_slow_task_among_many_short_ones(executor: DaskJobExecutor, tmp_path: 
         assert [result[0] for result, _ in results] == [400]
 
 
-def test_fifty_runs_from_eight_threads(executor: DaskJobExecutor) -> None:
+def test_two_hundred_runs_from_eight_threads(executor: DaskJobExecutor) -> None:
     """Every run gets its own results, in order, and nothing is left of any of them."""
 
     def one(number: int) -> None:
@@ -146,7 +146,7 @@ def test_fifty_runs_from_eight_threads(executor: DaskJobExecutor) -> None:
         assert executor.run_function(lambda: number) == number
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(one, range(50)))
+        list(pool.map(one, range(200)))
     assert executor._courier._shipments == {}
     assert executor._courier._carriers == {}
     assert executor._scattered == {}

@@ -16,10 +16,9 @@ __all__ = ["DenseMasks", "real_masks"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Bytes of a mask in a block: four masks and four frames of it stay in the L1 cache. Frames for which masks are read
-# once. Up to so many masks, pixels are converted each time, and several blocks of a frame are read at once.
+# once. For a few masks, several blocks of a frame are read at once.
 _BLOCK_BYTES = 4 * 1024
 _GROUP = 256
-_FEW = 5
 _FEW_BLOCKS = 4
 _BLOCK_NUMPY = 8192
 _VECTOR_BYTES = 64
@@ -93,13 +92,13 @@ class DenseMasks:
             msg = f"a tile of shape {tile.shape} does not fit masks of {self._pixels} (real) pixels"
             raise ValueError(msg)
         if self._compiled:
-            from tilework.common.kernels.dense_numba import add_products
+            from tilework.common.kernels.dense_numba import FEW_MASKS, add_products
 
             products = np.zeros((frames, self._stored_rows))
             masks, stored = self._masks, self._stored_rows
-            converts = stored > _FEW and (rows.flat.dtype != masks.dtype or rows.order != NATIVE)
+            converts = stored > FEW_MASKS and (rows.flat.dtype != masks.dtype or rows.order != NATIVE)
             block = _BLOCK_BYTES // masks.itemsize
-            span = block if stored > _FEW else _FEW_BLOCKS * block
+            span = block if stored > FEW_MASKS else _FEW_BLOCKS * block
 
             def part(start: int, stop: int) -> None:
                 place = rows.flat, rows.order, rows.stride, start, stop, rows.pixels

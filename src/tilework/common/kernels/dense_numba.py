@@ -6,7 +6,7 @@ is left over. Every sum is taken in the same order in all of them: the lanes of 
 float32 (float64 for float64 masks), then across lanes, then across blocks in float64. So a result depends on nothing
 but its frame and its mask, and is the same on all CPUs.
 
-With more than five masks, the pixels of four frames are converted first, once for all masks.
+With more than a few masks, the pixels of these frames are converted first, once for all masks.
 
 The CPU does not see which frames' pixels will be wanted next, so they are fetched ahead, a cache line for every step or
 two through the block.
@@ -48,8 +48,10 @@ if TYPE_CHECKING:
 
     from tilework.common.kernels.rows import Order
 
-__all__ = ["add_products"]
+__all__ = ["FEW_MASKS", "add_products"]
 
+# Up to so many masks, converting pixels each time is quicker than into a panel.
+FEW_MASKS = 5 if HAS_LONG_VECTORS else 3
 # Masks of a block that stay in the L2 cache, and frames that are taken together.
 _MASKS = 64
 _FRAMES = 4 if HAS_LONG_VECTORS else 3
@@ -220,11 +222,12 @@ def _three_by_four(
     m: int,
     source: NDArray[Any],
     ahead: int,
+    apart: int,
     scratch: NDArray[Any],  # noqa: ARG001  (which only `_four_by_four` needs)
 ) -> None:
     """As `_four_by_four`, for CPUs with 16 registers, of half a vector each: two masks after the other two."""
     _three_by_two(flat, order, at, stride, packed, mask, width, out, i, m, source, ahead)
-    _three_by_two(flat, order, at, stride, packed, mask + 2 * width, width, out, i, m + 2, source, ahead)
+    _three_by_two(flat, order, at, stride, packed, mask + 2 * width, width, out, i, m + 2, source, ahead + apart)
 
 
 @jit
@@ -248,15 +251,17 @@ def _four_by_four(
     m: int,
     source: NDArray[Any],
     ahead: int,
+    apart: int,
     scratch: NDArray[Any],
 ) -> None:
-    """Also fetch as many elements of `source` from `ahead` on."""
+    """Also fetch as many elements of `source` from `ahead` on, and as many `apart` from these."""
     at1, at2, at3 = at + stride, at + 2 * stride, at + 3 * stride
     mask1, mask2, mask3 = mask + width, mask + 2 * width, mask + 3 * width
     n = lanes(packed)
     s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = zero(packed)
     for j in range(0, width, n):
         prefetch(source, ahead + j)
+        prefetch(source, ahead + apart + j)
         x0 = load(packed, flat, at + j, order)
         x1 = load(packed, flat, at1 + j, order)
         x2 = load(packed, flat, at2 + j, order)
@@ -350,14 +355,17 @@ def _add_blocks(
                 _convert(flat, order, stride, here, some, width, panel)
             for m in range(first, fours, 4):
                 mask = b * masks + m * width
-                turn = here + ahead + min((m - first) // 4, _FRAMES - 1) * stride
+                turn = here + ahead + min((m - first) // 2, _FRAMES - 1) * stride
+                apart = stride if m - first < 8 else 0
                 if some < _FRAMES:
                     for k in range(some):
                         _one_by_four(flat, order, here + k * stride, packed, mask, width, out, to + k, m)
                 elif converts:
-                    _some_by_four(panel, NATIVE, 0, width, packed, mask, width, out, to, m, flat, turn, scratch)
+                    _some_by_four(panel, NATIVE, 0, width, packed, mask, width, out, to, m, flat, turn, apart, scratch)
                 else:
-                    _some_by_four(flat, order, here, stride, packed, mask, width, out, to, m, flat, turn, scratch)
+                    _some_by_four(
+                        flat, order, here, stride, packed, mask, width, out, to, m, flat, turn, apart, scratch
+                    )
             if fours < last:
                 mask = b * masks + fours * width
                 if some == _FRAMES:
@@ -411,7 +419,7 @@ def add_products(
 
     `masks` is a multiple of four, or one more. Of `group` frames `span` pixels, one or several blocks, are read, then
     the next ones, so that masks are read from memory once per group. With `converts`, pixels are converted once for all
-    masks, which pays for more than five.
+    masks.
     """
     whole = pixels // lanes(packed) * lanes(packed)
     panel = aligned(_FRAMES * block if converts else 0, packed)
