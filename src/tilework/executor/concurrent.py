@@ -23,6 +23,7 @@ from tilework.executor.async_adapter import MakingAsyncAdapter
 from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
 from tilework.executor.driven import Call
 from tilework.executor.driver import STOP_GRACE_SECONDS
+from tilework.executor.steady_threads import SteadyThreads
 from tilework.executor.storing import StoringJobExecutor
 from tilework.executor.threads import ThreadWorkforce
 from tilework.utils.devices import available_cpu_count
@@ -60,7 +61,8 @@ class ConcurrentJobExecutor(StoringJobExecutor):
     Parameters
     ----------
     client
-        The pool.
+        The pool. A `~concurrent.futures.ThreadPoolExecutor` can be left locked by Ctrl-C; `make_local` has one that
+        cannot.
     is_local
         Whether to shut the pool down when the executor closes.
     main_process_gpu
@@ -115,8 +117,7 @@ class ConcurrentJobExecutor(StoringJobExecutor):
             When `n_threads` is less than 1.
         """
         n_threads = _count("n_threads", n_threads)
-        client = ThreadPoolExecutor(n_threads, thread_name_prefix="tilework")
-        return cls(client, is_local=True, main_process_gpu=main_process_gpu)
+        return cls(SteadyThreads(n_threads, "tilework"), is_local=True, main_process_gpu=main_process_gpu)
 
     @classmethod
     def make_processes(cls, n_processes: int | None = None, main_process_gpu: GPUSpec = None) -> Self:

@@ -32,7 +32,6 @@ import threading
 import time
 import weakref
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -47,6 +46,7 @@ from tilework.executor.renewable import Gate, PoolBrokeError, RenewablePool, siz
 from tilework.executor.run import Bounds, Completed, Failed, Lost
 from tilework.executor.shared_block import BlockGoneError, Board, SharedBlock, attach
 from tilework.executor.shipping import Scattered, ShippingStore
+from tilework.executor.steady_threads import SteadyThreads
 from tilework.executor.workforce import Workforce
 from tilework.utils.devices import available_cpu_count
 
@@ -296,7 +296,7 @@ class PoolWorkforce(Workforce):
         self.store: ShippingStore = ShippingStore()
         self.gate = Gate()
         self.owner = f"{os.getpid()}-{id(self):x}-{time.monotonic_ns():x}"
-        self._feeders = ThreadPoolExecutor(size, thread_name_prefix="tilework-pool")
+        self._feeders = SteadyThreads(size, "tilework-pool")
         self.crew = Crew(self._feeders, size)
         self._boards: list[Board] = []
         # The run owns its function: one that is interrupted leaves nothing in here.
