@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tilework.api.context import Context, ExecutorSpecType
 from tilework.common.executor import Priority
+from tilework.common.later import import_later
 from tilework.common.roi import RoiT
 
 if TYPE_CHECKING:
@@ -26,17 +26,12 @@ __all__ = [
 ]
 
 _LAZY = {
-    "ResultAsyncGenerator": "tilework.api.async_generators",
-    "ResultGenerator": "tilework.api.generators",
-    "RunProgress": "tilework.api.runs",
-    "UDFRun": "tilework.api.runs",
+    "ResultAsyncGenerator": "async_generators",
+    "ResultGenerator": "generators",
+    "RunProgress": "runs",
+    "UDFRun": "runs",
 }
 
 
 if not TYPE_CHECKING:  # for type checkers, only what is imported above exists
-
-    def __getattr__(name: str) -> Any:
-        if name not in _LAZY:
-            msg = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(msg)
-        return getattr(import_module(_LAZY[name]), name)
+    __getattr__ = import_later(__name__, __name__, _LAZY)

@@ -5,9 +5,9 @@ Built-in functions are imported when they are asked for, so that importing this 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tilework.common.later import import_later
 from tilework.udf.base import (
     UDF,
     NoOpUDF,
@@ -84,12 +84,7 @@ __all__ = [
 
 
 if not TYPE_CHECKING:  # for type checkers, only what is imported above exists
-
-    def __getattr__(name: str) -> Any:
-        if name in _BUILT_IN:
-            return getattr(importlib.import_module(f"{__name__}.{_BUILT_IN[name]}"), name)
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+    __getattr__ = import_later(__name__, __name__, _BUILT_IN)
 
 
 def __dir__() -> list[str]:

@@ -10,7 +10,6 @@ What the system does with instances is in `tilework.udf.instance`.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -24,6 +23,7 @@ from tilework.common.buffers import (
     BufferWrapper,
     PlaceholderBufferWrapper,
 )
+from tilework.common.later import import_later
 from tilework.exceptions import UDFException, UDFRunCancelled
 from tilework.udf.data import MergeAttrMapping, RunCache, UDFData, UDFKwargsWrapper, UDFParams
 from tilework.udf.instance import UDFInstance
@@ -88,12 +88,7 @@ _ELSEWHERE = {
 
 
 if not TYPE_CHECKING:  # for type checkers, only what is imported above exists
-
-    def __getattr__(name: str) -> Any:
-        if name in _ELSEWHERE:
-            return getattr(importlib.import_module(f"tilework.udf.{_ELSEWHERE[name]}"), name)
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+    __getattr__ = import_later(__name__, "tilework.udf", _ELSEWHERE)
 
 
 def check_cast(fromvar: Any, tovar: Any) -> None:

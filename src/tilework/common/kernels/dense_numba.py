@@ -288,13 +288,13 @@ def _four_by_four(
         s33 = multiply_add(x3, w, s33)
     row0, row1 = _four_sums(s00, s01, s02, s03), _four_sums(s10, s11, s12, s13)
     row2, row3 = _four_sums(s20, s21, s22, s23), _four_sums(s30, s31, s32, s33)
-    upper = add(pick_even_fours(row0, row1), pick_odd_fours(row0, row1))
-    lower = add(pick_even_fours(row2, row3), pick_odd_fours(row2, row3))
+    rows01 = add(pick_even_fours(row0, row1), pick_odd_fours(row0, row1))
+    rows23 = add(pick_even_fours(row2, row3), pick_odd_fours(row2, row3))
     if n == 16:
-        store(scratch, 0, add(pick_lower(upper, lower), pick_upper(upper, lower)))
+        store(scratch, 0, add(pick_lower(rows01, rows23), pick_upper(rows01, rows23)))
     else:
-        store(scratch, 0, upper)
-        store(scratch, n, lower)
+        store(scratch, 0, rows01)
+        store(scratch, n, rows23)
     for k in range(4):
         out[i, m + k] += scratch[k]
         out[i + 1, m + k] += scratch[4 + k]
