@@ -47,13 +47,15 @@ def make_dask_executor(
 
         return get_dask_integration_executor(main_process_gpu)
     from tilework.executor.dask import DaskJobExecutor
+    from tilework.executor.dask.template import Template
 
-    return DaskJobExecutor.make_local(
-        spec=_workers(cpus, gpus),
-        client_kwargs={"set_as_default": spec == "dask-make-default"},
-        snooze_timeout=None if snooze_timeout is None else snooze_timeout * 60.0,
-        main_process_gpu=main_process_gpu,
-    )
+    with Template.ahead():
+        return DaskJobExecutor.make_local(
+            spec=_workers(cpus, gpus),
+            client_kwargs={"set_as_default": spec == "dask-make-default"},
+            snooze_timeout=None if snooze_timeout is None else snooze_timeout * 60.0,
+            main_process_gpu=main_process_gpu,
+        )
 
 
 def _workers(cpus: int | Iterable[int] | None, gpus: int | Iterable[int] | None) -> dict[str, Any]:

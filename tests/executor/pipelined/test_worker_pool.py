@@ -17,7 +17,6 @@ from tilework.executor.pipelined import (
     schedule_task,
     set_thread_name,
 )
-from tilework.executor.pipelined.pool import modules_to_preload
 from tilework.executor.pipelined.selection import select_in_turn
 from tilework.executor.pipelined.spec import describe_worker
 from tilework.testing.executor_harness import ExecutorHarness
@@ -69,14 +68,6 @@ def test_a_thread_has_a_name() -> None:
     with open("/proc/thread-self/comm") as file:  # noqa: PTH123
         assert file.read().strip() == "a long name tha"
     set_thread_name(before)
-
-
-def test_modules_for_workers() -> None:
-    """Workers load what this process has loaded of tilework, but neither its commands nor tests."""
-    modules = modules_to_preload()
-    assert "numpy" in modules
-    assert "tilework.executor.pipelined" in modules
-    assert not [name for name in modules if name.startswith(("tilework.cli", "tilework.testing", "tilework.__main__"))]
 
 
 class TestPool(ExecutorHarness):

@@ -35,6 +35,7 @@ from tilework.executor.dask.scattered import Scattered
 from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.shipment import Shipment
 from tilework.executor.dask.spec import cluster_spec
+from tilework.executor.dask.template import Template
 from tilework.executor.driven import DrivenJobExecutor, is_streamed, no_such_handle
 from tilework.executor.run import Bounds
 from tilework.utils.devices import detect
@@ -188,11 +189,12 @@ class DaskJobExecutor(DrivenJobExecutor):
         if spec is not None and preload is not None:
             msg = "preload is part of a spec: give it to cluster_spec(), or leave out spec"
             raise ExecutorSpecException(msg)
-        if spec is None:
-            spec = cluster_spec(**detect(), preload=preload)
         if main_process_gpu is not None:
             make_canonical(main_process_gpu)  # before anything is started
-        cluster = start_cluster(spec, cluster_kwargs)
+        with Template.ahead():
+            if spec is None:
+                spec = cluster_spec(**detect(), preload=preload)
+            cluster = start_cluster(spec, cluster_kwargs)
         try:
             return cls._for_cluster(cluster, client_kwargs, snooze_timeout, main_process_gpu)
         except BaseException:

@@ -14,8 +14,9 @@ import dask
 from distributed import Nanny, SpecCluster
 from distributed.core import Status
 
-from tilework.executor.dask.spawning import METHOD, stderr_of_new_processes
+from tilework.executor.dask.spawning import METHOD, stderr_of_new_processes, template_of_new_processes
 from tilework.executor.dask.stderr import StderrRelay
+from tilework.executor.dask.template import Template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,7 @@ class LocalNanny(Nanny):  # type: ignore[misc]
     def __init__(self, *args: Any, silence_logs: Any = None, **kwargs: Any) -> None:
         self.exits = deque(maxlen=_KEPT_EXITS)
         self._starting = asyncio.Lock()
+        self._template = Template.shared()
         self._stderr: StderrRelay | None = None
         # Here it would concern the whole process, in which whoever started the cluster has set the level.
         super().__init__(*args, **kwargs)
@@ -86,11 +88,20 @@ class LocalNanny(Nanny):  # type: ignore[misc]
             for _ in range(_ATTEMPTS):
                 if self.process is not None and self.process.status is Status.running:
                     return Status.running  # the one who had the lock before has started it
-                with _our_way_to_start_processes(), self._relayed_stderr():
+                with _our_way_to_start_processes(), self._forked(), self._relayed_stderr():
                     result = await super().instantiate()
                 if result is Status.running or self.status in _ENDING:
                     break
         return result
+
+    @contextmanager
+    def _forked(self) -> Iterator[None]:
+        """Let the worker that is started inside the block be a fork of the template."""
+        token = template_of_new_processes.set(self._template)
+        try:
+            yield
+        finally:
+            template_of_new_processes.reset(token)
 
     @contextmanager
     def _relayed_stderr(self) -> Iterator[None]:

@@ -4,29 +4,41 @@
 might be sent there by name. Ours are sent by value. Without that import workers start sooner, and a script needs no
 ``if __name__ == "__main__":``; neither does a program that is read from standard input, or typed in.
 
-Whoever starts one may say where it writes to stderr (`stderr_of_new_processes`).
+Whoever starts one may say where it writes to stderr (`stderr_of_new_processes`), and which process it is a fork of
+(`template_of_new_processes`), instead of being a new interpreter.
 
 Dask takes the way to start processes from its configuration, by name; `METHOD` is the name of ours.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
+import io
 import multiprocessing.context
 import os
+import signal
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
-from multiprocessing import spawn
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing import reduction, spawn, util
+from multiprocessing.context import SpawnContext, SpawnProcess, set_spawning_popen
 from typing import TYPE_CHECKING, Any, Final
+
+from tilework.executor.forked import reseed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["METHOD", "stderr_of_new_processes"]
+    from tilework.executor.dask.template import Template
+
+__all__ = ["METHOD", "stderr_of_new_processes", "template_of_new_processes"]
 
 stderr_of_new_processes: Final[ContextVar[int]] = ContextVar("stderr_of_new_processes", default=-1)
 """The descriptor that becomes the stderr of processes that are made in this context; -1: the one of this process."""
+
+template_of_new_processes: Final[ContextVar[Template | None]] = ContextVar("template_of_new_processes", default=None)
+"""What processes are forks of that are made in this context; None: they are new interpreters."""
 
 _lock = threading.Lock()
 _here = threading.local()
@@ -63,35 +75,88 @@ def _without_main() -> Iterator[None]:
 
 
 class WorkerProcess(SpawnProcess):
-    """A spawned process without the main module."""
+    """A process without the main module."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._stderr_fd = stderr_of_new_processes.get()  # has the same number in the process
+        stderr = stderr_of_new_processes.get()
+        self._stderr: Any = _Descriptor(stderr) if stderr >= 0 else None  # in the process, the number that it has there
+        self._template = template_of_new_processes.get()
+        self._environment: dict[str, str] | None = None
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  (the name is that of multiprocessing)
+        template, process_obj._template = process_obj._template, None
         with _without_main():
-            return _popen(process_obj) if process_obj._stderr_fd >= 0 else SpawnProcess._Popen(process_obj)
+            if template is None:
+                return SpawnProcess._Popen(process_obj)
+            process_obj._environment = dict(os.environ)
+            return _fork(process_obj, template)
 
     def run(self) -> None:
         """Do what it was made for; called in the process."""
-        if self._stderr_fd >= 0:
-            os.dup2(self._stderr_fd, 2)
-            os.close(self._stderr_fd)
-        super().run()
+        if self._stderr is not None:
+            os.dup2(self._stderr, 2)
+            os.close(self._stderr)
+        if self._environment is None:
+            super().run()
+            return
+        # What else a new interpreter would have of its own, but a fork of the template has not.
+        gc.freeze()  # what all workers share is not gone through, and so not copied, by the garbage collector of each
+        gc.enable()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.environ.clear()
+        os.environ.update(self._environment)
+        reseed()
+        try:
+            super().run()
+        finally:
+            atexit._run_exitfuncs()
 
 
-def _popen(process_obj: Any) -> Any:
-    """Start a process that inherits the descriptor of its stderr."""
-    from multiprocessing.popen_spawn_posix import Popen
+class _Descriptor:
+    """A descriptor that a process inherits which is started with it."""
 
-    class PopenWithStderr(Popen):
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _detach, (reduction.DupFd(self._number),)
+
+
+def _detach(duplicate: Any) -> int:
+    number: int = duplicate.detach()
+    return number
+
+
+def _fork(process_obj: Any, template: Template) -> Any:
+    """Start a process as a fork of the template."""
+    from multiprocessing import forkserver
+    from multiprocessing.popen_forkserver import Popen
+
+    class ForkedPopen(Popen):
         def _launch(self, process_obj: Any) -> None:
-            self.duplicate_for_child(process_obj._stderr_fd)
-            super()._launch(process_obj)  # type: ignore[misc]
+            message = io.BytesIO()
+            set_spawning_popen(self)
+            try:
+                reduction.dump(spawn.get_preparation_data(process_obj.name), message)
+                reduction.dump(process_obj, message)
+            finally:
+                set_spawning_popen(None)
+            descriptors: Any = self
+            self.sentinel, there = template.fork(descriptors._fds)
+            # While a second copy of this end is open, the process knows that we live.
+            self.finalizer = util.Finalize(self, _close, (os.dup(there), self.sentinel))
+            with os.fdopen(there, "wb") as pipe:
+                pipe.write(message.getbuffer())
+            self.pid = forkserver.read_signed(self.sentinel)
 
-    return PopenWithStderr(process_obj)
+    return ForkedPopen(process_obj)
+
+
+def _close(*descriptors: int) -> None:
+    for number in descriptors:
+        os.close(number)
 
 
 class WorkerProcessContext(SpawnContext):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tilework.exceptions import PoolStateError, WorkerQueueEmpty
 from tilework.executor.exits import STDERR_LINES, describe_exit, describe_last_words
+from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
 from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, decode, encode
@@ -43,7 +44,6 @@ log = logging.getLogger(__name__)
 
 _LARGEST_ARENA: Final = 1 << 34
 _SMALLEST_ARENA: Final = 1 << 20
-_NOT_FOR_WORKERS: Final = (["__main__"], ["cli"], ["testing"], ["viz"])
 
 
 class PoolWorkerInfo(NamedTuple):
@@ -390,9 +390,3 @@ def available_shared_memory(folder: str | None) -> int:
 
 def _clip(size: int) -> int:
     return min(_LARGEST_ARENA, max(_SMALLEST_ARENA, size))
-
-
-def modules_to_preload() -> list[str]:
-    """Return the modules that workers will need: those of numpy and tilework that this process has loaded."""
-    ours = (name.split(".") for name in list(sys.modules))
-    return ["numpy", *(".".join(n) for n in ours if n[0] == "tilework" and n[1:2] not in _NOT_FOR_WORKERS)]

@@ -146,7 +146,7 @@ def _be_worker(wire_fd: int, stderr_fd: int, main_pid: int) -> int:
     os.close(stderr_fd)
     faulthandler.enable()
     threading.Thread(target=_end_with, args=(main_pid,), name="watch", daemon=True).start()
-    _reseed()
+    from tilework.executor.forked import reseed
     from tilework.executor.pipelined.arena import Arena, ArenaReader
     from tilework.executor.pipelined.control import ControlPage
     from tilework.executor.pipelined.messages import Arrived, Setup, decode, encode
@@ -154,6 +154,7 @@ def _be_worker(wire_fd: int, stderr_fd: int, main_pid: int) -> int:
     from tilework.executor.pipelined.worker import serve
     from tilework.executor.pipelined.worker_queues import MessageQueue, RequestQueue, ResponseQueue, WorkerQueues
 
+    reseed()
     wire = Wire(socket.socket(fileno=wire_fd))
     frame = wire.receive()
     assert frame is not None
@@ -180,13 +181,3 @@ def _end_with(main_pid: int) -> None:
         poll.register(fd, select.POLLIN)
         poll.poll()
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _reseed() -> None:
-    """Let workers draw different random numbers: they are copies of one process."""
-    import random
-
-    random.seed()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()

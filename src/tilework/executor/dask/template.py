@@ -1,0 +1,104 @@
+"""The process that the workers on this machine are forked from.
+
+::
+
+    this process                    template                               worker
+    ┌──────────────┐  starts it    ┌─────────────────────────────┐  fork  ┌──────────────────────┐
+    │ LocalCluster ├──────────────►│ imports what workers need,  ├───────►│ unpickles what to do │
+    │  LocalNanny  │   once        │ once, while this process    │        │                      │
+    │              ├──────────────►│ loads Dask for itself       │        │                      │
+    └──────────────┘  "one more"   └─────────────────────────────┘        └──────────────────────┘
+
+Without it each worker would import Dask for itself, which takes longer than all else that it does in order to start.
+It is a fork server of `multiprocessing`, but not the one that a program gets by that name, which may serve something
+else, with other settings. Forking is safe there: the process has one thread and nothing open.
+
+Who ends whom: the template ends when the last cluster that uses it is gone, or this process. Workers that are still
+there then see to themselves. A template that was killed is started again when the next worker is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from tilework.common.threading import set_num_threads_env
+from tilework.executor.forked import modules_to_preload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Template"]
+
+_PRELOAD: Final = "tilework.executor.dask.preloaded"
+
+_END_SECONDS: Final = 1.0
+"""How long a template may take to end before it is killed."""
+
+
+class Template:
+    """The template of this process; made by `shared`."""
+
+    is_possible: Final = sys.platform == "linux"
+    """Whether there can be one. Elsewhere the libraries of the system do not survive a fork."""
+
+    _lock: ClassVar = threading.Lock()
+    _latest: ClassVar[weakref.ref[Template] | None] = None
+
+    def __init__(self) -> None:
+        from multiprocessing.forkserver import ForkServer
+
+        self._server = ForkServer()
+        self._server.set_forkserver_preload([_PRELOAD, *modules_to_preload()])
+        self.start()
+        self._end = weakref.finalize(self, _end, self._server)
+
+    @classmethod
+    def shared(cls) -> Template | None:
+        """Return the template, which lives for as long as anybody holds it; None where there cannot be one."""
+        if not cls.is_possible:
+            return None
+        with cls._lock:
+            template = cls._latest() if cls._latest is not None else None
+            if template is None:
+                template = cls()
+                cls._latest = weakref.ref(template)
+            return template
+
+    @classmethod
+    @contextmanager
+    def ahead(cls) -> Iterator[None]:
+        """Let it load what it needs while this process does the same; who asks for it in the block keeps it."""
+        template = cls.shared()
+        yield
+        del template
+
+    def start(self) -> None:
+        """Start the process unless it is running."""
+        with set_num_threads_env(1):
+            self._server.ensure_running()
+
+    def fork(self, descriptors: list[int]) -> tuple[int, int]:
+        """Fork a process; returns where its number and exit code are read from, and where its work is written to."""
+        self.start()
+        return self._server.connect_to_new_process(descriptors)
+
+
+def _end(server: Any) -> None:
+    pid = server._forkserver_pid
+    if pid is None:
+        return
+    os.close(server._forkserver_alive_fd)
+    server._forkserver_pid = server._forkserver_alive_fd = None
+    until = time.monotonic() + _END_SECONDS
+    with suppress(ChildProcessError):
+        while not os.waitpid(pid, os.WNOHANG)[0]:
+            if time.monotonic() > until:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)

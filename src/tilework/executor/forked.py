@@ -1,0 +1,25 @@
+"""What there is to see to when worker processes are forks of one that has loaded what they need."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Final
+
+__all__ = ["modules_to_preload", "reseed"]
+
+_NOT_FOR_WORKERS: Final = (["__main__"], ["cli"], ["testing"], ["viz"])
+
+
+def modules_to_preload() -> list[str]:
+    """Return the modules that workers will need: those of numpy and tilework that this process has loaded."""
+    ours = (name.split(".") for name in list(sys.modules))
+    return ["numpy", *(".".join(n) for n in ours if n[0] == "tilework" and n[1:2] not in _NOT_FOR_WORKERS)]
+
+
+def reseed() -> None:
+    """Let this process draw random numbers of its own, and not those of its siblings."""
+    random.seed()
+    generators = sys.modules.get("numpy.random")
+    if generators is not None:
+        generators.seed()

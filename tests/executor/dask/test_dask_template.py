@@ -1,0 +1,146 @@
+"""Workers on this machine are forks of one process that has loaded what they need."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import pytest
+
+from tilework.executor.dask import DaskJobExecutor, cluster_spec
+from tilework.executor.dask.template import Template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(not Template.is_possible, reason="processes are forked on Linux only")
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[DaskJobExecutor]:
+    with new_executor() as executor:
+        yield executor
+
+
+def new_executor() -> DaskJobExecutor:
+    return DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
+
+
+def parents(executor: DaskJobExecutor) -> set[int]:
+    return set(executor.run_each_worker(os.getppid).values())
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not is_true() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert is_true()
+
+
+def test_one_template(executor: DaskJobExecutor) -> None:
+    """All clusters of the process have it, and it outlives each of them but the last."""
+    (template,) = parents(executor)
+    assert psutil.Process(template).ppid() == os.getpid()
+    with new_executor() as other:
+        assert parents(other) == {template}
+    gc.collect()
+    assert parents(executor) == {template}
+
+
+def test_it_ends_with_the_last_cluster(tmp_path: Path) -> None:
+    """In a program of its own, with what was registered to be done when a worker exits."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"""
+import atexit, gc, os, pathlib, time
+import psutil
+from tilework.executor.dask import DaskJobExecutor, cluster_spec
+
+def leave_word(path=pathlib.Path({str(tmp_path)!r})):
+    def write():
+        (path / str(os.getpid())).write_text("done")
+    atexit.register(write)
+    return os.getpid()
+
+before = {{p.pid for p in psutil.Process().children()}}
+executor = DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
+workers = set(executor.run_each_worker(leave_word).values())
+(template,) = set(executor.run_each_worker(os.getppid).values())
+executor.close()
+del executor
+gc.collect()
+until = time.monotonic() + 10
+while psutil.pid_exists(template) and time.monotonic() < until:
+    time.sleep(0.02)
+assert not psutil.pid_exists(template)
+assert not any(psutil.pid_exists(pid) for pid in workers)
+assert {{int(path.name) for path in pathlib.Path({str(tmp_path)!r}).iterdir() if path.suffix == ""}} == workers
+print("fine")
+"""
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
+
+
+def test_workers_are_themselves(executor: DaskJobExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its random numbers, and the environment of the moment in which it was started."""
+
+    def draw() -> tuple[float, float]:
+        return random.random(), float(np.random.random())  # noqa: NPY002  (the global generators are meant)
+
+    numbers = [number for pair in executor.run_each_worker(draw).values() for number in pair]
+    assert len(set(numbers)) == len(numbers) == 4
+    monkeypatch.setenv("TILEWORK_TEST_LATER", "yes")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with new_executor() as other:
+        assert set(other.run_each_worker(lambda: os.environ.get("TILEWORK_TEST_LATER")).values()) == {"yes"}
+        assert parents(other) == parents(executor)
+    assert set(executor.run_each_worker(lambda: os.environ.get("TILEWORK_TEST_LATER")).values()) == {None}
+
+
+def test_it_is_killed(executor: DaskJobExecutor) -> None:
+    """The workers go on; one that dies then is a fork of the next."""
+    (template,) = parents(executor)
+    workers = set(executor.run_each_worker(os.getpid).values())
+    os.kill(template, signal.SIGKILL)
+    wait_until(lambda: not psutil.pid_exists(template) or psutil.Process(template).status() == psutil.STATUS_ZOMBIE)
+    assert executor.run_function(sum, [1, 2]) == 3
+    for pid in workers:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(set(executor.run_each_worker(os.getpid).values()) - workers) == 2)
+    (other,) = parents(executor)
+    assert other != template
+    assert psutil.Process(other).ppid() == os.getpid()
+
+
+def test_the_program_is_killed(tmp_path: Path) -> None:
+    """Nothing is left of it."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import os, sys, time
+from tilework.executor.dask import DaskJobExecutor, cluster_spec
+
+executor = DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
+(template,) = set(executor.run_each_worker(os.getppid).values())
+print(template, *executor.run_each_worker(os.getpid).values(), flush=True)
+time.sleep(60)
+"""
+    )
+    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 3
+        process.kill()
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
