@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, count
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from distributed import Client, get_worker
+from distributed.core import Status
 
 from tilework.api import Context
 from tilework.common.executor import NoopCommHandler, RunOptions
@@ -184,6 +187,26 @@ def test_mapped_memory_is_not_limited(executor: DaskJobExecutor) -> None:
     """Workers of ours have no limit of Dask's, which would count the pages of mapped files."""
     limits = executor.client.run(lambda dask_worker: dask_worker.memory_manager.memory_limit)
     assert set(limits.values()) == {None}
+
+
+def shown_by_a_worker(status: str) -> dict[str, bool]:
+    """Return whether a worker in this state, which runs in this process, logs errors of these methods."""
+    from tilework.executor.dask import preload
+
+    logger = logging.getLogger("distributed.worker")
+    preload.dask_setup(SimpleNamespace(status=Status[status]))
+    is_of_interest = logger.filters[-1]
+    try:
+        records = [logger.makeRecord("", logging.ERROR, "", 0, "", (), None, name) for name in ("heartbeat", "close")]
+        return {str(record.funcName): bool(is_of_interest(record)) for record in records}  # type: ignore[operator]
+    finally:
+        logger.removeFilter(is_of_interest)
+
+
+def test_the_last_heartbeat(executor: DaskJobExecutor) -> None:
+    """A worker that is closed while it tells the scheduler that it lives does not complain about it."""
+    assert executor.run_function(shown_by_a_worker, "running") == {"heartbeat": True, "close": True}
+    assert executor.run_function(shown_by_a_worker, "closing") == {"heartbeat": False, "close": True}
 
 
 def test_a_fork_leaves_it_alone(executor: DaskJobExecutor) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import signal
 import threading
+from typing import Any
 
 from tilework.common.backend import set_file_limit
 
@@ -20,3 +22,14 @@ set_file_limit()
 
 # What every run needs, so that its first task does not wait for it.
 import tilework.executor.dask.seat  # noqa: E402, F401
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by Dask when the worker is there."""
+    from distributed.core import Status
+
+    def is_of_interest(record: logging.LogRecord) -> bool:
+        """Return whether it is not the heartbeat that was under way when the worker was closed."""
+        return record.funcName != "heartbeat" or worker.status is Status.running
+
+    logging.getLogger("distributed.worker").addFilter(is_of_interest)
