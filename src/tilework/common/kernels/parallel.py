@@ -135,18 +135,18 @@ def run_parts(function: Callable[[int, int], None], size: int, threads: int, gra
     finally:
         # What interrupts the wait is raised after it. Interrupts come when a function is entered or left, and when a
         # loop goes round: so all calls are in the inner "try", and the inner loop goes round inside of the outer one.
-        is_over = False
-        while not is_over:
+        while True:
             try:
-                while not is_over:
+                while True:
                     try:
                         call.parts.clear()
                         for lock in call.helpers:
                             with lock:
                                 pass
-                        is_over = True
+                        break
                     except BaseException as error:  # noqa: BLE001
                         interrupt = error
+                break
             except BaseException as error:  # noqa: BLE001
                 interrupt = error
         if interrupt is not None:
