@@ -73,9 +73,13 @@ def test_other_dtypes_are_converted_with_a_warning() -> None:
         (np.zeros((4, 4), dtype=bool), r"roi: incompatible shapes.*\(3, 4\).*\(4, 4\)"),
         ([((0, 0), True), ((0, 1), False)], "both"),
         ((1, 2, 3), "axes of the scan"),
-        ((7, 0), "within the scan"),
-        ("all", "within the scan"),
-        (5, "cannot understand"),
+        (5, "axes of the scan"),
+        ((7, 0), "not within the scan"),
+        ((0, -5), "not within the scan"),
+        ("all", "cannot understand"),
+        (5.0, "cannot understand"),
+        ([((0.5, 1), True)], "cannot understand"),
+        ([True, False], "cannot understand"),
     ],
 )
 def test_what_does_not_fit_is_refused(roi: Any, message: str) -> None:

@@ -56,6 +56,7 @@ def test_dense_arrays() -> None:
     [
         ((1, 2), [(1, 2)]),
         ((np.int64(1), 2), [(1, 2)]),
+        ((-1, 2), [(1, 2)]),
         ([((1, 2), True)], [(1, 2)]),
         ([((1, 2), True), ((0, 0), True)], [(0, 0), (1, 2)]),
         ([((1, 2), 1), ((1, 2), 1)], [(1, 2)]),
@@ -78,9 +79,9 @@ def test_roi_by_coordinates(roi: Any, selected: list[tuple[int, int]]) -> None:
     ("roi", "match"),
     [
         ([((1, 1), True), ((0, 2), False)], "does both"),
-        ((2, 0), "does not lie"),
-        ((-1, 0), "does not lie"),
-        ((1,), "does not lie"),
+        ((2, 0), "not within the scan"),
+        ((-3, 0), "not within the scan"),
+        ((1,), "axes of the scan"),
         ([(1, 1), (0, 2)], "selected"),
         ([((1.5, 1), True)], "selected"),
         ("ab", "selected"),

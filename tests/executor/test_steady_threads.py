@@ -97,3 +97,50 @@ def test_the_interpreter_exits_while_a_pool_is_open(keeps: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="timers")
+def test_ctrl_c_while_pools_are_made() -> None:
+    """Wherever it hits, the threads of a pool that nobody has got end, and so does the program."""
+    program = """
+import random
+import signal
+import threading
+import time
+from tilework.executor.steady_threads import SteadyThreads
+
+rng = random.Random(3)
+is_heard = False
+n_heard = 0
+
+def on_signal(*_):
+    global n_heard
+    if is_heard:
+        n_heard += 1
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, on_signal)
+for _ in range(1000):
+    signal.setitimer(signal.ITIMER_REAL, 1e-6 + rng.random() * 300e-6)
+    try:
+        try:
+            is_heard = True
+            pool = SteadyThreads(2, "steady")
+            pool.submit(int, "5")
+        finally:
+            is_heard = False
+    except KeyboardInterrupt:
+        pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    pool = None
+assert n_heard > 100, n_heard
+until = time.monotonic() + 20
+while len(threading.enumerate()) > 1:
+    assert time.monotonic() < until, threading.enumerate()
+    time.sleep(0.01)
+with SteadyThreads(2, "steady") as pool:
+    assert pool.submit(int, "5").result() == 5
+"""
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from math import prod
+from operator import index
 from typing import Any
 
 import numpy as np
 
-from tilework.common.math import prod
-
-__all__ = ["RoiT", "normalize_roi"]
+__all__ = ["RoiT", "normalize_roi", "parse_coordinates"]
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 # A bool array, a sparse array, one coordinate, or pairs of a coordinate and whether it is selected.
@@ -49,7 +49,10 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...]) -> BoolArray | None:
     elif hasattr(roi, "toarray") or hasattr(roi, "todense"):
         mask = np.asarray(roi.toarray() if hasattr(roi, "toarray") else roi.todense())
     else:
-        mask = _from_coordinates(roi, nav_shape)
+        coordinates, selected = parse_coordinates(roi, nav_shape)
+        mask = np.full(nav_shape, not selected)
+        for coordinate in coordinates:
+            mask[coordinate] = selected
     if mask.size != prod(nav_shape):
         msg = (
             f"roi: incompatible shapes: the scan has shape {nav_shape}, the roi {mask.shape}; "
@@ -61,29 +64,43 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...]) -> BoolArray | None:
     return mask.astype(bool, copy=True).reshape(nav_shape)
 
 
-def _from_coordinates(roi: Any, nav_shape: tuple[int, ...]) -> BoolArray:
-    if not isinstance(roi, Iterable):
-        msg = f"roi: cannot understand {roi!r}: give a bool array of shape {nav_shape}, or a coordinate of the scan"
-        raise ValueError(msg)
-    items = list(roi)
-    if items and all(isinstance(i, int | np.integer) for i in items):
-        items = [(tuple(items), True)]
+def parse_coordinates(roi: Any, nav_shape: tuple[int, ...]) -> tuple[list[tuple[int, ...]], bool]:
+    """Return the coordinates that describe a region of interest, and whether they are selected or left out.
+
+    Parameters
+    ----------
+    roi
+        One coordinate, which is selected, or pairs of a coordinate and whether it is; none at all selects nothing.
+        Negative numbers count from the end of an axis.
+    nav_shape
+        Shape of the scan.
+
+    Raises
+    ------
+    ValueError
+        When it is something else, some are selected and others left out, or one is not within the scan.
+    """
+    items = list(roi) if isinstance(roi, Iterable) else [roi]
+    if items and all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in items):
+        items = [(items, True)]
     try:
-        pairs = [(tuple(int(c) for c in coordinate), bool(selected)) for coordinate, selected in items]
+        pairs = [(tuple(map(index, coordinate)), bool(selected)) for coordinate, selected in items]
     except (TypeError, ValueError) as e:
-        msg = f"roi: coordinates must be pairs ((y, x), selected) within the scan of shape {nav_shape}, got {roi!r}"
+        msg = (
+            f"roi: cannot understand {roi!r}: give one coordinate (y, x), or a list of ((y, x), selected), "
+            f"for a scan of shape {nav_shape}"
+        )
         raise ValueError(msg) from e
-    if len({selected for _, selected in pairs}) > 1:
-        msg = "roi: coordinates must all be selected or all be left out, got both"
+    values = {selected for _, selected in pairs}
+    if len(values) > 1:
+        msg = f"roi: coordinates must all be selected or all be left out, this does both: {roi!r}"
         raise ValueError(msg)
-    mask = np.full(nav_shape, bool(pairs) and not pairs[0][1])
-    for coordinate, selected in pairs:
+    for coordinate, _ in pairs:
         if len(coordinate) != len(nav_shape):
             msg = f"roi: the coordinate {coordinate} does not have the {len(nav_shape)} axes of the scan {nav_shape}"
             raise ValueError(msg)
-        try:
-            mask[coordinate] = selected
-        except IndexError as e:
+        if any(not -n <= c < n for c, n in zip(coordinate, nav_shape, strict=True)):
             msg = f"roi: the coordinate {coordinate} is not within the scan of shape {nav_shape}"
-            raise ValueError(msg) from e
-    return mask
+            raise ValueError(msg)
+    coordinates = [tuple(c % n for c, n in zip(coordinate, nav_shape, strict=True)) for coordinate, _ in pairs]
+    return coordinates, values != {False}

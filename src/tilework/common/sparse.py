@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tilework.common.roi import parse_coordinates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -142,31 +142,6 @@ def to_sparse(a: Any, shape: ShapeLike | None = None) -> Any:
     if shape is None:
         msg = f"the shape of the scan is needed to make a ROI from the coordinates {a!r}"
         raise ValueError(msg)
-    coordinates, selected = _parse_coordinates(a, tuple(shape))
+    coordinates, selected = parse_coordinates(a, tuple(shape))
     coords = np.array(sorted(set(coordinates)), dtype=np.int64).reshape(-1, len(shape)).T
     return sparse.COO(coords, data=np.bool_(selected), shape=tuple(shape), fill_value=np.bool_(not selected))
-
-
-def _is_int(a: object) -> bool:
-    return isinstance(a, int | np.integer) and not isinstance(a, bool)
-
-
-def _parse_coordinates(a: Any, shape: tuple[int, ...]) -> tuple[list[tuple[int, ...]], bool]:
-    """Return all coordinates of a ROI and the truth value they share; an empty ROI selects nothing."""
-    items = list(a) if isinstance(a, Iterable) else [a]
-    if items and all(map(_is_int, items)):
-        items = [(items, True)]
-    try:
-        pairs = [(tuple(map(index, coordinate)), bool(selected)) for coordinate, selected in items]
-    except (TypeError, ValueError) as e:
-        msg = f"cannot make a ROI from {a!r}: give one coordinate (y, x), or a list of ((y, x), selected)"
-        raise ValueError(msg) from e
-    values = {selected for _, selected in pairs}
-    if len(values) > 1:
-        msg = f"a ROI by coordinates either selects or excludes all of them; {a!r} does both"
-        raise ValueError(msg)
-    for coordinate, _ in pairs:
-        if len(coordinate) != len(shape) or any(not 0 <= c < n for c, n in zip(coordinate, shape, strict=True)):
-            msg = f"the coordinate {coordinate} of a ROI does not lie within the scan of shape {shape}"
-            raise ValueError(msg)
-    return [coordinate for coordinate, _ in pairs], values != {False}

@@ -2,11 +2,13 @@
 
 `concurrent.futures.ThreadPoolExecutor.submit` takes locks which are written in Python. A KeyboardInterrupt that comes
 while the main thread is in there can leave one of them locked, and then nobody gets any further: not the threads, and
-not the next run. Here a job is handed over in one step that is not interrupted.
+not the next run. Here a job is handed over in one step that is not interrupted. A future has
+such a lock, too: a main thread that waits for one must bear that its job never ends.
 """
 
 from __future__ import annotations
 
+import _thread
 import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,8 +29,7 @@ T = TypeVar("T")
 class SteadyThreads(ThreadPoolExecutor):
     """A pool that may be used from the main thread of a program that is interrupted.
 
-    Its threads are started at once. They are jobs of the pool that it is built on, and take jobs of their own from a
-    queue.
+    Its threads are started at once, and take jobs from a queue. When the interpreter exits, it waits for what they do.
 
     Parameters
     ----------
@@ -44,9 +45,16 @@ class SteadyThreads(ThreadPoolExecutor):
         # A KeyboardInterrupt does not leave a plain lock locked.
         self._lock = threading.Lock()
         self._is_over = False
-        for _ in range(n_threads):
-            super().submit(_serve, self._jobs)
+        threads: set[threading.Thread] = set()
+        self._threads = threads  # the base class joins them
+        # First, as it may be interrupted: without it, threads that have started would never end.
         weakref.finalize(self, _end, self._jobs, n_threads)
+        # Started by one that is not interrupted: Thread.start() has a lock that is written in Python.
+        outcome: SimpleQueue[BaseException | None] = SimpleQueue()
+        _thread.start_new_thread(_start, (threads, n_threads, name, self._jobs, outcome))
+        error = outcome.get()
+        if error is not None:
+            raise error
         come_before(ThreadPoolExecutor)
         cancel_at_exit(self)
 
@@ -100,6 +108,26 @@ class _Job:
             self.future.set_exception(error)
         else:
             self.future.set_result(result)
+
+
+def _start(
+    threads: set[threading.Thread],
+    n_threads: int,
+    name: str,
+    jobs: SimpleQueue[_Job | None],
+    outcome: SimpleQueue[BaseException | None],
+) -> None:
+    """Start threads that run jobs, and say so."""
+    try:
+        for i in range(n_threads):
+            # Whether it is a daemon would else be asked of this thread, which then counts as one of Python's for good.
+            thread = threading.Thread(target=_serve, args=(jobs,), name=f"{name}_{i}", daemon=False)
+            thread.start()
+            threads.add(thread)
+    except BaseException as error:  # noqa: BLE001  (it is raised where the pool is made)
+        outcome.put(error)
+    else:
+        outcome.put(None)
 
 
 def _drop(jobs: SimpleQueue[_Job | None]) -> None:

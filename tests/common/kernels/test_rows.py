@@ -1,11 +1,9 @@
-"""Tiles as rows: no copies where memory allows, right values where it does not; threads and imports."""
+"""Tiles as rows: no copies where memory allows, right values where it does not; imports."""
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
-import threading
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,6 @@ import pytest
 
 from kernel_tiles import make_tile
 from tilework.common.kernels import sum_pixels, takes_dtype, warmup
-from tilework.common.kernels.parallel import run_parts
 from tilework.common.kernels.rows import FOREIGN, as_rows
 
 
@@ -62,56 +59,6 @@ def test_which_dtypes_are_taken_as_they_are() -> None:
         assert not takes_dtype(np.dtype(name))
     with pytest.raises(TypeError, match="numbers"):
         as_rows(np.array(["a", "b"]))
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5, 100])
-@pytest.mark.parametrize(("size", "grain"), [(0, 1), (1, 1), (10, 3), (64, 64), (1000, 7)])
-def test_parts_cover_everything_once(size: int, grain: int, threads: int) -> None:
-    seen: list[tuple[int, int]] = []
-    lock = threading.Lock()
-
-    def note(start: int, stop: int) -> None:
-        with lock:
-            seen.append((start, stop))
-
-    run_parts(note, size, threads, grain)
-    seen.sort()
-    assert seen[0][0] == 0
-    assert seen[-1][1] == size
-    assert all(a[1] == b[0] for a, b in itertools.pairwise(seen))
-    assert all(start % grain == 0 for start, _ in seen)
-    assert len(seen) <= threads
-
-
-def test_an_error_in_a_part_is_raised_after_all_parts_are_done() -> None:
-    running = threading.Semaphore(0)
-
-    def fail(start: int, stop: int) -> None:
-        running.release()
-        if start > 0:
-            msg = f"part {start} to {stop}"
-            raise ValueError(msg)
-
-    with pytest.raises(ValueError, match="part"):
-        run_parts(fail, 4, 4)
-    assert all(running.acquire(blocking=False) for _ in range(4))
-
-
-def test_kernels_work_in_a_forked_child() -> None:
-    """A child has none of its parent's threads, and must not wait for them."""
-    code = """
-import os, warnings
-from tilework.common.kernels.parallel import run_parts
-warnings.simplefilter("ignore")
-seen = []
-run_parts(lambda a, b: seen.append((a, b)), 2, 2)
-pid = os.fork()
-if pid == 0:
-    run_parts(lambda a, b: seen.append((a, b)), 2, 2)
-    os._exit(0 if len(seen) == 4 else 1)
-assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_numpy_paths_load_neither_numba_nor_scipy() -> None:
