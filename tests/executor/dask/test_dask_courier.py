@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tilework.common.executor import Priority
 from tilework.common.scheduler import Worker
 from tilework.executor.dask.courier import Courier
-from tilework.executor.dask.dispatch import Lane, Need, Sent, Station
+from tilework.executor.dask.dispatch import BATCH_SECONDS, Lane, Need, Sent, Station
 from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.shipment import Shipment
 from tilework.executor.dask.worker import BatchReport, Outcome
@@ -35,7 +35,7 @@ class Bench:
         self.courier.carriage.run_batch = self._run_batch  # type: ignore[method-assign]
         self.courier.join(Station("one", Worker("one", "here", {}, 1), is_service=False, slots=1))
         self.got: list[int] = []
-        self.lane = Lane("run", Priority.BATCH, mean_seconds=1e-6)
+        self.lane = Lane("run", Priority.BATCH)
         self.shipment = Shipment(self.lane, lambda _: Need(), self._post, str, None, None, None, None)
 
     def _post(self, event: Any) -> None:
@@ -53,6 +53,7 @@ class Bench:
     async def send(self, n: int) -> Sent:
         """Send a batch of so many tickets, and ask for it back."""
         self.courier._shipments["run"] = self.shipment
+        self.lane.mean_seconds = BATCH_SECONDS / n
         self.courier.dispatch.put(self.lane, Need(), [Ticket(i, i, None) for i in range(2 * n)])
         self.courier._pump()
         await settle()

@@ -10,6 +10,7 @@ from tilework.executor.dask.dispatch import (
     BATCH_SECONDS,
     MAX_BATCH,
     PATIENCE,
+    SHARE_SECONDS,
     Dispatch,
     Lane,
     Need,
@@ -87,10 +88,14 @@ def test_short_tasks_go_in_batches() -> None:
     dispatch = make(station("a"), station("b"))
     lane = Lane("run", Priority.INTERACTIVE, mean_seconds=0.0)
     dispatch.put(lane, Need(CPU), tickets(40))
-    assert [len(sent.tickets) for sent in send_all(dispatch)] == [10, 8, 6, 4]
+    assert [len(sent.tickets) for sent in send_all(dispatch)] == [20, 10, 5, 3]
     dispatch.put(lane, Need(CPU), tickets(1000))
     dispatch.join(station("c"))
     assert max(len(sent.tickets) for sent in send_all(dispatch)) == MAX_BATCH
+    dispatch = make(station("a"), station("b"))
+    lane = Lane("run", Priority.INTERACTIVE, mean_seconds=SHARE_SECONDS / 3)
+    dispatch.put(lane, Need(CPU), tickets(10))
+    assert [len(sent.tickets) for sent in send_all(dispatch)] == [3, 3, 2, 1], "less is not worth a message"
 
 
 def test_runs_take_turns_and_priority_goes_first() -> None:

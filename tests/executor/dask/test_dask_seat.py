@@ -97,7 +97,27 @@ def test_a_batch_is_done_at_its_seat(worker: Worker, threads: ThreadPoolExecutor
         assert results(await early) == {7: 1, 8: 2}
         assert results(await feed(order(run, "s0", ident="late"), worker)) == {7: 1, 8: 2}
         assert not sitting.done(), "it waits for more"
+        assert leave(run, frozenset({"s0"})) == []
+        await asyncio.wrap_future(sitting)
+
+    in_loop(main)
+
+
+def test_a_seat_goes_from_run_to_run(worker: Worker, threads: ThreadPoolExecutor, run: str) -> None:
+    """The end of one leaves it there for the next; one that wants another seat sends it away at once."""
+
+    async def main() -> None:
+        sitting = threads.submit(sit, "s0", run, PRIORITY, None)
+        assert results(await feed(order(run, "s0"), worker)) == {7: 1, 8: 2}
         assert leave(run) == []
+        assert results(await feed(order(f"{run} 2", "s0"), worker)) == {7: 1, 8: 2}
+        assert leave(f"{run} 2") == []
+        assert not sitting.done()
+        other = asyncio.create_task(feed(order(f"{run} 3", "s1", gone=frozenset({"s0"})), worker))
+        await asyncio.wrap_future(sitting)
+        sitting = threads.submit(sit, "s1", f"{run} 3", PRIORITY, None)
+        assert results(await other) == {7: 1, 8: 2}
+        close_seats(frozenset({"s1"}))
         await asyncio.wrap_future(sitting)
 
     in_loop(main)
@@ -144,7 +164,7 @@ def test_the_end_of_a_run(
         second = asyncio.create_task(feed(order(run, "s0", ident="second"), worker))
         await until(begun.is_set)
         if how == "left":
-            leave(run)
+            leave(run, frozenset({"s0"}))
         elif how == "released":
             worker.state.tasks.clear()
         else:
@@ -190,7 +210,7 @@ def test_recall_of_what_is_done(worker: Worker, threads: ThreadPoolExecutor, run
         sitting = threads.submit(sit, "s0", run, PRIORITY, None)
         assert results(await feed(order(run, "s0"), worker)) == {7: 1, 8: 2}
         assert recall(f"{run}-batch") == BatchReport(())
-        leave(run)
+        leave(run, frozenset({"s0"}))
         await asyncio.wrap_future(sitting)
 
     in_loop(main)
@@ -221,7 +241,7 @@ def test_items_that_dask_holds(worker: Worker, threads: ThreadPoolExecutor, run:
         assert await feed(order(run, "s0", items_key="lost"), worker) is None
         sitting = threads.submit(sit, "s0", run, PRIORITY, None)
         assert results(await feed(order(run, "s0", items_key="items"), worker)) == {7: 3, 8: 4}
-        leave(run)
+        leave(run, frozenset({"s0"}))
         await asyncio.wrap_future(sitting)
 
     in_loop(main)
@@ -237,7 +257,7 @@ def test_batches_that_do_not_come(worker: Worker, threads: ThreadPoolExecutor, r
         for before in ("lost", "recalled"):
             after = f"{run}-{before}"
             assert results(await feed(order(run, "s0", ident=f"after {before}", after=after), worker)) == {7: 1, 8: 2}
-        leave(run)
+        leave(run, frozenset({"s0"}))
         await asyncio.wrap_future(sitting)
 
     in_loop(main)
@@ -261,7 +281,7 @@ def test_parameters(worker: Worker, threads: ThreadPoolExecutor, run: str, monke
             assert await feed(order(run, "s0", content=content, params=params), worker) is not None
         assert await feed(order(run, "s0", content="unknown"), worker) is None
         assert await feed(order(run, "s0"), worker) is not None, "without parameters"
-        leave(run)
+        leave(run, frozenset({"s0"}))
         await asyncio.wrap_future(sitting)
 
     in_loop(main)

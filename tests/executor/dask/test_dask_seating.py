@@ -11,7 +11,7 @@ import pytest
 
 from tilework.executor.dask.sealed import SharedSealed, seal
 from tilework.executor.dask.seat import close_seats, feed, leave, sit
-from tilework.executor.dask.seating import Claim, Seating
+from tilework.executor.dask.seating import HEIR_SECONDS, Claim, Seating
 from tilework.executor.dask.worker import Batch, BatchReport
 from tilework.executor.remote import loads
 
@@ -180,7 +180,7 @@ def test_a_seat_for_each_batch_up_to_the_slots() -> None:
 
 
 def test_every_run_has_seats_of_its_own_at_each_worker() -> None:
-    """No seat is shared between runs or workers."""
+    """No seat is shared between workers, or runs of the same time."""
 
     async def main(desk: Desk) -> None:
         claims = [CLAIM, replace(CLAIM, run="other"), replace(CLAIM, address="tcp://two")]
@@ -332,22 +332,87 @@ def test_where_dask_holds_the_items() -> None:
 
 
 def test_the_end_of_a_run() -> None:
-    """Its seats are not wanted any more; its workers are told, and those of other runs are not."""
+    """Its workers are told, and those of other runs are not; a seat that does something is not wanted any more."""
+
+    async def main(desk: Desk) -> None:
+        claim = replace(CLAIM, content="p", params_future="which no other run can use")
+        await desk.carry_out(claim)
+        await desk.carry_out(replace(CLAIM, run="other", address="tcp://two"))
+        busy = await desk.carry(replace(CLAIM, address="tcp://two"))
+        gone = frozenset({desk.client.seats[0].seat, desk.client.seats[2].seat})
+        n_watches = len(asyncio.all_tasks()) - 2
+        assert desk.seating.end("run") == ({"tcp://one", "tcp://two"}, gone)
+        await settle()
+        assert len(asyncio.all_tasks()) - 2 == n_watches - 2, "their futures are let go of"
+        assert desk.seating.end("run") == (set(), frozenset())
+        desk.client.calls[-1].answer.set_result(None)
+        await busy
+        desk.seating.tell_end("run", {"tcp://one"}, gone)
+        await settle()
+        told = desk.client.calls[-1]
+        assert (told.address, told.fn, told.args) == ("tcp://one", leave, ("run", gone))
+        told.answer.set_exception(OSError("it is gone"))  # which is no error: then nothing is left there
+        await settle()
+
+    in_loop(main)
+
+
+def test_the_next_run_inherits_seats() -> None:
+    """One of the same name and options, at the same worker; each seat has one heir."""
+
+    async def main(desk: Desk) -> None:
+        first = await desk.carry_out(WITH_PARAMS)
+        assert desk.seating.end("run") == ({"tcp://one"}, frozenset())
+        second = await desk.carry_out(replace(WITH_PARAMS, run="second"))
+        assert (second.seats, second.gone) == (first.seats, frozenset())
+        assert second.params is not None, "those of another run are not its own"
+        third = await desk.carry_out(replace(WITH_PARAMS, run="third"))
+        assert third.seats.isdisjoint(first.seats)
+        assert len(desk.client.seats) == 2
+        desk.client.seats[0].end()
+        await settle()
+        assert (await desk.carry_out(replace(WITH_PARAMS, run="second"), "b")).seats.isdisjoint(first.seats)
+        assert desk.failures == []
+
+    in_loop(main)
+
+
+@pytest.mark.parametrize("change", [{"name": "b"}, {"options": {"priority": 20, "resources": None}}])
+def test_seats_that_the_next_run_cannot_use(change: dict[str, Any]) -> None:
+    """They make way for it, at that worker; Dask knows a seat by the name of what it does."""
+
+    async def main(desk: Desk) -> None:
+        first = await desk.carry_out()
+        elsewhere = await desk.carry_out(replace(CLAIM, address="tcp://two"))
+        desk.seating.end("run")
+        n_tasks = len(asyncio.all_tasks())
+        other = await desk.carry_out(replace(CLAIM, run="other", **change))
+        assert other.gone == first.seats
+        assert other.seats.isdisjoint(first.seats)
+        assert len(asyncio.all_tasks()) == n_tasks, "one seat for the other"
+        assert (await desk.carry_out(replace(CLAIM, run="third", address="tcp://two"))).seats == elsewhere.seats
+
+    in_loop(main)
+
+
+@pytest.mark.parametrize("status", ["finished", "cancelled"])
+def test_a_seat_that_ends_without_an_heir(status: str) -> None:
+    """It is forgotten, and nobody needs to be told; so is one that has waited too long."""
 
     async def main(desk: Desk) -> None:
         await desk.carry_out()
-        await desk.carry_out(replace(CLAIM, run="other", address="tcp://two"))
-        n_watches = len(asyncio.all_tasks()) - 1
-        assert desk.seating.end("run") == {"tcp://one"}
+        desk.seating.end("run")
+        desk.client.seats[0].end(status)
         await settle()
-        assert len(asyncio.all_tasks()) - 1 == n_watches - 1, "its future is let go of"
-        assert desk.seating.end("run") == set()
-        desk.seating.tell_end("run", {"tcp://one"})
-        await settle()
-        told = desk.client.calls[-1]
-        assert (told.address, told.fn, told.args) == ("tcp://one", leave, ("run",))
-        told.answer.set_exception(OSError("it is gone"))  # which is no error: then nothing is left there
-        await settle()
+        assert len(asyncio.all_tasks()) == 1
+        await desk.carry_out(replace(CLAIM, run="second"))
+        assert len(desk.client.seats) == 2
+        desk.seating.end("second")
+        await asyncio.sleep(1.1 * HEIR_SECONDS)
+        third = await desk.carry_out(replace(CLAIM, run="third"))
+        assert third.gone == {desk.client.seats[1].seat}
+        assert third.seats == {desk.client.seats[2].seat}
+        assert desk.failures == []
 
     in_loop(main)
 
@@ -361,6 +426,12 @@ def test_a_worker_is_lost() -> None:
         desk.seating.lose("tcp://one")
         await settle()
         assert len(asyncio.all_tasks()) == 1
+        await desk.carry_out(replace(WITH_PARAMS, run="other"))
+        desk.seating.end("other")
+        desk.seating.lose("tcp://one")
+        await settle()
+        assert len(asyncio.all_tasks()) == 1
+        desk.client.seats.pop()
         new = await desk.carry_out(WITH_PARAMS, "b")
         assert len(desk.client.seats) == 2
         assert new.seats == {desk.client.seats[1].seat}
@@ -389,7 +460,7 @@ def test_close() -> None:
 
     async def main(desk: Desk) -> None:
         await desk.carry_out()
-        desk.seating.tell_end("run", {"tcp://one"})
+        desk.seating.tell_end("run", {"tcp://one"}, frozenset())
         await settle()
         closing = asyncio.create_task(desk.seating.close(10.0))
         await settle()
@@ -419,7 +490,7 @@ def test_close_gives_up_what_takes_too_long() -> None:
 
     async def main(desk: Desk) -> None:
         await desk.carry_out()
-        desk.seating.tell_end("run", {"tcp://one"})
+        desk.seating.tell_end("run", {"tcp://one"}, frozenset())
         await settle()
         await desk.seating.close(0.01)
 

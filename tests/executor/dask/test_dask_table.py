@@ -36,7 +36,7 @@ def accept(table: Table, *batches: Fed) -> None:
 
 
 def look(table: Table, seat: str = "s0", **kwargs: Any) -> Fed | GivenUp | None:
-    given = {"run": "run", "priority": PRIORITY, "waited": 0.0, "patience": 0.0, "is_over": False, "others_wait": False}
+    given = {"priority": PRIORITY, "waited": 0.0, "patience": 0.0, "is_over": False, "others_wait": False}
     return table.look(seat, **{**given, **kwargs})
 
 
@@ -56,14 +56,26 @@ def test_batches_are_done_in_order_and_once() -> None:
 
 
 def test_a_batch_is_for_its_seats_only() -> None:
-    """One that names other seats, or is of another run, is passed over."""
+    """One that names other seats is passed over."""
     table = Table()
     sit_down(table, "s0")
-    other, mine = fed("other run", "s0", run="other"), fed("mine", "s0", "s1")
-    accept(table, other, fed("for a successor", "s1"), mine)
+    mine = fed("mine", "s0", "s1")
+    accept(table, fed("for a successor", "s1"), mine)
     assert look(table) is mine
     assert look(table) is None
-    assert look(table, run="other") is other
+
+
+def test_a_seat_does_the_batches_of_the_next_run() -> None:
+    """In the order in which they were sent; one whose predecessor is on its way holds up its own run only."""
+    table = Table()
+    sit_down(table, "s0")
+    last, missing = fed("last", "s0", run="b", number=5), fed("after", "s0", run="a", number=2, after="on its way")
+    first = fed("first", "s0", run="c", number=3)
+    accept(table, last, missing, first)
+    assert [look(table), look(table), look(table)] == [first, last, None]
+    assert table.taken == {"s0": {"run", "b", "c"}}
+    table.forget("b")
+    assert table.taken == {"s0": {"run", "c"}}
 
 
 def test_what_was_sent_first_begins_first() -> None:
@@ -146,7 +158,7 @@ def test_a_seat_lingers() -> None:
     assert table.sit_down("s0", "run", "p", params())
     assert look(table, waited=0.99 * LINGER_SECONDS) is None
     assert look(table, waited=LINGER_SECONDS) == GivenUp([])
-    assert table.taken == set()
+    assert table.taken == {}
     assert table.contents == {}, "nobody may have told of the end of the run"
 
 
@@ -196,13 +208,14 @@ def test_what_waits_for_a_seat_that_goes_is_refused() -> None:
     only, either, other = fed("a", "s0"), fed("b", "s0", "s1"), fed("c", "u0", run="other")
     accept(table, only, either, other)
     assert table.give_up(["s0"]) == [only]
+    assert look(table, "s0") == GivenUp([]), "the seat finds that it is no more"
     assert look(table, "s1") is either
     assert table.give_up(["u0"]) == [other]
     assert table.waiting == {}
 
 
 def test_the_end_of_a_run() -> None:
-    """Its seat goes, its batches are refused, its parameters forgotten; other runs are left alone."""
+    """Its seat goes, the batches of its runs are refused, their parameters forgotten; other runs are left alone."""
     table = Table()
     sit_down(table, "s0", "s1")
     theirs = fed("b", "o0", run="other", content="p", params=params())

@@ -254,24 +254,25 @@ class Courier:
         """Drop what waits, and stop what runs; sets ``shipment.ended`` when nothing runs any more."""
         shipment.incoming.clear()
         sent = self.dispatch.drop(shipment.lane)
-        seated = self.carriage.seating.end(shipment.lane.run)
+        seated, seats = self.carriage.seating.end(shipment.lane.run)
         if self.client.status != "running":  # nobody can be reached any more
             for each in sent:
                 each.is_arriving = False
                 self._forget(each)
         self._check_ended(shipment)
         if shipment.lane.sent:
-            self._spawn(self._stop(shipment, sent, seated))
+            self._spawn(self._stop(shipment, sent, seated, seats))
         else:
-            self.carriage.seating.tell_end(shipment.lane.run, seated)
+            self.carriage.seating.tell_end(shipment.lane.run, seated, seats)
 
-    async def _stop(self, shipment: Shipment, sent: list[Sent], seated: set[str]) -> None:
+    async def _stop(self, shipment: Shipment, sent: list[Sent], seated: set[str], seats: frozenset[str]) -> None:
         addresses = {s.station.address for s in sent} | (seated & set(self.dispatch.stations))
         answers: dict[str, Any] = {}
         try:
             answers = await self.client.run(
                 leave,
                 shipment.lane.run,
+                seats,
                 workers=list(addresses),
                 on_error="ignore",
                 asynchronous=True,

@@ -37,6 +37,7 @@ __all__ = [
     "BATCH_SECONDS",
     "DIRECT_SECONDS",
     "MAX_BATCH",
+    "SHARE_SECONDS",
     "Dispatch",
     "Lane",
     "Need",
@@ -56,6 +57,9 @@ MAX_BATCH: Final = 64
 
 PATIENCE: Final = 0.05
 """How much longer than expected a worker may take until what it has not begun is recalled for an idle one, in s."""
+
+SHARE_SECONDS: Final = 0.004
+"""Less work than this is not shared any further, in s: a message costs about as much as it takes."""
 
 _SMOOTHING: Final = 0.25
 
@@ -378,7 +382,9 @@ class Dispatch:
             if stations:
                 station = min(stations, key=Station.expected_order)
                 # What waits is shared with those that are busy now: they will be back before a large batch is done.
-                n = min(self._batch_size(lane, station), math.ceil(len(queue) / sum(2 * s.slots for s in fitting)))
+                each = len(queue) / sum(s.slots for s in fitting)
+                share = math.ceil(min(each, max(each / 2, self._worth(lane, SHARE_SECONDS))))
+                n = min(self._worth(lane, station.batch_seconds), share)
                 return Send(self._take(lane, need, queue, station, n, now))
         return None
 
@@ -400,8 +406,9 @@ class Dispatch:
         return next((station for station in stations if not station.sent), None)
 
     @staticmethod
-    def _batch_size(lane: Lane, station: Station) -> int:
-        mean, seconds = lane.mean_seconds, station.batch_seconds
+    def _worth(lane: Lane, seconds: float) -> int:
+        """Return how many tickets are work for so long, as far as is known."""
+        mean = lane.mean_seconds
         if mean is None:
             return 1
         return max(1, MAX_BATCH if mean * MAX_BATCH <= seconds else int(seconds / mean))

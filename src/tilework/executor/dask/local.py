@@ -21,6 +21,12 @@ _LOOPBACK: Final = "127.0.0.1"
 _EXIT_SECONDS: Final = 1.0
 """How long to wait for the exit code of a worker that the scheduler has lost."""
 
+_LESS_OFTEN: Final = {
+    "distributed.admin.tick.interval": ("20ms", "250ms"),
+    "distributed.admin.system-monitor.interval": ("500ms", "2s"),
+}
+"""What Dask's default is, and ours. Scheduler, nannies and client share a thread, which has better things to do."""
+
 
 def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | None) -> LocalCluster:
     """Start a scheduler in this process, and the workers of a specification.
@@ -51,6 +57,7 @@ def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | N
     config = {
         "distributed.worker.profile.enabled": False,
         "distributed.logging.distributed": os.environ.get("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "warning"),
+        **{name: now for name, (before, now) in _LESS_OFTEN.items() if dask.config.get(name, before) == before},
     }
     with set_num_threads_env(1), dask.config.set(config):
         return LocalCluster(LocalSpecCluster(workers=workers, **kwargs))

@@ -16,7 +16,8 @@
 A Dask task costs some milliseconds of the client, the scheduler and the worker, and takes as long again to arrive, and
 its result another few. A message costs a tenth of that. So a seat is what Dask knows of: it has a place among the
 tasks of all others, with priority, resources and a name. It gives its thread up as soon as another task is ready there,
-after the batches that it has; then its run needs another seat, behind that one.
+after the batches that it has; then its run needs another seat, behind that one. After the end of its run it stays for a
+moment, for the next run of that name.
 
 Who owns what: the `Table` is one for each process, and locked here; it decides, and what is here does it.
 """
@@ -79,21 +80,22 @@ async def feed(order: Feed, dask_worker: Any = None) -> BatchReport | None:
             return
 
     with _changed:
-        if has_ended(batch.run):
-            return BatchReport((), batch.numbers)
-        if not _table.accept(Fed(order, items, tell), others_wait=_others_wait(dask_worker)):
-            return None
+        refused = _table.give_up(order.gone) if order.gone else []
+        is_accepted = not has_ended(batch.run)
+        if is_accepted and not _table.accept(Fed(order, items, tell), others_wait=_others_wait(dask_worker)):
+            answer.set_result(None)
         _changed.notify_all()
-    return await answer
+    _refuse(refused)
+    return await answer if is_accepted else BatchReport((), batch.numbers)
 
 
-def leave(run: str) -> list[str]:
-    """End a run: its tasks stop at their next tile, its seats are given up; returns the batches that are running."""
+def leave(run: str, seats: frozenset[str] = frozenset()) -> list[str]:
+    """End a run: its tasks stop at their next tile, and these seats are given up; returns the batches that run."""
     running = stop_run(run, "the run has ended")
     with _changed:
-        gone = _table.forget(run)
+        refused = _table.forget(run) + _table.give_up(seats)
         _changed.notify_all()
-    _refuse(gone)
+    _refuse(refused)
     return running
 
 
@@ -113,6 +115,7 @@ def close_seats(seats: frozenset[str]) -> None:
     """Do not expect these seats any more: Dask has given them up."""
     with _changed:
         refused = _table.give_up(seats)
+        _changed.notify_all()
     _refuse(refused)
 
 
@@ -120,14 +123,14 @@ def close_seats(seats: frozenset[str]) -> None:
 
 
 def sit(seat: str, run: str, priority: int, content: str | None, params: SharedSealed | None = None) -> None:
-    """Do the batches that a run feeds to this worker; called by Dask, in a thread of the worker.
+    """Do the batches that runs feed to this worker; called by Dask, in a thread of the worker.
 
     Parameters
     ----------
     seat
         Unique.
     run
-        Names the run.
+        Names the run that has claimed it.
     priority
         As of Dask.
     content, params
@@ -136,7 +139,7 @@ def sit(seat: str, run: str, priority: int, content: str | None, params: SharedS
     from distributed import get_worker
 
     worker = get_worker()
-    here = _Seat(seat, run, priority, worker, worker.get_current_task())
+    here = _Seat(seat, priority, worker, worker.get_current_task())
     with _changed:
         if not _table.sit_down(seat, run, content, params):
             return
@@ -158,15 +161,10 @@ class _Seat:
     """One that sits."""
 
     name: str
-    run: str
     priority: int
     worker: Any
     key: str
     """Of the Dask task."""
-
-    def is_over(self) -> bool:
-        """Return whether the run has ended, or the program that it belongs to is gone."""
-        return has_ended(self.run) or is_released(self.worker, self.key)
 
     def next_batch(self, patience: float) -> Fed | None:
         """Wait for the next batch, for some time (s) even while others wait; None: the seat is given up."""
@@ -175,11 +173,10 @@ class _Seat:
             while True:
                 found = _table.look(
                     self.name,
-                    self.run,
                     self.priority,
                     time.monotonic() - begin,
                     patience,
-                    is_over=self.is_over(),
+                    is_over=is_released(self.worker, self.key),
                     others_wait=_others_wait(self.worker),
                 )
                 if found is not None:

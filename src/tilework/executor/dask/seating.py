@@ -3,15 +3,19 @@
 Belongs to the client's event loop. A run has at most as many seats at a worker as that has threads. Dask knows nothing
 of batches: when it gives a seat up (its worker is gone, somebody cancelled it), the worker is told, and refuses what
 waits for that seat.
+
+To claim a seat takes main process and worker several milliseconds of processor time each. A run that ends therefore
+leaves its seats to the next one of the same name, which has a moment to come.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.dask.seat import close_seats, feed, leave, sit
 from tilework.executor.dask.table import Feed
@@ -26,6 +30,12 @@ if TYPE_CHECKING:
 __all__ = ["Claim", "Seating"]
 
 log = logging.getLogger(__name__)
+
+HEIR_SECONDS: Final = 0.7
+"""How long the seats of a run wait for the next; not quite as long as they keep their threads."""
+
+SEAT_SECONDS: Final = 0.2
+"""How long the end of an executor waits for seats that have nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +71,45 @@ class Claim:
     params: SharedSealed | None = None
     params_future: Any = None
 
+    @property
+    def kind(self) -> tuple[str, str, Mapping[str, Any]]:
+        """What runs must have in common to inherit each other's seats."""
+        return self.address, self.name, self.options
+
+
+@dataclass(eq=False)
+class _Seat:
+    """A Dask task, from when it is claimed until it ends or is not wanted any more."""
+
+    name: str
+    kind: tuple[str, str, Mapping[str, Any]]
+    place: _Place | None
+    """Whose it is; None: it waits for an heir, or is not wanted any more."""
+    watch: asyncio.Task[None] = field(init=False)
+    """It holds the future: Dask stops what nobody wants any more."""
+    free_since: float = 0.0
+
+    @property
+    def address(self) -> str:
+        """Of its worker."""
+        return self.kind[0]
+
+    def give_up(self) -> None:
+        """Do not want it any more; nothing holds it then, nor what it has brought to its worker."""
+        self.place = None
+        self.watch.cancel()
+        del self.watch  # else they would hold each other, and the future, until the garbage collector comes
+
 
 @dataclass(eq=False)
 class _Place:
     """A run at a worker."""
 
+    run: str
     seats: set[str] = field(default_factory=set)
     """Those that are there or on their way."""
+    held: dict[str, _Seat] = field(default_factory=dict)
+    """Those that Dask has, by name; some may not be of use any more."""
     contents: set[str] = field(default_factory=set)
     """The parameters that are known there for certain."""
     in_seats: str | None = None
@@ -76,13 +118,12 @@ class _Place:
     """How many batches are there."""
     latest: str | None = None
     """The batch that was sent last, if it was not answered yet."""
-    watches: set[asyncio.Task[None]] = field(default_factory=set)
-    """They hold the futures of seats until these end: Dask stops what nobody wants any more."""
 
     def give_up(self) -> None:
         """Want none of its seats any more."""
-        for watch in list(self.watches):
-            watch.cancel()
+        for seat in self.held.values():
+            seat.give_up()
+        self.held.clear()
 
 
 class Seating:
@@ -100,6 +141,7 @@ class Seating:
         self._client = client
         self._on_failure = on_failure
         self._places: dict[str, dict[str, _Place]] = {}  # by run, by address
+        self._free: list[_Seat] = []  # they wait for heirs, the latest at the end
         self._numbers = count()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._calls: set[asyncio.Task[Any]] = set()
@@ -112,8 +154,8 @@ class Seating:
         OSError
             When the worker cannot be reached, or is lost meanwhile.
         """
-        place = self._places.setdefault(claim.run, {}).setdefault(claim.address, _Place())
-        self._claim(claim, place)
+        place = self._places.setdefault(claim.run, {}).setdefault(claim.address, _Place(claim.run))
+        gone = self._claim(claim, place)
         is_known = claim.content is None or claim.content in place.contents or claim.params_future is not None
         params = None if is_known else claim.params
         priority = claim.options["priority"]
@@ -126,6 +168,7 @@ class Seating:
             place.latest,
             params,
             items_key,
+            gone,
         )
         place.n_fed += 1
         place.latest = batch.ident
@@ -142,62 +185,107 @@ class Seating:
             place.contents.add(claim.content)
         return report
 
-    def _claim(self, claim: Claim, place: _Place) -> None:
+    def _claim(self, claim: Claim, place: _Place) -> frozenset[str]:
+        """See to it that there is a seat; returns those that have to go for it."""
         in_seats = None if claim.params_future is None else claim.content
         if in_seats is not None and in_seats != place.in_seats:
             place.in_seats = in_seats
             place.seats.clear()  # they have others; and go when they have nothing to do
         if place.seats and place.n_fed < len(place.seats):
-            return  # one of them has nothing to do
+            return frozenset()  # one of them has nothing to do
         if len(place.seats) >= claim.slots:
-            return
-        seat = f"{claim.run}-s{next(self._numbers)}"
-        place.seats.add(seat)
+            return frozenset()
+        if in_seats is None and (seat := self._inherit(claim)) is not None:
+            seat.place = place
+            place.seats.add(seat.name)
+            place.held[seat.name] = seat
+            return frozenset()
+        gone = self._clear(claim.address)
+        name = f"{claim.run}-s{next(self._numbers)}"
+        place.seats.add(name)
         future = self._client.submit(
             sit,
-            seat,
+            name,
             claim.run,
             claim.options["priority"],
             in_seats,
             claim.params_future,
-            key=f"{claim.name}-{seat}",
+            key=f"{claim.name}-{name}",
             workers=[claim.address],
             pure=False,
             **claim.options,
         )
-        watch = asyncio.ensure_future(self._watch(claim, place, seat, future))
-        place.watches.add(watch)
-        watch.add_done_callback(place.watches.discard)
+        seat = place.held[name] = _Seat(name, claim.kind, place)
+        seat.watch = asyncio.ensure_future(self._watch(seat, future))
+        return gone
 
-    async def _watch(self, claim: Claim, place: _Place, seat: str, future: Any) -> None:
+    def _inherit(self, claim: Claim) -> _Seat | None:
+        """Return a seat that an earlier run has left, which is no longer free then."""
+        since = time.monotonic() - HEIR_SECONDS
+        fitting = [seat for seat in self._free if seat.free_since > since and seat.kind == claim.kind]
+        if not fitting:
+            return None
+        self._free.remove(fitting[-1])
+        return fitting[-1]
+
+    def _clear(self, address: str) -> frozenset[str]:
+        """Give up the seats at a worker that wait for heirs; returns their names."""
+        gone = [seat for seat in self._free if seat.address == address]
+        for seat in gone:
+            self._free.remove(seat)
+            seat.give_up()
+        return frozenset(seat.name for seat in gone)
+
+    async def _watch(self, seat: _Seat, future: Any) -> None:
         """Wait for the end of a seat."""
         state = getattr(future, "_state", None)
         if state is not None:
             await state.wait()
-        if seat in place.seats:
-            place.seats.discard(seat)
+        place = seat.place
+        if place is None:
+            self._free.remove(seat)
+            return
+        del place.held[seat.name]
+        if seat.name in place.seats:
+            place.seats.discard(seat.name)
             place.contents.clear()
         if future.status != "finished":
-            self._on_failure(claim.run)
-            await self._tell(claim.address, close_seats, frozenset({seat}))
+            self._on_failure(place.run)
+            await self._tell(seat.address, close_seats, frozenset({seat.name}))
 
     def lose(self, address: str) -> None:
         """Forget a worker that is gone."""
+        self._clear(address)
         for places in self._places.values():
             if address in places:
                 places.pop(address).give_up()
 
-    def end(self, run: str) -> set[str]:
-        """Give up all seats of a run; returns the workers, which are to be told so by `leave`."""
-        places = self._places.pop(run, {})
-        for place in places.values():
-            place.give_up()
-        return set(places)
+    def end(self, run: str) -> tuple[set[str], frozenset[str]]:
+        """Leave all seats of a run, those that have nothing to do to the next run.
 
-    def tell_end(self, run: str, addresses: set[str]) -> None:
+        Returns
+        -------
+        addresses, seats
+            The workers that are to be told so by `leave`, and which seats are no more.
+        """
+        places = self._places.pop(run, {})
+        gone = set()
+        for place in places.values():
+            can_be_left = place.n_fed == 0 and place.in_seats is None
+            for seat in place.held.values():
+                if can_be_left and seat.name in place.seats:
+                    seat.place, seat.free_since = None, time.monotonic()
+                    self._free.append(seat)
+                else:
+                    seat.give_up()
+                    gone.add(seat.name)
+            place.held.clear()
+        return set(places), frozenset(gone)
+
+    def tell_end(self, run: str, addresses: set[str], seats: frozenset[str]) -> None:
         """Tell workers of the end of a run that has nothing there but seats."""
         for address in addresses:
-            self._spawn(self._tell(address, leave, run))
+            self._spawn(self._tell(address, leave, run, seats))
 
     async def _tell(self, address: str, fn: Callable[..., Any], *args: Any) -> None:
         try:
@@ -231,6 +319,16 @@ class Seating:
             task.cancel()
         for run in list(self._places):
             self.end(run)
+        # Seats that end by themselves leave nothing in the log of a worker that is closed next.
+        by_address: dict[str, list[_Seat]] = {}
+        for seat in self._free:
+            by_address.setdefault(seat.address, []).append(seat)
+        for address, seats in by_address.items():
+            self._spawn(self._tell(address, close_seats, frozenset(seat.name for seat in seats)))
+        if self._free:
+            await asyncio.wait([seat.watch for seat in self._free], timeout=min(seconds, SEAT_SECONDS))
+        for address in by_address:
+            self._clear(address)
         if self._calls:
             await asyncio.wait(self._calls, timeout=seconds)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["FIRST_SECONDS", "Fed", "Feed", "GivenUp", "Table"]
 
 LINGER_SECONDS: Final = 1.0
-"""How long a seat without work keeps its thread, when nobody else wants it."""
+"""How long a seat without work keeps its thread, when nobody else wants it: there may be another run at once."""
 
 FIRST_SECONDS: Final = 0.02
 """How long it waits for its first batch, which is on its way: else two runs could chase each other away."""
@@ -53,6 +53,8 @@ class Feed:
     """The parameters, unless they have been here before, or come with the seats."""
     items_key: str | None = None
     """Where Dask holds the items, if they do not come along."""
+    gone: frozenset[str] = frozenset()
+    """Seats of earlier runs, which have nothing to do and would be in the way."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,8 +81,8 @@ class Table:
 
     waiting: dict[str, deque[Fed]] = field(default_factory=dict)
     """Batches, by run."""
-    taken: set[str] = field(default_factory=set)
-    """Seats that sit."""
+    taken: dict[str, set[str]] = field(default_factory=dict)
+    """Seats that sit, with the runs that they had batches or parameters of."""
     given_up: OrderedDict[str, None] = field(default_factory=OrderedDict)
     """Seats that are no more, the latest of them."""
     contents: OrderedDict[str, dict[str, SharedSealed]] = field(default_factory=OrderedDict)
@@ -107,7 +109,7 @@ class Table:
         """
         order, run = fed.order, fed.order.batch.run
         self.expect_no_more(order.batch.ident)
-        is_sitting = not order.seats.isdisjoint(self.taken)
+        is_sitting = not self.taken.keys().isdisjoint(order.seats)
         if self._is_hopeless(order.seats) or (is_sitting and others_wait):
             return False
         if order.content is not None and order.params is not None:
@@ -126,6 +128,8 @@ class Table:
 
     def forget(self, run: str) -> list[Fed]:
         """Forget a run; returns what waited."""
+        for runs in self.taken.values():
+            runs.discard(run)
         self.contents.pop(run, None)
         return list(self.waiting.pop(run, ()))
 
@@ -139,45 +143,48 @@ class Table:
         """Take a seat, with the parameters that came with it; False when nobody expects it any more."""
         if seat in self.given_up:
             return False
-        self.taken.add(seat)
+        self.taken[seat] = {run}
         if content is not None and params is not None:
             self._keep(run, content, params)
         return True
 
     def look(
-        self, seat: str, run: str, priority: int, waited: float, patience: float, *, is_over: bool, others_wait: bool
+        self, seat: str, priority: int, waited: float, patience: float, *, is_over: bool, others_wait: bool
     ) -> Fed | GivenUp | None:
         """Return the next batch of a seat, or that it is given up; None: it goes on waiting.
 
         Parameters
         ----------
-        seat, run, priority
+        seat, priority
             Who asks.
         waited
             How long the seat has had nothing to do, in seconds.
         patience
             How long it waits even while others want its thread, in seconds.
         is_over
-            Whether the run has ended, or the program that it belongs to is gone.
+            Whether nobody wants it any more, because the program that it belongs to is gone.
         others_wait
             Whether a Dask task is ready here.
         """
+        if seat not in self.taken:
+            return GivenUp([])
         is_outranked = self._is_outranked(priority)
-        fed = None if is_over or is_outranked else self._take(run, seat, is_late=waited >= LATE_SECONDS)
+        fed = None if is_over or is_outranked else self._take(seat, is_late=waited >= LATE_SECONDS)
         if fed is not None:
             return fed
         is_late = waited >= LINGER_SECONDS
         if not (is_over or is_outranked or is_late or (waited >= patience and others_wait)):
             return None
+        runs = list(self.taken[seat]) if is_over or is_late else []
         refused = self.give_up((seat,))
-        if is_over or is_late:
+        for run in runs:
             refused += self.forget(run)
         return GivenUp(refused)
 
     def give_up(self, seats: Iterable[str]) -> list[Fed]:
         """Take note that these seats are no more; returns what waited for nobody else."""
         for seat in seats:
-            self.taken.discard(seat)
+            self.taken.pop(seat, None)
             self.given_up[seat] = None
         _trim(self.given_up)
         every = (fed for queue in self.waiting.values() for fed in queue)
@@ -186,22 +193,28 @@ class Table:
             self._remove(fed)
         return refused
 
-    def _take(self, run: str, seat: str, *, is_late: bool) -> Fed | None:
+    def _take(self, seat: str, *, is_late: bool) -> Fed | None:
         """Take the next batch that is for this seat; one that came later may be for its successor only.
 
         What was sent first begins first: a later batch may be one that never ends.
         """
-        fed = next((fed for fed in self.waiting.get(run, ()) if seat in fed.order.seats), None)
-        if fed is not None and not (is_late or fed.order.after is None or fed.order.after in self.come):
+        firsts = [next((fed for fed in queue if seat in fed.order.seats), None) for queue in self.waiting.values()]
+        ready = [
+            fed
+            for fed in firsts
+            if fed is not None and (is_late or fed.order.after is None or fed.order.after in self.come)
+        ]
+        if not ready:
             return None
-        if fed is not None:
-            self._remove(fed)
+        fed = min(ready, key=lambda fed: fed.order.number)
+        self.taken[seat].add(fed.order.batch.run)
+        self._remove(fed)
         return fed
 
     def _is_outranked(self, priority: int) -> bool:
         """Return whether something waits that goes before this, and for a seat that is about to come."""
         return any(
-            fed.order.priority > priority and fed.order.seats.isdisjoint(self.taken)
+            fed.order.priority > priority and self.taken.keys().isdisjoint(fed.order.seats)
             for queue in self.waiting.values()
             for fed in queue
         )
