@@ -34,6 +34,8 @@ __all__ = ["Negotiator"]
 # A tile and its conversion are gone over several times, so they should stay in the share of the last-level cache that a
 # core has. Much smaller tiles cost more in calls, and in sums that are read and written for few frames, than they gain.
 CACHE_BYTES = 2 * 2**20
+# Frames that are taken one by one are each gone over when all of them have been converted: the L2 of a core is best.
+FRAMES_BYTES = CACHE_BYTES // 2
 # Corrections of the detector pass through the caches with every tile, so they are shared by more frames.
 CORRECTED_BYTES = 2 * CACHE_BYTES
 # Parts of a frame smaller than this cost more in calls than they gain in cache hits.
@@ -96,11 +98,12 @@ class Negotiator:
         views = dataset.zero_copy and (as_stored or stored < 1)
         if views and takes_all and methods == {UDFMethod.TILE}:
             return self._make((frames, *sig), dataset, "tile")
-        cache = CACHE_BYTES if corrections is None else CORRECTED_BYTES
-        budget = min(max_bytes, cache)
         if UDFMethod.FRAME in methods:
+            cache = FRAMES_BYTES if corrections is None else CORRECTED_BYTES
             depth = self._depth(min(max_bytes, cache / stored), frame_bytes, frames, max_depth)
             return self._make((depth, *sig), dataset, "frame")
+        cache = CACHE_BYTES if corrections is None else CORRECTED_BYTES
+        budget = min(max_bytes, cache)
         part = (
             sig
             if frame_bytes * stored <= 4 * CACHE_BYTES and frame_bytes <= max_bytes
