@@ -9,7 +9,8 @@ BIN = $(VENV)/bin
 # Tests that kill workers, measure what is left, or need all cores: no more than two files at a time, however many cores.
 # What fails there because the machine was busy otherwise is tried again, which the output shows as RERUN.
 AGAIN = --reruns 2 --reruns-delay 2 -r aR
-APART = tests/executor tests/testing tests/cluster tests/examples
+# In this order: what takes longest begins first, and little is left to wait for at the end.
+APART = tests/testing tests/cluster tests/examples tests/executor
 
 .PHONY: demo test check peer fix clean
 
@@ -25,7 +26,7 @@ check:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(AGAIN) -n auto --dist loadfile $(APART:%=--ignore %)
-	$(BIN)/python -m pytest $(AGAIN) -n 2 --dist loadfile $(APART)
+	$(BIN)/python -m pytest $(AGAIN) -n 2 --dist loadfile --no-loadscope-reorder $(APART)
 
 peer: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/peer --peer '$(PEER)'

@@ -464,8 +464,12 @@ def test_close() -> None:
         await settle()
         closing = asyncio.create_task(desk.seating.close(10.0))
         await settle()
-        assert not closing.done(), "a message is on its way"
-        desk.client.calls[-1].answer.set_result(None)
+        assert not closing.done(), "messages are on their way"
+        told = [call for call in desk.client.calls if not call.answer.done()]
+        assert [call.fn for call in told] == [leave, close_seats]
+        for call in told:
+            call.answer.set_result(None)
+        desk.client.seats[0].end()
         await closing
 
     in_loop(main)

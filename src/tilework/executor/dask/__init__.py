@@ -14,13 +14,15 @@
           Reach            who can be reached without the scheduler                                        reach
           Scattered        parameters of runs; survive every worker                                        scattered
             Sealed         what travels                                                                    sealed
-            Seat           a run's Dask task on a worker's thread, which gets its batches                  seat, seating
+            Seat           a Dask task on a worker's thread, which gets the batches of a run               seat, seating
               Table        which batch is whose: decisions without I/O                                    table
             run_batch      what happens on a worker                                                        worker
             Orphans        ends what a killed program left                                                 orphans
     cluster_spec           which workers a cluster has                                                     spec
     LocalCluster           a cluster of our own                                                            local
       LocalNanny           starts and restarts each of its workers                                         nanny
+        WorkerProcess      a fork of the template, or a new interpreter                                    spawning
+          Template         has loaded what all workers need                                                template
         StderrRelay        what they write to stderr                                                       stderr
 """
 

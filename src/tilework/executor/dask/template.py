@@ -13,8 +13,8 @@ Without it each worker would import Dask for itself, which takes longer than all
 It is a fork server of `multiprocessing`, but not the one that a program gets by that name, which may serve something
 else, with other settings. Forking is safe there: the process has one thread and nothing open.
 
-Who ends whom: the template ends when the last cluster that uses it is gone, or this process. Workers that are still
-there then see to themselves. A template that was killed is started again when the next worker is.
+Who ends whom: the template is ended with the last cluster that uses it. When this process exits, or dies, it ends by
+itself after its workers, which have their own ways to know. One that was killed is started again for the next worker.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import weakref
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Template"]
 
 _PRELOAD: Final = "tilework.executor.dask.preloaded"
-
-_END_SECONDS: Final = 1.0
-"""How long a template may take to end before it is killed."""
 
 
 class Template:
@@ -57,7 +53,8 @@ class Template:
         self._server = ForkServer()
         self._server.set_forkserver_preload([_PRELOAD, *modules_to_preload()])
         self.start()
-        self._end = weakref.finalize(self, _end, self._server)
+        # Not at exit, where workers may still be there: those of Dask's default client are ended by Dask, later.
+        weakref.finalize(self, _end, self._server).atexit = False
 
     @classmethod
     def shared(cls) -> Template | None:
@@ -96,9 +93,7 @@ def _end(server: Any) -> None:
         return
     os.close(server._forkserver_alive_fd)
     server._forkserver_pid = server._forkserver_alive_fd = None
-    until = time.monotonic() + _END_SECONDS
-    with suppress(ChildProcessError):
-        while not os.waitpid(pid, os.WNOHANG)[0]:
-            if time.monotonic() > until:
-                os.kill(pid, signal.SIGKILL)
-            time.sleep(0.005)
+    with suppress(ChildProcessError, ProcessLookupError):  # a copy of this process may have come here
+        if os.waitpid(pid, os.WNOHANG)[0] == 0:
+            os.kill(pid, signal.SIGKILL)  # it has nothing to put in order
+            os.waitpid(pid, 0)

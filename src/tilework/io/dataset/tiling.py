@@ -34,7 +34,7 @@ __all__ = ["Negotiator"]
 # A tile and its conversion are gone over several times, so they should stay in the share of the last-level cache that a
 # core has. Much smaller tiles cost more in calls, and in sums that are read and written for few frames, than they gain.
 CACHE_BYTES = 2 * 2**20
-# Frames that are taken one by one are each gone over when all of them have been converted: the L2 of a core is best.
+# Whole frames that are converted for a user's function, which goes over them again: the L2 of a core is best.
 FRAMES_BYTES = CACHE_BYTES // 2
 # Corrections of the detector pass through the caches with every tile, so they are shared by more frames.
 CORRECTED_BYTES = 2 * CACHE_BYTES
@@ -111,6 +111,8 @@ class Negotiator:
         )
         if corrections is not None:
             part = corrections.adjust_tileshape(part, sig, tuple(dataset.get_base_shape(roi))[1:])
+        if converts and roi is None and corrections is None and part == sig:
+            cache = FRAMES_BYTES
         depth = self._depth(min(max_bytes, cache / stored), itemsize * math.prod(part), frames, max_depth)
         depth, *adjusted = dataset.adjust_tileshape((depth, *part), roi)
         part = tuple(adjusted)
