@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 START_SECONDS = 60
@@ -61,6 +61,14 @@ def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
                 started.wait(20)
             except subprocess.TimeoutExpired:
                 started.kill()
+
+
+def wait_until(is_so: Callable[[], bool], what: str, seconds: float) -> None:
+    """Wait until something is so; else fail with what is wrong."""
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until, what
+        time.sleep(0.02)
 
 
 def wait_for_workers(address: str, n: int) -> None:

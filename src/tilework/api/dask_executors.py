@@ -49,7 +49,7 @@ def make_dask_executor(
     from tilework.executor.dask import DaskJobExecutor
     from tilework.executor.dask.template import Template
 
-    with Template.ahead():
+    with Template.ahead():  # to say which workers there are loads Dask, too
         return DaskJobExecutor.make_local(
             spec=_workers(cpus, gpus),
             client_kwargs={"set_as_default": spec == "dask-make-default"},

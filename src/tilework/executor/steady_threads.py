@@ -2,8 +2,8 @@
 
 `concurrent.futures.ThreadPoolExecutor.submit` takes locks which are written in Python. A KeyboardInterrupt that comes
 while the main thread is in there can leave one of them locked, and then nobody gets any further: not the threads, and
-not the next run. Here a job is handed over in one step that is not interrupted. A future has
-such a lock, too: a main thread that waits for one must bear that its job never ends.
+not the next run. Here a job is handed over in one step that is not interrupted. A future has such a lock, too: a main
+thread that waits for one must bear that its job never ends.
 """
 
 from __future__ import annotations

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from distributed import Client
 
-from dask_clusters import scheduler_process, wait_for_workers, worker_process
+from dask_clusters import scheduler_process, wait_for_workers, wait_until, worker_process
 from tilework.api import Context
 from tilework.executor.dask import DaskJobExecutor
 from tilework.testing.faults import Signals
 from tilework.udf.sum import SumUDF
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 STOP_SECONDS = 5.0
@@ -59,13 +58,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + STOP_SECONDS
-    while not is_so():
-        assert time.monotonic() < until, what
-        time.sleep(0.02)
-
-
 def left(client: Client) -> Any:
     """Return the keys of tasks and data that each worker knows, and how many runs have parameters there."""
 
@@ -95,8 +87,10 @@ def test_a_killed_program_leaves_nothing(address: str, tmp_path: Path, n: int, w
             assert signals.count("stopped") == 0
         finally:
             program.kill()
-        wait_until(lambda: signals.count("stopped") == 2, "the tasks go on")
-        wait_until(lambda: all(each == ([], [], 0) for each in left(client).values()), f"left: {left(client)}")
+        wait_until(lambda: signals.count("stopped") == 2, "the tasks go on", STOP_SECONDS)
+        wait_until(
+            lambda: all(each == ([], [], 0) for each in left(client).values()), f"left: {left(client)}", STOP_SECONDS
+        )
         assert client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks)) == []
         assert signals.count("started") == 2
     with DaskJobExecutor.connect(address) as executor:

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,12 @@ import numpy as np
 import psutil
 import pytest
 
+from dask_clusters import wait_until
 from tilework.executor.dask import DaskJobExecutor, cluster_spec
 from tilework.executor.dask.template import Template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not Template.is_possible, reason="processes are forked on Linux only")
@@ -38,13 +38,6 @@ def new_executor() -> DaskJobExecutor:
 
 def parents(executor: DaskJobExecutor) -> set[int]:
     return set(executor.run_each_worker(os.getppid).values())
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    until = time.monotonic() + 20
-    while not is_true() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert is_true()
 
 
 def test_one_template(executor: DaskJobExecutor) -> None:
@@ -72,7 +65,6 @@ def leave_word(path=pathlib.Path({str(tmp_path)!r})):
     atexit.register(write)
     return os.getpid()
 
-before = {{p.pid for p in psutil.Process().children()}}
 executor = DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
 workers = set(executor.run_each_worker(leave_word).values())
 (template,) = set(executor.run_each_worker(os.getppid).values())
@@ -113,12 +105,18 @@ def test_it_is_killed(executor: DaskJobExecutor) -> None:
     (template,) = parents(executor)
     workers = set(executor.run_each_worker(os.getpid).values())
     os.kill(template, signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(template) or psutil.Process(template).status() == psutil.STATUS_ZOMBIE)
+    wait_until(
+        lambda: not psutil.pid_exists(template) or psutil.Process(template).status() == psutil.STATUS_ZOMBIE,
+        "the template lives",
+        20,
+    )
     assert executor.run_function(sum, [1, 2]) == 3
     for pid in workers:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: len(set(executor.run_each_worker(os.getpid).values()) - workers) == 2)
+    wait_until(
+        lambda: len(set(executor.run_each_worker(os.getpid).values()) - workers) == 2, "they did not come back", 20
+    )
     (other,) = parents(executor)
     assert other != template
     assert psutil.Process(other).ppid() == os.getpid()
@@ -143,4 +141,4 @@ time.sleep(60)
         pids = [int(pid) for pid in process.stdout.readline().split()]
         assert len(pids) == 3
         process.kill()
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "some are left", 20)

@@ -80,13 +80,14 @@ async def feed(order: Feed, dask_worker: Any = None) -> BatchReport | None:
             return
 
     with _changed:
-        refused = _table.give_up(order.gone) if order.gone else []
-        is_accepted = not has_ended(batch.run)
-        if is_accepted and not _table.accept(Fed(order, items, tell), others_wait=_others_wait(dask_worker)):
+        refused = _table.give_up(order.gone)
+        if has_ended(batch.run):
+            answer.set_result(BatchReport((), batch.numbers))
+        elif not _table.accept(Fed(order, items, tell), others_wait=_others_wait(dask_worker)):
             answer.set_result(None)
         _changed.notify_all()
     _refuse(refused)
-    return await answer if is_accepted else BatchReport((), batch.numbers)
+    return await answer
 
 
 def leave(run: str, seats: frozenset[str] = frozenset()) -> list[str]:
@@ -112,7 +113,7 @@ def recall(ident: str) -> BatchReport | None:
 
 
 def close_seats(seats: frozenset[str]) -> None:
-    """Do not expect these seats any more: Dask has given them up."""
+    """Give these seats up: Dask has done so, or there is no more work for them."""
     with _changed:
         refused = _table.give_up(seats)
         _changed.notify_all()

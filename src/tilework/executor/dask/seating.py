@@ -18,7 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.dask.seat import close_seats, feed, leave, sit
-from tilework.executor.dask.table import Feed
+from tilework.executor.dask.table import LINGER_SECONDS, Feed
 from tilework.executor.remote import dumps
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ __all__ = ["Claim", "Seating"]
 
 log = logging.getLogger(__name__)
 
-HEIR_SECONDS: Final = 0.7
+HEIR_SECONDS: Final = 0.7 * LINGER_SECONDS
 """How long the seats of a run wait for the next; not quite as long as they keep their threads."""
 
 SEAT_SECONDS: Final = 0.2
@@ -320,14 +320,13 @@ class Seating:
         for run in list(self._places):
             self.end(run)
         # Seats that end by themselves leave nothing in the log of a worker that is closed next.
-        by_address: dict[str, list[_Seat]] = {}
-        for seat in self._free:
-            by_address.setdefault(seat.address, []).append(seat)
-        for address, seats in by_address.items():
-            self._spawn(self._tell(address, close_seats, frozenset(seat.name for seat in seats)))
+        addresses = {seat.address for seat in self._free}
+        names = frozenset(seat.name for seat in self._free)
+        for address in addresses:
+            self._spawn(self._tell(address, close_seats, names))
         if self._free:
             await asyncio.wait([seat.watch for seat in self._free], timeout=min(seconds, SEAT_SECONDS))
-        for address in by_address:
+        for address in addresses:
             self._clear(address)
         if self._calls:
             await asyncio.wait(self._calls, timeout=seconds)

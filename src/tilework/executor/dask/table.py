@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tilework.executor.dask.sealed import Sealed, SharedSealed
     from tilework.executor.dask.worker import Batch, BatchReport
 
-__all__ = ["FIRST_SECONDS", "Fed", "Feed", "GivenUp", "Table"]
+__all__ = ["FIRST_SECONDS", "LINGER_SECONDS", "Fed", "Feed", "GivenUp", "Table"]
 
 LINGER_SECONDS: Final = 1.0
 """How long a seat without work keeps its thread, when nobody else wants it: there may be another run at once."""
