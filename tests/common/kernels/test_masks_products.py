@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -73,20 +74,28 @@ def test_frames_of_many_blocks(dtype: str, count: int) -> None:
     assert apply("dense", masks[-1:], tile).tobytes() == np.ascontiguousarray(result[:, -1:]).tobytes()
 
 
-def test_cpus_with_few_and_with_many_registers_give_the_same_bits() -> None:
-    from tilework.common.kernels import dense_numba
+@pytest.mark.parametrize("dtype", ["u2", "f4"])
+def test_cpus_with_few_and_with_many_registers_give_the_same_bits(dtype: str) -> None:
+    """And so do pixels that were converted before, by the first masks."""
+    from tilework.common.kernels.dense_groups_numba import four_by_four, three_by_two
     from tilework.common.kernels.rows import NATIVE
 
     rng = np.random.default_rng(0)
-    frames, masks = rng.normal(size=(12, 160)).astype("f4"), rng.normal(size=(4, 160)).astype("f4")
-    results = []
-    for kernel, step in ((dense_numba._three_by_four, 3), (dense_numba._four_by_four, 4)):
-        out, scratch = np.zeros((12, 4)), np.zeros(16, dtype="f4")
-        for i in range(0, 12, step):
-            flat = frames.reshape(-1)
-            kernel(flat, NATIVE, i * 160, 160, masks.reshape(-1), 0, 160, out, i, 0, flat, 0, 0, scratch)
-        results.append(out.tobytes())
-    assert results[0] == results[1]
+    width = 160
+    flat = rng.integers(0, 1000, size=12 * width).astype(dtype)
+    masks = rng.normal(size=4 * width).astype("f4")
+    scratch = np.zeros(16, dtype="f4")
+    results = set()
+    for kernel, frames, step in ((three_by_two, 3, 2), (four_by_four, 4, 4)):
+        for panel in (None, np.zeros(frames * width, dtype="f4")):
+            out, again = np.zeros((12, 4)), np.zeros((12, 4))
+            for i, m in itertools.product(range(0, 12, frames), range(0, 4, step)):
+                group = masks, m * width, width
+                kernel(flat, NATIVE, i * width, width, *group, out, i, m, flat, 0, 0, 0, panel, scratch)
+                if panel is not None:
+                    kernel(panel, NATIVE, 0, width, *group, again, i, m, flat, 0, 0, 0, None, scratch)
+            results |= {out.tobytes()} if panel is None else {out.tobytes(), again.tobytes()}
+    assert len(results) == 1
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])

@@ -92,7 +92,8 @@ class DenseMasks:
             msg = f"a tile of shape {tile.shape} does not fit masks of {self._pixels} (real) pixels"
             raise ValueError(msg)
         if self._compiled:
-            from tilework.common.kernels.dense_numba import FEW_MASKS, add_products
+            from tilework.common.kernels.dense_numba import FEW_MASKS, FRAMES, add_products
+            from tilework.common.kernels.simd_numba import aligned
 
             products = np.zeros((frames, self._stored_rows))
             masks, stored = self._masks, self._stored_rows
@@ -102,7 +103,8 @@ class DenseMasks:
 
             def part(start: int, stop: int) -> None:
                 place = rows.flat, rows.order, rows.stride, start, stop, rows.pixels
-                add_products(*place, masks, stored, block, span, _GROUP, converts, products)
+                panel = aligned(FRAMES * block, masks) if converts else None
+                add_products(*place, masks, stored, block, span, _GROUP, panel, products)
 
             useful = frames * rows.pixels * max(4, stored) // PART_BYTES
             run_parts(part, frames, max(1, min(threads, useful)))

@@ -34,8 +34,10 @@ __all__ = [
     "add_up_odd",
     "aligned",
     "fill",
+    "join",
     "lanes",
     "load",
+    "load_half",
     "multiply_add",
     "pick_even",
     "pick_even_fours",
@@ -49,6 +51,7 @@ __all__ = [
     "prefetch",
     "store",
     "zero",
+    "zero_half",
 ]
 
 VECTOR_BYTES = 64
@@ -64,11 +67,11 @@ def operation(function: Callable[..., Any]) -> Any:
 
 
 class Vector(types.Type):
-    """The numba type of a vector of `lanes` numbers of type `element`."""
+    """The numba type of a vector of `lanes` numbers of type `element`: a whole one, or half of one."""
 
-    def __init__(self, element: Any) -> None:
+    def __init__(self, element: Any, parts: int = 1) -> None:
         self.element = element
-        self.lanes = VECTOR_BYTES * 8 // element.bitwidth
+        self.lanes = VECTOR_BYTES * 8 // element.bitwidth // parts
         super().__init__(f"Vector({element} x {self.lanes})")
 
 
@@ -95,15 +98,22 @@ def lanes(typing_context: Any, like: Any) -> Any:  # noqa: ARG001  (the signatur
     return types.intp(like), generate
 
 
-@operation
-def zero(typing_context: Any, like: Any) -> Any:  # noqa: ARG001
-    """Return a vector of zeros."""
-    vector = Vector(like.dtype)
+def _zero(parts: int) -> Any:
+    @operation
+    def zero(typing_context: Any, like: Any) -> Any:  # noqa: ARG001
+        """Return a vector of zeros, or a part of one."""
+        vector = Vector(like.dtype, parts)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
-        return ir.Constant(_llvm(context, vector), [0.0] * vector.lanes)
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+            return ir.Constant(_llvm(context, vector), [0.0] * vector.lanes)
 
-    return vector(like), generate
+        return vector(like), generate
+
+    return zero
+
+
+zero = _zero(1)
+zero_half = _zero(2)
 
 
 def _element(context: Any, builder: Any, array: Any, value: Any, index: Any) -> Any:
@@ -159,23 +169,42 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG00
     return types.void(array, types.intp), generate
 
 
+def _load(parts: int) -> Any:
+    @operation
+    def load(typing_context: Any, like: Any, array: Any, index: Any, order: Any) -> Any:  # noqa: ARG001
+        """Return the numbers of a one-dimensional contiguous array from `index` on, converted to the vector's type."""
+        vector = Vector(like.dtype, parts)
+        source: Any = array.dtype
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            address = _element(context, builder, signature.args[1], arguments[1], arguments[2])
+            loaded = _read(context, builder, address, source, order, vector.lanes)
+            target = _llvm(context, vector)
+            if source in types.integer_domain:
+                return builder.sitofp(loaded, target) if source.signed else builder.uitofp(loaded, target)
+            if source.bitwidth < vector.element.bitwidth:
+                return builder.fpext(loaded, target)
+            return builder.fptrunc(loaded, target) if source.bitwidth > vector.element.bitwidth else loaded
+
+        return vector(like, array, types.intp, order), generate
+
+    return load
+
+
+load = _load(1)
+load_half = _load(2)
+
+
 @operation
-def load(typing_context: Any, like: Any, array: Any, index: Any, order: Any) -> Any:  # noqa: ARG001
-    """Return the numbers of a one-dimensional contiguous array from `index` on, converted to the vector's type."""
-    vector = Vector(like.dtype)
-    source: Any = array.dtype
+def join(typing_context: Any, lower: Any, upper: Any) -> Any:  # noqa: ARG001
+    """Return the vector whose halves these are."""
+    whole = Vector(lower.element)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _element(context, builder, signature.args[1], arguments[1], arguments[2])
-        loaded = _read(context, builder, address, source, order, vector.lanes)
-        target = _llvm(context, vector)
-        if source in types.integer_domain:
-            return builder.sitofp(loaded, target) if source.signed else builder.uitofp(loaded, target)
-        if source.bitwidth < vector.element.bitwidth:
-            return builder.fpext(loaded, target)
-        return builder.fptrunc(loaded, target) if source.bitwidth > vector.element.bitwidth else loaded
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        order = ir.Constant(ir.VectorType(ir.IntType(32), whole.lanes), list(range(whole.lanes)))
+        return builder.shuffle_vector(arguments[0], arguments[1], order)
 
-    return vector(like, array, types.intp, order), generate
+    return whole(lower, upper), generate
 
 
 @operation
