@@ -25,6 +25,13 @@ executor = PipelinedExecutor(PipelinedExecutor.make_spec({}, []))
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def others() -> Iterator[None]:
+    """There are other pipelined executors, as there may be in a program; those of the tests start quickly then."""
+    with PipelinedExecutor(PipelinedExecutor.make_spec(1, [])):
+        yield
+
+
 class TestOneWorker(ExecutorContract):
     """All of it, with an executor for each test."""
 

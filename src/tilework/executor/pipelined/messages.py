@@ -34,6 +34,7 @@ class Setup(NamedTuple):
     folder: str | None
     sys_path: list[str]
     cwd: str
+    environ: dict[str, str]
 
 
 class Scatter(NamedTuple):
@@ -157,6 +158,8 @@ class Spawn(NamedTuple):
     """Fork a worker. The descriptors are its end of the line, and the pipe for its stderr."""
 
     token: int
+    preload: list[str]
+    """Names of modules to import before."""
 
 
 class Spawned(NamedTuple):

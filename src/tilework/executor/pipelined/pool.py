@@ -25,7 +25,7 @@ from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
 from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, decode, encode
-from tilework.executor.pipelined.process import Zygote
+from tilework.executor.pipelined.process import Zygote, environ_of_workers
 from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 from tilework.executor.pipelined.worker_queues import OneWayQueue, WorkerQueues
@@ -211,7 +211,7 @@ class WorkerPool:
         self._on_blocked = on_blocked
         self._folder = folder
         self._preload = modules_to_preload()
-        self._zygote = Zygote(self._preload)
+        self._zygote = Zygote.shared(self._preload)
         self._rows = list(range(4095, -1, -1))
         self._is_closed = False
         total = available_shared_memory(folder) // 2 if shared_memory is None else shared_memory
@@ -290,6 +290,7 @@ class WorkerPool:
             self._folder,
             list(sys.path),
             str(Path.cwd()),
+            environ_of_workers(),
         )
         with contextlib.suppress(WireClosedError):  # it has died already, as will be seen
             wire.send(encode(setup), (self.page.fd, self.arena.fd))
@@ -298,16 +299,16 @@ class WorkerPool:
 
     def _fork(self, wire_fd: int, stderr_fd: int) -> WorkerProcess:
         try:
-            return self._zygote.spawn(wire_fd, stderr_fd, self.startup_timeout)
+            return self._zygote.spawn(wire_fd, stderr_fd, self._preload, self.startup_timeout)
         except TimeoutError as error:
             msg = f"Timeout while starting workers, {error}: raise startup_timeout, or look at what is slow"
             raise PoolStateError(msg) from error
         except WireClosedError:
             # somebody killed it; the workers live on
             with contextlib.suppress(Exception):
-                self._zygote.close(1.0)
-            self._zygote = Zygote(self._preload)
-            return self._zygote.spawn(wire_fd, stderr_fd, self.startup_timeout)
+                self._zygote.release(1.0)
+            self._zygote = Zygote.shared(self._preload)
+            return self._zygote.spawn(wire_fd, stderr_fd, self._preload, self.startup_timeout)
 
     def remove(self, member: Member) -> str:
         """Forget a worker whose process has ended, or is killed now; returns in words how it ended."""
@@ -360,7 +361,7 @@ class WorkerPool:
         for member in list(self.members):
             member.close()
         self.members.clear()
-        self._zygote.close(5.0)
+        self._zygote.release(5.0)
         self.page.close()
         self.arena.close()
 

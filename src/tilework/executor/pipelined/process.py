@@ -1,6 +1,7 @@
 """Worker processes, as the main process has them.
 
-They are children of a process of their own, which forks them (see `zygote`). The main process holds a descriptor of
+They are children of a process of their own, which forks them (see `zygote`); there is one for all pools, so that only
+the first waits until it has imported what workers need. The main process holds a descriptor of
 each (pidfd), which tells at once when it ends, and can be trusted to mean that process for ever, unlike its number.
 """
 
@@ -15,18 +16,23 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Final
+from typing import ClassVar, Final
 
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.pipelined.messages import Exited, Spawn, Spawned, decode, encode
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 
-__all__ = ["WorkerProcess", "Zygote"]
+__all__ = ["WorkerProcess", "Zygote", "environ_of_workers"]
 
 log = logging.getLogger(__name__)
 
 _SINGLE_THREADED: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _STATUS_SECONDS: Final = 0.2
+
+
+def environ_of_workers() -> dict[str, str]:
+    """Return this process's environment for workers, whose libraries have one thread unless it says otherwise."""
+    return {**dict.fromkeys(_SINGLE_THREADED, "1"), **os.environ}
 
 
 class WorkerProcess:
@@ -86,13 +92,36 @@ class WorkerProcess:
 
 
 class Zygote:
-    """The process that forks the workers. Used by one thread at a time.
+    """The process that forks the workers of all pools of this process; see `shared`. Threads may use it at a time.
 
     Parameters
     ----------
     preload
         Names of modules that workers need.
     """
+
+    _sharing: ClassVar = threading.Lock()
+    _latest: ClassVar[Zygote | None] = None
+
+    @classmethod
+    def shared(cls, preload: list[str]) -> Zygote:
+        """Return the one that there is, or a new one; it lives until all who got it have called `release`."""
+        with cls._sharing:
+            zygote = cls._latest
+            if zygote is None or not zygote.is_alive():
+                zygote = cls._latest = cls(preload)
+            zygote._holders += 1
+            return zygote
+
+    def release(self, timeout: float) -> None:
+        """End it, and wait for that, unless another pool uses it."""
+        with self._sharing:
+            self._holders -= 1
+            if self._holders:
+                return
+            if Zygote._latest is self:
+                Zygote._latest = None
+        self._close(timeout)
 
     def __init__(self, preload: list[str]) -> None:
         if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
@@ -105,6 +134,8 @@ class Zygote:
         self._exited: dict[int, int] = {}
         self._spawned: dict[int, int] = {}
         self._n_spawned = 0
+        self._holders = 0
+        self._preloaded = set(preload)
         self._lock = threading.Lock()
         code = (
             f"import sys; sys.path[:] = {sys.path!r}\n"
@@ -117,20 +148,22 @@ class Zygote:
                 [sys.executable, *flags, "-c", code],
                 pass_fds=(there.fileno(),),
                 stdin=subprocess.DEVNULL,
-                env={**dict.fromkeys(_SINGLE_THREADED, "1"), **os.environ},
+                env=environ_of_workers(),
             )
 
     def is_alive(self) -> bool:
         """Return whether it can fork."""
         return self._process.poll() is None
 
-    def spawn(self, wire_fd: int, stderr_fd: int, timeout: float) -> WorkerProcess:
+    def spawn(self, wire_fd: int, stderr_fd: int, preload: list[str], timeout: float) -> WorkerProcess:
         """Fork a worker.
 
         Parameters
         ----------
         wire_fd, stderr_fd
             The worker's end of its line, and where its stderr goes.
+        preload
+            Names of modules that it needs; those that it has not are imported first.
         timeout
             The longest wait, in seconds.
 
@@ -144,7 +177,9 @@ class Zygote:
         with self._lock:
             self._n_spawned += 1
             token = self._n_spawned
-            self._wire.send(encode(Spawn(token)), (wire_fd, stderr_fd))
+            missing = [name for name in preload if name not in self._preloaded]
+            self._preloaded.update(missing)
+            self._wire.send(encode(Spawn(token, missing)), (wire_fd, stderr_fd))
             until = time.monotonic() + timeout
             while token not in self._spawned:
                 if not self._take_next(until):
@@ -169,12 +204,12 @@ class Zygote:
         message = decode(frame.body)
         if isinstance(message, Spawned):
             self._spawned[message.token] = message.pid
+            self._exited.pop(message.pid, None)  # of an earlier process that had this number
         elif isinstance(message, Exited):
             self._exited[message.pid] = message.status
         return True
 
-    def close(self, timeout: float) -> None:
-        """End it, and wait for that."""
+    def _close(self, timeout: float) -> None:
         self._wire.close()
         try:
             self._process.wait(timeout)
@@ -182,12 +217,15 @@ class Zygote:
             self._process.kill()
             self._process.wait()
 
-    def kill(self) -> None:
-        """End it at once."""
-        self._process.kill()
-        self._wire.close()
-        self._process.wait()
-
     def forget(self) -> None:
         """Close this process's end of the line, in a process that was forked from the one that made it."""
         self._wire.close()
+
+
+def _forget_in_fork() -> None:
+    Zygote._sharing = threading.Lock()
+    Zygote._latest = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_fork)

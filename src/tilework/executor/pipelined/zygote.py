@@ -2,7 +2,7 @@
 
 ::
 
-    main process ──subprocess──► this process: imports what workers need, once; then waits
+    main process ──subprocess──► this process: imports what workers need, once; then waits; serves all pools
         │  Spawn + descriptors ──►  fork ──► a worker, with its own line to the main process
         │  ◄── Spawned, Exited                (threads, event loops, files of the main process do not exist here)
 
@@ -43,16 +43,12 @@ def main(fd: int, main_pid: int, preload: list[str]) -> None:
     main_pid
         The main process.
     preload
-        Names of the modules to import first; what cannot be imported is left out.
+        Names of the modules to import first; what cannot be imported is left out. Later pools may ask for more.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from tilework.executor.pipelined.wire import Wire, WireClosedError
 
-    for name in preload:
-        with contextlib.suppress(Exception):  # a worker says what is wrong with it, when it needs it
-            importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
+    _import(preload)
     wire = Wire(socket.socket(fileno=fd))
     died, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -71,6 +67,14 @@ def main(fd: int, main_pid: int, preload: list[str]) -> None:
             for frame in wire.receive_nowait() if _is_readable(wire) else ():
                 _fork(frame, wire, children, inherited, main_pid)
     _end(children)
+
+
+def _import(names: list[str]) -> None:
+    for name in names:
+        with contextlib.suppress(Exception):  # a worker says what is wrong with it, when it needs it
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 def _watch(main_pid: int) -> list[int]:
@@ -102,6 +106,8 @@ def _fork(frame: Any, wire: Any, children: set[int], inherited: tuple[int, ...],
     from tilework.executor.pipelined.messages import Spawned, decode, encode
 
     message = decode(frame.body)
+    if message.preload:
+        _import(message.preload)
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -163,6 +169,8 @@ def _be_worker(wire_fd: int, stderr_fd: int, main_pid: int) -> int:
     sys.path[:] = setup.sys_path
     with contextlib.suppress(OSError):
         os.chdir(setup.cwd)
+    os.environ.clear()
+    os.environ.update(setup.environ)
     page_fd, arena_fd = frame.descriptors
     arena = Arena(setup.result_budget, setup.folder)
     wire.send(encode(Arrived(arena.size)), (arena.fd,))

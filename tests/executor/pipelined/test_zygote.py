@@ -1,0 +1,106 @@
+"""One process forks the workers of all pipelined executors of a process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tilework.executor.pipelined import PipelinedExecutor
+from tilework.testing.executor_harness import ExecutorHarness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def make() -> PipelinedExecutor:
+    return PipelinedExecutor(PipelinedExecutor.make_spec(1, []))
+
+
+def parent(executor: PipelinedExecutor) -> int:
+    (pid,) = executor.run_each_worker(os.getppid).values()
+    return int(pid)
+
+
+class TestZygote(ExecutorHarness):
+    """What is left is looked at after each test."""
+
+    can_lose_workers = True
+
+    def make_executor(self) -> PipelinedExecutor:
+        return make()
+
+    @pytest.fixture
+    def other(self, executor: PipelinedExecutor) -> Iterator[PipelinedExecutor]:
+        with make() as other:
+            yield other
+
+    def test_it_lives_as_long_as_one_executor_does(self, nothing_left: None) -> None:
+        first, second = make(), make()
+        zygote = parent(first)
+        assert parent(second) == zygote
+        first.close()
+        self.assert_usable(second)
+        with make() as third:
+            assert parent(third) == zygote
+        second.close()
+        assert not psutil.pid_exists(zygote)
+        with make() as executor:
+            assert parent(executor) != zygote
+
+    def test_environment(self, executor: PipelinedExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Workers have that of the time when they are started; those that are there keep theirs."""
+        monkeypatch.setenv("TILEWORK_TEST_ZYGOTE", "later")
+        monkeypatch.delenv("PATH")
+        with make() as other:
+            assert other.run_function(os.getenv, "TILEWORK_TEST_ZYGOTE") == "later"
+            assert other.run_function(os.getenv, "PATH") is None
+        assert executor.run_function(os.getenv, "TILEWORK_TEST_ZYGOTE") is None
+        assert executor.run_function(os.getenv, "PATH") is not None
+
+    def test_what_was_imported_later(self, executor: PipelinedExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Workers of a later executor find it imported, and those that are there are not disturbed."""
+        name = "tilework.contrib.daskadapter"
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+        def has(name: str) -> bool:
+            return name in sys.modules
+
+        with make() as other:
+            assert not other.run_function(has, name)
+        importlib.import_module(name)
+        with make() as other:
+            assert other.run_function(has, name)
+        assert not executor.run_function(has, name)
+
+    def test_killed(self, executor: PipelinedExecutor, other: PipelinedExecutor) -> None:
+        """All executors go on with their workers, and then with those of another one."""
+        zygote = parent(executor)
+        psutil.Process(zygote).kill()
+        for each in (executor, other):
+            self.assert_usable(each)
+            for pid in self.worker_pids(each):
+                os.kill(pid, signal.SIGKILL)
+            self.assert_usable(each)
+        assert parent(executor) == parent(other) != zygote
+
+    def test_executors_come_and_go_in_many_threads(self, nothing_left: None) -> None:
+        start = threading.Barrier(8)
+
+        def use(i: int) -> list[int]:
+            start.wait(60)
+            numbers = []
+            for k in range(5):
+                with make() as executor:
+                    numbers.append(executor.run_function(abs, -10 * i - k))
+            return numbers
+
+        with ThreadPoolExecutor(8) as threads:
+            assert list(threads.map(use, range(8))) == [[10 * i + k for k in range(5)] for i in range(8)]
