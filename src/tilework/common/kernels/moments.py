@@ -16,6 +16,8 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 _ACCUMULATORS = {"u1": "u4", "u2": "u4", "i1": "i4", "i2": "i4", "u4": "u8", "i4": "i8", "f4": "f4"}
+# Numbers of 4 bytes in a vector.
+_LANES = 16
 
 
 def find_runs(selection: BoolArray, origin: tuple[int, int] = (0, 0)) -> IntArray:
@@ -73,19 +75,25 @@ def sum_moments(tile: Array, runs: IntArray, out: Array, *, compiled: bool, thre
         msg = "moments inside runs of pixels are of real frames; use DenseMasks for complex ones"
         raise TypeError(msg)
     frames = tile.shape[0]
-    if frames == 0:
+    if frames == 0 or len(runs) == 0:
         return
     rows = as_rows(tile)
     sums = np.zeros((frames, 3))
     if not compiled:
         _sum_with_numpy(tile.reshape(frames, -1), runs, sums)
     else:
-        from tilework.common.kernels.moments_numba import add_moments
+        from tilework.common.kernels.moments_numba import add_moments_of_floats, add_moments_of_integers
 
-        kind = np.empty(0, dtype=_ACCUMULATORS.get(rows.flat.dtype.str[1:], "f8"))
+        kind = np.dtype(_ACCUMULATORS.get(rows.flat.dtype.str[1:], "f8"))
+        left = int(runs[:, 3].min())
+        columns = int((runs[:, 3] + runs[:, 1]).max()) - left + _LANES
 
         def part(start: int, stop: int) -> None:
-            add_moments(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, runs, kind, sums)
+            place = rows.flat, rows.order, rows.stride, start, stop, runs
+            if kind.kind == "f":
+                add_moments_of_floats(*place, np.empty(0, kind), sums)
+            else:
+                add_moments_of_integers(*place, np.empty(columns, kind), left, sums)
 
         useful = rows.flat.itemsize * frames * rows.pixels // PART_BYTES
         run_parts(part, frames, max(1, min(threads, useful)))

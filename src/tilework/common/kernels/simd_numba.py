@@ -1,9 +1,9 @@
 """What kernels say to the compiler that plain loops cannot: byte order, vectors as values, prefetching.
 
-Vectors are of 16 floats or 8 doubles. The order in which a sum is taken is then written down in the kernel, instead of
-being the compiler's choice: a kernel that works on two frames at a time gives the same bits as one that works on a
-single frame. Where a CPU has shorter vectors, the compiler splits them. An argument `like` is an array whose dtype,
-float32 or float64, says which vector is meant.
+Vectors are of 16 numbers of 4 bytes, or 8 of 8 bytes. The order in which a sum is taken is then written down in the
+kernel, instead of being the compiler's choice: a kernel that works on two frames at a time gives the same bits as one
+that works on a single frame. Where a CPU has shorter vectors, the compiler splits them. An argument `like` is an array
+whose dtype, a float or an integer, says which vector is meant.
 
 An argument `order` is `tilework.common.kernels.rows.NATIVE` or ``FOREIGN``: tuples of different length, so that the
 byte order is part of the types a kernel is compiled for, and native data does not pay for the question.
@@ -34,10 +34,12 @@ __all__ = [
     "add_up_odd",
     "aligned",
     "fill",
+    "first",
     "join",
     "lanes",
     "load",
     "load_half",
+    "multiply",
     "multiply_add",
     "pick_even",
     "pick_even_fours",
@@ -105,7 +107,8 @@ def _zero(parts: int) -> Any:
         vector = Vector(like.dtype, parts)
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
-            return ir.Constant(_llvm(context, vector), [0.0] * vector.lanes)
+            number = 0 if vector.element in types.integer_domain else 0.0
+            return ir.Constant(_llvm(context, vector), [number] * vector.lanes)
 
         return vector(like), generate
 
@@ -180,6 +183,8 @@ def _load(parts: int) -> Any:
             address = _element(context, builder, signature.args[1], arguments[1], arguments[2])
             loaded = _read(context, builder, address, source, order, vector.lanes)
             target = _llvm(context, vector)
+            if vector.element in types.integer_domain:
+                return builder.sext(loaded, target) if source.signed else builder.zext(loaded, target)
             if source in types.integer_domain:
                 return builder.sitofp(loaded, target) if source.signed else builder.uitofp(loaded, target)
             if source.bitwidth < vector.element.bitwidth:
@@ -220,6 +225,13 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # no
     return types.void(array, types.intp, value), generate
 
 
+def _splat(builder: Any, kind: Any, number: Any) -> Any:
+    single = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.IntType(32)(0))
+    return builder.shuffle_vector(
+        single, single, ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+    )
+
+
 @operation
 def fill(typing_context: Any, like: Any, value: Any) -> Any:  # noqa: ARG001
     """Return a vector that has the same number everywhere, converted to the vector's type."""
@@ -227,9 +239,7 @@ def fill(typing_context: Any, like: Any, value: Any) -> Any:  # noqa: ARG001
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number = context.cast(builder, arguments[1], signature.args[1], vector.element)
-        single = builder.insert_element(ir.Constant(_llvm(context, vector), ir.Undefined), number, ir.IntType(32)(0))
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
-        return builder.shuffle_vector(single, single, everywhere)
+        return _splat(builder, _llvm(context, vector), number)
 
     return vector(like, value), generate
 
@@ -239,9 +249,36 @@ def add(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
     """Return ``a + b``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
-        return builder.fadd(arguments[0], arguments[1])
+        return _add(builder, a.element, arguments[0], arguments[1])
 
     return a(a, b), generate
+
+
+def _add(builder: Any, element: Any, a: Any, b: Any) -> Any:
+    return builder.add(a, b) if element in types.integer_domain else builder.fadd(a, b)
+
+
+@operation
+def multiply(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    """Return ``a * b``, of integers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        return builder.mul(arguments[0], arguments[1])
+
+    return a(a, b), generate
+
+
+@operation
+def first(typing_context: Any, a: Any, count: Any) -> Any:  # noqa: ARG001
+    """Return a vector of integers with zeros after its first `count` numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = _llvm(context, a)
+        number = context.cast(builder, arguments[1], signature.args[1], a.element)
+        kept = builder.icmp_signed("<", ir.Constant(kind, list(range(a.lanes))), _splat(builder, kind, number))
+        return builder.select(kept, arguments[0], ir.Constant(kind, [0] * a.lanes))
+
+    return a(a, types.intp), generate
 
 
 @operation
@@ -300,7 +337,7 @@ def _add_up(distance: int, which: int) -> Any:
             apart = distance
             while apart < a.lanes:
                 order = ir.Constant(ir.VectorType(index, a.lanes), [lane ^ apart for lane in range(a.lanes)])
-                value = builder.fadd(value, builder.shuffle_vector(value, value, order))
+                value = _add(builder, a.element, value, builder.shuffle_vector(value, value, order))
                 apart *= 2
             return builder.extract_element(value, index(which))
 

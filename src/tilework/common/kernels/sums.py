@@ -102,15 +102,13 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
             total = tile.sum(axis=axes, dtype=_sum_dtype(tile.dtype, np.dtype(np.float64)))
             np.add(out, total, out=out, casting="unsafe")
         return
-    from tilework.common.kernels.sums_numba import add_pixels, add_pixels_complex, add_pixels_float
+    from tilework.common.kernels.sums_numba import add_pixels, add_pixels_complex
 
     rows = as_rows(tile)
     name = rows.flat.dtype.str[1:]
     kind = np.empty(0, dtype=_ACCUMULATORS.get(name, "f4" if name == "f4" else "f8"))
     sums = np.empty((frames, 2) if tile.dtype.kind == "c" else frames, dtype=np.float64)
-    kernel = add_pixels if kind.dtype.kind in "iu" else add_pixels_float
-    if tile.dtype.kind == "c":
-        kernel = add_pixels_complex
+    kernel = add_pixels_complex if tile.dtype.kind == "c" else add_pixels
 
     def part(start: int, stop: int) -> None:
         kernel(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, kind, sums)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from tilework.common.kernels.rows import Order
 
-__all__ = ["add_frames", "add_pixels", "add_pixels_complex", "add_pixels_float"]
+__all__ = ["add_frames", "add_pixels", "add_pixels_complex"]
 
 # Pixels that are summed in 32 bits (exact for integers of 2 bytes) or in parallel lanes of float32.
 _RUN = 4096
@@ -75,32 +75,7 @@ def add_pixels(
     kind: NDArray[Any],
     out: NDArray[Any],
 ) -> None:
-    """Write the sum over pixels of frames `start` to `stop` to `out`, of integers: in the dtype of `kind`, exactly."""
-    cast = kind.dtype.type
-    for i in range(start, stop):
-        total = 0.0
-        for begin in range(0, pixels, _RUN):
-            at = i * stride + begin
-            run = flat[at : at + min(_RUN, pixels - begin)]
-            s = cast(0)
-            for j in range(run.size):
-                s = cast(s + cast(pixel(run, j, order)))
-            total += s
-        out[i] = total
-
-
-@jit
-def add_pixels_float(
-    flat: NDArray[Any],
-    order: Order,
-    stride: int,
-    start: int,
-    stop: int,
-    pixels: int,
-    kind: NDArray[Any],
-    out: NDArray[Any],
-) -> None:
-    """As `add_pixels` for floats, or integers that are summed as such: four vectors at a time, then their lanes."""
+    """Write the sum over pixels of frames `start` to `stop` to `out`: in `kind`, in four vectors, then their lanes."""
     cast = kind.dtype.type
     step = 4 * lanes(kind)
     for i in range(start, stop):
@@ -133,7 +108,7 @@ def add_pixels_complex(
     kind: NDArray[Any],
     out: NDArray[Any],
 ) -> None:
-    """As `add_pixels_float` for real and imaginary parts in turn; `out` has two columns."""
+    """As `add_pixels` for real and imaginary parts in turn; `out` has two columns."""
     cast = kind.dtype.type
     step = 2 * lanes(kind)
     for i in range(start, stop):
