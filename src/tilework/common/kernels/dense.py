@@ -97,14 +97,16 @@ class DenseMasks:
 
             products = np.zeros((frames, self._stored_rows))
             masks, stored = self._masks, self._stored_rows
-            converts = stored > FEW_MASKS and (rows.flat.dtype != masks.dtype or rows.order != NATIVE)
+            # A single mask does not use a panel, but then the same kernel is compiled for one mask and for many.
+            has_panel = stored == 1 or stored > FEW_MASKS
+            converts = has_panel and (rows.flat.dtype != masks.dtype or rows.order != NATIVE)
             block = _BLOCK_BYTES // masks.itemsize
             span = block if stored > FEW_MASKS else _FEW_BLOCKS * block
 
             def part(start: int, stop: int) -> None:
                 place = rows.flat, rows.order, rows.stride, start, stop, rows.pixels
-                panel = aligned(FRAMES * block, masks) if converts else None
-                add_products(*place, masks, stored, block, span, _GROUP, panel, products)
+                panel, direct = (aligned(FRAMES * block, masks), None) if converts else (None, ())
+                add_products(*place, masks, stored, block, span, _GROUP, panel, direct, products)
 
             useful = frames * rows.pixels * max(4, stored) // PART_BYTES
             run_parts(part, frames, max(1, min(threads, useful)))

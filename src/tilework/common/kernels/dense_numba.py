@@ -88,6 +88,7 @@ def _add_blocks(
     out: NDArray[Any],
     i: int,
     panel: NDArray[Any] | None,
+    direct: tuple[()] | None,
     scratch: NDArray[Any],
     next_blocks: int,
 ) -> None:
@@ -118,21 +119,23 @@ def _add_blocks(
                 mask = b * masks + m * width
                 part = (m - first) // 2
                 turn = here + ahead + min(part >> shift, FRAMES - 1) * stride + (part & ((1 << shift) - 1)) * size
-                if panel is None:
+                # What is only there for arguments that are None is not compiled.
+                if direct is not None:
                     _some_by_some(
                         flat, order, here, stride, packed, mask, width, out, to, m,
                         flat, turn, apart, shift, None, scratch,
                     )  # fmt: skip
-                elif m == first:
-                    _some_by_some(
-                        flat, order, here, stride, packed, mask, width, out, to, m,
-                        flat, turn, apart, shift, panel, scratch,
-                    )  # fmt: skip
-                else:
-                    _some_by_some(
-                        panel, NATIVE, 0, width, packed, mask, width, out, to, m,
-                        flat, turn, apart, shift, None, scratch,
-                    )  # fmt: skip
+                if panel is not None:
+                    if m == first:
+                        _some_by_some(
+                            flat, order, here, stride, packed, mask, width, out, to, m,
+                            flat, turn, apart, shift, panel, scratch,
+                        )  # fmt: skip
+                    else:
+                        _some_by_some(
+                            panel, NATIVE, 0, width, packed, mask, width, out, to, m,
+                            flat, turn, apart, shift, None, scratch,
+                        )  # fmt: skip
             if fours < last:
                 mask = b * masks + fours * width
                 _some_by_one(flat, order, here, stride, packed, mask, width, out, to, fours, ahead)
@@ -176,13 +179,15 @@ def add_products(
     span: int,
     group: int,
     panel: NDArray[Any] | None,
+    direct: tuple[()] | None,
     out: NDArray[Any],
 ) -> None:
     """Add the products of frames `start` to `stop` with all masks to `out`, float64 of shape (frames, masks).
 
     `masks` is a multiple of four, or one more. Of `group` frames `span` pixels, one or several blocks, are read, then
     the next ones, so that masks are read from memory once per group. A `panel`, of
-    `FRAMES` blocks, is for pixels that are converted once for all masks; without one, each mask's turn converts them.
+    `FRAMES` blocks, is for pixels that are converted once for all masks; when it is None, and `direct` is not, each
+    mask's turn converts them.
     """
     whole = pixels // lanes(packed) * lanes(packed)
     scratch = aligned(16, packed)
@@ -194,7 +199,7 @@ def add_products(
             for first in range(0, masks, _MASKS):
                 _add_blocks(
                     *(flat, order, top * stride + begin, stride, frames, begin, end, block, packed, masks),
-                    *(first, min(first + _MASKS, masks), out, top, panel, scratch, next_blocks),
+                    *(first, min(first + _MASKS, masks), out, top, panel, direct, scratch, next_blocks),
                 )
     if whole < pixels:
         _add_last_pixels(flat, order, stride, start, stop, whole, pixels, packed, whole * masks, pixels - whole, out)
