@@ -1,8 +1,8 @@
 """Worker processes, as the main process has them.
 
-They are children of a process of their own, which forks them (see `zygote`); there is one for all pools, so that only
-the first waits until it has imported what workers need. The main process holds a descriptor of
-each (pidfd), which tells at once when it ends, and can be trusted to mean that process for ever, unlike its number.
+They are children of a process of their own, which forks them (see `zygote`). There is one for all pools, so that only
+the first waits until it has imported what workers need. The main process holds a descriptor of each worker (pidfd),
+which tells at once when it ends, and can be trusted to mean that process for ever, unlike its number.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class WorkerProcess:
 
 
 class Zygote:
-    """The process that forks the workers of all pools of this process; see `shared`. Threads may use it at a time.
+    """The process that forks the workers of all pools of this process; see `shared`. Any number of threads may use it.
 
     Parameters
     ----------
@@ -102,6 +102,35 @@ class Zygote:
 
     _sharing: ClassVar = threading.Lock()
     _latest: ClassVar[Zygote | None] = None
+
+    def __init__(self, preload: list[str]) -> None:
+        if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+            msg = (
+                f"the pipelined executor needs Linux (5.3 or newer), this is {sys.platform}: "
+                "use the executor 'threads', or 'dask'"
+            )
+            raise ExecutorSpecException(msg)
+        self._wire, there = Wire.pair()
+        self._exited: dict[int, int] = {}
+        self._spawned: dict[int, int] = {}
+        self._n_spawned = 0
+        self._holders = 0
+        self._is_lost = False
+        self._preloaded = set(preload)
+        self._lock = threading.Lock()
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}\n"
+            f"from tilework.executor.pipelined.zygote import main\n"
+            f"main({there.fileno()}, {os.getpid()}, {preload!r})"
+        )
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        with there:
+            self._process = subprocess.Popen(  # noqa: S603  (this interpreter, our own code)
+                [sys.executable, *flags, "-c", code],
+                pass_fds=(there.fileno(),),
+                stdin=subprocess.DEVNULL,
+                env=environ_of_workers(),
+            )
 
     @classmethod
     def shared(cls, preload: list[str]) -> Zygote:
@@ -123,37 +152,9 @@ class Zygote:
                 Zygote._latest = None
         self._close(timeout)
 
-    def __init__(self, preload: list[str]) -> None:
-        if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
-            msg = (
-                f"the pipelined executor needs Linux (5.3 or newer), this is {sys.platform}: "
-                "use the executor 'threads', or 'dask'"
-            )
-            raise ExecutorSpecException(msg)
-        self._wire, there = Wire.pair()
-        self._exited: dict[int, int] = {}
-        self._spawned: dict[int, int] = {}
-        self._n_spawned = 0
-        self._holders = 0
-        self._preloaded = set(preload)
-        self._lock = threading.Lock()
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}\n"
-            f"from tilework.executor.pipelined.zygote import main\n"
-            f"main({there.fileno()}, {os.getpid()}, {preload!r})"
-        )
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        with there:
-            self._process = subprocess.Popen(  # noqa: S603  (this interpreter, our own code)
-                [sys.executable, *flags, "-c", code],
-                pass_fds=(there.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env=environ_of_workers(),
-            )
-
     def is_alive(self) -> bool:
         """Return whether it can fork."""
-        return self._process.poll() is None
+        return not self._is_lost and self._process.poll() is None
 
     def spawn(self, wire_fd: int, stderr_fd: int, preload: list[str], timeout: float) -> WorkerProcess:
         """Fork a worker.
@@ -179,12 +180,16 @@ class Zygote:
             token = self._n_spawned
             missing = [name for name in preload if name not in self._preloaded]
             self._preloaded.update(missing)
-            self._wire.send(encode(Spawn(token, missing)), (wire_fd, stderr_fd))
             until = time.monotonic() + timeout
-            while token not in self._spawned:
-                if not self._take_next(until):
-                    msg = f"no worker process was started within {timeout:g} s"
-                    raise TimeoutError(msg)
+            try:
+                self._wire.send(encode(Spawn(token, missing)), (wire_fd, stderr_fd))
+                while token not in self._spawned:
+                    if not self._take_next(until):
+                        msg = f"no worker process was started within {timeout:g} s"
+                        raise TimeoutError(msg)
+            except WireClosedError:
+                self._is_lost = True  # its process may not have ended quite yet
+                raise
             return WorkerProcess(self._spawned.pop(token))
 
     def wait_status(self, process: WorkerProcess) -> int | None:
