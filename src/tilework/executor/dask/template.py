@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Template"]
 
-_PRELOAD: Final = "tilework.executor.dask.preloaded"
+_PRELOAD: Final = "tilework.executor.dask.template_imports"
 
 
 class Template:
