@@ -9,6 +9,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from tilework.testing.executor_harness import SETTLE_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -77,3 +81,28 @@ def wait_for_workers(address: str, n: int) -> None:
 
     with Client(address, set_as_default=False) as client:
         client.wait_for_workers(n, timeout=START_SECONDS)
+
+
+class WaitsForSeats:
+    """For `ExecutorHarness`: what is queued is so when each worker has its seat."""
+
+    @pytest.fixture(autouse=True)
+    def no_runs_yet(self) -> None:
+        self.seen: set[str] = set()
+
+    def wait_queued(self, executor: Any, priority: Any) -> None:
+        """Wait until each worker has the seat of the latest run, however long Dask takes to bring it there."""
+
+        def keys(dask_worker: Any) -> list[str]:
+            return [str(key) for key in dask_worker.state.tasks]
+
+        until = time.monotonic() + SETTLE_SECONDS
+        while True:
+            lanes = {shipment.lane for shipment in list(executor._courier._shipments.values())}
+            new = [lane.run for lane in lanes if lane.priority is priority and lane.run not in self.seen]
+            known = executor.client.run(keys).values()
+            if any(all(any(f"-{run}-s" in key for key in each) for each in known) for run in new):
+                self.seen |= {lane.run for lane in lanes}
+                return
+            assert time.monotonic() < until, f"{priority} is not queued: {new}, {list(known)}"
+            time.sleep(0.005)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import dask
 import pytest
 
+from dask_clusters import WaitsForSeats
 from tilework.executor.concurrent import ConcurrentJobExecutor
 from tilework.executor.dask import DaskJobExecutor
 from tilework.executor.inline import InlineJobExecutor
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 GET = "from tilework.executor.integration import get_dask_integration_executor as get\nexecutor = get()\n"
 
 
-class TestClient(RunContract):
+class TestClient(WaitsForSeats, RunContract):
     """Somebody's client of a cluster whose workers know nothing of tilework.
 
     Where tasks and functions run is decided without resources. How runs fail, are cancelled and are recovered is the

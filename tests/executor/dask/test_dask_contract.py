@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from dask_clusters import scheduler_process, wait_for_workers, worker_process
+from dask_clusters import WaitsForSeats, scheduler_process, wait_for_workers, worker_process
 from tilework.executor.dask import DaskJobExecutor, cluster_spec
 from tilework.executor.dask.local import start_cluster
 from tilework.executor.dask.reach import Reach
@@ -28,7 +28,6 @@ from tilework.testing.executors import ExecutorContract
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tilework.common.executor import Priority
     from tilework.executor.dask.local import LocalCluster
 
 MAKE = """
@@ -38,7 +37,7 @@ if __name__ == "__main__":
 """
 
 
-class TestLocal(ExecutorContract):
+class TestLocal(WaitsForSeats, ExecutorContract):
     """A scheduler in this process, two workers with one thread each."""
 
     make_code = MAKE
@@ -66,22 +65,6 @@ class TestLocal(ExecutorContract):
         """The scheduler keeps connections to its workers, to use them again."""
         scheduler = self.cluster.cluster.scheduler
         scheduler.loop.add_callback(scheduler.rpc.collect)
-
-    def wait_queued(self, executor: Any, priority: Priority) -> None:
-        """Until each worker has the seat of that run: how long Dask takes to bring it there depends on the machine."""
-
-        def keys(dask_worker: Any) -> list[str]:
-            return [str(key) for key in dask_worker.state.tasks]
-
-        until = time.monotonic() + SETTLE_SECONDS
-        while True:
-            shipments = list(executor._courier._shipments.values())
-            lanes = [shipment.lane for shipment in shipments if shipment.lane.priority is priority]
-            known = executor.client.run(keys).values()
-            if lanes and all(any(f"-{lanes[-1].run}-s" in key for key in each) for each in known):
-                return
-            assert time.monotonic() < until, f"{priority} is not queued: {lanes}, {list(known)}"
-            time.sleep(0.005)
 
     def make_executor(self) -> Any:
         return DaskJobExecutor.connect(self.cluster.cluster)

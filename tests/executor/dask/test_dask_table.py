@@ -122,8 +122,11 @@ def test_no_batch_for_a_seat_that_is_about_to_go() -> None:
     """While others wait for the thread, what comes needs a new seat, behind them."""
     table = Table()
     sit_down(table, "s0")
-    assert not table.accept(fed("a", "s0"), others_wait=True)
-    assert table.accept(fed("b", "s0"), others_wait=False)
+    first = fed("a", "s0")
+    assert table.accept(first, others_wait=True), "it is what the seat has come for, and waits for"
+    assert look(table, others_wait=True) is first
+    assert not table.accept(fed("b", "s0"), others_wait=True)
+    assert table.accept(fed("c", "s0"), others_wait=False)
 
 
 def test_no_batch_for_seats_that_are_no_more() -> None:

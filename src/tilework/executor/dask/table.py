@@ -83,6 +83,8 @@ class Table:
     """Batches, by run."""
     taken: dict[str, set[str]] = field(default_factory=dict)
     """Seats that sit, with the runs that they had batches or parameters of."""
+    fresh: set[str] = field(default_factory=set)
+    """Those of them that have had no batch yet."""
     given_up: OrderedDict[str, None] = field(default_factory=OrderedDict)
     """Seats that are no more, the latest of them."""
     contents: OrderedDict[str, dict[str, SharedSealed]] = field(default_factory=OrderedDict)
@@ -105,12 +107,14 @@ class Table:
         fed
             The batch.
         others_wait
-            Whether a Dask task is ready here: a seat that sits is about to be given up then.
+            Whether a Dask task is ready here: a seat that sits is about to be given up then, unless this is what it
+            has come for.
         """
         order, run = fed.order, fed.order.batch.run
         self.expect_no_more(order.batch.ident)
-        is_sitting = not self.taken.keys().isdisjoint(order.seats)
-        if self._is_hopeless(order.seats) or (is_sitting and others_wait):
+        sitting = order.seats & self.taken.keys()
+        is_leaving = others_wait and bool(sitting) and self.fresh.isdisjoint(sitting)
+        if self._is_hopeless(order.seats) or is_leaving:
             return False
         if order.content is not None and order.params is not None:
             self._keep(run, order.content, order.params)
@@ -144,6 +148,7 @@ class Table:
         if seat in self.given_up:
             return False
         self.taken[seat] = {run}
+        self.fresh.add(seat)
         if content is not None and params is not None:
             self._keep(run, content, params)
         return True
@@ -185,6 +190,7 @@ class Table:
         """Take note that these seats are no more; returns what waited for nobody else."""
         for seat in seats:
             self.taken.pop(seat, None)
+            self.fresh.discard(seat)
             self.given_up[seat] = None
         _trim(self.given_up)
         every = (fed for queue in self.waiting.values() for fed in queue)
@@ -208,6 +214,7 @@ class Table:
             return None
         fed = min(ready, key=lambda fed: fed.order.number)
         self.taken[seat].add(fed.order.batch.run)
+        self.fresh.discard(seat)
         self._remove(fed)
         return fed
 
