@@ -82,7 +82,7 @@ def test_cpus_with_few_and_with_many_registers_give_the_same_bits(dtype: str) ->
 
     rng = np.random.default_rng(0)
     width = 160
-    flat = rng.integers(0, 1000, size=12 * width).astype(dtype)
+    flat = (1000 * rng.random(12 * width)).astype(dtype)
     masks = rng.normal(size=4 * width).astype("f4")
     scratch = np.zeros(16, dtype="f4")
     results = set()

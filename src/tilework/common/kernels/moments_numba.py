@@ -89,11 +89,13 @@ def _sum_integers(
     part = np.int64(add_up(sums))
     total += np.float64(part)
     moment_y += np.float64(y * part - np.int64(add_up(sums_of_sums)))
-    for start in range(0, columns.size, n):
-        part = np.int64(0)
-        for j in range(start, min(start + n, columns.size)):
-            part += (left + j) * np.int64(columns[j])
-        moment_x += np.float64(part)
+    # In two halves, so that it is rounded once, however large.
+    high = low = np.int64(0)
+    for j in range(columns.size):
+        moment = (left + j) * np.int64(columns[j])
+        high += moment >> 32
+        low += moment & 0xFFFFFFFF
+    moment_x += np.float64(high) * 2.0**32 + np.float64(low)
     return total, moment_y, moment_x
 
 
