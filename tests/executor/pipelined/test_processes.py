@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 def make(n: int = 2, **kwargs: Any) -> PipelinedExecutor:
     return PipelinedExecutor(PipelinedExecutor.make_spec(n, []), **kwargs)
+
+
+def open_descriptors() -> list[int]:
+    return [int(path.name) for path in Path("/proc/self/fd").iterdir()]
 
 
 def crash(params: Any, env: Environment) -> None:
@@ -256,6 +261,50 @@ class TestProcesses(ExecutorHarness):
                 os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         self.assert_usable(executor)
+
+    def test_fork_after_close(self, nothing_left: None) -> None:
+        """A process that is forked when an executor is closed, but not forgotten, does not close what others opened."""
+        executor = self.make_executor()
+        before = set(open_descriptors())
+        executor.close()
+        numbers = before - set(open_descriptors())
+        assert len(numbers) > 6
+        reused = [os.open(os.devnull, os.O_RDONLY) for _ in range(max(numbers))]
+        pid = os.fork()
+        if pid == 0:
+            os._exit(len(set(reused) - set(open_descriptors())))
+        for fd in reused:
+            os.close(fd)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "descriptors were closed"
+
+    def test_forks_in_mid_run(self, executor: PipelinedExecutor) -> None:
+        """Threads of the executor may be anywhere, with any lock, when another one forks: the new process lives."""
+        stop = threading.Event()
+
+        def work(number: int) -> None:
+            while not stop.is_set():
+                assert self.run(executor, [EchoTask(i) for i in range(20)], cancel_id=number)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(100):
+                pid = os.fork()
+                if pid == 0:
+                    os._exit(7)
+                until = time.monotonic() + 20
+                while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+                    if time.monotonic() > until:
+                        os.kill(pid, signal.SIGKILL)
+                        os.waitpid(pid, 0)
+                        pytest.fail("a forked process waits for a lock")
+                    time.sleep(0.001)
+                assert os.waitstatus_to_exitcode(ended[1]) == 7
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
 
     def test_spans_of_tasks(self, nothing_left: None, tmp_path: Path) -> None:
         """With OpenTelemetry, each task has a span, in the process where it ran and in the trace of its run."""

@@ -28,6 +28,7 @@ import logging
 import math
 import os
 import selectors
+import socket
 import threading
 import time
 from collections import deque
@@ -81,9 +82,9 @@ class Hub:
         self._close_timeout = 0.0
         self._changed = threading.Condition()
         self._selector = selectors.DefaultSelector()
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         self._is_asleep = False
         try:
@@ -104,8 +105,8 @@ class Hub:
             self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it will wake up anyway
-            os.write(self._wake_write, b"x")
+        with contextlib.suppress(OSError):  # full: it will wake up anyway; closed: nobody is to be woken
+            self._wake_write.send(b"x")
 
     def check_open(self) -> None:
         """Raise ExecutorError when it is closed, or belongs to another process."""
@@ -197,7 +198,11 @@ class Hub:
                 self._thread.join(_LONGEST_WAIT)
 
     def forget(self) -> None:
-        """Let go of everything, in a process that was forked: the workers belong to the other one."""
+        """Let go of everything, in a process that was forked: the workers belong to the other one.
+
+        Other threads may have been anywhere in that moment, and do not exist here: so no lock is taken, and only such
+        things are closed as know themselves whether they are.
+        """
         self._is_closed = True
         self.pool.forget()
         self._close_selector()
@@ -241,7 +246,7 @@ class Hub:
     def _take_event(self, source: Any, member: Member | None, mask: int) -> None:
         if member is None:
             with contextlib.suppress(OSError):
-                os.read(self._wake_read, 1 << 12)
+                self._wake_read.recv(1 << 12)
         elif member.state is MemberState.GONE:
             return
         elif source is member.wire:
@@ -318,5 +323,5 @@ class Hub:
 
     def _close_selector(self) -> None:
         self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wake_read.close()
+        self._wake_write.close()

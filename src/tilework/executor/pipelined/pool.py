@@ -122,11 +122,19 @@ class Member:
 
     def close(self) -> None:
         """Release everything; the process must have ended, or will find its line closed."""
-        self.state = MemberState.GONE
         self.wire.close()
-        if self.stderr_fd >= 0:
-            os.close(self.stderr_fd)
-            self.stderr_fd = -1
+        self._close_others()
+
+    def forget(self) -> None:
+        """Close what is here of it, in a process that was forked from the one that has it."""
+        self.wire.forget()
+        self._close_others()
+
+    def _close_others(self) -> None:
+        self.state = MemberState.GONE
+        fd, self.stderr_fd = self.stderr_fd, -1
+        if fd >= 0:
+            os.close(fd)
         self.arena = None  # results that lie in there keep it
         self.info.process.close()
 
@@ -369,7 +377,7 @@ class WorkerPool:
         """Close everything here, and leave the workers alone: this process was forked from the one that has them."""
         self._is_closed = True
         for member in self.members:
-            member.close()
+            member.forget()
         self._zygote.forget()
         self.members.clear()
 

@@ -85,9 +85,9 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Close the descriptor."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1  # first of all: a fork meanwhile must not close what may be somebody else's by then
+        if fd >= 0:
+            os.close(fd)
             self._has_ended = True
 
 
@@ -224,7 +224,7 @@ class Zygote:
 
     def forget(self) -> None:
         """Close this process's end of the line, in a process that was forked from the one that made it."""
-        self._wire.close()
+        self._wire.forget()
 
 
 def _forget_in_fork() -> None:

@@ -228,6 +228,11 @@ class Wire:
         if start:
             del data[:start]
 
+    def forget(self) -> None:
+        """Close the socket alone, in a process that was forked: no thread is there to release the lock."""
+        self._is_closed = True
+        self._socket.close()
+
     def close(self) -> None:
         """Close this end, with all descriptors that nobody took; may be called twice."""
         with self._lock:
