@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -47,3 +48,18 @@ def test_lines_that_do_not_end(capfd: pytest.CaptureFixture[str]) -> None:
     assert len(line) < 2000
     assert capfd.readouterr().err.startswith("\r   0 ")
     assert relayed("") == ()
+
+
+def test_lines_are_whole(capfd: pytest.CaptureFixture[str]) -> None:
+    """A line that is written bit by bit, as compiled code does when it crashes, is not broken by somebody else's."""
+
+    async def main() -> None:
+        relay = StderrRelay(asyncio.get_running_loop())
+        for text in (b"first\nsec", b"ond\nthi", b"rd"):
+            os.write(relay.there, text)
+            await asyncio.sleep(0.01)
+            os.write(2, b"other\n")
+        relay.close()
+
+    asyncio.run(main())
+    assert capfd.readouterr().err == "first\nother\nsecond\nother\nother\nthird"

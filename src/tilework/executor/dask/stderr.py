@@ -53,6 +53,7 @@ class StderrRelay:
         self._loop = loop
         self._lines: deque[bytes] = deque(maxlen=STDERR_LINES)
         self._rest = b""
+        self._unfinished = b""  # of a line that is passed on when it is complete, as others write there as well
         self._here, self.there = os.pipe()
         os.set_blocking(self._here, False)
         loop.add_reader(self._here, self._read)
@@ -78,13 +79,23 @@ class StderrRelay:
         if not data:
             self._stop()
             return False
-        _pass_on(data)
+        self._pass_on_lines(data)
         *lines, rest = (self._rest + data).split(b"\n")
         self._lines.extend(line[:_LONGEST_LINE] for line in lines[-STDERR_LINES:])
-        self._rest = rest[-_LONGEST_LINE:]  # a progress bar has no end of line
+        self._rest = rest[-_LONGEST_LINE:]
         return True
 
+    def _pass_on_lines(self, data: bytes) -> None:
+        data = self._unfinished + data
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1  # a progress bar has no end of line
+        if len(data) > _CHUNK:
+            end = len(data)
+        _pass_on(data[:end])
+        self._unfinished = data[end:]
+
     def _stop(self) -> None:
+        _pass_on(self._unfinished)
+        self._unfinished = b""
         self._loop.remove_reader(self._here)
         os.close(self._here)
         self._here = -1
