@@ -73,12 +73,33 @@ def test_constant_data_has_no_variance(dtype: str, compiled: bool) -> None:
     assert (deviations == 0).all()
 
 
-def test_more_frames_than_32_bit_sums_hold() -> None:
+@pytest.mark.parametrize("pixels", [3, 19])
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2"])
+def test_more_frames_than_32_bit_sums_hold(dtype: str, pixels: int) -> None:
+    """Also where all numbers are the largest, or the smallest: what is added up is largest then."""
     rng = np.random.default_rng(0)
-    for dtype in ("u2", "i2", "u1"):
-        info = np.iinfo(dtype)
-        tile = rng.choice(np.array([info.max, info.max - 1, info.min], dtype=dtype), size=(140_000, 3))
+    info = np.iinfo(dtype)
+    ends = np.array([info.max, info.max - 1, info.min], dtype=dtype)
+    check([rng.choice(ends, size=(140_000, pixels))], compiled=True)
+    for value in ends[[0, 2]]:
+        tile = np.full((140_000, pixels), value, dtype=dtype)
+        tile[70_000, 1] = 1
         check([tile], compiled=True)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "<i2"])
+def test_every_number_of_frames_and_pixels(dtype: str) -> None:
+    """Vectors and what is left over, in both directions, give the same as exact integers do."""
+    rng = np.random.default_rng(1)
+    for frames in (1, 2, 3, 4, 5, 7, 8, 11, 64):
+        for pixels in (1, 15, 16, 17, 33, 4096, 4100):
+            info = np.iinfo(dtype)
+            tile = rng.integers(info.min, info.max, size=(frames, pixels), dtype=dtype[-2:], endpoint=True)
+            n, total, deviations = variance([tile.astype(dtype)], compiled=True)
+            exact_sum = tile.astype(np.int64).sum(axis=0)
+            assert n == frames
+            assert (total == exact_sum).all()
+            assert (deviations == (frames * (tile.astype(np.int64) ** 2).sum(axis=0) - exact_sum**2) / frames).all()
 
 
 @pytest.mark.parametrize("compiled", [True, False])

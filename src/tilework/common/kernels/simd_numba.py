@@ -34,13 +34,18 @@ __all__ = [
     "add_up_odd",
     "aligned",
     "fill",
+    "fill_half",
     "first",
     "join",
     "lanes",
     "load",
     "load_half",
+    "load_shorts",
     "multiply",
     "multiply_add",
+    "multiply_pairs",
+    "pair_lower",
+    "pair_upper",
     "pick_even",
     "pick_even_fours",
     "pick_even_pairs",
@@ -52,8 +57,12 @@ __all__ = [
     "pixel",
     "prefetch",
     "store",
+    "widen_even",
+    "widen_odd",
     "zero",
     "zero_half",
+    "zip_lower",
+    "zip_upper",
 ]
 
 VECTOR_BYTES = 64
@@ -201,6 +210,70 @@ load_half = _load(2)
 
 
 @operation
+def load_shorts(typing_context: Any, like: Any, array: Any, index: Any, order: Any) -> Any:  # noqa: ARG001
+    """Return half a vector of signed 2-byte integers: pixels of 1 or 2 bytes, less 2**15 if they are unsigned of 2."""
+    half = Vector(like.dtype, 2)
+    source: Any = array.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _element(context, builder, signature.args[1], arguments[1], arguments[2])
+        loaded = _read(context, builder, address, source, order, half.lanes)
+        target = _llvm(context, half)
+        if source.bitwidth == half.element.bitwidth and not source.signed:
+            return builder.xor(loaded, ir.Constant(target, [1 << 15] * half.lanes))
+        return builder.sext(loaded, target) if source.signed else builder.zext(loaded, target)
+
+    return half(like, array, types.intp, order), generate
+
+
+@operation
+def multiply_pairs(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    """Return 4-byte integers, each the sum of the products of two neighbours in half vectors of 2-byte integers.
+
+    As unsigned numbers where a and b are the same, otherwise as signed ones: then they hold every sum.
+    """
+    half = Vector(types.int32, 2)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        target = _llvm(context, half)
+        if "+avx2" in _FEATURES:
+            kind = ir.FunctionType(target, [arguments[0].type] * 2)
+            name = "llvm.x86.avx2.pmadd.wd"
+            function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+            return builder.call(function, arguments)
+        products = []
+        for first in (0, 1):
+            places = ir.Constant(ir.VectorType(ir.IntType(32), half.lanes), list(range(first, a.lanes, 2)))
+            x, y = (builder.sext(builder.shuffle_vector(value, value, places), target) for value in arguments)
+            products.append(builder.mul(x, y))
+        return builder.add(*products)
+
+    return half(a, b), generate
+
+
+def _widen(shift: int) -> Any:
+    @operation
+    def widen(typing_context: Any, a: Any) -> Any:  # noqa: ARG001
+        """Return every second number of half a vector of unsigned 4-byte integers, as 8-byte ones."""
+        half = Vector(types.uint64, 2)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+            kind = _llvm(context, half)
+            pairs = builder.bitcast(arguments[0], kind)
+            if shift:
+                return builder.lshr(pairs, ir.Constant(kind, [shift] * half.lanes))
+            return builder.and_(pairs, ir.Constant(kind, [2**32 - 1] * half.lanes))
+
+        return half(a), generate
+
+    return widen
+
+
+widen_even = _widen(0)
+widen_odd = _widen(32)
+
+
+@operation
 def join(typing_context: Any, lower: Any, upper: Any) -> Any:  # noqa: ARG001
     """Return the vector whose halves these are."""
     whole = Vector(lower.element)
@@ -232,16 +305,23 @@ def _splat(builder: Any, kind: Any, number: Any) -> Any:
     )
 
 
-@operation
-def fill(typing_context: Any, like: Any, value: Any) -> Any:  # noqa: ARG001
-    """Return a vector that has the same number everywhere, converted to the vector's type."""
-    vector = Vector(like.dtype)
+def _fill(parts: int) -> Any:
+    @operation
+    def fill(typing_context: Any, like: Any, value: Any) -> Any:  # noqa: ARG001
+        """Return a vector that has the same number everywhere, converted to the vector's type, or a part of one."""
+        vector = Vector(like.dtype, parts)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number = context.cast(builder, arguments[1], signature.args[1], vector.element)
-        return _splat(builder, _llvm(context, vector), number)
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            number = context.cast(builder, arguments[1], signature.args[1], vector.element)
+            return _splat(builder, _llvm(context, vector), number)
 
-    return vector(like, value), generate
+        return vector(like, value), generate
+
+    return fill
+
+
+fill = _fill(1)
+fill_half = _fill(2)
 
 
 @operation
@@ -322,6 +402,13 @@ pick_even_pairs = _pick(lambda n: _take_turns(n, 2, 0))
 pick_odd_pairs = _pick(lambda n: _take_turns(n, 2, 2))
 pick_even_fours = _pick(lambda n: _take_turns(n, 4, 0))
 pick_odd_fours = _pick(lambda n: _take_turns(n, 4, 4))
+# Of vectors of which four or eight numbers are a register's 16 bytes: the lower and the upper half of each 16 bytes, a
+# number of one and a number of the other in turn.
+pair_lower = _pick(lambda n: [v + i + k for i in range(0, n, 8) for k in range(4) for v in (0, n)])
+pair_upper = _pick(lambda n: [v + i + k for i in range(0, n, 8) for k in range(4, 8) for v in (0, n)])
+# a0 b0 a1 b1 ..., as far as half of a and b goes, and then the rest.
+zip_lower = _pick(lambda n: [v + i for i in range(n // 2) for v in (0, n)])
+zip_upper = _pick(lambda n: [v + i for i in range(n // 2, n) for v in (0, n)])
 pick_lower = _pick(lambda n: [*range(n // 2), *range(n, n + n // 2)])
 pick_upper = _pick(lambda n: [*range(n // 2, n), *range(n + n // 2, 2 * n)])
 

@@ -23,7 +23,8 @@ _BLOCK_INTEGERS = 4096
 _BLOCK_FLOATS = 2048
 _FLUSH_INTEGERS = 2**16
 _FLUSH_FLOATS = 2**12
-_ACCUMULATORS = {"u1": "u4", "u2": "u4", "i1": "i4", "i2": "i4"}
+# What vectors of 2-byte integers hold is a pixel less this, and of what dtype sums of squares are.
+_SHORTS = {"u1": (0, "u4"), "i1": (0, "u4"), "u2": (2**15, "u8"), "i2": (0, "u8")}
 
 
 def accumulate_variance(tile: Array, n0: int, sum0: Array, var0: Array, *, compiled: bool, threads: int = 1) -> int:
@@ -83,20 +84,24 @@ def _accumulate_with_numpy(tile: Array, n0: int, sum0: Array, var0: Array) -> in
 
 
 def _accumulate(tile: Array, n0: int, sum0: Array, var0: Array, threads: int) -> None:
-    from tilework.common.kernels.variance_numba import accumulate_floats, accumulate_integers
+    from tilework.common.kernels.variance_integers_numba import accumulate_integers
+    from tilework.common.kernels.variance_numba import accumulate_floats
 
     rows = as_rows(tile)
-    accumulator = _ACCUMULATORS.get(rows.flat.dtype.str[1:])
-    block = min(_BLOCK_FLOATS if accumulator is None else _BLOCK_INTEGERS, rows.pixels)
+    as_shorts = _SHORTS.get(rows.flat.dtype.str[1:])
+    block = min(_BLOCK_FLOATS if as_shorts is None else _BLOCK_INTEGERS, rows.pixels)
 
     def part(start: int, stop: int) -> None:
         place = rows.flat, rows.order, rows.stride, rows.frames, start, stop
-        if accumulator is None:
+        if as_shorts is None:
             accumulate_floats(*place, block, n0, sum0, var0, _FLUSH_FLOATS)
         else:
-            sums = np.empty(block, dtype=accumulator)
-            squares = np.empty(block, dtype=np.uint64)
-            accumulate_integers(*place, sums, squares, n0, sum0, var0, _FLUSH_INTEGERS)
+            centre, dtype = as_shorts
+            squares = np.empty(block, dtype=dtype)
+            narrow, wide = (squares, None) if dtype == "u4" else (None, squares)
+            sums = np.empty(block, dtype=np.int32)
+            like = np.empty(0, dtype=np.int16)
+            accumulate_integers(*place, centre, like, sums, narrow, wide, n0, sum0, var0, _FLUSH_INTEGERS)
 
     useful = rows.frames * rows.pixels * rows.flat.itemsize // PART_BYTES
     run_parts(part, rows.pixels, max(1, min(threads, useful)), _BLOCK_FLOATS)

@@ -1,4 +1,4 @@
-"""Compiled sums and sums of squared deviations over frames, for every pixel."""
+"""Compiled sums and sums of squared deviations over frames, for every pixel of any real dtype."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tilework.common.kernels.rows import Order
 
-__all__ = ["accumulate_floats", "accumulate_integers", "merge_sums"]
+__all__ = ["accumulate_floats", "merge_sums"]
 
 
 @jit
@@ -31,78 +31,6 @@ def merge_sums(
         delta = sum1[j] / n1 - sum0[j] / n0
         var0[j] += var1[j] + delta * delta * (np.float64(n0) * n1 / (n0 + n1))
         sum0[j] += sum1[j]
-
-
-@jit
-def accumulate_integers(
-    flat: NDArray[Any],
-    order: Order,
-    stride: int,
-    frames: int,
-    start: int,
-    stop: int,
-    sums: NDArray[Any],
-    squares: NDArray[Any],
-    n0: int,
-    sum0: NDArray[Any],
-    var0: NDArray[Any],
-    flush: int,
-) -> None:
-    """Merge pixels `start` to `stop` of integer frames of 1 or 2 bytes into `sum0` and `var0`.
-
-    `sums` (32 bit) and `squares` (unsigned 64 bit) are scratch of the size of a block of pixels. Sums, sums of squares
-    and the difference ``n * squares - sums**2`` are exact for up to `flush` = 65536 frames.
-    """
-    cast = sums.dtype.type
-    part_sum = np.empty(sums.size, np.float64)
-    part_var = np.empty(sums.size, np.float64)
-    for block in range(start, stop, sums.size):
-        width = min(sums.size, stop - block)
-        s = sums[:width]
-        q = squares[:width]
-        n = n0
-        for top in range(0, frames, flush):
-            bottom = min(frames, top + flush)
-            count = bottom - top
-            for j in range(width):
-                s[j] = 0
-                q[j] = 0
-            i = top
-            while i + 4 <= bottom:
-                at = i * stride + block
-                row0 = flat[at : at + width]
-                at += stride
-                row1 = flat[at : at + width]
-                at += stride
-                row2 = flat[at : at + width]
-                at += stride
-                row3 = flat[at : at + width]
-                for j in range(width):
-                    x0 = cast(pixel(row0, j, order))
-                    x1 = cast(pixel(row1, j, order))
-                    x2 = cast(pixel(row2, j, order))
-                    x3 = cast(pixel(row3, j, order))
-                    s[j] = cast(s[j] + cast(cast(x0 + x1) + cast(x2 + x3)))
-                    # As unsigned numbers: a square of two bytes is below 2**32.
-                    left = np.uint64(np.uint32(x0 * x0)) + np.uint64(np.uint32(x1 * x1))
-                    right = np.uint64(np.uint32(x2 * x2)) + np.uint64(np.uint32(x3 * x3))
-                    q[j] += left + right
-                i += 4
-            while i < bottom:
-                row0 = flat[i * stride + block : i * stride + block + width]
-                for j in range(width):
-                    x0 = cast(pixel(row0, j, order))
-                    s[j] = cast(s[j] + x0)
-                    q[j] += np.uint64(np.uint32(x0 * x0))
-                i += 1
-            for j in range(width):
-                part_sum[j] = s[j]
-                # Modulo 2**64, where the square of a negative sum is right too; the difference is below 2**64.
-                total = np.uint64(np.int64(s[j]))
-                part_var[j] = np.float64(np.uint64(count) * q[j] - total * total) / count
-            target = slice(block, block + width)
-            merge_sums(n, sum0[target], var0[target], count, part_sum[:width], part_var[:width])
-            n += count
 
 
 @jit(math="contract")

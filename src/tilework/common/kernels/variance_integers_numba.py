@@ -1,0 +1,244 @@
+"""Compiled sums and sums of squared deviations over frames, for every pixel of integers of 1 or 2 bytes; exact.
+
+What limits this is widening: a square of two bytes has four, their sum eight. So the same pixel of two frames is put
+side by side, as CPUs multiply 2-byte integers and add neighbouring products in one instruction, and only the sum of two
+squares is widened. That instruction knows signed integers alone: unsigned ones of two bytes are taken less 2**15, which
+changes no deviation.
+
+The frames that are taken together are far apart, a quarter of all, so that each is the next in a row of its own: memory
+is read fastest in a few rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.kernels.jit import jit
+from tilework.common.kernels.rows import NATIVE
+from tilework.common.kernels.simd_numba import (
+    add,
+    fill_half,
+    load_half,
+    load_shorts,
+    multiply_pairs,
+    pair_lower,
+    pair_upper,
+    pick_lower,
+    pick_upper,
+    pixel,
+    prefetch,
+    store,
+    widen_even,
+    widen_odd,
+    zero_half,
+    zip_lower,
+    zip_upper,
+)
+from tilework.common.kernels.variance_numba import merge_sums
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tilework.common.kernels.rows import Order
+
+__all__ = ["accumulate_integers"]
+
+_AHEAD_BYTES = 4096
+
+
+@jit
+def _add_squares(narrow: NDArray[Any] | None, wide: NDArray[Any] | None, place: int, a: Any, b: Any) -> None:
+    """Add two half vectors of squares of eight pixels."""
+    # Only what is not None is compiled.
+    if narrow is not None:
+        store(narrow, place, add(load_half(narrow, narrow, place, NATIVE), add(a, b)))
+    if wide is not None:
+        store(wide, place, add(load_half(wide, wide, place, NATIVE), add(widen_even(a), widen_even(b))))
+        odd = place + 4
+        store(wide, odd, add(load_half(wide, wide, odd, NATIVE), add(widen_odd(a), widen_odd(b))))
+
+
+@jit
+def _add_four(
+    x0: Any,
+    x1: Any,
+    x2: Any,
+    x3: Any,
+    ones: Any,
+    sums: NDArray[Any],
+    narrow: NDArray[Any] | None,
+    wide: NDArray[Any] | None,
+    place: int,
+) -> None:
+    """Add 16 pixels of four frames, and their squares.
+
+    The same pixel of two frames becomes neighbours, as the sum of the products of neighbours is one instruction; what
+    that does to the order of pixels, `_sort` undoes.
+    """
+    a, b = pair_lower(x0, x1), pair_lower(x2, x3)
+    total = add(multiply_pairs(a, ones), multiply_pairs(b, ones))
+    store(sums, place, add(load_half(sums, sums, place, NATIVE), total))
+    _add_squares(narrow, wide, place, multiply_pairs(a, a), multiply_pairs(b, b))
+    place += 8
+    a, b = pair_upper(x0, x1), pair_upper(x2, x3)
+    total = add(multiply_pairs(a, ones), multiply_pairs(b, ones))
+    store(sums, place, add(load_half(sums, sums, place, NATIVE), total))
+    _add_squares(narrow, wide, place, multiply_pairs(a, a), multiply_pairs(b, b))
+
+
+@jit
+def _add_frames(
+    flat: NDArray[Any],
+    order: Order,
+    at: int,
+    stride: int,
+    frames: int,
+    width: int,
+    centre: int,
+    shorts: NDArray[Any],
+    sums: NDArray[Any],
+    narrow: NDArray[Any] | None,
+    wide: NDArray[Any] | None,
+) -> None:
+    """Add `width` pixels of some frames, those of the first from flat[at] on, and fetch what comes after them."""
+    ones, nothing = fill_half(shorts, 1), zero_half(shorts)
+    whole = width // 16 * 16
+    # As far as to be there in time, and where the CPU does not look by itself: beyond a page.
+    ahead = stride * -(-_AHEAD_BYTES // (stride * flat.itemsize))
+    quarter = frames // 4
+    for _ in range(quarter):
+        at1, at2, at3 = at + quarter * stride, at + 2 * quarter * stride, at + 3 * quarter * stride
+        for j in range(0, whole, 16):
+            prefetch(flat, at + j + ahead)
+            prefetch(flat, at1 + j + ahead)
+            prefetch(flat, at2 + j + ahead)
+            prefetch(flat, at3 + j + ahead)
+            x0 = load_shorts(shorts, flat, at + j, order)
+            x1 = load_shorts(shorts, flat, at1 + j, order)
+            x2 = load_shorts(shorts, flat, at2 + j, order)
+            x3 = load_shorts(shorts, flat, at3 + j, order)
+            _add_four(x0, x1, x2, x3, ones, sums, narrow, wide, j)
+        if whole < width:
+            _add_last_pixels(flat, order, at, quarter * stride, 4, whole, width, centre, sums, narrow, wide)
+        at += stride
+    at += 3 * quarter * stride
+    for i in range(frames % 4):
+        for j in range(0, whole, 16):
+            x = load_shorts(shorts, flat, at + i * stride + j, order)
+            _add_four(x, nothing, nothing, nothing, ones, sums, narrow, wide, j)
+    if whole < width:
+        _add_last_pixels(flat, order, at, stride, frames % 4, whole, width, centre, sums, narrow, wide)
+
+
+@jit
+def _add_last_pixels(
+    flat: NDArray[Any],
+    order: Order,
+    at: int,
+    stride: int,
+    frames: int,
+    begin: int,
+    end: int,
+    centre: int,
+    sums: NDArray[Any],
+    narrow: NDArray[Any] | None,
+    wide: NDArray[Any] | None,
+) -> None:
+    """Add the pixels of some frames that fill no vector."""
+    for i in range(frames):
+        for j in range(begin, end):
+            x = np.int64(pixel(flat, at + i * stride + j, order)) - centre
+            sums[j] += x
+            if narrow is not None:
+                narrow[j] += x * x
+            if wide is not None:
+                wide[j] += x * x
+
+
+@jit
+def _sort(sums: NDArray[Any], narrow: NDArray[Any] | None, wide: NDArray[Any] | None, whole: int) -> None:
+    """Put the first `whole` of what `_add_four` has added up in the order of pixels."""
+    for j in range(0, whole, 16):
+        _exchange_fours(sums, j)
+        if narrow is not None:
+            _exchange_fours(narrow, j)
+        if wide is not None:
+            # Pixels 0 2 8 10, 1 3 9 11, 4 6 12 14 and 5 7 13 15.
+            a, b = load_half(wide, wide, j, NATIVE), load_half(wide, wide, j + 4, NATIVE)
+            c, d = load_half(wide, wide, j + 8, NATIVE), load_half(wide, wide, j + 12, NATIVE)
+            store(wide, j, zip_lower(a, b))
+            store(wide, j + 4, zip_lower(c, d))
+            store(wide, j + 8, zip_upper(a, b))
+            store(wide, j + 12, zip_upper(c, d))
+
+
+@jit
+def _exchange_fours(numbers: NDArray[Any], j: int) -> None:
+    """Put 16 numbers in the order of pixels, which is now that of pixels 0 to 3, 8 to 11, 4 to 7 and 12 to 15."""
+    a, b = load_half(numbers, numbers, j, NATIVE), load_half(numbers, numbers, j + 8, NATIVE)
+    store(numbers, j, pick_lower(a, b))
+    store(numbers, j + 8, pick_upper(a, b))
+
+
+@jit
+def _deviations(
+    sums: NDArray[Any], squares: NDArray[Any], count: int, centre: int, part_sum: NDArray[Any], part_var: NDArray[Any]
+) -> None:
+    """Write the sum, and the sum of squared deviations, of each pixel of `count` frames."""
+    for j in range(sums.size):
+        part_sum[j] = np.int64(sums[j]) + count * centre
+        # Modulo 2**64, where the square of a negative sum is right too; the difference is below 2**64.
+        total = np.uint64(np.int64(sums[j]) * np.int64(sums[j]))
+        part_var[j] = np.float64(np.uint64(count) * np.uint64(squares[j]) - total) / count
+
+
+@jit
+def accumulate_integers(
+    flat: NDArray[Any],
+    order: Order,
+    stride: int,
+    frames: int,
+    start: int,
+    stop: int,
+    centre: int,
+    shorts: NDArray[Any],
+    sums: NDArray[Any],
+    narrow: NDArray[Any] | None,
+    wide: NDArray[Any] | None,
+    n0: int,
+    sum0: NDArray[Any],
+    var0: NDArray[Any],
+    flush: int,
+) -> None:
+    """Merge pixels `start` to `stop` of integer frames of 1 or 2 bytes into `sum0` and `var0`.
+
+    Pixels are taken as what `load_shorts` makes of them, that is less `centre`, which changes no deviation. `shorts` is
+    any array of 2-byte integers. Scratch of the size of a block of pixels is `sums` (4 bytes, signed) and, for squares,
+    `narrow` (4 bytes, unsigned) for pixels of one byte, or `wide` (8 bytes, unsigned) for those of two. Sums, sums of
+    squares and the difference ``n * squares - sums**2`` are exact for up to `flush` = 65536 frames.
+    """
+    part_sum = np.empty(sums.size, np.float64)
+    part_var = np.empty(sums.size, np.float64)
+    for block in range(start, stop, sums.size):
+        width = min(sums.size, stop - block)
+        n = n0
+        for top in range(0, frames, flush):
+            bottom = min(frames, top + flush)
+            count = bottom - top
+            sums[:width] = 0
+            if narrow is not None:
+                narrow[:width] = 0
+            if wide is not None:
+                wide[:width] = 0
+            at = top * stride + block
+            _add_frames(flat, order, at, stride, count, width, centre, shorts, sums, narrow, wide)
+            _sort(sums, narrow, wide, width // 16 * 16)
+            if narrow is not None:
+                _deviations(sums[:width], narrow, count, centre, part_sum, part_var)
+            if wide is not None:
+                _deviations(sums[:width], wide, count, centre, part_sum, part_var)
+            target = slice(block, block + width)
+            merge_sums(n, sum0[target], var0[target], count, part_sum[:width], part_var[:width])
+            n += count
