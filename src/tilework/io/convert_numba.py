@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.rows import as_rows
-from tilework.common.kernels.simd_numba import pixel
+from tilework.common.kernels.simd_numba import lanes, load, pixel, prefetch, store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,16 +15,35 @@ if TYPE_CHECKING:
 
 __all__ = ["cast_tile"]
 
+# How far ahead of what is converted is fetched: where the CPU does not look by itself, memory waits for it.
+_AHEAD_BYTES = 1024
+
 
 @jit
-def _cast_rows(flat: NDArray[Any], order: Order, stride: int, out: NDArray[Any]) -> None:
-    """Write frames, `stride` apart and with pixels in byte order `order`, to the rows of `out`."""
-    frames, pixels = out.shape
+def _cast_to_integers(
+    flat: NDArray[Any], order: Order, stride: int, frames: int, pixels: int, out: NDArray[Any]
+) -> None:
+    """Write frames, `stride` apart and with pixels in byte order `order`, to `out`, one after the other."""
     for i in range(frames):
         source = flat[i * stride : i * stride + pixels]
-        row = out[i]
+        row = out[i * pixels : (i + 1) * pixels]
         for j in range(pixels):
             row[j] = pixel(source, j, order)
+
+
+@jit
+def _cast_to_floats(flat: NDArray[Any], order: Order, stride: int, frames: int, pixels: int, out: NDArray[Any]) -> None:
+    """As `_cast_to_integers`, and fetch what comes next."""
+    step = lanes(out)
+    ahead = _AHEAD_BYTES // flat.itemsize
+    whole = pixels // step * step
+    for i in range(frames):
+        at, to = i * stride, i * pixels
+        for j in range(0, whole, step):
+            prefetch(flat, at + j + ahead)
+            store(out, to + j, load(out, flat, at + j, order))
+        for j in range(whole, pixels):
+            out[to + j] = pixel(flat, at + j, order)
 
 
 def cast_tile(src: NDArray[Any], out: NDArray[Any]) -> None:
@@ -37,5 +56,8 @@ def cast_tile(src: NDArray[Any], out: NDArray[Any]) -> None:
     out
         Integers, f4 or f8 in native byte order, of the same shape, C-contiguous.
     """
-    rows = as_rows(src)
-    _cast_rows(rows.flat, rows.order, rows.stride, out.reshape((rows.frames, rows.pixels)))
+    flat, stride, frames, pixels, order = as_rows(src)
+    if stride == pixels:  # one row, however small the frames are
+        frames, pixels = 1, frames * pixels
+    cast = _cast_to_floats if out.dtype.kind == "f" else _cast_to_integers
+    cast(flat, order, stride, frames, pixels, out.reshape(-1))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tilework.io.dataset.scratch import Scratch
     from tilework.udf.backends import BackendPlan
 
-__all__ = ["TileConverter", "as_numpy_dtype"]
+__all__ = ["TileConverter"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -77,8 +77,20 @@ class TileConverter:
         return lambda tile: self._get(tile, backend, dtype, corrected)
 
     def _convert_to(self, dtype: np.dtype[Any]) -> Callable[[DataTile], Array]:
-        scratch, compiled = self._scratch, self._compiled
-        return lambda tile: as_numpy_dtype(tile.data, dtype, scratch, compiled=compiled)
+        scratch, compiled = self._scratch, None if self._compiled else False
+        name = dtype.str
+        out: Array = np.empty((0,), dtype)
+
+        def convert(tile: DataTile) -> Array:
+            nonlocal out
+            data: Array = tile.data
+            if data.dtype == dtype:
+                return _read_only(data)
+            if out.shape != data.shape:  # most tiles have the shape of the one before
+                out = scratch.get(name, data.shape, dtype)
+            return _read_only(convert_tile(data, dtype, out, compiled=compiled))
+
+        return convert
 
     def _correct_to(self, dtype: np.dtype[Any]) -> Callable[[DataTile], Array]:
         corrections, scratch = self._corrections, self._scratch
@@ -127,13 +139,9 @@ class TileConverter:
         return dense
 
 
-def as_numpy_dtype(data: Array, dtype: np.dtype[Any], scratch: Scratch, *, compiled: bool) -> Array:
-    """Return a NumPy tile in another dtype, or byte order; read-only and valid until the next call for the dtype."""
-    if data.dtype == dtype:
-        if data.flags.writeable:
-            data = data.view()
-            data.flags.writeable = False
-        return data
-    out = convert_tile(data, dtype, out=scratch.get(dtype.str, data.shape, dtype), compiled=None if compiled else False)
-    out.flags.writeable = False
-    return out
+def _read_only(data: Array) -> Array:
+    """Return the array, or a view of it that cannot be written to."""
+    if data.flags.writeable:
+        data = data.view()
+        data.flags.writeable = False
+    return data

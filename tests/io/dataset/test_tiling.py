@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tilework.common.shape import Shape
 from tilework.common.udf import TilingPreferences, UDFMethod, UDFProtocol
-from tilework.io.dataset.tiling import CACHE_BYTES, FRAMES_BYTES, Negotiator
+from tilework.io.dataset.tiling import CACHE_BYTES, Negotiator
 from tilework.io.dataset.tiling_scheme import TilingScheme
 
 
@@ -73,14 +73,12 @@ def test_otherwise_tiles_fit_the_cache(change: str) -> None:
     roi = np.ones((8, 8), dtype=bool) if change == "roi" else None
     ds = FakeDataSet((8, 8, 256, 256), zero_copy=change != "gathers")
     scheme = negotiate([FakeUDF(depth=math.inf)], ds, "u2", converts=change == "converts", roi=roi)
-    cache = FRAMES_BYTES if change == "converts" else CACHE_BYTES
-    assert tuple(scheme.shape) == (cache // 2**17, 256, 256)
+    assert tuple(scheme.shape) == (CACHE_BYTES // 2**17, 256, 256)
 
 
-def test_frames_stay_in_the_cache_of_a_core() -> None:
-    """Those that are converted first and then taken one by one."""
+def test_frames_that_are_taken_one_by_one_fit_the_cache() -> None:
     ds = FakeDataSet((8, 8, 256, 256))
-    assert tuple(negotiate([FakeUDF(UDFMethod.FRAME)], ds, "f4").shape) == (FRAMES_BYTES // 2**18, 256, 256)
+    assert tuple(negotiate([FakeUDF(UDFMethod.FRAME)], ds, "f4").shape) == (CACHE_BYTES // 2**18, 256, 256)
 
 
 def test_frames_and_partitions_are_never_cut() -> None:

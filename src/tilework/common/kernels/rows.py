@@ -10,6 +10,7 @@ in registers, instead of a pass over memory before.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,16 +75,15 @@ def as_rows(tile: Array) -> Rows:
     TypeError
         When the dtype is none of numbers.
     """
-    order = NATIVE
-    if not takes_dtype(tile.dtype):
-        native = tile.dtype.newbyteorder("=")
-        if takes_dtype(native):
-            tile, order = tile.view(native), FOREIGN
-        else:
-            tile = tile.astype(_computable(tile.dtype))
+    form = _form_of(tile.dtype)
+    if form.native is not None:
+        tile = tile.view(form.native)
+    elif form.computable is not None:
+        tile = tile.astype(form.computable)
     frames, pixels = tile.shape[0], math.prod(tile.shape[1:])
     stride = pixels
-    if tile.flags.c_contiguous and tile.flags.aligned:
+    flags = tile.flags
+    if flags.c_contiguous and flags.aligned:
         flat = tile.reshape(-1)
     elif _is_evenly_spaced(tile):
         itemsize = tile.dtype.itemsize
@@ -91,16 +91,40 @@ def as_rows(tile: Array) -> Rows:
         flat = np.lib.stride_tricks.as_strided(tile, ((frames - 1) * stride + pixels,), (itemsize,), writeable=False)
     else:
         flat = np.ascontiguousarray(tile).reshape(-1)
-    kind = tile.dtype.kind
-    if kind == "c":
-        flat, stride, pixels = flat.view(flat.real.dtype), 2 * stride, 2 * pixels
-    elif kind == "b":
-        flat = flat.view(np.uint8)
+    if form.real is not None:
+        parts = tile.dtype.itemsize // form.real.itemsize
+        flat, stride, pixels = flat.view(form.real), parts * stride, parts * pixels
     if flat.flags.writeable:
         # Kernels are compiled per type, and to numba writeable and read-only arrays are two types.
         flat = flat.view()
         flat.flags.writeable = False
-    return Rows(flat, stride, frames, pixels, order)
+    return Rows(flat, stride, frames, pixels, form.order)
+
+
+class _Form(NamedTuple):
+    """What is to be done with tiles of a dtype, where anything is."""
+
+    order: Order
+    native: np.dtype[Any] | None
+    """As what to look at them."""
+    computable: np.dtype[Any] | None
+    """To what to convert them."""
+    real: np.dtype[Any] | None
+    """As what to look at their numbers, then."""
+
+
+@functools.lru_cache(maxsize=256)
+def _form_of(dtype: np.dtype[Any]) -> _Form:
+    order, native, computable = NATIVE, None, None
+    if not takes_dtype(dtype):
+        native = dtype.newbyteorder("=")
+        if takes_dtype(native):
+            order, dtype = FOREIGN, native
+        else:
+            dtype = computable = _computable(dtype)
+            native = None
+    real = {"c": np.empty(0, dtype).real.dtype, "b": np.dtype(np.uint8)}.get(dtype.kind)
+    return _Form(order, native, computable, real)
 
 
 def as_real(tile: Array) -> Array:

@@ -34,8 +34,6 @@ __all__ = ["Negotiator"]
 # A tile and its conversion are gone over several times, so they should stay in the share of the last-level cache that a
 # core has. Much smaller tiles cost more in calls, and in sums that are read and written for few frames, than they gain.
 CACHE_BYTES = 2 * 2**20
-# Whole frames that are converted for a user's function, which goes over them again: the L2 of a core is best.
-FRAMES_BYTES = CACHE_BYTES // 2
 # Corrections of the detector pass through the caches with every tile, so they are shared by more frames.
 CORRECTED_BYTES = 2 * CACHE_BYTES
 # Parts of a frame smaller than this cost more in calls than they gain in cache hits.
@@ -98,11 +96,10 @@ class Negotiator:
         views = dataset.zero_copy and (as_stored or stored < 1)
         if views and takes_all and methods == {UDFMethod.TILE}:
             return self._make((frames, *sig), dataset, "tile")
+        cache = CACHE_BYTES if corrections is None else CORRECTED_BYTES
         if UDFMethod.FRAME in methods:
-            cache = FRAMES_BYTES if corrections is None else CORRECTED_BYTES
             depth = self._depth(min(max_bytes, cache / stored), frame_bytes, frames, max_depth)
             return self._make((depth, *sig), dataset, "frame")
-        cache = CACHE_BYTES if corrections is None else CORRECTED_BYTES
         budget = min(max_bytes, cache)
         part = (
             sig
@@ -111,8 +108,6 @@ class Negotiator:
         )
         if corrections is not None:
             part = corrections.adjust_tileshape(part, sig, tuple(dataset.get_base_shape(roi))[1:])
-        if converts and roi is None and corrections is None and part == sig:
-            cache = FRAMES_BYTES
         depth = self._depth(min(max_bytes, cache / stored), itemsize * math.prod(part), frames, max_depth)
         depth, *adjusted = dataset.adjust_tileshape((depth, *part), roi)
         part = tuple(adjusted)
