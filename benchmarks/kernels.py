@@ -134,8 +134,8 @@ class Bench:
         sig, dtype = self.data.shape[1:], self.data.dtype
         native = dtype.newbyteorder("=")
         result = np.result_type(native, np.float32)
-        runs = kernels.find_runs(circular(sig[1] / 2, sig[0] / 2, sig[1], sig[0], 0.39 * min(sig)))
-        everything = kernels.find_runs(np.ones(sig, dtype=bool))
+        runs = kernels.MomentRegion(circular(sig[1] / 2, sig[0] / 2, sig[1], sig[0], 0.39 * min(sig)))
+        everything = kernels.MomentRegion(np.ones(sig, dtype=bool))
         stack = np.random.default_rng(1).random((masks, *sig)).astype(np.float32)
         dense = {n: kernels.DenseMasks(stack[:n], dtype, np.dtype("f4"), compiled=True) for n in (1, 4, masks)}
         from scipy import sparse

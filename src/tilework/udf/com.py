@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tilework.common.array_backends import NUMPY_BACKENDS
-from tilework.common.kernels import DenseMasks, find_runs, sum_moments, takes_dtype
+from tilework.common.kernels import DenseMasks, MomentRegion, sum_moments, takes_dtype
 from tilework.common.masks import circular, gradient_x, gradient_y, ring
 from tilework.udf.base import UDF
 from tilework.udf.com_field import (
@@ -303,12 +303,12 @@ class CoMUDF(UDF):
             masks = self.cached(f"masks {index}", lambda: self._make_masks(tile.dtype))
             masks.apply(tile, self.results.raw_mask_result, threads=threads)
             return
-        runs = self.cached(f"runs {index}", self._make_runs)
-        sum_moments(tile, runs, self.results.raw_mask_result, compiled=meta.compiled, threads=threads)
+        region = self.cached(f"region {index}", self._make_region)
+        sum_moments(tile, region, self.results.raw_mask_result, compiled=meta.compiled, threads=threads)
 
-    def _make_runs(self) -> NDArray[np.int64]:
+    def _make_region(self) -> MomentRegion:
         part = self.meta.sig_slice
-        return find_runs(self._selection()[part.get()], (part.origin[0], part.origin[1]))
+        return MomentRegion(self._selection()[part.get()], (part.origin[0], part.origin[1]))
 
     def _mask_stack(self) -> Array:
         """Return the selection, and it times y, and times x, for the current part of the detector."""

@@ -12,9 +12,9 @@ from scipy import sparse
 from kernel_tiles import make_tile, tiles
 from tilework.common.kernels import (
     DenseMasks,
+    MomentRegion,
     SparseMasks,
     accumulate_variance,
-    find_runs,
     sum_frames,
     sum_moments,
     sum_pixels,
@@ -56,7 +56,7 @@ def everything(tile: Any) -> list[bytes]:
     # The order of a float sum of moments is the compiler's choice.
     if tile.dtype.kind in "iu" and len(sig) == 2:
         results.append(np.zeros((frames, 3)))
-        sum_moments(tile, find_runs(np.indices(sig).sum(axis=0) % 7 > 0), results[-1], compiled=True)
+        sum_moments(tile, MomentRegion(np.indices(sig).sum(axis=0) % 7 > 0), results[-1], compiled=True)
     return [r.tobytes() for r in results]
 
 
@@ -95,5 +95,5 @@ def test_numpy_paths_take_foreign_byte_order(dtype: str) -> None:
         np.testing.assert_allclose(products[:, 0], tile.sum(axis=(1, 2), dtype=result.dtype), rtol=1e-9, atol=1e-9)
         if real:
             moments = np.zeros((6, 3))
-            sum_moments(other, find_runs(np.ones((5, 8), dtype=bool)), moments, compiled=compiled)
+            sum_moments(other, MomentRegion(np.ones((5, 8), dtype=bool)), moments, compiled=compiled)
             np.testing.assert_allclose(moments[:, 0], tile.sum(axis=(1, 2), dtype="f8"), rtol=1e-5, atol=1e-4)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from kernel_tiles import cuts, make_tile, tiles
-from tilework.common.kernels import find_runs, sum_moments
+from tilework.common.kernels import MomentRegion, find_runs, sum_moments
 from tilework.common.kernels.parallel import PART_BYTES
 from tilework.common.masks import circular, ring
 
@@ -36,18 +36,40 @@ def test_runs_are_the_selected_pixels(selection: Any, y: int, x: int) -> None:
     np.testing.assert_array_equal(again.reshape(selection.shape), selection)
 
 
+@pytest.mark.parametrize("width", [320, 5000])
 @pytest.mark.parametrize("extreme", ["min", "max"])
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4"])
-def test_integers_do_not_overflow(dtype: str, extreme: str) -> None:
+def test_integers_do_not_overflow(dtype: str, extreme: str, width: int) -> None:
     """All pixels as large as can be, in regions that give much to a single lane of a vector, or leave rows out."""
-    tile = np.full((2, 200, 5000), getattr(np.iinfo(dtype), extreme), dtype=dtype)
+    tile = np.full((2, 200, width), getattr(np.iinfo(dtype), extreme), dtype=dtype)
     y, x = np.indices(tile.shape[1:])
-    for selection in (x % 2 == y % 2, x % 17 == 3, (y % 15 == 0) | (x < 3), x >= 0, (y % 40 == 7) & (x > 4000)):
+    for selection in (x % 2 == y % 2, x % 17 == 3, (y % 15 == 0) | (x < 3), x >= 0, (y % 40 == 7) & (x > width // 2)):
         sums = np.zeros((2, 3))
-        sum_moments(tile, find_runs(selection), sums, compiled=True)
+        sum_moments(tile, MomentRegion(selection), sums, compiled=True)
         expected = [int(tile[0, 0, 0]) * int(weight[selection].sum()) for weight in (np.ones_like(x), y, x)]
         # Exact below 2**53, where float64 ends.
         np.testing.assert_allclose(sums, [expected, expected], rtol=0 if tile.itemsize < 4 else 1e-13)
+
+
+def test_weights_are_for_detectors_that_a_cache_holds() -> None:
+    assert MomentRegion(np.ones((512, 512), dtype=bool)).weights is not None
+    assert MomentRegion(np.ones((513, 512), dtype=bool)).weights is None
+    assert MomentRegion(circular(1024, 1024, 2048, 2048, 100)).weights is not None
+    assert MomentRegion(np.ones((3, 5), dtype=bool)).weights is None
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "<u2", ">u2", "<i2"])
+@pytest.mark.parametrize("sig", [(1, 16), (4, 4), (5, 5), (7, 9), (16, 16), (33, 31)])
+def test_every_number_of_frames(dtype: str, sig: tuple[int, int]) -> None:
+    """Regions that end where the frame, and the array, ends; frames that fill no group."""
+    rng = np.random.default_rng(3)
+    info = np.iinfo(dtype)
+    for frames in (1, 2, 3, 4, 5, 7, 8, 13):
+        tile = rng.integers(info.min, info.max, size=(frames, *sig), dtype=dtype[-2:], endpoint=True)
+        for selection in (np.ones(sig, dtype=bool), rng.random(sig) < 0.5):
+            out = np.zeros((frames, 3))
+            sum_moments(tile.astype(dtype), MomentRegion(selection, (3, 5)), out, compiled=True)
+            np.testing.assert_array_equal(out, by_numpy(tile, selection, (3, 5)))
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -67,7 +89,7 @@ def test_integers_do_not_overflow(dtype: str, extreme: str) -> None:
 def test_moments_are_those_of_numpy_in_double_precision(selection: Any, dtype: str, compiled: bool) -> None:
     tile = make_tile(dtype, (7, *selection.shape), header=1)
     out = np.zeros((7, 3))
-    sum_moments(tile, find_runs(selection, (3, 5)), out, compiled=compiled)
+    sum_moments(tile, MomentRegion(selection, (3, 5)), out, compiled=compiled)
     reference = by_numpy(tile, selection, (3, 5))
     if dtype[0] in "ui":
         np.testing.assert_array_equal(out, reference)
@@ -82,7 +104,7 @@ def test_sums_are_exact_at_the_largest_values() -> None:
         for width in (255, 256, 257, 512, 4096):
             tile = np.full((1, 2, width), np.iinfo(dtype).max, dtype=dtype)
             out = np.zeros((1, 3))
-            sum_moments(tile, find_runs(np.ones((2, width), dtype=bool)), out, compiled=True)
+            sum_moments(tile, MomentRegion(np.ones((2, width), dtype=bool)), out, compiled=True)
             top = np.iinfo(dtype).max
             assert out[0].tolist() == [2 * width * top, width * top, top * width * (width - 1)]
 
@@ -90,21 +112,21 @@ def test_sums_are_exact_at_the_largest_values() -> None:
 @settings(max_examples=60, deadline=None)
 @given(tile=tiles(dtypes=REAL, sig_dims=2), data=st.data())
 def test_the_result_of_a_frame_does_not_depend_on_the_tile(tile: Any, data: st.DataObject) -> None:
-    runs = find_runs(data.draw(arrays(bool, tile.shape[1:])))
+    region = MomentRegion(data.draw(arrays(bool, tile.shape[1:])))
     whole, parts = np.zeros((len(tile), 3)), np.zeros((len(tile), 3))
-    sum_moments(tile, runs, whole, compiled=True)
+    sum_moments(tile, region, whole, compiled=True)
     for part in data.draw(cuts(len(tile))):
-        sum_moments(tile[part], runs, parts[part], compiled=True)
+        sum_moments(tile[part], region, parts[part], compiled=True)
     assert whole.tobytes() == parts.tobytes()
 
 
 def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     tile = make_tile("f4", (3 * PART_BYTES // 2**16, 129, 255))
-    runs = find_runs(circular(100, 60, 255, 129, 50))
+    region = MomentRegion(circular(100, 60, 255, 129, 50))
     results = set()
     for threads in (1, 2, 3, 7):
         out = np.zeros((len(tile), 3))
-        sum_moments(tile, runs, out, compiled=True, threads=threads)
+        sum_moments(tile, region, out, compiled=True, threads=threads)
         results.add(out.tobytes())
     assert len(results) == 1
 
@@ -114,11 +136,11 @@ def test_nan_counts_inside_the_region_only(compiled: bool) -> None:
     tile = make_tile("f4", (3, 20, 20)).copy()
     tile[0, 10, 10], tile[1, 0, 0] = np.nan, np.nan
     out = np.zeros((3, 3))
-    sum_moments(tile, find_runs(circular(10, 10, 20, 20, 4)), out, compiled=compiled)
+    sum_moments(tile, MomentRegion(circular(10, 10, 20, 20, 4)), out, compiled=compiled)
     assert np.isnan(out[0]).all()
     assert np.isfinite(out[1:]).all()
 
 
 def test_complex_frames_are_refused() -> None:
     with pytest.raises(TypeError, match="complex"):
-        sum_moments(np.zeros((1, 2, 2), "c8"), find_runs(np.ones((2, 2), bool)), np.zeros((1, 3)), compiled=False)
+        sum_moments(np.zeros((1, 2, 2), "c8"), MomentRegion(np.ones((2, 2), bool)), np.zeros((1, 3)), compiled=False)

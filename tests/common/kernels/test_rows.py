@@ -71,7 +71,7 @@ tile = np.ones((3, 4, 4), dtype="u2")
 sum_frames(tile, np.zeros((4, 4)), compiled=False)
 sum_pixels(tile, np.zeros(3), compiled=False)
 DenseMasks(np.ones((2, 4, 4)), tile.dtype, np.dtype("f4"), compiled=False).apply(tile, np.zeros((3, 2)))
-sum_moments(tile, find_runs(np.ones((4, 4), dtype=bool)), np.zeros((3, 3)), compiled=False)
+sum_moments(tile, MomentRegion(np.ones((4, 4), dtype=bool)), np.zeros((3, 3)), compiled=False)
 accumulate_variance(tile, 0, np.zeros((4, 4)), np.zeros((4, 4)), compiled=False)
 loaded = {"numba", "scipy", "sparse", "llvmlite"} & set(sys.modules)
 assert not loaded, loaded

@@ -12,7 +12,7 @@ infinities propagate as IEEE 754 says, without warnings.
 from __future__ import annotations
 
 from tilework.common.kernels.dense import DenseMasks
-from tilework.common.kernels.moments import find_runs, sum_moments
+from tilework.common.kernels.moments import MomentRegion, find_runs, sum_moments
 from tilework.common.kernels.rows import takes_dtype
 from tilework.common.kernels.sparse import SparseMasks
 from tilework.common.kernels.sums import sum_frames, sum_pixels
@@ -21,6 +21,7 @@ from tilework.common.kernels.warmup import warmup
 
 __all__ = [
     "DenseMasks",
+    "MomentRegion",
     "SparseMasks",
     "accumulate_variance",
     "find_runs",

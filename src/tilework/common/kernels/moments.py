@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from tilework.common.kernels.parallel import PART_BYTES, run_parts
-from tilework.common.kernels.rows import as_rows, frame_blocks
+from tilework.common.kernels.rows import SHORTS, Rows, as_rows, frame_blocks
 
-__all__ = ["find_runs", "sum_moments"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+__all__ = ["MomentRegion", "find_runs", "sum_moments"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -18,6 +25,9 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 _ACCUMULATORS = {"u1": "u4", "u2": "u4", "i1": "i4", "i2": "i4", "u4": "u8", "i4": "i8", "f4": "f4"}
 # Numbers of 4 bytes in a vector.
 _LANES = 16
+# Pixels of 2 bytes in half a vector, and how many have weights that are still in the L2 cache when they come again.
+_PIXELS: Final = 16
+_MOST_WEIGHED = 2**18
 
 
 def find_runs(selection: BoolArray, origin: tuple[int, int] = (0, 0)) -> IntArray:
@@ -46,7 +56,77 @@ def find_runs(selection: BoolArray, origin: tuple[int, int] = (0, 0)) -> IntArra
     return np.stack([y * width + begin, end - begin, y + origin[0], begin + origin[1]], axis=1).astype(np.int64)
 
 
-def sum_moments(tile: Array, runs: IntArray, out: Array, *, compiled: bool, threads: int = 1) -> None:
+class MomentRegion:
+    """A region of the detector, or of a part of it, prepared for `sum_moments`.
+
+    Any number of threads may use it.
+
+    Parameters
+    ----------
+    selection
+        True inside the region; of shape ``(y, x)``.
+    origin
+        Detector coordinates (y, x) of its first pixel.
+
+    Attributes
+    ----------
+    runs : numpy.ndarray
+        The region as runs of pixels, from `find_runs`.
+    """
+
+    def __init__(self, selection: BoolArray, origin: tuple[int, int] = (0, 0)) -> None:
+        self.runs = find_runs(selection, origin)
+        self._selection = selection
+        self._origin = origin
+
+    @functools.cached_property
+    def weights(self) -> _Weights | None:
+        """Weights of the pixels, for compiled kernels; None where they would not stay in a cache."""
+        runs, (height, width) = self.runs, self._selection.shape
+        # Runs that follow each other in memory are one.
+        starts, ends = runs[:, 0], runs[:, 0] + runs[:, 1]
+        is_apart = starts[1:] != ends[:-1]
+        starts, ends = starts[np.append(True, is_apart)], ends[np.append(is_apart, True)]
+        lengths = -(-(ends - starts) // _PIXELS)
+        if height * width < _PIXELS or lengths.sum() * _PIXELS > _MOST_WEIGHED or max(height, width) > 2**15:
+            return None
+        # Each vector: its first pixel, not so late that it would end after the frame; what it has of other runs counts
+        # nothing.
+        run = np.repeat(np.arange(len(starts)), lengths)
+        nth = np.arange(len(run)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        begin = starts[run] + _PIXELS * nth
+        place = np.minimum(begin, height * width - _PIXELS)
+        of_vector = np.arange(_PIXELS, dtype=np.int16)
+        late, end = ((n - place).astype(np.int32)[:, np.newaxis] for n in (begin, ends[run]))
+        is_inside = (of_vector >= late) & (of_vector < end)
+        last = runs[:, 3] + runs[:, 1] - 1
+        y, x = int(runs[:, 2].min() + runs[:, 2].max()) // 2, int(runs[:, 3].min() + last.max()) // 2
+        stack = np.empty((len(place), 3, _PIXELS), dtype=np.int16)
+        stack[:, 0] = is_inside
+        down = np.repeat(np.arange(height) + self._origin[0] - y, width).astype(np.int16)
+        right = np.tile(np.arange(width) + self._origin[1] - x, height).astype(np.int16)
+        for i, distance in enumerate((down, right), 1):
+            np.multiply(sliding_window_view(distance, _PIXELS)[place], is_inside, out=stack[:, i])
+        sums = stack.reshape(len(place), -1).sum(axis=0, dtype=np.int64).reshape(3, _PIXELS).sum(axis=1)
+        # Vectors that follow each other are one span, as far as 4 bytes are not full before its end.
+        largest = max(1, int(runs[:, 2].max()) - y, y - int(runs[:, 2].min()), int(last.max()) - x)
+        limit = (2**31 - 1) // (2 * 2**15 * largest)
+        is_next = (place[1:] == place[:-1] + _PIXELS) & (np.arange(1, len(place)) % limit != 0)
+        first = np.flatnonzero(np.append(True, ~is_next))
+        spans = np.stack([place[first], np.diff(np.append(first, len(place)))], axis=1)
+        return _Weights(spans, stack.reshape(-1), np.array([*sums, y, x], dtype=np.int64), limit)
+
+
+class _Weights(NamedTuple):
+    """What `add_moments_of_shorts` wants to know of a region."""
+
+    spans: IntArray
+    weights: NDArray[np.int16]
+    base: IntArray
+    limit: int
+
+
+def sum_moments(tile: Array, region: MomentRegion, out: Array, *, compiled: bool, threads: int = 1) -> None:
     """Add the sum and the first moments of each frame inside a region to `out`.
 
     Sums over integers of up to 4 bytes are exact, as long as they are below 2**53. The result of a frame does not
@@ -56,8 +136,8 @@ def sum_moments(tile: Array, runs: IntArray, out: Array, *, compiled: bool, thre
     ----------
     tile
         Frames, real, of shape ``(n, y, x)``, or any other with as many pixels.
-    runs
-        The region, from `find_runs`.
+    region
+        The region; of as many pixels as the frames have.
     out
         Result, of shape ``(n, 3)``, a float dtype: the sum of the pixels, the sum of pixel times y, and of pixel
         times x; y and x are detector coordinates in pixels.
@@ -75,6 +155,7 @@ def sum_moments(tile: Array, runs: IntArray, out: Array, *, compiled: bool, thre
         msg = "moments inside runs of pixels are of real frames; use DenseMasks for complex ones"
         raise TypeError(msg)
     frames = tile.shape[0]
+    runs = region.runs
     if frames == 0 or len(runs) == 0:
         return
     rows = as_rows(tile)
@@ -82,22 +163,40 @@ def sum_moments(tile: Array, runs: IntArray, out: Array, *, compiled: bool, thre
     if not compiled:
         _sum_with_numpy(tile.reshape(frames, -1), runs, sums)
     else:
-        from tilework.common.kernels.moments_numba import add_moments_of_floats, add_moments_of_integers
-
-        kind = np.dtype(_ACCUMULATORS.get(rows.flat.dtype.str[1:], "f8"))
-        left = int(runs[:, 3].min())
-        columns = int((runs[:, 3] + runs[:, 1]).max()) - left + _LANES
-
-        def part(start: int, stop: int) -> None:
-            place = rows.flat, rows.order, rows.stride, start, stop, runs
-            if kind.kind == "f":
-                add_moments_of_floats(*place, np.empty(0, kind), sums)
-            else:
-                add_moments_of_integers(*place, np.empty(columns, kind), left, sums)
-
+        part = _compiled_part(rows, region, sums)
         useful = rows.flat.itemsize * frames * rows.pixels // PART_BYTES
         run_parts(part, frames, max(1, min(threads, useful)))
     np.add(out, sums, out=out, casting="unsafe")
+
+
+def _compiled_part(rows: Rows, region: MomentRegion, sums: Array) -> Callable[[int, int], None]:
+    """Return what writes the moments of some frames to `sums`."""
+    from tilework.common.kernels.moments_numba import add_moments_of_floats, add_moments_of_integers
+    from tilework.common.kernels.moments_shorts_numba import add_moments_of_shorts
+
+    frames = rows.flat, rows.order, rows.stride
+    runs = region.runs
+    name = rows.flat.dtype.str[1:]
+    kind = np.empty(0, _ACCUMULATORS.get(name, "f8"))
+    weights = region.weights if name in SHORTS else None
+
+    def add_shorts(start: int, stop: int) -> None:
+        assert weights is not None
+        like, part = np.empty(0, np.int32), np.empty((4, 3), np.int64)
+        spans, packed, base, limit = weights
+        add_moments_of_shorts(
+            *frames, start, stop, spans, packed, limit, base, SHORTS[name], like, part, sums
+        )  # fmt: skip
+
+    def add_integers(start: int, stop: int) -> None:
+        left = int(runs[:, 3].min())
+        columns = int((runs[:, 3] + runs[:, 1]).max()) - left + _LANES
+        add_moments_of_integers(*frames, start, stop, runs, np.empty(columns, kind.dtype), left, sums)
+
+    def add_floats(start: int, stop: int) -> None:
+        add_moments_of_floats(*frames, start, stop, runs, kind, sums)
+
+    return add_floats if kind.dtype.kind == "f" else add_integers if weights is None else add_shorts
 
 
 def _sum_with_numpy(flat: Array, runs: IntArray, sums: Array) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FOREIGN", "NATIVE", "Order", "Rows", "as_real", "as_rows", "frame_blocks", "takes_dtype"]
+__all__ = ["FOREIGN", "NATIVE", "SHORTS", "Order", "Rows", "as_real", "as_rows", "frame_blocks", "takes_dtype"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,6 +30,9 @@ Order = tuple[int, ...]
 # Byte orders, as tuples of different length: numba sees them as different types, see `simd_numba`.
 NATIVE: Order = ()
 FOREIGN: Order = (1,)
+
+# dtypes whose numbers fit signed integers of 2 bytes, when they are taken less this.
+SHORTS = {"u1": 0, "i1": 0, "u2": 2**15, "i2": 0}
 
 
 class Rows(NamedTuple):

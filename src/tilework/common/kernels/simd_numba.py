@@ -32,6 +32,7 @@ __all__ = [
     "add_up",
     "add_up_even",
     "add_up_odd",
+    "add_up_wide",
     "aligned",
     "fill",
     "fill_half",
@@ -437,6 +438,23 @@ def _add_up(distance: int, which: int) -> Any:
 add_up = _add_up(1, 0)
 add_up_even = _add_up(2, 0)
 add_up_odd = _add_up(2, 1)
+
+
+@operation
+def add_up_wide(typing_context: Any, a: Any) -> Any:  # noqa: ARG001
+    """Return the sum of the numbers of half a vector of signed 4-byte integers, as an 8-byte one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        index = ir.IntType(32)
+        value = builder.sext(arguments[0], ir.VectorType(ir.IntType(64), a.lanes))
+        apart = a.lanes // 2
+        while apart:
+            order = ir.Constant(ir.VectorType(index, a.lanes), [(lane + apart) % a.lanes for lane in range(a.lanes)])
+            value = builder.add(value, builder.shuffle_vector(value, value, order))
+            apart //= 2
+        return builder.extract_element(value, index(0))
+
+    return types.int64(a), generate
 
 
 @jit

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tilework.common.kernels.parallel import PART_BYTES, run_parts
-from tilework.common.kernels.rows import as_rows, frame_blocks
+from tilework.common.kernels.rows import SHORTS, as_rows, frame_blocks
 
 __all__ = ["accumulate_variance", "merge_variances"]
 
@@ -23,8 +23,6 @@ _BLOCK_INTEGERS = 4096
 _BLOCK_FLOATS = 2048
 _FLUSH_INTEGERS = 2**16
 _FLUSH_FLOATS = 2**12
-# What vectors of 2-byte integers hold is a pixel less this, and of what dtype sums of squares are.
-_SHORTS = {"u1": (0, "u4"), "i1": (0, "u4"), "u2": (2**15, "u8"), "i2": (0, "u8")}
 
 
 def accumulate_variance(tile: Array, n0: int, sum0: Array, var0: Array, *, compiled: bool, threads: int = 1) -> int:
@@ -88,17 +86,17 @@ def _accumulate(tile: Array, n0: int, sum0: Array, var0: Array, threads: int) ->
     from tilework.common.kernels.variance_numba import accumulate_floats
 
     rows = as_rows(tile)
-    as_shorts = _SHORTS.get(rows.flat.dtype.str[1:])
-    block = min(_BLOCK_FLOATS if as_shorts is None else _BLOCK_INTEGERS, rows.pixels)
+    centre = SHORTS.get(rows.flat.dtype.str[1:])
+    block = min(_BLOCK_FLOATS if centre is None else _BLOCK_INTEGERS, rows.pixels)
 
     def part(start: int, stop: int) -> None:
         place = rows.flat, rows.order, rows.stride, rows.frames, start, stop
-        if as_shorts is None:
+        if centre is None:
             accumulate_floats(*place, block, n0, sum0, var0, _FLUSH_FLOATS)
         else:
-            centre, dtype = as_shorts
-            squares = np.empty(block, dtype=dtype)
-            narrow, wide = (squares, None) if dtype == "u4" else (None, squares)
+            is_narrow = rows.flat.itemsize == 1
+            narrow = np.empty(block, dtype=np.uint32) if is_narrow else None
+            wide = None if is_narrow else np.empty(block, dtype=np.uint64)
             sums = np.empty(block, dtype=np.int32)
             like = np.empty(0, dtype=np.int16)
             accumulate_integers(*place, centre, like, sums, narrow, wide, n0, sum0, var0, _FLUSH_INTEGERS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.dense import DenseMasks
-from tilework.common.kernels.moments import find_runs, sum_moments
+from tilework.common.kernels.moments import MomentRegion, sum_moments
 from tilework.common.kernels.sparse import SparseMasks
 from tilework.common.kernels.sums import sum_frames, sum_pixels
 from tilework.common.kernels.variance import accumulate_variance, merge_variances
@@ -43,7 +43,9 @@ def _compile_for(dtype: np.dtype[Any]) -> None:
     DenseMasks(masks, dtype, result, compiled=True).apply(tile, np.zeros((5, 5), dtype=result))
     SparseMasks(masks.reshape(5, 10), dtype, result, compiled=True).apply(tile, np.zeros((5, 5), dtype=result))
     if dtype.kind != "c":
-        sum_moments(tile, find_runs(np.ones((2, 5), dtype=bool)), np.zeros((5, 3)), compiled=True)
+        for sig in ((2, 5), (4, 5)):  # frames of a few pixels are another kernel
+            region = MomentRegion(np.ones(sig, dtype=bool))
+            sum_moments(np.ones((5, *sig), dtype), region, np.zeros((5, 3)), compiled=True)
     total = np.zeros((2, 5), dtype=np.result_type(dtype, np.float64))
     deviations = np.zeros((2, 5))
     frames = accumulate_variance(tile, 0, total, deviations, compiled=True)
