@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.simd_numba import add, add_up, add_up_even, add_up_odd, lanes, load, pixel, zero
+from tilework.common.kernels.simd_numba import add, add_up, add_up_even, add_up_odd, lanes, load, pixel, prefetch, zero
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["add_frames", "add_pixels", "add_pixels_complex"]
 
 # Pixels that are summed in 32 bits (exact for integers of 2 bytes) or in parallel lanes of float32.
-_RUN = 4096
+_RUN = 1024
+# What is fetched ahead, in bytes: beyond a page, where the CPU does not look by itself.
+_AHEAD = 4096
 
 
 @jit
@@ -68,6 +70,41 @@ def add_frames(
 
 
 @jit
+def _sum_four(
+    flat: NDArray[Any], order: Order, at0: int, at1: int, at2: int, at3: int, pixels: int, kind: NDArray[Any]
+) -> tuple[float, float, float, float]:
+    """Return the sums over the pixels of four frames, which begin at flat[at0] and so on, and fetch what comes next."""
+    cast = kind.dtype.type
+    n = lanes(kind)
+    ahead = _AHEAD // flat.itemsize
+    total0 = total1 = total2 = total3 = 0.0
+    for begin in range(0, pixels, _RUN):
+        end = min(begin + _RUN, pixels)
+        whole = begin + (end - begin) // n * n
+        v0 = v1 = v2 = v3 = zero(kind)
+        for j in range(begin, whole, n):
+            prefetch(flat, at0 + j + ahead)
+            prefetch(flat, at1 + j + ahead)
+            prefetch(flat, at2 + j + ahead)
+            prefetch(flat, at3 + j + ahead)
+            v0 = add(v0, load(kind, flat, at0 + j, order))
+            v1 = add(v1, load(kind, flat, at1 + j, order))
+            v2 = add(v2, load(kind, flat, at2 + j, order))
+            v3 = add(v3, load(kind, flat, at3 + j, order))
+        s0, s1, s2, s3 = add_up(v0), add_up(v1), add_up(v2), add_up(v3)
+        for j in range(whole, end):
+            s0 = cast(s0 + cast(pixel(flat, at0 + j, order)))
+            s1 = cast(s1 + cast(pixel(flat, at1 + j, order)))
+            s2 = cast(s2 + cast(pixel(flat, at2 + j, order)))
+            s3 = cast(s3 + cast(pixel(flat, at3 + j, order)))
+        total0 += s0
+        total1 += s1
+        total2 += s2
+        total3 += s3
+    return total0, total1, total2, total3
+
+
+@jit
 def add_pixels(
     flat: NDArray[Any],
     order: Order,
@@ -78,26 +115,20 @@ def add_pixels(
     kind: NDArray[Any],
     out: NDArray[Any],
 ) -> None:
-    """Write the sum over pixels of frames `start` to `stop` to `out`: in `kind`, in four vectors, then their lanes."""
-    cast = kind.dtype.type
-    step = 4 * lanes(kind)
-    for i in range(start, stop):
-        total = 0.0
-        for begin in range(0, pixels, _RUN):
-            at = i * stride + begin
-            width = min(_RUN, pixels - begin)
-            whole = width // step * step
-            s0 = s1 = s2 = s3 = zero(kind)
-            for j in range(at, at + whole, step):
-                s0 = add(s0, load(kind, flat, j, order))
-                s1 = add(s1, load(kind, flat, j + lanes(kind), order))
-                s2 = add(s2, load(kind, flat, j + 2 * lanes(kind), order))
-                s3 = add(s3, load(kind, flat, j + 3 * lanes(kind), order))
-            s = add_up(add(add(s0, s1), add(s2, s3)))
-            for j in range(at + whole, at + width):
-                s = cast(s + cast(pixel(flat, j, order)))
-            total += s
-        out[i] = total
+    """Write the sum over pixels of frames `start` to `stop` to `out`: in a vector of `kind`, then across its lanes.
+
+    Four frames at a time, far apart as in `add_frames`.
+    """
+    quarter = (stop - start) // 4
+    for i in range(start, start + quarter):
+        at = i * stride
+        apart = quarter * stride
+        totals = _sum_four(flat, order, at, at + apart, at + 2 * apart, at + 3 * apart, pixels, kind)
+        for k in range(4):
+            out[i + k * quarter] = totals[k]
+    for i in range(start + 4 * quarter, stop):
+        at = i * stride
+        out[i] = _sum_four(flat, order, at, at, at, at, pixels, kind)[0]
 
 
 @jit
