@@ -72,15 +72,16 @@ def accumulate_floats(
                 s[j] = 0
                 q[j] = 0
                 d[j] = 0
-            i = top
-            while i + 4 <= bottom:
+            quarter = count // 4
+            apart = quarter * stride
+            for i in range(top, top + quarter):
                 at = i * stride + block
                 row0 = flat[at : at + width]
-                at += stride
+                at += apart
                 row1 = flat[at : at + width]
-                at += stride
+                at += apart
                 row2 = flat[at : at + width]
-                at += stride
+                at += apart
                 row3 = flat[at : at + width]
                 for j in range(width):
                     x0 = np.float64(pixel(row0, j, order))
@@ -94,8 +95,7 @@ def accumulate_floats(
                     x3 -= p[j]
                     d[j] += (x0 + x1) + (x2 + x3)
                     q[j] += (x0 * x0 + x1 * x1) + (x2 * x2 + x3 * x3)
-                i += 4
-            while i < bottom:
+            for i in range(top + 4 * quarter, bottom):
                 row0 = flat[i * stride + block : i * stride + block + width]
                 for j in range(width):
                     x0 = np.float64(pixel(row0, j, order))
@@ -103,7 +103,6 @@ def accumulate_floats(
                     x0 -= p[j]
                     d[j] += x0
                     q[j] += x0 * x0
-                i += 1
             for j in range(width):
                 q[j] -= d[j] * d[j] / count
             merge_sums(n, sum0[block : block + width], var0[block : block + width], count, s, q)
