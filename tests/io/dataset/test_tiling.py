@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from tilework.common.shape import Shape
 from tilework.common.udf import TilingPreferences, UDFMethod, UDFProtocol
-from tilework.io.dataset.tiling import CACHE_BYTES, Negotiator
+from tilework.io.dataset.tiling import CACHE_BYTES, Negotiator, frames_bytes
 from tilework.io.dataset.tiling_scheme import TilingScheme
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class FakeUDF(UDFProtocol):
@@ -73,12 +76,23 @@ def test_otherwise_tiles_fit_the_cache(change: str) -> None:
     roi = np.ones((8, 8), dtype=bool) if change == "roi" else None
     ds = FakeDataSet((8, 8, 256, 256), zero_copy=change != "gathers")
     scheme = negotiate([FakeUDF(depth=math.inf)], ds, "u2", converts=change == "converts", roi=roi)
-    assert tuple(scheme.shape) == (CACHE_BYTES // 2**17, 256, 256)
+    cache = frames_bytes() if change == "converts" else CACHE_BYTES
+    assert tuple(scheme.shape) == (cache // 2**17, 256, 256)
 
 
 def test_frames_that_are_taken_one_by_one_fit_the_cache() -> None:
     ds = FakeDataSet((8, 8, 256, 256))
-    assert tuple(negotiate([FakeUDF(UDFMethod.FRAME)], ds, "f4").shape) == (CACHE_BYTES // 2**18, 256, 256)
+    assert tuple(negotiate([FakeUDF(UDFMethod.FRAME)], ds, "f4").shape) == (frames_bytes() // 2**18, 256, 256)
+
+
+@pytest.mark.parametrize(
+    ("told", "tile"), [("512K\n", CACHE_BYTES), ("2048K\n", CACHE_BYTES // 2), ("?", CACHE_BYTES), (None, CACHE_BYTES)]
+)
+def test_frames_go_by_the_cache_of_a_core(told: str | None, tile: int, tmp_path: Path) -> None:
+    size = tmp_path / "size"
+    if told is not None:
+        size.write_text(told)
+    assert frames_bytes(size) == tile
 
 
 def test_frames_and_partitions_are_never_cut() -> None:

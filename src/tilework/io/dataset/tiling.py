@@ -14,7 +14,9 @@ Bounds that a UDF states (`UDF.get_tiling_preferences`) are kept; the sentinels 
 
 from __future__ import annotations
 
+import functools
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +40,25 @@ CACHE_BYTES = 2 * 2**20
 CORRECTED_BYTES = 2 * CACHE_BYTES
 # Parts of a frame smaller than this cost more in calls than they gain in cache hits.
 MIN_SIG_BYTES = 32 * 1024
+
+
+@functools.cache
+def frames_bytes(l2_size: Path = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")) -> int:
+    """Return how large tiles are of whole frames that are converted for a user's function, which goes over them again.
+
+    Half of a core's L2 is best, where that has 2 MiB. A smaller one is of no use to tiles, and larger tiles cost less
+    in calls.
+
+    Parameters
+    ----------
+    l2_size
+        File in which Linux says it, such as ``512K``.
+    """
+    try:
+        is_large = int(l2_size.read_text().rstrip("K\n")) * 1024 >= CACHE_BYTES
+    except (OSError, ValueError):
+        is_large = False
+    return CACHE_BYTES // 2 if is_large else CACHE_BYTES
 
 
 class Negotiator:
@@ -96,10 +117,11 @@ class Negotiator:
         views = dataset.zero_copy and (as_stored or stored < 1)
         if views and takes_all and methods == {UDFMethod.TILE}:
             return self._make((frames, *sig), dataset, "tile")
-        cache = CACHE_BYTES if corrections is None else CORRECTED_BYTES
         if UDFMethod.FRAME in methods:
+            cache = frames_bytes() if corrections is None else CORRECTED_BYTES
             depth = self._depth(min(max_bytes, cache / stored), frame_bytes, frames, max_depth)
             return self._make((depth, *sig), dataset, "frame")
+        cache = CACHE_BYTES if corrections is None else CORRECTED_BYTES
         budget = min(max_bytes, cache)
         part = (
             sig
@@ -108,6 +130,8 @@ class Negotiator:
         )
         if corrections is not None:
             part = corrections.adjust_tileshape(part, sig, tuple(dataset.get_base_shape(roi))[1:])
+        if converts and roi is None and corrections is None and part == sig:
+            cache = frames_bytes()
         depth = self._depth(min(max_bytes, cache / stored), itemsize * math.prod(part), frames, max_depth)
         depth, *adjusted = dataset.adjust_tileshape((depth, *part), roi)
         part = tuple(adjusted)
