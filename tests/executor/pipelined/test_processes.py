@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -276,6 +278,24 @@ class TestProcesses(ExecutorHarness):
         for fd in reused:
             os.close(fd)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "descriptors were closed"
+
+    def test_a_fork_releases_no_results(self, executor: PipelinedExecutor) -> None:
+        """Results lie in shared memory: what a forked process has no use for any more, the other one still has."""
+
+        def results(number: int) -> list[Any]:
+            tasks = [CallTask(i, fn=lambda _, __: np.full(1 << 15, number)) for i in range(8)]
+            return self.run(executor, tasks)
+
+        first = results(1)
+        pid = os.fork()
+        if pid == 0:
+            first.clear()
+            gc.collect()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        for number in range(2, 20):
+            assert all((array == number).all() for array in results(number))
+        assert all((array == 1).all() for array in first)
 
     def test_forks_in_mid_run(self, executor: PipelinedExecutor) -> None:
         """Threads of the executor may be anywhere, with any lock, when another one forks: the new process lives."""

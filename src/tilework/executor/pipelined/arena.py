@@ -238,6 +238,10 @@ class Arena:
             if self._use_of(block) is not None:
                 self._give_back(block.slot)
 
+    def forget(self) -> None:
+        """Let it be usable in a process that was forked, where no thread is there to release the lock."""
+        self._lock = threading.Lock()
+
     def close(self) -> None:
         """End it. Readers keep what they have mapped."""
         with self._lock:
@@ -268,14 +272,16 @@ class ArenaReader:
             os.close(fd)
         self._memory = memoryview(self._map)
         self._watched: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._pid = os.getpid()
 
     def view(self, block: Block) -> memoryview:
         """Return the bytes of a block; they may be looked at until the block is released."""
         return self._memory[block.offset : block.offset + block.size]
 
     def release(self, block: Block) -> None:
-        """Tell the owner that nobody looks at the block any more."""
-        self._ledger[block.slot] = 0
+        """Tell the owner that nobody looks at the block any more, unless this is a fork of who does."""
+        if os.getpid() == self._pid:
+            self._ledger[block.slot] = 0
 
     def view_until_forgotten(self, block: Block) -> memoryview:
         """Return the bytes of a block, which is released when nothing refers to them any more.
@@ -283,11 +289,12 @@ class ArenaReader:
         Only for a reader that may write.
         """
         keeper = (ctypes.c_char * block.size).from_buffer(self._map, block.offset)
-        ledger, watched = self._ledger, self._watched
+        ledger, watched, pid = self._ledger, self._watched, self._pid
 
         def forgotten(_: object) -> None:
             watched.pop(block.slot, None)
-            ledger[block.slot] = 0
+            if os.getpid() == pid:
+                ledger[block.slot] = 0
 
         watched[block.slot] = weakref.ref(keeper, forgotten), block.size
         return memoryview(keeper).cast("B")

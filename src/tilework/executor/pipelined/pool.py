@@ -379,6 +379,7 @@ class WorkerPool:
         for member in self.members:
             member.forget()
         self._zygote.forget()
+        self.arena.forget()
         self.members.clear()
 
 
