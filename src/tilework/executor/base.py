@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import weakref
 from abc import abstractmethod
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tilework.common.executor import Environment, JobExecutor
 from tilework.common.subscriptions import SubscriptionManager
@@ -85,7 +86,11 @@ class BaseJobExecutor(JobExecutor):
     how many ``tasks`` were done), each in the thread that consumes the run.
     """
 
+    _survives_fork: ClassVar = False
+    """Whether it is as good in a process that was forked, which has no other threads and none of our processes."""
+
     def __init__(self, main_process_gpu: GPUSpec = None) -> None:
+        self._pid = os.getpid()
         self._main_process_gpu = main_process_gpu
         if main_process_gpu is not None:
             self._main_process_gpu = make_canonical(main_process_gpu)
@@ -108,7 +113,13 @@ class BaseJobExecutor(JobExecutor):
     def _limits(self) -> dict[str, Any]:
         """Return what the report says about limits."""
 
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._pid and not self._survives_fork
+
     def _check_open(self) -> None:
+        if self._is_forked():
+            msg = f"this {type(self).__name__} belongs to the process that this one was forked from: make a new one"
+            raise ExecutorError(msg)
         if self._is_closed:
             msg = f"this {type(self).__name__} is closed: make a new one"
             raise ExecutorError(msg)
@@ -157,7 +168,12 @@ class BaseJobExecutor(JobExecutor):
         return bool(controls)
 
     def close(self) -> None:
-        """Cancel all runs, and give up all workers; may be called twice, and from any thread."""
+        """Cancel all runs, and give up all workers; may be called twice, and from any thread.
+
+        In a process that was forked from the one that has the workers, it does nothing.
+        """
+        if self._is_forked():
+            return
         with self._lock:
             if self._is_closed:
                 return

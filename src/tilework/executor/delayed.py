@@ -70,6 +70,8 @@ class DelayedJobExecutor(LocalJobExecutor):
         When Dask cannot be imported, or the GPU is not there.
     """
 
+    _survives_fork = True
+
     def __init__(self, main_process_gpu: GPUSpec = None) -> None:
         import_dask("DelayedJobExecutor")
         super().__init__(main_process_gpu)

@@ -79,6 +79,8 @@ class InlineJobExecutor(LocalJobExecutor):
         When `inline_threads` is less than 1, or the GPU is not there.
     """
 
+    _survives_fork = True
+
     def __init__(
         self, debug: bool = False, inline_threads: int | None = None, main_process_gpu: GPUSpec = None
     ) -> None:

@@ -51,6 +51,7 @@ class SharedBlock:
     def __init__(self, size: int) -> None:
         self.size = size
         self._file: Path | None = None
+        self._pid = os.getpid()
         token = uuid.uuid4()
         has_memfd = hasattr(os, "memfd_create")
         if has_memfd:
@@ -83,7 +84,7 @@ class SharedBlock:
             file.unlink(missing_ok=True)
 
     def __del__(self) -> None:
-        if getattr(self, "_file", None) is not None:
+        if getattr(self, "_file", None) is not None and os.getpid() == self._pid:  # not in a fork
             self._unlink()
 
 

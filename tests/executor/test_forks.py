@@ -1,0 +1,70 @@
+"""A process that is forked from one with an executor neither hangs on it nor harms it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tilework.exceptions import ExecutorError
+from tilework.executor.concurrent import ConcurrentJobExecutor
+from tilework.executor.dask import DaskJobExecutor
+from tilework.executor.delayed import DelayedJobExecutor
+from tilework.executor.inline import InlineJobExecutor
+from tilework.executor.pipelined import PipelinedExecutor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAKERS = {
+    "inline": InlineJobExecutor,
+    "delayed": DelayedJobExecutor,
+    "threads": ConcurrentJobExecutor.make_local,
+    "processes": lambda: ConcurrentJobExecutor.make_processes(1),
+    "pipelined": PipelinedExecutor.make_local,
+    "dask": DaskJobExecutor.make_local,
+}
+WORKS_IN_FORKS = {"inline", "delayed"}
+
+
+def in_fork(call: Callable[[], str]) -> str:
+    """Return what a function returns in a process that is forked, and must end soon."""
+    here, there = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(there, call().encode())
+        finally:
+            os._exit(0)
+    os.close(there)
+    until = time.monotonic() + 20
+    while not os.waitpid(pid, os.WNOHANG)[0]:
+        if time.monotonic() > until:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            pytest.fail("the forked process hangs")
+        time.sleep(0.002)
+    with os.fdopen(here, "rb") as pipe:
+        return pipe.read().decode()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_forked_process(name: str) -> None:
+    make: Any = MAKERS[name]
+    with make() as executor:
+        assert executor.run_function(abs, -1) == 1
+
+        def use() -> str:
+            try:
+                result = str(executor.run_function(abs, -2))
+            except ExecutorError as error:
+                result = str(error)
+            executor.close()
+            return result
+
+        told = in_fork(use)
+        assert told == "2" if name in WORKS_IN_FORKS else "forked from: make a new one" in told
+        assert executor.run_function(abs, -3) == 3
