@@ -134,7 +134,7 @@ class Bench:
         sig, dtype = self.data.shape[1:], self.data.dtype
         native = dtype.newbyteorder("=")
         result = np.result_type(native, np.float32)
-        runs = kernels.MomentRegion(circular(sig[1] / 2, sig[0] / 2, sig[1], sig[0], 0.39 * min(sig)))
+        disc = kernels.MomentRegion(circular(sig[1] / 2, sig[0] / 2, sig[1], sig[0], 0.39 * min(sig)))
         everything = kernels.MomentRegion(np.ones(sig, dtype=bool))
         stack = np.random.default_rng(1).random((masks, *sig)).astype(np.float32)
         dense = {n: kernels.DenseMasks(stack[:n], dtype, np.dtype("f4"), compiled=True) for n in (1, 4, masks)}
@@ -170,7 +170,7 @@ class Bench:
             "sum of frames": (lambda tile: kernels.sum_frames(tile, np.zeros(sig, np.float32), compiled=True), 0),
             "sum of pixels": (lambda tile: kernels.sum_pixels(tile, np.zeros(len(tile), "f4"), compiled=True), 0),
             "variance": (variance, 0),
-            "moments in a disc (48 % of the pixels)": (moments(runs), 0),
+            "moments in a disc (48 % of the pixels)": (moments(disc), 0),
             "moments of all pixels": (moments(everything), 0),
             **{f"{n} dense masks": (products(packed), n) for n, packed in dense.items()},
             f"{masks} sparse masks of 1 % each": (products(rare), few.nnz / pixels),

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ExecutorError
 from tilework.executor.concurrent import ConcurrentJobExecutor
 from tilework.executor.dask import DaskJobExecutor
 from tilework.executor.delayed import DelayedJobExecutor
 from tilework.executor.inline import InlineJobExecutor
 from tilework.executor.pipelined import PipelinedExecutor
+from tilework.testing.faults import SleepTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,3 +70,22 @@ def test_forked_process(name: str) -> None:
         told = in_fork(use)
         assert told == "2" if name in WORKS_IN_FORKS else "forked from: make a new one" in told
         assert executor.run_function(abs, -3) == 3
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - WORKS_IN_FORKS))
+def test_run_that_is_closed_in_a_fork(name: str) -> None:
+    """A generator that the forked process has a copy of ends there, and goes on here."""
+    make: Any = MAKERS[name]
+    with make() as executor, executor.scatter("params") as handle:
+        tasks = [SleepTask(i, seconds=0.005) for i in range(100)]
+        run = executor.run_tasks(tasks, handle, "run", NoopCommHandler())
+        results = [next(run)[0]]
+
+        def close() -> str:
+            told = str(executor.cancel("run"))
+            run.close()
+            return told
+
+        assert in_fork(close) == "False"
+        results += [result for result, _ in run]
+        assert sorted(results) == list(range(100))

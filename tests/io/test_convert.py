@@ -71,7 +71,12 @@ def test_what_has_no_kernel() -> None:
     buffer = np.frombuffer(b"\0" + np.arange(60, dtype=">u2").tobytes(), np.uint8)
     unaligned = np.ndarray((3, 4, 5), ">u2", buffer, 1)
     assert not unaligned.flags.aligned
-    for tile in (unaligned, np.arange(60, dtype=">u2").reshape(5, 4, 3).T, np.zeros((0, 4, 5), ">u2")):
+    for tile in (
+        np.array(5, "u1"),
+        unaligned,
+        np.arange(60, dtype=">u2").reshape(5, 4, 3).T,
+        np.zeros((0, 4, 5), ">u2"),
+    ):
         np.testing.assert_array_equal(convert_tile(tile, "f4", compiled=True), tile.astype("f4"))
 
 

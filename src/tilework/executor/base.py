@@ -131,6 +131,8 @@ class BaseJobExecutor(JobExecutor):
             self._controls.add(control)
 
     def _end(self, control: RunControl) -> None:
+        if self._is_forked():
+            return
         with self._lock:
             self._controls.discard(control)
 
@@ -138,6 +140,8 @@ class BaseJobExecutor(JobExecutor):
         self._note("run_start", {"cancel_id": control.cancel_id})
 
     def _note_end(self, control: RunControl, run: Run[Any]) -> None:
+        if self._is_forked():
+            return
         with self._lock:
             self._counts[f"runs {run.state.value}"] += 1
             self._counts["tasks"] += run.delivered
@@ -161,6 +165,8 @@ class BaseJobExecutor(JobExecutor):
 
     def cancel(self, cancel_id: Any) -> bool:
         """Cancel all runs with the given name; see `JobExecutor.cancel`."""
+        if self._is_forked():
+            return False
         with self._lock:
             controls = [control for control in self._controls if control.cancel_id == cancel_id]
         for control in controls:

@@ -26,6 +26,7 @@ runs to stop. That wait is bounded; a second KeyboardInterrupt ends it at once.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -108,6 +109,7 @@ class RunControl:
 def drive(run: Run[T], backend: Backend[T], control: RunControl) -> Generator[tuple[Any, T], None, None]:
     """Yield ``(result, task)`` until the run is over, however it ends."""
     clock = time.monotonic
+    pid = os.getpid()
     try:
         while True:
             if control.reason is not None:
@@ -126,12 +128,13 @@ def drive(run: Run[T], backend: Backend[T], control: RunControl) -> Generator[tu
                 error = instruction.error
                 break
     finally:
-        # Also when a second KeyboardInterrupt hits in here, nothing of the run goes on beyond the next tile.
-        try:
-            control.flag.set("the run has ended")
-            run.close()
-        finally:
-            backend.end()
+        if os.getpid() == pid:  # not in a process that was forked meanwhile
+            # Also when a second KeyboardInterrupt hits in here, nothing of the run goes on beyond the next tile.
+            try:
+                control.flag.set("the run has ended")
+                run.close()
+            finally:
+                backend.end()
     if error is not None:
         try:
             del instruction

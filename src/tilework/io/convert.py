@@ -107,7 +107,7 @@ def _has_kernel(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
 def _is_in_rows(src: NDArray[Any]) -> bool:
     flags = src.flags
     if flags.c_contiguous:
-        return src.size > 0 and flags.aligned
+        return src.ndim > 0 and src.size > 0 and flags.aligned
     return (
         src.size > 0
         and flags.aligned

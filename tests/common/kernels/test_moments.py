@@ -51,11 +51,25 @@ def test_integers_do_not_overflow(dtype: str, extreme: str, width: int) -> None:
         np.testing.assert_allclose(sums, [expected, expected], rtol=0 if tile.itemsize < 4 else 1e-13)
 
 
-def test_weights_are_for_detectors_that_a_cache_holds() -> None:
-    assert MomentRegion(np.ones((512, 512), dtype=bool)).weights is not None
-    assert MomentRegion(np.ones((513, 512), dtype=bool)).weights is None
-    assert MomentRegion(circular(1024, 1024, 2048, 2048, 100)).weights is not None
-    assert MomentRegion(np.ones((3, 5), dtype=bool)).weights is None
+def test_weights_are_for_regions_that_a_cache_holds() -> None:
+    assert MomentRegion(np.ones((512, 512), dtype=bool))._weights is not None
+    assert MomentRegion(np.ones((513, 512), dtype=bool))._weights is None
+    assert MomentRegion(circular(1024, 1024, 2048, 2048, 100))._weights is not None
+    assert MomentRegion(np.ones((3, 5), dtype=bool))._weights is None
+
+
+@pytest.mark.parametrize("width", [2**15, 2**15 + 1])
+@pytest.mark.parametrize("dtype", ["u2", "i2"])
+def test_the_widest_detectors(dtype: str, width: int) -> None:
+    """With the largest weights that 2 bytes hold, 4 bytes are full after one vector; beyond, there are no weights."""
+    region = MomentRegion(np.ones((8, width), dtype=bool))
+    assert region._weights is None if width > 2**15 else region._weights is not None and region._weights.limit == 1
+    for value in (np.iinfo(dtype).min, np.iinfo(dtype).max):
+        tile = np.full((2, 8, width), value, dtype=dtype)
+        sums = np.zeros((2, 3))
+        sum_moments(tile, region, sums, compiled=True)
+        expected = int(value) * np.array([8 * width, 28 * width, 4 * width * (width - 1)])
+        np.testing.assert_array_equal(sums, [expected, expected])
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "<u2", ">u2", "<i2"])

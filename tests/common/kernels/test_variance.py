@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -157,3 +160,25 @@ def test_no_frames_change_nothing(compiled: bool) -> None:
     assert accumulate_variance(np.zeros((0, 2, 2), "u2"), 5, total, deviations, compiled=compiled) == 5
     assert (total == 1).all()
     assert (deviations == 1).all()
+
+
+OF_PLAIN_CPU = """
+import hashlib, numpy as np
+from tilework.common.kernels import MomentRegion, accumulate_variance, sum_moments
+tile = np.random.default_rng(0).integers(0, 2**16, size=(21, 12, 13), dtype=np.uint16)
+sums, deviations, moments = np.zeros((12, 13)), np.zeros((12, 13)), np.zeros((21, 3))
+accumulate_variance(tile, 0, sums, deviations, compiled=True)
+sum_moments(tile, MomentRegion(np.ones((12, 13), dtype=bool)), moments, compiled=True)
+print(hashlib.sha256(sums.tobytes() + deviations.tobytes() + moments.tobytes()).hexdigest())
+"""
+
+
+def test_a_cpu_without_the_instruction_gives_the_same_bits() -> None:
+    """Products of pairs are one instruction on some CPUs only."""
+    told = set()
+    for plain in ({}, {"NUMBA_CPU_NAME": "generic"}):
+        command = [sys.executable, "-c", OF_PLAIN_CPU]
+        done = subprocess.run(command, env=os.environ | plain, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        told.add(done.stdout)
+    assert len(told) == 1

@@ -55,11 +55,12 @@ def test_lines_are_whole(capfd: pytest.CaptureFixture[str]) -> None:
 
     async def main() -> None:
         relay = StderrRelay(asyncio.get_running_loop())
-        for text in (b"first\nsec", b"ond\nthi", b"rd"):
+        for text in (b"first\nsec", b"ond\nthi", b"rd" * 30_000 + b"\nfou", b"rth"):
             os.write(relay.there, text)
             await asyncio.sleep(0.01)
             os.write(2, b"other\n")
         relay.close()
 
     asyncio.run(main())
-    assert capfd.readouterr().err == "first\nother\nsecond\nother\nother\nthird"
+    long = "thi" + "rd" * 30_000
+    assert capfd.readouterr().err == f"first\nother\nsecond\nother\n{long}\nother\nother\nfourth"

@@ -6,7 +6,6 @@ import functools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from tilework.common.kernels.parallel import PART_BYTES, run_parts
 from tilework.common.kernels.rows import SHORTS, Rows, as_rows, frame_blocks
@@ -25,7 +24,7 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 _ACCUMULATORS = {"u1": "u4", "u2": "u4", "i1": "i4", "i2": "i4", "u4": "u8", "i4": "i8", "f4": "f4"}
 # Numbers of 4 bytes in a vector.
 _LANES = 16
-# Pixels of 2 bytes in half a vector, and how many have weights that are still in the L2 cache when they come again.
+# Pixels of 2 bytes in half a vector, and how many may have weights: more come from memory again each time.
 _PIXELS: Final = 16
 _MOST_WEIGHED = 2**18
 
@@ -80,8 +79,8 @@ class MomentRegion:
         self._origin = origin
 
     @functools.cached_property
-    def weights(self) -> _Weights | None:
-        """Weights of the pixels, for compiled kernels; None where they would not stay in a cache."""
+    def _weights(self) -> _Weights | None:
+        """Weights of the pixels, for compiled kernels; None where they would not stay in a cache. There are pixels."""
         runs, (height, width) = self.runs, self._selection.shape
         # Runs that follow each other in memory are one.
         starts, ends = runs[:, 0], runs[:, 0] + runs[:, 1]
@@ -96,20 +95,19 @@ class MomentRegion:
         nth = np.arange(len(run)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         begin = starts[run] + _PIXELS * nth
         place = np.minimum(begin, height * width - _PIXELS)
-        of_vector = np.arange(_PIXELS, dtype=np.int16)
-        late, end = ((n - place).astype(np.int32)[:, np.newaxis] for n in (begin, ends[run]))
+        of_vector = np.arange(_PIXELS)
+        late, end = ((n - place)[:, np.newaxis] for n in (begin, ends[run]))
         is_inside = (of_vector >= late) & (of_vector < end)
         last = runs[:, 3] + runs[:, 1] - 1
         y, x = int(runs[:, 2].min() + runs[:, 2].max()) // 2, int(runs[:, 3].min() + last.max()) // 2
+        row, column = np.divmod((place[:, np.newaxis] + of_vector).astype(np.int32), np.int32(width))
         stack = np.empty((len(place), 3, _PIXELS), dtype=np.int16)
         stack[:, 0] = is_inside
-        down = np.repeat(np.arange(height) + self._origin[0] - y, width).astype(np.int16)
-        right = np.tile(np.arange(width) + self._origin[1] - x, height).astype(np.int16)
-        for i, distance in enumerate((down, right), 1):
-            np.multiply(sliding_window_view(distance, _PIXELS)[place], is_inside, out=stack[:, i])
+        np.multiply(row + (self._origin[0] - y), is_inside, out=stack[:, 1], casting="unsafe")
+        np.multiply(column + (self._origin[1] - x), is_inside, out=stack[:, 2], casting="unsafe")
         sums = stack.reshape(len(place), -1).sum(axis=0, dtype=np.int64).reshape(3, _PIXELS).sum(axis=1)
         # Vectors that follow each other are one span, as far as 4 bytes are not full before its end.
-        largest = max(1, int(runs[:, 2].max()) - y, y - int(runs[:, 2].min()), int(last.max()) - x)
+        largest = max(1, int(runs[:, 2].max()) - y, int(last.max()) - x)  # the middle is rounded down
         limit = (2**31 - 1) // (2 * 2**15 * largest)
         is_next = (place[1:] == place[:-1] + _PIXELS) & (np.arange(1, len(place)) % limit != 0)
         first = np.flatnonzero(np.append(True, ~is_next))
@@ -178,7 +176,7 @@ def _compiled_part(rows: Rows, region: MomentRegion, sums: Array) -> Callable[[i
     runs = region.runs
     name = rows.flat.dtype.str[1:]
     kind = np.empty(0, _ACCUMULATORS.get(name, "f8"))
-    weights = region.weights if name in SHORTS else None
+    weights = region._weights if name in SHORTS else None
 
     def add_shorts(start: int, stop: int) -> None:
         assert weights is not None

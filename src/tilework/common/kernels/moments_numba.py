@@ -9,6 +9,7 @@ import numpy as np
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
+    AHEAD_BYTES,
     add,
     add_up,
     fill,
@@ -34,8 +35,6 @@ _RUN = 256
 # Steps in y, and pixels of 2 bytes, after which sums of sums are still below 2**31: 16 * 2048 * 65535.
 _STEPS = 16
 _PIXELS = 2048
-# What is fetched ahead, in bytes. The CPU does so by itself only as long as one run follows another at once.
-_AHEAD = 4096
 
 
 @jit
@@ -48,7 +47,7 @@ def _sum_integers(
     so is that sum, once for each step in y: there, a pixel is as often as there were steps after it.
     """
     n = lanes(columns)
-    ahead = _AHEAD // flat.itemsize
+    ahead = AHEAD_BYTES // flat.itemsize
     for j in range(columns.size):
         columns[j] = 0
     total = moment_y = moment_x = np.float64(0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
+    AHEAD_BYTES,
     add,
     add_up_wide,
     load_half,
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from tilework.common.kernels.rows import Order
 
 __all__ = ["add_moments_of_shorts"]
-
-# What is fetched ahead, in bytes: beyond a page, where the CPU does not look by itself.
-_AHEAD = 4096
 
 
 @jit
@@ -54,7 +52,7 @@ def _sum_four(
     part: NDArray[Any],
 ) -> None:
     """Write the moments of four frames, which begin at flat[at0] and so on, to `part`; see `add_moments_of_shorts`."""
-    ahead = _AHEAD // flat.itemsize
+    ahead = AHEAD_BYTES // flat.itemsize
     part[:] = 0
     s0 = s1 = s2 = s3 = y0 = y1 = y2 = y3 = x0 = x1 = x2 = x3 = zero_half(kind)
     w = done = 0

@@ -1,9 +1,9 @@
 """What kernels say to the compiler that plain loops cannot: byte order, vectors as values, prefetching.
 
-Vectors are of 16 numbers of 4 bytes, or 8 of 8 bytes. The order in which a sum is taken is then written down in the
-kernel, instead of being the compiler's choice: a kernel that works on two frames at a time gives the same bits as one
-that works on a single frame. Where a CPU has shorter vectors, the compiler splits them. An argument `like` is an array
-whose dtype, a float or an integer, says which vector is meant.
+Vectors are of 16 numbers of 4 bytes, 8 of 8 bytes, or 32 of 2 bytes; of these, kernels use halves. The order in which a
+sum is taken is then written down in the kernel, instead of being the compiler's choice: a kernel that works on two
+frames at a time gives the same bits as one that works on a single frame. Where a CPU has shorter vectors, the compiler
+splits them. An argument `like` is an array whose dtype, a float or an integer, says which vector is meant.
 
 An argument `order` is `tilework.common.kernels.rows.NATIVE` or ``FOREIGN``: tuples of different length, so that the
 byte order is part of the types a kernel is compiled for, and native data does not pay for the question.
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "AHEAD_BYTES",
     "HAS_LONG_VECTORS",
     "add",
     "add_up",
@@ -67,9 +68,12 @@ __all__ = [
 ]
 
 VECTOR_BYTES = 64
+# How far ahead kernels fetch what they will need: beyond a page, where the CPU does not look by itself.
+AHEAD_BYTES = 4096
 # With AVX-512 there are 32 registers of a vector each, otherwise 16 of half a vector or less. NUMBA_CPU_FEATURES can
 # say otherwise than the CPU does.
-_FEATURES: str = config.CPU_FEATURES or get_host_cpu_features()  # type: ignore[attr-defined,no-untyped-call]
+_TOLD: str | None = config.CPU_FEATURES  # type: ignore[attr-defined]
+_FEATURES: str = get_host_cpu_features() if _TOLD is None else _TOLD  # type: ignore[no-untyped-call]
 HAS_LONG_VECTORS = "+avx512vl" in _FEATURES
 
 
@@ -231,7 +235,8 @@ def load_shorts(typing_context: Any, like: Any, array: Any, index: Any, order: A
 def multiply_pairs(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
     """Return 4-byte integers, each the sum of the products of two neighbours in half vectors of 2-byte integers.
 
-    As unsigned numbers where a and b are the same, otherwise as signed ones: then they hold every sum.
+    As unsigned numbers where a and b are the same, otherwise as signed ones, they hold every sum, except that of two
+    products of the smallest numbers.
     """
     half = Vector(types.int32, 2)
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.simd_numba import add, add_up, add_up_even, add_up_odd, lanes, load, pixel, prefetch, zero
+from tilework.common.kernels.simd_numba import (
+    AHEAD_BYTES,
+    add,
+    add_up,
+    add_up_even,
+    add_up_odd,
+    lanes,
+    load,
+    pixel,
+    prefetch,
+    zero,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,8 +27,6 @@ __all__ = ["add_frames", "add_pixels", "add_pixels_complex"]
 
 # Pixels that are summed in 32 bits (exact for integers of 2 bytes) or in parallel lanes of float32.
 _RUN = 1024
-# What is fetched ahead, in bytes: beyond a page, where the CPU does not look by itself.
-_AHEAD = 4096
 
 
 @jit
@@ -76,7 +85,7 @@ def _sum_four(
     """Return the sums over the pixels of four frames, which begin at flat[at0] and so on, and fetch what comes next."""
     cast = kind.dtype.type
     n = lanes(kind)
-    ahead = _AHEAD // flat.itemsize
+    ahead = AHEAD_BYTES // flat.itemsize
     total0 = total1 = total2 = total3 = 0.0
     for begin in range(0, pixels, _RUN):
         end = min(begin + _RUN, pixels)
@@ -126,9 +135,13 @@ def add_pixels(
         totals = _sum_four(flat, order, at, at + apart, at + 2 * apart, at + 3 * apart, pixels, kind)
         for k in range(4):
             out[i + k * quarter] = totals[k]
-    for i in range(start + 4 * quarter, stop):
-        at = i * stride
-        out[i] = _sum_four(flat, order, at, at, at, at, pixels, kind)[0]
+    i = start + 4 * quarter
+    if i < stop:  # what is left of four, and then the last again
+        at, last = i * stride, (stop - 1) * stride
+        two, three, four = min(at + stride, last), min(at + 2 * stride, last), min(at + 3 * stride, last)
+        totals = _sum_four(flat, order, at, two, three, four, pixels, kind)
+        for k in range(stop - i):
+            out[i + k] = totals[k]
 
 
 @jit

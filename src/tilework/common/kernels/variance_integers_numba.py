@@ -18,6 +18,7 @@ import numpy as np
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
+    AHEAD_BYTES,
     add,
     fill_half,
     load_half,
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from tilework.common.kernels.rows import Order
 
 __all__ = ["accumulate_integers"]
-
-_AHEAD_BYTES = 4096
 
 
 @jit
@@ -105,8 +104,7 @@ def _add_frames(
     """Add `width` pixels of some frames, those of the first from flat[at] on, and fetch what comes after them."""
     ones, nothing = fill_half(shorts, 1), zero_half(shorts)
     whole = width // 16 * 16
-    # As far as to be there in time, and where the CPU does not look by itself: beyond a page.
-    ahead = stride * -(-_AHEAD_BYTES // (stride * flat.itemsize))
+    ahead = stride * -(-AHEAD_BYTES // (stride * flat.itemsize))
     quarter = frames // 4
     for _ in range(quarter):
         at1, at2, at3 = at + quarter * stride, at + 2 * quarter * stride, at + 3 * quarter * stride
@@ -189,7 +187,7 @@ def _deviations(
     """Write the sum, and the sum of squared deviations, of each pixel of `count` frames."""
     for j in range(sums.size):
         part_sum[j] = np.int64(sums[j]) + count * centre
-        # Modulo 2**64, where the square of a negative sum is right too; the difference is below 2**64.
+        # At most 2**62, as the sum is one of 2**16 numbers of 2 bytes.
         total = np.uint64(np.int64(sums[j]) * np.int64(sums[j]))
         part_var[j] = np.float64(np.uint64(count) * np.uint64(squares[j]) - total) / count
 

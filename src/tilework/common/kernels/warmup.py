@@ -43,7 +43,7 @@ def _compile_for(dtype: np.dtype[Any]) -> None:
     DenseMasks(masks, dtype, result, compiled=True).apply(tile, np.zeros((5, 5), dtype=result))
     SparseMasks(masks.reshape(5, 10), dtype, result, compiled=True).apply(tile, np.zeros((5, 5), dtype=result))
     if dtype.kind != "c":
-        for sig in ((2, 5), (4, 5)):  # frames of a few pixels are another kernel
+        for sig in ((2, 5), (4, 5)):  # very small and very large frames have another kernel
             region = MomentRegion(np.ones(sig, dtype=bool))
             sum_moments(np.ones((5, *sig), dtype), region, np.zeros((5, 3)), compiled=True)
     total = np.zeros((2, 5), dtype=np.result_type(dtype, np.float64))

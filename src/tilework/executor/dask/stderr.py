@@ -88,7 +88,7 @@ class StderrRelay:
     def _pass_on_lines(self, data: bytes) -> None:
         data = self._unfinished + data
         end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1  # a progress bar has no end of line
-        if len(data) > _CHUNK:
+        if len(data) - end > _CHUNK:
             end = len(data)
         _pass_on(data[:end])
         self._unfinished = data[end:]

@@ -239,7 +239,7 @@ class Arena:
                 self._give_back(block.slot)
 
     def forget(self) -> None:
-        """Let it be usable in a process that was forked, where no thread is there to release the lock."""
+        """Take a new lock, in a process that was forked: nobody is there to release this one."""
         self._lock = threading.Lock()
 
     def close(self) -> None:

@@ -90,6 +90,7 @@ class PipelinedBackend(Generic[V]):
 
     def submit(self, ticket: Ticket[V]) -> None:
         """Pack a ticket, and give it to the hub."""
+        self._hub.check_open()
         run = self._run
         task: Any = ticket.task
         target = getattr(task, "target_worker", None)

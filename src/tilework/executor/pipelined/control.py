@@ -97,6 +97,10 @@ class ControlPage:
         self._words[_N_STOPS + 2 * row] = 0
         self._words[_N_STOPS + 2 * row + 1] = 0
 
+    def forget(self) -> None:
+        """Tell nobody anything any more, in a process that was forked from the main process."""
+        self._words.release()
+
     def close(self) -> None:
         """Unmap; the other side keeps what it has mapped."""
         self._words.release()

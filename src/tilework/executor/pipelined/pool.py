@@ -380,6 +380,7 @@ class WorkerPool:
             member.forget()
         self._zygote.forget()
         self.arena.forget()
+        self.page.forget()
         self.members.clear()
 
 

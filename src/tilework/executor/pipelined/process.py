@@ -85,10 +85,13 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Close the descriptor."""
-        fd, self._fd = self._fd, -1  # first of all: a fork meanwhile must not close what may be somebody else's by then
+        self._has_ended = True
+        fd, self._fd = (
+            self._fd,
+            -1,
+        )  # before it is closed: a fork meanwhile must not close what is somebody else's by then
         if fd >= 0:
             os.close(fd)
-            self._has_ended = True
 
 
 class Zygote:
