@@ -55,12 +55,13 @@ def test_lines_are_whole(capfd: pytest.CaptureFixture[str]) -> None:
 
     async def main() -> None:
         relay = StderrRelay(asyncio.get_running_loop())
-        for text in (b"first\nsec", b"ond\nthi", b"rd" * 30_000 + b"\nfou", b"rth"):
+        # What is waiting and what is read are more together than is read at once.
+        for text in (b"first\nsec", b"ond\n" + b"thi" * 1000, b"rd" * 32_000 + b"\nfou", b"rth"):
             os.write(relay.there, text)
             await asyncio.sleep(0.01)
             os.write(2, b"other\n")
         relay.close()
 
     asyncio.run(main())
-    long = "thi" + "rd" * 30_000
+    long = "thi" * 1000 + "rd" * 32_000
     assert capfd.readouterr().err == f"first\nother\nsecond\nother\n{long}\nother\nother\nfourth"
