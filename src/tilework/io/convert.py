@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import DTypeLike, NDArray
 
 __all__ = ["convert_tile", "warmup_conversions"]
@@ -75,7 +73,9 @@ def convert_tile(
         out = np.empty(src.shape, dtype=dtype)
     use_kernel = _amount.pays(src.size) if compiled is None else compiled
     if use_kernel and _has_kernel(src.dtype, out.dtype) and _is_in_rows(src) and out.flags.c_contiguous:
-        _cast_tile()(src, out)
+        from tilework.io.convert_numba import cast_tile
+
+        cast_tile(src, out)
     else:
         np.copyto(out, src, casting="unsafe")
     return out
@@ -85,13 +85,6 @@ def warmup_conversions() -> None:
     """Compile the conversions to float that functions of a user get by default, and keep them on disk."""
     for dtype in map(np.dtype, ("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", ">u2", ">i2", ">u4", ">i4")):
         convert_tile(np.ones((2, 3, 3), dtype=dtype), np.result_type(np.float32, dtype), compiled=True)
-
-
-@functools.cache
-def _cast_tile() -> Callable[[NDArray[Any], NDArray[Any]], None]:
-    from tilework.io.convert_numba import cast_tile
-
-    return cast_tile
 
 
 @functools.lru_cache(maxsize=256)

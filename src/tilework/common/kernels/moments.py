@@ -182,9 +182,8 @@ def _compiled_part(rows: Rows, region: MomentRegion, sums: Array) -> Callable[[i
         assert weights is not None
         like, part = np.empty(0, np.int32), np.empty((4, 3), np.int64)
         spans, packed, base, limit = weights
-        add_moments_of_shorts(
-            *frames, start, stop, spans, packed, limit, base, SHORTS[name], like, part, sums
-        )  # fmt: skip
+        place = *frames, start, stop
+        add_moments_of_shorts(*place, spans, packed, limit, base, SHORTS[name], like, part, sums)
 
     def add_integers(start: int, stop: int) -> None:
         left = int(runs[:, 3].min())

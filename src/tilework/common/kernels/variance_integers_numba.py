@@ -48,15 +48,26 @@ __all__ = ["accumulate_integers"]
 
 
 @jit
-def _add_squares(narrow: NDArray[Any] | None, wide: NDArray[Any] | None, place: int, a: Any, b: Any) -> None:
-    """Add two half vectors of squares of eight pixels."""
+def _add_eight(
+    a: Any,
+    b: Any,
+    ones: Any,
+    sums: NDArray[Any],
+    narrow: NDArray[Any] | None,
+    wide: NDArray[Any] | None,
+    place: int,
+) -> None:
+    """Add eight pixels of four frames, as two half vectors of pairs, and their squares."""
+    total = add(multiply_pairs(a, ones), multiply_pairs(b, ones))
+    store(sums, place, add(load_half(sums, sums, place, NATIVE), total))
+    a2, b2 = multiply_pairs(a, a), multiply_pairs(b, b)
     # Only what is not None is compiled.
     if narrow is not None:
-        store(narrow, place, add(load_half(narrow, narrow, place, NATIVE), add(a, b)))
+        store(narrow, place, add(load_half(narrow, narrow, place, NATIVE), add(a2, b2)))
     if wide is not None:
-        store(wide, place, add(load_half(wide, wide, place, NATIVE), add(widen_even(a), widen_even(b))))
+        store(wide, place, add(load_half(wide, wide, place, NATIVE), add(widen_even(a2), widen_even(b2))))
         odd = place + 4
-        store(wide, odd, add(load_half(wide, wide, odd, NATIVE), add(widen_odd(a), widen_odd(b))))
+        store(wide, odd, add(load_half(wide, wide, odd, NATIVE), add(widen_odd(a2), widen_odd(b2))))
 
 
 @jit
@@ -76,15 +87,8 @@ def _add_four(
     The same pixel of two frames becomes neighbours, as the sum of the products of neighbours is one instruction; what
     that does to the order of pixels, `_sort` undoes.
     """
-    a, b = pair_lower(x0, x1), pair_lower(x2, x3)
-    total = add(multiply_pairs(a, ones), multiply_pairs(b, ones))
-    store(sums, place, add(load_half(sums, sums, place, NATIVE), total))
-    _add_squares(narrow, wide, place, multiply_pairs(a, a), multiply_pairs(b, b))
-    place += 8
-    a, b = pair_upper(x0, x1), pair_upper(x2, x3)
-    total = add(multiply_pairs(a, ones), multiply_pairs(b, ones))
-    store(sums, place, add(load_half(sums, sums, place, NATIVE), total))
-    _add_squares(narrow, wide, place, multiply_pairs(a, a), multiply_pairs(b, b))
+    _add_eight(pair_lower(x0, x1), pair_lower(x2, x3), ones, sums, narrow, wide, place)
+    _add_eight(pair_upper(x0, x1), pair_upper(x2, x3), ones, sums, narrow, wide, place + 8)
 
 
 @jit

@@ -86,10 +86,8 @@ class WorkerProcess:
     def close(self) -> None:
         """Close the descriptor."""
         self._has_ended = True
-        fd, self._fd = (
-            self._fd,
-            -1,
-        )  # before it is closed: a fork meanwhile must not close what is somebody else's by then
+        # Before it is closed: a fork meanwhile must not close what is somebody else's by then.
+        fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
