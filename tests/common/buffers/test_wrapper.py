@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -187,3 +189,53 @@ def test_helpers_refuse_what_they_cannot_do() -> None:
     transposed = np.zeros((3, 4)).T
     with pytest.raises(AttributeError):
         reshaped_view(transposed, (12,))
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "dtype", "use"),
+    [
+        ("nav", (2,), "float32", None),
+        ("sig", (), ">u2", "private"),
+        ("single", (3,), "complex128", None),
+        ("single", (0,), "float32", None),
+        ("single", (), "bool", None),
+        ("nav", (), [("a", "i4"), ("b", "f8")], None),
+        ("nav", (), object, None),
+    ],
+)
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_partition_s_buffer_travels_between_processes(
+    kind: BufferKind, extra: tuple[int, ...], dtype: Any, use: Any, apart: bool
+) -> None:
+    buffer = BufferWrapper(kind, extra, dtype, use=use)
+    buffer.set_shape_partition(Part(3, 7))
+    buffer.allocate()
+    assert buffer.raw_data is not None
+    buffer.raw_data[...] = np.ones((), buffer.dtype)
+    out_of_band: list[Any] = []
+    pickled = pickle.dumps(buffer, 5, buffer_callback=out_of_band.append if apart else None)
+    twin: Any = pickle.loads(pickled, buffers=[bytearray(each.raw()) for each in out_of_band])
+    assert twin.raw_data.flags.writeable
+    assert twin.raw_data.dtype == buffer.raw_data.dtype
+    assert np.array_equal(twin.raw_data, buffer.raw_data)
+    attributes: dict[str, Any] = {name: value for name, value in vars(buffer).items() if name != "_data"}
+    assert attributes == {name: value for name, value in vars(twin).items() if name != "_data"}
+    assert type(twin) is BufferWrapper
+
+
+def test_a_buffer_of_the_whole_travels_with_its_region() -> None:
+    roi = np.arange(12) % 2 == 0
+    buffer = allocated("nav", roi=roi)
+    assert buffer.raw_data is not None
+    buffer.raw_data[:] = np.arange(6)
+    twin = pickle.loads(pickle.dumps(buffer, 5))
+    assert np.array_equal(twin.roi, roi)
+    assert np.array_equal(twin.data, buffer.data, equal_nan=True)
+
+
+def test_a_copy_of_a_buffer_shares_its_array_and_a_deep_copy_does_not() -> None:
+    buffer = BufferWrapper("nav", (2,))
+    buffer.set_shape_partition(Part(0, 4))
+    buffer.allocate()
+    assert copy.copy(buffer).raw_data is buffer.raw_data
+    assert not np.shares_memory(copy.deepcopy(buffer).raw_data, buffer.raw_data)

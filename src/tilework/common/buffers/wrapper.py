@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -97,6 +98,31 @@ class BufferWrapper:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} kind={self._kind} dtype={self._dtype} extra_shape={self._extra_shape}>"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # What every partition sends: a third of the bytes, and of the time, that its attributes would take by name.
+        data = self._data
+        if protocol < 5 or type(self) is not BufferWrapper or not self._is_of_partition or type(data) is not np.ndarray:
+            return super().__reduce_ex__(protocol)
+        declared = self._kind, self._extra_shape, self._dtype.str, self._where, self._use
+        return _restore, (*declared, self._origin, self._shape, pickle.PickleBuffer(data))  # type: ignore[arg-type]
+
+    @property
+    def _is_of_partition(self) -> bool:
+        """Whether it holds plain numbers, and nothing that only buffers for a whole dataset have."""
+        data = self._data
+        return (
+            data is not None
+            and data.dtype.kind in "biufc"
+            and data.dtype == self._dtype
+            and data.shape == self._shape
+            and data.flags.c_contiguous
+            and not self._contiguous
+            and self._ds_shape is None
+            and self._roi is None
+            and self._roi_offsets is None
+            and self._valid_mask is None
+        )
 
     # -- declaration
 
@@ -408,6 +434,23 @@ class BufferWrapper:
     def result_buffer_type(self) -> type[PreallocBufferWrapper]:
         """Return the class of buffers that carry results of this one."""
         return PreallocBufferWrapper
+
+
+def _restore(
+    kind: BufferKind,
+    extra_shape: tuple[int, ...],
+    dtype: str,
+    where: Literal["device"] | None,
+    use: BufferUse,
+    origin: int,
+    shape: tuple[int, ...],
+    data: Any,
+) -> BufferWrapper:
+    buffer = BufferWrapper(kind, extra_shape, dtype, where, use)
+    buffer._origin = origin
+    buffer._shape = shape
+    buffer._data = np.ndarray(shape, dtype, data)
+    return buffer
 
 
 def _check_options(kind: Any, where: Any, use: Any) -> None:
