@@ -8,7 +8,6 @@ the user's: it arrives as a `RemoteError`.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import traceback
 from dataclasses import dataclass
@@ -74,10 +73,12 @@ def dumps_apart(obj: Any, smallest: int | None) -> tuple[bytes, list[pickle.Pick
 
     # Several times as fast as cloudpickle, but it refers to what others cannot import: then the name of that is inside.
     if not cloudpickle.list_registry_pickle_by_value():
-        with contextlib.suppress(Exception):
+        try:
             pickled = pickle.dumps(obj, PROTOCOL, buffer_callback=keep_inside)
             if b"__main__" not in pickled:
                 return pickled, buffers
+        except Exception:  # noqa: BLE001, S110  (whatever it is, cloudpickle may do better, or say what is wrong)
+            pass
         buffers.clear()
     return cloudpickle.dumps(obj, PROTOCOL, keep_inside), buffers
 

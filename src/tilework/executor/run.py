@@ -112,8 +112,10 @@ _UNORDERED_WINDOWS: Final = 2
 _SMOOTHING: Final = 0.25
 """Weight of the newest task in the mean time of tasks."""
 
+# Of some of these there are several for each task. Those are not frozen, which would take three times as long to make.
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Ticket(Generic[T_co]):
     """One attempt at one task."""
 
@@ -127,14 +129,14 @@ class Ticket(Generic[T_co]):
 # ---- instructions ----
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submit(Generic[T]):
     """Give this ticket to a worker."""
 
     ticket: Ticket[T]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deliver(Generic[T]):
     """Give this result to the consumer."""
 
@@ -142,7 +144,7 @@ class Deliver(Generic[T]):
     task: T
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Wait:
     """Wait for an event, or until a point in time; None is never."""
 
@@ -162,7 +164,7 @@ Instruction: TypeAlias = Submit[T] | Deliver[T] | Wait | Finish
 # ---- events ----
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completed:
     """A ticket's task returned."""
 

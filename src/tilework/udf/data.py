@@ -59,7 +59,8 @@ class UDFData:
         """Make every attribute the whole stored array again."""
         views = self.__dict__
         for name, value in self._buffers.items():
-            views[name] = whole_view(value)
+            # nearly all are of this very class
+            views[name] = value.raw_data if type(value) is BufferWrapper else whole_view(value)
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what is not there.

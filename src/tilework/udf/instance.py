@@ -13,7 +13,7 @@ import copy
 import threading
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.array_backends import CUPY_BACKENDS, as_names
 from tilework.common.buffers import AuxBufferWrapper, BufferWrapper
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 __all__ = ["UDFInstance"]
+
+_MAPPINGS: Final = (dict, Mapping)
+"""To be a dict is found out sooner than to be a Mapping."""
 
 # An instance holds the results of its run on the main side; two runs must not share one.
 _claim_lock = threading.Lock()
@@ -161,7 +164,7 @@ class UDFInstance(UDFProtocol):
     def init_task_data(self) -> None:
         """Make the task data."""
         data: Any = self.get_task_data()
-        if not isinstance(data, Mapping):
+        if not isinstance(data, _MAPPINGS):
             msg = f"{type(self).__name__}.get_task_data() returned {data!r}: return a dict of names and values"
             raise UDFException(msg)
         self._task_data = UDFData(data)

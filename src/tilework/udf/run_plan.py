@@ -77,6 +77,8 @@ class RunPlan:
         What a worker must have to run the tasks.
     usual
         The array backends on the CPU, or on a GPU if the UDFs can run on nothing else: what tiles are cut for.
+    compiled
+        Whether some UDF uses compiled kernels, so that they are loaded anyway.
     """
 
     udfs: tuple[UDFPlan, ...]
@@ -85,6 +87,7 @@ class RunPlan:
     offered: tuple[str, ...]
     resources: ResourceDef
     usual: BackendPlan
+    compiled: bool
 
     @classmethod
     def make(
@@ -103,7 +106,8 @@ class RunPlan:
         """
         supported = tuple(p.backends for p in udfs)
         resources, usual = _usual(supported, offered)
-        return cls(udfs, dataset_dtype, stored_dtype, offered, dict(resources), usual)
+        compiled = any(p.compiled for p in udfs)
+        return cls(udfs, dataset_dtype, stored_dtype, offered, dict(resources), usual, compiled)
 
     def on_device(self, device_class: str, has_cupy: bool) -> BackendPlan:
         """Return the array backends on a worker.
@@ -136,11 +140,6 @@ class RunPlan:
     def corrects(self) -> bool:
         """Whether some UDF needs tiles that are corrected for the detector."""
         return any(p.corrected_for(name) for p, name in zip(self.udfs, self.usual.udfs, strict=True))
-
-    @property
-    def compiled(self) -> bool:
-        """Whether some UDF uses compiled kernels, so that they are loaded anyway."""
-        return any(p.compiled for p in self.udfs)
 
     @property
     def read_dtype(self) -> np.dtype[Any]:

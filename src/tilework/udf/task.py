@@ -17,9 +17,8 @@ again for every tile or frame.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -49,6 +48,9 @@ __all__ = ["GenericTask", "UDFTask"]
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 Step = Callable[["DataTile", Array], None]
+
+
+_NO_PROGRESS: Final = PartitionTrackerNoOp()
 
 
 class UDFTask:
@@ -163,7 +165,7 @@ class UDFTask:
     def __call__(self, params: UDFParams, env: Environment) -> tuple[UDFData, ...]:
         """Process the partition; return the buffers of the UDFs in their order."""
         run = PartitionRun(self._partition, self._udf_classes or params.classes, params, env, self._absent)
-        return run(PartitionProgressTracker(self._partition) if self._report else PartitionTrackerNoOp())
+        return run(PartitionProgressTracker(self._partition) if self._report else _NO_PROGRESS)
 
 
 class GenericTask:
@@ -207,6 +209,7 @@ class PartitionRun:
         self._env = env
         self._doing = ""
         self._failed_cleanup: UDF | None = None
+        self._to_clean_up: list[UDF] = []
         self._scheme = params.tiling_scheme.adjust_for_partition(partition)
         roi = params.roi
         self._slice: Slice = partition.slice if roi is None else partition.slice.adjust_for_roi(roi.reshape(-1))
@@ -228,37 +231,38 @@ class PartitionRun:
         udf: UDF | None = None
         doing = ""
         try:
-            with env.enter(enable_gpu=backends.uses_cupy), contextlib.ExitStack() as cleanups:
-                for position, (udf, one, backend) in enumerate(zip(self._udfs, plans, backends.udfs, strict=True)):
-                    self._prepare(udf, one, position, backend)
-                    cleanups.callback(self._clean_up, udf)
+            with env.enter(enable_gpu=backends.uses_cupy):
                 scratch = take_scratch()
-                cleanups.callback(give_back, scratch)
-                groups = self._group_steps(
-                    backends,
-                    TileConverter(
+                try:
+                    for position, (udf, one, backend) in enumerate(zip(self._udfs, plans, backends.udfs, strict=True)):
+                        self._prepare(udf, one, position, backend)
+                        self._to_clean_up.append(udf)
+                    converter = TileConverter(
                         backends,
                         scratch,
                         self._params.corrections,
                         compiled=plan.compiled,
                         threads=env.threads_per_worker or 1,
-                    ),
-                )
-                progress.signal_start()
-                udf, doing = None, "reading data"
-                for tile in self._tiles(backends.dataset):
-                    env.raise_if_stopped()
-                    for form, steps in groups:
-                        data = form(tile)
-                        for udf, doing, step in steps:
-                            step(tile, data)
+                    )
+                    groups = self._group_steps(backends, converter)
+                    progress.signal_start()
                     udf, doing = None, "reading data"
-                    progress.signal_tile_complete(tile)
-                doing = "postprocess"
-                results = []
-                for udf in self._udfs:
-                    results.append(self._finish(udf))  # noqa: PERF401  (the loop variable says whose error it is)
-                return tuple(results)
+                    for tile in self._tiles(backends.dataset):
+                        env.raise_if_stopped()
+                        for form, steps in groups:
+                            data = form(tile)
+                            for udf, doing, step in steps:
+                                step(tile, data)
+                        udf, doing = None, "reading data"
+                        progress.signal_tile_complete(tile)
+                    doing = "postprocess"
+                    results = []
+                    for udf in self._udfs:
+                        results.append(self._finish(udf))  # noqa: PERF401  (the loop variable says whose error it is)
+                    return tuple(results)
+                finally:
+                    give_back(scratch)
+                    self._clean_up()
         except JobCancelledError:
             raise
         except Exception as e:
@@ -272,12 +276,16 @@ class PartitionRun:
                 del clearer  # whose traceback holds this frame
             raise
 
-    def _clean_up(self, udf: UDF) -> None:
-        try:
-            udf.cleanup()
-        except Exception:
-            self._failed_cleanup = udf
-            raise
+    def _clean_up(self) -> None:
+        """Call the cleanup of all UDFs that were prepared, the last one first, whichever of them fails."""
+        while self._to_clean_up:
+            udf = self._to_clean_up.pop()
+            try:
+                udf.cleanup()
+            except Exception:
+                self._failed_cleanup = udf
+                self._clean_up()
+                raise
 
     def _where(self) -> str:
         start, count = self._slice.origin[0], self._slice.shape[0]
@@ -310,10 +318,11 @@ class PartitionRun:
         udf.set_cache(params.cache, position)
         self._doing = "get_result_buffers"
         udf.init_result_buffers()
+        origin, shape, lib = self._slice.origin[0], self._slice.shape.to_tuple(), udf.xp
         for name, buffer in udf.results.items():
-            buffer.set_span(self._slice.origin[0], self._slice.shape[0], tuple(self._slice.shape.sig))
+            buffer.set_span(origin, shape[0], shape[1:])
             try:
-                buffer.allocate(lib=udf.xp)
+                buffer.allocate(lib=lib)
             except MemoryError as e:
                 advice = "use more partitions, with the num_partitions of the dataset, or select positions with a roi"
                 raise too_large(type(udf).__name__, name, buffer, advice) from e

@@ -129,11 +129,16 @@ class PipelinedBackend(Generic[V]):
             first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
         except queue.Empty:
             return ()
-        # This is the only reader: what is counted now is there.
-        answers = [*first, *(answer for _ in range(inbox.qsize()) for answer in inbox.get_nowait())]
-        broken = next((answer for answer in answers if isinstance(answer, Broken)), None)
+        answers = list(first)
+        for _ in range(inbox.qsize()):  # this is the only reader: what is counted now is there
+            answers += inbox.get_nowait()
+        broken = None
+        for answer in answers:
+            if isinstance(answer, Broken):
+                broken = answer
+                break
         if broken is None:
-            return [self._decode(answer) for answer in answers if not isinstance(answer, Broken)]
+            return [self._decode(answer) for answer in answers]  # type: ignore[arg-type]
         for answer in answers:
             if isinstance(answer, Answer):
                 answer.discard()
@@ -149,13 +154,13 @@ class PipelinedBackend(Generic[V]):
         number, message = answer.ticket.ticket.number, answer.message
         if isinstance(message, say.Failed):
             return Failed(number, unpack_error(message.error))
-        arena = answer.arena
+        arena, parcel = answer.arena, message.parcel
         assert arena is not None
         fd = answer.descriptors[0] if answer.descriptors else None
         # Results of a function may be kept for ever, and would fill the worker's memory; of tasks they rarely are.
-        copy = self._is_call or arena.watched_bytes > self._hub.pool.result_budget // 4
+        copy = parcel.block is not None and (self._is_call or arena.watched_bytes > self._hub.pool.result_budget // 4)
         try:
-            result = unpack(message.parcel, arena, fd, copy=copy, keep=True)
+            result = unpack(parcel, arena, fd, copy=copy, keep=True)
         except BaseException as error:  # noqa: BLE001  (users' code runs in there)
             return Failed(number, RemoteError(f"what a worker returned cannot be unpickled: {describe_error(error)}"))
         return Completed(number, result, message.seconds)

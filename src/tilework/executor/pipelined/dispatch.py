@@ -109,13 +109,20 @@ class Station:
     """What was sent and is not completed, in the order of their serial numbers."""
     serial: int = 0
     """Of the last ticket that was sent."""
+    fitting: dict[tuple[tuple[str, int], ...], bool] = field(default_factory=dict)
+    """Which requests it can fulfil, of those that were asked for."""
 
     def fits(self, item: Item) -> bool:
         """Return whether it can do this."""
         if item.target is not None and item.target != self.worker.name:
             return False
-        offers = self.worker.resources
-        return all(offers.get(key, -1) >= amount for key, amount in item.requests)  # type: ignore[call-overload]
+        requests = item.requests
+        fits = self.fitting.get(requests)
+        if fits is None:
+            offers = self.worker.resources
+            fits = all(offers.get(key, -1) >= amount for key, amount in requests)  # type: ignore[call-overload]
+            self.fitting[requests] = fits
+        return fits
 
     def has_room(self) -> bool:
         """Return whether it should be sent one more."""

@@ -15,7 +15,7 @@ import itertools
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.dispatch import Dispatch, Item, Station
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["Exchange"]
 
 log = logging.getLogger(__name__)
+
+_ANSWERS: Final = (say.Done, say.Failed, say.Skipped)
 
 
 class Exchange:
@@ -253,7 +255,7 @@ class Exchange:
 
     def take(self, member: Member, message: Any, descriptors: tuple[int, ...]) -> None:
         """Take what a worker said."""
-        if isinstance(message, say.Done | say.Failed | say.Skipped):
+        if isinstance(message, _ANSWERS):
             self._take_answer(member, message, descriptors)
         elif isinstance(message, say.Signal):
             run = self._runs.get(message.run)

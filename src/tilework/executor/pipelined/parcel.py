@@ -63,7 +63,7 @@ class Parcel(NamedTuple):
 def pack(obj: Any) -> Packed:
     """Pickle an object; raises whatever prevents that."""
     data, buffers = dumps_apart(obj, SMALLEST_APART)
-    return Packed(data, tuple(buffer.raw() for buffer in buffers))
+    return Packed(data, tuple([buffer.raw() for buffer in buffers]))
 
 
 class Layout:
@@ -126,6 +126,8 @@ def ship(packed: Packed, arena: Arena, is_over: Callable[[], bool] | None = None
     parcel, fd
         The parcel to send, and the descriptor to send with it and to close, or None.
     """
+    if not packed.buffers and len(packed.data) <= _LARGE_PICKLE:
+        return Parcel(packed.data, (), None, 0), None
     layout = Layout(packed)
     if not layout.size:
         return Parcel(layout.data, layout.spans, None, 0), None

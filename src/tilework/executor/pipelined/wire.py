@@ -25,6 +25,11 @@ _HEADER: Final = struct.Struct("<II")  # length of the body, number of file desc
 _READ_BYTES: Final = 1 << 18
 _MAX_DESCRIPTORS: Final = 64
 _DESCRIPTORS_BYTES: Final = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
+# As plain numbers: to join flags of `socket` takes as long as to send a frame.
+_SEND: Final = int(socket.MSG_NOSIGNAL)
+_SEND_NOWAIT: Final = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+_RECEIVE: Final = int(socket.MSG_CMSG_CLOEXEC)
+_RECEIVE_NOWAIT: Final = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
 
 
 class WireClosedError(OSError):
@@ -129,7 +134,7 @@ class Wire:
     def _send_some(self, data: memoryview, descriptors: Sequence[int]) -> int:
         """Send as much as the socket takes; everything when sending blocks."""
         sent = 0
-        flags = socket.MSG_NOSIGNAL | (socket.MSG_DONTWAIT if self._on_blocked is not None else 0)
+        flags = _SEND if self._on_blocked is None else _SEND_NOWAIT
         try:
             if descriptors:
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
@@ -168,7 +173,7 @@ class Wire:
         WireClosedError
             When the other end is gone, and every frame of it was returned before.
         """
-        is_open = self._read(socket.MSG_DONTWAIT)
+        is_open = self._read(_RECEIVE_NOWAIT)
         frames = list(self._frames)
         self._frames.clear()
         if not frames and not is_open:
@@ -189,16 +194,14 @@ class Wire:
                 poll.register(self._socket, select.POLLIN)
                 if not poll.poll(max(0.0, timeout) * 1e3):
                     return None
-            if not self._read(0) and not self._frames:
+            if not self._read(_RECEIVE) and not self._frames:
                 raise WireClosedError
         return self._frames.popleft()
 
     def _read(self, flags: int) -> bool:
         """Read once; returns whether the other end is open."""
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(
-                _READ_BYTES, _DESCRIPTORS_BYTES, flags | socket.MSG_CMSG_CLOEXEC
-            )
+            data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, _DESCRIPTORS_BYTES, flags)
         except BlockingIOError:
             return True
         except OSError:

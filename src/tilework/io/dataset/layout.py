@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ArraySegment", "FileSegment", "FrameLayout", "Segment", "SparseSegment", "cut_rows"]
 
 
-@dataclass(frozen=True, slots=True)
-class FileSegment:
+class FileSegment(NamedTuple):
     """Frames at a fixed distance in one file.
 
     Parameters
@@ -52,15 +51,11 @@ class FileSegment:
     frames: int
     first: int
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # what a frozen dataclass with slots does by itself takes several times as long, for each partition
-        return FileSegment, (self.path, self.size, self.mtime_ns, self.offset, self.stride, self.frames, self.first)
-
     def cut(self, start: int, stop: int, shift: int) -> FileSegment:
         """Return the frames from `start` to `stop` (numbers of the source), their numbers lowered by `shift`."""
         skipped = start - self.first
         offset = self.offset + skipped * self.stride
-        return replace(self, offset=offset, frames=stop - start, first=start - shift)
+        return FileSegment(self.path, self.size, self.mtime_ns, offset, self.stride, stop - start, start - shift)
 
     def view(self, dtype: np.dtype[Any], frame_shape: tuple[int, ...], inner: tuple[int, ...]) -> NDArray[Any]:
         """Return all frames as a read-only array of shape (frames, ``*frame_shape``) into the map of the file.
