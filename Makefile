@@ -9,6 +9,8 @@ BIN = $(VENV)/bin
 # Tests that kill workers, measure what is left, or need all cores: no more than two files at a time, however many cores.
 # What fails there because the machine was busy otherwise is tried again, which the output shows as RERUN.
 AGAIN = --reruns 2 --reruns-delay 2 -r aR
+# One more than there are cores, for tests wait for programs that they start.
+PROCESSES = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
 # In this order: what takes longest begins first, and little is left to wait for at the end.
 APART = tests/testing tests/cluster tests/examples tests/executor
 
@@ -25,7 +27,7 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(AGAIN) -n auto --dist loadfile $(APART:%=--ignore %)
+	$(BIN)/python -m pytest $(AGAIN) -n $(PROCESSES) --dist loadfile $(APART:%=--ignore %)
 	$(BIN)/python -m pytest $(AGAIN) -n 2 --dist loadfile --no-loadscope-reorder $(APART)
 
 peer: $(VENV)/.installed-dev
