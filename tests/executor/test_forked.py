@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import tilework.executor.concurrent
+import tilework.udf.sum
 from tilework.executor.forked import modules_to_preload
 
 PROGRAM = """
@@ -35,8 +36,9 @@ def test_random_numbers() -> None:
 
 
 def test_modules_for_workers() -> None:
-    """Workers load what this process has loaded of tilework, but neither its commands nor tests."""
+    """Workers load what this process has loaded of tilework, but no commands, tests, or other kinds of workers."""
     modules = modules_to_preload()
     assert "numpy" in modules
-    assert tilework.executor.concurrent.__name__ in modules
-    assert not [name for name in modules if name.startswith(("tilework.cli", "tilework.testing", "tilework.__main__"))]
+    assert tilework.udf.sum.__name__ in modules
+    others = ("tilework.cli", "tilework.testing", "tilework.__main__", "tilework.executor", "tilework.api")
+    assert not [name for name in modules if name.startswith(others)]

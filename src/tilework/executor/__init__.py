@@ -16,6 +16,7 @@
     run      the decisions of one run, without I/O
     driver   the loop that carries them out, over a backend for each kind of worker
     remote   what crosses the line between processes: pickles, and errors that always arrive
+    calling  a task or a function is called: what all workers need, and no more
 
 Import an executor from its own module; nothing is imported here.
 """

@@ -21,7 +21,7 @@ from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.async_adapter import MakingAsyncAdapter
 from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
-from tilework.executor.driven import Call
+from tilework.executor.calling import Call
 from tilework.executor.driver import STOP_GRACE_SECONDS
 from tilework.executor.steady_threads import SteadyThreads
 from tilework.executor.storing import StoringJobExecutor

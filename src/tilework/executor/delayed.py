@@ -25,7 +25,8 @@ from tilework.common.dask_graphs import ArraySpec, Constant, Item, LazyGraph, im
 from tilework.common.executor import Environment, RunOptions, TaskCommHandler
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorError
-from tilework.executor.driven import call_task, is_streamed, partition_name
+from tilework.executor.calling import call_task, partition_name
+from tilework.executor.driven import is_streamed
 from tilework.executor.inline import InlineBackend
 from tilework.executor.local import LocalJobExecutor, LocalStore
 from tilework.executor.remote import contained

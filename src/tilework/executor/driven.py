@@ -17,26 +17,24 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tilework.common.executor import NoopCommHandler, RunOptions, SimpleWorkerQueue, TaskCommHandler
-from tilework.common.tracing import attach_to_parent, get_tracer, is_tracing
 from tilework.exceptions import ExecutorError, ResourceError
 from tilework.executor.base import BaseJobExecutor
+from tilework.executor.calling import Call, partition_name
 from tilework.executor.driver import RunControl, drive
 from tilework.executor.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from tilework.common.executor import Environment, PartitionLike, TaskProtocol
+    from tilework.common.executor import PartitionLike, TaskProtocol
     from tilework.common.scheduler import Worker
     from tilework.executor.driver import Backend
     from tilework.executor.run import Bounds
 
-__all__ = ["Call", "DrivenJobExecutor", "call_task", "is_streamed", "no_such_handle", "partition_name"]
+__all__ = ["DrivenJobExecutor", "is_streamed", "no_such_handle"]
 
 T = TypeVar("T")
 V = TypeVar("V")
-
-_tracer = get_tracer(__name__)
 
 _FUNCTION_GRACE_SECONDS: Final = 1.0
 """Functions have no flag to look at, and so waiting for them is only worth while when they are short."""
@@ -218,19 +216,6 @@ def _results(calls: Generator[tuple[T, V], None, None]) -> Generator[T, None, No
             yield result
 
 
-class Call:
-    """A function and its arguments, as a function of one argument that does not matter."""
-
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-
-    def __call__(self, _item: Any) -> Any:
-        """Call it."""
-        return self.fn(*self.args, **self.kwargs)
-
-
 def no_such_handle(handle: object) -> ExecutorError:
     """Return the error for a handle that nothing is scattered under."""
     msg = f"no object is scattered as {handle!r}: handles are made by scatter(), and end with its block"
@@ -240,17 +225,3 @@ def no_such_handle(handle: object) -> ExecutorError:
 def is_streamed(handler: TaskCommHandler) -> bool:
     """Return whether a handler pushes data to tasks."""
     return type(handler) is not NoopCommHandler
-
-
-def call_task(task: TaskProtocol, params: Any, env: Environment) -> Any:
-    """Call a task, in a span of its own when spans are recorded."""
-    if not is_tracing():
-        return task(params=params, env=env)
-    parent = attach_to_parent(task.get_tracing_span_context())
-    with parent, _tracer.start_as_current_span("task", attributes={"tilework.partition.ident": partition_name(task)}):
-        return task(params=params, env=env)
-
-
-def partition_name(task: TaskProtocol) -> str:
-    """Return the name that stands in messages about this task."""
-    return task.get_partition().get_ident()

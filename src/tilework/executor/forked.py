@@ -8,11 +8,14 @@ from typing import Final
 
 __all__ = ["modules_to_preload", "reseed"]
 
-_NOT_FOR_WORKERS: Final = (["__main__"], ["cli"], ["testing"], ["viz"])
+_NOT_FOR_WORKERS: Final = (["__main__"], ["api"], ["cli"], ["executor"], ["testing"], ["viz"])
 
 
 def modules_to_preload() -> list[str]:
-    """Return the modules that workers will need: those of numpy and tilework that this process has loaded."""
+    """Return the modules that tasks will need: those of numpy and tilework that this process has loaded.
+
+    Without executors: a worker loads its own, and to load all that a program uses would take it seconds.
+    """
     ours = (name.split(".") for name in list(sys.modules))
     return ["numpy", *(".".join(n) for n in ours if n[0] == "tilework" and n[1:2] not in _NOT_FOR_WORKERS)]
 

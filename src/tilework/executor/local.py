@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from tilework.common.executor import SimpleWorkerQueue, WorkerContext
 from tilework.exceptions import JobCancelledError
-from tilework.executor.driven import call_task, is_streamed, no_such_handle
+from tilework.executor.calling import call_task
+from tilework.executor.driven import is_streamed, no_such_handle
 from tilework.executor.storing import StoringJobExecutor, patched
 
 if TYPE_CHECKING:

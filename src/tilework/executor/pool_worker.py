@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.backend import get_use_cuda
 from tilework.common.executor import Environment, SimpleWorkerQueue, StopFlag, WorkerContext
-from tilework.executor.driven import call_task
+from tilework.executor.calling import call_task
 from tilework.executor.remote import PackedError, dumps, loads, pack_error
 from tilework.executor.shared_block import BlockGoneError, BoardView
 from tilework.executor.shipping import Cache, MissingContentError

@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tilework.common.backend import get_use_cuda
 from tilework.common.executor import Environment, SimpleWorkerQueue, StopFlag, WorkerContext
+from tilework.executor.calling import call_task
 from tilework.executor.dask.orphans import stopped_when_released
 from tilework.executor.dask.sealed import Sealed, SharedSealed, seal
-from tilework.executor.driven import call_task
 from tilework.executor.remote import PackedError, dumps, pack_error
 
 if TYPE_CHECKING:

@@ -16,19 +16,40 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tilework.common.later import import_later
 from tilework.exceptions import PoolStateError
-from tilework.executor.pipelined.executor import PipelinedExecutor
-from tilework.executor.pipelined.pool import PoolWorkerInfo, WorkerPool
-from tilework.executor.pipelined.selection import schedule_task
-from tilework.executor.pipelined.spec import WorkerSpec
-from tilework.executor.pipelined.worker import (
-    pipelined_worker,
-    set_thread_name,
-    worker_loop,
-    worker_run_function,
-    worker_run_task,
-)
-from tilework.executor.pipelined.worker_queues import PipelinedWorkerContext, WorkerQueues
+
+if TYPE_CHECKING:
+    from tilework.executor.pipelined.executor import PipelinedExecutor
+    from tilework.executor.pipelined.pool import PoolWorkerInfo, WorkerPool
+    from tilework.executor.pipelined.selection import schedule_task
+    from tilework.executor.pipelined.spec import WorkerSpec
+    from tilework.executor.pipelined.worker import (
+        pipelined_worker,
+        set_thread_name,
+        worker_loop,
+        worker_run_function,
+        worker_run_task,
+    )
+    from tilework.executor.pipelined.worker_queues import PipelinedWorkerContext, WorkerQueues
+
+# What runs in a worker is imported there without the rest.
+_PLACES = {
+    "PipelinedExecutor": "executor",
+    "PipelinedWorkerContext": "worker_queues",
+    "PoolWorkerInfo": "pool",
+    "WorkerPool": "pool",
+    "WorkerQueues": "worker_queues",
+    "WorkerSpec": "spec",
+    "pipelined_worker": "worker",
+    "schedule_task": "selection",
+    "set_thread_name": "worker",
+    "worker_loop": "worker",
+    "worker_run_function": "worker",
+    "worker_run_task": "worker",
+}
 
 __all__ = [
     "PipelinedExecutor",
@@ -45,3 +66,6 @@ __all__ = [
     "worker_run_function",
     "worker_run_task",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = import_later(__name__, __name__, _PLACES)

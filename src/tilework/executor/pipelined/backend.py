@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.exceptions import RemoteError
-from tilework.executor.driven import partition_name
+from tilework.executor.calling import partition_name
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.control import MainStopFlag
 from tilework.executor.pipelined.dispatch import Item

@@ -19,7 +19,7 @@ from tilework.executor.pipelined.pool import WorkerPool
 from tilework.executor.pipelined.scattered import HubStore
 from tilework.executor.pipelined.spec import WorkerSpec, check_spec, describe_worker, make_spec
 from tilework.executor.pipelined.stream import Feeder
-from tilework.executor.pipelined.worker import pipelined_worker
+from tilework.executor.pipelined.worker import be_worker
 from tilework.executor.run import Bounds
 from tilework.executor.storing import StoringJobExecutor
 from tilework.utils.devices import detect
@@ -104,7 +104,7 @@ class PipelinedExecutor(StoringJobExecutor):
         self._spec = list(spec)
         self._pin = pin_workers
         self._cleanup_timeout = cleanup_timeout
-        worker_fn = partial(_call_worker, pin=pin_workers, span_context=current_span_context(), early_setup=early_setup)
+        worker_fn = partial(be_worker, pin=pin_workers, span_context=current_span_context(), early_setup=early_setup)
 
         def make_pool(on_blocked: Callable[[Wire], None]) -> WorkerPool:
             return WorkerPool(
@@ -289,10 +289,6 @@ class PipelinedExecutor(StoringJobExecutor):
     def _release(self) -> None:
         self._finalizer.detach()
         self._hub.close(self._cleanup_timeout)
-
-
-def _call_worker(queues: Any, spec: WorkerSpec, pin: bool, span_context: Any, early_setup: Any) -> None:
-    pipelined_worker(queues, pin, spec, span_context, early_setup)
 
 
 _open_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from tilework.exceptions import ResourceError
-from tilework.executor.driven import partition_name
+from tilework.executor.calling import partition_name
 from tilework.executor.pipelined.pool import PoolWorkerInfo, WorkerPool
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
-from tilework.executor.driven import partition_name
+from tilework.executor.calling import partition_name
 from tilework.executor.pipelined.memory import SharedMemoryFullError
 from tilework.executor.pipelined.messages import StreamEnd, StreamItem, encode
 from tilework.executor.pipelined.worker_queues import OneWayQueue

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.common.executor import Environment
 from tilework.common.tracing import attach_to_parent, maybe_setup_tracing
 from tilework.exceptions import ExecutorError
-from tilework.executor.driven import call_task
+from tilework.executor.calling import call_task
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.control import WorkerStopFlag
 from tilework.executor.pipelined.memory import map_segment
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.worker_queues import WorkerQueues
 
 __all__ = [
+    "be_worker",
     "pipelined_worker",
     "set_thread_name",
     "worker_loop",
@@ -112,6 +113,16 @@ def pipelined_worker(
         env = Environment(threads_per_worker=1, threaded_executor=False, gpu_id=gpu_id)
     queues.response.put(say.StartupDone())
     worker_loop(queues, {}, spec["worker_idx"], env)
+
+
+def be_worker(
+    queues: WorkerQueues, spec: WorkerSpec, *, pin: bool, span_context: Any, early_setup: Callable[[], Any] | None
+) -> None:
+    """Call `pipelined_worker` as a pool does: with its queues and its spec.
+
+    It is here, because a worker imports the module of the function that it is given.
+    """
+    pipelined_worker(queues, pin, spec, span_context, early_setup)
 
 
 def pin_to_cpu(number: int) -> None:

@@ -1,0 +1,43 @@
+"""Calling a task or a function, wherever that is: what workers of every kind need of the executors, and no more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tilework.common.tracing import attach_to_parent, get_tracer, is_tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tilework.common.executor import Environment, TaskProtocol
+
+__all__ = ["Call", "call_task", "partition_name"]
+
+_tracer = get_tracer(__name__)
+
+
+def call_task(task: TaskProtocol, params: Any, env: Environment) -> Any:
+    """Call a task, in a span of its own when spans are recorded."""
+    if not is_tracing():
+        return task(params=params, env=env)
+    parent = attach_to_parent(task.get_tracing_span_context())
+    with parent, _tracer.start_as_current_span("task", attributes={"tilework.partition.ident": partition_name(task)}):
+        return task(params=params, env=env)
+
+
+def partition_name(task: TaskProtocol) -> str:
+    """Return the name that stands in messages about this task."""
+    return task.get_partition().get_ident()
+
+
+class Call:
+    """A function and its arguments, as a function of one argument that does not matter."""
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+
+    def __call__(self, _item: Any) -> Any:
+        """Call it."""
+        return self.fn(*self.args, **self.kwargs)
