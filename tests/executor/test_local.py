@@ -71,8 +71,8 @@ def test_memory_is_free_when_the_run_is_over(executor: JobExecutor, how: str, or
     gc.disable()
     try:
         run()
-        # A thread of the pool may be a few instructions behind: its last references go when it looks for more work. On a
-        # busy machine others may do hundreds of calls before it does.
+        # A thread of the pool may be a few instructions behind: its last references go when it looks for more work.
+        # While the machine is busy, others may do hundreds of calls before.
         until = time.monotonic() + 5
         while any(ref() is not None for ref in alive) and time.monotonic() < until:
             executor.run_function(abs, -1)
