@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 # What fails there because the machine was busy otherwise is tried again, which the output shows as RERUN.
 AGAIN = --reruns 2 --reruns-delay 2 -r aR
 # One more than there are cores, for tests wait for programs that they start.
-PROCESSES = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
+PROCESSES = $$($(BIN)/python -c 'import os; print(1 + len(os.sched_getaffinity(0)))' 2>/dev/null || echo auto)
 # In this order: what takes longest begins first, and little is left to wait for at the end.
 APART = tests/testing tests/cluster tests/examples tests/executor
 

@@ -15,6 +15,8 @@ import tilework.api
 import tilework.api.async_generators
 import tilework.api.generators
 import tilework.api.runs
+import tilework.executor.pipelined
+import tilework.executor.pipelined.executor
 import tilework.udf
 import tilework.udf.base
 import tilework.udf.com
@@ -23,6 +25,7 @@ import tilework.udf.results
 import tilework.udf.runner
 import tilework.udf.sum
 import tilework.utils
+from tilework.common.later import import_later
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 # With what they import when it is asked for.
 LAZY: dict[ModuleType, Collection[str]] = {
     tilework.api: tilework.api._LAZY,
+    tilework.executor.pipelined: tilework.executor.pipelined._PLACES,
     tilework.udf: tilework.udf._BUILT_IN,
     tilework.udf.base: tilework.udf.base._ELSEWHERE,
     tilework.utils: tilework.utils.__all__,
@@ -49,6 +53,7 @@ def test_type_checkers_know_them() -> None:
         run: tilework.api.UDFRun,
         parts: tilework.api.ResultGenerator,
         later: tilework.api.ResultAsyncGenerator,
+        executor: tilework.executor.pipelined.PipelinedExecutor,
     ) -> None:
         assert_type(total, tilework.udf.sum.SumUDF)
         assert_type(com, tilework.udf.com.CoMUDF)
@@ -58,6 +63,7 @@ def test_type_checkers_know_them() -> None:
         assert_type(run, tilework.api.runs.UDFRun)
         assert_type(parts, tilework.api.generators.ResultGenerator)
         assert_type(later, tilework.api.async_generators.ResultAsyncGenerator)
+        assert_type(executor, tilework.executor.pipelined.executor.PipelinedExecutor)
         assert_type(tilework.utils.rotate_deg(0, 1, 90), tuple[Any, Any])
         _ = tilework.udf.NoSuchUDF  # type: ignore[attr-defined]
         _ = tilework.api.NoSuchRun  # type: ignore[attr-defined]
@@ -88,3 +94,21 @@ def test_they_are_there_under_the_same_names(module: Any) -> None:
     assert set(ast.literal_eval(done.stdout)) <= set(names)
     with pytest.raises(AttributeError, match="NoSuchName"):
         _ = module.NoSuchName
+    if hasattr(module, "__path__"):  # what people look into for its names
+        assert set(names) <= set(dir(module))
+
+
+def test_what_is_wrong_in_there_is_not_hidden() -> None:
+    """``from … import`` takes an AttributeError for a name that there is not, and says nothing of its cause."""
+    with pytest.raises(ImportError, match=r"loads cannot be imported from json.decoder") as raised:
+        import_later("json", "json", {"loads": "decoder"})("loads")
+    assert isinstance(raised.value.__cause__, AttributeError)
+
+
+def test_pipelined_can_be_imported_on_other_systems() -> None:
+    """Then it can say what it needs."""
+    code = (
+        "import socket; del socket.MSG_CMSG_CLOEXEC, socket.MSG_NOSIGNAL\n"
+        "from tilework.executor.pipelined import PipelinedExecutor"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -246,6 +247,60 @@ def test_cleanup_is_called_when_a_frame_fails(ctx: Context) -> None:
     with pytest.raises(ZeroDivisionError):
         ctx.run_udf(dataset=load(ctx, counts()), udf=Fails())
     assert [name for name, _ in Calls.log].count("cleanup") >= 1
+
+
+class Cleans(UDF):
+    """Says when it is cleaned up, and fails where it is told to."""
+
+    log: ClassVar[list[str]] = []
+
+    def __init__(self, name: str, prepare: type[BaseException] | None = None, clean: Any = None) -> None:
+        super().__init__(name=name, prepare=prepare, clean=clean)
+
+    def get_result_buffers(self) -> Any:
+        return {"x": self.buffer(kind="nav")}
+
+    def get_task_data(self) -> Any:
+        if self.params.prepare is not None:
+            raise self.params.prepare(self.params.name)
+        return {}
+
+    def process_frame(self, frame: Any) -> None:
+        pass
+
+    def cleanup(self) -> None:
+        self.log.append(self.params.name)
+        if self.params.clean is not None:
+            raise self.params.clean(self.params.name)
+
+
+@pytest.mark.parametrize(
+    ("udfs", "cleaned", "error", "cause"),
+    [
+        ([Cleans("a"), Cleans("b"), Cleans("c")], "cba", None, None),
+        ([Cleans("a"), Cleans("b", prepare=KeyError), Cleans("c")], "a", "b", None),
+        ([Cleans("a"), Cleans("b", clean=KeyError), Cleans("c")], "cba", "b", None),
+        ([Cleans("a", clean=KeyError), Cleans("b", clean=KeyError)], "ba", "a", "b"),
+        ([Cleans("a"), Cleans("b", clean=SystemExit)], "ba", "b", None),
+        ([Cleans("a", clean=KeyError), Cleans("b", prepare=KeyError)], "a", "a", "b"),
+    ],
+    ids=["all", "one is not prepared", "one fails", "two fail", "one exits", "after an error"],
+)
+def test_cleanup_of_several(udfs: list[UDF], cleaned: str, error: str | None, cause: str | None) -> None:
+    """The last one first, all that were prepared, whatever is raised; an error says which others it hides."""
+    Cleans.log.clear()
+    with Context.make_with("inline") as ctx:
+        dataset = load(ctx, counts((1, 2, 4, 4)), num_partitions=1)
+        raised = contextlib.nullcontext(None) if error is None else pytest.raises((Exception, SystemExit), match=error)
+        with raised as info:
+            ctx.run_udf(dataset=dataset, udf=udfs)
+    assert "".join(Cleans.log) == cleaned
+    if cause is not None:
+        assert info is not None
+        context: BaseException | None = info.value
+        while context is not None and str(context).strip("'\"") != cause:
+            context = context.__cause__ or context.__context__
+        assert context is not None
 
 
 # -- what a function may ask

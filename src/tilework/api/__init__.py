@@ -35,3 +35,7 @@ _LAZY = {
 
 if not TYPE_CHECKING:  # for type checkers, only what is imported above exists
     __getattr__ = import_later(__name__, __name__, _LAZY)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -31,6 +31,11 @@ def import_later(module: str, package: str, places: Mapping[str, str]) -> Callab
         if name not in places:
             msg = f"module {module!r} has no attribute {name!r}"
             raise AttributeError(msg)
-        return getattr(import_module(f"{package}.{places[name]}"), name)
+        place = f"{package}.{places[name]}"
+        try:
+            return getattr(import_module(place), name)
+        except AttributeError as error:  # which would be taken for one of this module
+            msg = f"{name} cannot be imported from {place}: {error}"
+            raise ImportError(msg, name=place) from error
 
     return get

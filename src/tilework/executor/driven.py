@@ -162,15 +162,19 @@ class DrivenJobExecutor(BaseJobExecutor):
     def _fitting(self, tasks: Iterator[TaskProtocol]) -> Generator[TaskProtocol, None, None]:
         """Pass the tasks on that one of the workers can run; ResourceError for the first that none can."""
         workers = self._workers_to_fit()
-        fitting: object = None  # what the task before asked for; mostly all tasks of a run share it
+        fitting: set[frozenset[tuple[str, int]]] = set()
+        before: object = object()  # equal to no request
         for task in tasks:
             request = task.get_resources()
-            if request is not fitting:
-                if not any(worker.can_run(request) for worker in workers):
-                    offers = "; ".join(f"{worker.name} offers {worker.resources}" for worker in workers)
-                    msg = f"no worker can run the task of {partition_name(task)}: it needs {request}, {offers}"
-                    raise ResourceError(msg)
-                fitting = request
+            if request != before:  # mostly all tasks of a run ask for the same
+                before = dict(request)
+                key = frozenset(request.items())
+                if key not in fitting:
+                    if not any(worker.can_run(request) for worker in workers):
+                        offers = "; ".join(f"{worker.name} offers {worker.resources}" for worker in workers)
+                        msg = f"no worker can run the task of {partition_name(task)}: it needs {request}, {offers}"
+                        raise ResourceError(msg)
+                    fitting.add(key)
             yield task
 
     # ---- functions ----

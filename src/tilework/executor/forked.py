@@ -14,7 +14,9 @@ _NOT_FOR_WORKERS: Final = (["__main__"], ["api"], ["cli"], ["executor"], ["testi
 def modules_to_preload() -> list[str]:
     """Return the modules that tasks will need: those of numpy and tilework that this process has loaded.
 
-    Without executors: a worker loads its own, and to load all that a program uses would take it seconds.
+    Without executors: a worker loads its own, and to load all that a program uses would take it seconds. Nor with what
+    only programs use: tasks that refer to a module which imports that load it once in each worker, in a few hundredths
+    of a second.
     """
     ours = (name.split(".") for name in list(sys.modules))
     return ["numpy", *(".".join(n) for n in ours if n[0] == "tilework" and n[1:2] not in _NOT_FOR_WORKERS)]

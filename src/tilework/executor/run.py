@@ -112,7 +112,8 @@ _UNORDERED_WINDOWS: Final = 2
 _SMOOTHING: Final = 0.25
 """Weight of the newest task in the mean time of tasks."""
 
-# Of some of these there are several for each task. Those are not frozen, which would take three times as long to make.
+# Of `Ticket`, `Submit`, `Deliver`, `Wait` and `Completed` there is one for each task, or more. They are not frozen,
+# which would take three times as long to make; nobody changes them.
 
 
 @dataclass(slots=True)

@@ -59,7 +59,7 @@ class UDFData:
         """Make every attribute the whole stored array again."""
         views = self.__dict__
         for name, value in self._buffers.items():
-            # nearly all are of this very class
+            # a call less for those of this very class, which nearly all are
             views[name] = value.raw_data if type(value) is BufferWrapper else whole_view(value)
 
     def __getattr__(self, name: str) -> Any:

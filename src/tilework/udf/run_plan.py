@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,10 @@ class RunPlan:
     offered: tuple[str, ...]
     resources: ResourceDef
     usual: BackendPlan
-    compiled: bool
+    compiled: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "compiled", any(p.compiled for p in self.udfs))  # asked for by every task
 
     @classmethod
     def make(
@@ -106,8 +109,7 @@ class RunPlan:
         """
         supported = tuple(p.backends for p in udfs)
         resources, usual = _usual(supported, offered)
-        compiled = any(p.compiled for p in udfs)
-        return cls(udfs, dataset_dtype, stored_dtype, offered, dict(resources), usual, compiled)
+        return cls(udfs, dataset_dtype, stored_dtype, offered, dict(resources), usual)
 
     def on_device(self, device_class: str, has_cupy: bool) -> BackendPlan:
         """Return the array backends on a worker.

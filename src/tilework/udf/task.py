@@ -278,14 +278,16 @@ class PartitionRun:
 
     def _clean_up(self) -> None:
         """Call the cleanup of all UDFs that were prepared, the last one first, whichever of them fails."""
-        while self._to_clean_up:
-            udf = self._to_clean_up.pop()
-            try:
-                udf.cleanup()
-            except Exception:
-                self._failed_cleanup = udf
-                self._clean_up()
-                raise
+        if not self._to_clean_up:
+            return
+        udf = self._to_clean_up.pop()
+        try:
+            udf.cleanup()
+        except Exception:
+            self._failed_cleanup = udf
+            raise
+        finally:
+            self._clean_up()
 
     def _where(self) -> str:
         start, count = self._slice.origin[0], self._slice.shape[0]

@@ -223,6 +223,34 @@ def test_a_partition_s_buffer_travels_between_processes(
     assert type(twin) is BufferWrapper
 
 
+class Own(BufferWrapper):
+    """A class of somebody else."""
+
+
+def of_partition(cls: type[BufferWrapper] = BufferWrapper, dtype: Any = "float32") -> Any:
+    buffer = cls("nav", (2,), dtype)
+    buffer.set_shape_partition(Part(0, 4))
+    buffer.allocate()
+    return buffer
+
+
+def test_what_cannot_be_made_anew_from_its_numbers_travels_by_name() -> None:
+    def travelled(buffer: Any) -> Any:
+        return pickle.loads(pickle.dumps(buffer, 5))
+
+    assert type(travelled(of_partition(Own))) is Own
+    noted = of_partition()
+    noted.note = "mine"
+    assert travelled(noted).note == "mine"
+    assert travelled(of_partition(dtype=np.dtype("f4", metadata={"unit": "counts"}))).raw_data.dtype == "f4"
+    turned = of_partition()
+    turned.replace_array(np.arange(8, dtype="f4").reshape(2, 4).T)
+    assert np.array_equal(travelled(turned).raw_data, turned.raw_data)
+    locked = of_partition()
+    locked.raw_data.flags.writeable = False
+    assert np.array_equal(travelled(locked).raw_data, locked.raw_data)
+
+
 def test_a_buffer_of_the_whole_travels_with_its_region() -> None:
     roi = np.arange(12) % 2 == 0
     buffer = allocated("nav", roi=roi)

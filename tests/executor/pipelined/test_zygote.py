@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined import PipelinedExecutor
+from tilework.executor.pipelined.pool import WORKER_MODULES
 from tilework.testing.executor_harness import ExecutorHarness
 
 if TYPE_CHECKING:
@@ -54,6 +57,20 @@ class TestZygote(ExecutorHarness):
         assert not psutil.pid_exists(zygote)
         with make() as executor:
             assert parent(executor) != zygote
+
+    def test_workers_load_no_more_than_they_need(self, executor: PipelinedExecutor) -> None:
+        """Nothing of the main side, and nothing of ours after the fork: that would be done by each of them."""
+        loaded = executor.run_function(lambda: [name for name in sys.modules if name.split(".")[0] == "tilework"])
+        main_side = {"driven", "pipelined.executor", "pipelined.hub", "pipelined.pool", "dask", "threads"}
+        assert not [name for name in loaded if name.removeprefix("tilework.executor.") in main_side]
+        before = ["tilework.executor.pipelined.zygote", "tilework.executor.pipelined.wire", *WORKER_MODULES]
+        code = (
+            f"import importlib, sys\n"
+            f"for name in {[*before, *modules_to_preload()]!r}: importlib.import_module(name)\n"
+            f"print(*sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        assert set(loaded) <= set(done.stdout.split())
 
     def test_environment(self, executor: PipelinedExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
         """Workers have that of the time when they are started; those that are there keep theirs."""

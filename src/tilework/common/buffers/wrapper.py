@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 
@@ -100,20 +100,23 @@ class BufferWrapper:
         return f"<{type(self).__name__} kind={self._kind} dtype={self._dtype} extra_shape={self._extra_shape}>"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # What every partition sends: a third of the bytes, and of the time, that its attributes would take by name.
-        data = self._data
-        if protocol < 5 or type(self) is not BufferWrapper or not self._is_of_partition or type(data) is not np.ndarray:
+        # What every partition sends: a third of the bytes, and of the time, that its attributes would take by name. If
+        # something else in the same pickle holds the array itself, each gets one of its own.
+        if protocol < 5 or not self._is_plain:
             return super().__reduce_ex__(protocol)
         declared = self._kind, self._extra_shape, self._dtype.str, self._where, self._use
-        return _restore, (*declared, self._origin, self._shape, pickle.PickleBuffer(data))  # type: ignore[arg-type]
+        return _restore, (*declared, self._origin, self._shape, pickle.PickleBuffer(self._data))  # type: ignore[arg-type]
 
     @property
-    def _is_of_partition(self) -> bool:
-        """Whether it holds plain numbers, and nothing that only buffers for a whole dataset have."""
+    def _is_plain(self) -> bool:
+        """Whether it is of this very class, and has nothing but numbers that `_restore` can make anew."""
         data = self._data
         return (
-            data is not None
+            type(self) is BufferWrapper
+            and type(data) is np.ndarray
+            and len(self.__dict__) == _N_ATTRIBUTES
             and data.dtype.kind in "biufc"
+            and data.dtype.metadata is None
             and data.dtype == self._dtype
             and data.shape == self._shape
             and data.flags.c_contiguous
@@ -463,6 +466,9 @@ def _check_options(kind: Any, where: Any, use: Any) -> None:
     if use not in {None, "private", "result_only"}:
         msg = f"the use of a buffer is None, 'private' or 'result_only', got {use!r}"
         raise ValueError(msg)
+
+
+_N_ATTRIBUTES: Final = len(vars(BufferWrapper("nav")))
 
 
 class PreallocBufferWrapper(BufferWrapper):

@@ -11,4 +11,5 @@ gc.disable()  # there is no garbage in what is imported
 
 import distributed.nanny  # noqa: E402, F401
 
-import tilework.executor.dask.seat  # noqa: E402, F401
+import tilework.executor.dask.seat  # noqa: E402
+import tilework.executor.dask.spawning  # noqa: E402, F401

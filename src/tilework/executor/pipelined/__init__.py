@@ -67,5 +67,9 @@ __all__ = [
     "worker_run_task",
 ]
 
-if not TYPE_CHECKING:
+if not TYPE_CHECKING:  # for type checkers, only what is imported above exists
     __getattr__ = import_later(__name__, __name__, _PLACES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -132,13 +132,9 @@ class PipelinedBackend(Generic[V]):
         answers = list(first)
         for _ in range(inbox.qsize()):  # this is the only reader: what is counted now is there
             answers += inbox.get_nowait()
-        broken = None
-        for answer in answers:
-            if isinstance(answer, Broken):
-                broken = answer
-                break
+        broken = next((answer for answer in answers if isinstance(answer, Broken)), None)
         if broken is None:
-            return [self._decode(answer) for answer in answers]  # type: ignore[arg-type]
+            return [self._decode(answer) for answer in answers if not isinstance(answer, Broken)]
         for answer in answers:
             if isinstance(answer, Answer):
                 answer.discard()

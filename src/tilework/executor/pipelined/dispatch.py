@@ -109,19 +109,19 @@ class Station:
     """What was sent and is not completed, in the order of their serial numbers."""
     serial: int = 0
     """Of the last ticket that was sent."""
-    fitting: dict[tuple[tuple[str, int], ...], bool] = field(default_factory=dict)
-    """Which requests it can fulfil, of those that were asked for."""
+    fits_requests: dict[tuple[tuple[str, int], ...], bool] = field(default_factory=dict)
+    """Whether it can fulfil requests, for those that it was asked for; there are a few kinds of them."""
 
     def fits(self, item: Item) -> bool:
         """Return whether it can do this."""
         if item.target is not None and item.target != self.worker.name:
             return False
         requests = item.requests
-        fits = self.fitting.get(requests)
+        fits = self.fits_requests.get(requests)
         if fits is None:
             offers = self.worker.resources
             fits = all(offers.get(key, -1) >= amount for key, amount in requests)  # type: ignore[call-overload]
-            self.fitting[requests] = fits
+            self.fits_requests[requests] = fits
         return fits
 
     def has_room(self) -> bool:

@@ -129,8 +129,6 @@ def ship(packed: Packed, arena: Arena, is_over: Callable[[], bool] | None = None
     if not packed.buffers and len(packed.data) <= _LARGE_PICKLE:
         return Parcel(packed.data, (), None, 0), None
     layout = Layout(packed)
-    if not layout.size:
-        return Parcel(layout.data, layout.spans, None, 0), None
     block = _wait_for_block(arena, layout.size, is_over)
     if block is not None:
         layout.write(arena.view(block))

@@ -42,7 +42,12 @@ __all__ = ["Member", "MemberState", "PoolWorkerInfo", "WorkerPool"]
 
 log = logging.getLogger(__name__)
 
-_WORKER: Final = ("tilework.executor.pipelined.worker", "tilework.common.backend", "cloudpickle")
+WORKER_MODULES: Final = (
+    "tilework.executor.pipelined.worker",
+    "tilework.executor.forked",
+    "tilework.common.backend",
+    "cloudpickle",
+)
 """What every worker imports."""
 
 _LARGEST_ARENA: Final = 1 << 34
@@ -221,7 +226,7 @@ class WorkerPool:
         self._worker_fn = dumps(worker_fn)
         self._on_blocked = on_blocked
         self._folder = folder
-        self._preload = [*_WORKER, *modules_to_preload()]
+        self._preload = [*WORKER_MODULES, *modules_to_preload()]
         self._zygote = Zygote.shared(self._preload)
         self._rows = list(range(4095, -1, -1))
         self._is_closed = False

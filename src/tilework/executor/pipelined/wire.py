@@ -25,11 +25,12 @@ _HEADER: Final = struct.Struct("<II")  # length of the body, number of file desc
 _READ_BYTES: Final = 1 << 18
 _MAX_DESCRIPTORS: Final = 64
 _DESCRIPTORS_BYTES: Final = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
-# As plain numbers: to join flags of `socket` takes as long as to send a frame.
-_SEND: Final = int(socket.MSG_NOSIGNAL)
-_SEND_NOWAIT: Final = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
-_RECEIVE: Final = int(socket.MSG_CMSG_CLOEXEC)
-_RECEIVE_NOWAIT: Final = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+# As plain numbers, for to join flags of `socket` takes as long as to send a frame. Other systems than Linux lack some;
+# they can import this, and are told what they lack by who starts processes.
+_SEND: Final = int(getattr(socket, "MSG_NOSIGNAL", 0))
+_SEND_NOWAIT: Final = _SEND | int(getattr(socket, "MSG_DONTWAIT", 0))
+_RECEIVE: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_RECEIVE_NOWAIT: Final = _RECEIVE | int(getattr(socket, "MSG_DONTWAIT", 0))
 
 
 class WireClosedError(OSError):
