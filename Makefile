@@ -7,8 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # Tests that kill workers, measure what is left, or need all cores: no more than two files at a time, however many cores.
-# What fails there because the machine was busy otherwise is tried again, which the output shows as RERUN.
-AGAIN = --reruns 2 --reruns-delay 2 -r aR
+# What fails there because the machine was busy otherwise is tried again; the output shows it, and how it failed, as RERUN.
+AGAIN = --reruns 2 --reruns-delay 2 --rerun-show-tracebacks -r aR
 # One more than there are cores, for tests wait for programs that they start.
 PROCESSES = $$($(BIN)/python -c 'import os; print(1 + len(os.sched_getaffinity(0)))' 2>/dev/null || echo auto)
 # In this order: what takes longest begins first, and little is left to wait for at the end.
