@@ -23,13 +23,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from tilework.executor.crew import LaneQueue
 
 if TYPE_CHECKING:
     from tilework.common.executor import Priority
     from tilework.common.scheduler import Worker
+    from tilework.common.udf import ResourceDef
 
 __all__ = ["Dispatch", "Item", "RunLane", "Station"]
 
@@ -116,12 +117,9 @@ class Station:
         """Return whether it can do this."""
         if item.target is not None and item.target != self.worker.name:
             return False
-        requests = item.requests
-        fits = self.fits_requests.get(requests)
+        fits = self.fits_requests.get(item.requests)
         if fits is None:
-            offers = self.worker.resources
-            fits = all(offers.get(key, -1) >= amount for key, amount in requests)  # type: ignore[call-overload]
-            self.fits_requests[requests] = fits
+            fits = self.fits_requests[item.requests] = self.worker.can_run(cast("ResourceDef", dict(item.requests)))
         return fits
 
     def has_room(self) -> bool:
