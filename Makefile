@@ -14,6 +14,10 @@ PROCESSES = $$($(BIN)/python -c 'import os; print(1 + len(os.sched_getaffinity(0
 # In this order: what takes longest begins first, and little is left to wait for at the end.
 APART = tests/testing tests/cluster tests/examples tests/executor
 
+# uv installs ten times as fast; where it cannot be had, or does not find what pip finds, pip does it.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL = $(PIP) uv && $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable
+
 .PHONY: demo test check peer fix clean
 
 demo: $(VENV)/.installed-demo
@@ -42,11 +46,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plot]'
+	$(INSTALL) '.[plot]' || $(PIP) --editable '.[plot]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(INSTALL) '.[dev]' || $(PIP) --editable '.[dev]'
 	@touch $@
 
 clean:

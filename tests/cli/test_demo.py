@@ -106,8 +106,12 @@ def test_compare_notices_a_wrong_field(model: ScanModel) -> None:
     assert compare({"field": model.shift, "left": right, "right": left}, model)["grain_correct"] == 0
 
 
+@pytest.mark.timeout(300)
 def test_warmup(tilework: Any) -> None:
-    """Compiles, and says how long it took."""
-    done = tilework("warmup", "--json", timeout=110)
+    """Compiles on two processes, shows how far it is, and says how long it took; then everything is there."""
+    done = tilework("warmup", "--json", "--progress", "--workers", "2", timeout=280)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["seconds"] > 0
+    document = json.loads(done.stdout)
+    assert document["seconds"] > 0
+    assert {"uint16", ">u2", "float32", "complex64"} <= set(document["dtypes"])
+    assert f"{len(document['dtypes'])}/{len(document['dtypes'])}" in done.stderr

@@ -140,6 +140,8 @@ def _add_warmup(commands: Any) -> None:
     parser = _add_command(
         commands, "warmup", "compile everything that is compiled on first use, so that the first run is fast"
     )
+    parser.add_argument("--workers", type=_positive, metavar="N", help="worker processes (default: one for each CPU)")
+    parser.add_argument("--progress", action="store_true", help="show progress, even when stderr is no terminal")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 

@@ -1,30 +1,92 @@
-"""``tilework warmup``: compile everything that is compiled on first use; it is kept on disk for all later runs."""
+"""``tilework warmup``: compile everything that is compiled on first use; it is kept on disk for all later runs.
+
+The compiler uses one core, so each worker process compiles for one type of numbers at a time.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     import argparse
 
+    from tilework.api import Context
+    from tilework.common.scheduler import WorkerSet
+
 __all__ = ["warmup"]
 
-DTYPES = ("uint8", "uint16", "uint32", "int16", "float32", ">u2", ">u4")
-"""Those that the built-in functions are run with; kernels are compiled for more."""
+_RUN_WITH = ("uint8", "uint16", "uint32", "int16", "float32", ">u2", ">u4")
+"""What the built-in UDFs are run with; kernels and conversions are compiled for more."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is compiled for one type of numbers; for the executor, it is a partition of the whole work."""
+
+    dtype: np.dtype[Any]
+
+    def get_ident(self) -> str:
+        """Return the name that stands in messages."""
+        return f"warmup of {self.dtype}"
+
+    def get_locations(self) -> WorkerSet | None:
+        """Any worker will do."""
+        return None
 
 
 def warmup(args: argparse.Namespace) -> None:
-    """Run the built-in UDFs once for the usual types of numbers, compiled."""
-    # Small data would not be worth compiling for otherwise.
-    os.environ["TILEWORK_KERNELS"] = "numba"
-    import numpy as np
+    """Compile for the usual types of numbers, on as many worker processes as there are CPUs."""
+    from tqdm import tqdm
 
+    from tilework.common.kernels import WARMUP_DTYPES
+    from tilework.io.convert import CONVERTED_DTYPES
+
+    # Small data would not be worth compiling for otherwise. Workers get the variable as well.
+    os.environ["TILEWORK_KERNELS"] = "numba"
+    start = time.perf_counter()
+    # Those that take longest begin first.
+    dtypes = list(dict.fromkeys(map(np.dtype, (*_RUN_WITH, *WARMUP_DTYPES, *CONVERTED_DTYPES))))
+    show = args.progress or (sys.stderr.isatty() and not args.quiet)
+    with (
+        _make_context(args.workers, len(dtypes)) as context,
+        tqdm(desc="Compiling", unit="dtype", total=len(dtypes), file=sys.stderr, disable=not show) as bar,
+    ):
+        bar.refresh()  # the first takes long
+        for _ in context.executor.run_each_partition([_Job(dtype) for dtype in dtypes], _compile_for):
+            bar.update()
+    # Processes that save at the same moment can lose each other's entries in numba's index. What is there is only read.
+    for dtype in dtypes:
+        _compile_for(_Job(dtype))
+    seconds = time.perf_counter() - start
+    names = [dtype.str if dtype.byteorder == ">" else dtype.name for dtype in dtypes]
+    if args.json:
+        print(json.dumps({"seconds": round(seconds, 3), "dtypes": names}))
+    elif not args.quiet:
+        print(f"compiled for {', '.join(names)} in {seconds:.1f} s")
+
+
+def _make_context(workers: int | None, n_jobs: int) -> Context:
+    from tilework.api import Context
+    from tilework.utils.devices import detect
+
+    if not sys.platform.startswith("linux"):  # there are no worker processes, and threads wait for the one compiler
+        return Context.make_with("inline")
+    return Context.make_with("pipelined", cpus=min(workers or len(detect()["cpus"]), n_jobs))
+
+
+def _compile_for(job: _Job) -> None:
+    """Compile the kernels and the conversions, and run the built-in UDFs once."""
     from tilework.api import Context
     from tilework.cli.functions import disk_mask
-    from tilework.common.kernels import warmup as warmup_kernels
+    from tilework.common.kernels import WARMUP_DTYPES
+    from tilework.common.kernels import warmup as compile_kernels
     from tilework.io.convert import warmup_conversions
     from tilework.io.corrections import CorrectionSet
     from tilework.udf.com import CoMUDF
@@ -33,30 +95,24 @@ def warmup(args: argparse.Namespace) -> None:
     from tilework.udf.sum import SumUDF
     from tilework.udf.sumsigudf import SumSigUDF
 
+    dtype = job.dtype
+    if dtype in map(np.dtype, WARMUP_DTYPES):
+        compile_kernels([dtype])
+    warmup_conversions([dtype])
+    if dtype not in map(np.dtype, _RUN_WITH):
+        return
     mask = disk_mask((128, 128), (64, 64), 40)
     corrections = CorrectionSet(dark=mask, gain=mask + 1, excluded_pixels=np.eye(128, dtype=bool))
-    start = time.perf_counter()
-    warmup_kernels()
-    warmup_conversions()
     with Context.make_with("inline") as context:
-        for dtype in DTYPES:
-            data = np.arange(16 << 14).reshape(4, 4, 128, 128) % 200
-            dataset = context.load("memory", data=data.astype(dtype))
-            udfs: list[Any] = [
-                SumUDF(),
-                SumSigUDF(),
-                StdDevUDF(),
-                CoMUDF.with_params(r=40),
-                *(
-                    ApplyMasksUDF(mask_factories=[lambda: mask] * n, mask_count=n, mask_dtype="float32")
-                    for n in (1, 3, 16)
-                ),
-            ]
-            context.run_udf(dataset=dataset, udf=udfs)
-            # Corrected frames are floats, of either size.
-            context.run_udf(dataset=dataset, udf=udfs[1:], corrections=corrections)
-    seconds = time.perf_counter() - start
-    if args.json:
-        print(json.dumps({"seconds": round(seconds, 3), "dtypes": list(DTYPES)}))
-    elif not args.quiet:
-        print(f"compiled for {', '.join(DTYPES)} in {seconds:.1f} s")
+        data = np.arange(16 << 14).reshape(4, 4, 128, 128) % 200
+        dataset = context.load("memory", data=data.astype(dtype))
+        udfs: list[Any] = [
+            SumUDF(),
+            SumSigUDF(),
+            StdDevUDF(),
+            CoMUDF.with_params(r=40),
+            *(ApplyMasksUDF(mask_factories=[lambda: mask] * n, mask_count=n, mask_dtype="float32") for n in (1, 3, 16)),
+        ]
+        context.run_udf(dataset=dataset, udf=udfs)
+        # Corrected frames are floats, of either size.
+        context.run_udf(dataset=dataset, udf=udfs[1:], corrections=corrections)

@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["convert_tile", "warmup_conversions"]
+__all__ = ["CONVERTED_DTYPES", "convert_tile", "warmup_conversions"]
+
+CONVERTED_DTYPES = ("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", ">u2", ">i2", ">u4", ">i4")
+"""What there is a kernel for in `warmup_conversions`, by default: the integers that detectors write."""
 
 # Tiles below this many pixels are converted in less time than choosing a kernel takes.
 SMALL_PIXELS = 64 * 1024
@@ -81,9 +86,16 @@ def convert_tile(
     return out
 
 
-def warmup_conversions() -> None:
-    """Compile the conversions to float that functions of a user get by default, and keep them on disk."""
-    for dtype in map(np.dtype, ("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", ">u2", ">i2", ">u4", ">i4")):
+def warmup_conversions(dtypes: Iterable[DTypeLike] = CONVERTED_DTYPES) -> None:
+    """Compile the conversions to float that functions of a user get by default, and keep them on disk.
+
+    Parameters
+    ----------
+    dtypes
+        dtypes of datasets, with their byte order; those that are not converted by a kernel are left out.
+    """
+    for each in dtypes:
+        dtype = np.dtype(each)
         convert_tile(np.ones((2, 3, 3), dtype=dtype), np.result_type(np.float32, dtype), compiled=True)
 
 

@@ -17,9 +17,10 @@ from tilework.common.kernels.rows import takes_dtype
 from tilework.common.kernels.sparse import SparseMasks
 from tilework.common.kernels.sums import sum_frames, sum_pixels
 from tilework.common.kernels.variance import accumulate_variance, merge_variances
-from tilework.common.kernels.warmup import warmup
+from tilework.common.kernels.warmup import WARMUP_DTYPES, warmup
 
 __all__ = [
+    "WARMUP_DTYPES",
     "DenseMasks",
     "MomentRegion",
     "SparseMasks",

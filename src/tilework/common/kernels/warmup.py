@@ -15,9 +15,9 @@ from tilework.common.kernels.variance import accumulate_variance, merge_variance
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["DEFAULT_DTYPES", "warmup"]
+__all__ = ["WARMUP_DTYPES", "warmup"]
 
-DEFAULT_DTYPES = ("<u1", "<u2", "<u4", "<i2", "<i4", "<f4", "<f8", "<c8", ">u2", ">u4")
+WARMUP_DTYPES = ("<u1", "<u2", "<u4", "<i2", "<i4", "<f4", "<f8", "<c8", ">u2", ">u4")
 
 
 def warmup(dtypes: Iterable[Any] | None = None) -> None:
@@ -30,7 +30,7 @@ def warmup(dtypes: Iterable[Any] | None = None) -> None:
     dtypes
         dtypes of datasets, with their byte order; default: those that detectors write, float32, float64 and complex64.
     """
-    for dtype in map(np.dtype, DEFAULT_DTYPES if dtypes is None else dtypes):
+    for dtype in map(np.dtype, WARMUP_DTYPES if dtypes is None else dtypes):
         _compile_for(dtype)
 
 
