@@ -16,6 +16,7 @@ from tilework.exceptions import WorkerQueueEmpty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 __all__ = ["SimpleWorkerQueue", "WorkerContext", "WorkerQueue", "WorkerQueueEmpty"]
 
@@ -24,9 +25,10 @@ class WorkerQueue(ABC):
     """A queue of items, each a header (any object) and an optional payload (bytes)."""
 
     @abstractmethod
-    @contextmanager
-    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
-        """Take the next item.
+    def get(
+        self, block: bool = True, timeout: float | None = None
+    ) -> AbstractContextManager[tuple[Any, memoryview | None]]:
+        """Take the next item: ``with queue.get() as (header, payload):``.
 
         Parameters
         ----------
@@ -35,27 +37,24 @@ class WorkerQueue(ABC):
         timeout
             The longest wait, in seconds; None waits for ever.
 
-        Yields
-        ------
-        header, payload
+        Returns
+        -------
+        context manager of (header, payload)
             The payload may be used inside the ``with`` block only. It is None when the item has none.
 
         Raises
         ------
         WorkerQueueEmpty
-            When there is no item, or none came in time.
+            At the beginning of the block, when there is no item, or none came in time.
         """
-        yield None, None
 
     @abstractmethod
     def put(self, header: Any, payload: memoryview | None = None) -> None:
         """Append an item. The header may be any object that cloudpickle can pickle; the payload is copied."""
 
     @abstractmethod
-    @contextmanager
-    def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:
+    def put_nocopy(self, header: Any, size: int) -> AbstractContextManager[memoryview]:
         """Give out a writable buffer of `size` bytes, and append it with its header when the block ends normally."""
-        yield memoryview(b"")
 
     @abstractmethod
     def close(self, drain: bool = True, force: bool = False) -> None:

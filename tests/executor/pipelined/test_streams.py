@@ -87,6 +87,32 @@ class TestStreams(ExecutorHarness):
         got = self.run(executor, [ReadTask(i, signals=signals) for i in range(12)], handler=source, ordered=True)
         assert got == self.expect(12, source)
 
+    def test_headers(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """Any object that can be pickled, with and without payload; None, too."""
+        headers = [None, "text", {"frame": 3, "time": 1.5}, (None,), b"", 0]
+
+        class Headers(TaskCommHandler):
+            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+                for header in headers:
+                    queue.put(header, memoryview(b"four"))
+                queue.put("end")
+
+        assert self.run(executor, [ReadTask(0, signals=signals)], handler=Headers()) == [(0, headers, 24)]
+
+    def test_a_header_that_cannot_be_sent(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """Its error ends the run, and its payload takes no memory from then on."""
+
+        class Locked(TaskCommHandler):
+            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+                with queue.put_nocopy(threading.Lock(), 1000):
+                    pass
+
+        before = executor._hub.pool.arena.n_blocks
+        with pytest.raises(TypeError, match="cannot pickle"):
+            self.run(executor, [ReadTask(0, signals=signals)], handler=Locked())
+        assert executor._hub.pool.arena.n_blocks == before
+        assert self.run(executor, [ReadTask(0, signals=signals)], handler=Source()) == self.expect(1, Source())
+
     def test_the_run_ends_before_its_handler(
         self, executor: PipelinedExecutor, signals: Signals, monkeypatch: pytest.MonkeyPatch
     ) -> None:

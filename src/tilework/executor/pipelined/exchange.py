@@ -160,7 +160,15 @@ class Exchange:
         """Send something after a ticket to the worker that has it, if any. Called by any thread, with the lock."""
         member = self.holder_of(item)
         if member is not None:
-            self._tell(member, encode(message))
+            self.tell(member, encode(message))
+
+    @staticmethod
+    def tell(member: Member, message: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send something to a worker, unless it is gone. Called by any thread, with the lock."""
+        try:  # noqa: SIM105  (a context manager takes longer than sending)
+            member.wire.send(message, descriptors)
+        except WireClosedError:
+            pass
 
     def _post(self, run: HubRun, event: Event) -> None:
         run.outgoing.append(event)
@@ -185,7 +193,7 @@ class Exchange:
         for member, known in self._known.items():
             if run.number in known:
                 known.discard(run.number)
-                self._tell(member, message)
+                self.tell(member, message)
 
     def _send(self, items: list[Item]) -> None:
         for item in items:
@@ -215,22 +223,17 @@ class Exchange:
         """Let all workers patch an object."""
         obj.patches.append(data)
         for member in self._ready_members():
-            self._tell(member, encode(say.Patch(obj.key, data)))
+            self.tell(member, encode(say.Patch(obj.key, data)))
 
     def unscatter(self, obj: Scattered) -> None:
         """Let all workers forget an object."""
         for member in self._ready_members():
-            self._tell(member, encode(say.Delete(obj.key)))
+            self.tell(member, encode(say.Delete(obj.key)))
         obj.close()
 
     def _introduce(self, member: Member, obj: Scattered) -> None:
         for message, descriptors in obj.messages():
-            self._tell(member, message, descriptors)
-
-    @staticmethod
-    def _tell(member: Member, message: bytes, descriptors: Sequence[int] = ()) -> None:
-        with contextlib.suppress(WireClosedError):
-            member.wire.send(message, descriptors)
+            self.tell(member, message, descriptors)
 
     def _ready_members(self) -> list[Member]:
         return [m for m in self.pool.members if m.state in {MemberState.READY, MemberState.RETIRING}]
@@ -249,7 +252,7 @@ class Exchange:
             was, member.state = member.state, MemberState.RETIRING
             if was is MemberState.READY:
                 self._send(self._dispatch.retire(self._stations[member]))
-            self._tell(member, encode(say.Shutdown()))
+            self.tell(member, encode(say.Shutdown()))
         for run in self._runs.values():
             self._post(run, WorkersChanged(len(spec)))
 

@@ -91,6 +91,7 @@ class StreamItem(NamedTuple):
 
     serial: int
     header: bytes
+    """Pickled; empty for None."""
     block: Block | None
 
 

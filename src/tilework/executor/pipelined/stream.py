@@ -24,7 +24,7 @@ import logging
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
@@ -36,7 +36,7 @@ from tilework.executor.remote import dumps
 from tilework.executor.run import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tilework.common.executor import TaskCommHandler
     from tilework.executor.pipelined.arena import Arena, Block
@@ -175,11 +175,12 @@ class Feeder:
                 return
             record.items.append((header, block))
             assert record.item is not None
-            reader = self._hub.exchange.holder_of(record.item)
+            exchange = self._hub.exchange
+            reader = exchange.holder_of(record.item)
             if reader is not None:
                 if block is not None:
                     self._arena.lend(block, reader)
-                self._hub.exchange.send_after(record.item, StreamItem(record.item.serial, header, block))
+                exchange.tell(reader, encode(StreamItem(record.item.serial, header, block)))
 
     @staticmethod
     def over() -> JobCancelledError:
@@ -258,8 +259,8 @@ class FeedQueue(OneWayQueue):
     """
 
     def __init__(self, feeder: Feeder, arena: Arena, record: _Record) -> None:
+        self.arena = arena
         self._feeder = feeder
-        self._arena = arena
         self._record = record
 
     def put(self, header: Any, payload: memoryview | None = None) -> None:
@@ -271,30 +272,24 @@ class FeedQueue(OneWayQueue):
             When the run has ended.
         """
         if payload is None:
-            self._feeder.put(self._record, dumps(header), None)
+            self.append(header, None)
             return
-        source = memoryview(payload).cast("B")
-        block = self._allocate(source.nbytes)
-        with self._arena.view(block) as view:
-            view[:] = source
-        self._feeder.put(self._record, dumps(header), block)
+        with self.put_nocopy(header, memoryview(payload).nbytes) as view:
+            view[:] = memoryview(payload).cast("B")
 
-    @contextmanager
-    def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:
+    def put_nocopy(self, header: Any, size: int) -> AbstractContextManager[memoryview]:
         """Give out a buffer that the worker will read, and append it when the block ends normally."""
-        block = self._allocate(size)
-        try:
-            with self._arena.view(block) as view:
-                yield view
-        except BaseException:
-            self._arena.free(block)
-            raise
-        self._feeder.put(self._record, dumps(header), block)
+        return _NewItem(self, header, size)
 
-    def _allocate(self, size: int) -> Block:
+    def append(self, header: Any, block: Block | None) -> None:
+        """Append an item whose payload is in a block, or that has none."""
+        self._feeder.put(self._record, b"" if header is None else dumps(header), block)
+
+    def allocate(self, size: int) -> Block:
+        """Return a block, when there is room; raises as `put`."""
         while not self._feeder.is_over:
             try:
-                block = self._arena.allocate(size, self._record.lose)
+                block = self.arena.allocate(size, self._record.lose)
             except SharedMemoryFullError as error:
                 msg = f"{error}: put less at a time, or give the machine or its container more memory"
                 raise ExecutorError(msg) from error
@@ -306,3 +301,40 @@ class FeedQueue(OneWayQueue):
     def size(self) -> int:
         """Return how many items were put."""
         return len(self._record.items)
+
+
+class _NewItem(AbstractContextManager[memoryview]):
+    """An item on its way into a queue, while a handler fills it. Not a generator, since there are thousands a second.
+
+    Parameters
+    ----------
+    queue
+        Where it is appended.
+    header
+        Its header.
+    size
+        Of its payload, in bytes.
+    """
+
+    __slots__ = ("_block", "_header", "_queue", "_size", "_view")
+
+    def __init__(self, queue: FeedQueue, header: Any, size: int) -> None:
+        self._queue = queue
+        self._header = header
+        self._size = size
+
+    def __enter__(self) -> memoryview:
+        self._block = self._queue.allocate(self._size)
+        self._view = self._queue.arena.view(self._block)
+        return self._view
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        try:
+            self._view.release()
+            if kind is None:
+                self._queue.append(self._header, self._block)
+        except BaseException:
+            self._queue.arena.free(self._block)  # nothing, where the end of the run did it
+            raise
+        if kind is not None:
+            self._queue.arena.free(self._block)

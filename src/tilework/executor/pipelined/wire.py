@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Frame", "Wire", "WireClosedError"]
 
 _HEADER: Final = struct.Struct("<II")  # length of the body, number of file descriptors
-_READ_BYTES: Final = 1 << 18
+_READ_BYTES: Final = 1 << 16
+"""Of a larger buffer, glibc would take the pages from the system and give them back for each message, 25 us."""
 _MAX_DESCRIPTORS: Final = 64
 _DESCRIPTORS_BYTES: Final = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 # As plain numbers, for to join flags of `socket` takes as long as to send a frame. Other systems than Linux lack some;

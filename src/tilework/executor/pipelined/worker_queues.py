@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tilework.common.executor import WorkerContext, WorkerQueue, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError
@@ -51,24 +51,28 @@ class WorkerQueues(NamedTuple):
 class OneWayQueue(WorkerQueue):
     """A queue that this side only reads, or only writes."""
 
-    @contextmanager
-    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:  # noqa: ARG002
+    def get(
+        self,
+        block: bool = True,  # noqa: ARG002
+        timeout: float | None = None,  # noqa: ARG002
+    ) -> AbstractContextManager[tuple[Any, memoryview | None]]:
         """Refuse: the other side reads it."""
         self._refuse("reads from")
-        yield None, None
 
     def put(self, header: Any, payload: memoryview | None = None) -> None:  # noqa: ARG002
         """Refuse: the other side writes it."""
         self._refuse("writes to")
 
-    def _refuse(self, verb: str) -> None:
+    def _refuse(self, verb: str) -> NoReturn:
         msg = f"the other process {verb} this {type(self).__name__}"
         raise ExecutorError(msg)
 
-    @contextmanager
-    def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:
+    def put_nocopy(self, header: Any, size: int) -> AbstractContextManager[memoryview]:
         """Give out a buffer, and append it."""
-        buffer = memoryview(bytearray(size))
+        return self._put_when_filled(header, memoryview(bytearray(size)))
+
+    @contextmanager
+    def _put_when_filled(self, header: Any, buffer: memoryview) -> Iterator[memoryview]:
         yield buffer
         self.put(header, buffer)
 
@@ -241,42 +245,72 @@ class StreamQueue(OneWayQueue):
     """
 
     def __init__(self, requests: RequestQueue, serial: int) -> None:
-        self._requests = requests
+        self.requests = requests
         self._serial = serial
         self._has_ended = False
 
-    @contextmanager
-    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
+    def get(
+        self, block: bool = True, timeout: float | None = None
+    ) -> AbstractContextManager[tuple[Any, memoryview | None]]:
         """Take the next item; JobCancelledError when the run has ended. See `WorkerQueue.get`."""
+        return _NextOfStream(self, timeout if block else 0.0)
+
+    def take(self, timeout: float | None) -> StreamItem:
+        """Return the next item; raises as `get`."""
         if self._has_ended:
             self._raise_ended()
-        item = self._requests.next_of_stream(self._serial, timeout if block else 0.0)
+        item = self.requests.next_of_stream(self._serial, timeout)
         if isinstance(item, StreamEnd):
             self._has_ended = True
             self._raise_ended()
-        assert isinstance(item, StreamItem)
-        if item.block is None:
-            yield loads(item.header), None
-            return
-        view = self._requests.view(item.block)
-        try:
-            yield loads(item.header), view
-        finally:
-            self._requests.release(item.block)
+        return item
 
     @staticmethod
-    def _raise_ended() -> None:
+    def _raise_ended() -> NoReturn:
         msg = "no more data will come for this task"
         raise JobCancelledError(msg)
 
     def size(self) -> int:
         """Return how many items have arrived in this process."""
-        return self._requests.n_of_stream(self._serial)
+        return self.requests.n_of_stream(self._serial)
 
     def end(self) -> None:
         """Discard what the task did not take, so that nothing of it reaches the next."""
         if not self._has_ended:
-            self._requests.end_stream(self._serial)
+            self.requests.end_stream(self._serial)
+
+
+class _NextOfStream(AbstractContextManager[tuple[Any, "memoryview | None"]]):
+    """An item of a stream while a task looks at it. Not a generator, since there are thousands a second.
+
+    Parameters
+    ----------
+    queue
+        Where it comes from.
+    timeout
+        The longest wait for it, in seconds; None waits for ever.
+    """
+
+    __slots__ = ("_block", "_queue", "_timeout")
+
+    def __init__(self, queue: StreamQueue, timeout: float | None) -> None:
+        self._queue = queue
+        self._timeout = timeout
+        self._block: Block | None = None
+
+    def __enter__(self) -> tuple[Any, memoryview | None]:
+        item = self._queue.take(self._timeout)
+        self._block = block = item.block
+        try:
+            header = loads(item.header) if item.header else None
+        except BaseException:
+            self.__exit__()
+            raise
+        return header, None if block is None else self._queue.requests.view(block)
+
+    def __exit__(self, *_: object) -> None:
+        if self._block is not None:
+            self._queue.requests.release(self._block)
 
 
 class PipelinedWorkerContext(WorkerContext):
