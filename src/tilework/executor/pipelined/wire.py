@@ -23,7 +23,7 @@ __all__ = ["Frame", "Wire", "WireClosedError"]
 
 _HEADER: Final = struct.Struct("<II")  # length of the body, number of file descriptors
 _READ_BYTES: Final = 1 << 16
-"""Of a larger buffer, glibc would take the pages from the system and give them back for each message, 25 us."""
+"""A larger buffer is pages that glibc takes from the system and gives back for each message: 25 microseconds."""
 _MAX_DESCRIPTORS: Final = 64
 _DESCRIPTORS_BYTES: Final = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 # As plain numbers, for to join flags of `socket` takes as long as to send a frame. Other systems than Linux lack some;
