@@ -12,6 +12,8 @@
     ├── JobCancelledError             a run was cancelled, or its data source was interrupted
     │   └── DeadlineExceededError     (also TimeoutError) a run took longer than it was given
     ├── UDFException                  a user-defined function broke the rules
+    │   ├── NoMetaError               (also AttributeError) a function asked for facts of a run outside of one
+    │   └── NoBackendError            (also RuntimeError, ValueError) a function gets no kind of array that it can use
     ├── UDFRunCancelled               `Context.run_udf` ended early because the run was cancelled
     ├── WorkerQueueEmpty              a worker's queue holds nothing, or nothing arrived in time
     ├── DataSetException              a dataset cannot be opened, does not fit, or lies about its size
@@ -37,6 +39,8 @@ __all__ = [
     "ExecutorSpecException",
     "JobCancelledError",
     "MyStopIteration",
+    "NoBackendError",
+    "NoMetaError",
     "PoolStateError",
     "RemoteError",
     "RepairValueError",
@@ -89,6 +93,14 @@ class DeadlineExceededError(JobCancelledError, TimeoutError):
 
 class UDFException(TileworkError):
     """A user-defined function broke the rules; the message names the function and the buffer."""
+
+
+class NoMetaError(UDFException, AttributeError):
+    """Facts of a run were asked for outside of one; so ``hasattr(udf, "meta")`` says whether there are any."""
+
+
+class NoBackendError(UDFException, RuntimeError, ValueError):
+    """There is no kind of array that a function can use, the run allows, and a worker has."""
 
 
 class UDFRunCancelled(TileworkError):

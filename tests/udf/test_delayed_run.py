@@ -375,7 +375,7 @@ def test_the_function_may_run_again_before_its_results_are_computed(ctx: Context
 
         def merge(self, dest: Any, src: Any) -> None:
             dest.sum += src.sum
-            dest.weights[:] = self.params.weight.sum()
+            dest.weights += self.params.weight.sum()  # those of the partition
 
     udf = Weighted(weight=aux)
     first = ctx.run_udf(dataset=dataset, udf=udf, roi=ROI)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tilework.udf.runner import UDFRunner
 from tilework.viz.live import Live2DPlot, get_plottable_2D_channels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet
@@ -76,6 +77,9 @@ class Plots:
         channels: list[Any]
         if plots is True:
             channels = [_all_channels(udf, dry.buffers[i]) for i, udf in enumerate(udfs)]
+        elif not isinstance(plots, Sequence):
+            msg = f"plots must be True, plots, or a list of channels for each UDF, got {plots!r}"
+            raise TypeError(msg)
         elif plots and hasattr(plots[0], "new_data"):
             return cls([(_index_of(plot, udfs), plot) for plot in plots])
         else:

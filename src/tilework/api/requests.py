@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +10,17 @@ from tilework.api.plots import Plots
 from tilework.common.executor import Priority, RunOptions
 from tilework.exceptions import DataSetException
 from tilework.io.corrections.corrset import CorrectionSet
+from tilework.io.dataset.base import DataSet
 from tilework.udf.base import UDF
 from tilework.udf.runner import UDFRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from tilework.api.context import Context
     from tilework.api.generators import ResultGenerator
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
-    from tilework.io.dataset.base import DataSet
 
 __all__ = ["RunRequest", "check_udfs", "find_corrections", "make_options"]
 
@@ -87,7 +88,7 @@ def check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:
     TypeError
         When it is something else than an instance of UDF, or several.
     """
-    udfs: list[Any] = [udf] if isinstance(udf, UDF | type) else list(udf)
+    udfs: list[Any] = [udf] if isinstance(udf, UDF | type) or not isinstance(udf, Iterable) else list(udf)
     strangers: list[Any] = [u for u in udfs if not isinstance(u, UDF)]
     if strangers:
         hint = " (an instance is wanted, not the class)" if isinstance(strangers[0], type) else ""
@@ -96,7 +97,7 @@ def check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:
     return udfs
 
 
-def find_corrections(dataset: DataSet, corrections: Any) -> CorrectionSet | None:
+def find_corrections(dataset: Any, corrections: Any) -> CorrectionSet | None:
     """Return the corrections of a run: those given, or else those of the dataset; None when nothing is corrected.
 
     Raises
@@ -106,6 +107,12 @@ def find_corrections(dataset: DataSet, corrections: Any) -> CorrectionSet | None
     DataSetException
         When the dataset does not support corrections.
     """
+    if not isinstance(dataset, DataSet):
+        hint = ': ctx.load("memory", data=array) makes one' if hasattr(dataset, "__array__") else ""
+        msg = (
+            f"dataset must be what Context.load returns, got {type(dataset).__module__}.{type(dataset).__name__}{hint}"
+        )
+        raise TypeError(msg)
     if corrections is None:
         corrections = dataset.get_correction_data()
     if not isinstance(corrections, CorrectionSet):

@@ -12,8 +12,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return a C-contiguous array of zeros (of None for object dtype)."""
-    return np.full(shape, None, dtype=object) if np.dtype(dtype) == object else np.zeros(shape, dtype=dtype)
+    """Return a C-contiguous array of zeros (of the int 0 for object dtype)."""
+    return np.zeros(shape, dtype=dtype)
 
 
 def fill_value(dtype: np.dtype[Any]) -> Any:

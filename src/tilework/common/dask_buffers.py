@@ -42,7 +42,7 @@ class DaskBufferWrapper(BufferWrapper):
         return new
 
     def allocate(self, lib: Any = None) -> None:  # noqa: ARG002
-        """Make an array of zeros (of None for object dtype), of which nothing is stored.
+        """Make an array of zeros, of which nothing is stored.
 
         Raises
         ------
@@ -52,7 +52,7 @@ class DaskBufferWrapper(BufferWrapper):
         if self._data is not None:
             msg = f"this {self._kind} buffer is allocated already"
             raise RuntimeError(msg)
-        array = _full(self.shape, fill_value(self._dtype) if self._dtype.kind == "O" else 0, self._dtype)
+        array = _full(self.shape, 0, self._dtype)
         self._data = array
         self._allocated = array.name
 
@@ -66,7 +66,7 @@ class DaskBufferWrapper(BufferWrapper):
 
     def mark_absent(self, absent: BoolArray) -> None:
         """Fill the entries of positions without a frame; see `BufferWrapper.mark_absent`."""
-        if self._kind == "nav" and self._data is not None and self._dtype.kind in "fcmM":
+        if self._kind == "nav" and self._data is not None and self._dtype.kind in "fcmMO":
             self._data[absent] = fill_value(self._dtype)
 
     @property

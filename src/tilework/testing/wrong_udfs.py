@@ -183,9 +183,9 @@ class ReservedName(RightUDF):
         return {"values": self.buffer(kind="nav")}
 
 
-class NameWithBlank(RightUDF):
+class NumberAsName(RightUDF):
     def get_result_buffers(self) -> Any:
-        return {"the maximum": self.buffer(kind="nav")}
+        return {7: self.buffer(kind="nav")}
 
 
 class TooLarge(RightUDF):
@@ -239,9 +239,9 @@ class StrangeDtype(RightUDF):
         return "M8[s]"
 
 
-class HalfPreferences(RightUDF):
+class WordAsPreference(RightUDF):
     def get_tiling_preferences(self) -> Any:
-        return {"depth": 16}
+        return {"depth": 16, "total_size": "1 MiB"}
 
 
 # -- signatures
@@ -411,7 +411,7 @@ CATALOGUE: tuple[WrongUDF, ...] = (
     WrongUDF("negative shape", NegativeShape, ValueError, ("NegativeShape", "extra shape", "at least 0")),
     WrongUDF("misspelt dtype", MisspeltDtype, TypeError, ("MisspeltDtype", "flaot32")),
     WrongUDF("a name that is taken", ReservedName, UDFException, ("ReservedName", "'values'", "another name")),
-    WrongUDF("a name with a blank", NameWithBlank, UDFException, ("NameWithBlank", "'the maximum'", "plain name")),
+    WrongUDF("a number as name", NumberAsName, UDFException, ("NumberAsName", "called 7", "use a str")),
     WrongUDF("more than there is memory", TooLarge, UDFException, ("TooLarge", "'maximum'", "GiB", "roi")),
     WrongUDF("missing merge", MissingMerge, UDFException, ("MissingMerge", "'total'", "merge(self, dest, src)")),
     WrongUDF(
@@ -423,7 +423,7 @@ CATALOGUE: tuple[WrongUDF, ...] = (
     WrongUDF("no backend", NoBackend, UDFException, ("NoBackend", "no array backend", "get_backends")),
     WrongUDF("needs a GPU that is not there", OnlyOnGPU, UDFException, ("OnlyOnGPU", "cuda", "CUDA device")),
     WrongUDF("a dtype that is no number", StrangeDtype, UDFException, ("StrangeDtype", "M8[s]", "numeric")),
-    WrongUDF("half of the preferences", HalfPreferences, UDFException, ("HalfPreferences", "total_size")),
+    WrongUDF("a word as preference", WordAsPreference, UDFException, ("WordAsPreference", "total_size", "numbers")),
     WrongUDF("no argument for the frame", NoArgument, UDFException, ("NoArgument.process_frame", "the frame")),
     WrongUDF("merge without source", MergeOfOne, UDFException, ("MergeOfOne.merge", "dest and src")),
     WrongUDF("yields", Yields, UDFException, ("Yields.process_frame", "yield", "ordinary method")),

@@ -24,7 +24,7 @@ from tilework.common.buffers import (
     PlaceholderBufferWrapper,
 )
 from tilework.common.later import import_later
-from tilework.exceptions import UDFException, UDFRunCancelled
+from tilework.exceptions import NoMetaError, UDFException, UDFRunCancelled
 from tilework.udf.data import MergeAttrMapping, RunCache, UDFData, UDFKwargsWrapper, UDFParams
 from tilework.udf.instance import UDFInstance
 from tilework.udf.meta import UDFMeta
@@ -104,6 +104,9 @@ def check_cast(fromvar: Any, tovar: Any) -> None:
     if not np.can_cast(fromvar.dtype, tovar.dtype, casting="safe"):
         msg = f"cannot safely cast {fromvar.dtype} to {tovar.dtype}"
         raise TypeError(msg)
+
+
+_NO_DATA = UDFData({})
 
 
 class UDF(UDFInstance):
@@ -305,7 +308,7 @@ class UDF(UDFInstance):
     @property
     def results(self) -> Any:
         """The result buffers, as the views that belong to what is processed now."""
-        return self._results
+        return _NO_DATA if self._results is None else self._results
 
     @results.setter
     def results(self, value: Any) -> None:
@@ -318,7 +321,7 @@ class UDF(UDFInstance):
     @property
     def task_data(self) -> Any:
         """What `get_task_data` returned."""
-        return self._task_data
+        return _NO_DATA if self._task_data is None else self._task_data
 
     @property
     def meta(self) -> UDFMeta:
@@ -326,12 +329,12 @@ class UDF(UDFInstance):
 
         Raises
         ------
-        UDFException
+        NoMetaError
             Outside of a run.
         """
         if self._meta is None:
             msg = f"{type(self).__name__}.meta is known in a run only; to look at a UDF before, use Context.display"
-            raise UDFException(msg)
+            raise NoMetaError(msg)
         return self._meta
 
     @property

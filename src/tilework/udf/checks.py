@@ -28,7 +28,9 @@ __all__ = [
     "check_results_can_be_made",
     "check_signatures",
     "check_tiling",
+    "describe_arrays",
     "explain",
+    "merges_by_name",
     "noted",
     "too_large",
 ]
@@ -48,6 +50,7 @@ _ARGUMENTS = {
 }
 # Looking at signatures takes as long as a small run, so classes that were found right are not looked at again.
 _passed: weakref.WeakKeyDictionary[type, set[UDFMethod]] = weakref.WeakKeyDictionary()
+_merges_by_name: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 _TILE_ATTRIBUTES = {"tile_slice": "self.meta.slice", "scheme_idx": "self.meta.tiling_scheme_idx"}
 
 
@@ -104,7 +107,7 @@ def check_signatures(udf: UDF, method: UDFMethod) -> None:
             kind = "contains yield" if inspect.isgeneratorfunction(function) else "is async"
             msg = f"{name}.{method_name} {kind}, so calling it would compute nothing: make it an ordinary method"
             raise UDFException(msg)
-        if not _takes(function, len(arguments)):
+        if not _takes(function, len(arguments)) and not (method_name == "merge" and merges_by_name(udf)):
             msg = (
                 f"{name}.{method_name}{_signature(function)} cannot be called: beside self it gets {gets}. Write it as "
                 f"def {method_name}({', '.join(['self', *(a.removeprefix('the ') for a in arguments)])})"
@@ -121,6 +124,20 @@ def _takes(function: Any, count: int) -> bool:
     except ValueError:  # compiled functions may not tell
         return True
     return True
+
+
+def merges_by_name(udf: UDF) -> bool:
+    """Return whether `UDF.merge` can be called with ``dest=`` and ``src=``."""
+    cls = type(udf)
+    known = _merges_by_name.get(cls)
+    if known is None:
+        try:
+            inspect.signature(udf.merge).bind(dest=None, src=None)
+            known = True
+        except (TypeError, ValueError):  # other names, or a compiled function that does not tell
+            known = False
+        _merges_by_name[cls] = known
+    return known
 
 
 def _signature(function: Any) -> str:
@@ -155,9 +172,10 @@ def check_tiling(udf: UDF) -> None:
     """Raise UDFException when the tiling preferences are not what they must be."""
     if type(udf).get_tiling_preferences is UDF.get_tiling_preferences:
         return
-    wanted: Any = udf.get_tiling_preferences()
+    with noted(f"get_tiling_preferences of {type(udf).__name__}"):
+        wanted: Any = udf.get_tiling_preferences()
     good = isinstance(wanted, Mapping) and all(
-        isinstance(wanted.get(key), int | float | np.integer | TileDepthEnum | TileSizeEnum)
+        isinstance(wanted.get(key, 1), int | float | np.integer | np.floating | TileDepthEnum | TileSizeEnum)
         for key in ("depth", "total_size")
     )
     if not good:
@@ -209,8 +227,12 @@ def explain(error: Exception, udf: UDF | None, method: str, where: str) -> Excep
         clearer = AttributeError(
             f"{name}.{method}: {text}. Tiles are plain arrays: {_TILE_ATTRIBUTES[error.name]} says it"
         )
+    elif isinstance(error, StopIteration):
+        clearer = UDFException(
+            f"{name}.{method} raised StopIteration: next() was called on an iterator that has no more"
+        )
     note = f"in {method} of {name}, {where}"
-    shapes = "" if udf is None or not isinstance(error, ValueError | TypeError) else _current_results(udf)
+    shapes = "" if udf is None or not isinstance(error, ValueError | TypeError) else describe_arrays(vars(udf.results))
     result = error if clearer is None else clearer
     result.add_note(note)
     if shapes and method.startswith("process_"):
@@ -218,8 +240,10 @@ def explain(error: Exception, udf: UDF | None, method: str, where: str) -> Excep
     return result
 
 
-def _current_results(udf: UDF) -> str:
-    views = vars(udf.results) if udf.results is not None else {}
+def describe_arrays(arrays: Mapping[str, Any]) -> str:
+    """Return names, shapes and dtypes for an error."""
     return ", ".join(
-        f"{name} of shape {tuple(view.shape)}, {view.dtype}" for name, view in views.items() if hasattr(view, "shape")
+        f"{name} of shape {tuple(array.shape)}, {array.dtype}"
+        for name, array in arrays.items()
+        if hasattr(array, "shape")
     )

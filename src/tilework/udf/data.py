@@ -62,6 +62,10 @@ class UDFData:
             # a call less for those of this very class, which nearly all are
             views[name] = value.raw_data if type(value) is BufferWrapper else whole_view(value)
 
+    def show(self, views: Mapping[str, Array]) -> None:
+        """Let attributes be these arrays, until `clear_views`."""
+        self.__dict__.update(views)
+
     def __getattr__(self, name: str) -> Any:
         # Only called for what is not there.
         if name.startswith("__"):

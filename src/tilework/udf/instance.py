@@ -52,7 +52,13 @@ class UDFInstance(UDFProtocol):
     get_task_data: Any
     get_backends: Any
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if args:
+            msg = (
+                f"{type(self).__name__} is made with {len(args)} arguments without a name: give parameters of a UDF by "
+                "name, also to super().__init__(name=...), since every task makes it again from them"
+            )
+            raise UDFException(msg)
         self._kwargs = kwargs
         self._params: UDFKwargsWrapper | None = None
         self._results: UDFData | None = None
@@ -180,7 +186,7 @@ class UDFInstance(UDFProtocol):
         return any(b.kind != "nav" for b in self._declared().values())
 
     def _declared(self) -> Mapping[str, BufferWrapper]:
-        return self._results.as_dict() if self._results is not None else self.get_result_buffers()
+        return self._results.as_dict() if self._results else self.get_result_buffers()
 
 
 def _check_declared(udf_name: str, declared: Any) -> None:
@@ -190,10 +196,10 @@ def _check_declared(udf_name: str, declared: Any) -> None:
         msg = f"{udf_name}.get_result_buffers() returned {what}: return a dict of names and self.buffer(...)"
         raise UDFException(msg)
     for name, buffer in declared.items():
-        if not isinstance(name, str) or not name.isidentifier():
-            msg = f"{udf_name}: a result is called {name!r}, which self.results.name cannot reach: use a plain name"
+        if not isinstance(name, str):
+            msg = f"{udf_name}: a result is called {name!r}: use a str as its name"
             raise UDFException(msg)
-        if hasattr(UDFData, name):
+        if hasattr(UDFData, name) and getattr(buffer, "use", None) != "result_only":
             msg = (
                 f"{udf_name}: a result cannot be called {name!r}, for self.results has a method of that name: choose "
                 "another name"

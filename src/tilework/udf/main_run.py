@@ -18,7 +18,8 @@ from tilework.exceptions import UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.base import UDF
 from tilework.udf.checks import check_results_can_be_made, noted, too_large
-from tilework.udf.data import MergeAttrMapping, RunCache, UDFParams, prepare_aux
+from tilework.udf.data import RunCache, UDFParams, prepare_aux
+from tilework.udf.merging import merge_part
 from tilework.udf.meta import UDFMeta
 from tilework.udf.plan import make_plan
 from tilework.udf.results import RunResult, UDFResultsLazy, collect_results
@@ -249,11 +250,8 @@ class MainRun:
                     for name, buffer in udf.results.items()
                     if buffer.has_data()
                 }
-                try:
-                    udf.merge(MergeAttrMapping(dest), part.get_proxy())
-                except Exception as e:
-                    e.add_note(f"in merge of {type(udf).__name__}, partition {task.get_partition().get_ident()}")
-                    raise
+                where = f"partition {task.get_partition().get_ident()}"
+                merge_part(udf, dest, part.get_proxy(), start, stop, where)
             self._damage[start:stop] = True if self._present is None else self._present[start:stop]
             self.n_merged += 1
             self.n_merged_frames += task.task_frames

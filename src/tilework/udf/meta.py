@@ -115,7 +115,9 @@ class UDFMeta:
 
     @property
     def slice(self) -> Slice:
-        """The part of the data that is processed now: frame, tile or partition."""
+        """The part of the data that is processed now: frame, tile or partition; None on the main side."""
+        if self._partition_slice is None:
+            return None  # type: ignore[return-value]  # where it is used, on workers, there is one
         scheme = self._tiling_scheme
         if scheme is None or scheme.is_full_sig:
             sig = tuple(self._dataset_shape.sig)

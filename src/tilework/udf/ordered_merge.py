@@ -12,8 +12,8 @@ import numpy as np
 
 from tilework.common.arrays import zeros
 from tilework.common.dask_graphs import ArraySpec, Constant, Item, LazyGraph, is_lazy, single_key
-from tilework.udf.checks import noted
-from tilework.udf.data import MergeAttrMapping
+from tilework.udf.data import MergeAttrMapping, UDFData
+from tilework.udf.merging import merge_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def merge_in_order(
     """
     given = initial or {}
     parts = [[getattr(part, name) for name in names] for part in ordered_results.values()]
-    steps = [MergeStep(tuple(names), frozenset(nav), _start(key)) for key in ordered_results]
+    steps = [MergeStep(tuple(names), frozenset(nav), *_span(key)) for key in ordered_results]
     if any(is_lazy(array) for arrays in parts for array in arrays):
         return _merge_later(udf, parts, steps, given)
     state = {name: array for name, array in given.items() if name not in nav}
@@ -70,9 +70,10 @@ def merge_in_order(
     return state | {name: np.concatenate([mine[name] for mine in own]) for name in nav}
 
 
-def _start(key: Any) -> int:
+def _span(key: Any) -> tuple[int, int]:
     origin: tuple[int, ...] = getattr(key, "origin", (0,))
-    return origin[0]
+    shape: tuple[int, ...] = getattr(key, "shape", (0,))
+    return origin[0], origin[0] + shape[0]
 
 
 def _merge_later(
@@ -121,23 +122,26 @@ class MergeStep:
         Names of the results.
     nav
         Those of which the partition has its own part.
-    start
-        First position of the partition, in positions of the run.
+    start, stop
+        First and one-past-last position of the partition, in positions of the run.
     touched
         Those of the nav results whose initial part is given.
     """
 
-    __slots__ = ("_start", "_touched", "names", "nav")
+    __slots__ = ("_start", "_stop", "_touched", "names", "nav")
 
-    def __init__(self, names: tuple[str, ...], nav: frozenset[str], start: int, touched: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, names: tuple[str, ...], nav: frozenset[str], start: int, stop: int, touched: tuple[str, ...] = ()
+    ) -> None:
         self.names = names
         self.nav = nav
         self._start = start
+        self._stop = stop
         self._touched = touched
 
     def starting_with(self, touched: Sequence[str]) -> MergeStep:
         """Return the step that gets the initial parts of these nav results."""
-        return MergeStep(self.names, self.nav, self._start, tuple(touched))
+        return MergeStep(self.names, self.nav, self._start, self._stop, tuple(touched))
 
     def __call__(
         self, udf: UDF, state: Mapping[str, Array], own_initial: Sequence[Array], part: Sequence[Array]
@@ -167,8 +171,9 @@ class MergeStep:
             name: np.array(before[name]) if name in before else zeros(array.shape, array.dtype)
             for name, array in src.items()
         }
-        with noted(f"merge of {type(udf).__name__}, partition that begins at position {self._start} of the run"):
-            twin.merge(MergeAttrMapping(dest), MergeAttrMapping(src))
+        twin._results = UDFData({})  # in which the arrays are shown
+        where = f"partition that begins at position {self._start} of the run"
+        merge_part(twin, dest, MergeAttrMapping(src), self._start, self._stop, where)
         if not self.nav:
             return dest
         own = {name: dest.pop(name) for name in self.nav}

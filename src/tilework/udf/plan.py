@@ -8,6 +8,7 @@ bits.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +24,17 @@ from tilework.common.array_backends import (
     holding_dtype,
 )
 from tilework.common.udf import UDFMethod
-from tilework.exceptions import UDFException
-from tilework.udf.checks import check_signatures, check_tiling
+from tilework.exceptions import NoBackendError, UDFException
+from tilework.udf.base import UDF
+from tilework.udf.checks import check_signatures, check_tiling, noted
+from tilework.udf.meta import UDFMeta
 from tilework.udf.run_plan import RunPlan, UDFPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
+    from tilework.common.shape import Shape
     from tilework.io.dataset.base import DataSet
-    from tilework.udf.base import UDF
 
 __all__ = ["corrects_results", "make_plan", "use_compiled"]
 
@@ -68,7 +71,7 @@ def make_plan(
     corrections: Any = None,
     backends: str | Iterable[str] | None = None,
 ) -> RunPlan:
-    """Decide what each UDF gets.
+    """Decide what each UDF gets, and tell it the facts of the run, which it may need to say what it wants.
 
     Parameters
     ----------
@@ -92,14 +95,15 @@ def make_plan(
     n_frames = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
     pixels = dataset.shape.size, n_frames * dataset.shape.sig.size
     dtypes = dataset.dtype, _stored_dtype(dataset)
-    plans = [_plan_one(udf, *dtypes, corrections, allowed, compiled=use_compiled(udf, *pixels)) for udf in udfs]
+    facts = dataset.shape, roi, *dtypes, corrections, allowed
+    plans = [_plan_one(udf, *facts, compiled=use_compiled(udf, *pixels)) for udf in udfs]
     offered = _offered(dataset, corrections)
     try:
         return RunPlan.make(tuple(plans), *dtypes, offered)
     except (RuntimeError, ValueError) as e:
         each = "; ".join(f"{p.name} can use {', '.join(p.backends)}" for p in plans)
         msg = f"{e}. {each}; the dataset offers {', '.join(offered)}"
-        raise UDFException(msg) from e
+        raise NoBackendError(msg) from e
 
 
 def _offered(dataset: DataSet, corrections: Any) -> tuple[str, ...]:
@@ -126,6 +130,8 @@ def _stored_dtype(dataset: DataSet) -> np.dtype[Any]:
 
 def _plan_one(
     udf: UDF,
+    shape: Shape,
+    roi: np.ndarray[Any, np.dtype[np.bool_]] | None,
     dataset_dtype: np.dtype[Any],
     stored_dtype: np.dtype[Any],
     corrections: Any,
@@ -134,19 +140,25 @@ def _plan_one(
     compiled: bool,
 ) -> UDFPlan:
     name = type(udf).__name__
+    data_dtype = dataset_dtype if corrections is None else np.result_type(np.float32, dataset_dtype)
+    with noted(f"get_preferred_input_dtype of {name}"):
+        preferred: Any = udf.get_preferred_input_dtype()
+    try:
+        input_dtype = np.result_type(preferred, data_dtype)
+    except TypeError:
+        input_dtype = np.dtype(object)
+    if input_dtype.kind not in "biufc":
+        msg = (
+            f"{name}: the preferred input dtype {preferred!r} does not go with the dataset's {data_dtype}: return a "
+            "numeric dtype from get_preferred_input_dtype"
+        )
+        raise UDFException(msg)
+    input_dtype, backends = _backends(udf, input_dtype, allowed)
+    # Method and tiling may depend on the dataset.
+    udf.set_meta(UDFMeta(None, shape, roi, dataset_dtype, input_dtype, corrections=corrections, compiled=compiled))
     method = checked_method(udf)
     check_signatures(udf, method)
     check_tiling(udf)
-    data_dtype = dataset_dtype if corrections is None else np.result_type(np.float32, dataset_dtype)
-    try:
-        input_dtype = np.result_type(udf.get_preferred_input_dtype(), data_dtype)
-    except TypeError as e:
-        msg = (
-            f"{name}: the preferred input dtype {udf.get_preferred_input_dtype()!r} does not go with the dataset's "
-            f"{data_dtype}: return a numeric dtype from get_preferred_input_dtype"
-        )
-        raise UDFException(msg) from e
-    input_dtype, backends = _backends(udf, input_dtype, allowed)
     raw = corrections is None or corrects_results(udf)
     process = f"process_{method.value}"
     native = (
@@ -195,8 +207,11 @@ def checked_method(udf: UDF) -> UDFMethod:
     """
     name = type(udf).__name__
     try:
-        method: Any = udf.get_method()
+        with noted(f"get_method of {name}"):
+            method: Any = udf.get_method()
     except TypeError as e:
+        if type(udf).get_method is not UDF.get_method:
+            raise
         raise UDFException(str(e)) from e
     if not isinstance(method, UDFMethod):
         msg = f"{name}.get_method() returned {method!r}: return UDF.UDF_METHOD.FRAME, .TILE or .PARTITION"
@@ -215,12 +230,19 @@ def _backends(udf: UDF, dtype: np.dtype[Any], allowed: frozenset[str] | None) ->
     backends for a kind of device need that.
     """
     name = type(udf).__name__
-    supported = as_names(udf.get_backends())
-    if not BACKENDS.issuperset(supported):
-        unknown = [backend for backend in supported if backend not in BACKENDS]
+    with noted(f"get_backends of {name}"):
+        offered: Any = udf.get_backends()
+    if not isinstance(offered, str | Iterable):
+        msg = f"{name}.get_backends() returned {offered!r}: return the name of an array backend, or several of them"
+        raise UDFException(msg)
+    supported = as_names(offered)
+    unknown = [backend for backend in supported if backend not in BACKENDS]
+    if unknown:  # what there may be elsewhere, or later, does no harm beside what there is here
+        supported = tuple(backend for backend in supported if backend in BACKENDS)
+    if unknown and not supported:
         known = ", ".join(sorted(BACKENDS))
         msg = f"{name}.get_backends() returned {', '.join(map(repr, unknown))}: not a known array backend, only {known}"
-        raise UDFException(msg)
+        raise NoBackendError(msg)
     usable = supported if allowed is None else tuple(b for b in supported if b in allowed)
     if not usable:
         asked = "" if allowed is None else f", and the run allows {', '.join(sorted(allowed))}"
@@ -228,7 +250,7 @@ def _backends(udf: UDF, dtype: np.dtype[Any], allowed: frozenset[str] | None) ->
             f"{name} supports {', '.join(supported) or 'no array backend'}{asked}: return one that can be used from "
             "get_backends, or allow it in the run with backends=..."
         )
-        raise UDFException(msg)
+        raise NoBackendError(msg)
     return _holding(usable, dtype)
 
 

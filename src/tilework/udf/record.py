@@ -88,7 +88,7 @@ class RecordUDF(UDF):
 
     def cleanup(self) -> None:
         """Close the file."""
-        if self.task_data is not None and "file" in self.task_data:
+        if "file" in self.task_data:
             self.task_data.file.close()
 
 

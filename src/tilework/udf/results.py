@@ -296,6 +296,24 @@ def _as_plain(udf_name: str, key: str, value: Any) -> Array:
     return to_numpy(value) if type(value).__module__.startswith("cupy") else np.asarray(value)
 
 
+def _is_same_shape(shape: tuple[int, ...], declared: BufferWrapper, dataset_shape: Shape) -> bool:
+    """Return whether an array is what was declared: but for axes of length 1, with the scan or detector flat or not.
+
+    The same number of entries in other axes would be put in places that they do not belong to.
+    """
+    entry = declared.extra_shape
+    shapes = [declared.shape, (int(np.prod(declared.shape, dtype=np.int64)),)]
+    if declared.kind == "nav" and declared.shape[0] == dataset_shape.nav.size:
+        shapes.append((*dataset_shape.nav, *entry))
+    elif declared.kind == "sig":
+        shapes.append((dataset_shape.sig.size, *entry))
+    return _without_ones(shape) in [_without_ones(each) for each in shapes]
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n != 1)
+
+
 def _make_buffer(
     udf_name: str,
     key: str,
@@ -306,6 +324,11 @@ def _make_buffer(
     roi: BoolArray | None,
 ) -> ResultBuffer:
     arr, mask = (value.arr, value.mask) if isinstance(value, ArrayWithMask) else (value, None)
+    if isinstance(value, np.ma.MaskedArray):
+        arr, mask = value.data, ~np.ma.getmaskarray(value)
+    if value is None:
+        msg = f"{udf_name}: get_results() returned None as the result {key!r}: return an array, or leave it out"
+        raise UDFException(msg)
     arr = _as_plain(udf_name, key, arr)
     if arr.dtype.kind != declared.dtype.kind:
         msg = (
@@ -314,7 +337,10 @@ def _make_buffer(
         )
         raise UDFException(msg)
     want = declared.shape
-    if arr.size != int(np.prod(want, dtype=np.int64)):
+    if declared.kind == "nav" and roi is not None and arr.shape == (*roi.shape, *declared.extra_shape) != want:
+        arr = arr[roi]
+        mask = mask if mask is None else mask[roi]
+    if not _is_same_shape(arr.shape, declared, dataset_shape):
         msg = (
             f"{udf_name}: the result {key!r} must have shape {want} but get_results() returned "
             f"{arr.shape}: declare its extra_shape, or return that shape"

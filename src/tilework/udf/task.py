@@ -352,6 +352,7 @@ class PartitionRun:
         check_own_results(udf)
         udf.results.flush()
         udf.results.clear_views()
+        udf.params.clear_views()
         udf.meta.set_position(self._slice.origin[0], self._slice.origin[0] + self._slice.shape[0])
         if hasattr(udf, "postprocess"):
             udf.postprocess()

@@ -42,6 +42,7 @@ class AuxBufferWrapper(BufferWrapper):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._is_global = True
+        self._given_shape: tuple[int, ...] = ()
 
     def set_buffer(self, buf: Array, is_global: bool = True) -> None:
         """Store the data.
@@ -65,6 +66,10 @@ class AuxBufferWrapper(BufferWrapper):
             raise ValueError(msg)
         extra = () if self._extra_shape == (1,) else self._extra_shape
         self._is_global = is_global
+        if self._kind == "single" and is_global and self._extra_shape and buf.size != prod(self._extra_shape):
+            msg = f"auxiliary data is declared with extra_shape {self._extra_shape} but has the shape {buf.shape}"
+            raise ValueError(msg)
+        self._given_shape = buf.shape
         self._data = buf if self._kind == "single" else buf.reshape((-1, *extra))
 
     def new_for_partition(self, partition: PartitionSpan, roi: BoolArray | None) -> AuxBufferWrapper:
@@ -103,8 +108,21 @@ class AuxBufferWrapper(BufferWrapper):
         self._ds_shape = dataset_shape
         self._roi = None if roi is None else np.asarray(roi, dtype=bool).reshape(-1)
         want = {"nav": prod(tuple(dataset_shape.nav)), "sig": prod(tuple(dataset_shape.sig))}.get(self._kind)
+        self._check_given_shape(dataset_shape)
         if want is not None and self._data is not None and len(self._data) != want:
             msg = (
                 f"auxiliary data of kind {self._kind!r} needs {want} entries for this dataset, it has {len(self._data)}"
+            )
+            raise ValueError(msg)
+
+    def _check_given_shape(self, dataset_shape: Shape) -> None:
+        """Raise when data was given with scan or detector axes, but others than those of the dataset."""
+        axes = {"nav": tuple(dataset_shape.nav), "sig": tuple(dataset_shape.sig)}.get(self._kind, ())
+        extra = () if self._extra_shape == (1,) else self._extra_shape
+        given = self._given_shape[: len(self._given_shape) - len(extra)]
+        if len(axes) > 1 and len(given) == len(axes) and prod(given) == prod(axes) and given != axes:
+            msg = (
+                f"auxiliary data of kind {self._kind!r} has the shape {self._given_shape}, the dataset "
+                f"{'scan' if self._kind == 'nav' else 'detector'} has {axes}: give it in this shape, or flat"
             )
             raise ValueError(msg)

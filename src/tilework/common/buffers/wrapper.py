@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from operator import index
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
@@ -80,7 +81,8 @@ class BufferWrapper:
     ) -> None:
         _check_options(kind, where, use)
         self._kind: BufferKind = kind
-        self._extra_shape = (extra_shape,) if isinstance(extra_shape, int) else tuple(map(int, extra_shape))
+        # An array's shape is made of what can be an index: 2.7 cannot, and a text is no list of numbers.
+        self._extra_shape = (extra_shape,) if isinstance(extra_shape, int) else tuple(map(index, extra_shape))
         if min(self._extra_shape, default=0) < 0:
             msg = f"the extra shape of a buffer has sizes of at least 0, got {extra_shape}"
             raise ValueError(msg)
@@ -344,7 +346,8 @@ class BufferWrapper:
         """`raw_data` as a masked array, invalid entries masked."""
         mask = self.valid_mask
         if self._kind == "nav" and self._data is not None:
-            mask = mask.reshape((-1, *self._extra_shape))
+            n_nav = self._ds_shape.nav.size if self._ds_shape is not None else -1
+            mask = mask.reshape((n_nav, *self._extra_shape))
             if self._roi is not None:
                 mask = mask[self._roi]
         return np.ma.array(self._data, mask=~mask)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -59,6 +59,9 @@ def frames_bytes(l2_size: Path = Path("/sys/devices/system/cpu/cpu0/cache/index2
     except (OSError, ValueError):
         is_large = False
     return CACHE_BYTES // 2 if is_large else CACHE_BYTES
+
+
+_NO_PREFERENCE: Final = {"depth": TileDepthEnum.TILE_DEPTH_DEFAULT, "total_size": math.inf}
 
 
 class Negotiator:
@@ -108,7 +111,7 @@ class Negotiator:
         methods = {udf.get_method() for udf in udfs}
         if UDFMethod.PARTITION in methods:
             return self._make((frames, *sig), dataset, "partition")
-        preferences = [udf.get_tiling_preferences() for udf in udfs]
+        preferences = [{**_NO_PREFERENCE, **udf.get_tiling_preferences()} for udf in udfs]
         max_bytes, max_depth = self._bounds(preferences)
         takes_all = all(p["depth"] == math.inf and p["total_size"] == math.inf for p in preferences)
         frame_bytes = itemsize * math.prod(sig)
@@ -141,11 +144,7 @@ class Negotiator:
                 "their border, so it cannot be repaired from all its neighbours: use another tile shape"
             )
             raise ValueError(msg)
-        part_bytes = itemsize * math.prod(part)
-        if part_bytes > max_bytes:
-            wanted = f"at most {int(max_bytes)} bytes, the smallest possible tile of this dataset has {part_bytes}"
-            msg = f"no tile fits the tiling preferences of the UDFs: they ask for {wanted}; ask for a larger total_size"
-            raise ValueError(msg)
+        # Where the dataset has no tile as small as is asked for, this is its smallest.
         return self._make((min(depth, frames), *part), dataset, "tile")
 
     @staticmethod

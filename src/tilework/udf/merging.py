@@ -1,0 +1,64 @@
+"""How `UDF.merge` is called: with which arguments, and what the UDF sees meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.buffers import AuxBufferWrapper
+from tilework.udf.checks import describe_arrays, merges_by_name
+from tilework.udf.data import MergeAttrMapping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tilework.udf.base import UDF
+
+__all__ = ["merge_part"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def merge_part(udf: UDF, dest: Mapping[str, Array], src: MergeAttrMapping, start: int, stop: int, where: str) -> None:
+    """Put the results of one partition into those of the whole.
+
+    Meanwhile ``self.results`` and auxiliary data of kind nav are those of the partition.
+
+    Parameters
+    ----------
+    udf
+        Main-side instance.
+    dest
+        The whole by name; of nav results the part of this partition.
+    src
+        Results of the partition.
+    start, stop
+        First and one-past-last position of the partition, in selected positions.
+    where
+        The partition, for errors.
+    """
+    udf.results.show(dest)
+    aux = {
+        name: value.get_view_for_dataset()[start:stop]
+        for name, value in udf.kwargs.items()
+        if isinstance(value, AuxBufferWrapper) and value.kind == "nav"
+    }
+    if aux:
+        udf.params.show(aux)
+    try:
+        # Arguments go by name where the method has these names, in whatever order.
+        if merges_by_name(udf):
+            udf.merge(dest=MergeAttrMapping(dest), src=src)
+        else:
+            udf.merge(MergeAttrMapping(dest), src)
+    except Exception as e:
+        e.add_note(f"in merge of {type(udf).__name__}, {where}")
+        if isinstance(e, ValueError | TypeError):
+            e.add_note(f"dest is there: {describe_arrays(dest)}")
+            e.add_note(f"src is there: {describe_arrays(vars(src))}")
+        raise
+    finally:
+        udf.results.clear_views()
+        if aux:
+            udf.params.clear_views()
