@@ -46,8 +46,9 @@ if __name__ == "__main__":
     data = np.arange(6 * 5 * 8 * 8, dtype=np.float32).reshape(6, 5, 8, 8) % 1009
     np.save("scan.npy", data)
     with lt.Context(executor=InlineJobExecutor()) as ctx:
-        for source in {"filetype": "memory", "data": data}, {"filetype": "npy", "path": "scan.npy"}, {"path": "scan.npy"}:
-            ds = ctx.load(**{"filetype": "auto", **source})
+        file = {"path": "scan.npy"}
+        for filetype, source in ("memory", {"data": data}), ("npy", file), ("auto", file):
+            ds = ctx.load(filetype, **source)
             disk = ApplyMasksUDF(mask_factories=[lambda: circular(4, 4, 8, 8, 3), lambda: np.ones((8, 8))])
             masks, own = ctx.run_udf(dataset=ds, udf=[disk, MaxUDF()])
             inside = circular(4, 4, 8, 8, 3)
@@ -208,8 +209,7 @@ def test_with_libertem_installed(tmp_path: Path, peer_python: str) -> None:
     site = Path(found.stdout.strip()).parent
     (tmp_path / "bright.py").write_text(BRIGHT)
     (tmp_path / "main.py").write_text(
-        WITH_MODULE
-        + f"    roots = {str(site / 'libertem')!r}, {str(tmp_path / 'site')!r}\n"
+        WITH_MODULE + f"    roots = {str(site / 'libertem')!r}, {str(tmp_path / 'site')!r}\n"
         "    of_peer = [n for n, m in sys.modules.items() if str(getattr(m, '__file__', '')).startswith(roots)]\n"
         "    assert of_peer == [], of_peer\n"
     )

@@ -5,6 +5,8 @@ tilework maps files into memory. It says so itself when it is asked for somethin
 
 from __future__ import annotations
 
+from typing import Self
+
 __all__ = ["BufferedBackend", "DirectBackend", "MMapBackend"]
 
 
@@ -19,7 +21,7 @@ class MMapBackend(str):
 
     __slots__ = ()
 
-    def __new__(cls, enable_readahead_hints: bool = False) -> MMapBackend:  # noqa: ARG004
+    def __new__(cls, enable_readahead_hints: bool = False) -> Self:  # noqa: ARG004, D102
         return super().__new__(cls, "mmap")
 
 
@@ -34,7 +36,7 @@ class BufferedBackend(str):
 
     __slots__ = ()
 
-    def __new__(cls, max_buffer_size: int = 1 << 24) -> BufferedBackend:  # noqa: ARG004
+    def __new__(cls, max_buffer_size: int = 1 << 24) -> Self:  # noqa: ARG004, D102
         return super().__new__(cls, "buffered")
 
 
@@ -49,5 +51,5 @@ class DirectBackend(str):
 
     __slots__ = ()
 
-    def __new__(cls, max_buffer_size: int = 1 << 24) -> DirectBackend:  # noqa: ARG004
+    def __new__(cls, max_buffer_size: int = 1 << 24) -> Self:  # noqa: ARG004, D102
         return super().__new__(cls, "direct")

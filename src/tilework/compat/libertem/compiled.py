@@ -25,7 +25,7 @@ numba_dtypes: Final = frozenset(
 
 
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Return a decorator: ``numba.njit`` whose result is kept on disk until the function, or one that it calls, changes.
+    """Return a decorator: ``numba.njit`` kept on disk until the function, or one that it calls, changes.
 
     Parameters
     ----------

@@ -17,13 +17,13 @@ import sys
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.compat.libertem.table import ABSENT, FORMATS, MOVED, VERSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import ModuleType
 
 __all__ = ["LibertemFinder", "is_ours"]
 

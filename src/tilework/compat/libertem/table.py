@@ -71,7 +71,7 @@ A path that is here and exists with us, too, has the names of both.
 ABSENT: Final[dict[str, str]] = {
     "libertem.cli_tweaks": "the command is `tilework`",
     "libertem.common.messageconverter": "it belongs to the web interface, which tilework does not have",
-    "libertem.contrib.convert_transposed": "tilework does not read DM files; RosettaSciIO does (rsciio.digitalmicrograph)",
+    "libertem.contrib.convert_transposed": "tilework does not read DM files; the package RosettaSciIO does",
     "libertem.executor.cli": "start workers with `tilework worker`",
     "libertem.executor.utils": "its parts were for the inside of LiberTEM's executors",
     "libertem.io.dataset.base": "a format is described by DataSet and Partition of libertem.io.dataset.base alone",
@@ -88,7 +88,7 @@ ABSENT: Final[dict[str, str]] = {
 """Old path: what to use instead; it holds for all below, too."""
 
 FORMATS: Final = (
-    "it does not read files of that format (libertem.io.dataset.{}); another library may give its data "
-    'as an array for ctx.load("memory", data=…), or as a Dask array for ctx.load("dask", …)'
+    "it does not read {} files; another library may give what is in them as an array, "
+    'for ctx.load("memory", data=…), or as a Dask array, for ctx.load("dask", …)'
 )
 """The same for file formats, all of which are modules of one package."""
