@@ -4,6 +4,7 @@ How the package is laid out, from the top down. A line imports only lines below 
 import each other::
 
     cli                 the ``tilework`` command
+    compat              programs that were written for other packages, run unchanged
     api                 Context: load data, run functions, get results
     viz                 pictures of results
     udf | executor      what is computed | where and how it is run

@@ -1,0 +1,55 @@
+"""LiberTEM's ways to read files, as what `Context.load` takes for ``io_backend``: their names.
+
+tilework maps files into memory. It says so itself when it is asked for something else.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+__all__ = ["BufferedBackend", "DirectBackend", "MMapBackend"]
+
+
+class MMapBackend(str):
+    """``"mmap"``, which is what tilework does anyway.
+
+    Parameters
+    ----------
+    enable_readahead_hints
+        Not needed: the system is told what will be read.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, enable_readahead_hints: bool = False) -> Self:  # noqa: ARG004, D102
+        return super().__new__(cls, "mmap")
+
+
+class BufferedBackend(str):
+    """``"buffered"``; loading a dataset with it raises `DataSetException`.
+
+    Parameters
+    ----------
+    max_buffer_size
+        Bytes.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, max_buffer_size: int = 1 << 24) -> Self:  # noqa: ARG004, D102
+        return super().__new__(cls, "buffered")
+
+
+class DirectBackend(str):
+    """``"direct"``; loading a dataset with it raises `DataSetException`.
+
+    Parameters
+    ----------
+    max_buffer_size
+        Bytes.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, max_buffer_size: int = 1 << 24) -> Self:  # noqa: ARG004, D102
+        return super().__new__(cls, "direct")
