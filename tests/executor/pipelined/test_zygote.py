@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tilework.exceptions import PoolStateError
 from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.executor.pipelined.pool import WORKER_MODULES
@@ -107,6 +108,13 @@ class TestZygote(ExecutorHarness):
                 os.kill(pid, signal.SIGKILL)
             self.assert_usable(each)
         assert parent(executor) == parent(other) != zygote
+
+    def test_a_worker_that_cannot_be_set_up(self, executor: PipelinedExecutor) -> None:
+        """What went wrong between the fork and the first message is in the error."""
+        psutil.Process(parent(executor)).rlimit(psutil.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+        with pytest.raises(PoolStateError, match=r"(?s)failed to start.*SharedMemoryFullError: cannot map"):
+            make()
+        self.assert_usable(executor)
 
     def test_executors_come_and_go_in_many_threads(self, nothing_left: None) -> None:
         start = threading.Barrier(8)
