@@ -44,6 +44,22 @@ def crash(params: Any, env: Environment) -> None:
     ctypes.string_at(8)
 
 
+class Stubborn:
+    """Parameters that raise an error in a worker, when they are unpickled or patched there."""
+
+    def __init__(self, when: str, error: Exception) -> None:
+        self.when = when
+        self.error = error
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["when"] == "unpickled":
+            raise state["error"]
+        self.__dict__.update(state)
+
+    def patch(self, patch: Any) -> None:
+        raise self.error
+
+
 class TestProcesses(ExecutorHarness):
     """Each test proves that nothing is left behind."""
 
@@ -157,6 +173,15 @@ class TestProcesses(ExecutorHarness):
             executor.resize(3)
             run = executor.run_tasks([EchoTask(i) for i in range(30)], handle, 0, NoopCommHandler())
             assert {params for (_, params), _ in run} == {"params"}
+
+    @pytest.mark.parametrize("when", ["unpickled", "patched"])
+    def test_key_errors_of_parameters(self, executor: PipelinedExecutor, when: str) -> None:
+        """They are what they are: only a handle whose block has ended is one."""
+        with executor.scatter(Stubborn(when, KeyError("mine"))) as handle:
+            executor.scatter_update_patch(handle, 1)
+            with pytest.raises(KeyError, match="mine"):
+                list(executor.run_tasks([EchoTask(0)], handle, 0, NoopCommHandler()))
+        self.assert_usable(executor)
 
     def test_random_numbers_differ(self, executor: PipelinedExecutor) -> None:
         """Workers are copies of one process, but do not draw the same random numbers."""

@@ -326,11 +326,11 @@ def worker_run_task(
     parcel = _Arrived(requests, message.parcel, header["descriptors"])
 
     def work() -> Any:
-        try:
-            params = work_mem[run.params_key].get()
-        except KeyError:
+        scattered = work_mem.get(run.params_key)
+        if scattered is None:
             msg = "the parameters of this task are not scattered any more: their block has ended"
-            raise ExecutorError(msg) from None
+            raise ExecutorError(msg)
+        params = scattered.get()
         task = parcel.unpack()
         with attach_to_parent(run.span_context):
             return call_task(task, params, run.env if stream is None else run.environment(env, stream))
