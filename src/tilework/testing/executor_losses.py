@@ -28,6 +28,10 @@ def _value(params: Any, env: Environment) -> int:
     return value
 
 
+def _kill(item: tuple[int, bytes]) -> None:
+    kill_this_process("SIGKILL", item[0])
+
+
 class _Deadly:
     """Kills every worker that it arrives at; counts ``arrived``."""
 
@@ -148,9 +152,12 @@ class LossContract(ExecutorHarness):
         self.assert_usable(executor)
 
     def test_function_that_kills(self, executor: JobExecutor) -> None:
-        """It ends with a WorkerLostError, not with a hang; the executor stays usable."""
-        with pytest.raises(WorkerLostError):
+        """It ends with a WorkerLostError that names it, not with a hang; the executor stays usable."""
+        with pytest.raises(WorkerLostError, match=r"^the function kill_this_process\b"):
             executor.run_function(kill_this_process, "SIGKILL", os.getpid())
+        with pytest.raises(WorkerLostError, match=r"^the function _kill for item 0\b") as caught:
+            executor.map(_kill, [(os.getpid(), bytes(1_000_000))])
+        assert len(str(caught.value)) < 10_000, "the item is in the message"
         self.assert_usable(executor)
 
     def test_function_whose_arrival_kills(self, executor: JobExecutor, signals: Signals) -> None:

@@ -23,7 +23,7 @@ from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ExecutorError, ExecutorSpecException, WorkerLostError
 from tilework.executor.pipelined import PipelinedExecutor, PoolStateError
 from tilework.testing.executor_harness import ExecutorHarness
-from tilework.testing.faults import CallTask, EchoTask, FakeTask, SleepTask
+from tilework.testing.faults import CallTask, EchoTask, FakePartition, FakeTask, SleepTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +78,14 @@ class TestProcesses(ExecutorHarness):
         assert "in crash" in text, "the traceback of the crash is missing"
         self.assert_usable(executor)
         assert any(event["event"] == "worker_lost" for event in executor.report()["events"])
+
+    def test_functions_for_certain_items(self, executor: PipelinedExecutor) -> None:
+        """Who loses workers with a function is told for which worker, or partition, it was called."""
+        with pytest.raises(WorkerLostError, match=r"^the function .* on worker cpu-[01] lost its worker 3 times"):
+            executor.run_each_worker(os.abort)
+        with pytest.raises(WorkerLostError, match=r"<lambda> for partition part-7 lost its worker 3 times"):
+            list(executor.run_each_partition([FakePartition("part-7")], lambda _: os.abort()))
+        self.assert_usable(executor)
 
     def test_what_workers_write_to_stderr(self, executor: PipelinedExecutor, caplog: pytest.LogCaptureFixture) -> None:
         """It goes to the log, with the worker's name, and its end into the report."""
