@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tilework.common.executor import Environment, TaskProtocol
     from tilework.executor.run import Ticket
 
-__all__ = ["Call", "call_task", "function_name", "item_name", "partition_name"]
+__all__ = ["Call", "call_task", "function_name", "item_name", "note_unpicklable", "partition_name"]
 
 _tracer = get_tracer(__name__)
 
@@ -48,6 +48,15 @@ def item_name(ticket: Ticket[Any]) -> str:
     """
     worker = getattr(ticket.task, "target_worker", None)
     return f" for item {ticket.index}" if worker is None else f" on worker {worker}"
+
+
+def note_unpicklable(error: Exception, obj: Any) -> None:
+    """Add to an error of pickling what was scattered that it was that, and what to do."""
+    error.add_note(
+        f"the parameters of the run, a {type(obj).__name__}, cannot be sent to the workers: something in them is not "
+        "picklable. Give a UDF plain values and arrays, and let get_task_data() make locks, open files and the like on "
+        "the worker; or use the executor 'threads', which sends nothing"
+    )
 
 
 class Call:

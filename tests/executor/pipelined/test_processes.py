@@ -19,11 +19,13 @@ import numpy as np
 import psutil
 import pytest
 
+from tilework.api import Context
 from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ExecutorError, ExecutorSpecException, WorkerLostError
 from tilework.executor.pipelined import PipelinedExecutor, PoolStateError
 from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import CallTask, EchoTask, FakePartition, FakeTask, SleepTask
+from tilework.udf import UDF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +44,16 @@ def open_descriptors() -> list[int]:
 
 def crash(params: Any, env: Environment) -> None:
     ctypes.string_at(8)
+
+
+class WithParameter(UDF):
+    """Does nothing with its parameter."""
+
+    def get_result_buffers(self) -> dict[str, Any]:
+        return {"x": self.buffer(kind="nav")}
+
+    def process_frame(self, frame: Any) -> None:
+        self.results.x[:] = 1
 
 
 class Stubborn:
@@ -187,9 +199,19 @@ class TestProcesses(ExecutorHarness):
         """They are what they are: only a handle whose block has ended is one."""
         with executor.scatter(Stubborn(when, KeyError("mine"))) as handle:
             executor.scatter_update_patch(handle, 1)
-            with pytest.raises(KeyError, match="mine"):
+            with pytest.raises(KeyError, match="mine") as caught:
                 list(executor.run_tasks([EchoTask(0)], handle, 0, NoopCommHandler()))
+        assert f"parameters of the run arrived at a worker, but cannot be {when}" in str(caught.value.__notes__)
         self.assert_usable(executor)
+
+    def test_parameters_that_cannot_be_pickled(self, executor: PipelinedExecutor) -> None:
+        """The error says that it is the parameters, and what to do."""
+        udf = WithParameter(lock=threading.Lock())
+        with pytest.raises(TypeError, match="pickle") as caught, Context(executor=executor) as ctx:
+            ctx.run_udf(dataset=ctx.load("memory", data=np.ones((2, 2, 4, 4))), udf=udf)
+        (note,) = caught.value.__notes__
+        assert "the parameters of the run, a UDFParams, cannot be sent" in note
+        assert "get_task_data" in note
 
     def test_random_numbers_differ(self, executor: PipelinedExecutor) -> None:
         """Workers are copies of one process, but do not draw the same random numbers."""

@@ -166,12 +166,12 @@ class _Scattered:
             if self._map is not None:
                 memory = memoryview(self._map)
                 buffers = [memory[start : start + size] for start, size in self._spans]
-            self._object = self._attempt(lambda: loads(self._data or buffers.pop(), buffers=buffers))
+            self._object = self._attempt(lambda: loads(self._data or buffers.pop(), buffers=buffers), "be unpickled")
             self._is_made = True
         while self._patches:
             data = self._patches.pop(0)
             if not isinstance(self._object, _Failure):
-                done = self._attempt(lambda data=data: self._object.patch(loads(data)))  # type: ignore[misc]
+                done = self._attempt(lambda data=data: self._object.patch(loads(data)), "be patched")  # type: ignore[misc]
                 if isinstance(done, _Failure):
                     self._object = done
         if isinstance(self._object, _Failure):
@@ -179,10 +179,14 @@ class _Scattered:
         return self._object
 
     @staticmethod
-    def _attempt(make: Callable[[], Any]) -> Any:
+    def _attempt(make: Callable[[], Any], what: str) -> Any:
         try:
             return make()
         except Exception as error:  # noqa: BLE001  (it is raised for every task that wants the object)
+            error.add_note(
+                f"the parameters of the run arrived at a worker, but cannot {what} there: everything in them must be "
+                "picklable, and what its pickle refers to must be there on the worker"
+            )
             return _Failure(error)
 
 
