@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ from tilework.testing.executor_harness import ExecutorHarness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def make() -> PipelinedExecutor:
@@ -115,6 +118,55 @@ class TestZygote(ExecutorHarness):
         with pytest.raises(PoolStateError, match=r"(?s)failed to start.*SharedMemoryFullError: cannot map"):
             make()
         self.assert_usable(executor)
+
+    def test_interrupt_while_it_starts(self, tmp_path: Path) -> None:
+        """Ctrl-C reaches the main process alone, from the first moment on; the workers that come later ignore it."""
+        started = tmp_path / "started"
+        (tmp_path / "sitecustomize.py").write_text(
+            "import os, pathlib, time\n"
+            "if 'TILEWORK_TEST_STARTED' in os.environ:\n"
+            "    pathlib.Path(os.environ['TILEWORK_TEST_STARTED']).touch()\n"
+            "    time.sleep(1)\n"
+        )
+        script = textwrap.dedent(
+            f"""
+            import os, signal
+            from tilework.executor.pipelined import PipelinedExecutor
+
+            def is_blocked():
+                return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+            def make():
+                return PipelinedExecutor(PipelinedExecutor.make_spec(1, []))
+
+            os.environ["TILEWORK_TEST_STARTED"] = {str(started)!r}
+            try:
+                make()
+            except KeyboardInterrupt:
+                print("interrupted", is_blocked())
+            del os.environ["TILEWORK_TEST_STARTED"]
+            with make() as executor:
+                print(executor.run_function(is_blocked), executor.run_function(signal.getsignal, signal.SIGINT))
+            """
+        )
+        program = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        )
+        try:
+            until = time.monotonic() + 60
+            while not started.exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            os.killpg(program.pid, signal.SIGINT)
+            out, err = program.communicate(timeout=60)
+        finally:
+            program.kill()
+            program.wait()
+        assert (program.returncode, out, err) == (0, f"interrupted False\nFalse {int(signal.SIG_IGN)}\n", "")
 
     def test_executors_come_and_go_in_many_threads(self, nothing_left: None) -> None:
         start = threading.Barrier(8)

@@ -47,6 +47,7 @@ def main(fd: int, main_pid: int, preload: list[str]) -> None:
         Names of the modules to import first; what cannot be imported is left out. Later pools may ask for more.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was held back until here
     from tilework.executor.pipelined.wire import Wire, WireClosedError
 
     _import(preload)
