@@ -87,11 +87,14 @@ def count(cpus: int | Iterable[int] | None) -> int | None:
     Raises
     ------
     ExecutorSpecException
-        When that is not at least one.
+        When that is not at least one, or something else is given than numbers, from 0 on.
     """
     if cpus is None:
         return None
-    n = cpus if isinstance(cpus, int) else len(list(cpus))
+    from tilework.utils.device_ids import device_ids
+
+    chosen = device_ids("cpus", cpus)
+    n = chosen if isinstance(chosen, int) else len(chosen)
     if n < 1:
         msg = f"an executor needs at least one CPU, got cpus={cpus!r}"
         raise ExecutorSpecException(msg)
