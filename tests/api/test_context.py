@@ -84,6 +84,14 @@ def test_arguments_that_do_not_fit_are_refused(spec: Any, kwargs: dict[str, Any]
         Context.make_with(spec, **kwargs)
 
 
+@pytest.mark.parametrize("spec", ["inline", "threads", "pipelined", "delayed"])
+def test_snoozing_is_for_dask(spec: Any) -> None:
+    """The others have nothing to release, and so nothing changes by a time for that."""
+    cpus = {"cpus": 1} if spec in {"threads", "pipelined"} else {}
+    with Context.make_with(spec, snooze_timeout=1, **cpus) as ctx:
+        assert ctx.executor.snooze_manager is None
+
+
 def test_the_number_of_threads_is_what_was_asked_for() -> None:
     with Context.make_with("threads", cpus=3) as ctx:
         assert ctx.executor.get_available_workers().concurrency() == 3

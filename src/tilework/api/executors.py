@@ -28,7 +28,7 @@ def make_executor(
     snooze_timeout: float | None = None,
     main_process_gpu: GPUSpec = None,
 ) -> JobExecutor:
-    """Make an executor; see `Context.make_with`.
+    """Make an executor; see `Context.make_with`. Only for ``"dask"`` does `snooze_timeout` mean anything.
 
     Raises
     ------
@@ -43,9 +43,6 @@ def make_executor(
         from tilework.api.dask_executors import make_dask_executor
 
         return make_dask_executor(spec, cpus, gpus, snooze_timeout, main_process_gpu)
-    if snooze_timeout is not None:
-        msg = f"the executor {spec!r} has no workers that could be released when idle: leave out snooze_timeout"
-        raise ExecutorSpecException(msg)
     if spec == "pipelined":
         return _make_pipelined(cpus, gpus, main_process_gpu)
     if gpus is not None:
