@@ -56,7 +56,7 @@ def test_dask_make_default(tmp_path: Path) -> None:
         tmp_path / "script.py",
         "import dask, distributed\n"
         "from tilework.api import Context\n"
-        "with Context.make_with('dask-make-default', cpus=1) as ctx:\n"
+        "with Context.make_with('dask-make-default', cpus=1, snooze_timeout=1) as ctx:\n"
         "    assert distributed.default_client() is ctx.executor.client\n"
         "assert dask.delayed(abs)(-3).compute() == 3\n"
         "with Context.make_with('dask-integration') as other:\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -212,6 +213,26 @@ class TestProcesses(ExecutorHarness):
         (note,) = caught.value.__notes__
         assert "the parameters of the run, a UDFParams, cannot be sent" in note
         assert "get_task_data" in note
+
+    def test_a_module_that_workers_do_not_find(
+        self, executor: PipelinedExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What was added to the module path after they were started is missing there, and the error says so."""
+        name = "tilework_test_found_later"
+        (tmp_path / f"{name}.py").write_text("def double(x):\n    return 2 * x\n\n\nclass Params:\n    pass\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        module = importlib.import_module(name)
+        try:
+            with pytest.raises(ModuleNotFoundError, match=name) as caught:
+                executor.run_function(module.double, 3)
+            assert "change sys.path before the context is made" in caught.value.__notes__[0]
+            with pytest.raises(ModuleNotFoundError, match=name) as caught:
+                self.run(executor, [EchoTask(0)], module.Params())
+            assert "change sys.path before the context is made" in caught.value.__notes__[-1]
+            with make(1) as later:
+                assert later.run_function(module.double, 3) == 6
+        finally:
+            del sys.modules[name]
 
     def test_random_numbers_differ(self, executor: PipelinedExecutor) -> None:
         """Workers are copies of one process, but do not draw the same random numbers."""

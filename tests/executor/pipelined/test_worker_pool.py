@@ -56,7 +56,7 @@ def test_specs() -> None:
     assert name_of(PipelinedExecutor.make_spec(2, 0)) == ["cpu-0", "cpu-1"]
     with pytest.raises(ExecutorSpecException, match="at least one worker"):
         PipelinedExecutor.make_spec(0, 0)
-    assert name_of(PipelinedExecutor.make_spec(np.int64(1), np.array([2]))) == ["cuda-2-0", "cpu-0"]
+    assert name_of(PipelinedExecutor.make_spec(np.int64(1), np.array([2]))) == ["cuda-2-0", "cpu-0"]  # type: ignore[arg-type]
     for wrong in (1.5, "2", ["0"], [0.5], None):
         with pytest.raises(ExecutorSpecException, match=r"cpus must be an integer, or a list"):
             PipelinedExecutor.make_spec(wrong, [])  # type: ignore[arg-type]

@@ -187,7 +187,16 @@ class _Scattered:
                 f"the parameters of the run arrived at a worker, but cannot {what} there: everything in them must be "
                 "picklable, and what its pickle refers to must be there on the worker"
             )
+            if isinstance(error, ModuleNotFoundError):
+                _note_module_path(error)
             return _Failure(error)
+
+
+def _note_module_path(error: ModuleNotFoundError) -> None:
+    error.add_note(
+        "workers look for modules where the main process did when they were started: change sys.path before the "
+        "context is made, or make a new one"
+    )
 
 
 class _Arrived:
@@ -203,7 +212,11 @@ class _Arrived:
     def unpack(self) -> Any:
         """Return the object; called once at most."""
         descriptors, self._descriptors = self._descriptors, ()
-        return self._requests.unpack(self._parcel, descriptors)
+        try:
+            return self._requests.unpack(self._parcel, descriptors)
+        except ModuleNotFoundError as error:
+            _note_module_path(error)
+            raise
 
     def close(self) -> None:
         """Close the descriptors, unless it was unpacked."""
