@@ -70,7 +70,11 @@ def test_contexts_are_made_by_name_and_close(spec: Any) -> None:
         ("inline", {"gpus": 1}, "leave out gpus"),
         ("threads", {"gpus": 1}, "leave out gpus"),
         ("threads", {"cpus": 0}, "at least one CPU"),
-        ("threads", {"snooze_timeout": 5}, "snooze_timeout"),
+        ("threads", {"cpus": 1.5}, "cpus must be an integer"),
+        ("pipelined", {"cpus": 1.5}, "cpus must be an integer"),
+        ("pipelined", {"cpus": "2"}, "cpus must be an integer"),
+        ("pipelined", {"cpus": [-1]}, "cpus must not be negative"),
+        ("pipelined", {"cpus": 1, "gpus": "0"}, "gpus must be an integer"),
         ("spark", {}, "choose one of synchronous, inline, threads"),
         ("inline", {"main_process_gpu": 99}, "GPU|gpu|CUDA"),
     ],
@@ -78,6 +82,14 @@ def test_contexts_are_made_by_name_and_close(spec: Any) -> None:
 def test_arguments_that_do_not_fit_are_refused(spec: Any, kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ExecutorSpecException, match=message):
         Context.make_with(spec, **kwargs)
+
+
+@pytest.mark.parametrize("spec", ["inline", "threads", "pipelined", "delayed"])
+def test_snoozing_is_for_dask(spec: Any) -> None:
+    """The others have nothing to release, and so nothing changes by a time for that."""
+    cpus = {"cpus": 1} if spec in {"threads", "pipelined"} else {}
+    with Context.make_with(spec, snooze_timeout=1, **cpus) as ctx:
+        assert ctx.executor.snooze_manager is None
 
 
 def test_the_number_of_threads_is_what_was_asked_for() -> None:

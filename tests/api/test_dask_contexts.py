@@ -56,7 +56,7 @@ def test_dask_make_default(tmp_path: Path) -> None:
         tmp_path / "script.py",
         "import dask, distributed\n"
         "from tilework.api import Context\n"
-        "with Context.make_with('dask-make-default', cpus=1) as ctx:\n"
+        "with Context.make_with('dask-make-default', cpus=1, snooze_timeout=1) as ctx:\n"
         "    assert distributed.default_client() is ctx.executor.client\n"
         "assert dask.delayed(abs)(-3).compute() == 3\n"
         "with Context.make_with('dask-integration') as other:\n"
@@ -77,7 +77,7 @@ def test_cpus() -> None:
 
 def test_dask_integration() -> None:
     """Without a client Dask works on threads, and so do we."""
-    with Context.make_with("dask-integration") as context:
+    with Context.make_with("dask-integration", snooze_timeout=1) as context:
         assert isinstance(context.executor, ConcurrentJobExecutor)
 
 
@@ -90,10 +90,8 @@ def test_dask_integration() -> None:
         ("dask", {"gpus": [0]}, "no CUDA device"),
         ("dask", {"snooze_timeout": 0}, "positive number of minutes"),
         ("dask", {"main_process_gpu": 3}, "main_process_gpu=3"),
-        ("dask-make-default", {"snooze_timeout": 1}, "snooze_timeout"),
         ("dask-integration", {"cpus": 1}, "leave out cpus"),
         ("dask-integration", {"gpus": 1}, "leave out cpus and gpus"),
-        ("dask-integration", {"snooze_timeout": 1}, "snooze_timeout"),
     ],
 )
 def test_what_does_not_fit(spec: Any, arguments: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,6 +255,6 @@ def test_by_name() -> None:
     with Context.make_with("delayed") as ctx:
         assert isinstance(ctx.executor, DelayedJobExecutor)
         assert ctx.executor.get_available_workers().names() == ["delayed"]
-    for wrong in ({"cpus": 2}, {"gpus": 1}, {"snooze_timeout": 1}):
+    for wrong in ({"cpus": 2}, {"gpus": 1}):
         with pytest.raises(ExecutorSpecException, match="leave out"):
             Context.make_with("delayed", **wrong)

@@ -236,7 +236,7 @@ def test_lost_worker() -> None:
 
 def test_task_that_kills_its_workers() -> None:
     """Three losses of the same task end the run, with an error that names the partition and the cause."""
-    run = Run(range(2), Bounds(workers=1), name=lambda task: f"part-{task}")
+    run = Run(range(2), Bounds(workers=1), name=lambda ticket: f"part-{ticket.task}")
     _, ticket = submitted(run)
     for n in range(3):
         run.handle(Lost(ticket.number, f"killed by signal {n}"))

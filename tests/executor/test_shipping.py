@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,13 @@ class Log:
 
 def get(cache: Cache, scattered: Scattered, *, with_content: bool = False) -> Any:
     return cache.get("me", scattered.ship(with_content=with_content), (scattered.key,))
+
+
+def test_what_cannot_be_pickled() -> None:
+    """The error says what it was, and what to do."""
+    with pytest.raises(TypeError, match="pickle") as caught:
+        Scattered(threading.Lock())
+    assert "the parameters of the run, a lock, cannot be sent" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("size", [10, 10_000])

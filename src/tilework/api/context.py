@@ -94,7 +94,7 @@ class Context(Analyses):
         plot_class
             Class of live plots.
         snooze_timeout
-            Minutes after which idle workers are released; for ``"dask"`` only.
+            Minutes after which idle workers are released, for ``"dask"``; the others keep theirs whatever it is.
         main_process_gpu
             CUDA device of the main process.
 

@@ -32,12 +32,10 @@ def make_dask_executor(
     from tilework.executor.dask.extra import require_dask
 
     require_dask()
-    if snooze_timeout is not None and (spec != "dask" or not snooze_timeout > 0):
-        msg = (
-            f"snooze_timeout must be a positive number of minutes, not {snooze_timeout!r}"
-            if spec == "dask"
-            else f"the workers of the executor {spec!r} are not its own: leave out snooze_timeout"
-        )
+    if spec != "dask":
+        snooze_timeout = None  # the workers are not, or not only, ours
+    if snooze_timeout is not None and not snooze_timeout > 0:
+        msg = f"snooze_timeout must be a positive number of minutes, not {snooze_timeout!r}"
         raise ExecutorSpecException(msg)
     if spec == "dask-integration":
         if cpus is not None or gpus is not None:

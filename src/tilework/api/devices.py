@@ -25,13 +25,15 @@ def choose_devices(
     Raises
     ------
     ExecutorSpecException
-        When a GPU was asked for and there is none, or when there would be no worker.
+        When a GPU was asked for and there is none, when there would be no worker, or when something else is given than
+        numbers, from 0 on.
     """
+    from tilework.utils.device_ids import device_ids
     from tilework.utils.devices import detect
 
     found = detect()
-    chosen = found["cpus"] if cpus is None else cpus if isinstance(cpus, int) else list(cpus)
-    cudas = found["cudas"] if gpus is None else gpus if isinstance(gpus, int) else list(gpus)
+    chosen = found["cpus"] if cpus is None else device_ids("cpus", cpus)
+    cudas = found["cudas"] if gpus is None else device_ids("gpus", gpus)
     if cudas and not found["cudas"]:
         msg = f"gpus={cudas!r} asks for a GPU, but no CUDA device was found: leave it out, or use gpus=0"
         raise ExecutorSpecException(msg)

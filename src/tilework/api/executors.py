@@ -28,7 +28,7 @@ def make_executor(
     snooze_timeout: float | None = None,
     main_process_gpu: GPUSpec = None,
 ) -> JobExecutor:
-    """Make an executor; see `Context.make_with`.
+    """Make an executor; see `Context.make_with`. Only for ``"dask"`` does `snooze_timeout` mean anything.
 
     Raises
     ------
@@ -43,9 +43,6 @@ def make_executor(
         from tilework.api.dask_executors import make_dask_executor
 
         return make_dask_executor(spec, cpus, gpus, snooze_timeout, main_process_gpu)
-    if snooze_timeout is not None:
-        msg = f"the executor {spec!r} has no workers that could be released when idle: leave out snooze_timeout"
-        raise ExecutorSpecException(msg)
     if spec == "pipelined":
         return _make_pipelined(cpus, gpus, main_process_gpu)
     if gpus is not None:
@@ -87,11 +84,14 @@ def count(cpus: int | Iterable[int] | None) -> int | None:
     Raises
     ------
     ExecutorSpecException
-        When that is not at least one.
+        When that is not at least one, or something else is given than numbers, from 0 on.
     """
     if cpus is None:
         return None
-    n = cpus if isinstance(cpus, int) else len(list(cpus))
+    from tilework.utils.device_ids import device_ids
+
+    chosen = device_ids("cpus", cpus)
+    n = chosen if isinstance(chosen, int) else len(chosen)
     if n < 1:
         msg = f"an executor needs at least one CPU, got cpus={cpus!r}"
         raise ExecutorSpecException(msg)

@@ -195,7 +195,8 @@ class JobExecutor(ABC):
         Yields
         ------
         result, task
-            What ``task(params, env)`` returned, and the task.
+            What ``task(params, env)`` returned, and the task: as they are completed, or with ``options.ordered`` in the
+            order of the tasks.
 
         Raises
         ------
@@ -225,7 +226,12 @@ class JobExecutor(ABC):
 
     @abstractmethod
     def run_function(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run ``fn(*args, **kwargs)`` on some worker, and return what it returns or raise what it raises."""
+        """Run ``fn(*args, **kwargs)`` on some worker, and return what it returns or raise what it raises.
+
+        When its worker is lost, it is called again on another one, three times in all: what it does to files or
+        devices must bear being begun more than once, like that of a task. The same is true of `map` and
+        `run_each_partition`.
+        """
 
     @abstractmethod
     def run_process_local(
@@ -245,11 +251,17 @@ class JobExecutor(ABC):
 
     @abstractmethod
     def run_each_host(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
-        """Run ``fn(*args, **kwargs)`` once on each host, and return the results by host."""
+        """Run ``fn(*args, **kwargs)`` once on each host, and return the results by host.
+
+        When its worker is lost, the function is called again; see `run_function`.
+        """
 
     @abstractmethod
     def run_each_worker(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
-        """Run ``fn(*args, **kwargs)`` once on each worker, and return the results by the worker's name."""
+        """Run ``fn(*args, **kwargs)`` once on each worker, and return the results by the worker's name.
+
+        When a worker is lost meanwhile, the function is called again on the one that replaces it; see `run_function`.
+        """
 
     @abstractmethod
     def run_each_partition(

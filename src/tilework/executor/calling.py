@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tilework.common.executor import Environment, TaskProtocol
+    from tilework.executor.run import Ticket
 
-__all__ = ["Call", "call_task", "partition_name"]
+__all__ = ["Call", "call_task", "function_name", "item_name", "note_unpicklable", "partition_name"]
 
 _tracer = get_tracer(__name__)
 
@@ -28,6 +29,34 @@ def call_task(task: TaskProtocol, params: Any, env: Environment) -> Any:
 def partition_name(task: TaskProtocol) -> str:
     """Return the name that stands in messages about this task."""
     return task.get_partition().get_ident()
+
+
+def function_name(fn: Any) -> str:
+    """Return the name of a function in messages, without its module; what has none is called by what it wraps."""
+    while not hasattr(fn, "__qualname__"):
+        wrapped = getattr(fn, "fn", None) or getattr(fn, "func", None)  # ours, and functools.partial
+        if wrapped is None:
+            return type(fn).__qualname__
+        fn = wrapped
+    return str(fn.__qualname__)
+
+
+def item_name(ticket: Ticket[Any]) -> str:
+    """Return what follows the name of a function in messages: the worker that it was for, or the item's position.
+
+    Never the item itself, which may be a large array.
+    """
+    worker = getattr(ticket.task, "target_worker", None)
+    return f" for item {ticket.index}" if worker is None else f" on worker {worker}"
+
+
+def note_unpicklable(error: Exception, obj: Any) -> None:
+    """Add to an error of pickling what was scattered that it was that, and what to do."""
+    error.add_note(
+        f"the parameters of the run, a {type(obj).__name__}, cannot be sent to the workers: something in them is not "
+        "picklable. Give a UDF plain values and arrays, and let get_task_data() make locks, open files and the like on "
+        "the worker; or use the executor 'threads', which sends nothing"
+    )
 
 
 class Call:

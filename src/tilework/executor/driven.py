@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from tilework.common.executor import NoopCommHandler, RunOptions, SimpleWorkerQueue, TaskCommHandler
 from tilework.exceptions import ExecutorError, ResourceError
 from tilework.executor.base import BaseJobExecutor
-from tilework.executor.calling import Call, partition_name
+from tilework.executor.calling import Call, function_name, item_name, partition_name
 from tilework.executor.driver import RunControl, drive
 from tilework.executor.run import Run
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tilework.common.executor import PartitionLike, TaskProtocol
     from tilework.common.scheduler import Worker
     from tilework.executor.driver import Backend
-    from tilework.executor.run import Bounds
+    from tilework.executor.run import Bounds, Ticket
 
 __all__ = ["DrivenJobExecutor", "is_streamed", "no_such_handle"]
 
@@ -147,7 +147,7 @@ class DrivenJobExecutor(BaseJobExecutor):
             self._bounds(is_streamed=is_streamed(handler)),
             ordered=options.ordered,
             deadline=control.deadline,
-            name=partition_name,
+            name=lambda ticket: f"the task of partition {partition_name(ticket.task)}",
         )
         self._note_start(control)
         try:
@@ -180,18 +180,31 @@ class DrivenJobExecutor(BaseJobExecutor):
     # ---- functions ----
 
     def _call_each(
-        self, fn: Callable[[V], T], items: Iterable[V], options: RunOptions
+        self,
+        fn: Callable[[V], T],
+        items: Iterable[V],
+        options: RunOptions,
+        name_item: Callable[[Ticket[Any]], str] = item_name,
     ) -> Generator[tuple[T, V], None, None]:
+        """Call a function with each item; in messages, the call is called by the function and `name_item`."""
         control = RunControl(object(), grace=_FUNCTION_GRACE_SECONDS)
         self._begin(control)
         self._count("functions")
-        return self._drive_calls(iter(items), fn, control, options)
+        return self._drive_calls(iter(items), fn, control, options, name_item)
 
     def _drive_calls(
-        self, items: Iterator[V], fn: Callable[[V], T], control: RunControl, options: RunOptions
+        self,
+        items: Iterator[V],
+        fn: Callable[[V], T],
+        control: RunControl,
+        options: RunOptions,
+        name_item: Callable[[Ticket[Any]], str],
     ) -> Generator[tuple[T, V], None, None]:
+        def name(ticket: Ticket[V]) -> str:
+            return f"the function {function_name(fn)}{name_item(ticket)}"
+
         try:
-            run = Run(items, self._bounds(is_streamed=False), ordered=options.ordered)
+            run = Run(items, self._bounds(is_streamed=False), ordered=options.ordered, name=name)
             yield from drive(run, self._open_calls(fn, control, options), control)
         finally:
             self._end(control)
@@ -199,7 +212,7 @@ class DrivenJobExecutor(BaseJobExecutor):
     def run_function(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run ``fn(*args, **kwargs)`` on some worker; see `JobExecutor.run_function`."""
         call: Callable[[Any], T] = Call(fn, args, kwargs)
-        ((result, _),) = list(self._call_each(call, (None,), RunOptions()))
+        ((result, _),) = list(self._call_each(call, (None,), RunOptions(), lambda _: ""))
         return result
 
     def map(self, fn: Callable[[V], T], iterable: Iterable[V]) -> list[T]:
@@ -211,7 +224,9 @@ class DrivenJobExecutor(BaseJobExecutor):
     ) -> Generator[T, None, None]:
         """Run ``fn(partition)`` for each partition; see `JobExecutor.run_each_partition`. This host is all nodes."""
         chosen = (p for p in partitions if not all_nodes or p.get_locations())
-        return _results(self._call_each(fn, chosen, RunOptions()))
+        return _results(
+            self._call_each(fn, chosen, RunOptions(), lambda ticket: f" for partition {ticket.task.get_ident()}")
+        )
 
 
 def _results(calls: Generator[tuple[T, V], None, None]) -> Generator[T, None, None]:

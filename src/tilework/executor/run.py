@@ -227,7 +227,8 @@ class Run(Generic[T]):
     deadline
         The point in time (of the clock that the driver passes to `next`, in seconds) at which the run is over.
     name
-        Name of a task in messages.
+        What the task of a ticket is called in messages, for example ``the task of partition (0, 10)``. It must be short
+        whatever the task is.
     """
 
     def __init__(
@@ -237,7 +238,7 @@ class Run(Generic[T]):
         *,
         ordered: bool = False,
         deadline: float | None = None,
-        name: Callable[[T], str] = repr,
+        name: Callable[[Ticket[T]], str] = lambda ticket: f"task {ticket.index}",
     ) -> None:
         self.state = RunState.RUNNING
         self.delivered = 0
@@ -411,8 +412,8 @@ class Run(Generic[T]):
             self._again.append(ticket)
             return
         msg = (
-            f"the task of partition {self._name(ticket.task)} lost its worker {times} times, the last one so: "
-            f"{event.cause}. Either the task kills its worker (memory, a crash in a library), or something outside does"
+            f"{self._name(ticket)} lost its worker {times} times, the last one so: {event.cause}. Either it kills its "
+            f"worker (memory, a crash in a library), or something outside does"
         )
         self._end(RunState.FAILED, WorkerLostError(msg))
 

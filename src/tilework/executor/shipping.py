@@ -25,6 +25,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.executor.calling import note_unpicklable
 from tilework.executor.driven import no_such_handle
 from tilework.executor.remote import dumps, dumps_apart, loads
 from tilework.executor.shared_block import BlockGoneError, SharedBlock, attach
@@ -55,7 +56,11 @@ class Packed:
     """A pickled object whose arrays stand beside the pickle, aligned."""
 
     def __init__(self, obj: Any) -> None:
-        head, buffers = dumps_apart(obj, _SMALLEST_BUFFER)
+        try:
+            head, buffers = dumps_apart(obj, _SMALLEST_BUFFER)
+        except Exception as error:
+            note_unpicklable(error, obj)
+            raise
         self._parts: list[Any] = [head, *(buffer.raw() for buffer in buffers)]
         sizes = [len(part) for part in self._parts]
         self._table = struct.pack(f"={len(sizes) + 1}q", len(sizes), *sizes)

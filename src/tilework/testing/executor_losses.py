@@ -28,6 +28,28 @@ def _value(params: Any, env: Environment) -> int:
     return value
 
 
+def _kill(item: tuple[int, bytes]) -> None:
+    kill_this_process("SIGKILL", item[0])
+
+
+class _Deadly:
+    """Kills every worker that it arrives at; counts ``arrived``."""
+
+    def __init__(self, signals: Signals) -> None:
+        self.signals = signals
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (self.signals, os.getpid())
+
+    def call(self, number: int) -> int:
+        return number
+
+
+def _arrive(signals: Signals, main_pid: int) -> None:
+    signals.add("arrived")
+    kill_this_process("SIGKILL", main_pid)
+
+
 class LossContract(ExecutorHarness):
     """Only for executors that declare `can_lose_workers`."""
 
@@ -130,9 +152,24 @@ class LossContract(ExecutorHarness):
         self.assert_usable(executor)
 
     def test_function_that_kills(self, executor: JobExecutor) -> None:
-        """It ends with a WorkerLostError, not with a hang; the executor stays usable."""
-        with pytest.raises(WorkerLostError):
+        """It ends with a WorkerLostError that names it, not with a hang; the executor stays usable."""
+        with pytest.raises(WorkerLostError, match=r"^the function kill_this_process\b"):
             executor.run_function(kill_this_process, "SIGKILL", os.getpid())
+        with pytest.raises(WorkerLostError, match=r"^the function _kill for item 0\b") as caught:
+            executor.map(_kill, [(os.getpid(), bytes(1_000_000))])
+        assert len(str(caught.value)) < 10_000, "the item is in the message"
+        self.assert_usable(executor)
+
+    def test_function_whose_arrival_kills(self, executor: JobExecutor, signals: Signals) -> None:
+        """What kills the worker that unpickles it, a function or its arguments, is given up after three times, too."""
+        deadly = _Deadly(signals)
+        with pytest.raises(WorkerLostError):
+            executor.run_function(id, deadly)
+        assert signals.count("arrived") == 3
+        with pytest.raises(WorkerLostError):
+            executor.map(deadly.call, [1, 2])
+        with pytest.raises(WorkerLostError):
+            executor.map(id, [deadly])
         self.assert_usable(executor)
 
     def test_other_runs_are_not_harmed(self, executor: JobExecutor, signals: Signals) -> None:

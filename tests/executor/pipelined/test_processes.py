@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -19,11 +20,13 @@ import numpy as np
 import psutil
 import pytest
 
+from tilework.api import Context
 from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ExecutorError, ExecutorSpecException, WorkerLostError
 from tilework.executor.pipelined import PipelinedExecutor, PoolStateError
 from tilework.testing.executor_harness import ExecutorHarness
-from tilework.testing.faults import CallTask, EchoTask, FakeTask, SleepTask
+from tilework.testing.faults import CallTask, EchoTask, FakePartition, FakeTask, SleepTask
+from tilework.udf import UDF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +47,32 @@ def crash(params: Any, env: Environment) -> None:
     ctypes.string_at(8)
 
 
+class WithParameter(UDF):
+    """Does nothing with its parameter."""
+
+    def get_result_buffers(self) -> dict[str, Any]:
+        return {"x": self.buffer(kind="nav")}
+
+    def process_frame(self, frame: Any) -> None:
+        self.results.x[:] = 1
+
+
+class Stubborn:
+    """Parameters that raise an error in a worker, when they are unpickled or patched there."""
+
+    def __init__(self, when: str, error: Exception) -> None:
+        self.when = when
+        self.error = error
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["when"] == "unpickled":
+            raise state["error"]
+        self.__dict__.update(state)
+
+    def patch(self, patch: Any) -> None:
+        raise self.error
+
+
 class TestProcesses(ExecutorHarness):
     """Each test proves that nothing is left behind."""
 
@@ -62,6 +91,14 @@ class TestProcesses(ExecutorHarness):
         assert "in crash" in text, "the traceback of the crash is missing"
         self.assert_usable(executor)
         assert any(event["event"] == "worker_lost" for event in executor.report()["events"])
+
+    def test_functions_for_certain_items(self, executor: PipelinedExecutor) -> None:
+        """Who loses workers with a function is told for which worker, or partition, it was called."""
+        with pytest.raises(WorkerLostError, match=r"^the function .* on worker cpu-[01] lost its worker 3 times"):
+            executor.run_each_worker(os.abort)
+        with pytest.raises(WorkerLostError, match=r"<lambda> for partition part-7 lost its worker 3 times"):
+            list(executor.run_each_partition([FakePartition("part-7")], lambda _: os.abort()))
+        self.assert_usable(executor)
 
     def test_what_workers_write_to_stderr(self, executor: PipelinedExecutor, caplog: pytest.LogCaptureFixture) -> None:
         """It goes to the log, with the worker's name, and its end into the report."""
@@ -157,6 +194,45 @@ class TestProcesses(ExecutorHarness):
             executor.resize(3)
             run = executor.run_tasks([EchoTask(i) for i in range(30)], handle, 0, NoopCommHandler())
             assert {params for (_, params), _ in run} == {"params"}
+
+    @pytest.mark.parametrize("when", ["unpickled", "patched"])
+    def test_key_errors_of_parameters(self, executor: PipelinedExecutor, when: str) -> None:
+        """They are what they are: only a handle whose block has ended is one."""
+        with executor.scatter(Stubborn(when, KeyError("mine"))) as handle:
+            executor.scatter_update_patch(handle, 1)
+            with pytest.raises(KeyError, match="mine") as caught:
+                list(executor.run_tasks([EchoTask(0)], handle, 0, NoopCommHandler()))
+        assert f"parameters of the run arrived at a worker, but cannot be {when}" in str(caught.value.__notes__)
+        self.assert_usable(executor)
+
+    def test_parameters_that_cannot_be_pickled(self, executor: PipelinedExecutor) -> None:
+        """The error says that it is the parameters, and what to do."""
+        udf = WithParameter(lock=threading.Lock())
+        with pytest.raises(TypeError, match="pickle") as caught, Context(executor=executor) as ctx:
+            ctx.run_udf(dataset=ctx.load("memory", data=np.ones((2, 2, 4, 4))), udf=udf)
+        (note,) = caught.value.__notes__
+        assert "the parameters of the run, a UDFParams, cannot be sent" in note
+        assert "get_task_data" in note
+
+    def test_a_module_that_workers_do_not_find(
+        self, executor: PipelinedExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What was added to the module path after they were started is missing there, and the error says so."""
+        name = "tilework_test_found_later"
+        (tmp_path / f"{name}.py").write_text("def double(x):\n    return 2 * x\n\n\nclass Params:\n    pass\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        module = importlib.import_module(name)
+        try:
+            with pytest.raises(ModuleNotFoundError, match=name) as caught:
+                executor.run_function(module.double, 3)
+            assert "change sys.path before the context is made" in caught.value.__notes__[0]
+            with pytest.raises(ModuleNotFoundError, match=name) as caught:
+                self.run(executor, [EchoTask(0)], module.Params())
+            assert "change sys.path before the context is made" in caught.value.__notes__[-1]
+            with make(1) as later:
+                assert later.run_function(module.double, 3) == 6
+        finally:
+            del sys.modules[name]
 
     def test_random_numbers_differ(self, executor: PipelinedExecutor) -> None:
         """Workers are copies of one process, but do not draw the same random numbers."""

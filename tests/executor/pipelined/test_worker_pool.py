@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tilework.common.scheduler import Scheduler, WorkerSet
@@ -55,6 +56,13 @@ def test_specs() -> None:
     assert name_of(PipelinedExecutor.make_spec(2, 0)) == ["cpu-0", "cpu-1"]
     with pytest.raises(ExecutorSpecException, match="at least one worker"):
         PipelinedExecutor.make_spec(0, 0)
+    assert name_of(PipelinedExecutor.make_spec(np.int64(1), np.array([2]))) == ["cuda-2-0", "cpu-0"]  # type: ignore[arg-type]
+    for wrong in (1.5, "2", ["0"], [0.5], None):
+        with pytest.raises(ExecutorSpecException, match=r"cpus must be an integer, or a list"):
+            PipelinedExecutor.make_spec(wrong, [])  # type: ignore[arg-type]
+    for negative in (-1, [0, -1]):
+        with pytest.raises(ExecutorSpecException, match="cudas must not be negative"):
+            PipelinedExecutor.make_spec(1, negative)
     with pytest.raises(ExecutorSpecException, match="several times: cpu-1"):
         PipelinedExecutor.make_spec([1, 1], [])
     with pytest.raises(ExecutorSpecException, match="at least one worker"):

@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
+from tilework.exceptions import PoolStateError
 from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.executor.pipelined.pool import WORKER_MODULES
@@ -21,6 +24,7 @@ from tilework.testing.executor_harness import ExecutorHarness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def make() -> PipelinedExecutor:
@@ -107,6 +111,62 @@ class TestZygote(ExecutorHarness):
                 os.kill(pid, signal.SIGKILL)
             self.assert_usable(each)
         assert parent(executor) == parent(other) != zygote
+
+    def test_a_worker_that_cannot_be_set_up(self, executor: PipelinedExecutor) -> None:
+        """What went wrong between the fork and the first message is in the error."""
+        psutil.Process(parent(executor)).rlimit(psutil.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+        with pytest.raises(PoolStateError, match=r"(?s)failed to start.*SharedMemoryFullError: cannot map"):
+            make()
+        self.assert_usable(executor)
+
+    def test_interrupt_while_it_starts(self, tmp_path: Path) -> None:
+        """Ctrl-C reaches the main process alone, from the first moment on; the workers that come later ignore it."""
+        started = tmp_path / "started"
+        (tmp_path / "sitecustomize.py").write_text(
+            "import os, pathlib, time\n"
+            "if 'TILEWORK_TEST_STARTED' in os.environ:\n"
+            "    pathlib.Path(os.environ['TILEWORK_TEST_STARTED']).touch()\n"
+            "    time.sleep(1)\n"
+        )
+        script = textwrap.dedent(
+            f"""
+            import os, signal
+            from tilework.executor.pipelined import PipelinedExecutor
+
+            def is_blocked():
+                return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+            def make():
+                return PipelinedExecutor(PipelinedExecutor.make_spec(1, []))
+
+            os.environ["TILEWORK_TEST_STARTED"] = {str(started)!r}
+            try:
+                make()
+            except KeyboardInterrupt:
+                print("interrupted", is_blocked())
+            del os.environ["TILEWORK_TEST_STARTED"]
+            with make() as executor:
+                print(executor.run_function(is_blocked), executor.run_function(signal.getsignal, signal.SIGINT))
+            """
+        )
+        program = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        )
+        try:
+            until = time.monotonic() + 60
+            while not started.exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            os.killpg(program.pid, signal.SIGINT)
+            out, err = program.communicate(timeout=60)
+        finally:
+            program.kill()
+            program.wait()
+        assert (program.returncode, out, err) == (0, f"interrupted False\nFalse {int(signal.SIG_IGN)}\n", "")
 
     def test_executors_come_and_go_in_many_threads(self, nothing_left: None) -> None:
         start = threading.Barrier(8)

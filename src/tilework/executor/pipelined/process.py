@@ -16,11 +16,14 @@ import subprocess
 import sys
 import threading
 import time
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.pipelined.messages import Exited, Spawn, Spawned, decode, encode
 from tilework.executor.pipelined.wire import Wire, WireClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["WorkerProcess", "Zygote", "environ_of_workers"]
 
@@ -33,6 +36,16 @@ _STATUS_SECONDS: Final = 0.2
 def environ_of_workers() -> dict[str, str]:
     """Return this process's environment for workers, whose libraries have one thread unless it says otherwise."""
     return {**dict.fromkeys(_SINGLE_THREADED, "1"), **os.environ}
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold SIGINT back in this thread, and in a process that is started meanwhile, which lets it in by itself."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class WorkerProcess:
@@ -125,13 +138,19 @@ class Zygote:
             f"main({there.fileno()}, {os.getpid()}, {preload!r})"
         )
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        with there:
-            self._process = subprocess.Popen(  # noqa: S603  (this interpreter, our own code)
-                [sys.executable, *flags, "-c", code],
-                pass_fds=(there.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env=environ_of_workers(),
-            )
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            # It ignores Ctrl-C, but must have come far enough to say so: until then the signal waits.
+            with there, _without_interrupts():
+                self._process = subprocess.Popen(  # noqa: S603  (this interpreter, our own code)
+                    [sys.executable, *flags, "-c", code],
+                    pass_fds=(there.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    env=environ_of_workers(),
+                )
+        except BaseException:  # an interrupt comes at the end of that block
+            self._close(0.0)
+            raise
 
     @classmethod
     def shared(cls, preload: list[str]) -> Zygote:
@@ -155,7 +174,7 @@ class Zygote:
 
     def is_alive(self) -> bool:
         """Return whether it can fork."""
-        return not self._is_lost and self._process.poll() is None
+        return not self._is_lost and self._process is not None and self._process.poll() is None
 
     def spawn(self, wire_fd: int, stderr_fd: int, preload: list[str], timeout: float) -> WorkerProcess:
         """Fork a worker.
@@ -217,6 +236,8 @@ class Zygote:
 
     def _close(self, timeout: float) -> None:
         self._wire.close()
+        if self._process is None:
+            return
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:

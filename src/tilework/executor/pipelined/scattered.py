@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from tilework.executor.calling import note_unpicklable
 from tilework.executor.driven import no_such_handle
 from tilework.executor.pipelined.messages import Patch, Scatter, encode
 from tilework.executor.pipelined.parcel import Layout, pack
@@ -36,7 +37,11 @@ class Scattered:
         self.type_name = type(obj).__name__
         self.patches: list[bytes] = []
         """What happened to it since, in this order."""
-        layout = Layout(pack(obj))
+        try:
+            layout = Layout(pack(obj))
+        except Exception as error:
+            note_unpicklable(error, obj)
+            raise
         self._segment: Segment | None = layout.make_segment() if layout.size else None
         self._message = encode(Scatter(key, layout.data, layout.spans, layout.size))
 

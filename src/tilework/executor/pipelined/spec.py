@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tilework.common.scheduler import Worker
 from tilework.exceptions import ExecutorSpecException
+from tilework.utils.device_ids import device_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,17 +50,19 @@ def make_spec(
     Raises
     ------
     ExecutorSpecException
-        When there would be no worker, or a CPU is named twice.
+        When there would be no worker, a CPU is named twice, or something else is given than numbers, from 0 on.
     """
-    cpu_ids = list(range(cpus)) if isinstance(cpus, int) else [int(cpu) for cpu in cpus]
-    if isinstance(cudas, int):
-        cudas = _round_robin(cudas)
+    chosen = device_ids("cpus", cpus)
+    cpu_ids = list(range(chosen)) if isinstance(chosen, int) else chosen
+    devices = device_ids("cudas", cudas)
+    if isinstance(devices, int):
+        devices = _round_robin(devices)
     spec: list[WorkerSpec] = []
     seen: Counter[int] = Counter()
-    for device in cudas:
+    for device in devices:
         name = f"cuda-{device}-{seen[device]}"
         seen[device] += 1
-        spec.append(_worker(name, int(device), "CUDA", len(spec), has_cupy))
+        spec.append(_worker(name, device, "CUDA", len(spec), has_cupy))
     for cpu in cpu_ids:
         spec.append(_worker(f"cpu-{cpu}", cpu, "CPU", len(spec), False))
     check_spec(spec)

@@ -6,8 +6,8 @@
     watch thread:  waits for the end of the main process, and ends this one
 
 Who owns what: everything belongs to the main thread, which alone reads from the wire. Scattered objects lie in the
-working memory as they came, and are unpickled when the first task needs them; so an object that cannot be unpickled is
-an error of the tasks that want it, and of nobody else.
+working memory as they came, and are unpickled when the first task needs them, and so are functions; so what cannot be
+unpickled is an error of the tasks that want it, and of nobody else, also when it ends the process.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from tilework.executor.remote import loads, pack_error
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tilework.executor.pipelined.parcel import Parcel
     from tilework.executor.pipelined.spec import WorkerSpec
     from tilework.executor.pipelined.worker_queues import WorkerQueues
 
@@ -165,12 +166,12 @@ class _Scattered:
             if self._map is not None:
                 memory = memoryview(self._map)
                 buffers = [memory[start : start + size] for start, size in self._spans]
-            self._object = self._attempt(lambda: loads(self._data or buffers.pop(), buffers=buffers))
+            self._object = self._attempt(lambda: loads(self._data or buffers.pop(), buffers=buffers), "be unpickled")
             self._is_made = True
         while self._patches:
             data = self._patches.pop(0)
             if not isinstance(self._object, _Failure):
-                done = self._attempt(lambda data=data: self._object.patch(loads(data)))  # type: ignore[misc]
+                done = self._attempt(lambda data=data: self._object.patch(loads(data)), "be patched")  # type: ignore[misc]
                 if isinstance(done, _Failure):
                     self._object = done
         if isinstance(self._object, _Failure):
@@ -178,11 +179,50 @@ class _Scattered:
         return self._object
 
     @staticmethod
-    def _attempt(make: Callable[[], Any]) -> Any:
+    def _attempt(make: Callable[[], Any], what: str) -> Any:
         try:
             return make()
         except Exception as error:  # noqa: BLE001  (it is raised for every task that wants the object)
+            error.add_note(
+                f"the parameters of the run arrived at a worker, but cannot {what} there: everything in them must be "
+                "picklable, and what its pickle refers to must be there on the worker"
+            )
+            if isinstance(error, ModuleNotFoundError):
+                _note_module_path(error)
             return _Failure(error)
+
+
+def _note_module_path(error: ModuleNotFoundError) -> None:
+    error.add_note(
+        "workers look for modules where the main process did when they were started: change sys.path before the "
+        "context is made, or make a new one"
+    )
+
+
+class _Arrived:
+    """A parcel that may be unpacked, or never: then `close` closes what came with it. One for each ticket."""
+
+    __slots__ = ("_descriptors", "_parcel", "_requests")
+
+    def __init__(self, requests: RequestQueue, parcel: Parcel, descriptors: tuple[int, ...]) -> None:
+        self._requests = requests
+        self._parcel = parcel
+        self._descriptors = descriptors
+
+    def unpack(self) -> Any:
+        """Return the object; called once at most."""
+        descriptors, self._descriptors = self._descriptors, ()
+        try:
+            return self._requests.unpack(self._parcel, descriptors)
+        except ModuleNotFoundError as error:
+            _note_module_path(error)
+            raise
+
+    def close(self) -> None:
+        """Close the descriptors, unless it was unpacked."""
+        for fd in self._descriptors:
+            os.close(fd)
+        self._descriptors = ()
 
 
 class _OpenRun:
@@ -199,12 +239,29 @@ class _OpenRun:
             messages = messages.of_run(message.run)
         self.messages = messages
         self.env = self.environment(env, None)
-        self.fn: Any = None
-        if message.params_key is None:
+        self._parcel: _Arrived | None = _Arrived(requests, message.parcel, descriptors)
+        self._fn: Any = None
+
+    def function(self) -> Any:
+        """Return the function of the tickets, made when the first of them has begun.
+
+        So the main process knows whose fault it is when that ends this process. It keeps the memory of the parcel until
+        no ticket of the run is at work.
+        """
+        if self._parcel is not None:
+            parcel, self._parcel = self._parcel, None
             try:
-                self.fn = requests.unpack(message.parcel, descriptors)
-            except Exception as error:  # noqa: BLE001  (it is raised for every ticket)
-                self.fn = _Failure(error)
+                self._fn = parcel.unpack()
+            except BaseException as error:  # noqa: BLE001  (it is raised for every ticket)
+                self._fn = _Failure(error)
+        if isinstance(self._fn, _Failure):
+            raise self._fn.error
+        return self._fn
+
+    def close(self) -> None:
+        """Let go of a function that no ticket has wanted."""
+        if self._parcel is not None:
+            self._parcel.close()
 
     def environment(self, env: Environment, queue: StreamQueue | None) -> Environment:
         """Return the environment for a task."""
@@ -239,7 +296,9 @@ def worker_loop(queues: WorkerQueues, work_mem: dict[Any, Any], worker_idx: int,
         elif isinstance(message, say.OpenRun):
             work_mem[message.run] = _OpenRun(message, descriptors, queues, env)
         elif isinstance(message, say.CloseRun):
-            work_mem.pop(message.run, None)
+            run = work_mem.pop(message.run, None)
+            if run is not None:
+                run.close()
         elif isinstance(message, say.Scatter):
             work_mem[message.key] = _Scattered(message, descriptors)
         elif isinstance(message, say.Patch):
@@ -281,20 +340,22 @@ def worker_run_task(
     requests = queues.request
     assert isinstance(requests, RequestQueue)
     stream = StreamQueue(requests, message.serial) if message.is_streamed else None
+    parcel = _Arrived(requests, message.parcel, header["descriptors"])
 
     def work() -> Any:
-        try:
-            params = work_mem[run.params_key].get()
-        except KeyError:
+        scattered = work_mem.get(run.params_key)
+        if scattered is None:
             msg = "the parameters of this task are not scattered any more: their block has ended"
-            raise ExecutorError(msg) from None
-        task = requests.unpack(message.parcel, header["descriptors"])
+            raise ExecutorError(msg)
+        params = scattered.get()
+        task = parcel.unpack()
         with attach_to_parent(run.span_context):
             return call_task(task, params, run.env if stream is None else run.environment(env, stream))
 
     try:
         _answer(message, run, queues, work)
     finally:
+        parcel.close()
         if stream is not None:
             stream.end()
 
@@ -315,13 +376,16 @@ def worker_run_function(header: dict[str, Any], queues: WorkerQueues, worker_idx
     run: _OpenRun = header["run"]
     requests = queues.request
     assert isinstance(requests, RequestQueue)
+    parcel = _Arrived(requests, message.parcel, header["descriptors"])
 
     def work() -> Any:
-        if isinstance(run.fn, _Failure):
-            raise run.fn.error
-        return run.fn(requests.unpack(message.parcel, header["descriptors"]))
+        fn = run.function()
+        return fn(parcel.unpack())
 
-    _answer(message, run, queues, work)
+    try:
+        _answer(message, run, queues, work)
+    finally:
+        parcel.close()
 
 
 def _answer(message: say.RunTask, run: _OpenRun, queues: WorkerQueues, work: Callable[[], Any]) -> None:

@@ -26,6 +26,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from typing import Any, Final
 
 __all__ = ["main"]
@@ -46,6 +47,7 @@ def main(fd: int, main_pid: int, preload: list[str]) -> None:
         Names of the modules to import first; what cannot be imported is left out. Later pools may ask for more.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was held back until here
     from tilework.executor.pipelined.wire import Wire, WireClosedError
 
     _import(preload)
@@ -116,6 +118,9 @@ def _fork(frame: Any, wire: Any, children: set[int], inherited: tuple[int, ...],
                 os.close(fd)
             wire_fd, stderr_fd = frame.descriptors
             code = _be_worker(wire_fd, stderr_fd, main_pid)
+        except BaseException:  # noqa: BLE001  (all that can still be done is to say what it was)
+            with contextlib.suppress(Exception):
+                traceback.print_exc()
         finally:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):
