@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from tilework.common.executor import RunOptions
@@ -128,6 +129,7 @@ class PipelinedExecutor(StoringJobExecutor):
         self._store = HubStore(self._hub)
         self._finalizer = weakref.finalize(self, self._hub.close, 0.0)
         _open_hubs.add(self._hub)
+        _open_executors.add(self)
         try:
             self._hub.wait_started()
         except BaseException:
@@ -292,9 +294,11 @@ class PipelinedExecutor(StoringJobExecutor):
 
 
 _open_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+_open_executors: weakref.WeakSet[PipelinedExecutor] = weakref.WeakSet()
 
 
 def _forget_in_fork() -> None:
+    _open_executors.clear()
     for hub in list(_open_hubs):
         hub.forget()
 
@@ -304,9 +308,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def _close_at_exit() -> None:
+    # Threads that wait for results are joined next: their runs must end, and they can begin no others.
+    for executor in list(_open_executors):
+        executor._cancel_all("the interpreter exits")
     for hub in list(_open_hubs):
         hub.close(0.0)
 
 
-# Before the threads of pools are joined, which may wait for results of ours.
+# Before the threads of pools are joined, which may wait for results of ours: hooks are called last in, first out, and
+# that of thread pools is made when they are imported.
+import_module("concurrent.futures.thread")
 before_threads_are_joined(_close_at_exit)

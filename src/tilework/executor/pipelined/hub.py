@@ -108,6 +108,11 @@ class Hub:
         with contextlib.suppress(OSError):  # full: it will wake up anyway; closed: nobody is to be woken
             self._wake_write.send(b"x")
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing that is asked for now will be done."""
+        return self._is_closed
+
     def check_open(self) -> None:
         """Raise ExecutorError when it is closed, or belongs to another process."""
         if os.getpid() != self._pid:
@@ -142,8 +147,7 @@ class Hub:
         return self.exchange.open_run(make)
 
     def put(self, items: list[Item]) -> None:
-        """Give tickets to workers, now or when one has room."""
-        self.check_open()
+        """Give tickets to workers, now or when one has room; a hub that is closed does nothing with them."""
         self._requests.append(lambda: self.exchange.put(items))
         if self._is_asleep and not all(item.is_behind_others() for item in items):
             self._wake()
