@@ -44,6 +44,13 @@ def crash(params: Any, env: Environment) -> None:
     ctypes.string_at(8)
 
 
+class Odd:
+    """Can be pickled, but not be unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (int, ("odd",))
+
+
 class TestProcesses(ExecutorHarness):
     """Each test proves that nothing is left behind."""
 
@@ -93,6 +100,44 @@ class TestProcesses(ExecutorHarness):
         while len(set(self.worker_pids(executor)) - before) != 1:
             assert time.monotonic() < until
             time.sleep(0.01)
+
+    def test_signals_that_cannot_be_unpickled(
+        self, executor: PipelinedExecutor, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """They are dropped, with a line in the log; everything else that came with them arrives."""
+
+        def work(params: Any, env: Environment) -> int:
+            assert env.worker_context is not None
+            for value in (1, Odd(), 2):
+                env.worker_context.signal("part-x", "topic", {"value": value})
+            return 5
+
+        got: list[Any] = []
+        handler = NoopCommHandler()
+        handler.subscribe("topic", lambda _, message: got.append(message["value"]))
+        assert self.run(executor, [CallTask(i, fn=work) for i in range(8)], handler=handler) == [5] * 8
+        assert sorted(got) == [1] * 8 + [2] * 8
+        assert caplog.text.count("a message of a task cannot be unpickled") == 8
+        got.clear()
+        assert self.run(executor, [CallTask(i, fn=work) for i in range(8)]) == [5] * 8, "nobody listens"
+
+    def test_an_error_in_the_hub_costs_nothing_else(
+        self, executor: PipelinedExecutor, signals: Signals, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Neither a request that fails nor nonsense from a worker keeps others from being heard."""
+
+        def work(params: Any, env: Environment) -> int:
+            if not signals.count("said"):
+                signals.add("said")
+                context: Any = env.worker_context
+                context._messages._wire.send(b"nonsense")
+            return 5
+
+        executor._hub.request(lambda: [][0])
+        tasks = [CallTask(i, fn=work if i == 3 else lambda *_: 5) for i in range(20)]
+        assert self.run(executor, tasks) == [5] * 20
+        assert caplog.text.count("an error in the hub") == 2
+        assert "something that it sent could not be taken" in str(executor.report()["events"])
 
     def test_a_stopped_worker_delays_only_its_task(self, executor: PipelinedExecutor) -> None:
         """While a worker is stopped from outside, the other one does all the rest; then it goes on."""

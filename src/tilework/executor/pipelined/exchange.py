@@ -292,9 +292,10 @@ class Exchange:
         else:
             if isinstance(message, say.Done):
                 item.lane.note_seconds(message.seconds)
-            self._send(self._dispatch.completed(station, item))
+            # First the answer: it must not be lost when the next ticket cannot be sent.
             item.ticket.run.take_answer(item.ticket, member, message, descriptors)
             self._to_deliver.add(item.ticket.run)
+            self._send(self._dispatch.completed(station, item))
         if self._ending:
             self._check_ending()
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.hub_run import HubRun
     from tilework.executor.pipelined.scattered import Scattered
     from tilework.executor.pipelined.spec import WorkerSpec
-    from tilework.executor.pipelined.wire import Wire
+    from tilework.executor.pipelined.wire import Frame, Wire
 
 __all__ = ["Hub"]
 
@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 _NAP_SECONDS: Final = 2e-4
 """While all workers have enough short tickets, answers and requests may gather for so long: each time that this thread
 wakes up, it takes a processor from a worker."""
+_ERROR_SECONDS: Final = 0.01
+"""An error may come again and again."""
 _LONGEST_WAIT: Final = 0.2
 """A longer wait for a lock can miss a KeyboardInterrupt."""
 
@@ -87,6 +89,7 @@ class Hub:
         self._wake_write.setblocking(False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         self._is_asleep = False
+        self._has_failed = False
         try:
             self.pool = make_pool(self._note_blocked)
         except BaseException:
@@ -218,9 +221,16 @@ class Hub:
             try:
                 self._turn()
             except Exception:  # it must not end: everybody would wait for ever
-                log.exception("an error in the hub of a pipelined executor: please report it")
-                time.sleep(0.01)
+                self._note_error()
+            if self._has_failed:
+                self._has_failed = False
+                time.sleep(_ERROR_SECONDS)
         self._close()
+
+    def _note_error(self) -> None:
+        """Log the error that is being handled."""
+        log.exception("an error in the hub of a pipelined executor: please report it")
+        self._has_failed = True
 
     def _turn(self) -> None:
         if self.exchange.has_stock():
@@ -234,10 +244,17 @@ class Hub:
         self._is_asleep = False
         with self.lock:
             try:
+                # An error of one must not cost the others.
                 while self._requests:
-                    self._requests.popleft()()
+                    try:
+                        self._requests.popleft()()
+                    except Exception:
+                        self._note_error()
                 for key, mask in events:
-                    self._take_event(key.fileobj, key.data, mask)
+                    try:
+                        self._take_event(key.fileobj, key.data, mask)
+                    except Exception:
+                        self._note_error()
             finally:
                 self.exchange.release_wires()
             # Last of all, when workers have new work: a consumer that wakes up competes with this thread.
@@ -294,16 +311,23 @@ class Hub:
         except WireClosedError:
             self._take_loss(member)
             return
+        self._take_frames(member, frames)
+
+    def _take_frames(self, member: Member, frames: list[Frame]) -> None:
         for frame in frames:
-            self.exchange.take(member, decode(frame.body), frame.descriptors)
+            try:
+                self.exchange.take(member, decode(frame.body), frame.descriptors)
+            except Exception as error:
+                self._note_error()
+                # What it said is lost, and somebody may wait for it: its tickets are repeated by another worker.
+                member.end(f"something that it sent could not be taken: {error!r}")
 
     def _take_loss(self, member: Member) -> None:
         if member.state is MemberState.GONE:
             return
         with contextlib.suppress(WireClosedError):
             while frames := member.wire.receive_nowait():  # what it still said before its end
-                for frame in frames:
-                    self.exchange.take(member, decode(frame.body), frame.descriptors)
+                self._take_frames(member, frames)
         for source in (member.wire, member.stderr_fd, member.info.process.sentinel):
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(source)

@@ -89,6 +89,8 @@ class Member:
     """What went wrong in its set-up."""
     deadline: float = float("inf")
     """When its set-up must be over."""
+    reason: str | None = None
+    """Why it was ended from here."""
 
     @property
     def name(self) -> str:
@@ -123,9 +125,15 @@ class Member:
             return False
         return True
 
+    def end(self, reason: str) -> None:
+        """Kill its process, and take note why; its loss is seen later, as any other."""
+        if self.reason is None:
+            self.reason = reason
+        self.info.process.kill()
+
     def describe_end(self, code: int | None) -> str:
         """Return in words how its process ended, with what it wrote at last."""
-        how = describe_exit(code) + describe_last_words(self.stderr)
+        how = (self.reason or describe_exit(code)) + describe_last_words(self.stderr)
         return f"worker {self.name} (process {self.info.process.pid}): {how}"
 
     def close(self) -> None:
