@@ -133,7 +133,7 @@ class Member:
 
     def describe_end(self, code: int | None) -> str:
         """Return in words how its process ended, with what it wrote at last."""
-        how = (self.reason or describe_exit(code)) + describe_last_words(self.stderr)
+        how = (self.reason or self.wire.trouble or describe_exit(code)) + describe_last_words(self.stderr)
         return f"worker {self.name} (process {self.info.process.pid}): {how}"
 
     def close(self) -> None:

@@ -1,0 +1,65 @@
+"""Limits that the system sets to a process: files, address space."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+HEAD = """
+import faulthandler; faulthandler.dump_traceback_later(40, exit=True)
+import contextlib, os, resource
+import numpy as np
+from tilework.executor.pipelined import PipelinedExecutor
+
+def make(n=2, **kwargs):
+    return PipelinedExecutor(PipelinedExecutor.make_spec(n, []), **kwargs)
+
+def told(call):
+    try:
+        return call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+def use_up_files(left):
+    hold = []
+    with contextlib.suppress(OSError):
+        while True:
+            hold.append(os.open(os.devnull, os.O_RDONLY))
+    for _ in range(left):
+        os.close(hold.pop())
+    return hold
+
+def limit(what, soft, hard):
+    resource.setrlimit(what, (soft, hard))
+"""
+
+
+def run_limited(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", HEAD + textwrap.dedent(script)], capture_output=True, text=True, check=False, timeout=80
+    )
+
+
+def test_no_files_left_for_a_large_result() -> None:
+    """A result that has a file of its own: the run fails, saying why, or is done; later everything works again."""
+    done = run_limited(
+        """
+        limit(resource.RLIMIT_NOFILE, 64, 64)
+        with make(shared_memory=16 << 20) as executor:
+            hold = use_up_files(0)
+            print(told(lambda: executor.run_function(abs, -3)))
+            print(told(lambda: executor.run_function(np.ones, 3_000_000).sum()))
+            for fd in hold:
+                os.close(fd)
+            print(told(lambda: executor.run_function(np.ones, 3_000_000).sum()))
+            print(len(executor.run_each_worker(os.getpid)))
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    small, large, later, workers = done.stdout.splitlines()
+    assert small == "3"
+    assert large == "3000000.0" or "too many open files" in large
+    assert later == "3000000.0"
+    assert workers == "2"
+    assert "too many open files" in done.stderr
