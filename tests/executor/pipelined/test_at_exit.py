@@ -46,8 +46,7 @@ def main_ends():
         ),
         (
             # those that have not begun find the executor closed
-            "pool = ThreadPoolExecutor(2)\n"
-            "for _ in range(20): pool.submit(note, lambda: executor.run_function(time.sleep, 60))",
+            "ThreadPoolExecutor(2).map(lambda _: note(lambda: executor.run_function(time.sleep, 60)), range(9))",
             ["ExecutorError: this executor is closed: make a new one", "JobCancelledError: the interpreter exits"],
         ),
     ],

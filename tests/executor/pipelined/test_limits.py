@@ -63,3 +63,36 @@ def test_no_files_left_for_a_large_result() -> None:
     assert later == "3000000.0"
     assert workers == "2"
     assert "too many open files" in done.stderr
+    assert "please report it" not in done.stderr
+
+
+def test_no_files_left_for_the_memory_of_workers() -> None:
+    """A worker whose memory cannot be mapped here is not ready: the constructor says what is short, and leaves nothing.
+
+    Each worker takes five descriptors, so all numbers of descriptors that are left over for the last are tried.
+    """
+    done = run_limited(
+        """
+        limit(resource.RLIMIT_NOFILE, 64, 64)
+        before = sorted(os.listdir("/proc/self/fd"))
+        hold = use_up_files(24)
+        for _ in range(6):
+            print(told(lambda: make(4, shared_memory=16 << 20).close()))
+            os.close(hold.pop())
+        for fd in hold:
+            os.close(fd)
+        with make(2) as executor:
+            print(len(executor.run_each_worker(np.ones, 100_000)))
+        del executor
+        print(sorted(os.listdir("/proc/self/fd")) == before)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    *errors, workers, is_clean = done.stdout.splitlines()
+    for each in errors:
+        assert each == "None" or "oo many open files" in each
+        assert each == "None" or each.startswith(("PoolStateError", "OSError", "SharedMemoryFullError")), each
+    assert any("failed to start" in each and "cannot map" in each for each in errors), errors
+    assert workers == "2"
+    assert is_clean == "True"
+    assert "please report it" not in done.stderr

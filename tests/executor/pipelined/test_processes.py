@@ -133,7 +133,7 @@ class TestProcesses(ExecutorHarness):
                 context._messages._wire.send(b"nonsense")
             return 5
 
-        executor._hub.request(lambda: [][0])
+        executor._hub.request(lambda: 1 // 0)
         tasks = [CallTask(i, fn=work if i == 3 else lambda *_: 5) for i in range(20)]
         assert self.run(executor, tasks) == [5] * 20
         assert caplog.text.count("an error in the hub") == 2
@@ -195,6 +195,24 @@ class TestProcesses(ExecutorHarness):
         self.assert_usable(executor)
         with pytest.raises(ExecutorSpecException, match="at least one"):
             executor.resize(0)
+
+    def test_resize_while_workers_start(self, nothing_left: None) -> None:
+        """Those that are not wanted any more when they are ready take nothing, and are not replaced."""
+        with make(early_setup=lambda: time.sleep(0.3)) as executor:
+
+            def wait_for(n: int) -> None:
+                until = time.monotonic() + 20
+                while len(executor.report()["processes"]) != n:
+                    assert time.monotonic() < until
+                    time.sleep(0.001)
+
+            executor.resize(6)
+            wait_for(6)
+            executor.resize(1)
+            wait_for(1)
+            time.sleep(0.2)
+            assert [process["name"] for process in executor.report()["processes"]] == ["cpu-0"]
+            assert not any(event["event"] == "worker_lost" for event in executor.report()["events"])
 
     def test_scattered_objects_reach_new_workers(self, executor: PipelinedExecutor) -> None:
         """A worker that comes later has what was scattered before."""

@@ -220,16 +220,15 @@ class Hub:
         while not self._is_closed:
             try:
                 self._turn()
-            except Exception:  # it must not end: everybody would wait for ever
-                self._note_error()
+            except Exception as error:  # noqa: BLE001  (it must not end: everybody would wait for ever)
+                self._note_error(error)
             if self._has_failed:
                 self._has_failed = False
                 time.sleep(_ERROR_SECONDS)
         self._close()
 
-    def _note_error(self) -> None:
-        """Log the error that is being handled."""
-        log.exception("an error in the hub of a pipelined executor: please report it")
+    def _note_error(self, error: Exception) -> None:
+        log.error("an error in the hub of a pipelined executor: please report it", exc_info=error)
         self._has_failed = True
 
     def _turn(self) -> None:
@@ -248,13 +247,13 @@ class Hub:
                 while self._requests:
                     try:
                         self._requests.popleft()()
-                    except Exception:
-                        self._note_error()
+                    except Exception as error:  # noqa: BLE001
+                        self._note_error(error)
                 for key, mask in events:
                     try:
                         self._take_event(key.fileobj, key.data, mask)
-                    except Exception:
-                        self._note_error()
+                    except Exception as error:  # noqa: BLE001
+                        self._note_error(error)
             finally:
                 self.exchange.release_wires()
             # Last of all, when workers have new work: a consumer that wakes up competes with this thread.
@@ -317,8 +316,8 @@ class Hub:
         for frame in frames:
             try:
                 self.exchange.take(member, decode(frame.body), frame.descriptors)
-            except Exception as error:
-                self._note_error()
+            except Exception as error:  # noqa: BLE001
+                self._note_error(error)
                 # What it said is lost, and somebody may wait for it: its tickets are repeated by another worker.
                 member.end(f"something that it sent could not be taken: {error!r}")
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import sys
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -24,6 +25,7 @@ from tilework.executor.exits import STDERR_LINES, describe_exit, describe_last_w
 from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
+from tilework.executor.pipelined.memory import SharedMemoryFullError
 from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, decode, encode
 from tilework.executor.pipelined.process import Zygote, environ_of_workers
 from tilework.executor.pipelined.spec import check_spec
@@ -116,9 +118,14 @@ class Member:
     def handle_startup(self, message: Any, descriptors: tuple[int, ...]) -> bool:
         """Take a message of the set-up; returns whether it was one."""
         if isinstance(message, Arrived):
-            self.arena = ArenaReader(descriptors[0], message.arena_size, writable=True)
+            try:
+                self.arena = ArenaReader(descriptors[0], message.arena_size, writable=True)
+            except SharedMemoryFullError as error:  # it could never send a large result
+                self.end(f"the memory that it shares with this process is missing: {error}")
         elif isinstance(message, StartupDone):
-            self.state = MemberState.READY
+            # one that is to end, for whatever reason, is never ready
+            if self.state is MemberState.STARTING and self.reason is None:
+                self.state = MemberState.READY
         elif isinstance(message, StartupFailed):
             self.error = unpack_error(message.error)
         else:
@@ -288,20 +295,20 @@ class WorkerPool:
     def start(self, spec: WorkerSpec) -> Member:
         """Start a worker, and return at once; it is ready when it says so (`StartupDone`)."""
         self._check_open()
+        with ExitStack() as undo:
+            wire, there = Wire.pair(self._on_blocked)
+            undo.callback(wire.close)
+            with there:
+                stderr, stderr_there = os.pipe()
+                undo.callback(os.close, stderr)
+                os.set_blocking(stderr, False)
+                try:
+                    process = self._fork(there.fileno(), stderr_there)
+                finally:
+                    os.close(stderr_there)
+            undo.pop_all()
         row = self._rows.pop()
         self.page.clear(row)
-        wire, there = Wire.pair(self._on_blocked)
-        stderr, stderr_there = os.pipe()
-        os.set_blocking(stderr, False)
-        try:
-            process = self._fork(there.fileno(), stderr_there)
-        except BaseException:
-            wire.close()
-            os.close(stderr)
-            raise
-        finally:
-            there.close()
-            os.close(stderr_there)
         queues = WorkerQueues(_MainRequestQueue(wire), _MainResponseQueue(wire), _MainResponseQueue(wire))
         member = Member(PoolWorkerInfo(queues, process, spec), wire, row, stderr)
         member.deadline = time.monotonic() + self.startup_timeout
@@ -401,9 +408,9 @@ class WorkerPool:
 
 
 def _has_data(fd: int) -> bool:
-    import select
-
-    return bool(select.select([fd], [], [], 0)[0])
+    poll = select.poll()  # a descriptor's number may be too large for `select.select`
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def available_shared_memory(folder: str | None) -> int:

@@ -48,7 +48,7 @@ class WorkerProcess:
         self.pid = pid
         self.exitcode: int | None = None
         self._fd = -1
-        with contextlib.suppress(OSError):  # it has ended already, and was waited for
+        with contextlib.suppress(ProcessLookupError):  # it has ended already, and was waited for
             self._fd = os.pidfd_open(pid)
         self._has_ended = self._fd < 0
 
