@@ -96,3 +96,15 @@ def test_no_files_left_for_the_memory_of_workers() -> None:
     assert workers == "2"
     assert is_clean == "True"
     assert "please report it" not in done.stderr
+
+
+def test_many_workers_with_a_low_soft_limit_of_files() -> None:
+    """The limit that a process may raise by itself is raised."""
+    done = run_limited(
+        """
+        limit(resource.RLIMIT_NOFILE, 64, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        with make(16, shared_memory=16 << 20) as executor:
+            print(len(executor.run_each_worker(abs, -1)))
+        """
+    )
+    assert done.stdout.strip() == "16", done.stderr

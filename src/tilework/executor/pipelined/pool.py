@@ -20,6 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tilework.common.backend import set_file_limit
 from tilework.exceptions import PoolStateError, WorkerQueueEmpty
 from tilework.executor.exits import STDERR_LINES, describe_exit, describe_last_words
 from tilework.executor.forked import modules_to_preload
@@ -235,6 +236,7 @@ class WorkerPool:
         folder: str | None = None,
     ) -> None:
         check_spec(spec)
+        set_file_limit()  # each worker takes five descriptors here
         self.spec = list(spec)
         self.members: list[Member] = []
         self.startup_timeout = startup_timeout
