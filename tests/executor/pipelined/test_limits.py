@@ -108,3 +108,24 @@ def test_many_workers_with_a_low_soft_limit_of_files() -> None:
         """
     )
     assert done.stdout.strip() == "16", done.stderr
+
+
+def test_limited_address_space() -> None:
+    """The default is a share of what may be mapped; when too much was asked for, the error names the argument."""
+    done = run_limited(
+        """
+        from pathlib import Path
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit(resource.RLIMIT_AS, pages * resource.getpagesize() + (2 << 30), resource.RLIM_INFINITY)
+        with make(2) as executor:
+            print(executor.report()["limits"]["shared_memory_bytes"] <= 1 << 28)
+            print(executor.run_function(np.ones, 100_000).sum())
+        print(told(lambda: make(2, shared_memory=8 << 30)))
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    is_small, result, error = done.stdout.splitlines()
+    assert is_small == "True"
+    assert result == "100000.0"
+    assert error.startswith("SharedMemoryFullError")
+    assert "shared_memory=" in error

@@ -244,13 +244,17 @@ class WorkerPool:
         self._on_blocked = on_blocked
         self._folder = folder
         self._preload = [*WORKER_MODULES, *modules_to_preload()]
-        self._zygote = Zygote.shared(self._preload)
         self._rows = list(range(4095, -1, -1))
         self._is_closed = False
         total = available_shared_memory(folder) // 2 if shared_memory is None else shared_memory
-        self.arena = Arena(_clip(total // 2), folder)
         self.result_budget = _clip(total // 2 // len(self.spec))
-        self.page = ControlPage()
+        with ExitStack() as undo:
+            self._zygote = Zygote.shared(self._preload)
+            undo.callback(self._zygote.release, 5.0)
+            self.arena = Arena(_clip(total // 2), folder)
+            undo.callback(self.arena.close)
+            self.page = ControlPage()
+            undo.pop_all()
         try:
             for each in self.spec:
                 self.start(each)
@@ -417,11 +421,26 @@ def _has_data(fd: int) -> bool:
 
 def available_shared_memory(folder: str | None) -> int:
     """Return how many bytes of shared memory can be had, in files in a folder, or without any."""
-    memory = available_memory()
-    if folder is None:
-        return memory
-    system = os.statvfs(folder)
-    return min(memory, system.f_bavail * system.f_frsize)
+    left = [available_memory()]
+    space = available_address_space()
+    if space is not None:
+        # All of it is mapped at once, here and for the most part in each worker, and leaves the other half to the rest.
+        left.append(space // 2)
+    if folder is not None:
+        system = os.statvfs(folder)
+        left.append(system.f_bavail * system.f_frsize)
+    return min(left)
+
+
+def available_address_space() -> int | None:
+    """Return how many bytes more this process may map (``ulimit -v``); None when there is no limit."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    return max(0, limit - pages * resource.getpagesize())
 
 
 def _clip(size: int) -> int:
