@@ -81,6 +81,25 @@ class TestProcesses(ExecutorHarness):
         assert "cpu-1: second" in caplog.text
         assert [process["stderr"] for process in executor.report()["processes"]] == [["first", "second"]] * 2
 
+    def test_stderr_without_ends_of_lines(self, executor: PipelinedExecutor) -> None:
+        """Dots and progress bars neither fill memory nor hold up what others do; the end of them is kept."""
+
+        def dots() -> None:
+            for _ in range(300):
+                os.write(2, b"." * 65536)
+
+        executor.run_function(dots)
+        members = executor._hub.pool.members
+        assert max(len(member.stderr_rest) for member in members) <= 1 << 14
+        executor.run_each_worker(lambda: os.write(2, "\n10%\r20%\r\n30% ä".encode()))
+        until = time.monotonic() + 20
+        while not all(member.stderr_rest == "30% ä".encode() for member in members):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        for process in executor.report()["processes"]:
+            assert process["stderr"][-2:] == ["10%", "20%"]
+            assert all(len(line) <= 1 << 14 for line in process["stderr"])
+
     def test_a_task_that_does_not_stop(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """A worker whose task goes on after its run has ended is killed and replaced, when its time is over."""
 

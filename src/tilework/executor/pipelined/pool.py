@@ -53,6 +53,10 @@ WORKER_MODULES: Final = (
 )
 """What every worker imports."""
 
+_LONGEST_LINE: Final = 1 << 13
+"""Bytes of a line of stderr that are kept."""
+_LAST_READS: Final = 64
+"""How much is read of the stderr of a worker that has ended, at most: a process that it started may still write."""
 _LARGEST_ARENA: Final = 1 << 34
 _SMALLEST_ARENA: Final = 1 << 20
 
@@ -87,7 +91,7 @@ class Member:
     """Its memory, for large results."""
     stderr: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_LINES))
     """The last lines that it wrote to stderr."""
-    stderr_rest: str = ""
+    stderr_rest: bytes = b""
     error: Exception | None = None
     """What went wrong in its set-up."""
     deadline: float = float("inf")
@@ -108,10 +112,14 @@ class Member:
             return True
         except OSError:
             return False
-        *lines, self.stderr_rest = (self.stderr_rest + data.decode(errors="replace")).split("\n")
-        if not data and self.stderr_rest:
-            lines, self.stderr_rest = [self.stderr_rest], ""
-        for line in lines:
+        text = self.stderr_rest + (data or b"\n" * bool(self.stderr_rest))
+        # A progress bar goes back to the beginning of its line. What has no end is not kept whole.
+        *lines, rest = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self.stderr_rest = rest[-_LONGEST_LINE:]
+        if not log.isEnabledFor(logging.INFO):
+            lines = lines[-STDERR_LINES:]
+        for each in lines:
+            line = each[-_LONGEST_LINE:].decode(errors="replace")
             self.stderr.append(line)
             log.info("%s: %s", self.name, line)
         return bool(data)
@@ -354,8 +362,9 @@ class WorkerPool:
             process.kill()
             process.join(1.0)
         code = self._zygote.wait_status(process)
-        while member.stderr_fd >= 0 and member.read_stderr() and _has_data(member.stderr_fd):
-            pass
+        for _ in range(_LAST_READS):
+            if member.stderr_fd < 0 or not member.read_stderr() or not _has_data(member.stderr_fd):
+                break
         text = member.describe_end(code)
         member.close()
         if member in self.members:
