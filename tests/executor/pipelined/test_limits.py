@@ -69,14 +69,14 @@ def test_no_files_left_for_a_large_result() -> None:
 def test_no_files_left_for_the_memory_of_workers() -> None:
     """A worker whose memory cannot be mapped here is not ready: the constructor says what is short, and leaves nothing.
 
-    Each worker takes five descriptors, so all numbers of descriptors that are left over for the last are tried.
+    From too few descriptors to start all workers to enough for all, every number is tried.
     """
     done = run_limited(
         """
         limit(resource.RLIMIT_NOFILE, 64, 64)
         before = sorted(os.listdir("/proc/self/fd"))
-        hold = use_up_files(24)
-        for _ in range(6):
+        hold = use_up_files(12)
+        for _ in range(20):
             print(told(lambda: make(4, shared_memory=16 << 20).close()))
             os.close(hold.pop())
         for fd in hold:

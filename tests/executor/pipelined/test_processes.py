@@ -22,6 +22,7 @@ import pytest
 from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ExecutorError, ExecutorSpecException, WorkerLostError
 from tilework.executor.pipelined import PipelinedExecutor, PoolStateError
+from tilework.executor.pipelined.process import Patience
 from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import CallTask, EchoTask, FakeTask, SleepTask
 
@@ -152,7 +153,10 @@ class TestProcesses(ExecutorHarness):
                 context._messages._wire.send(b"nonsense")
             return 5
 
-        executor._hub.request(lambda: 1 // 0)
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        executor._hub.request(fail)
         tasks = [CallTask(i, fn=work if i == 3 else lambda *_: 5) for i in range(20)]
         assert self.run(executor, tasks) == [5] * 20
         assert caplog.text.count("an error in the hub") == 2
@@ -214,6 +218,8 @@ class TestProcesses(ExecutorHarness):
         self.assert_usable(executor)
         with pytest.raises(ExecutorSpecException, match="at least one"):
             executor.resize(0)
+        with pytest.raises(ExecutorSpecException, match=r"whole number of workers, not 1\.5"):
+            executor.resize(1.5)  # type: ignore[arg-type]
 
     def test_resize_while_workers_start(self, nothing_left: None) -> None:
         """Those that are not wanted any more when they are ready take nothing, and are not replaced."""
@@ -282,6 +288,15 @@ class TestProcesses(ExecutorHarness):
         """A set-up that takes too long ends with an error, and nothing is left."""
         with pytest.raises(PoolStateError, match="Timeout while starting workers"):
             make(early_setup=lambda: time.sleep(60), startup_timeout=0.5)
+
+    def test_slow_set_up_asks_for_patience(self, nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One warning, while the workers are waited for; a failure is also a RuntimeError."""
+        monkeypatch.setattr(Patience.__init__, "__defaults__", (0.3,))
+        with pytest.warns(RuntimeWarning, match="Slow worker startup, please be patient") as caught:
+            make(early_setup=lambda: time.sleep(1)).close()
+        assert len(caught) == 1
+        with pytest.warns(RuntimeWarning, match="patient"), pytest.raises(RuntimeError, match="Timeout while starting"):
+            make(early_setup=lambda: time.sleep(60), startup_timeout=0.7)
 
     def test_workers_that_cannot_be_started_again(self, nothing_left: None, tmp_path: Path) -> None:
         """When every new worker fails in its set-up, a run ends with an error instead of waiting for ever."""

@@ -134,6 +134,11 @@ class Hub:
             What went wrong in the set-up of a worker.
         PoolStateError
             When a worker ended in its set-up, or took too long.
+
+        Warns
+        -----
+        RuntimeWarning
+            When it takes long.
         """
         with self._changed:
             while not self.exchange.roster.is_complete:
@@ -142,6 +147,7 @@ class Hub:
                 if self._is_closed:
                     msg = "One or more workers failed to start: the executor was closed"
                     raise PoolStateError(msg)
+                self.pool.patience.warn_if_slow()
                 self._changed.wait(_LONGEST_WAIT)
 
     def open_run(self, make: Callable[[int], HubRun]) -> HubRun:

@@ -28,7 +28,7 @@ from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
 from tilework.executor.pipelined.memory import SharedMemoryFullError
 from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, decode, encode
-from tilework.executor.pipelined.process import Zygote, environ_of_workers
+from tilework.executor.pipelined.process import Patience, Zygote, environ_of_workers
 from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 from tilework.executor.pipelined.worker_queues import OneWayQueue, WorkerQueues
@@ -263,9 +263,10 @@ class WorkerPool:
             undo.callback(self.arena.close)
             self.page = ControlPage()
             undo.pop_all()
+        self.patience = Patience()
         try:
             for each in self.spec:
-                self.start(each)
+                self.start(each, self.patience)
         except BaseException:
             self.kill()
             raise
@@ -306,7 +307,7 @@ class WorkerPool:
 
     # ---- starting ----
 
-    def start(self, spec: WorkerSpec) -> Member:
+    def start(self, spec: WorkerSpec, patience: Patience | None = None) -> Member:
         """Start a worker, and return at once; it is ready when it says so (`StartupDone`)."""
         self._check_open()
         with ExitStack() as undo:
@@ -317,7 +318,7 @@ class WorkerPool:
                 undo.callback(os.close, stderr)
                 os.set_blocking(stderr, False)
                 try:
-                    process = self._fork(there.fileno(), stderr_there)
+                    process = self._fork(there.fileno(), stderr_there, patience)
                 finally:
                     os.close(stderr_there)
             undo.pop_all()
@@ -342,9 +343,9 @@ class WorkerPool:
         self.members.append(member)
         return member
 
-    def _fork(self, wire_fd: int, stderr_fd: int) -> WorkerProcess:
+    def _fork(self, wire_fd: int, stderr_fd: int, patience: Patience | None) -> WorkerProcess:
         try:
-            return self._zygote.spawn(wire_fd, stderr_fd, self._preload, self.startup_timeout)
+            return self._zygote.spawn(wire_fd, stderr_fd, self._preload, self.startup_timeout, patience)
         except TimeoutError as error:
             msg = f"Timeout while starting workers, {error}: raise startup_timeout, or look at what is slow"
             raise PoolStateError(msg) from error
@@ -353,7 +354,7 @@ class WorkerPool:
             with contextlib.suppress(Exception):
                 self._zygote.release(1.0)
             self._zygote = Zygote.shared(self._preload)
-            return self._zygote.spawn(wire_fd, stderr_fd, self._preload, self.startup_timeout)
+            return self._zygote.spawn(wire_fd, stderr_fd, self._preload, self.startup_timeout, patience)
 
     def remove(self, member: Member) -> str:
         """Forget a worker whose process has ended, or is killed now; returns in words how it ended."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import select
 import signal
@@ -16,13 +17,14 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from typing import ClassVar, Final
 
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.pipelined.messages import Exited, Spawn, Spawned, decode, encode
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 
-__all__ = ["WorkerProcess", "Zygote", "environ_of_workers"]
+__all__ = ["Patience", "WorkerProcess", "Zygote", "environ_of_workers"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,25 @@ _STATUS_SECONDS: Final = 0.2
 def environ_of_workers() -> dict[str, str]:
     """Return this process's environment for workers, whose libraries have one thread unless it says otherwise."""
     return {**dict.fromkeys(_SINGLE_THREADED, "1"), **os.environ}
+
+
+class Patience:
+    """Asks for patience, once, when workers take long to start.
+
+    Parameters
+    ----------
+    seconds
+        How long is long.
+    """
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self.date = time.monotonic() + seconds
+
+    def warn_if_slow(self) -> None:
+        """Warn when it is time, and was not done."""
+        if time.monotonic() >= self.date:
+            self.date = math.inf
+            warnings.warn("Slow worker startup, please be patient", RuntimeWarning, stacklevel=2)
 
 
 class WorkerProcess:
@@ -157,7 +178,9 @@ class Zygote:
         """Return whether it can fork."""
         return not self._is_lost and self._process.poll() is None
 
-    def spawn(self, wire_fd: int, stderr_fd: int, preload: list[str], timeout: float) -> WorkerProcess:
+    def spawn(
+        self, wire_fd: int, stderr_fd: int, preload: list[str], timeout: float, patience: Patience | None = None
+    ) -> WorkerProcess:
         """Fork a worker.
 
         Parameters
@@ -168,6 +191,8 @@ class Zygote:
             Names of modules that it needs; those that it has not are imported first.
         timeout
             The longest wait, in seconds.
+        patience
+            Asked for when the wait is long.
 
         Raises
         ------
@@ -185,7 +210,11 @@ class Zygote:
             try:
                 self._wire.send(encode(Spawn(token, missing)), (wire_fd, stderr_fd))
                 while token not in self._spawned:
-                    if not self._take_next(until):
+                    if patience is not None:
+                        patience.warn_if_slow()
+                    if self._take_next(until if patience is None else min(until, patience.date)):
+                        continue
+                    if time.monotonic() >= until:
                         msg = f"no worker process was started within {timeout:g} s"
                         raise TimeoutError(msg)
             except WireClosedError:
