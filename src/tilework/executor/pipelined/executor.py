@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import weakref
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 from tilework.common.executor import RunOptions
 from tilework.common.scheduler import WorkerSet
 from tilework.common.tracing import current_span_context
+from tilework.exceptions import ExecutorSpecException
 from tilework.executor.at_exit import before_threads_are_joined
 from tilework.executor.driven import is_streamed
 from tilework.executor.pipelined.backend import PipelinedBackend
@@ -39,6 +42,28 @@ V = TypeVar("V")
 
 _HOST: Final = "localhost"
 _IN_ORDER: Final = RunOptions(ordered=True)
+
+
+def _check_shape(spec: object) -> None:
+    """Raise ExecutorSpecException when this is not a list of descriptions of workers."""
+    wanted = set(WorkerSpec.__annotations__)
+    remedy = "make_spec makes a spec, for example PipelinedExecutor.make_spec(cpus=2, cudas=[])"
+    if not isinstance(spec, list | tuple):
+        msg = f"the spec must be a list with a dictionary for each worker, not {spec!r}: {remedy}"
+        raise ExecutorSpecException(msg)
+    for each in spec:
+        if not isinstance(each, Mapping) or not wanted <= set(each):
+            msg = (
+                f"each worker in the spec must be a dictionary with {', '.join(sorted(wanted))}, not {each!r}: {remedy}"
+            )
+            raise ExecutorSpecException(msg)
+        if each["device_kind"] not in {"CPU", "CUDA"}:
+            msg = f"the device_kind of a worker must be 'CPU' or 'CUDA', not {each['device_kind']!r}: {remedy}"
+            raise ExecutorSpecException(msg)
+        for key in ("device_id", "worker_idx"):
+            if not hasattr(each[key], "__index__"):
+                msg = f"the {key} of a worker must be a whole number, not {each[key]!r}: {remedy}"
+                raise ExecutorSpecException(msg)
 
 
 class _TargetedCall(NamedTuple):
@@ -84,6 +109,11 @@ class PipelinedExecutor(StoringJobExecutor):
         When a worker ends in its set-up, or takes too long.
     Exception
         What `early_setup` raised in a worker.
+
+    Warns
+    -----
+    RuntimeWarning
+        When it takes long until the workers are ready.
     """
 
     def __init__(
@@ -101,6 +131,7 @@ class PipelinedExecutor(StoringJobExecutor):
         super().__init__(main_process_gpu)
         if spec is None:
             spec = make_spec(**detect())
+        _check_shape(spec)
         check_spec(spec)
         self._spec = list(spec)
         self._pin = pin_workers
@@ -188,9 +219,14 @@ class PipelinedExecutor(StoringJobExecutor):
         Raises
         ------
         ExecutorSpecException
-            When there would be no worker.
+            When there would be no worker, or `n` is not a whole number.
         """
         self._check_open()
+        try:
+            n = operator.index(n)
+        except TypeError:
+            msg = f"resize takes a whole number of workers, not {n!r}"
+            raise ExecutorSpecException(msg) from None
         cpus = [each for each in self._spec if each["device_kind"] == "CPU"]
         others = [each for each in self._spec if each["device_kind"] != "CPU"]
         taken = {each["device_id"] for each in cpus}
