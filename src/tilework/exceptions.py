@@ -6,7 +6,7 @@
     ├── ExecutorError                 something about an executor or its workers
     │   ├── ExecutorSpecException     a context or executor was asked for with arguments that do not fit
     │   ├── ResourceError             (also RuntimeError) no worker has what a task needs
-    │   ├── PoolStateError            worker processes did not start, or are gone
+    │   ├── PoolStateError            (also RuntimeError) worker processes did not start, or are gone
     │   ├── WorkerLostError           (also RuntimeError) a task lost its worker too often
     │   └── RemoteError               (also RuntimeError) an exception of a worker that could not travel itself
     ├── JobCancelledError             a run was cancelled, or its data source was interrupted
@@ -71,7 +71,7 @@ class ResourceError(ExecutorError, RuntimeError):
     """No worker has the resources that a task needs."""
 
 
-class PoolStateError(ExecutorError):
+class PoolStateError(ExecutorError, RuntimeError):
     """A pool of worker processes is not in the state that an operation needs: some did not start, or it is closed."""
 
 

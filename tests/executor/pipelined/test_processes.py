@@ -24,6 +24,7 @@ from tilework.api import Context
 from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ExecutorError, ExecutorSpecException, WorkerLostError
 from tilework.executor.pipelined import PipelinedExecutor, PoolStateError
+from tilework.executor.pipelined.process import Patience
 from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import CallTask, EchoTask, FakePartition, FakeTask, SleepTask
 from tilework.udf import UDF
@@ -73,6 +74,13 @@ class Stubborn:
         raise self.error
 
 
+class Odd:
+    """Can be pickled, but not be unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (int, ("odd",))
+
+
 class TestProcesses(ExecutorHarness):
     """Each test proves that nothing is left behind."""
 
@@ -111,6 +119,25 @@ class TestProcesses(ExecutorHarness):
         assert "cpu-1: second" in caplog.text
         assert [process["stderr"] for process in executor.report()["processes"]] == [["first", "second"]] * 2
 
+    def test_stderr_without_ends_of_lines(self, executor: PipelinedExecutor) -> None:
+        """Dots and progress bars neither fill memory nor hold up what others do; the end of them is kept."""
+
+        def dots() -> None:
+            for _ in range(300):
+                os.write(2, b"." * 65536)
+
+        executor.run_function(dots)
+        members = executor._hub.pool.members
+        assert max(len(member.stderr_rest) for member in members) <= 1 << 14
+        executor.run_each_worker(lambda: os.write(2, "\n10%\r20%\r\n30% ä".encode()))
+        until = time.monotonic() + 20
+        while not all(member.stderr_rest == "30% ä".encode() for member in members):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        for process in executor.report()["processes"]:
+            assert process["stderr"][-2:] == ["10%", "20%"]
+            assert all(len(line) <= 1 << 14 for line in process["stderr"])
+
     def test_a_task_that_does_not_stop(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """A worker whose task goes on after its run has ended is killed and replaced, when its time is over."""
 
@@ -130,6 +157,47 @@ class TestProcesses(ExecutorHarness):
         while len(set(self.worker_pids(executor)) - before) != 1:
             assert time.monotonic() < until
             time.sleep(0.01)
+
+    def test_signals_that_cannot_be_unpickled(
+        self, executor: PipelinedExecutor, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """They are dropped, with a line in the log; everything else that came with them arrives."""
+
+        def work(params: Any, env: Environment) -> int:
+            assert env.worker_context is not None
+            for value in (1, Odd(), 2):
+                env.worker_context.signal("part-x", "topic", {"value": value})
+            return 5
+
+        got: list[Any] = []
+        handler = NoopCommHandler()
+        handler.subscribe("topic", lambda _, message: got.append(message["value"]))
+        assert self.run(executor, [CallTask(i, fn=work) for i in range(8)], handler=handler) == [5] * 8
+        assert sorted(got) == [1] * 8 + [2] * 8
+        assert caplog.text.count("a message of a task cannot be unpickled") == 8
+        got.clear()
+        assert self.run(executor, [CallTask(i, fn=work) for i in range(8)]) == [5] * 8, "nobody listens"
+
+    def test_an_error_in_the_hub_costs_nothing_else(
+        self, executor: PipelinedExecutor, signals: Signals, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Neither a request that fails nor nonsense from a worker keeps others from being heard."""
+
+        def work(params: Any, env: Environment) -> int:
+            if not signals.count("said"):
+                signals.add("said")
+                context: Any = env.worker_context
+                context._messages._wire.send(b"nonsense")
+            return 5
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        executor._hub.request(fail)
+        tasks = [CallTask(i, fn=work if i == 3 else lambda *_: 5) for i in range(20)]
+        assert self.run(executor, tasks) == [5] * 20
+        assert caplog.text.count("an error in the hub") == 2
+        assert "something that it sent could not be taken" in str(executor.report()["events"])
 
     def test_a_stopped_worker_delays_only_its_task(self, executor: PipelinedExecutor) -> None:
         """While a worker is stopped from outside, the other one does all the rest; then it goes on."""
@@ -187,6 +255,26 @@ class TestProcesses(ExecutorHarness):
         self.assert_usable(executor)
         with pytest.raises(ExecutorSpecException, match="at least one"):
             executor.resize(0)
+        with pytest.raises(ExecutorSpecException, match=r"whole number of workers, not 1\.5"):
+            executor.resize(1.5)  # type: ignore[arg-type]
+
+    def test_resize_while_workers_start(self, nothing_left: None) -> None:
+        """Those that are not wanted any more when they are ready take nothing, and are not replaced."""
+        with make(early_setup=lambda: time.sleep(0.3)) as executor:
+
+            def wait_for(n: int) -> None:
+                until = time.monotonic() + 20
+                while len(executor.report()["processes"]) != n:
+                    assert time.monotonic() < until
+                    time.sleep(0.001)
+
+            executor.resize(6)
+            wait_for(6)
+            executor.resize(1)
+            wait_for(1)
+            time.sleep(0.2)
+            assert [process["name"] for process in executor.report()["processes"]] == ["cpu-0"]
+            assert not any(event["event"] == "worker_lost" for event in executor.report()["events"])
 
     def test_scattered_objects_reach_new_workers(self, executor: PipelinedExecutor) -> None:
         """A worker that comes later has what was scattered before."""
@@ -276,6 +364,15 @@ class TestProcesses(ExecutorHarness):
         """A set-up that takes too long ends with an error, and nothing is left."""
         with pytest.raises(PoolStateError, match="Timeout while starting workers"):
             make(early_setup=lambda: time.sleep(60), startup_timeout=0.5)
+
+    def test_slow_set_up_asks_for_patience(self, nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One warning, while the workers are waited for; a failure is also a RuntimeError."""
+        monkeypatch.setattr(Patience.__init__, "__defaults__", (0.3,))
+        with pytest.warns(RuntimeWarning, match="Slow worker startup, please be patient") as caught:
+            make(early_setup=lambda: time.sleep(1)).close()
+        assert len(caught) == 1
+        with pytest.warns(RuntimeWarning, match="patient"), pytest.raises(RuntimeError, match="Timeout while starting"):
+            make(early_setup=lambda: time.sleep(60), startup_timeout=0.7)
 
     def test_workers_that_cannot_be_started_again(self, nothing_left: None, tmp_path: Path) -> None:
         """When every new worker fails in its set-up, a run ends with an error instead of waiting for ever."""

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tilework.executor.pipelined.wire import Frame, Wire, WireClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def pair() -> tuple[Wire, Wire, list[Wire]]:
@@ -146,3 +152,61 @@ def test_descriptors_that_nobody_took_are_closed() -> None:
     assert taken is not None
     os.close(taken.descriptors[0])  # it belongs to who took it
     assert set(os.listdir("/proc/self/fd")) - before == set()  # noqa: PTH208
+
+
+@contextmanager
+def no_more_descriptors(room: int) -> Iterator[None]:
+    """Let this process open `room` more files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))  # noqa: PTH208
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(room):
+            os.close(taken.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_no_room_for_descriptors(room: int) -> None:
+    """The system drops what a process has no room for: what came before is received, then both ends are at an end."""
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    here, there, _ = pair()
+    with open(os.devnull) as file:  # noqa: PTH123
+        there.send(b"before")
+        there.send(b"with", (file.fileno(), file.fileno()))
+        there.send(b"after", (file.fileno(),))
+        with no_more_descriptors(room):
+            assert here.receive_nowait() == [Frame(b"before", ())]
+            with pytest.raises(WireClosedError, match="too many open files"):
+                here.receive_nowait()
+    assert here.trouble is not None
+    with pytest.raises(WireClosedError):
+        there.receive(timeout=5)
+    with pytest.raises(WireClosedError):
+        there.send(b"anybody?")
+    here.close()
+    there.close()
+    assert set(os.listdir("/proc/self/fd")) - before == set()  # noqa: PTH208
+
+
+def test_no_room_to_keep_descriptors() -> None:
+    """One that has to wait in the outbox, and cannot, is the end of the line."""
+    here, there, blocked = pair()
+    while not blocked:
+        here.send(b"x" * 20_000)
+    with open(os.devnull) as file, no_more_descriptors(1), pytest.raises(WireClosedError, match="Too many open files"):  # noqa: PTH123
+        here.send(b"y", (file.fileno(), file.fileno()))
+    with suppress(WireClosedError):
+        while there.receive(timeout=5) is not None:
+            pass
+    with pytest.raises(WireClosedError):
+        there.receive(timeout=5)
+    here.close()
+    there.close()

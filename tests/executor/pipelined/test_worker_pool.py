@@ -69,6 +69,24 @@ def test_specs() -> None:
         PipelinedExecutor([])
 
 
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("x", "must be a list .* not 'x'"),
+        ({"cpus": [0], "cudas": []}, "must be a list"),
+        (3, "must be a list"),
+        ([{"name": "x"}], "must be a dictionary with device_id, device_kind, .* not {'name': 'x'}"),
+        (["cpu-0"], "must be a dictionary with"),
+        ([{**PipelinedExecutor.make_spec(1, 0)[0], "device_kind": "TPU"}], "'CPU' or 'CUDA', not 'TPU'"),
+        ([{**PipelinedExecutor.make_spec(1, 0)[0], "device_id": "0"}], "whole number, not '0'"),
+    ],
+)
+def test_what_is_no_spec(spec: Any, told: str) -> None:
+    """The error says what is wrong, and how to make a spec."""
+    with pytest.raises(ExecutorSpecException, match=told + ".*make_spec"):
+        PipelinedExecutor(spec)
+
+
 def test_a_thread_has_a_name() -> None:
     with open("/proc/thread-self/comm") as file:  # noqa: PTH123
         before = file.read().strip()

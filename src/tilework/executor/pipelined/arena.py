@@ -29,7 +29,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tilework.executor.pipelined.memory import PAGE, Segment, SharedMemoryFullError
+from tilework.executor.pipelined.memory import PAGE, Segment, SharedMemoryFullError, cannot_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -266,11 +266,14 @@ class ArenaReader:
 
     def __init__(self, fd: int, size: int, *, writable: bool) -> None:
         try:
-            self._ledger = memoryview(mmap.mmap(fd, _LEDGER_BYTES))
             self._map = mmap.mmap(fd, size, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
+            self._memory = memoryview(self._map)
+            # A mapping takes a descriptor.
+            self._ledger = self._memory if writable else memoryview(mmap.mmap(fd, _LEDGER_BYTES))
+        except OSError as error:
+            raise cannot_map(size, error) from error
         finally:
             os.close(fd)
-        self._memory = memoryview(self._map)
         self._watched: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._pid = os.getpid()
 

@@ -11,15 +11,16 @@ import queue
 import time
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from tilework.exceptions import RemoteError
+from tilework.exceptions import JobCancelledError, RemoteError
 from tilework.executor.calling import partition_name
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.control import MainStopFlag
 from tilework.executor.pipelined.dispatch import Item
+from tilework.executor.pipelined.exchange import CLOSED
 from tilework.executor.pipelined.hub_run import Answer, Broken, HubRun, HubTicket
 from tilework.executor.pipelined.parcel import pack, ship, unpack
 from tilework.executor.remote import describe_error, unpack_error
-from tilework.executor.run import Completed, Failed
+from tilework.executor.run import Cancelled, Completed, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -90,7 +91,7 @@ class PipelinedBackend(Generic[V]):
 
     def submit(self, ticket: Ticket[V]) -> None:
         """Pack a ticket, and give it to the hub."""
-        self._hub.check_open()
+        self._check_open()
         run = self._run
         task: Any = ticket.task
         target = getattr(task, "target_worker", None)
@@ -116,6 +117,11 @@ class PipelinedBackend(Generic[V]):
         if now - self._packed_since > _TOGETHER_SECONDS:
             self._put_packed()
 
+    def _check_open(self) -> None:
+        if self._hub.is_closed and self._control.reason is not None:  # who closes an executor cancels its runs before
+            raise JobCancelledError(self._control.reason)
+        self._hub.check_open()
+
     def _put_packed(self) -> None:
         packed, self._packed = self._packed, []
         self._hub.put(packed)
@@ -128,7 +134,8 @@ class PipelinedBackend(Generic[V]):
         try:
             first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
         except queue.Empty:
-            return ()
+            # A run that began in the moment when the hub was closed is not known to it.
+            return (Cancelled(self._control.reason or CLOSED),) if self._hub.is_closed else ()
         answers = list(first)
         for _ in range(inbox.qsize()):  # this is the only reader: what is counted now is there
             answers += inbox.get_nowait()

@@ -24,7 +24,7 @@ from tilework.executor.pipelined.pool import Member, MemberState, WorkerPool
 from tilework.executor.pipelined.roster import Roster
 from tilework.executor.pipelined.spec import describe_worker
 from tilework.executor.pipelined.wire import WireClosedError
-from tilework.executor.run import Failed, Lost, WorkersChanged
+from tilework.executor.run import Cancelled, Failed, Lost, WorkersChanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.wire import Wire
     from tilework.executor.run import Event
 
-__all__ = ["Exchange"]
+__all__ = ["CLOSED", "Exchange"]
 
 log = logging.getLogger(__name__)
+
+CLOSED: Final = "the executor was closed"
+"""Why a run is cancelled that its workers have left."""
 
 _ANSWERS: Final = (say.Done, say.Failed, say.Skipped)
 
@@ -289,9 +292,10 @@ class Exchange:
         else:
             if isinstance(message, say.Done):
                 item.lane.note_seconds(message.seconds)
-            self._send(self._dispatch.completed(station, item))
+            # First the answer: it must not be lost when the next ticket cannot be sent.
             item.ticket.run.take_answer(item.ticket, member, message, descriptors)
             self._to_deliver.add(item.ticket.run)
+            self._send(self._dispatch.completed(station, item))
         if self._ending:
             self._check_ending()
 
@@ -339,6 +343,7 @@ class Exchange:
         for run in list(self._runs.values()):
             run.release()
             run.has_ended.set()
+            run.inbox.put([Cancelled(CLOSED)])  # whoever still waits for it has no other news to wait for
         for obj in self.scattered.values():
             obj.close()
         self.scattered.clear()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import weakref
+from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from tilework.common.executor import RunOptions
 from tilework.common.scheduler import WorkerSet
 from tilework.common.tracing import current_span_context
+from tilework.exceptions import ExecutorSpecException
 from tilework.executor.at_exit import before_threads_are_joined
+from tilework.executor.calling import Call
 from tilework.executor.driven import is_streamed
 from tilework.executor.pipelined.backend import PipelinedBackend
 from tilework.executor.pipelined.hub import Hub
@@ -38,6 +43,28 @@ V = TypeVar("V")
 
 _HOST: Final = "localhost"
 _IN_ORDER: Final = RunOptions(ordered=True)
+
+
+def _check_shape(spec: object) -> None:
+    """Raise ExecutorSpecException when this is not a list of descriptions of workers."""
+    wanted = set(WorkerSpec.__annotations__)
+    remedy = "make_spec makes a spec, for example PipelinedExecutor.make_spec(cpus=2, cudas=[])"
+    if not isinstance(spec, list | tuple):
+        msg = f"the spec must be a list with a dictionary for each worker, not {spec!r}: {remedy}"
+        raise ExecutorSpecException(msg)
+    for each in spec:
+        if not isinstance(each, Mapping) or not wanted <= set(each):
+            msg = (
+                f"each worker in the spec must be a dictionary with {', '.join(sorted(wanted))}, not {each!r}: {remedy}"
+            )
+            raise ExecutorSpecException(msg)
+        if each["device_kind"] not in {"CPU", "CUDA"}:
+            msg = f"the device_kind of a worker must be 'CPU' or 'CUDA', not {each['device_kind']!r}: {remedy}"
+            raise ExecutorSpecException(msg)
+        for key in ("device_id", "worker_idx"):
+            if not hasattr(each[key], "__index__"):
+                msg = f"the {key} of a worker must be a whole number, not {each[key]!r}: {remedy}"
+                raise ExecutorSpecException(msg)
 
 
 class _TargetedCall(NamedTuple):
@@ -83,6 +110,11 @@ class PipelinedExecutor(StoringJobExecutor):
         When a worker ends in its set-up, or takes too long.
     Exception
         What `early_setup` raised in a worker.
+
+    Warns
+    -----
+    RuntimeWarning
+        When it takes long until the workers are ready.
     """
 
     def __init__(
@@ -100,6 +132,7 @@ class PipelinedExecutor(StoringJobExecutor):
         super().__init__(main_process_gpu)
         if spec is None:
             spec = make_spec(**detect())
+        _check_shape(spec)
         check_spec(spec)
         self._spec = list(spec)
         self._pin = pin_workers
@@ -128,6 +161,7 @@ class PipelinedExecutor(StoringJobExecutor):
         self._store = HubStore(self._hub)
         self._finalizer = weakref.finalize(self, self._hub.close, 0.0)
         _open_hubs.add(self._hub)
+        _open_executors.add(self)
         try:
             self._hub.wait_started()
         except BaseException:
@@ -186,9 +220,14 @@ class PipelinedExecutor(StoringJobExecutor):
         Raises
         ------
         ExecutorSpecException
-            When there would be no worker.
+            When there would be no worker, or `n` is not a whole number.
         """
         self._check_open()
+        try:
+            n = operator.index(n)
+        except TypeError:
+            msg = f"resize takes a whole number of workers, not {n!r}"
+            raise ExecutorSpecException(msg) from None
         cpus = [each for each in self._spec if each["device_kind"] == "CPU"]
         others = [each for each in self._spec if each["device_kind"] != "CPU"]
         taken = {each["device_id"] for each in cpus}
@@ -255,7 +294,7 @@ class PipelinedExecutor(StoringJobExecutor):
         """Run ``fn(*args, **kwargs)`` once in each worker, all at a time; results by the worker's name."""
         names = self.get_available_workers().names()
         calls = [_TargetedCall(name) for name in names]
-        results = self._call_each(lambda _: fn(*args, **kwargs), calls, _IN_ORDER)
+        results = self._call_each(Call(fn, args, kwargs), calls, _IN_ORDER)
         return dict(zip(names, (result for result, _ in results), strict=True))
 
     # ---- the rest ----
@@ -292,9 +331,11 @@ class PipelinedExecutor(StoringJobExecutor):
 
 
 _open_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+_open_executors: weakref.WeakSet[PipelinedExecutor] = weakref.WeakSet()
 
 
 def _forget_in_fork() -> None:
+    _open_executors.clear()
     for hub in list(_open_hubs):
         hub.forget()
 
@@ -304,9 +345,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def _close_at_exit() -> None:
+    # Threads that wait for results are joined next: their runs must end, and they can begin no others.
+    for executor in list(_open_executors):
+        executor._cancel_all("the interpreter exits")
     for hub in list(_open_hubs):
         hub.close(0.0)
 
 
-# Before the threads of pools are joined, which may wait for results of ours.
+# Before the threads of pools are joined, which may wait for results of ours: hooks are called last in, first out, and
+# that of thread pools is made when they are imported.
+import_module("concurrent.futures.thread")
 before_threads_are_joined(_close_at_exit)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.hub_run import HubRun
     from tilework.executor.pipelined.scattered import Scattered
     from tilework.executor.pipelined.spec import WorkerSpec
-    from tilework.executor.pipelined.wire import Wire
+    from tilework.executor.pipelined.wire import Frame, Wire
 
 __all__ = ["Hub"]
 
@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 _NAP_SECONDS: Final = 2e-4
 """While all workers have enough short tickets, answers and requests may gather for so long: each time that this thread
 wakes up, it takes a processor from a worker."""
+_ERROR_SECONDS: Final = 0.01
+"""An error may come again and again."""
 _LONGEST_WAIT: Final = 0.2
 """A longer wait for a lock can miss a KeyboardInterrupt."""
 
@@ -87,6 +89,7 @@ class Hub:
         self._wake_write.setblocking(False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         self._is_asleep = False
+        self._has_failed = False
         try:
             self.pool = make_pool(self._note_blocked)
         except BaseException:
@@ -108,6 +111,11 @@ class Hub:
         with contextlib.suppress(OSError):  # full: it will wake up anyway; closed: nobody is to be woken
             self._wake_write.send(b"x")
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing that is asked for now will be done."""
+        return self._is_closed
+
     def check_open(self) -> None:
         """Raise ExecutorError when it is closed, or belongs to another process."""
         if os.getpid() != self._pid:
@@ -126,6 +134,11 @@ class Hub:
             What went wrong in the set-up of a worker.
         PoolStateError
             When a worker ended in its set-up, or took too long.
+
+        Warns
+        -----
+        RuntimeWarning
+            When it takes long.
         """
         with self._changed:
             while not self.exchange.roster.is_complete:
@@ -134,6 +147,7 @@ class Hub:
                 if self._is_closed:
                     msg = "One or more workers failed to start: the executor was closed"
                     raise PoolStateError(msg)
+                self.pool.patience.warn_if_slow()
                 self._changed.wait(_LONGEST_WAIT)
 
     def open_run(self, make: Callable[[int], HubRun]) -> HubRun:
@@ -142,8 +156,7 @@ class Hub:
         return self.exchange.open_run(make)
 
     def put(self, items: list[Item]) -> None:
-        """Give tickets to workers, now or when one has room."""
-        self.check_open()
+        """Give tickets to workers, now or when one has room; a hub that is closed does nothing with them."""
         self._requests.append(lambda: self.exchange.put(items))
         if self._is_asleep and not all(item.is_behind_others() for item in items):
             self._wake()
@@ -213,10 +226,16 @@ class Hub:
         while not self._is_closed:
             try:
                 self._turn()
-            except Exception:  # it must not end: everybody would wait for ever
-                log.exception("an error in the hub of a pipelined executor: please report it")
-                time.sleep(0.01)
+            except Exception as error:  # noqa: BLE001  (it must not end: everybody would wait for ever)
+                self._note_error(error)
+            if self._has_failed:
+                self._has_failed = False
+                time.sleep(_ERROR_SECONDS)
         self._close()
+
+    def _note_error(self, error: Exception) -> None:
+        log.error("an error in the hub of a pipelined executor: please report it", exc_info=error)
+        self._has_failed = True
 
     def _turn(self) -> None:
         if self.exchange.has_stock():
@@ -230,10 +249,17 @@ class Hub:
         self._is_asleep = False
         with self.lock:
             try:
+                # An error of one must not cost the others.
                 while self._requests:
-                    self._requests.popleft()()
+                    try:
+                        self._requests.popleft()()
+                    except Exception as error:  # noqa: BLE001
+                        self._note_error(error)
                 for key, mask in events:
-                    self._take_event(key.fileobj, key.data, mask)
+                    try:
+                        self._take_event(key.fileobj, key.data, mask)
+                    except Exception as error:  # noqa: BLE001
+                        self._note_error(error)
             finally:
                 self.exchange.release_wires()
             # Last of all, when workers have new work: a consumer that wakes up competes with this thread.
@@ -290,16 +316,23 @@ class Hub:
         except WireClosedError:
             self._take_loss(member)
             return
+        self._take_frames(member, frames)
+
+    def _take_frames(self, member: Member, frames: list[Frame]) -> None:
         for frame in frames:
-            self.exchange.take(member, decode(frame.body), frame.descriptors)
+            try:
+                self.exchange.take(member, decode(frame.body), frame.descriptors)
+            except Exception as error:  # noqa: BLE001
+                self._note_error(error)
+                # What it said is lost, and somebody may wait for it: its tickets are repeated by another worker.
+                member.end(f"something that it sent could not be taken: {error!r}")
 
     def _take_loss(self, member: Member) -> None:
         if member.state is MemberState.GONE:
             return
         with contextlib.suppress(WireClosedError):
             while frames := member.wire.receive_nowait():  # what it still said before its end
-                for frame in frames:
-                    self.exchange.take(member, decode(frame.body), frame.descriptors)
+                self._take_frames(member, frames)
         for source in (member.wire, member.stderr_fd, member.info.process.sentinel):
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(source)

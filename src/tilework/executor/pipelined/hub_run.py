@@ -6,11 +6,12 @@ to another worker. The memory of an answer is the worker's, until it is unpacked
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.dispatch import Item, RunLane
@@ -19,6 +20,8 @@ from tilework.executor.pipelined.parcel import Parcel, ship
 from tilework.executor.remote import loads
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tilework.common.executor import Priority, SimpleWorkerQueue
     from tilework.executor.driver import RunControl
     from tilework.executor.pipelined.arena import Arena, ArenaReader
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
     from tilework.executor.run import Event, Ticket
 
 __all__ = ["Answer", "Broken", "HubRun", "HubTicket"]
+
+log = logging.getLogger(__name__)
+
+_NO_TOPIC: Final = object()  # nobody is subscribed to it
 
 
 @dataclass(eq=False, slots=True)
@@ -55,6 +62,31 @@ class Broken:
     """An error that ends the run, and is not that of one of its tickets."""
 
     error: BaseException
+
+
+class _SignalHeader:
+    """The topic and message that a task signalled, unpickled by who takes them apart.
+
+    That is users' code, which may raise or take long, and must not do so in the hub's thread.
+
+    Parameters
+    ----------
+    packed
+        The pickled pair.
+    """
+
+    __slots__ = ("_packed",)
+
+    def __init__(self, packed: bytes) -> None:
+        self._packed = packed
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            topic, message = loads(self._packed)
+        except Exception:
+            log.exception("a message of a task cannot be unpickled, and is dropped")
+            topic, message = _NO_TOPIC, {}
+        return iter((topic, message))
 
 
 class HubTicket:
@@ -169,7 +201,7 @@ class HubRun:
     def take_signal(self, header: bytes) -> None:
         """Take a message of a task."""
         if self._messages is not None:
-            self._messages.put(loads(header))
+            self._messages.put(_SignalHeader(header))
 
     def release(self) -> None:
         """Give up what the run holds: nothing of it is at work any more."""

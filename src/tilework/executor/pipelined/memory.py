@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PAGE", "Segment", "SharedMemoryFullError", "map_segment"]
+__all__ = ["PAGE", "Segment", "SharedMemoryFullError", "cannot_map", "map_segment"]
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,25 @@ SHM: Final = "/dev/shm"  # noqa: S108  (what is put there has no name)
 
 class SharedMemoryFullError(MemoryError):
     """There is no room for more shared memory."""
+
+
+def cannot_map(size: int, error: OSError) -> SharedMemoryFullError:
+    """Return the error for memory that cannot be had, with what can be done.
+
+    Parameters
+    ----------
+    size
+        In bytes.
+    error
+        What the system said.
+    """
+    remedies = {
+        errno.EMFILE: ": raise the limit of open files (ulimit -n)",
+        errno.ENOMEM: ": give the executor less with shared_memory=, or raise the limit of address space (ulimit -v)",
+    }
+    return SharedMemoryFullError(
+        f"cannot map {size >> 20} MiB of shared memory: {error}{remedies.get(error.errno or 0, '')}"
+    )
 
 
 class Segment:
@@ -49,8 +68,7 @@ class Segment:
             self.map = mmap.mmap(self.fd, self.size)
         except OSError as error:
             os.close(self.fd)
-            msg = f"cannot map {self.size >> 20} MiB of shared memory: {error}"
-            raise SharedMemoryFullError(msg) from error
+            raise cannot_map(self.size, error) from error
 
     def allocate(self, stop: int) -> None:
         """Make sure that all bytes up to `stop` can be written.
@@ -101,6 +119,8 @@ def map_segment(fd: int, size: int, *, writable: bool = False, private: bool = F
     access = mmap.ACCESS_COPY if private else mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
     try:
         return mmap.mmap(fd, size, access=access)
+    except OSError as error:
+        raise cannot_map(size, error) from error
     finally:
         os.close(fd)
 

@@ -10,22 +10,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import sys
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tilework.common.backend import set_file_limit
 from tilework.exceptions import PoolStateError, WorkerQueueEmpty
 from tilework.executor.exits import STDERR_LINES, describe_exit, describe_last_words
 from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
+from tilework.executor.pipelined.memory import SharedMemoryFullError
 from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, decode, encode
-from tilework.executor.pipelined.process import Zygote, environ_of_workers
+from tilework.executor.pipelined.process import Patience, Zygote, environ_of_workers
 from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 from tilework.executor.pipelined.worker_queues import OneWayQueue, WorkerQueues
@@ -50,6 +53,10 @@ WORKER_MODULES: Final = (
 )
 """What every worker imports."""
 
+_LONGEST_LINE: Final = 1 << 13
+"""Bytes of a line of stderr that are kept."""
+_LAST_READS: Final = 64
+"""How much is read of the stderr of a worker that has ended, at most: a process that it started may still write."""
 _LARGEST_ARENA: Final = 1 << 34
 _SMALLEST_ARENA: Final = 1 << 20
 
@@ -84,11 +91,13 @@ class Member:
     """Its memory, for large results."""
     stderr: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_LINES))
     """The last lines that it wrote to stderr."""
-    stderr_rest: str = ""
+    stderr_rest: bytes = b""
     error: Exception | None = None
     """What went wrong in its set-up."""
     deadline: float = float("inf")
     """When its set-up must be over."""
+    reason: str | None = None
+    """Why it was ended from here."""
 
     @property
     def name(self) -> str:
@@ -103,10 +112,14 @@ class Member:
             return True
         except OSError:
             return False
-        *lines, self.stderr_rest = (self.stderr_rest + data.decode(errors="replace")).split("\n")
-        if not data and self.stderr_rest:
-            lines, self.stderr_rest = [self.stderr_rest], ""
-        for line in lines:
+        text = self.stderr_rest + (data or b"\n" * bool(self.stderr_rest))
+        # A progress bar goes back to the beginning of its line. What has no end is not kept whole.
+        *lines, rest = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self.stderr_rest = rest[-_LONGEST_LINE:]
+        if not log.isEnabledFor(logging.INFO):
+            lines = lines[-STDERR_LINES:]
+        for each in lines:
+            line = each[-_LONGEST_LINE:].decode(errors="replace")
             self.stderr.append(line)
             log.info("%s: %s", self.name, line)
         return bool(data)
@@ -114,18 +127,29 @@ class Member:
     def handle_startup(self, message: Any, descriptors: tuple[int, ...]) -> bool:
         """Take a message of the set-up; returns whether it was one."""
         if isinstance(message, Arrived):
-            self.arena = ArenaReader(descriptors[0], message.arena_size, writable=True)
+            try:
+                self.arena = ArenaReader(descriptors[0], message.arena_size, writable=True)
+            except SharedMemoryFullError as error:  # it could never send a large result
+                self.end(f"the memory that it shares with this process is missing: {error}")
         elif isinstance(message, StartupDone):
-            self.state = MemberState.READY
+            # one that is to end, for whatever reason, is never ready
+            if self.state is MemberState.STARTING and self.reason is None:
+                self.state = MemberState.READY
         elif isinstance(message, StartupFailed):
             self.error = unpack_error(message.error)
         else:
             return False
         return True
 
+    def end(self, reason: str) -> None:
+        """Kill its process, and take note why; its loss is seen later, as any other."""
+        if self.reason is None:
+            self.reason = reason
+        self.info.process.kill()
+
     def describe_end(self, code: int | None) -> str:
         """Return in words how its process ended, with what it wrote at last."""
-        how = describe_exit(code) + describe_last_words(self.stderr)
+        how = (self.reason or self.wire.trouble or describe_exit(code)) + describe_last_words(self.stderr)
         return f"worker {self.name} (process {self.info.process.pid}): {how}"
 
     def close(self) -> None:
@@ -220,6 +244,7 @@ class WorkerPool:
         folder: str | None = None,
     ) -> None:
         check_spec(spec)
+        set_file_limit()  # each worker takes five descriptors here
         self.spec = list(spec)
         self.members: list[Member] = []
         self.startup_timeout = startup_timeout
@@ -227,16 +252,21 @@ class WorkerPool:
         self._on_blocked = on_blocked
         self._folder = folder
         self._preload = [*WORKER_MODULES, *modules_to_preload()]
-        self._zygote = Zygote.shared(self._preload)
         self._rows = list(range(4095, -1, -1))
         self._is_closed = False
         total = available_shared_memory(folder) // 2 if shared_memory is None else shared_memory
-        self.arena = Arena(_clip(total // 2), folder)
         self.result_budget = _clip(total // 2 // len(self.spec))
-        self.page = ControlPage()
+        with ExitStack() as undo:
+            self._zygote = Zygote.shared(self._preload)
+            undo.callback(self._zygote.release, 5.0)
+            self.arena = Arena(_clip(total // 2), folder)
+            undo.callback(self.arena.close)
+            self.page = ControlPage()
+            undo.pop_all()
+        self.patience = Patience()
         try:
             for each in self.spec:
-                self.start(each)
+                self.start(each, self.patience)
         except BaseException:
             self.kill()
             raise
@@ -277,23 +307,23 @@ class WorkerPool:
 
     # ---- starting ----
 
-    def start(self, spec: WorkerSpec) -> Member:
+    def start(self, spec: WorkerSpec, patience: Patience | None = None) -> Member:
         """Start a worker, and return at once; it is ready when it says so (`StartupDone`)."""
         self._check_open()
+        with ExitStack() as undo:
+            wire, there = Wire.pair(self._on_blocked)
+            undo.callback(wire.close)
+            with there:
+                stderr, stderr_there = os.pipe()
+                undo.callback(os.close, stderr)
+                os.set_blocking(stderr, False)
+                try:
+                    process = self._fork(there.fileno(), stderr_there, patience)
+                finally:
+                    os.close(stderr_there)
+            undo.pop_all()
         row = self._rows.pop()
         self.page.clear(row)
-        wire, there = Wire.pair(self._on_blocked)
-        stderr, stderr_there = os.pipe()
-        os.set_blocking(stderr, False)
-        try:
-            process = self._fork(there.fileno(), stderr_there)
-        except BaseException:
-            wire.close()
-            os.close(stderr)
-            raise
-        finally:
-            there.close()
-            os.close(stderr_there)
         queues = WorkerQueues(_MainRequestQueue(wire), _MainResponseQueue(wire), _MainResponseQueue(wire))
         member = Member(PoolWorkerInfo(queues, process, spec), wire, row, stderr)
         member.deadline = time.monotonic() + self.startup_timeout
@@ -313,9 +343,9 @@ class WorkerPool:
         self.members.append(member)
         return member
 
-    def _fork(self, wire_fd: int, stderr_fd: int) -> WorkerProcess:
+    def _fork(self, wire_fd: int, stderr_fd: int, patience: Patience | None) -> WorkerProcess:
         try:
-            return self._zygote.spawn(wire_fd, stderr_fd, self._preload, self.startup_timeout)
+            return self._zygote.spawn(wire_fd, stderr_fd, self._preload, self.startup_timeout, patience)
         except TimeoutError as error:
             msg = f"Timeout while starting workers, {error}: raise startup_timeout, or look at what is slow"
             raise PoolStateError(msg) from error
@@ -324,7 +354,7 @@ class WorkerPool:
             with contextlib.suppress(Exception):
                 self._zygote.release(1.0)
             self._zygote = Zygote.shared(self._preload)
-            return self._zygote.spawn(wire_fd, stderr_fd, self._preload, self.startup_timeout)
+            return self._zygote.spawn(wire_fd, stderr_fd, self._preload, self.startup_timeout, patience)
 
     def remove(self, member: Member) -> str:
         """Forget a worker whose process has ended, or is killed now; returns in words how it ended."""
@@ -333,8 +363,9 @@ class WorkerPool:
             process.kill()
             process.join(1.0)
         code = self._zygote.wait_status(process)
-        while member.stderr_fd >= 0 and member.read_stderr() and _has_data(member.stderr_fd):
-            pass
+        for _ in range(_LAST_READS):
+            if member.stderr_fd < 0 or not member.read_stderr() or not _has_data(member.stderr_fd):
+                break
         text = member.describe_end(code)
         member.close()
         if member in self.members:
@@ -393,18 +424,33 @@ class WorkerPool:
 
 
 def _has_data(fd: int) -> bool:
-    import select
-
-    return bool(select.select([fd], [], [], 0)[0])
+    poll = select.poll()  # a descriptor's number may be too large for `select.select`
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def available_shared_memory(folder: str | None) -> int:
     """Return how many bytes of shared memory can be had, in files in a folder, or without any."""
-    memory = available_memory()
-    if folder is None:
-        return memory
-    system = os.statvfs(folder)
-    return min(memory, system.f_bavail * system.f_frsize)
+    left = [available_memory()]
+    space = available_address_space()
+    if space is not None:
+        # All of it is mapped at once, here and for the most part in each worker, and leaves the other half to the rest.
+        left.append(space // 2)
+    if folder is not None:
+        system = os.statvfs(folder)
+        left.append(system.f_bavail * system.f_frsize)
+    return min(left)
+
+
+def available_address_space() -> int | None:
+    """Return how many bytes more this process may map (``ulimit -v``); None when there is no limit."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    return max(0, limit - pages * resource.getpagesize())
 
 
 def _clip(size: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import select
 import signal
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from tilework.exceptions import ExecutorSpecException
@@ -25,7 +27,7 @@ from tilework.executor.pipelined.wire import Wire, WireClosedError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["WorkerProcess", "Zygote", "environ_of_workers"]
+__all__ = ["Patience", "WorkerProcess", "Zygote", "environ_of_workers"]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,25 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+class Patience:
+    """Asks for patience, once, when workers take long to start.
+
+    Parameters
+    ----------
+    seconds
+        How long is long.
+    """
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self.date = time.monotonic() + seconds
+
+    def warn_if_slow(self) -> None:
+        """Warn when it is time, and was not done."""
+        if time.monotonic() >= self.date:
+            self.date = math.inf
+            warnings.warn("Slow worker startup, please be patient", RuntimeWarning, stacklevel=2)
+
+
 class WorkerProcess:
     """A worker's process; the part of `multiprocessing.Process` that makes sense for somebody else's child.
 
@@ -61,7 +82,7 @@ class WorkerProcess:
         self.pid = pid
         self.exitcode: int | None = None
         self._fd = -1
-        with contextlib.suppress(OSError):  # it has ended already, and was waited for
+        with contextlib.suppress(ProcessLookupError):  # it has ended already, and was waited for
             self._fd = os.pidfd_open(pid)
         self._has_ended = self._fd < 0
 
@@ -176,7 +197,9 @@ class Zygote:
         """Return whether it can fork."""
         return not self._is_lost and self._process is not None and self._process.poll() is None
 
-    def spawn(self, wire_fd: int, stderr_fd: int, preload: list[str], timeout: float) -> WorkerProcess:
+    def spawn(
+        self, wire_fd: int, stderr_fd: int, preload: list[str], timeout: float, patience: Patience | None = None
+    ) -> WorkerProcess:
         """Fork a worker.
 
         Parameters
@@ -187,6 +210,8 @@ class Zygote:
             Names of modules that it needs; those that it has not are imported first.
         timeout
             The longest wait, in seconds.
+        patience
+            Asked for when the wait is long.
 
         Raises
         ------
@@ -204,7 +229,11 @@ class Zygote:
             try:
                 self._wire.send(encode(Spawn(token, missing)), (wire_fd, stderr_fd))
                 while token not in self._spawned:
-                    if not self._take_next(until):
+                    if patience is not None:
+                        patience.warn_if_slow()
+                    if self._take_next(until if patience is None else min(until, patience.date)):
+                        continue
+                    if time.monotonic() >= until:
                         msg = f"no worker process was started within {timeout:g} s"
                         raise TimeoutError(msg)
             except WireClosedError:

@@ -3,11 +3,16 @@
 Who does what: each end has one reader. Any thread may send; frames are not mixed. The main process must never wait for
 a worker that does not read, so its ends do not block: what the socket does not take at once stays in an outbox, which
 the reader's thread sends when there is room (`flush`). A worker's end blocks, for the main process always reads.
+
+What becomes of descriptors that a process has no room for is up to the system: it drops them. Then nobody can tell any
+more which descriptor belongs to which frame, so the line is given up at both ends, as if one of them were gone.
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
+import errno
 import os
 import select
 import socket
@@ -31,6 +36,8 @@ _DESCRIPTORS_BYTES: Final = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i"
 _SEND: Final = int(getattr(socket, "MSG_NOSIGNAL", 0))
 _SEND_NOWAIT: Final = _SEND | int(getattr(socket, "MSG_DONTWAIT", 0))
 _RECEIVE: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_TRUNCATED: Final = int(getattr(socket, "MSG_CTRUNC", 0))
+_GONE: Final = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
 _RECEIVE_NOWAIT: Final = _RECEIVE | int(getattr(socket, "MSG_DONTWAIT", 0))
 
 
@@ -67,6 +74,8 @@ class Wire:
         self._received: deque[int] = deque()
         self._frames: deque[Frame] = deque()
         self._is_closed = False
+        self.trouble: str | None = None
+        """Why this end gave the line up, though the other one was there."""
 
     @classmethod
     def pair(cls, on_blocked: Callable[[Wire], None] | None = None) -> tuple[Wire, socket.socket]:
@@ -124,14 +133,32 @@ class Wire:
         data = memoryview(frames)
         if self._outbox:
             # In the outbox a descriptor must outlive its owner's use of it.
-            self._outbox.append((data, [os.dup(fd) for fd in descriptors]))
+            self._outbox.append((data, self._duplicates(descriptors)))
             return
         sent = self._send_some(data, descriptors)
         if sent < len(data):
-            kept = [] if sent else [os.dup(fd) for fd in descriptors]
+            kept = [] if sent else self._duplicates(descriptors)
             self._outbox.append((data[sent:], kept))
             if self._on_blocked is not None:
                 self._on_blocked(self)
+
+    def _duplicates(self, descriptors: Sequence[int]) -> list[int]:
+        kept: list[int] = []
+        try:
+            for fd in descriptors:
+                kept.append(os.dup(fd))  # noqa: PERF401  (those before one that fails are closed)
+        except OSError as error:
+            for fd in kept:
+                os.close(fd)
+            raise self._give_up(f"something could not be sent: {error}") from error
+        return kept
+
+    def _give_up(self, trouble: str) -> WireClosedError:
+        """Let both readers see the end of the line; returns what to raise."""
+        self.trouble = self.trouble or trouble
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        return WireClosedError(self.trouble)
 
     def _send_some(self, data: memoryview, descriptors: Sequence[int]) -> int:
         """Send as much as the socket takes; everything when sending blocks."""
@@ -146,7 +173,9 @@ class Wire:
         except BlockingIOError:
             pass
         except OSError as error:
-            raise WireClosedError from error
+            if error.errno in _GONE:
+                raise WireClosedError from error
+            raise self._give_up(f"something could not be sent: {error}") from error
         return sent
 
     def flush(self) -> bool:
@@ -179,7 +208,7 @@ class Wire:
         frames = list(self._frames)
         self._frames.clear()
         if not frames and not is_open:
-            raise WireClosedError
+            raise WireClosedError(self.trouble or "")
         return frames
 
     def receive(self, timeout: float | None = None) -> Frame | None:
@@ -197,13 +226,15 @@ class Wire:
                 if not poll.poll(max(0.0, timeout) * 1e3):
                     return None
             if not self._read(_RECEIVE) and not self._frames:
-                raise WireClosedError
+                raise WireClosedError(self.trouble or "")
         return self._frames.popleft()
 
     def _read(self, flags: int) -> bool:
         """Read once; returns whether the other end is open."""
+        if self.trouble is not None:
+            return False
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, _DESCRIPTORS_BYTES, flags)
+            data, ancillary, told, _ = self._socket.recvmsg(_READ_BYTES, _DESCRIPTORS_BYTES, flags)
         except BlockingIOError:
             return True
         except OSError:
@@ -217,6 +248,8 @@ class Wire:
             return False
         self._data += data
         self._cut()
+        if told & _TRUNCATED:
+            self._give_up("there were too many open files to receive what was sent: raise the limit (ulimit -n)")
         return True
 
     def _cut(self) -> None:
@@ -225,7 +258,7 @@ class Wire:
         while len(data) - start >= _HEADER.size:
             length, n = _HEADER.unpack_from(data, start)
             stop = start + _HEADER.size + length
-            if len(data) < stop:
+            if len(data) < stop or len(self._received) < n:
                 break
             descriptors = tuple(self._received.popleft() for _ in range(n))
             self._frames.append(Frame(bytes(data[start + _HEADER.size : stop]), descriptors))

@@ -1,0 +1,131 @@
+"""Limits that the system sets to a process: files, address space."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+HEAD = """
+import faulthandler; faulthandler.dump_traceback_later(40, exit=True)
+import contextlib, os, resource
+import numpy as np
+from tilework.executor.pipelined import PipelinedExecutor
+
+def make(n=2, **kwargs):
+    return PipelinedExecutor(PipelinedExecutor.make_spec(n, []), **kwargs)
+
+def told(call):
+    try:
+        return call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+def use_up_files(left):
+    hold = []
+    with contextlib.suppress(OSError):
+        while True:
+            hold.append(os.open(os.devnull, os.O_RDONLY))
+    for _ in range(left):
+        os.close(hold.pop())
+    return hold
+
+def limit(what, soft, hard):
+    resource.setrlimit(what, (soft, hard))
+"""
+
+
+def run_limited(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", HEAD + textwrap.dedent(script)], capture_output=True, text=True, check=False, timeout=80
+    )
+
+
+def test_no_files_left_for_a_large_result() -> None:
+    """A result that has a file of its own: the run fails, saying why, or is done; later everything works again."""
+    done = run_limited(
+        """
+        limit(resource.RLIMIT_NOFILE, 64, 64)
+        with make(shared_memory=16 << 20) as executor:
+            hold = use_up_files(0)
+            print(told(lambda: executor.run_function(abs, -3)))
+            print(told(lambda: executor.run_function(np.ones, 3_000_000).sum()))
+            for fd in hold:
+                os.close(fd)
+            print(told(lambda: executor.run_function(np.ones, 3_000_000).sum()))
+            print(len(executor.run_each_worker(os.getpid)))
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    small, large, later, workers = done.stdout.splitlines()
+    assert small == "3"
+    assert large == "3000000.0" or "too many open files" in large
+    assert later == "3000000.0"
+    assert workers == "2"
+    assert "too many open files" in done.stderr
+    assert "please report it" not in done.stderr
+
+
+def test_no_files_left_for_the_memory_of_workers() -> None:
+    """A worker whose memory cannot be mapped here is not ready: the constructor says what is short, and leaves nothing.
+
+    From too few descriptors to start all workers to enough for all, every number is tried.
+    """
+    done = run_limited(
+        """
+        limit(resource.RLIMIT_NOFILE, 64, 64)
+        before = sorted(os.listdir("/proc/self/fd"))
+        hold = use_up_files(12)
+        for _ in range(20):
+            print(told(lambda: make(4, shared_memory=16 << 20).close()))
+            os.close(hold.pop())
+        for fd in hold:
+            os.close(fd)
+        with make(2) as executor:
+            print(len(executor.run_each_worker(np.ones, 100_000)))
+        del executor
+        print(sorted(os.listdir("/proc/self/fd")) == before)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    *errors, workers, is_clean = done.stdout.splitlines()
+    for each in errors:
+        assert each == "None" or "oo many open files" in each
+        assert each == "None" or each.startswith(("PoolStateError", "OSError", "SharedMemoryFullError")), each
+    assert any("failed to start" in each and "cannot map" in each for each in errors), errors
+    assert workers == "2"
+    assert is_clean == "True"
+    assert "please report it" not in done.stderr
+
+
+def test_many_workers_with_a_low_soft_limit_of_files() -> None:
+    """The limit that a process may raise by itself is raised."""
+    done = run_limited(
+        """
+        limit(resource.RLIMIT_NOFILE, 64, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        with make(16, shared_memory=16 << 20) as executor:
+            print(len(executor.run_each_worker(abs, -1)))
+        """
+    )
+    assert done.stdout.strip() == "16", done.stderr
+
+
+def test_limited_address_space() -> None:
+    """The default is a share of what may be mapped; when too much was asked for, the error names the argument."""
+    done = run_limited(
+        """
+        from pathlib import Path
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit(resource.RLIMIT_AS, pages * resource.getpagesize() + (2 << 30), resource.RLIM_INFINITY)
+        with make(2) as executor:
+            print(executor.report()["limits"]["shared_memory_bytes"] <= 1 << 28)
+            print(executor.run_function(np.ones, 100_000).sum())
+        print(told(lambda: make(2, shared_memory=8 << 30)))
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    is_small, result, error = done.stdout.splitlines()
+    assert is_small == "True"
+    assert result == "100000.0"
+    assert error.startswith("SharedMemoryFullError")
+    assert "shared_memory=" in error
