@@ -70,9 +70,9 @@ def cbed_frame(
     array([1, 0])
     """
     origin = np.array((fy // 2, fx // 2) if zero is None else zero, dtype=np.float64)
-    vectors = np.array([(fy // 8, 0) if a is None else a, (0, fy // 8) if b is None else b], dtype=np.float64)
+    first, second = (fy // 8, 0) if a is None else a, (0, fy // 8) if b is None else b
     wanted = np.mgrid[-10:11, -10:11] if indices is None else np.asarray(indices, dtype=np.int64)
-    orders, peaks = frame_peaks(fy, fx, origin, *vectors, radius if margin is None else margin, wanted)
+    orders, peaks = frame_peaks(fy, fx, origin, first, second, radius if margin is None else margin, wanted)
     distances = np.hypot(*(peaks - origin).T)
     frame = np.zeros((1, fy, fx), dtype=np.float32)
     y, x = np.ogrid[:fy, :fx]
