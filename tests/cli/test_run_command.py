@@ -222,6 +222,29 @@ def test_rings_are_those_of_analyses(scan: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_results(out / "ring.npz")["intensity"][..., 0], expected)
 
 
+def test_pictures_of_complex_data(counts: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without an imaginary part, they are those of real data; with one, colours show it, but not of what is real."""
+    turned = counts * np.exp(1j * np.arange(12))
+    for name, data in (("real", counts.astype("f4")), ("stored", counts.astype("c8")), ("phase", turned.astype("c8"))):
+        np.save(tmp_path / f"{name}.npy", data)
+        udfs = ["--udf", "sum", "--udf", "com", "--roi", "1:,:"]
+        assert main(["run", str(tmp_path / f"{name}.npy"), *udfs, "--out", str(tmp_path / name), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+    def pixels(name: str, picture: str) -> np.ndarray:
+        with Image.open(tmp_path / name / picture) as image:
+            return np.asarray(image.convert("RGB"), dtype=np.int64)
+
+    for picture in ("sum.png", "com_field.png", "com_magnitude.png", "com_divergence.png", "com_curl.png"):
+        stored, real = pixels("stored", picture), pixels("real", picture)
+        assert stored.shape == real.shape, picture
+        # Sums of complex numbers are rounded differently.
+        assert np.abs(stored - real).mean() < 0.5, picture
+    # A bar of one colour map is beside the image, where a complex result has its wheel.
+    assert pixels("phase", "com_magnitude.png").shape == pixels("real", "com_magnitude.png").shape
+    assert pixels("phase", "sum.png").shape != pixels("real", "sum.png").shape
+
+
 def test_own_function(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:
     """A UDF from a module in the current folder, with a parameter and an array from a file."""
     (tmp_path / "mine.py").write_text(
