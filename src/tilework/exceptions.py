@@ -17,6 +17,7 @@
     ├── UDFRunCancelled               `Context.run_udf` ended early because the run was cancelled
     ├── WorkerQueueEmpty              a worker's queue holds nothing, or nothing arrived in time
     ├── DataSetException              a dataset cannot be opened, does not fit, or lies about its size
+    │   └── UnknownFormatError        the format of a file cannot be found out
     ├── SliceUsageError               (also ValueError) slices or shapes were combined that do not fit together
     ├── CorrectError                  detector corrections cannot be applied to this array
     ├── RepairValueError              (also ValueError) an excluded pixel has no neighbour to repair it from
@@ -50,6 +51,7 @@ __all__ = [
     "TileworkError",
     "UDFException",
     "UDFRunCancelled",
+    "UnknownFormatError",
     "WorkerLostError",
     "WorkerQueueEmpty",
 ]
@@ -113,6 +115,10 @@ class WorkerQueueEmpty(TileworkError):
 
 class DataSetException(TileworkError):
     """A dataset cannot be opened, does not fit its parameters, or lies about its size."""
+
+
+class UnknownFormatError(DataSetException):
+    """The format of a file cannot be found out from the file."""
 
 
 class MyStopIteration(TileworkError):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tilework import __version__
+from tilework.cli.parser import join_negative, make_parser
 
 pytest_plugins = ["command_fixtures"]
 
@@ -38,6 +39,18 @@ sys.exit(f"imported {heavy}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_values_may_begin_with_a_negative_number() -> None:
+    """Regions and points count from the end or lie outside, in a value of its own or after ``=``; files keep theirs."""
+    parser = make_parser()
+    for roi in ("-3:,2:5", "-1", "-2,:"):
+        for center, point in (("-1,-1", (-1.0, -1.0)), ("-.5,3", (-0.5, 3.0))):
+            for how in (["--roi", roi, "--center", center], [f"--roi={roi}", f"--center={center}"]):
+                args = parser.parse_args(join_negative(["run", "s.npy", "--udf", "com", *how, "--out", "o"]))
+                assert (args.roi.text, args.center) == (roi, point)
+    args = parser.parse_args(join_negative(["info", "--sync-offset", "-5", "--json", "--", "-1.npy"]))
+    assert (args.sync_offset, args.json, args.file) == (-5, True, "-1.npy")
 
 
 @pytest.mark.parametrize(

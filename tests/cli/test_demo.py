@@ -83,6 +83,15 @@ def test_demo_bad_shapes(tilework: Any, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("shape", ["2,2,16,16", "3,3,16,16"])
+def test_what_is_too_small_is_not_measured(tilework: Any, shape: str) -> None:
+    """On a detector whose central disc covers no pixel, nothing is said about angles."""
+    done = tilework("demo", "--shape", shape, "--out", "demo", "--executor", "inline")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "deflection  not measurable" in done.stdout
+    assert ("grains      not measurable" in done.stdout) == (shape == "2,2,16,16")
+
+
 def test_boundary_shows_in_virtual_images(model: ScanModel, made: tuple[Path, dict[str, Any]]) -> None:
     """Bright field, ring and spot all change across the boundary by more than their noise."""
     folder, _ = made
@@ -104,6 +113,17 @@ def test_compare_notices_a_wrong_field(model: ScanModel) -> None:
     for wrong in (model.shift[..., ::-1], -model.shift, model.shift * [1, -1]):
         assert compare({"field": wrong, "left": left, "right": right}, model)["field_angle_median_deg"] > 30
     assert compare({"field": model.shift, "left": right, "right": left}, model)["grain_correct"] == 0
+    some = model.shift.copy()
+    some[::2] = 0
+    some[1, 0] = np.nan
+    assert compare({"field": some, "left": left, "right": right}, model)["field_length_ratio"] == pytest.approx(1)
+    nothing = compare({"field": 0 * model.shift, "left": left, "right": 0 * right + left}, model)
+    assert {name for name, value in nothing.items() if np.isnan(value)} == {
+        "field_angle_median_deg",
+        "field_angle_rms_deg",
+        "field_length_ratio",
+        "grain_correlation",
+    }
 
 
 @pytest.mark.timeout(300)

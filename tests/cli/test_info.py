@@ -56,6 +56,21 @@ def test_raw_needs_to_be_told(tilework: Any, tmp_path: Path, counts: np.ndarray)
     done = tilework("info", path, *told[2:], "--dtype", "uint17")
     assert done.returncode == 1
     assert "--dtype uint17" in done.stderr
+    assert "TypeError" not in done.stderr
+    done = tilework("info", path)
+    assert done.returncode == 1
+    assert "--type raw --dtype … --nav-shape … --sig-shape …" in done.stderr
+    assert "memory" not in done.stderr
+    assert "dask" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["memory", "dask"])
+def test_a_file_is_no_array(tilework: Any, scan: Path, kind: str) -> None:
+    """Formats that are none of files are refused with those that are."""
+    done = tilework("info", scan, "--type", kind)
+    assert done.returncode == 1
+    assert f"{kind!r} is no format of files, it takes no path: use one of raw, mib" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_absent_frames_are_reported(tilework: Any, scan: Path) -> None:

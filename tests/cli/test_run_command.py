@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tilework.api import Context
 from tilework.cli import main
 from tilework.io.results import load_results
 
@@ -34,15 +35,16 @@ def test_all_built_in_functions(tilework: Any, scan: Path, counts: np.ndarray, t
     stack = np.random.default_rng(0).random((3, 16, 12)).astype(np.float32)
     np.save(tmp_path / "stack.npy", stack)
     names = ("sum", "sumsig", "stddev", "com", "disk", "ring", "masks")
-    geometry = ["--center", "7.5,6", "--radius", "5", "--inner", "3", "--masks", "stack.npy"]
+    # Pixels lie exactly at both radii: the outer one counts, the inner one does not.
+    geometry = ["--center", "7,6", "--radius", "5", "--inner", "3", "--masks", "stack.npy"]
     udfs = [part for name in names for part in ("--udf", name)]
     done = tilework("run", scan, *udfs, *geometry, "--out", "out")
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     out = tmp_path / "out"
 
     y, x = np.mgrid[:16, :12]
-    distance = np.hypot(y - 7.5, x - 6)
-    disk, ring = distance <= 5, (distance <= 5) & (distance >= 3)
+    distance = np.hypot(y - 7, x - 6)
+    disk, ring = distance <= 5, (distance <= 5) & (distance > 3)
     expected = {
         ("sum", "intensity"): data.sum(axis=(0, 1)),
         ("sumsig", "intensity"): data.sum(axis=(2, 3)),
@@ -56,7 +58,7 @@ def test_all_built_in_functions(tilework: Any, scan: Path, counts: np.ndarray, t
         np.testing.assert_allclose(load_results(out / f"{name}.npz")[channel], values, rtol=1e-5)
     total = (data * ring).sum(axis=(2, 3))
     field = load_results(out / "com.npz")["field"]
-    np.testing.assert_allclose(field[..., 0], (data * ring * y).sum(axis=(2, 3)) / total - 7.5, atol=1e-4)
+    np.testing.assert_allclose(field[..., 0], (data * ring * y).sum(axis=(2, 3)) / total - 7, atol=1e-4)
     np.testing.assert_allclose(field[..., 1], (data * ring * x).sum(axis=(2, 3)) / total - 6, atol=1e-4)
 
     about = summary(out)
@@ -68,7 +70,7 @@ def test_all_built_in_functions(tilework: Any, scan: Path, counts: np.ndarray, t
             with Image.open(out / file) as picture:
                 assert min(picture.size) > 100
     provenance = load_results(out / "disk.npz").provenance
-    assert provenance["asked"] == {"name": "disk", "center": [7.5, 6.0], "radius": 5.0}
+    assert provenance["asked"] == {"name": "disk", "center": [7.0, 6.0], "radius": 5.0}
     assert provenance["dataset"]["path"] == str(scan)
 
 
@@ -200,6 +202,49 @@ def test_parameters_belong_to_their_function(scan: Path, tmp_path: Path) -> None
     np.testing.assert_allclose(flipped[..., 0], -plain[..., 0], atol=1e-5)
 
 
+def test_an_option_is_for_whoever_has_no_parameter_of_its_own(scan: Path, tmp_path: Path) -> None:
+    """--radius is for the disk only, where the other function has its own radius."""
+    out = tmp_path / "out"
+    udfs = ["--udf", "com", "--param", "r=3", "--udf", "disk", "--param", "use_sparse=True", "--radius", "4"]
+    assert main(["run", str(scan), *udfs, "--out", str(out), "--quiet", "--no-pictures"]) == 0
+    com, disk = (f["asked"] for f in summary(out)["functions"])
+    assert (com["r"], disk["radius"], disk["use_sparse"]) == (3, 4, True)
+
+
+def test_rings_are_those_of_analyses(scan: Path, tmp_path: Path) -> None:
+    """The same radii select the same pixels here and in programs."""
+    out = tmp_path / "out"
+    place = ["--center", "8,6", "--radius", "5", "--inner", "3"]
+    assert main(["run", str(scan), "--udf", "ring", *place, "--out", str(out), "--quiet", "--no-pictures"]) == 0
+    with Context.make_with("inline") as ctx:
+        analysis = ctx.create_ring_analysis(ctx.load("npy", path=scan), cx=6, cy=8, ri=3, ro=5)
+        expected = ctx.run(analysis).intensity.raw_data
+    np.testing.assert_array_equal(load_results(out / "ring.npz")["intensity"][..., 0], expected)
+
+
+def test_pictures_of_complex_data(counts: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without an imaginary part, they are those of real data; with one, colours show it, but not of what is real."""
+    turned = counts * np.exp(1j * np.arange(12))
+    for name, data in (("real", counts.astype("f4")), ("stored", counts.astype("c8")), ("phase", turned.astype("c8"))):
+        np.save(tmp_path / f"{name}.npy", data)
+        udfs = ["--udf", "sum", "--udf", "com", "--roi", "1:,:"]
+        assert main(["run", str(tmp_path / f"{name}.npy"), *udfs, "--out", str(tmp_path / name), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+    def pixels(name: str, picture: str) -> np.ndarray:
+        with Image.open(tmp_path / name / picture) as image:
+            return np.asarray(image.convert("RGB"), dtype=np.int64)
+
+    for picture in ("sum.png", "com_field.png", "com_magnitude.png", "com_divergence.png", "com_curl.png"):
+        stored, real = pixels("stored", picture), pixels("real", picture)
+        assert stored.shape == real.shape, picture
+        # Sums of complex numbers are rounded differently.
+        assert np.abs(stored - real).mean() < 0.5, picture
+    # A bar of one colour map is beside the image, where a complex result has its wheel.
+    assert pixels("phase", "com_magnitude.png").shape == pixels("real", "com_magnitude.png").shape
+    assert pixels("phase", "sum.png").shape != pixels("real", "sum.png").shape
+
+
 def test_own_function(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:
     """A UDF from a module in the current folder, with a parameter and an array from a file."""
     (tmp_path / "mine.py").write_text(
@@ -286,6 +331,18 @@ def test_bad_functions(tilework: Any, scan: Path, tmp_path: Path, name: str, sai
         (["--udf", "disk", "--center", "500,500", "--radius", "2"], "selects no pixel"),
         (["--udf", "ring", "--radius", "2", "--inner", "3"], "must be smaller than"),
         (["--udf", "com", "--radius", "2", "--inner", "3"], "--udf com"),
+        (["--udf", "com", "--param", "flip_y=maybe"], "flip_y must be True or False, it is 'maybe'"),
+        (["--udf", "sum", "--radius", "4"], "--radius has no effect here: it is for disk, ring, com, fem and"),
+        (["--udf", "sum", "--udf", "disk", "--inner", "4"], "--inner has no effect here: it is for ring, com and fem"),
+        (["--udf", "stddev", "--center", "3,3"], "--center has no effect here: it is for disk"),
+        (["--udf", "disk", "--masks", "stack.npy"], "--masks has no effect here: it is for masks"),
+        (["--udf", "com", "--radius", "4", "--param", "r=3"], "--radius has no effect here"),
+        (
+            ["--udf", "crystallinity", "--param", "rad_in=1", "--param", "rad_out=4", "--center", "3,3"],
+            "crystallinity with --radius",
+        ),
+        (["--udf", "disk", "--param", "radius=4"], "--udf disk has no parameter radius: write --radius"),
+        (["--udf", "masks", "--param", "foo=4"], "--udf masks has no parameter foo: there are mask_factories"),
         (["--udf", "masks", "--masks", "no.npy"], "no.npy: No such file"),
         (["--udf", "sum", "--sig-shape", "16,13"], "sig_shape"),
         (["--udf", "sum", "--dtype", "uint8"], "--nav-shape"),

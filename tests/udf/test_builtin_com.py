@@ -160,6 +160,22 @@ def test_wrong_parameters_are_refused(ctx: Context) -> None:
         CoMUDF.with_params(regression=7)
     with pytest.raises(ValueError, match=r"\(3, 2\)"):
         CoMUDF(CoMParams(regression=np.zeros((2, 2))))
+    wrong: tuple[tuple[str, Any], ...] = (
+        *(
+            (name, value)
+            for name in ("cy", "cx", "scan_rotation")
+            for value in ("3", math.nan, math.inf, 1j, [3], True)
+        ),
+        *((name, value) for name in ("r", "ri") for value in ("3", math.nan, 1j, [3])),
+        ("scan_rotation", None),
+        ("r", None),
+        *(("flip_y", value) for value in ("no", 2, None, [0], math.nan)),
+    )
+    for name, value in wrong:
+        with pytest.raises(ValueError, match=f"^{name} must be"):
+            CoMUDF.with_params(**{name: value})
+    for value in (True, np.False_, 0, np.uint8(1)):
+        CoMUDF.with_params(cy=np.float32(3), cx=3, r=np.int64(5), ri=None, scan_rotation=90, flip_y=value)  # type: ignore[arg-type]
     ds = ctx.load("memory", data=counts((30, 8, 7)), sig_dims=2)
     with pytest.raises(ValueError, match="two axes"):
         ctx.run_udf(dataset=ds, udf=CoMUDF())

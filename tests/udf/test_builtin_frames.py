@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,6 +113,23 @@ def test_record(spec: Any, dtype: str, tileshape: Any, tmp_path: Path) -> None:
     got = np.load(tmp_path / "a.npy")
     assert got.dtype == np.dtype(dtype).newbyteorder("=")
     np.testing.assert_array_equal(got, data)
+
+
+def test_record_on_a_full_disk(ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file of full size with zeros in it is left; and the error is that of the disk."""
+    write, calls = os.pwrite, []
+
+    def until_full(*args: Any) -> int:
+        calls.append(args)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*args)
+
+    monkeypatch.setattr(os, "pwrite", until_full)
+    with pytest.raises(OSError, match="No space left"):
+        ctx.run_udf(dataset=load(ctx, counts()), udf=RecordUDF(tmp_path / "a.npy"))
+    assert len(calls) == 3
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_record_corrected_frames(ctx: Context, tmp_path: Path) -> None:

@@ -165,6 +165,17 @@ def test_wrong_parameters_are_refused(ctx: Context) -> None:
         ctx.run_udf(dataset=ds, udf=ApplyMasksUDF(mask_factories=[lambda: np.ones((3, 3))]))
 
 
+@pytest.mark.parametrize("told", [{}, {"mask_count": SIG[0], "mask_dtype": "float32"}])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sparse.COO.from_numpy])
+def test_a_single_mask_is_no_stack(ctx: Context, told: dict[str, Any], form: Any) -> None:
+    """One function that returns one mask: the error says what to write, whenever the masks are made."""
+    each = ApplyMasksUDF.aux_data(np.zeros((6, 5, 2), dtype=int), kind="nav", extra_shape=(2,), dtype=int)
+    for shifts in (None, (1, 1), each):
+        udf = ApplyMasksUDF(mask_factories=lambda: form(np.ones(SIG)), shifts=shifts, **told)
+        with pytest.raises(ValueError, match=r"must return a stack of masks, of shape \(n, 8, 7\).*\[function\]"):
+            ctx.run_udf(dataset=load(ctx, counts()), udf=udf)
+
+
 def test_masks_are_made_once_per_run(ctx: Context, tmp_path: Any) -> None:
     log = tmp_path / "made"
 

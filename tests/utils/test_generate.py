@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tilework.utils.generate import cbed_frame, exclude_pixels, gradient_data, hologram_frame
+from tilework.utils.lattice import frame_peaks
 
 
 def test_cbed_frame_defaults() -> None:
@@ -48,18 +49,34 @@ def test_cbed_frame_margin() -> None:
     assert all_of_them.min() == 0
 
 
+def test_cbed_frame_orders_on_a_grid() -> None:
+    """Grids of orders mean the same as for the functions of lattices; what is neither pairs nor grids is refused."""
+    grids = np.mgrid[-2:3, -2:3]
+    _, orders, peaks = cbed_frame(indices=grids)
+    expected, places = frame_peaks(128, 128, (64, 64), (16, 0), (0, 16), 4, grids)
+    np.testing.assert_array_equal(orders, expected)
+    np.testing.assert_array_equal(peaks, places)
+    assert np.unique(orders, axis=0).shape == (25, 2)
+    with pytest.raises(ValueError, match="Shape of indices"):
+        cbed_frame(indices=[0, 1, 2, 3])
+
+
 def test_hologram() -> None:
     """Fringes of the given period and direction, shifted by the phase."""
     size = 60
     amp, phi = np.ones((size, size)), np.zeros((size, size))
     frame = hologram_frame(amp, phi, counts=100, sampling=6, f_angle=0)
     assert frame[0, 0] == pytest.approx(200)
-    assert frame[0, 3] == pytest.approx(0, abs=1e-9)
-    np.testing.assert_allclose(frame, np.broadcast_to(frame[0], frame.shape))
+    assert frame[3, 0] == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(frame, np.broadcast_to(frame[:, :1], frame.shape))
     shifted = hologram_frame(amp, phi + np.pi / 3, counts=100, sampling=6, f_angle=0)
-    np.testing.assert_allclose(shifted[:, 1:], frame[:, :-1], atol=1e-9)
+    np.testing.assert_allclose(shifted[1:], frame[:-1], atol=1e-9)
     turned = hologram_frame(amp, phi, counts=100, sampling=6, f_angle=90)
     np.testing.assert_allclose(turned, frame.T, atol=1e-9)
+    slanted = hologram_frame(amp, phi, counts=100, sampling=6, f_angle=30)
+    # One period along x is twice as long as across the fringes.
+    np.testing.assert_allclose(slanted[:, 12:], slanted[:, :-12], atol=1e-9)
+    assert slanted[1, 0] == pytest.approx(100 * (1 + np.cos(np.pi / 3 * np.cos(np.pi / 6))))
     weak = hologram_frame(amp, phi, counts=100, sampling=6, f_angle=0, visibility=0.5)
     assert weak.max() - weak.min() == pytest.approx(100)
 

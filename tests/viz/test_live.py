@@ -150,7 +150,10 @@ def test_channels_of_a_single_function(context: Context, dataset: Any) -> None:
     for plots in (["std", flipped], [["std", flipped]]):
         made.clear()
         context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=plots)
-        assert made == ["StdDevUDF: std", "StdDevUDF: mean"]
+        assert made == ["StdDevUDF: std", "StdDevUDF: f(mean)"]
+    made.clear()
+    context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=["mean", ("mean", np.log1p)])
+    assert made == ["StdDevUDF: mean", "StdDevUDF: log1p(mean)"]
     with pytest.raises(ValueError, match="for each of the 2 UDFs"):
         context.run_udf(dataset=dataset, udf=[StdDevUDF(), SumUDF()], plots=["std"])
 

@@ -12,7 +12,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tilework.cli.parser import make_parser
+from tilework.cli.parser import join_negative, make_parser
 from tilework.exceptions import TileworkError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class _Terminated(KeyboardInterrupt):
 def run_command(argv: Sequence[str] | None) -> int:
     """Run the command and return its exit code; for a real command line, Ctrl-C ends the process at once."""
     parser = make_parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_args(join_negative(sys.argv[1:] if argv is None else argv))
     try:
         with _signals(impatient=argv is None), _short_warnings():
             return _dispatch(args, parser)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["compare", "demo", "demo_functions"]
+
+NOT_MEASURABLE = "not measurable"
 
 Results = dict[str, "NDArray[Any]"]
 
@@ -151,23 +154,31 @@ def compare(results: Results, model: ScanModel) -> dict[str, float]:
         Angle between measured and simulated deflection in degrees (median, root mean square) where it is more than a
         third of the largest; how long it is compared to the simulated one; share of the scan positions that the
         dark-field images give to the right grain, where the beam is in one grain; correlation of these images'
-        difference with the simulated grains.
+        difference with the simulated grains. NaN for what cannot be measured: on a small detector the central disc
+        may cover no pixel, and a small scan may have no position that is in one grain.
     """
     measured = results["field"][..., 1] + 1j * results["field"][..., 0]
     simulated = model.shift[..., 1] + 1j * model.shift[..., 0]
-    strong = np.abs(simulated) > np.abs(simulated).max() / 3
+    # A field of 0, which points nowhere, is that of frames in which nothing was found.
+    found = np.isfinite(measured) & (measured != 0)
+    strong = found & (np.abs(simulated) > np.abs(simulated).max() / 3)
     angle = np.degrees(np.angle(measured[strong] * np.conj(simulated[strong])))
+    measured, simulated = measured[found], simulated[found]
     left, right = (np.asarray(results[side], dtype=np.float64) for side in ("left", "right"))
     balance = (right - left) / np.maximum(right + left, 1)
     pure = np.abs(model.right_grain - 0.5) > 0.45
-    correct = (balance > np.median(balance[pure])) if not pure.any() else (balance > 0)
+    correct = balance > 0
     return {
-        "field_angle_median_deg": float(np.median(np.abs(angle))),
-        "field_angle_rms_deg": float(np.sqrt(np.mean(angle**2))),
+        "field_angle_median_deg": float(np.median(np.abs(angle))) if angle.size else math.nan,
+        "field_angle_rms_deg": float(np.sqrt(np.mean(angle**2))) if angle.size else math.nan,
         # The slope of a regression: mean lengths would count the noise as well.
-        "field_length_ratio": float(np.vdot(simulated, measured).real / np.vdot(simulated, simulated).real),
-        "grain_correct": float(np.mean(correct[pure] == (model.right_grain[pure] > 0.5))),
-        "grain_correlation": float(np.corrcoef(balance.ravel(), model.right_grain.ravel())[0, 1]),
+        "field_length_ratio": (
+            float(np.vdot(simulated, measured).real / np.vdot(simulated, simulated).real) if angle.size else math.nan
+        ),
+        "grain_correct": float(np.mean(correct[pure] == (model.right_grain[pure] > 0.5))) if pure.any() else math.nan,
+        "grain_correlation": (
+            float(np.corrcoef(balance.ravel(), model.right_grain.ravel())[0, 1]) if np.ptp(balance) else math.nan
+        ),
     }
 
 
@@ -221,14 +232,20 @@ def _lines(document: dict[str, Any], target: Path) -> list[str]:
     done, agreement = document["run"], document["agreement"]
     count = len(document["functions"])
     speed = f"{done['seconds']:.2f} s, {done['gb_per_s']:.2g} GB/s, {describe_executor(document['executor'])}"
-    angle, length = agreement["field_angle_median_deg"], agreement["field_length_ratio"]
-    right, correlation = 100 * agreement["grain_correct"], agreement["grain_correlation"]
+    # The document may go into JSON, where NaN is a text.
+    angle, length, right, correlation = (
+        float(agreement[name])
+        for name in ("field_angle_median_deg", "field_length_ratio", "grain_correct", "grain_correlation")
+    )
+    deflection = f"{angle:.1f}° median angle to the simulated one, {length:.3f} of its length"
+    share = NOT_MEASURABLE if math.isnan(right) else f"{100 * right:.1f} % of the positions right"
+    agrees = NOT_MEASURABLE if math.isnan(correlation) else f"{correlation:.2f}"
     return [
         f"simulated   {shape} {document['dataset']['dtype']}, {format_bytes(document['dataset']['bytes'])}",
         f"kernels     ready after {document['kernels']['seconds']:.1f} s (compiled once per machine)",
         f"analysed    {count} functions in one pass: {speed}",
-        f"deflection  {angle:.1f}° median angle to the simulated one, {length:.3f} of its length",
-        f"grains      {right:.1f} % of the positions right, correlation {correlation:.2f}",
+        f"deflection  {NOT_MEASURABLE if math.isnan(angle) else deflection}",
+        f"grains      {share}, correlation {agrees}",
         f"pictures    {target / 'overview.png'}, and more in {target}/",
     ]
 

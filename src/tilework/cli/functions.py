@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -44,19 +45,49 @@ class Function:
     asked: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Geometry:
-    """The detector, and what the command line says about the place of virtual detectors on it."""
+# Options for some of the functions, and which: one that no chosen function reads is a mistake.
+OPTIONS = {
+    "center": "disk, ring, com, fem, and crystallinity with --radius",
+    "radius": "disk, ring, com, fem and crystallinity",
+    "inner": "ring, com and fem",
+    "masks": "masks",
+}
 
-    sig_shape: tuple[int, ...]
-    center: tuple[float, float] | None
-    radius: float | None
-    inner: float | None
+
+class _Geometry:
+    """The detector, and what the command line says about virtual detectors on it; keeps which of that was read."""
+
+    def __init__(self, sig_shape: tuple[int, ...], given: Mapping[str, Any]) -> None:
+        self.sig_shape = sig_shape
+        self._given = given
+        self._read: set[str] = set()
+
+    def __getitem__(self, option: str) -> Any:
+        """Return the value of an option, None where it was not given."""
+        self._read.add(option)
+        return self._given[option]
 
     @property
     def middle(self) -> tuple[float, float]:
         """The centre that was given, or that of the detector."""
-        return self.center or (self.sig_shape[0] // 2, self.sig_shape[1] // 2)
+        return self["center"] or (self.sig_shape[0] // 2, self.sig_shape[1] // 2)
+
+    def replaced(self, parameters: Mapping[str, Any], **options: Callable[[], Any]) -> dict[str, Any]:
+        """Return parameters with what options say of those that are not given; only those options are read."""
+        return {**{name: read() for name, read in options.items() if name not in parameters}, **parameters}
+
+    def require_read(self) -> None:
+        """See that every option that was given had a meaning.
+
+        Raises
+        ------
+        CommandError
+            When no function read it.
+        """
+        for option, value in self._given.items():
+            if value is not None and option not in self._read:
+                msg = f"--{option} has no effect here: it is for {OPTIONS[option]}, where no --param says the same"
+                raise CommandError(msg)
 
     def require_2d(self, name: str) -> None:
         """See that the detector has two axes."""
@@ -66,14 +97,14 @@ class _Geometry:
 
 
 def disk_mask(
-    sig_shape: tuple[int, ...], center: tuple[float, float], radius: float, inner: float = 0.0
+    sig_shape: tuple[int, ...], center: tuple[float, float], radius: float, inner: float | None = None
 ) -> NDArray[np.float32]:
-    """Return a mask that is 1 where ``inner <= distance <= radius`` from the centre (y, x), float32, else 0."""
-    import numpy as np
+    """Return a mask that is 1 where ``inner < distance <= radius`` from the centre (y, x), float32, else 0."""
+    from tilework.masks import circular, ring
 
-    y, x = np.ogrid[: sig_shape[0], : sig_shape[1]]
-    distance = np.hypot(y - center[0], x - center[1])
-    return np.asarray((distance <= radius) & (distance >= inner), dtype=np.float32)
+    place = (center[1], center[0], sig_shape[1], sig_shape[0], radius)
+    mask = circular(*place) if inner is None else ring(*place, inner)
+    return mask.astype("float32")
 
 
 def make_functions(args: argparse.Namespace, dataset: DataSet) -> list[Function]:
@@ -82,9 +113,9 @@ def make_functions(args: argparse.Namespace, dataset: DataSet) -> list[Function]
     Raises
     ------
     CommandError
-        When there is no such UDF, or its parameters do not fit.
+        When there is no such UDF, its parameters do not fit, or an option is for none of them.
     """
-    geometry = _Geometry(tuple(dataset.shape.sig), args.center, args.radius, args.inner)
+    geometry = _Geometry(tuple(dataset.shape.sig), {name: getattr(args, name) for name in OPTIONS})
     functions: list[Function] = []
     for name, parameters in args.udfs:
         values = {key: _value(key, value) for key, value in parameters.items()}
@@ -93,7 +124,7 @@ def make_functions(args: argparse.Namespace, dataset: DataSet) -> list[Function]
             if ":" in name:
                 udf = _load_class(name)(**values)
             else:
-                udf, asked = _builtin(name)(geometry, args.masks, values)
+                udf, asked = _builtin(name)(geometry, values)
         except CommandError:
             raise
         except Exception as error:
@@ -101,6 +132,7 @@ def make_functions(args: argparse.Namespace, dataset: DataSet) -> list[Function]
             raise CommandError(msg) from error
         label = _free_label(name.rpartition(":")[2], [f.label for f in functions])
         functions.append(Function(label, udf, {"name": name, **asked, **parameters_for_people(parameters)}))
+    geometry.require_read()
     return functions
 
 
@@ -143,10 +175,10 @@ def load_array(what: str, path: str) -> NDArray[Any]:
         raise CommandError(msg) from error
 
 
-# -- built-in UDFs: each takes the geometry, the path of a mask stack, and the parameters
+# -- built-in UDFs: each takes the geometry and the parameters
 
 Made = tuple[Any, dict[str, Any]]
-Maker = Callable[[_Geometry, "str | None", dict[str, Any]], Made]
+Maker = Callable[[_Geometry, dict[str, Any]], Made]
 
 
 def _builtin(name: str) -> Maker:
@@ -168,50 +200,49 @@ def _builtin(name: str) -> Maker:
     return makers[name]
 
 
-def _sum(_geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+def _sum(_geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     from tilework.udf.sum import SumUDF
 
     return SumUDF(**parameters), {}
 
 
-def _sumsig(_geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+def _sumsig(_geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     from tilework.udf.sumsigudf import SumSigUDF
 
     return SumSigUDF(**parameters), {}
 
 
-def _stddev(_geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+def _stddev(_geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     from tilework.udf.stddev import StdDevUDF
 
     return StdDevUDF(**parameters), {}
 
 
-def _com(geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+def _com(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     from tilework.udf.com import CoMUDF
 
     geometry.require_2d("com")
-    cy, cx = geometry.middle
-    place = {
-        "cy": cy,
-        "cx": cx,
-        "r": math.inf if geometry.radius is None else geometry.radius,
-        "ri": geometry.inner or 0.0,
-    }
-    asked = {**place, **parameters}
+    asked = geometry.replaced(
+        parameters,
+        cy=lambda: geometry.middle[0],
+        cx=lambda: geometry.middle[1],
+        r=lambda: math.inf if geometry["radius"] is None else geometry["radius"],
+        ri=lambda: geometry["inner"] or 0.0,
+    )
     return CoMUDF.with_params(**asked), asked
 
 
-def _disk(geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+def _disk(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     geometry.require_2d("disk")
-    radius = min(geometry.sig_shape) / 2 * 0.3 if geometry.radius is None else geometry.radius
+    radius = min(geometry.sig_shape) / 2 * 0.3 if geometry["radius"] is None else geometry["radius"]
     mask = disk_mask(geometry.sig_shape, geometry.middle, radius)
     return _virtual_detector("disk", mask, {"center": geometry.middle, "radius": radius}, parameters)
 
 
-def _ring(geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+def _ring(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     geometry.require_2d("ring")
-    radius = min(geometry.sig_shape) / 2 if geometry.radius is None else geometry.radius
-    inner = 0.8 * radius if geometry.inner is None else geometry.inner
+    radius = min(geometry.sig_shape) / 2 if geometry["radius"] is None else geometry["radius"]
+    inner = 0.8 * radius if geometry["inner"] is None else geometry["inner"]
     if inner >= radius:
         msg = f"--udf ring: --inner {inner} must be smaller than --radius {radius}"
         raise CommandError(msg)
@@ -222,6 +253,7 @@ def _ring(geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -
 def _virtual_detector(name: str, mask: NDArray[np.float32], asked: dict[str, Any], parameters: dict[str, Any]) -> Made:
     from tilework.udf.masks import ApplyMasksUDF
 
+    _require_known(name, parameters)
     if not mask.any():
         msg = f"--udf {name} selects no pixel of a detector of {mask.shape}: see --center, --radius and --inner"
         raise CommandError(msg)
@@ -229,9 +261,23 @@ def _virtual_detector(name: str, mask: NDArray[np.float32], asked: dict[str, Any
     return ApplyMasksUDF(**{**how, **parameters}), asked
 
 
-def _masks(geometry: _Geometry, path: str | None, parameters: dict[str, Any]) -> Made:
+def _require_known(name: str, parameters: Mapping[str, Any]) -> None:
+    """See that `ApplyMasksUDF` has these parameters; it takes others too, for subclasses, and makes nothing of them."""
     from tilework.udf.masks import ApplyMasksUDF
 
+    known = [key for key, p in inspect.signature(ApplyMasksUDF).parameters.items() if p.kind is not p.VAR_KEYWORD]
+    for key in parameters:
+        if key not in known:
+            way = f"write --{key}" if key in OPTIONS else f"there are {', '.join(known)}"
+            msg = f"--udf {name} has no parameter {key}: {way}"
+            raise CommandError(msg)
+
+
+def _masks(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
+    from tilework.udf.masks import ApplyMasksUDF
+
+    _require_known("masks", parameters)
+    path = geometry["masks"]
     if path is None:
         msg = "--udf masks needs --masks FILE.npy with a stack of masks (n, detector y, detector x)"
         raise CommandError(msg)
@@ -251,25 +297,29 @@ def _masks(geometry: _Geometry, path: str | None, parameters: dict[str, Any]) ->
     return udf, {"masks": path, "count": len(stack)}
 
 
-def _logsum(_geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+def _logsum(_geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     from tilework.udf.logsum import LogsumUDF
 
     return LogsumUDF(**parameters), {}
 
 
-def _fem(geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+def _fem(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     from tilework.udf.FEM import FEMUDF
 
     geometry.require_2d("fem")
-    place: dict[str, Any] = {"center": geometry.middle, "rad_in": geometry.inner, "rad_out": geometry.radius}
-    asked = {**place, **parameters}
+    asked = geometry.replaced(
+        parameters,
+        center=lambda: geometry.middle,
+        rad_in=lambda: geometry["inner"],
+        rad_out=lambda: geometry["radius"],
+    )
     if asked["rad_in"] is None or asked["rad_out"] is None:
         msg = "--udf fem needs the ring whose pixels are compared: give --inner R and --radius R"
         raise CommandError(msg)
     return FEMUDF(**asked), asked
 
 
-def _crystallinity(geometry: _Geometry, _masks: str | None, parameters: dict[str, Any]) -> Made:
+def _crystallinity(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     from tilework.udf.crystallinity import CrystallinityUDF
 
     geometry.require_2d("crystallinity")
@@ -278,8 +328,9 @@ def _crystallinity(geometry: _Geometry, _masks: str | None, parameters: dict[str
             "--udf crystallinity needs a range of frequencies, in periods per frame: --param rad_in=A --param rad_out=B"
         )
         raise CommandError(msg)
-    beam = {} if geometry.radius is None else {"real_center": geometry.middle, "real_rad": geometry.radius}
-    asked = {**beam, **parameters}
+    asked = parameters
+    if "real_rad" in parameters or geometry["radius"] is not None:
+        asked = geometry.replaced(parameters, real_center=lambda: geometry.middle, real_rad=lambda: geometry["radius"])
     return CrystallinityUDF(**asked), asked
 
 

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilework.exceptions import CommandError
+from tilework.exceptions import CommandError, UnknownFormatError
 
 if TYPE_CHECKING:
     import argparse
@@ -84,7 +84,11 @@ def open_dataset(context: Context, args: argparse.Namespace) -> DataSet:
     if not Path(args.file).exists():
         msg = f"{args.file}: there is no such file"
         raise CommandError(msg)
-    dataset: DataSet = context.load(kind, path=args.file, **parameters)
+    try:
+        dataset: DataSet = context.load(kind, path=args.file, **parameters)
+    except UnknownFormatError as error:
+        error.add_note("here: --type TYPE; for raw, --type raw --dtype … --nav-shape … --sig-shape …")
+        raise
     return dataset
 
 
@@ -92,10 +96,12 @@ def _check_dtype(text: str) -> None:
     import numpy as np
 
     try:
-        np.dtype(text)
-    except TypeError as error:
+        is_number = np.dtype(text).kind in "biufc"
+    except (TypeError, ValueError, SyntaxError):
+        is_number = False
+    if not is_number:
         msg = f"--dtype {text}: not a type of numbers; write for instance uint8, uint16, >u2 or float32"
-        raise CommandError(msg) from error
+        raise CommandError(msg)
 
 
 def scaled_axes(dataset: DataSet, step: Length | None, pixel: Length | None) -> list[AxisInfo]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING, Any
 
 from tilework import __version__
@@ -11,7 +12,7 @@ from tilework.cli.values import parse_length, parse_parameter, parse_point, pars
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FORMATS", "make_parser"]
+__all__ = ["FORMATS", "join_negative", "make_parser"]
 
 FORMATS = ("npz", "h5", "zarr", "tif")
 BUILTIN = "sum | sumsig | stddev | com | disk | ring | masks | logsum | fem | crystallinity"
@@ -45,6 +46,24 @@ def make_parser() -> argparse.ArgumentParser:
     _add_warmup(commands)
     _add_worker(commands)
     return parser
+
+
+def join_negative(arguments: Sequence[str]) -> list[str]:
+    """Return arguments in which an option and its value are one where the value begins with a negative number.
+
+    argparse takes ``-3:,2:5`` and ``-1,-1`` for options, after ``--roi`` and ``--center`` as well; no option of ours
+    begins like that.
+    """
+    joined: list[str] = []
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return [*joined, *arguments[position:]]
+        option = joined[-1] if joined else ""
+        if re.match(r"-\.?[0-9]", argument) and option.startswith("--") and "=" not in option:
+            joined[-1] = f"{option}={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +55,24 @@ def write_pictures(folder: Path, label: str, udf_name: str, channels: Mapping[st
     for name in SHOWN.get(udf_name, tuple(channels)):
         if name in channels:
             stem = label if alone else f"{label}_{name}"
-            for suffix, make in _figures(label, udf_name, channels[name], alone=alone):
+            for suffix, make in _figures(label, udf_name, _simplified(channels[name]), alone=alone):
                 file = f"{stem}{suffix}.png"
                 figures.save_figure(make(), folder / file)
                 written.append(file)
     return written
+
+
+def _simplified(channel: ResultChannel) -> ResultChannel:
+    """Return a complex result whose imaginary part is 0 everywhere as a real one.
+
+    What is real by its meaning has the dtype of the data all the same, and real data is stored as complex sometimes.
+    """
+    if channel.data.dtype.kind != "c":
+        return channel
+    imaginary = channel.data.imag if channel.valid is None else channel.data.imag[channel.valid]
+    if np.any((imaginary != 0) & ~np.isnan(imaginary)):
+        return channel
+    return replace(channel, data=channel.data.real)
 
 
 def _figures(label: str, udf_name: str, channel: ResultChannel, *, alone: bool) -> list[tuple[str, Callable[[], Any]]]:
@@ -123,6 +137,9 @@ def _plain(channel: ResultChannel, page: Array, there: Array, title: str) -> Any
 
 def _vectors(channel: ResultChannel, title: str, units: str) -> Any:
     axes = _long_axes(channel)
+    if channel.data.dtype.kind == "c":
+        # Only the real part of a centre of mass is a position.
+        channel, title = replace(channel, data=channel.data.real), f"{title} (real part)"
     y, x = (channel.data[..., i] for i in (0, 1))
     there = None if channel.valid is None else channel.valid.all(axis=-1)
     if y.ndim != 2 or min(y.shape) < 2:

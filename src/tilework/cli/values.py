@@ -24,6 +24,8 @@ __all__ = [
     "parse_shape",
 ]
 
+# What is meant by them is no text; with quotes inside, ``mode='on'``, it is.
+WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False, "none": None}
 ROI_FORMS = "disk:cy,cx,r or rect:y,x,h,w or y0:y1,x0:x1 or the path of a .npy file with a bool mask"
 
 
@@ -81,7 +83,7 @@ class FromFile:
 
 
 def parse_parameter(text: str) -> tuple[str, Any]:
-    """Return name and value of ``k=v``; values are Python literals, ``inf``, ``@array.npy``, or else text."""
+    """Return name and value of ``k=v``; values are Python literals, ``inf``, ``yes``, ``@array.npy``, or else text."""
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key.isidentifier():
@@ -94,7 +96,7 @@ def parse_parameter(text: str) -> tuple[str, Any]:
     try:
         return key, ast.literal_eval(value.strip())
     except (ValueError, SyntaxError):
-        return key, {"true": True, "false": False, "none": None}.get(value.lower(), value)
+        return key, WORDS.get(value.strip().lower(), value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ class MaskContainer:
         memory of the GPU; with all others, in main memory. None: ``"numpy"``.
     default_sparse
         The format for sparse masks when `use_sparse` names none.
+    sig_shape
+        Shape of a frame, which masks must have; looked at when they are made. None: they may have any.
 
     Raises
     ------
@@ -79,6 +81,7 @@ class MaskContainer:
         count: int | None = None,
         backend: str | None = None,
         default_sparse: SparseBackend = "scipy.sparse",
+        sig_shape: Sequence[int] | None = None,
     ) -> None:
         self.mask_factories = mask_factories
         self._dtype = None if dtype is None else np.dtype(dtype)
@@ -90,6 +93,7 @@ class MaskContainer:
             self._use_sparse = _checked_format(use_sparse, "use_sparse")
         self._count = count
         self._backend = _checked_backend(backend)
+        self._sig_shape = None if sig_shape is None else tuple(sig_shape)
         self._lock = threading.RLock()
         self._stack: _Stack | None = None
         self._results: dict[Any, Any] = {}
@@ -234,6 +238,7 @@ class MaskContainer:
         factories = self.mask_factories
         made = factories() if callable(factories) else [factory() for factory in factories]
         stack = _Stack.of_single(made) if isinstance(made, list | tuple) else _Stack.of(made)
+        self._check_shape(stack)
         if self._use_sparse is False:
             stack = _Stack(to_dense(stack.flat), stack.sig)
         count = stack.flat.shape[0]
@@ -241,6 +246,21 @@ class MaskContainer:
             msg = f"the mask factory returned {count} masks, but the mask count was given as {self._count}"
             raise ValueError(msg)
         return stack if self._dtype is None else _Stack(stack.flat.astype(self._dtype, copy=False), stack.sig)
+
+    def _check_shape(self, stack: _Stack) -> None:
+        frame = self._sig_shape
+        if frame is None or stack.sig == frame:
+            return
+        if callable(self.mask_factories) and (stack.flat.shape[0], *stack.sig) == frame:
+            msg = (
+                f"the mask factory returned one mask of shape {frame}, but one function must return a stack of masks, "
+                f"of shape (n, {', '.join(map(str, frame))}): for one mask, pass a list with the function, [function]"
+            )
+            raise ValueError(msg)
+        msg = (
+            f"masks of shape {stack.sig} do not fit a detector of shape {frame}: a mask must have the shape of a frame"
+        )
+        raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,8 @@ class CoMUDF(UDF):
     Raises
     ------
     ValueError
-        When the ring is empty, a regression is unknown, or (in a run) scan or detector do not have two axes.
+        When a parameter is not of its kind, the ring is empty, a regression is unknown, or (in a run) scan or detector
+        do not have two axes.
 
     Examples
     --------
@@ -420,6 +421,20 @@ class CoMUDF(UDF):
 
 
 def _check_params(params: CoMParams) -> None:
+    for name in ("cy", "cx", "scan_rotation"):
+        value = getattr(params, name)
+        if not (_is_number(value) and np.isfinite(value)) and not (value is None and name != "scan_rotation"):
+            msg = f"{name} must be a finite number, it is {value!r}"
+            raise ValueError(msg)
+    for name in ("r", "ri"):
+        value = getattr(params, name)
+        if not (_is_number(value) and not np.isnan(value)) and not (value is None and name == "ri"):
+            msg = f"{name} must be a number of pixels, it is {value!r}"
+            raise ValueError(msg)
+    # Any text is true, "no" as well.
+    if np.ndim(params.flip_y) or np.asarray(params.flip_y).dtype.kind not in "biuf" or params.flip_y not in (0, 1):
+        msg = f"flip_y must be True or False, it is {params.flip_y!r}"
+        raise ValueError(msg)
     inner = params.ri or 0.0
     if inner >= params.r:
         msg = f"the inner radius ri={inner} must be smaller than the radius r={params.r}: no pixel lies between them"
@@ -433,3 +448,8 @@ def _check_params(params: CoMParams) -> None:
         options = ", ".join(f"{o.name} ({o.value})" for o in RegressionOptions)
         msg = f"regression must be one of {options} or an array of shape (3, 2), it is {regression!r}"
         raise ValueError(msg)
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether something is one real number, of Python or of NumPy."""
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"

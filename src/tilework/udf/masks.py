@@ -65,7 +65,8 @@ class ApplyMasksUDF(UDF):
     Raises
     ------
     ValueError
-        When `use_sparse` asks for a SciPy format together with `shifts`, or `shifts` are not two numbers.
+        When `use_sparse` asks for a SciPy format together with `shifts`, or `shifts` are not two numbers; in a run,
+        when masks do not have the shape of a frame.
 
     Examples
     --------
@@ -168,6 +169,7 @@ class ApplyMasksUDF(UDF):
             use_sparse=params.use_sparse,
             count=params.mask_count,
             default_sparse="scipy.sparse" if params.shifts is None else "sparse.pydata",
+            sig_shape=self.meta.dataset_shape.sig.to_tuple(),
         )
 
     def get_mask_dtype(self) -> np.dtype[Any]:

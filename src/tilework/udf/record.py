@@ -24,8 +24,9 @@ class RecordUDF(UDF):
 
     In a run with corrections, frames are written corrected, and so as floats. The file is made when the run starts,
     which replaces one that is there; every worker writes its own part of it, so they must all see the same file system.
-    It is complete when the run is. Positions for which the source has no frame stay 0. `Context.export_dataset` does
-    the same, and leaves nothing half written behind.
+    It is complete when the run is; when it cannot be written to the end, as on a full disk, it is removed. After a run
+    that ends early for another reason it is there, with zeros for what is missing. Positions for which the source has
+    no frame stay 0. `Context.export_dataset` does the same, and never leaves anything half written behind.
 
     It has no results. An executor that computes only what is asked for, ``"delayed"``, therefore writes nothing.
 
@@ -100,15 +101,21 @@ class _RecordFile:
         self._offset = int(array.offset)
         self._frame_bytes = frame_pixels * array.dtype.itemsize
         self._array = array
+        self._path = path
         self._fd = os.open(path, os.O_WRONLY)
 
     def write(self, frames: NDArray[Any], start: int) -> None:
         """Write whole frames; system calls are several times as fast as page faults."""
         data = np.ascontiguousarray(frames).reshape(-1).view(np.uint8)
         place = self._offset + start * self._frame_bytes
-        while data.size:
-            done = os.pwrite(self._fd, data.data, place)
-            data, place = data[done:], place + done
+        try:
+            while data.size:
+                done = os.pwrite(self._fd, data.data, place)
+                data, place = data[done:], place + done
+        except OSError:
+            # The file has its full size from the start: nobody could see that something is missing.
+            Path(self._path).unlink(missing_ok=True)
+            raise
 
     def write_part(self, frames: NDArray[Any], start: int, part: tuple[slice, ...], sig_shape: tuple[int, ...]) -> None:
         """Write the same part of several frames."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.utils.lattice import frame_peaks
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -36,7 +38,8 @@ def cbed_frame(
         Lattice vectors (y, x) in pixels; None: ``(fy // 8, 0)`` and, at a right angle to it and as long, ``(0, fy //
         8)``.
     indices
-        Orders ``(n, 2)``, multiples of `a` and `b`; None: from -10 to 10 in both, the first running fastest.
+        Orders, multiples of `a` and `b`, ``(n, 2)`` or grids ``(2, n, m)`` as from ``numpy.mgrid``, see
+        `regularize_indices`; None: from -10 to 10 in both, the first running fastest.
     radius
         Radius of a disc in pixels; its edge falls from 1 to 0 over one pixel.
     all_equal
@@ -53,6 +56,11 @@ def cbed_frame(
     peaks : float64, (n, 2)
         Their positions (y, x).
 
+    Raises
+    ------
+    ValueError
+        When `indices` have another shape.
+
     Examples
     --------
     >>> frame, orders, peaks = cbed_frame(64, 64, a=(0, 15), b=(15, 0), radius=3, all_equal=True)
@@ -62,16 +70,9 @@ def cbed_frame(
     array([1, 0])
     """
     origin = np.array((fy // 2, fx // 2) if zero is None else zero, dtype=np.float64)
-    vectors = np.array([(fy // 8, 0) if a is None else a, (0, fy // 8) if b is None else b], dtype=np.float64)
-    if indices is None:
-        orders = np.array([(i, j) for j in range(-10, 11) for i in range(-10, 11)], dtype=np.int64)
-    else:
-        orders = np.asarray(indices, dtype=np.int64).reshape(-1, 2)
-    if margin is None:
-        margin = radius
-    peaks = origin + orders @ vectors
-    inside = np.all((peaks >= margin) & (peaks < np.array((fy, fx)) - margin), axis=1)
-    orders, peaks = orders[inside], peaks[inside]
+    first, second = (fy // 8, 0) if a is None else a, (0, fy // 8) if b is None else b
+    wanted = np.mgrid[-10:11, -10:11] if indices is None else np.asarray(indices, dtype=np.int64)
+    orders, peaks = frame_peaks(fy, fx, origin, first, second, radius if margin is None else margin, wanted)
     distances = np.hypot(*(peaks - origin).T)
     frame = np.zeros((1, fy, fx), dtype=np.float32)
     y, x = np.ogrid[:fy, :fx]
@@ -95,7 +96,7 @@ def hologram_frame(
 ) -> NDArray[np.float64]:
     """Simulate an off-axis electron hologram.
 
-    ``counts / 2 * (1 + A**2 + 2 * A * V * cos(2 * pi / sampling * (x * cos(alpha) + y * sin(alpha)) - phi))``, see
+    ``counts / 2 * (1 + A**2 + 2 * A * V * cos(2 * pi / sampling * (y * cos(alpha) + x * sin(alpha)) - phi))``, see
     Lehmann and Lichte, Microscopy and Microanalysis 8 (2002) 447.
 
     Parameters
@@ -109,7 +110,7 @@ def hologram_frame(
     visibility
         Contrast V of the fringes, 0 to 1.
     f_angle
-        Direction alpha across the fringes in degrees; 0 is along x.
+        Direction alpha across the fringes in degrees, from y towards x: with 0, they vary along y.
     gaussian_noise
         Standard deviation in pixels of a blur, which stands for the point spread of the detector.
     poisson_noise
@@ -129,7 +130,7 @@ def hologram_frame(
     Examples
     --------
     >>> hologram = hologram_frame(np.ones((16, 16)), np.zeros((16, 16)), counts=100, sampling=4, f_angle=0)
-    >>> hologram[0, :4].round(6) + 0.0
+    >>> hologram[:4, 0].round(6) + 0.0
     array([200., 100.,   0., 100.])
     """
     amplitude, phase = np.asarray(amp, dtype=np.float64), np.asarray(phi, dtype=np.float64)
@@ -142,7 +143,7 @@ def hologram_frame(
             raise ValueError(msg)
     alpha = math.radians(f_angle)
     y, x = np.ogrid[: amplitude.shape[0], : amplitude.shape[1]]
-    fringes = np.cos(2 * np.pi / sampling * (x * math.cos(alpha) + y * math.sin(alpha)) - phase)
+    fringes = np.cos(2 * np.pi / sampling * (y * math.cos(alpha) + x * math.sin(alpha)) - phase)
     frame: NDArray[np.float64] = counts / 2 * (1 + amplitude**2 + 2 * amplitude * visibility * fringes)
     if poisson_noise is not None:
         quantum = poisson_noise * counts

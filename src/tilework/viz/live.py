@@ -65,7 +65,7 @@ class Live2DPlot(ABC):
         Which result: a name; a name and a function of its array that gives what is shown; a function of all results and
         of the mask of processed positions that gives an array and a mask for it; None: the first that is a picture.
     title
-        None: name of the UDF and of the channel.
+        None: name of the UDF and of the channel, with that of the function, such as ``StdDevUDF: log1p(mean)``.
     min_delta
         Time in seconds that must pass before it is shown again.
     udfresult
@@ -194,8 +194,13 @@ def _resolve(channel: Channel, buffers: Mapping[str, Any], udf_name: str) -> tup
         if name not in buffers:
             msg = f"{udf_name} has no result {name!r}: it has {', '.join(buffers)}"
             raise ValueError(msg)
-        return name, _taking(name, function)
+        return f"{_name_of(function)}({name})", _taking(name, function)
     return getattr(channel, "__name__", type(channel).__name__), channel
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    name: str = getattr(function, "__name__", type(function).__name__)
+    return "f" if name == "<lambda>" else name
 
 
 def _taking(name: str, function: Callable[[Array], Array]) -> Extract:

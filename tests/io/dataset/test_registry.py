@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detector_files import counts, empad_xml, write_blo, write_empad, write_mib
-from tilework.exceptions import DataSetException
+from tilework.exceptions import DataSetException, UnknownFormatError
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io import dataset as io_dataset
 from tilework.io.dataset import detect, filetypes, get_dataset_cls, get_extensions, load
@@ -136,8 +136,16 @@ class TestAuto:
     def test_raw_cannot_be_detected(self, tmp_path: Path) -> None:
         """A raw file is never guessed."""
         counts((4, 4, 5, 5)).tofile(tmp_path / "scan.raw")
-        with pytest.raises(DataSetException, match="no format that can be detected"):
+        with pytest.raises(UnknownFormatError, match="no format that can be detected") as caught:
             load("auto", path=tmp_path / "scan.raw", executor=InlineJobExecutor())
+        assert "is 'raw', and needs dtype, nav_shape and sig_shape" in str(caught.value)
+        assert "memory" not in str(caught.value)
+
+    @pytest.mark.parametrize("filetype", ["memory", "dask", get_dataset_cls("memory")])
+    def test_an_array_is_no_file(self, filetype: Any) -> None:
+        """A path is refused by what takes arrays, with the formats that take one."""
+        with pytest.raises(DataSetException, match="is no format of files, it takes no path: use one of raw, mib"):
+            load(filetype, path="scan.npy", executor=InlineJobExecutor())
 
 
 def test_asynchronous(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ Formats are named by dotted paths and imported when they are first needed.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from tilework.exceptions import DataSetException
+from tilework.exceptions import DataSetException, UnknownFormatError
 from tilework.io.dataset.files import absolute, check_readable
 
 if TYPE_CHECKING:
@@ -170,8 +171,28 @@ def _auto(path: Any, given: dict[str, Any], executor: JobExecutor) -> tuple[type
     claimed = build_extension_map().get(Path(name).suffix.lower().lstrip("."), [])
     reasons = [f"as {t}: {refused[t]}" for t in claimed if t in refused]
     why = f" ({'; '.join(reasons)})" if reasons else ""
-    msg = f"{name} is in no format that can be detected{why}: name the format, one of {', '.join(filetypes)}"
-    raise DataSetException(msg)
+    msg = (
+        f"{name} is in no format that can be detected{why}: name the format, one of {', '.join(_file_formats())}; a "
+        "file without a header is 'raw', and needs dtype, nav_shape and sig_shape"
+    )
+    raise UnknownFormatError(msg)
+
+
+def _takes_path(cls: type[DataSet]) -> bool:
+    parameters = inspect.signature(cls).parameters.values()
+    return any(p.name == "path" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _file_formats() -> list[str]:
+    """Return the formats of files, without those of arrays."""
+    found = []
+    for filetype in list(filetypes):
+        try:
+            if _takes_path(get_dataset_cls(filetype)):
+                found.append(filetype)
+        except DataSetException:
+            continue  # what cannot be imported cannot be loaded either
+    return found
 
 
 @overload
@@ -217,7 +238,8 @@ def load(
     Raises
     ------
     DataSetException
-        When the format is unknown, or the file cannot be used; the message says why and what to do.
+        When the format is unknown, takes no ``path``, or the file cannot be used; the message says why and what to do.
+        `UnknownFormatError` where it cannot be detected.
     """
     if enable_async:
         import asyncio
@@ -241,6 +263,10 @@ def _load(
         cls, kwargs = _auto(os.fspath(path) if isinstance(path, os.PathLike) else path, given, executor)
     else:
         cls = get_dataset_cls(filetype)
+        if "path" in kwargs and not _takes_path(cls):
+            what = repr(filetype) if isinstance(filetype, str) else cls.__name__
+            msg = f"{what} is no format of files, it takes no path: use one of {', '.join(_file_formats())}, or 'auto'"
+            raise DataSetException(msg)
     dataset = cls(*args, **kwargs).initialize(executor)
     if dataset.IN_PROCESS:
         dataset.check_valid()
