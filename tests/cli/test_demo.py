@@ -126,10 +126,10 @@ def test_compare_notices_a_wrong_field(model: ScanModel) -> None:
     }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_warmup(tilework: Any) -> None:
     """Compiles on two processes, shows how far it is, and says how long it took; then everything is there."""
-    done = tilework("warmup", "--json", "--progress", "--workers", "2", timeout=280)
+    done = tilework("warmup", "--json", "--progress", "--workers", "2", timeout=580)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["seconds"] > 0
