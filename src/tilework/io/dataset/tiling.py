@@ -9,7 +9,8 @@ A tile is a block of ``depth`` frames times a rectangle of the detector. The rul
   a function) go over it one after the other; frames larger than that are cut along their rows,
   where no excluded pixel that is to be repaired touches a border.
 
-Bounds that a UDF states (`UDF.get_tiling_preferences`) are kept; the sentinels mean "whatever is fastest".
+Bounds that a UDF states (`UDF.get_tiling_preferences`) are kept where the dataset has a tile that is small enough, and
+otherwise its smallest is used; the sentinels mean "whatever is fastest".
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Negotiator:
         Raises
         ------
         ValueError
-            When a UDF's bounds cannot be kept by any tile.
+            When a UDF wants less than a frame or a byte, or an excluded pixel cannot be repaired within any tile.
         """
         itemsize = np.dtype(read_dtype).itemsize
         sig = tuple(dataset.shape.sig)
