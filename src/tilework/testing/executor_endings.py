@@ -460,4 +460,4 @@ class EndingContract(ExecutorHarness):
             check=False,
             env={**os.environ, "PYTHONFAULTHANDLER": "1"},
         )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "bye", "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "bye", ""), done
