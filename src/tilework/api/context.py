@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tilework.api.analyses import Analyses
 from tilework.api.executors import ExecutorSpecType, make_executor
-from tilework.api.requests import RunRequest, check_udfs, find_corrections, make_options
+from tilework.api.requests import RunRequest, check_dataset, check_udfs, find_corrections, make_options
 from tilework.common.executor import Priority
 from tilework.udf.base import UDF
 from tilework.udf.runner import UDFRunner
@@ -396,6 +396,7 @@ class Context(Analyses):
         """
         from tilework.api.display import UDFDisplay
 
+        check_dataset(dataset)
         corrections = find_corrections(dataset, None)
         return UDFDisplay(dataset, udf, UDFRunner.inspect_udf(udf, dataset, roi, corrections))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
 
-__all__ = ["RunRequest", "check_udfs", "find_corrections", "make_options"]
+__all__ = ["RunRequest", "check_dataset", "check_udfs", "find_corrections", "make_options"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class RunRequest:
         """
         from tilework.api.generators import ResultGenerator
 
+        check_dataset(self.dataset)
         corrections = find_corrections(self.dataset, self.corrections)
         each = Plots.make(plots, lambda: ctx.plot_class, self.dataset, self.udfs, self.roi, corrections)
         steps = UDFRunner(self.udfs).run_for_dataset_sync(
@@ -97,7 +98,17 @@ def check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:
     return udfs
 
 
-def find_corrections(dataset: Any, corrections: Any) -> CorrectionSet | None:
+def check_dataset(dataset: Any) -> None:
+    """Raise TypeError when it is something else than a dataset."""
+    if not isinstance(dataset, DataSet):
+        hint = ': ctx.load("memory", data=array) makes one' if hasattr(dataset, "__array__") else ""
+        msg = (
+            f"dataset must be what Context.load returns, got {type(dataset).__module__}.{type(dataset).__name__}{hint}"
+        )
+        raise TypeError(msg)
+
+
+def find_corrections(dataset: DataSet, corrections: Any) -> CorrectionSet | None:
     """Return the corrections of a run: those given, or else those of the dataset; None when nothing is corrected.
 
     Raises
@@ -107,12 +118,6 @@ def find_corrections(dataset: Any, corrections: Any) -> CorrectionSet | None:
     DataSetException
         When the dataset does not support corrections.
     """
-    if not isinstance(dataset, DataSet):
-        hint = ': ctx.load("memory", data=array) makes one' if hasattr(dataset, "__array__") else ""
-        msg = (
-            f"dataset must be what Context.load returns, got {type(dataset).__module__}.{type(dataset).__name__}{hint}"
-        )
-        raise TypeError(msg)
     if corrections is None:
         corrections = dataset.get_correction_data()
     if not isinstance(corrections, CorrectionSet):

@@ -25,7 +25,6 @@ from tilework.common.progress import ProgressManager, ProgressReporter
 from tilework.common.roi import normalize_roi
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException
 from tilework.udf.main_run import MainRun
-from tilework.udf.meta import UDFMeta
 from tilework.udf.plan import make_plan
 from tilework.udf.results import UDFResults, UDFResultsLazy
 from tilework.udf.task import GenericTask, UDFTask
@@ -197,12 +196,9 @@ class UDFRunner:
         return MainRun([udf.copy() for udf in udfs], dataset, mask, corrections).results().final()
 
     def _declare(self, dataset: DataSet, roi: BoolArray | None, corrections: CorrectionSet | None) -> list[UDFData]:
-        plan = make_plan(self._udfs, dataset, roi, corrections)
+        make_plan(self._udfs, dataset, roi, corrections)  # which tells each UDF what it may ask for when it declares
         declared = []
-        for udf, planned in zip(self._udfs, plan.udfs, strict=True):
-            udf.set_meta(
-                UDFMeta(None, dataset.shape, roi, dataset.dtype, planned.input_dtype, compiled=planned.compiled)
-            )
+        for udf in self._udfs:
             udf.init_result_buffers()
             for buffer in udf.results.values():
                 buffer.set_shape_ds(dataset.shape, roi)

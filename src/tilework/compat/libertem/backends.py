@@ -5,7 +5,7 @@ tilework maps files into memory. It says so itself when it is asked for somethin
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 __all__ = ["BufferedBackend", "DirectBackend", "MMapBackend"]
 
@@ -25,8 +25,8 @@ class MMapBackend(str):
         return super().__new__(cls, "mmap")
 
 
-class BufferedBackend(str):
-    """``"buffered"``; loading a dataset with it raises `DataSetException`.
+class _OtherBackend(str):
+    """One that tilework does not have.
 
     Parameters
     ----------
@@ -35,21 +35,21 @@ class BufferedBackend(str):
     """
 
     __slots__ = ()
+    _NAME: ClassVar[str]
 
-    def __new__(cls, max_buffer_size: int = 1 << 24) -> Self:  # noqa: ARG004, D102
-        return super().__new__(cls, "buffered")
+    def __new__(cls, max_buffer_size: int = 1 << 24) -> Self:  # noqa: ARG004
+        return super().__new__(cls, cls._NAME)
 
 
-class DirectBackend(str):
-    """``"direct"``; loading a dataset with it raises `DataSetException`.
-
-    Parameters
-    ----------
-    max_buffer_size
-        Bytes.
-    """
+class BufferedBackend(_OtherBackend):
+    """``"buffered"``; loading a dataset with it raises `DataSetException`."""
 
     __slots__ = ()
+    _NAME = "buffered"
 
-    def __new__(cls, max_buffer_size: int = 1 << 24) -> Self:  # noqa: ARG004, D102
-        return super().__new__(cls, "direct")
+
+class DirectBackend(_OtherBackend):
+    """``"direct"``; loading a dataset with it raises `DataSetException`."""
+
+    __slots__ = ()
+    _NAME = "direct"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import weakref
-from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
@@ -43,28 +42,6 @@ V = TypeVar("V")
 
 _HOST: Final = "localhost"
 _IN_ORDER: Final = RunOptions(ordered=True)
-
-
-def _check_shape(spec: object) -> None:
-    """Raise ExecutorSpecException when this is not a list of descriptions of workers."""
-    wanted = set(WorkerSpec.__annotations__)
-    remedy = "make_spec makes a spec, for example PipelinedExecutor.make_spec(cpus=2, cudas=[])"
-    if not isinstance(spec, list | tuple):
-        msg = f"the spec must be a list with a dictionary for each worker, not {spec!r}: {remedy}"
-        raise ExecutorSpecException(msg)
-    for each in spec:
-        if not isinstance(each, Mapping) or not wanted <= set(each):
-            msg = (
-                f"each worker in the spec must be a dictionary with {', '.join(sorted(wanted))}, not {each!r}: {remedy}"
-            )
-            raise ExecutorSpecException(msg)
-        if each["device_kind"] not in {"CPU", "CUDA"}:
-            msg = f"the device_kind of a worker must be 'CPU' or 'CUDA', not {each['device_kind']!r}: {remedy}"
-            raise ExecutorSpecException(msg)
-        for key in ("device_id", "worker_idx"):
-            if not hasattr(each[key], "__index__"):
-                msg = f"the {key} of a worker must be a whole number, not {each[key]!r}: {remedy}"
-                raise ExecutorSpecException(msg)
 
 
 class _TargetedCall(NamedTuple):
@@ -132,7 +109,6 @@ class PipelinedExecutor(StoringJobExecutor):
         super().__init__(main_process_gpu)
         if spec is None:
             spec = make_spec(**detect())
-        _check_shape(spec)
         check_spec(spec)
         self._spec = list(spec)
         self._pin = pin_workers

@@ -224,14 +224,18 @@ class Hub:
 
     def _loop(self) -> None:
         while not self._is_closed:
-            try:
-                self._turn()
-            except Exception as error:  # noqa: BLE001  (it must not end: everybody would wait for ever)
-                self._note_error(error)
+            self._attempt(self._turn)
             if self._has_failed:
                 self._has_failed = False
                 time.sleep(_ERROR_SECONDS)
         self._close()
+
+    def _attempt(self, what: Callable[..., None], *args: Any) -> None:
+        """Do something whose errors must not end this thread, for which everybody would wait, nor cost others."""
+        try:
+            what(*args)
+        except Exception as error:  # noqa: BLE001
+            self._note_error(error)
 
     def _note_error(self, error: Exception) -> None:
         log.error("an error in the hub of a pipelined executor: please report it", exc_info=error)
@@ -249,17 +253,10 @@ class Hub:
         self._is_asleep = False
         with self.lock:
             try:
-                # An error of one must not cost the others.
                 while self._requests:
-                    try:
-                        self._requests.popleft()()
-                    except Exception as error:  # noqa: BLE001
-                        self._note_error(error)
+                    self._attempt(self._requests.popleft())
                 for key, mask in events:
-                    try:
-                        self._take_event(key.fileobj, key.data, mask)
-                    except Exception as error:  # noqa: BLE001
-                        self._note_error(error)
+                    self._attempt(self._take_event, key.fileobj, key.data, mask)
             finally:
                 self.exchange.release_wires()
             # Last of all, when workers have new work: a consumer that wakes up competes with this thread.

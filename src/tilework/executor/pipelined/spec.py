@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Literal, TypedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from tilework.common.scheduler import Worker
 from tilework.exceptions import ExecutorSpecException
 from tilework.utils.device_ids import device_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from tilework.common.udf import ResourceDef
 
@@ -85,8 +86,26 @@ def _worker(name: str, device: int, kind: Literal["CPU", "CUDA"], idx: int, has_
     return {"name": name, "device_id": device, "device_kind": kind, "worker_idx": idx, "has_cupy": has_cupy}
 
 
-def check_spec(spec: Sequence[WorkerSpec]) -> None:
-    """Raise ExecutorSpecException when a pool cannot be made of these workers."""
+def check_spec(spec: Any) -> None:
+    """Raise ExecutorSpecException when a pool cannot be made of these workers, whatever was given as such."""
+    remedy = "make_spec makes a spec, for example PipelinedExecutor.make_spec(cpus=2, cudas=[])"
+    if not isinstance(spec, list | tuple):
+        msg = f"the spec must be a list with a dictionary for each worker, not {spec!r}: {remedy}"
+        raise ExecutorSpecException(msg)
+    wanted = set(WorkerSpec.__annotations__)
+    for each in spec:
+        if not isinstance(each, Mapping) or not wanted <= set(each):
+            msg = (
+                f"each worker in the spec must be a dictionary with {', '.join(sorted(wanted))}, not {each!r}: {remedy}"
+            )
+            raise ExecutorSpecException(msg)
+        if each["device_kind"] not in {"CPU", "CUDA"}:
+            msg = f"the device_kind of a worker must be 'CPU' or 'CUDA', not {each['device_kind']!r}: {remedy}"
+            raise ExecutorSpecException(msg)
+        for key in ("device_id", "worker_idx"):
+            if not hasattr(each[key], "__index__"):
+                msg = f"the {key} of a worker must be a whole number, not {each[key]!r}: {remedy}"
+                raise ExecutorSpecException(msg)
     if not spec:
         msg = "a pool needs at least one worker: give cpus or cudas, for example make_spec(cpus=2, cudas=[])"
         raise ExecutorSpecException(msg)
