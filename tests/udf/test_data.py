@@ -44,7 +44,7 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
 def test_items_work_but_are_discouraged() -> None:
     results = data()
     with pytest.warns(UseDiscouragedWarning, match=r"\.x"):
-        assert results["x"] is results.x
+        assert results["x"] is results.get_buffer("x")
     proxy = results.get_proxy()
     assert list(proxy) == ["x"]
     with pytest.warns(UseDiscouragedWarning):

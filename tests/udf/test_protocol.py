@@ -373,7 +373,8 @@ def test_old_access_by_item_works_and_is_discouraged() -> None:
     class Old(SumUDF):
         def process_tile(self, tile: Any) -> None:
             with pytest.warns(UseDiscouragedWarning):
-                self.results["intensity"] += tile.sum(axis=0)
+                assert self.results["intensity"] is self.results.get_buffer("intensity")
+            self.results.intensity += tile.sum(axis=0)
             with pytest.warns(UseDiscouragedWarning):
                 assert self.params["dtype"] == "float32"
 

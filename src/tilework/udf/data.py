@@ -82,12 +82,9 @@ class UDFData:
         target[:] = value
 
     def __getitem__(self, name: str) -> Any:
-        _discourage(name)
-        return getattr(self, name)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _discourage(name)
-        setattr(self, name, value)
+        message = f"['{name}'] gives the buffer, not an array: say .{name} for the array, get_buffer('{name}') for it"
+        warnings.warn(message, UseDiscouragedWarning, stacklevel=2)
+        return self.get_buffer(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._buffers
