@@ -10,11 +10,13 @@ from tilework.udf import UDF
 
 
 def counts(shape: tuple[int, ...] = (6, 5, 8, 7), dtype: Any = "u2", seed: int = 0) -> np.ndarray[Any, Any]:
-    """Return Poisson-like counts (complex dtypes get an imaginary part)."""
+    """Return Poisson-like counts; complex dtypes get an imaginary part, bools say which are many."""
     rng = np.random.default_rng(seed)
-    data = rng.poisson(30, size=shape)
+    data: np.ndarray[Any, Any] = rng.poisson(30, size=shape)
     if np.dtype(dtype).kind == "c":
         data = data + 1j * rng.normal(size=shape)
+    elif np.dtype(dtype).kind == "b":
+        data = data > 30
     return data.astype(dtype)
 
 

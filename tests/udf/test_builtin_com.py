@@ -17,7 +17,7 @@ from tilework.udf import com as com_module
 from tilework.udf.com import CoMParams, CoMUDF, RegressionOptions
 from tilework.udf.plan import KERNELS_VARIABLE
 
-DTYPES = ["u1", "u2", "u4", "i2", "f4", "f8", "c8", ">u2"]
+DTYPES = ["u1", "u2", "u4", "i2", "f4", "f8", "c8", ">u2", "b1"]
 
 
 @pytest.fixture(params=["numpy", "numba"])

@@ -20,7 +20,7 @@ from tilework.udf.plan import KERNELS_VARIABLE
 if TYPE_CHECKING:
     from pathlib import Path
 
-DTYPES = ["u1", "u2", ">u2", "u4", "i2", "f4", "f8", "c8"]
+DTYPES = ["u1", "u2", ">u2", "u4", "i2", "f4", "f8", "c8", "b1"]
 SIG = (8, 7)
 
 

@@ -19,7 +19,7 @@ from tilework.udf.masks import ApplyMasksEngine
 from tilework.udf.plan import KERNELS_VARIABLE
 
 SIG = (8, 7)
-DTYPES = ["u1", "u2", "u4", "i2", "f4", "f8", "c8", ">u2"]
+DTYPES = ["u1", "u2", "u4", "i2", "f4", "f8", "c8", ">u2", "b1"]
 
 
 @pytest.fixture(params=["numpy", "numba"], autouse=True)

@@ -23,7 +23,7 @@ RNG = np.random.default_rng(0)
 DARK, GAIN = RNG.random(SIG) * 10, RNG.random(SIG) + 0.5
 EXCLUDED = np.zeros(SIG, dtype=bool)
 EXCLUDED[[0, 3, 3, 7], [0, 2, 3, 6]] = True
-DTYPES = ["u1", "u2", ">u2", "u4", "i2", "f4", "f8", "c8"]
+DTYPES = ["u1", "u2", ">u2", "u4", "i2", "f4", "f8", "c8", "b1"]
 
 
 @pytest.fixture(params=["numpy", "numba"], autouse=True)

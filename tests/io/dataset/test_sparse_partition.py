@@ -125,7 +125,7 @@ def test_what_no_sparse_matrix_can_hold_becomes_dense() -> None:
 def test_bool_and_foreign_byte_order() -> None:
     data = few((2, 3, 4, 4), "u2") > 0
     dataset = MemoryDataSet(data=sparse.COO.from_numpy(data))
-    assert dataset.dtype == np.dtype("u1")
+    assert dataset.dtype == np.dtype("bool")
     (partition,) = dataset.get_partitions()
     np.testing.assert_array_equal(partition.get_macrotile(array_backend="numpy").data, data.reshape(6, 4, 4))
     swapped = few((2, 3, 4, 4)).astype(">u2")

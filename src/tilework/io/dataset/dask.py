@@ -77,14 +77,13 @@ class DaskDataSet(DataSet):
             raise DataSetException(msg)
         super().__init__()
         array = _checked(dask_array, sig_dims)
-        stored, pixels = check_dtype(array.dtype, "the Dask array")
+        stored = check_dtype(array.dtype, "the Dask array")
         nav_dims = array.ndim - sig_dims
         if not preserve_dimensions:
             order = sorted(range(nav_dims), key=lambda axis: -len(array.chunks[axis]))
             array = array.transpose((*order, *range(nav_dims, array.ndim)))
         self._shape = Shape(array.shape, sig_dims)
         self._raw_dtype = stored
-        self._pixels = pixels
         frame_bytes = self._shape.sig.size * stored.itemsize
         if min_size is None:
             frames = self._shape.nav.size
@@ -112,7 +111,7 @@ class DaskDataSet(DataSet):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of the frames, in native byte order."""
-        return self._pixels.newbyteorder("=")
+        return self._raw_dtype.newbyteorder("=")
 
     @property
     def raw_dtype(self) -> np.dtype[Any]:
@@ -144,7 +143,7 @@ class DaskDataSet(DataSet):
     def get_partitions(self) -> Iterator[FixedStridePartition]:
         """Yield the partitions, in the order of the scan."""
         sig = tuple(self._shape.sig)
-        frame_format = FrameFormat(self._pixels, sig, None, aligned=True)
+        frame_format = FrameFormat(self._raw_dtype, sig, None, aligned=True)
         first = 0
         for i, frames in enumerate(self._frames):
             part = Slice((first, *(0,) * len(sig)), Shape((frames, *sig), len(sig)))
@@ -346,7 +345,7 @@ class DaskSegment:
             have, want = f"{array.dtype}{array.shape}", f"{self.stored}, {self.frames} frames of {frame_shape}"
             msg = f"a chunk of the Dask array was computed as {have}, but the array says {want}: correct its meta"
             raise DataSetException(msg)
-        frames = np.ascontiguousarray(array, dtype=self.stored).reshape((self.frames, *frame_shape)).view(dtype)
+        frames = np.ascontiguousarray(array, dtype=self.stored).reshape((self.frames, *frame_shape))
         frames.flags.writeable = False
         return frames
 

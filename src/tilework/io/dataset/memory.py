@@ -201,7 +201,7 @@ class MemoryDataSet(FixedStrideDataSet):
 
     def _make_source(self, sig_dims: int) -> Source:
         array = self._array
-        stored, dtype = check_dtype(array.dtype, "the array")
+        dtype = check_dtype(array.dtype, "the array")
         nav_shape, sig_shape = array.shape[: self._ndim - sig_dims] or (1,), array.shape[self._ndim - sig_dims :]
         pixels, size = math.prod(sig_shape), math.prod(array.shape)
         if size == 0:
@@ -218,15 +218,16 @@ class MemoryDataSet(FixedStrideDataSet):
             # Arrays of another shape are cut as they lie in memory, like a raw file.
             nav_shape, sig_shape, pixels = (size // wanted,), self._sig_shape, wanted
         segment: Segment
+        stored = dtype
         if isinstance(array, np.ndarray):
-            segment = ArraySegment(np.ascontiguousarray(array).reshape((-1, *sig_shape)).view(dtype), 0)
+            segment = ArraySegment(np.ascontiguousarray(array).reshape((-1, *sig_shape)), 0)
         else:
-            dtype = dtype.newbyteorder("=")
-            segment = SparseSegment(as_canonical_csr(array, pixels, dtype), 0)
+            stored = dtype.newbyteorder("=")
+            segment = SparseSegment(as_canonical_csr(array, pixels, stored), 0)
             self._density = segment.matrix.nnz / size
         return Source(
-            layout=FrameLayout((segment,), dtype, sig_shape),
-            dtype=stored,
+            layout=FrameLayout((segment,), stored, sig_shape),
+            dtype=dtype,
             nav_shape=nav_shape,
             sig_shape=sig_shape,
         )

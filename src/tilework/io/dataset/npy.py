@@ -99,7 +99,7 @@ class NPYDataSet(FixedStrideDataSet):
 
     def _probe(self) -> Source:
         shape, header_dtype, fortran, offset, facts = _read_header(self._path)
-        stored, dtype = check_dtype(header_dtype, self._path)
+        dtype = check_dtype(header_dtype, self._path)
         if fortran and len(shape) > 1:
             msg = (
                 f"{self._path} is stored in Fortran order, in which no frame is in one piece: "
@@ -119,7 +119,7 @@ class NPYDataSet(FixedStrideDataSet):
         if frames == 0:
             msg = (
                 f"{self._path} has {facts.st_size} bytes, but its header promises frames of shape {sig_shape} and "
-                f"dtype {stored} ({frame_bytes} bytes each): no whole frame is there; get the file again"
+                f"dtype {dtype} ({frame_bytes} bytes each): no whole frame is there; get the file again"
             )
             raise DataSetException(msg)
         warnings: tuple[str, ...] = ()
@@ -130,7 +130,7 @@ class NPYDataSet(FixedStrideDataSet):
         )
         return Source(
             layout=FrameLayout((segment,), dtype, sig_shape),
-            dtype=stored,
+            dtype=dtype,
             nav_shape=nav_shape,
             sig_shape=sig_shape,
             warnings=warnings,

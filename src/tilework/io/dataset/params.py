@@ -20,8 +20,8 @@ _OLD_NAMES = {"scan_size": "nav_shape", "detector_size": "sig_shape"}
 _NO_EFFECT = ("tileshape", "enable_direct")
 
 
-def check_dtype(dtype: Any, where: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
-    """Return the dtype of stored pixels, and that in which they are looked at: bool is delivered as u1.
+def check_dtype(dtype: Any, where: str) -> np.dtype[Any]:
+    """Return the dtype of pixels.
 
     Raises
     ------
@@ -29,14 +29,14 @@ def check_dtype(dtype: Any, where: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
         When it is not numeric; `where` names what asked for it.
     """
     try:
-        stored = np.dtype(dtype)
+        stored: np.dtype[Any] = np.dtype(dtype)
     except TypeError as e:
         msg = f"{where}: dtype={dtype!r} is no dtype; give one that NumPy knows, such as 'uint16' or '>u2'"
         raise DataSetException(msg) from e
     if stored.kind not in "buifc" or stored.subdtype is not None:
         msg = f"{where}: pixels of dtype {stored} are no numbers; store them as integers, floats or complex"
         raise DataSetException(msg)
-    return stored, np.dtype(np.uint8) if stored.kind == "b" else stored
+    return stored
 
 
 def check_shape(name: str, shape: Sequence[int] | int | None) -> tuple[int, ...] | None:

@@ -28,7 +28,7 @@ class RawFileDataSet(FixedStrideDataSet):
     path
         The file.
     dtype
-        Dtype of a pixel, with its byte order. Pixels stored as bool are delivered as u1.
+        Dtype of a pixel, with its byte order.
     nav_shape, sig_shape
         Shape of the scan and of a frame; required.
     sync_offset, io_backend, num_partitions
@@ -73,11 +73,11 @@ class RawFileDataSet(FixedStrideDataSet):
         facts = stat_file(self._path)
         assert self._nav_shape is not None
         assert self._sig_shape is not None
-        stored, dtype = self._dtype
+        dtype = self._dtype
         if facts.st_size % dtype.itemsize:
             msg = (
                 f"{self._path} has {facts.st_size} bytes, which is no multiple of the {dtype.itemsize} bytes of a "
-                f"pixel of dtype {stored}: check dtype, or whether this is a raw file at all"
+                f"pixel of dtype {dtype}: check dtype, or whether this is a raw file at all"
             )
             raise DataSetException(msg)
         frame_bytes = math.prod(self._sig_shape) * dtype.itemsize
@@ -85,20 +85,20 @@ class RawFileDataSet(FixedStrideDataSet):
         if frames == 0:
             msg = (
                 f"{self._path} has {facts.st_size} bytes, less than one frame of sig_shape {self._sig_shape} and dtype "
-                f"{stored} ({frame_bytes} bytes): check sig_shape and dtype"
+                f"{dtype} ({frame_bytes} bytes): check sig_shape and dtype"
             )
             raise DataSetException(msg)
         warnings: tuple[str, ...] = ()
         if rest:
             message = (
                 f"{self._path} ends with {rest} bytes that are no whole frame of sig_shape {self._sig_shape} and dtype "
-                f"{stored}, after {count(frames, 'whole frame')}: it is cut off, or sig_shape or dtype are wrong"
+                f"{dtype}, after {count(frames, 'whole frame')}: it is cut off, or sig_shape or dtype are wrong"
             )
             warnings = (message,)
         segment = FileSegment(self._path, facts.st_size, facts.st_mtime_ns, 0, frame_bytes, frames, 0)
         return Source(
             layout=FrameLayout((segment,), dtype, self._sig_shape),
-            dtype=stored,
+            dtype=dtype,
             nav_shape=self._nav_shape,
             sig_shape=self._sig_shape,
             warnings=warnings,
