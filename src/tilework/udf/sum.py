@@ -31,7 +31,8 @@ class SumUDF(UDF):
     """Sum over all (selected) frames.
 
     Result: ``intensity``, of sig shape, in the dtype to which `dtype` and that of the dataset are promoted; in the
-    units of the data. Integers of up to 4 bytes are summed exactly within a partition and then rounded to it.
+    units of the data. Integers of up to 4 bytes are summed exactly within a partition and then rounded to it; floats in
+    their own precision, 256 frames at a time, and these sums in double precision (relative error of float32 about 1e-6).
 
     Parameters
     ----------

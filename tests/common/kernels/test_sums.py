@@ -99,12 +99,16 @@ def test_nan_and_infinity_propagate(dtype: str, compiled: bool) -> None:
     assert np.isfinite(out).sum() == out.size - 3
 
 
-def test_sums_of_many_float32_frames_stay_accurate() -> None:
-    """A chain of 100 000 additions in float32 would be off by 1e-3."""
-    tile = np.full((100_000, 2), np.float32(0.1))
-    out = np.zeros(2, dtype="f4")
-    sum_frames(tile, out, compiled=True)
-    np.testing.assert_allclose(out, 100_000 * float(np.float32(0.1)), rtol=1e-5)
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("dtype", ["f4", "c8"])
+def test_sums_of_many_float_frames_stay_accurate(dtype: str, compiled: bool) -> None:
+    """The same number again and again, and numbers far from 0, whose rounding errors do not cancel."""
+    for frames, low in ((100_000, 0.1), (30_000, 1000.0)):
+        tile = np.full((frames, 3, 3), low, dtype=dtype)
+        tile[::2, 1] += 0.37
+        out = np.zeros((3, 3), dtype=dtype)
+        sum_frames(tile, out, compiled=compiled)
+        np.testing.assert_allclose(out, tile.astype("c16").sum(axis=0), rtol=3e-6)
 
 
 @settings(max_examples=60, deadline=None)

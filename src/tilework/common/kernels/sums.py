@@ -15,8 +15,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Pixels whose sums are kept in the L1/L2 cache while all frames of a tile pass by.
 _BLOCK = 8192
-# Frames after which block sums are added to the result. For u1, u2, i1 and i2, 2**16 frames cannot overflow 32 bits;
-# for floats it bounds the length of a chain of additions.
+# Frames after which block sums are added to those of the tile. For u1, u2, i1 and i2, 2**16 frames cannot overflow 32
+# bits; for floats it bounds the length of a chain of additions.
 _FLUSH_INTEGER = 2**16
 _FLUSH_FLOAT = 256
 
@@ -27,8 +27,8 @@ _KERNEL_OUT = frozenset("fdlLqQ")
 def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> None:
     """Add the sum over all frames of a tile to `out`.
 
-    Integers of up to 4 bytes are summed exactly within a tile and rounded once when they are added to `out`; floats
-    in their own precision or that of `out`, whichever is wider.
+    Integers of up to 4 bytes are summed exactly within a tile, floats 256 frames at a time in their own precision or
+    that of `out`, whichever is wider, and then in double precision. The sum is rounded once when it is added to `out`.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
         return
     if not compiled:
         with np.errstate(invalid="ignore", over="ignore"):
-            total = tile.sum(axis=0, dtype=_sum_dtype(tile.dtype, out.dtype))
+            total = _sum_numpy(tile, _sum_dtype(tile.dtype, out.dtype))
             np.add(out, total.reshape(out.shape), out=out, casting="unsafe")
         return
     from tilework.common.kernels.sums_numba import add_frames
@@ -61,10 +61,10 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
     target = out.reshape(-1)
     if out.dtype.kind == "c":
         target = target.view(out.real.dtype)
-    direct = target.dtype.char in _KERNEL_OUT
-    result = target if direct else np.zeros(target.size, dtype=dtype if dtype.itemsize == 8 else np.int64)
     accumulator = np.dtype(_ACCUMULATORS.get(rows.flat.dtype.str[1:], dtype))
     flush = _FLUSH_FLOAT if accumulator.kind == "f" else _FLUSH_INTEGER
+    direct = target.dtype.char in _KERNEL_OUT and (target.dtype.itemsize == 8 or rows.frames <= flush)
+    result = target if direct else np.zeros(target.size, dtype=_wide(dtype))
     block = min(_BLOCK, rows.pixels)
 
     def part(start: int, stop: int) -> None:
@@ -115,6 +115,21 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
 
     run_parts(part, frames, _useful_threads(rows, threads))
     np.add(out, sums.view(np.complex128)[:, 0] if tile.dtype.kind == "c" else sums, out=out, casting="unsafe")
+
+
+def _sum_numpy(tile: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the sum over all frames: of floats in short chains of additions, as the compiled kernel does."""
+    if dtype.kind in "iu" or len(tile) <= _FLUSH_FLOAT:
+        return np.asarray(tile.sum(axis=0, dtype=dtype))
+    total = np.zeros(tile.shape[1:], dtype=np.result_type(dtype, np.float64))
+    for top in range(0, len(tile), _FLUSH_FLOAT):
+        total += tile[top : top + _FLUSH_FLOAT].sum(axis=0, dtype=dtype)
+    return total
+
+
+def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of 8 bytes in which block sums of this one are added up."""
+    return np.dtype({"f": np.float64, "i": np.int64, "u": np.uint64}[dtype.kind])
 
 
 def _sum_dtype(data: np.dtype[Any], out: np.dtype[Any]) -> np.dtype[Any]:
