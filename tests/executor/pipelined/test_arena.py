@@ -91,6 +91,30 @@ def test_kept_blocks(arena: Arena) -> None:
     assert lost == ["kept"]
 
 
+def test_half_is_left_to_others(arena: Arena) -> None:
+    """Who leaves the upper half gets nothing of it, and takes nothing from it that is kept; others have room there."""
+    other = reader(arena)
+    lost: list[int] = []
+    ahead = []
+    while (block := arena.allocate(100_000, leave_half=True)) is not None:
+        ahead.append(block)
+    assert len(ahead) == 5
+    kept = [arena.allocate(100_000, lambda: lost.append(1)) for _ in range(5)]
+    assert arena.allocate(100_000) is None
+    for block in kept:
+        assert block is not None
+        other.release(block)
+    assert arena.allocate(100_000, leave_half=True) is None
+    assert lost == []
+    other.release(ahead[3])
+    again = arena.allocate(100_000, leave_half=True)
+    assert again is not None
+    assert again.offset == ahead[3].offset
+    assert arena.allocate(500_000) is not None
+    assert len(lost) == 5
+    assert arena.allocate(600_000, leave_half=True) is None  # more than the half, but no error: later all is there
+
+
 def test_readers_that_are_gone(arena: Arena) -> None:
     """What was lent to a reader that is gone is free again, unless it is kept for another."""
     first, second = object(), object()

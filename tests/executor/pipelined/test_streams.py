@@ -87,6 +87,29 @@ class TestStreams(ExecutorHarness):
         got = self.run(executor, [ReadTask(i, signals=signals) for i in range(12)], handler=source, ordered=True)
         assert got == self.expect(12, source)
 
+    def test_runs_at_once_in_little_memory(self, signals: Signals) -> None:
+        """The data of tasks that wait behind those of another run leaves room for the data of these."""
+
+        def slowly(task: int, item: int) -> None:
+            time.sleep(0.005)
+
+        with PipelinedExecutor(PipelinedExecutor.make_spec(2, []), shared_memory=32 << 20) as small:
+            got: list[Any] = []
+
+            def stream(source: Source) -> None:
+                got.append(self.run(small, [ReadTask(i, signals=signals) for i in range(6)], handler=source))
+
+            # each task's data is as much as there is room for
+            threads = [threading.Thread(target=stream, args=(Source(16, 1 << 20, slowly),)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+                time.sleep(0.02)
+            for thread in threads:
+                thread.join(30)
+            running = [thread.is_alive() for thread in threads]
+        assert running == [False] * 3
+        assert [sorted(each) for each in got] == [self.expect(6, Source(16, 1 << 20))] * 3
+
     def test_headers(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """Any object that can be pickled, with and without payload; None, too."""
         headers = [None, "text", {"frame": 3, "time": 1.5}, (None,), b"", 0]

@@ -101,7 +101,9 @@ class Arena:
         """How many blocks are in use, released ones that nobody noticed yet included."""
         return len(self._in_use)
 
-    def allocate(self, size: int, on_reclaimed: Callable[[], None] | None = None) -> Block | None:
+    def allocate(
+        self, size: int, on_reclaimed: Callable[[], None] | None = None, *, leave_half: bool = False
+    ) -> Block | None:
         """Return a block for `size` bytes; None when there is no room now.
 
         Parameters
@@ -111,6 +113,8 @@ class Arena:
         on_reclaimed
             A block with this is kept after its reader has released it, until `free`, or until there is need of its
             place: then this is called, with the arena locked.
+        leave_half
+            Whether the upper half of the budget is left to others.
 
         Raises
         ------
@@ -121,16 +125,15 @@ class Arena:
             msg = f"{size / 2**20:.1f} MiB do not fit into a budget of {self.budget / 2**20:.1f} MiB"
             raise SharedMemoryFullError(msg)
         room = max(_ALIGNMENT, -(-size // _ALIGNMENT) * _ALIGNMENT)
+        limit = _LEDGER_BYTES + (self.budget // 2 if leave_half else self.budget)
         with self._lock:
             self._reclaim_oldest()
-            offset = self._find_hole(room)
-            if offset is None and (
-                self._end + room > self._segment.size or self._end > _LEDGER_BYTES + self.budget // 4
-            ):
-                self._reclaim_all(kept=self._end + room > self._segment.size)
-                offset = self._find_hole(room)
+            offset = self._find_hole(room, limit)
+            if offset is None and (self._end + room > limit or self._end > _LEDGER_BYTES + self.budget // 4):
+                self._reclaim_all(limit, kept=self._end + room > limit)
+                offset = self._find_hole(room, limit)
             if offset is None:
-                if self._end + room > self._segment.size or not self._slots:
+                if self._end + room > limit or not self._slots:
                     return None
                 self._segment.allocate(min(self._segment.size, self._end + room + _STEP))
                 offset = self._end
@@ -143,10 +146,12 @@ class Arena:
             self._ledger[slot] = 1
             return block
 
-    def _find_hole(self, room: int) -> int | None:
+    def _find_hole(self, room: int, limit: int) -> int | None:
         if not self._slots:
             return None
         for i, (offset, size) in enumerate(self._free):
+            if offset + room > limit:
+                return None
             if size >= room:
                 if size == room:
                     del self._free[i]
@@ -165,10 +170,10 @@ class Arena:
                 self._give_back(slot)
             oldest.popleft()
 
-    def _reclaim_all(self, *, kept: bool) -> None:
-        """Take back everything that was released, and what is kept beyond that too when there is need."""
+    def _reclaim_all(self, limit: int, *, kept: bool) -> None:
+        """Take back all that was released, and when there is need also what is kept beyond that, below `limit`."""
         for slot, use in list(self._in_use.items()):
-            if not self._ledger[slot] and (kept or not use.is_kept):
+            if not self._ledger[slot] and (not use.is_kept or (kept and use.block.offset + use.block.size <= limit)):
                 self._give_back(slot)
                 if use.is_kept and use.on_reclaimed is not None:
                     use.on_reclaimed()

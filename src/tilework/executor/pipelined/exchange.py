@@ -159,6 +159,11 @@ class Exchange:
         member: Member | None = None if item.station is None else item.station.owner
         return member if member in self._stations else None
 
+    def has_begun(self, item: Item) -> bool:
+        """Return whether a worker has begun a ticket. Called by any thread, with the lock."""
+        member = self.holder_of(item)
+        return member is not None and item.serial <= self.pool.page.begun(member.row)
+
     def send_after(self, item: Item, message: Any) -> None:
         """Send something after a ticket to the worker that has it, if any. Called by any thread, with the lock."""
         member = self.holder_of(item)

@@ -12,7 +12,8 @@
 
 Who does what: one thread for a streamed run calls the handler, for one task after the other. What is put goes into the
 task's record, and to its worker when it has one. When the arena is full, putting waits: a source that is quicker than
-the workers is held up, and memory does not grow.
+the workers is held up, and memory does not grow. For a task that no worker has begun it waits earlier, when the lower
+half is full: it may be behind tasks of another run, which could not end if there was no room for their data.
 
 What a worker has read stays in the arena until its task is done, or until there is need of the room. So when a worker
 is lost, its task can be repeated on another one, with the same data, unless room was short.
@@ -51,6 +52,8 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 1e-4
 _LONGEST_WAIT: Final = 0.2
+_PATIENCE_SECONDS: Final = 10.0
+"""After which it is said that an item waits that may never have room."""
 _FEEDER_SECONDS: Final = 2.0
 """How long the end of a run waits for a handler that is waiting for its source."""
 
@@ -58,12 +61,14 @@ _FEEDER_SECONDS: Final = 2.0
 class _Record:
     """What was streamed to a task."""
 
-    __slots__ = ("has_end", "index", "is_answered", "is_complete", "is_incomplete", "item", "items")
+    __slots__ = ("has_begun", "has_end", "index", "is_answered", "is_complete", "is_incomplete", "item", "items")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.item: Item | None = None
         """The ticket that it goes to, on its way to a worker."""
+        self.has_begun = False
+        """Whether the task is known to have begun, once."""
         self.is_answered = False
         """Whether the task needs nothing more."""
         self.items: list[tuple[bytes, Block | None]] = []
@@ -182,6 +187,15 @@ class Feeder:
                     self._arena.lend(block, reader)
                 exchange.tell(reader, encode(StreamItem(record.item.serial, header, block)))
 
+    def has_begun(self, record: _Record) -> bool:
+        """Return whether a worker has begun a task, or has even done it."""
+        if not record.has_begun:
+            with self._hub.lock:
+                record.has_begun = record.is_answered or (
+                    record.item is not None and self._hub.exchange.has_begun(record.item)
+                )
+        return record.has_begun
+
     @staticmethod
     def over() -> JobCancelledError:
         """Return what a handler gets that puts data into a run that has ended."""
@@ -287,15 +301,28 @@ class FeedQueue(OneWayQueue):
 
     def allocate(self, size: int) -> Block:
         """Return a block, when there is room; raises as `put`."""
+        record = self._record
+        warn_at = time.monotonic() + _PATIENCE_SECONDS if size > self.arena.budget // 2 else float("inf")
         while not self._feeder.is_over:
             try:
-                block = self.arena.allocate(size, self._record.lose)
+                block = self.arena.allocate(size, record.lose, leave_half=not record.has_begun)
+                if block is None and not record.has_begun and self._feeder.has_begun(record):
+                    continue
             except SharedMemoryFullError as error:
                 msg = f"{error}: put less at a time, or give the machine or its container more memory"
                 raise ExecutorError(msg) from error
             if block is not None:
                 return block
             time.sleep(_POLL_SECONDS)
+            if time.monotonic() > warn_at:
+                warn_at = float("inf")
+                log.warning(
+                    "an item of %.0f MiB waits for room: it needs more than half of the %.0f MiB that there are, and "
+                    "data of other runs may be in the way until they end; put less at a time, or give the executor "
+                    "more shared_memory",
+                    size / 2**20,
+                    self.arena.budget / 2**20,
+                )
         raise self._feeder.over()
 
     def size(self) -> int:
