@@ -125,6 +125,17 @@ def test_large_tasks_and_results(executor: DaskJobExecutor) -> None:
     wait_until_forgotten(executor)
 
 
+def test_nothing_is_kept_of_runs_that_are_left_early(executor: DaskJobExecutor) -> None:
+    """Not even of large tasks that are on their way to a worker when the run ends."""
+    for _ in range(15):
+        tasks = [HeavyTask(i, data=np.full(2**18, i)) for i in range(8)]
+        with executor.scatter(None) as handle:
+            results = executor.run_tasks(tasks, handle, "run", NoopCommHandler())
+            next(results)
+            results.close()
+    wait_until_forgotten(executor)
+
+
 def test_a_slow_task_among_many_short_ones(executor: DaskJobExecutor, tmp_path: Path) -> None:
     """It delays only itself, although short tasks travel in batches."""
     signals = Signals(str(tmp_path))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.common.executor import Priority
 from tilework.executor.dask.dispatch import DIRECT_SECONDS
 from tilework.executor.dask.reach import Reach
-from tilework.executor.dask.scattered import SCATTER_SECONDS
+from tilework.executor.dask.scattered import SCATTER_SECONDS, look_at
 from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.seating import Claim, Seating
 from tilework.executor.dask.worker import Batch, BatchReport, run_batch
@@ -161,15 +161,19 @@ class Carriage:
         )
         if not is_large:
             return batch, None
-        scattering = self._client.scatter(
-            items,
-            workers=[sent.station.address],
-            direct=direct,
-            hash=False,
-            timeout=SCATTER_SECONDS,
-            asynchronous=True,
+        scattering = asyncio.ensure_future(
+            self._client.scatter(
+                items,
+                workers=[sent.station.address],
+                direct=direct,
+                hash=False,
+                timeout=SCATTER_SECONDS,
+                asynchronous=True,
+            )
         )
-        return batch, await _scattered(scattering)
+        scattering.add_done_callback(look_at)
+        # Dask would keep for ever what it was sent when this is broken off, as at the end of a run.
+        return batch, await _scattered(asyncio.shield(scattering))
 
     @staticmethod
     def _key(sent: Sent, shipment: Shipment) -> str:

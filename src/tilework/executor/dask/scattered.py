@@ -19,7 +19,7 @@ from tilework.executor.remote import dumps, loads
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SCATTER_SECONDS", "Content", "Scattered"]
+__all__ = ["SCATTER_SECONDS", "Content", "Scattered", "look_at"]
 
 SCATTER_SECONDS: Final = 5.0
 """How long Dask waits for workers to send something to."""
@@ -52,7 +52,7 @@ class Content:
                     asynchronous=True,
                 )
             )
-            self._scattering.add_done_callback(_look_at)
+            self._scattering.add_done_callback(look_at)
         scattering = self._scattering
         try:
             return await asyncio.shield(scattering)
@@ -120,7 +120,7 @@ class Scattered:
             self._state = (content, patches)
 
 
-def _look_at(scattering: asyncio.Task[Any]) -> None:
+def look_at(scattering: asyncio.Task[Any]) -> None:
     """Look at the outcome, which nobody may be waiting for any more."""
     if not scattering.cancelled():
         scattering.exception()
