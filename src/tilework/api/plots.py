@@ -109,7 +109,7 @@ class Plots:
         if plots is None or plots is False:
             return None
         if plots is not True and (isinstance(plots, str) or not isinstance(plots, Sequence)):
-            msg = f"plots must be True, a list of plots, or a list of channels for each UDF, got {plots!r}"
+            msg = f"plots must be True, plots, or a list of channels for each UDF, got {plots!r}"
             raise TypeError(msg)
         if plots is not True and any(hasattr(plot, "new_data") for plot in plots):
             made = [(_index_of(plot, udfs), plot) for plot in plots]
