@@ -46,6 +46,16 @@ def test_a_run() -> None:
     assert figure.axes[1].scale.reverse
 
 
+def test_a_run_displays_what_is_not_displayed() -> None:
+    pytest.importorskip("bqplot_image_gl")
+    data = np.random.default_rng(0).poisson(9, (6, 5, 8, 7)).astype(np.uint16)
+    with Context.make_with("inline") as ctx:
+        dataset = ctx.load("memory", data=data)
+        plot = BQLive2DPlot(dataset, udf := SumSigUDF())
+        ctx.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    np.testing.assert_array_equal(plot.figure.marks[0].image, data.sum(axis=(2, 3)))
+
+
 def test_as_the_class_of_a_context_and_large() -> None:
     """Every third pixel while data comes in, at the same places."""
     pytest.importorskip("bqplot_image_gl")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tilework.api import Context
+from tilework.api.plots import _Clocks
 from tilework.udf import UDF
 from tilework.udf.com import CoMUDF
 from tilework.udf.stddev import StdDevUDF
@@ -112,6 +113,123 @@ def test_drawing_leaves_the_run_its_time(context: Context, data: np.ndarray) -> 
     context.run_udf(dataset=dataset, udf=udf, plots=[plot])
     # 30 partitions take much less than the second and a half that the first drawing has to be followed by.
     assert [force for _, _, force in plot.shown] == [False, True]
+
+
+def test_the_first_picture_is_not_waited_for(context: Context, dataset: Any) -> None:
+    """Making a figure takes far longer than showing new data in it, and says nothing of that."""
+    made: list[Recorder] = []
+
+    class SlowToDisplay(Recorder):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.min_delta = 1e-9
+            made.append(self)
+
+        def display(self) -> None:
+            time.sleep(0.2)
+
+    context.plot_class = SlowToDisplay
+    context.run_udf(dataset=dataset, udf=SumSigUDF(), plots=True)
+    assert made[0].shown[0][1].sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("wall", "thread", "process", "lost"),
+    [
+        (3.3, 0.2, 3.2, 0.3),  # others held the interpreter's lock, and worked
+        (0.2, 0.2, 0.6, 0.2),  # others worked on other cores
+        (1.0, 0.1, 0.1, 1.0),  # nobody worked, as when drawing waits for something
+    ],
+)
+def test_what_a_run_loses_by_drawing(
+    monkeypatch: pytest.MonkeyPatch, wall: float, thread: float, process: float, lost: float
+) -> None:
+    """The time that drawing takes, but for what other threads do meanwhile."""
+    monkeypatch.setattr(_Clocks, "read", lambda: _Clocks(10 + wall, 20 + thread, 30 + process))
+    assert _Clocks(10, 20, 30).lost() == pytest.approx(lost)
+
+
+class FailingLate(SumSigUDF):
+    """Raises an error in the last rows."""
+
+    error: BaseException = ArithmeticError("too late")
+
+    def process_tile(self, tile: Any) -> None:
+        if self.meta.slice.origin[0] >= 18:
+            raise self.error
+        super().process_tile(tile)
+
+
+class Interrupted(FailingLate):
+    error = KeyboardInterrupt()
+
+
+def run_and_break(context: Context, dataset: Any, plots: list[Any]) -> None:
+    parts = context.run_udf_iter(dataset=dataset, udf=plots[0].get_udf(), plots=plots)
+    for _, _ in zip(range(3), parts, strict=False):
+        pass
+    del parts
+
+
+def run_and_fail(context: Context, dataset: Any, plots: list[Any]) -> None:
+    with pytest.raises(ArithmeticError, match="too late"):
+        context.run_udf(dataset=dataset, udf=plots[0].get_udf(), plots=plots)
+
+
+def run_and_interrupt(context: Context, dataset: Any, plots: list[Any]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        context.run_udf(dataset=dataset, udf=plots[0].get_udf(), plots=plots)
+
+
+@pytest.mark.parametrize(
+    ("make", "run"), [(SumSigUDF, run_and_break), (FailingLate, run_and_fail), (Interrupted, run_and_interrupt)]
+)
+def test_what_is_merged_is_shown_however_the_run_ends(
+    context: Context, dataset: Any, data: np.ndarray, make: Any, run: Any
+) -> None:
+    plot = Recorder(dataset, make(), min_delta=3600)
+    plot.last_update = time.monotonic()
+    run(context, dataset, [plot])
+    ((shown, damage, force),) = plot.shown
+    assert force
+    assert damage.sum() == 18
+    np.testing.assert_array_equal(shown[damage], data.sum(axis=(2, 3))[damage])
+
+
+def test_drawing_hides_no_error(context: Context, dataset: Any) -> None:
+    """What goes wrong with the last picture of a run that failed is noted with its error."""
+
+    class Broken(Recorder):
+        def update(self, damage: Any, force: bool = False) -> None:
+            raise OSError("no ink")
+
+    plot = Broken(dataset, udf := FailingLate(), min_delta=3600)
+    plot.last_update = time.monotonic()
+    with pytest.raises(ArithmeticError, match="too late") as raised:
+        context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    assert any("no ink" in note for note in raised.value.__notes__)
+    # The error of a plot that ends the run is raised once.
+    with pytest.raises(OSError, match="no ink") as own:
+        context.run_udf(dataset=dataset, udf=udf, plots=[Broken(dataset, udf)])
+    assert not hasattr(own.value, "__notes__")
+
+
+def test_an_interrupt_does_not_wait_for_many_pictures(
+    context: Context, dataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tilework.api.plots.AFTER_INTERRUPT", 0.1)
+
+    class Slow(Recorder):
+        def update(self, damage: Any, force: bool = False) -> None:
+            time.sleep(0.2)
+            super().update(damage, force)
+
+    udf = Interrupted()
+    plots = [Slow(dataset, udf, min_delta=3600) for _ in range(3)]
+    for plot in plots:
+        plot.last_update = time.monotonic()
+    run_and_interrupt(context, dataset, plots)
+    assert [len(plot.shown) for plot in plots] == [1, 0, 0]
 
 
 def test_several_plots_take_turns(context: Context, data: np.ndarray) -> None:
@@ -230,6 +348,54 @@ def test_bad_channels(context: Context, dataset: Any) -> None:
         Dummy2DPlot(line, SumSigUDF())
 
 
+def cube(mean: Any) -> Any:
+    return np.stack([mean] * 3)
+
+
+@pytest.mark.parametrize(
+    ("plots", "message"),
+    [
+        ("std", "must be True, plots, or a list of channels for each UDF, got 'std'"),
+        (1, "got 1"),
+        ([3], "StdDevUDF: 3 is no channel: a channel is the name of a result"),
+        ([True], "StdDevUDF: True is no channel"),
+        ([MPLLive2DPlot], "MPLLive2DPlot is a class: give plots that are made with it"),
+        ([lambda results, damage: results["std"].data], "returned ndarray: return an array and its mask"),
+    ],
+)
+def test_wrong_plots(context: Context, dataset: Any, plots: Any, message: str) -> None:
+    """Whatever cannot be plotted is refused before the run, with what can."""
+    with pytest.raises(TypeError, match=message):
+        context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=plots)
+
+
+def test_wrong_plots_of_several(context: Context, dataset: Any) -> None:
+    """Plots or channels; for several functions, a list for each."""
+    udf = StdDevUDF()
+    for plots in ([Recorder(dataset, udf), "std"], ["std", Recorder(dataset, udf)]):
+        with pytest.raises(TypeError, match="either plots or channels, not both: 'std' is no plot"):
+            context.run_udf(dataset=dataset, udf=udf, plots=plots)
+    with pytest.raises(TypeError, match="a list of channels for StdDevUDF, got 'std'"):
+        context.run_udf(dataset=dataset, udf=[StdDevUDF(), SumUDF()], plots=["std", "intensity"])
+
+
+@pytest.mark.parametrize("function", [cube, np.ravel])
+def test_a_picture_has_two_axes(context: Context, dataset: Any, function: Any) -> None:
+    """What a function makes of a result is looked at before the run; plots of another kind may show it."""
+    channel = ("mean", function)
+    context.plot_class = MPLLive2DPlot
+    with pytest.raises(ValueError, match=r"\(mean\) cannot be plotted: it has shape .* but a picture has two axes"):
+        context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=[channel])
+    assert Dummy2DPlot(dataset, StdDevUDF(), channel=channel).data.ndim != 2
+
+
+def test_functions_are_asked_of_what_is_not_there_yet_without_a_word(context: Context, dataset: Any) -> None:
+    """A logarithm of the zeros where no data is yet gives no warning, which would be an error here."""
+    plot = Recorder(dataset, udf := SumSigUDF(), channel=("intensity", np.log))
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    assert plot.shown[-1][1].all()
+
+
 def test_dummy(context: Context, dataset: Any) -> None:
     """Runs with plots on a machine without a screen."""
     context.plot_class = Dummy2DPlot
@@ -295,6 +461,46 @@ def test_mpl(context: Context, dataset: Any, data: np.ndarray) -> None:
     assert image.get_clim() == (data.sum(axis=(2, 3)).min(), data.sum(axis=(2, 3)).max())
     assert image.get_cmap().name == "inferno"
     assert figure.axes[0].get_title() == "SumSigUDF: intensity"
+
+
+def test_a_run_displays_what_is_not_displayed(context: Context, dataset: Any, data: np.ndarray) -> None:
+    """Before it begins, and once."""
+    plot = MPLLive2DPlot(dataset, udf := SumSigUDF())
+    figures: list[Any] = []
+    for _ in range(2):
+        context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+        np.testing.assert_array_equal(plot.axes.images[0].get_array(), data.sum(axis=(2, 3)))
+        figures.append(plot.figure)
+    assert figures[0] is figures[1]
+
+
+def test_mpl_keyword_arguments(dataset: Any) -> None:
+    """Those of the user win."""
+    plot = MPLLive2DPlot(dataset, SumSigUDF(), interpolation="bilinear", origin="lower")
+    (image,) = plot.display().axes[0].images
+    assert (image.get_interpolation(), image.origin) == ("bilinear", "lower")
+    (image,) = MPLLive2DPlot(dataset, SumSigUDF()).display().axes[0].images
+    assert image.get_interpolation() == "nearest"
+
+
+class Phases(UDF):
+    """Complex results."""
+
+    def get_result_buffers(self) -> Any:
+        return {"wave": self.buffer(kind="nav", dtype="complex64")}
+
+    def process_frame(self, frame: Any) -> None:
+        self.results.wave[:] = -2j * frame.sum()
+
+
+def test_complex_results(context: Context, dataset: Any, data: np.ndarray) -> None:
+    """What is shown is the magnitude, as the title says."""
+    plot = MPLLive2DPlot(dataset, udf := Phases())
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    assert plot.axes.get_title() == "Phases: magnitude of wave"
+    np.testing.assert_allclose(plot.axes.images[0].get_array(), 2.0 * data.sum(axis=(2, 3)))
+    assert MPLLive2DPlot(dataset, Phases(), channel=("wave", np.angle)).title == "Phases: angle(wave)"
+    assert MPLLive2DPlot(dataset, Phases(), title="mine").title == "mine"
 
 
 def test_mpl_as_part_of_a_program_with_pyplot(context: Context, dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,9 @@ from tilework.api.runs import UDFRun
 from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
 
 if TYPE_CHECKING:
+    from tilework.api.plots import Plots
     from tilework.udf.results import UDFResultsLazy
     from tilework.udf.runner import ResultsForDataSet
-
-    ShowPart = Callable[[UDFResultsLazy, bool], None]
 
 __all__ = ["ResultGenerator", "in_background"]
 
@@ -40,7 +39,7 @@ class ResultGenerator(Iterator[Any]):
     is_single
         Whether the result is that of the one UDF, rather than a tuple.
     each
-        Called with every partial result and whether it is the last; for plots.
+        Plots, which are given every partial result, and what is merged when the run is over, however it ended.
 
     Attributes
     ----------
@@ -61,7 +60,7 @@ class ResultGenerator(Iterator[Any]):
     <UDFRun SumUDF: finished, 3 of 3 partitions>
     """
 
-    def __init__(self, steps: ResultsForDataSet, *, is_single: bool, each: ShowPart | None = None) -> None:
+    def __init__(self, steps: ResultsForDataSet, *, is_single: bool, each: Plots | None = None) -> None:
         over: Future[UDFResultsLazy] = Future()
         self.run = UDFRun(steps, over, is_single=is_single)
         self._parts = _parts(steps, over, each)
@@ -128,7 +127,7 @@ def _go_through(steps: ResultGenerator) -> None:
     del steps  # which holds the error whose traceback holds this frame
 
 
-def _parts(steps: ResultsForDataSet, over: Future[UDFResultsLazy], each: ShowPart | None) -> Generator[Any, None, None]:
+def _parts(steps: ResultsForDataSet, over: Future[UDFResultsLazy], each: Plots | None) -> Generator[Any, None, None]:
     """Yield None, and then the partial results; whatever ends it is the outcome of the run."""
     last = None
     try:
@@ -136,15 +135,20 @@ def _parts(steps: ResultsForDataSet, over: Future[UDFResultsLazy], each: ShowPar
             yield None
             for last in steps:
                 if each is not None:
-                    each(last, False)
+                    each(last)
                 yield last
             assert last is not None
             if each is not None:
-                each(last, True)
+                each.show_last(last)
     except BaseException as error:
-        # Ctrl-C, or being left, is an end for whoever drives it; others see a run that was cancelled.
-        over.set_exception(error if isinstance(error, Exception) else steps.run.make_cancelled())
-        # The error's traceback holds this frame: with it, neither would be freed before the garbage collector comes by.
-        del over
+        try:
+            if each is not None and last is not None:
+                each.show_left(last, error)
+        finally:
+            # Ctrl-C, or being left, is an end for whoever drives it; others see a run that was cancelled.
+            over.set_exception(error if isinstance(error, Exception) else steps.run.make_cancelled())
+            # The error's traceback holds this frame: with it, neither would be freed before the garbage collector
+            # comes by.
+            del over
         raise
     over.set_result(last)

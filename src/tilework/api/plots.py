@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tilework.udf.runner import UDFRunner
-from tilework.viz.live import Live2DPlot, get_plottable_2D_channels
+from tilework.viz.live import CHANNELS, Live2DPlot, get_plottable_2D_channels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Plots"]
 
-# Of the time of a run, at most this share is spent on drawing, besides the empty picture before and the last one.
+# Of the time of a run, at most this share is spent on drawing, besides the first picture and the last.
 DRAWING_SHARE = 0.03
+# Seconds that Ctrl-C waits for pictures of what is merged.
+AFTER_INTERRUPT = 0.5
 
 
 class Plots:
@@ -31,31 +35,55 @@ class Plots:
     goes on undisturbed for a multiple of the time that it took, results included, which are made only to be drawn. Of
     several plots, the one that was shown longest ago is drawn. Plots whose ``min_delta`` is 0 get every partial result.
 
+    What drawing takes is known once something has been drawn: so the first picture is not waited for.
+
     Parameters
     ----------
     plots
         Position of the UDF, and its plot.
-    expected
-        Seconds that drawing one of them will take, about.
     """
 
-    def __init__(self, plots: Sequence[tuple[int, Any]], expected: float = 0.0) -> None:
+    def __init__(self, plots: Sequence[tuple[int, Any]]) -> None:
         self._plots = plots
-        self._not_before = time.perf_counter() + _rest(expected)
+        self._not_before = -math.inf
 
-    def __call__(self, results: UDFResultsLazy, last: bool) -> None:
-        """Give the plots new data, unless that was just now; `last` forces them to show it."""
-        start = time.perf_counter()
-        due = [(index, plot) for index, plot in self._plots if last or _wants_all(plot)]
-        if not last and start >= self._not_before:
+    def __call__(self, results: UDFResultsLazy) -> None:
+        """Give the plots new data, unless that was just now."""
+        due = [(index, plot) for index, plot in self._plots if _wants_all(plot)]
+        if time.perf_counter() >= self._not_before:
             others = [(index, plot) for index, plot in self._plots if not _wants_all(plot) and plot.is_due()]
             due += sorted(others, key=lambda each: each[1].last_update)[:1]
         if not due:
             return
+        start = _Clocks.read()
         for index, plot in due:
+            self._give(index, plot, results, last=False)
+        self._not_before = time.perf_counter() + (1 / DRAWING_SHARE - 1) * start.lost()
+
+    def show_last(self, results: UDFResultsLazy) -> None:
+        """Let all plots show the results of a run that is over."""
+        for index, plot in self._plots:
+            self._give(index, plot, results, last=True)
+
+    def show_left(self, results: UDFResultsLazy, error: BaseException) -> None:
+        """Let all plots show what was merged before `error` ended the run; who pressed Ctrl-C does not wait for many.
+
+        What goes wrong is noted with the error.
+        """
+        until = time.perf_counter() + (AFTER_INTERRUPT if isinstance(error, KeyboardInterrupt) else math.inf)
+        try:
+            for index, plot in self._plots:
+                if time.perf_counter() < until:
+                    self._give(index, plot, results, last=True)
+        except Exception as failed:  # noqa: BLE001  (users' code runs in there; what ended the run counts)
+            error.add_note(f"live plots do not show all that is merged: {failed!r}")
+
+    def _give(self, index: int, plot: Any, results: UDFResultsLazy, *, last: bool) -> None:
+        try:
             plot.new_data(results.buffers[index], results.damage.data, force=last)
-        end = time.perf_counter()
-        self._not_before = end + _rest(end - start)
+        except Exception:
+            self._plots = ()  # that ends the run, and need not fail again
+            raise
 
     @classmethod
     def make(
@@ -70,38 +98,61 @@ class Plots:
         """Make and display the plots that `Context.run_udf` was asked for; None when there are none.
 
         `plot_class` returns the class of plots; it is called only where plots are made, because importing it is dear.
+
+        Raises
+        ------
+        TypeError
+            When `plots` is something else than what may be asked for.
+        ValueError
+            When there are not channels for each UDF; when something is no picture; when a plot is of another UDF.
         """
         if plots is None or plots is False:
             return None
-        dry = UDFRunner.dry_run(udfs, dataset, roi, corrections)
-        channels: list[Any]
-        if plots is True:
-            channels = [_all_channels(udf, dry.buffers[i]) for i, udf in enumerate(udfs)]
-        elif not isinstance(plots, Sequence):
+        if plots is not True and (isinstance(plots, str) or not isinstance(plots, Sequence)):
             msg = f"plots must be True, plots, or a list of channels for each UDF, got {plots!r}"
             raise TypeError(msg)
-        elif plots and hasattr(plots[0], "new_data"):
-            return cls([(_index_of(plot, udfs), plot) for plot in plots])
+        if plots is not True and any(hasattr(plot, "new_data") for plot in plots):
+            made = [(_index_of(plot, udfs), plot) for plot in plots]
+            missing = [plot for plot in plots if not getattr(plot, "is_displayed", True)]
         else:
-            channels = list(plots)
-            if len(udfs) == 1 and all(_is_channel(channel) for channel in channels):
-                channels = [channels]
-            if len(channels) != len(udfs):
-                msg = f"plots: give a list of channels for each of the {len(udfs)} UDFs, got {len(channels)}"
-                raise ValueError(msg)
-        made = [
-            (i, plot_class()(dataset, udf=udf, roi=roi, channel=channel, udfresult=dry.buffers[i]))
-            for i, udf in enumerate(udfs)
-            for channel in channels[i]
-        ]
-        start = time.perf_counter()
-        for _, plot in made:
+            channels: Sequence[Sequence[Any]]
+            dry = UDFRunner.dry_run(udfs, dataset, roi, corrections)
+            if plots is True:
+                channels = [_all_channels(udf, dry.buffers[i]) for i, udf in enumerate(udfs)]
+            else:
+                channels = _channels_of_each(plots, udfs)
+            made = [
+                (i, plot_class()(dataset, udf=udf, roi=roi, channel=channel, udfresult=dry.buffers[i]))
+                for i, udf in enumerate(udfs)
+                for channel in channels[i]
+            ]
+            missing = [plot for _, plot in made]
+        for plot in missing:
             plot.display()
-        return cls(made, (time.perf_counter() - start) / max(1, len(made)))
+        return cls(made)
 
 
-def _rest(drawing: float) -> float:
-    return drawing * (1 / DRAWING_SHARE - 1)
+@dataclass(frozen=True, slots=True)
+class _Clocks:
+    """What clocks show: of the wall, and of the processor time of this thread and of the whole process."""
+
+    wall: float
+    thread: float
+    process: float
+
+    @classmethod
+    def read(cls) -> _Clocks:
+        return cls(time.perf_counter(), time.thread_time(), time.process_time())
+
+    def lost(self) -> float:
+        """Return what the run has lost since then, in seconds.
+
+        What other threads have worked meanwhile is not lost. Where they hold the interpreter's lock, that is most of
+        the time that drawing takes.
+        """
+        now = _Clocks.read()
+        wall, own, all_threads = now.wall - self.wall, now.thread - self.thread, now.process - self.process
+        return max(own, wall - (all_threads - own))
 
 
 def _wants_all(plot: Any) -> bool:
@@ -109,8 +160,23 @@ def _wants_all(plot: Any) -> bool:
     return not isinstance(plot, Live2DPlot) or plot.min_delta <= 0
 
 
-def _is_channel(channel: Any) -> bool:
-    return isinstance(channel, str) or callable(channel) or (isinstance(channel, tuple) and callable(channel[-1]))
+def _channels_of_each(plots: Sequence[Any], udfs: Sequence[UDF]) -> Sequence[Sequence[Any]]:
+    if len(udfs) == 1 and not any(_is_list(channels) for channels in plots):
+        plots = [plots]
+    if len(plots) != len(udfs):
+        msg = f"plots: give a list of channels for each of the {len(udfs)} UDFs, got {len(plots)}"
+        raise ValueError(msg)
+    for udf, channels in zip(udfs, plots, strict=True):
+        if isinstance(channels, str) or not isinstance(channels, Sequence):
+            msg = f"plots: give a list of channels for {type(udf).__name__}, got {channels!r}; {CHANNELS}"
+            raise TypeError(msg)
+    return plots
+
+
+def _is_list(channels: Any) -> bool:
+    """Return whether these are the channels of a UDF, rather than one of them."""
+    is_pair = isinstance(channels, tuple) and callable(channels[-1])
+    return isinstance(channels, Sequence) and not isinstance(channels, str) and not is_pair
 
 
 def _all_channels(udf: UDF, buffers: Any) -> list[str]:
@@ -121,6 +187,14 @@ def _all_channels(udf: UDF, buffers: Any) -> list[str]:
 
 
 def _index_of(plot: Any, udfs: Sequence[UDF]) -> int:
+    if isinstance(plot, type):
+        msg = (
+            f"plots: {plot.__name__} is a class: give plots that are made with it, or make it the context's plot_class"
+        )
+        raise TypeError(msg)
+    if not hasattr(plot, "new_data"):
+        msg = f"plots: give either plots or channels, not both: {plot!r} is no plot"
+        raise TypeError(msg)
     for i, udf in enumerate(udfs):
         if plot.get_udf() is udf:
             return i

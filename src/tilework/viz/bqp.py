@@ -10,7 +10,7 @@ import numpy as np
 
 from tilework.exceptions import TileworkError
 from tilework.viz.colors import colormap
-from tilework.viz.live import Channel, Live2DPlot, notebook_display, to_show
+from tilework.viz.live import Channel, PicturePlot, notebook_display
 from tilework.viz.pixels import auto_range
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 N_COLORS = 64
 
 
-class BQLive2DPlot(Live2DPlot):
+class BQLive2DPlot(PicturePlot):
     """A live plot for notebooks that is drawn by bqplot.
 
     The kernel sends pixels, and the browser draws: an update costs the run a few milliseconds, whereas drawing with
@@ -70,7 +70,7 @@ class BQLive2DPlot(Live2DPlot):
         self._image: Any = None
 
     def display(self) -> Any:
-        """Make the widget, and show it in the output of the cell; needed before `update`.
+        """Make the widget, and show it in the output of the cell; a run does that unless it is done.
 
         Returns
         -------
@@ -102,15 +102,16 @@ class BQLive2DPlot(Live2DPlot):
         notebook = notebook_display()
         if notebook is not None:
             notebook.display(self.figure)
+        self.is_displayed = True
         self.last_update = time.monotonic()
         return self.figure
 
     def update(self, damage: Array, force: bool = False) -> None:
         """Send `data` to the browser; before `display`, warn and do nothing."""
-        if self._image is None:
+        if not self.is_displayed:
             warnings.warn(f"the plot {self.title!r} is not on the screen: call display() first", stacklevel=3)
             return
-        values, there = to_show(self.data, damage, whole=force)
+        values, there = self.to_show(damage, whole=force)
         low, high = auto_range(values, there)
         scale = self._image.scales["image"]
         scale.min, scale.max = low, high if high > low else low + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
 
-__all__ = ["Channel", "Dummy2DPlot", "Live2DPlot", "get_plottable_2D_channels"]
+__all__ = ["Channel", "Dummy2DPlot", "Live2DPlot", "PicturePlot", "get_plottable_2D_channels"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Extract = Callable[[Any, "NDArray[np.bool_]"], tuple[Array, Array]]
 # Along the longer side of what is shown while data comes in.
 LIVE_PIXELS = 512
 Channel = None | str | tuple[str, Callable[[Array], Array]] | Extract
+CHANNELS = (
+    "a channel is the name of a result, a name and a function of its array, or a function of all results and the mask "
+    "of processed positions"
+)
 
 
 def get_plottable_2D_channels(buffers: Mapping[str, Any]) -> list[str]:  # noqa: N802  (the name that users' programs call)
@@ -80,11 +84,18 @@ class Live2DPlot(ABC):
     last_update
         When it was shown last, in seconds of `time.monotonic`.
 
+    is_displayed
+        Whether it is on the screen; where not, a run that is given the plot calls `display` before it begins.
+
     Raises
     ------
     ValueError
-        When the channel is no picture, or there is none.
+        When the result that is named is no picture, or there is none.
+    TypeError
+        When the channel is none of the above.
     """
+
+    is_displayed = True  # a plot of your own that is to be displayed by runs says False until it is
 
     def __init__(
         self,
@@ -122,7 +133,9 @@ class Live2DPlot(ABC):
         damage
             bool, shape of the scan: which positions are processed.
         """
-        return self._extract(udf_results, damage)
+        # Where no data is yet, there are zeros, of which functions may have no value; what is not finite is not shown.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._extract(udf_results, damage)
 
     def is_due(self) -> bool:
         """Return whether `min_delta` has passed since it was shown last."""
@@ -176,6 +189,50 @@ class Dummy2DPlot(Live2DPlot):
         """Do nothing."""
 
 
+class PicturePlot(Live2DPlot):
+    """A live plot that shows values as colours, and of complex ones the magnitude.
+
+    Parameters
+    ----------
+    dataset, udf, roi, channel, title, min_delta, udfresult
+        See `Live2DPlot`.
+
+    Raises
+    ------
+    ValueError
+        When what the channel gives is no picture.
+    """
+
+    is_displayed = False
+
+    def __init__(
+        self,
+        dataset: Any,
+        udf: Any,
+        roi: Any = None,
+        channel: Channel = None,
+        title: str | None = None,
+        min_delta: float = 0,
+        udfresult: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(dataset, udf, roi, channel, title, min_delta, udfresult)
+        if self.data.ndim != 2 or self.data.dtype.kind not in "buifc":
+            msg = (
+                f"{self.title} cannot be plotted: it has shape {self.data.shape} and dtype {self.data.dtype}, but a "
+                "picture has two axes, and numbers"
+            )
+            raise ValueError(msg)
+        if title is None and np.iscomplexobj(self.data):
+            udf_name, _, name = self.title.partition(": ")
+            self.title = f"{udf_name}: magnitude of {name}"
+
+    def to_show(self, damage: Array, *, whole: bool) -> tuple[Array, Array]:
+        """Return real values to show, and where they are there: all, or of every few pixels one, so that they fit."""
+        every = 1 if whole else max(1, -(-max(self.data.shape) // LIVE_PIXELS))
+        values = self.data[::every, ::every]
+        return np.abs(values) if np.iscomplexobj(values) else values, damage[::every, ::every]
+
+
 def _resolve(channel: Channel, buffers: Mapping[str, Any], udf_name: str) -> tuple[str, Extract]:
     plottable = get_plottable_2D_channels(buffers)
     known = f"pictures are {', '.join(plottable)}" if plottable else "none of its results is a picture"
@@ -189,18 +246,36 @@ def _resolve(channel: Channel, buffers: Mapping[str, Any], udf_name: str) -> tup
             msg = f"{udf_name}: {channel!r} cannot be plotted: {known}"
             raise ValueError(msg)
         return channel, _taking(channel, np.squeeze)
+    if isinstance(channel, type) or not (callable(channel) or _is_pair(channel)):
+        msg = f"{udf_name}: {channel!r} is no channel: {CHANNELS}"
+        raise TypeError(msg)
     if isinstance(channel, tuple):
         name, function = channel
         if name not in buffers:
             msg = f"{udf_name} has no result {name!r}: it has {', '.join(buffers)}"
             raise ValueError(msg)
         return f"{_name_of(function)}({name})", _taking(name, function)
-    return getattr(channel, "__name__", type(channel).__name__), channel
+    return getattr(channel, "__name__", type(channel).__name__), _giving_two(channel)
+
+
+def _is_pair(channel: Any) -> bool:
+    return isinstance(channel, tuple) and len(channel) == 2 and isinstance(channel[0], str) and callable(channel[1])
 
 
 def _name_of(function: Callable[..., Any]) -> str:
     name: str = getattr(function, "__name__", type(function).__name__)
     return "f" if name == "<lambda>" else name
+
+
+def _giving_two(function: Extract) -> Extract:
+    def extract(results: Any, damage: NDArray[np.bool_]) -> tuple[Array, Array]:
+        given: Any = function(results, damage)
+        if not isinstance(given, Sequence) or len(given) != 2:
+            msg = f"the channel {_name_of(function)} returned {type(given).__name__}: return an array and its mask"
+            raise TypeError(msg)
+        return np.asarray(given[0]), given[1]
+
+    return extract
 
 
 def _taking(name: str, function: Callable[[Array], Array]) -> Extract:
@@ -223,13 +298,6 @@ def _valid_mask(buffer: Any) -> Array | None:
         return np.asarray(np.squeeze(buffer.valid_mask))
     except (AttributeError, RuntimeError):  # a declared result has none yet
         return None
-
-
-def to_show(data: Array, damage: Array, *, whole: bool) -> tuple[Array, Array]:
-    """Return real values to show, and where they are there: all, or of every few pixels one, so that they fit."""
-    every = 1 if whole else max(1, -(-max(data.shape) // LIVE_PIXELS))
-    values = data[::every, ::every]
-    return np.abs(values) if np.iscomplexobj(values) else values, damage[::every, ::every]
 
 
 def notebook_display() -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.viz.colors import colormap, require_matplotlib
-from tilework.viz.live import Channel, Live2DPlot, notebook_display, to_show
+from tilework.viz.live import Channel, PicturePlot, notebook_display
 from tilework.viz.pixels import auto_range
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ __all__ = ["MPLLive2DPlot"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class MPLLive2DPlot(Live2DPlot):
+class MPLLive2DPlot(PicturePlot):
     """A live plot drawn by matplotlib.
 
     In a notebook, the picture is replaced in the output of the cell; with ``%matplotlib widget`` (ipympl), it is a
@@ -71,7 +71,7 @@ class MPLLive2DPlot(Live2DPlot):
         self._on_screen = False
 
     def display(self) -> Any:
-        """Bring the plot to the screen; needed before `update`.
+        """Bring the plot to the screen; a run does that unless it is done.
 
         Returns
         -------
@@ -92,10 +92,10 @@ class MPLLive2DPlot(Live2DPlot):
             self.figure = Figure(layout="constrained")
             FigureCanvasAgg(self.figure)
             self.axes = self.figure.add_subplot()
-        values, there = to_show(self.data, np.zeros(self.data.shape, dtype=bool), whole=True)
+        values, there = self.to_show(np.zeros(self.data.shape, dtype=bool), whole=True)
         shown = np.ma.array(values, mask=~there)
-        options = {"cmap": colormap(self._kwargs.get("cmap")), "interpolation": "nearest"}
-        self._image = self.axes.imshow(shown, **{**self._kwargs, **options})
+        options = {"interpolation": "nearest", **self._kwargs, "cmap": colormap(self._kwargs.get("cmap"))}
+        self._image = self.axes.imshow(shown, **options)
         # Stays what it is when fewer pixels are shown.
         self._image.set_extent(self._image.get_extent())
         self.axes.set_title(self.title)
@@ -111,14 +111,15 @@ class MPLLive2DPlot(Live2DPlot):
         self._on_screen = notebook is not None or self.figure.canvas.required_interactive_framework is not None
         # Shown just now, although there is nothing yet.
         self.last_update = time.monotonic()
+        self.is_displayed = True
         return self.figure
 
     def update(self, damage: Array, force: bool = False) -> None:
         """Show `data`; before `display`, warn and do nothing."""
-        if self._image is None:
+        if not self.is_displayed:
             warnings.warn(f"the plot {self.title!r} is not on the screen: call display() first", stacklevel=3)
             return
-        values, there = to_show(self.data, damage, whole=force)
+        values, there = self.to_show(damage, whole=force)
         shown = np.ma.array(values, mask=~there)
         self._image.set_data(shown)
         self._image.set_clim(
