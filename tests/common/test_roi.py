@@ -68,7 +68,8 @@ def test_other_dtypes_are_converted_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "advice"), [((4, 3), r"give roi\.T if its axes are swapped, roi\.reshape\(-1\)"), ((2, 6), r"; roi\.reshape")]
+    ("shape", "advice"),
+    [((4, 3), r"give roi\.T if its axes are swapped, roi\.reshape\(-1\)"), ((2, 6), r"; roi\.reshape")],
 )
 def test_other_axes_are_warned_of(shape: tuple[int, ...], advice: str) -> None:
     """As many elements in other axes mean other positions than they seem to; what the array selects stays the same."""
