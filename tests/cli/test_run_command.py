@@ -126,6 +126,57 @@ def test_roi(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> N
         np.testing.assert_array_equal(total, counts[mask].sum(axis=0))
 
 
+def test_valid_counts_what_is_a_result(scan: Path, tmp_path: Path) -> None:
+    """Numbers at selected positions that are not NaN; a gradient at the rim of a region is."""
+    out = tmp_path / "out"
+    arguments = [
+        "run",
+        str(scan),
+        "--udf",
+        "com",
+        "--roi",
+        "1:4,2:",
+        "--no-pictures",
+        "--quiet",
+        "--executor",
+        "inline",
+    ]
+    assert main([*arguments, "--out", str(out)]) == 0
+    loaded = load_results(out / "com.npz")
+    said = summary(out)["functions"][0]["results"]
+    for name in ("field", "divergence", "curl", "magnitude"):
+        channel = loaded.channels[name]
+        assert channel.valid is not None
+        numbers = channel.data[channel.valid & ~np.isnan(channel.data)]
+        assert said[name]["valid"] == len(numbers)
+        assert said[name]["min"] == pytest.approx(numbers.min())
+    assert said["magnitude"]["valid"] == 9
+    assert said["field"]["valid"] == 18
+    assert "valid" not in said["regression"]
+
+
+UNWILLING = """
+from tilework.udf import SumUDF
+
+class Ring(SumUDF):
+    def __init__(self, inner, outer):
+        if inner >= outer:
+            raise ValueError(f"the inner radius {inner} must be smaller than the outer one, {outer}")
+        super().__init__()
+"""
+
+
+def test_a_function_that_refuses_its_parameters(tilework: Any, scan: Path, tmp_path: Path) -> None:
+    """One line that says which function and why; no folder, no traceback."""
+    (tmp_path / "unwilling.py").write_text(UNWILLING)
+    done = tilework("run", scan, "--udf", "unwilling:Ring", "--param", "inner=8", "--param", "outer=4", "--out", "out")
+    assert (done.returncode, done.stdout) == (1, "")
+    wanted = "tilework: --udf unwilling:Ring does not take these parameters: ValueError: the inner radius 8 must be"
+    assert done.stderr.startswith(wanted)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_functions_of_frames(
     scan: Path, counts: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,6 +68,24 @@ def test_other_dtypes_are_converted_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "advice"),
+    [((4, 3), r"give roi\.T if its axes are swapped, roi\.reshape\(-1\)"), ((2, 6), r"; roi\.reshape")],
+)
+def test_other_axes_are_warned_of(shape: tuple[int, ...], advice: str) -> None:
+    """As many elements in other axes mean other positions than they seem to; what the array selects stays the same."""
+    roi = np.zeros(shape, dtype=bool)
+    roi[1, 0] = True
+    with pytest.warns(UserWarning, match=rf"shape \({shape[0]}, {shape[1]}\), the scan \(3, 4\).*{advice}"):
+        mask = normalize_roi(roi, NAV)
+    np.testing.assert_array_equal(mask, roi.reshape(NAV))
+
+
+@pytest.mark.parametrize("shape", [(12,), (1, 12), (12, 1), (3, 4, 1), (1, 3, 4)])
+def test_a_flat_one_is_not_warned_of(shape: tuple[int, ...]) -> None:
+    np.testing.assert_array_equal(normalize_roi(wanted().reshape(shape), NAV), wanted())
+
+
+@pytest.mark.parametrize(
     ("roi", "message"),
     [
         (np.zeros((4, 4), dtype=bool), r"roi: incompatible shapes.*\(3, 4\).*\(4, 4\)"),

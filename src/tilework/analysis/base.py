@@ -10,9 +10,11 @@ import numpy as np
 
 from tilework.analysis.getroi import get_roi
 from tilework.analysis.results import complex_results
+from tilework.analysis.saving import AnalysisWriter
 from tilework.common.analysis import AnalysisResult, AnalysisResultSet
 from tilework.common.roi import normalize_roi
 from tilework.exceptions import JobCancelledError, TileworkError
+from tilework.udf.results import RunResult
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -151,6 +153,25 @@ class Analysis(ABC):
         """
         return self.get_udf_results(run_udf(self.get_udf(), roi), roi, damage)
 
+    def evaluate(self, run_udf: RunUDF, roi: Any, damage: Damage) -> AnalysisResultSet:
+        """Return what `compute` does, as results that can be saved; whoever runs an analysis calls this.
+
+        Parameters are those of `compute`.
+        """
+        runs: list[RunResult] = []
+
+        def noted(udf: UDF, selected: Any) -> Mapping[str, Any]:
+            results = run_udf(udf, selected)
+            if isinstance(results, RunResult):
+                runs.append(results)
+            return results
+
+        made = self.compute(noted, roi, damage)
+        # Of several passes, the last one is what the results are made of.
+        if runs and isinstance(made, AnalysisResultSet):
+            made._writer = AnalysisWriter.of(type(self).__name__, self.parameters, runs[-1])
+        return made
+
     async def controller(
         self,
         cancel_id: str,
@@ -198,7 +219,7 @@ class Analysis(ABC):
             results: Mapping[str, Any] = last.buffers[0]
             return results
 
-        results = await asyncio.to_thread(self.compute, run_udf, roi, True if roi is None else roi)
+        results = await asyncio.to_thread(self.evaluate, run_udf, roi, True if roi is None else roi)
         check()
         await send_results(results, True)
 

@@ -83,7 +83,7 @@ class Analyses:
             )
             return results
 
-        return job.compute(run_udf, selected, True if selected is None else selected)
+        return job.evaluate(run_udf, selected, True if selected is None else selected)
 
     def create_mask_analysis(
         self,

@@ -204,13 +204,16 @@ def _provenance(results: Mapping[str, Any]) -> dict[str, Any]:
 def _describe(channel: ResultChannel) -> dict[str, Any]:
     data = channel.data
     about: dict[str, Any] = {"kind": channel.kind, "shape": list(data.shape), "dtype": str(data.dtype)}
-    values = data if channel.valid is None else data[channel.valid]
+    there = np.ones(data.shape, dtype=bool) if channel.valid is None else channel.valid
+    if data.dtype.kind in "fc":
+        there = there & ~np.isnan(data)
+    values = data[there]
     if data.dtype.kind in "buif":
         values = values[np.isfinite(values)].astype(np.float64)
         if values.size:
             about |= {"min": float(values.min()), "max": float(values.max()), "sum": float(values.sum())}
-    if channel.valid is not None:
-        about["valid"] = int(channel.valid.sum())
+    if not there.all():
+        about["valid"] = int(there.sum())
     return about
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from tilework.common.viz import encode_image
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from io import BytesIO
+    from pathlib import Path
 
     from numpy.typing import DTypeLike
 
@@ -86,6 +87,14 @@ class AnalysisResult:
         return encode_image(self.visualized, save_kwargs)
 
 
+class ResultSetWriter(Protocol):
+    """Writes the results of an analysis to a file."""
+
+    def __call__(self, results: Sequence[AnalysisResult], path: str | Path, *, overwrite: bool) -> Path:
+        """Write them; see `AnalysisResultSet.save`."""
+        ...
+
+
 class AnalysisResultSet:
     """The results of an analysis: by name as attribute or key, by position, or one after the other.
 
@@ -103,7 +112,12 @@ class AnalysisResultSet:
     ['field', 'magnitude', 'divergence', 'curl', 'x', 'y']
     >>> result.x is result["x"] is result[4]
     True
+    >>> result.save("com.npz").name
+    'com.npz'
     """
+
+    # What knows the axes of the results and where they come from; whoever runs an analysis sets it.
+    _writer: ResultSetWriter | None = None
 
     def __init__(
         self, results: Sequence[AnalysisResult] | Callable[[], Sequence[AnalysisResult]], raw_results: Any = None
@@ -120,6 +134,39 @@ class AnalysisResultSet:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {', '.join(self.keys())}>"
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the results, with where they come from, to a file; the suffix decides: .npz, .h5, .zarr or .tif.
+
+        Written are the numbers (`AnalysisResult.raw_data`), not the pictures, with titles and descriptions, of all
+        results whose ``include_in_download`` is True. The components of a vector are the last axis.
+
+        Parameters
+        ----------
+        path
+            File (for .zarr: folder) to write; `tilework.io.results.load_results` reads it.
+        overwrite
+            Whether to replace what is there.
+
+        Returns
+        -------
+        pathlib.Path
+            What was written.
+
+        Raises
+        ------
+        ResultFileError
+            When it cannot be written; nothing half-written is left.
+        ValueError
+            When no run made the results, so that nobody knows where they come from.
+        """
+        if self._writer is None:
+            msg = (
+                "these results were not made by Context.run, so it is not known where they come from: save their "
+                "raw_data, for example with numpy.savez"
+            )
+            raise ValueError(msg)
+        return self._writer(self.results, path, overwrite=overwrite)
 
     def keys(self) -> list[str]:
         """Return the names of the results."""

@@ -24,7 +24,8 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...]) -> BoolArray | None:
     ----------
     roi
         A bool array (another dtype is converted, with a warning), a sparse array or matrix, a coordinate such as
-        ``(y, x)``, or an iterable of ``((y, x), selected)`` in which all are selected or all are left out.
+        ``(y, x)``, or an iterable of ``((y, x), selected)`` in which all are selected or all are left out. An array has
+        the shape of the scan, or is flat; one with as many elements in other axes is taken as flat, with a warning.
     nav_shape
         Shape of the scan.
 
@@ -59,9 +60,19 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...]) -> BoolArray | None:
             "make one with dataset.roi[...] or numpy.zeros(tuple(dataset.shape.nav), dtype=bool)"
         )
         raise ValueError(msg)
+    if not _is_flat_or_shaped(mask.shape, nav_shape):
+        msg = f"the roi has shape {mask.shape}, the scan {nav_shape}: its elements are taken one after the other"
+        turned = "give roi.T if its axes are swapped, " if mask.shape[::-1] == nav_shape else ""
+        warnings.warn(f"{msg}; {turned}roi.reshape(-1) if that is meant", stacklevel=3)
     if mask.dtype != bool:
         warnings.warn(f"the roi is not bool but {mask.dtype}: positions that are not 0 are selected", stacklevel=3)
     return mask.astype(bool, copy=True).reshape(nav_shape)
+
+
+def _is_flat_or_shaped(shape: tuple[int, ...], nav_shape: tuple[int, ...]) -> bool:
+    """Return whether a mask is that of the scan, or flat: axes of length 1 do not count."""
+    long = [n for n in shape if n != 1]
+    return len(long) <= 1 or long == [n for n in nav_shape if n != 1]
 
 
 def parse_coordinates(roi: Any, nav_shape: tuple[int, ...]) -> tuple[list[tuple[int, ...]], bool]:

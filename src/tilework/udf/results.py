@@ -39,23 +39,68 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where results come from; kept with them when they are saved."""
+    """Where results come from; kept with them when they are saved.
+
+    Parameters
+    ----------
+    udf, parameters, dataset
+        What was run over what.
+    roi
+        Selected positions, bool of the shape of the scan; None: all.
+    corrections
+        Detector corrections, or None.
+    merged
+        bool over the flat positions, compressed to the selected ones: whose data the results contain; None: of all that
+        have a frame.
+    """
 
     udf: str
     parameters: Mapping[str, Any]
     dataset: Any
     roi: BoolArray | None
     corrections: CorrectionSet | None = None
+    merged: BoolArray | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is saved with results: UDF, parameters, the dataset, selected positions, corrections."""
+        """Return what is saved with results: UDF, parameters, dataset, selected and merged positions, corrections."""
         return {
             "udf": self.udf,
             "parameters": dict(self.parameters),
             "dataset": self.dataset.describe(),
-            "roi": None if self.roi is None else {"selected": int(self.roi.sum()), "of": list(self.roi.shape)},
+            "roi": None if self.roi is None else _describe_mask("selected", self.roi),
+            "merged": self._describe_merged(),
             "corrections": None if self.corrections is None else self.corrections.describe(),
         }
+
+    def merged_positions(self) -> BoolArray:
+        """Return which positions the results contain, bool of the shape of the scan."""
+        selected, there = self._selected_and_there()
+        if self.merged is None:
+            return selected & there
+        positions = np.zeros(selected.shape, dtype=bool)
+        positions[selected] = self.merged
+        return positions
+
+    def _selected_and_there(self) -> tuple[BoolArray, BoolArray]:
+        nav = tuple(self.dataset.shape.nav)
+        selected = np.ones(nav, dtype=bool) if self.roi is None else self.roi.reshape(nav)
+        absent = self.dataset.absent_frames
+        return selected, np.ones(nav, dtype=bool) if absent is None else ~absent.reshape(nav)
+
+    def _describe_merged(self) -> dict[str, Any]:
+        selected, there = self._selected_and_there()
+        merged = self.merged_positions()
+        wanted = int((selected & there).sum())
+        facts = {"complete": int(merged.sum()) == wanted, "wanted": wanted}
+        # Where it is the same as the region, it need not be said twice.
+        mask = {} if np.array_equal(merged, selected) else _describe_mask("positions", merged)
+        return {**facts, "positions": int(merged.sum()), **mask}
+
+
+def _describe_mask(name: str, mask: BoolArray) -> dict[str, Any]:
+    from tilework.io.results import pack_mask
+
+    return {name: int(mask.sum()), "of": list(mask.shape), "packed": pack_mask(mask)}
 
 
 class ResultBuffer(PreallocBufferWrapper):
@@ -246,7 +291,8 @@ def collect_results(
     """
     results = []
     for udf in udfs:
-        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi, corrections)
+        # What is merged goes on growing while these results are kept.
+        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi, corrections, merged.copy())
         buffers = dict(collect_buffers(udf, merged, dataset.shape, roi))
         for buffer in buffers.values():
             buffer.provenance = provenance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,75 @@ def test_what_is_refused() -> None:
     assert CorrectionSet(excluded_pixels=np.ones(SIG, dtype=bool), allow_empty=True).have_corrections()
     with pytest.raises(TypeError, match="convert it first"):
         CorrectionSet(DARK).apply(counts((2, *SIG), "u2"), Slice.from_shape((2, *SIG), 2))
+
+
+def test_coordinates_are_no_map() -> None:
+    """Whatever goes wrong with an array that could be coordinates, the message says what is accepted."""
+    coordinates = np.array(np.nonzero(EXCLUDED))
+    hint = r"excluded_pixels of int64 and shape \(2, 3\) was taken for a map.*mask\[tuple\(coordinates\)\] = True"
+    with pytest.raises(ValueError, match=rf"give corrections of that shape; {hint}"):
+        CorrectionSet(excluded_pixels=coordinates, allow_empty=True).check_fits(SIG)
+    with pytest.raises(ValueError, match=rf"the shapes of the corrections differ.*{hint}"):
+        CorrectionSet(DARK, excluded_pixels=coordinates)
+    with pytest.raises(RepairValueError, match=rf"no usable neighbour.*{hint}"):
+        CorrectionSet(excluded_pixels=np.array([[3, 4, 5], [1, 2, 3]]))
+    with pytest.raises(ValueError, match=r"give corrections of that shape$"):
+        CorrectionSet(excluded_pixels=EXCLUDED[:, 1:].astype(int)).check_fits(SIG)
+
+
+@pytest.mark.parametrize("given", [EXCLUDED.tolist(), EXCLUDED.astype(int), EXCLUDED * 255, EXCLUDED * 0.5])
+def test_other_maps(given: object) -> None:
+    """Nested lists of bool, and numbers that are not 0 where a pixel is excluded."""
+    np.testing.assert_array_equal(CorrectionSet(excluded_pixels=given).get_excluded_pixels().todense(), EXCLUDED)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([[0, 1], [1, 0]], r"not a list of coordinates: make a map with mask = numpy\.zeros"),
+        ([[True, False], [True]], "not lists of different lengths: make a map"),
+        (np.full(SIG, "no"), "not an array of <U2: make a map"),
+        ("dead.npy", "not an array of <U8"),
+    ],
+)
+def test_what_is_no_map(given: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CorrectionSet(excluded_pixels=given)
+
+
+@pytest.mark.parametrize("name", ["dark", "gain"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.full(SIG, "3"), "must be an array of numbers of the shape of a frame, this holds text"),
+        ("dark.npy", "holds text; load a file with numpy.load"),
+        (np.full(SIG, 3, dtype=object), r"holds Python objects; convert them with \.astype\(float\)"),
+        (np.full(SIG, "2020", dtype="M8[Y]"), r"holds datetime64\[Y\]"),
+    ],
+)
+def test_images_are_numbers(name: str, given: Any, message: str) -> None:
+    given_by_name: dict[str, Any] = {name: given}
+    with pytest.raises(TypeError, match=f"{name} .*{message}"):
+        CorrectionSet(**given_by_name)
+    with pytest.raises(TypeError, match=message):
+        correct(np.ones((2, *SIG)), given, sig_shape=SIG)
+
+
+@pytest.mark.parametrize("name", ["dark", "gain"])
+def test_complex_images_are_for_complex_frames(name: str) -> None:
+    """Real frames could not hold what comes out; an imaginary part that is 0 does not matter."""
+    given: dict[str, Any] = {name: np.full(SIG, 2 + 1j)}
+    corrections = CorrectionSet(**given)
+    whole = Slice.from_shape((1, *SIG), 2)
+    with pytest.raises(ValueError, match="complex dark frame or gain map does not fit real frames"):
+        corrections.apply(np.ones((1, *SIG), dtype=np.float32), whole)
+    frames = np.full((1, *SIG), 3, dtype=np.complex64)
+    corrections.apply(frames, whole)
+    np.testing.assert_array_equal(frames, 1 - 1j if name == "dark" else 6 + 3j)
+    real = np.full((1, *SIG), 3, dtype=np.float32)
+    given = {name: np.full(SIG, 2 + 0j)}
+    CorrectionSet(**given).apply(real, whole)
+    np.testing.assert_array_equal(real, 1 if name == "dark" else 6)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "c8"])

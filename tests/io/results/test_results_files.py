@@ -140,6 +140,71 @@ def test_other_programs_can_read_it(tmp_path: Path) -> None:
         np.testing.assert_array_equal(pages[2].asarray(), channels["field"].data[..., 1])
 
 
+def test_other_programs_find_the_coordinates(tmp_path: Path) -> None:
+    """In Zarr as xarray names them, in HDF5 as dimension scales; where there is no scale, there are none."""
+    channels = some_channels()
+    for suffix in (".h5", ".zarr"):
+        save_results(tmp_path / f"r{suffix}", channels, {})
+    wanted = {"scan_y": [1.0, 1.5, 2.0], "scan_x": [0.0, 0.25, 0.5, 0.75]}
+    with xr.open_zarr(str(tmp_path / "r.zarr"), consolidated=False) as opened:
+        assert set(opened.coords) == {"scan_y", "scan_x", "ky", "kx"}
+        assert set(opened.data_vars) == {*channels, "field.valid"}
+        for name, values in wanted.items():
+            np.testing.assert_allclose(opened[name], values)
+            assert opened[name].attrs["units"] == "nm"
+        assert opened["intensity"].sel(scan_y=1.5, scan_x=0.25) == channels["intensity"].data[1, 1]
+        assert opened["ky"].attrs["units"] == "mrad"
+    with h5py.File(tmp_path / "r.h5") as file:
+        for name, dimension in zip(wanted, file["field"].dims, strict=False):
+            assert list(dimension.keys()) == [name]
+            np.testing.assert_allclose(dimension[0], wanted[name])
+            assert dimension[0].attrs["units"] == "nm"
+        assert file["field.valid"].dims[1][0] == file["scan_x"]
+        assert len(file["field"].dims[2]) == len(file["num_frames"].dims[0]) == 0
+        assert file["ky"].is_scale
+
+
+@pytest.mark.parametrize("suffix", ALL)
+def test_axes_and_results_of_the_same_name(tmp_path: Path, suffix: str) -> None:
+    """A result may be called as an axis is; the axis gets another name, for both are known by it."""
+    axes = (ResultAxis("y", 0.5, "nm"), ResultAxis("x", 0.25, "nm"))
+    channels = {
+        name: ResultChannel(name, np.full((3, 4), i, dtype=np.float32), "nav", None, axes)
+        for i, name in enumerate(("x", "y", "scan_y"))
+    }
+    path = save_results(tmp_path / f"r{suffix}", channels, {})
+    loaded = load_results(path)
+    assert [axis.name for axis in loaded.channels["y"].dims] == ["scan_scan_y", "scan_x"]
+    for name, channel in channels.items():
+        np.testing.assert_array_equal(loaded[name], channel.data)
+    same_names = {*channels, "scan_scan_y", "scan_x"}
+    assert set(loaded.to_xarray().variables) == set(to_xarray(channels, {}).variables) == same_names
+    if suffix == ".zarr":
+        with xr.open_zarr(str(path), consolidated=False) as opened:
+            assert set(opened.variables) == same_names
+
+
+def test_an_axis_that_means_two_things_has_no_coordinates(tmp_path: Path) -> None:
+    one = ResultChannel("one", np.zeros(3), dims=(ResultAxis("t", 1.0),))
+    two = ResultChannel("two", np.zeros(3), dims=(ResultAxis("t", 2.0),))
+    save_results(tmp_path / "r.h5", {"one": one, "two": two}, {})
+    with h5py.File(tmp_path / "r.h5") as file:
+        assert set(file) == {"one", "two"}
+    assert not to_xarray({"one": one, "two": two}, {}).coords
+
+
+def test_titles_are_attributes(tmp_path: Path) -> None:
+    """Under the names that xarray and NetCDF have for them."""
+    channel = ResultChannel("x", np.zeros(3), title="intensity [lin]", description="sum over a disk")
+    for suffix in LOSSLESS:
+        same(channel, load_results(save_results(tmp_path / f"r{suffix}", {"x": channel}, {})).channels["x"])
+    with h5py.File(tmp_path / "r.h5") as file:
+        assert file["x"].attrs["long_name"] == "intensity [lin]"
+    with xr.open_zarr(str(tmp_path / "r.zarr"), consolidated=False) as opened:
+        assert opened["x"].attrs == to_xarray({"x": channel}, {})["x"].attrs
+        assert opened["x"].attrs["description"] == "sum over a disk"
+
+
 @pytest.mark.parametrize("suffix", ALL)
 def test_never_replaces_unasked(tmp_path: Path, suffix: str) -> None:
     """What exists is kept unless overwrite=True, and then replaced as a whole."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tilework.common.sparse import is_sparse, to_dense
-from tilework.io.corrections.detector import as_flat, correct_frames
+from tilework.common.sparse import is_sparse
+from tilework.exceptions import RepairValueError
+from tilework.io.corrections.detector import as_flat, as_numbers, correct_frames
 from tilework.io.corrections.repair import RepairDescriptor, excluded_coordinates
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class CorrectionSet:
     gain
         Factor for each pixel, of the shape of a frame; None: 1.
     excluded_pixels
-        A map of the shape of a frame, bool or sparse, that is True where a pixel is excluded; None: nowhere.
+        A map of the shape of a frame, bool or sparse, that is True (not 0) where a pixel is excluded; None: nowhere.
+        Not coordinates: ``mask = numpy.zeros(shape, dtype=bool); mask[tuple(coordinates)] = True`` makes a map of them.
     allow_empty
         True: an excluded pixel without usable neighbours stays as it is.
 
@@ -53,7 +55,10 @@ class CorrectionSet:
     RepairValueError
         When an excluded pixel has no usable neighbour, unless `allow_empty`.
     ValueError
-        When the shapes differ.
+        When the shapes differ, or excluded pixels are no map. When they are used: when one that is complex would
+        correct real frames.
+    TypeError
+        When dark frame or gain map are no numbers.
 
     Examples
     --------
@@ -70,16 +75,16 @@ class CorrectionSet:
     def __init__(
         self, dark: Any = None, gain: Any = None, excluded_pixels: Any = None, allow_empty: bool = False
     ) -> None:
-        self._dark = None if dark is None else to_dense(dark)
-        self._gain = None if gain is None else to_dense(gain)
+        self._dark = None if dark is None else as_numbers("dark", dark)
+        self._gain = None if gain is None else as_numbers("gain", gain)
         self._allow_empty = allow_empty
         self._excluded: Array | None = None
         self._prepared: dict[Any, _Prepared] = {}
-        if isinstance(excluded_pixels, list | tuple):
-            msg = "excluded_pixels must be a bool map of the detector, or a sparse one, not a list of coordinates"
-            raise ValueError(msg)
+        self._hint = ""
         if excluded_pixels is not None and not is_sparse(excluded_pixels):
-            excluded_pixels = np.asarray(excluded_pixels, dtype=bool)
+            excluded_pixels = _as_map(excluded_pixels)
+            self._hint = _hint_at_coordinates(excluded_pixels)
+            excluded_pixels = excluded_pixels.astype(bool)
         shapes = {
             name: tuple(int(s) for s in image.shape)
             for name, image in (("dark", self._dark), ("gain", self._gain), ("excluded_pixels", excluded_pixels))
@@ -87,12 +92,17 @@ class CorrectionSet:
         }
         if len(set(shapes.values())) > 1:
             msg = f"the shapes of the corrections differ: {', '.join(f'{k} {v}' for k, v in shapes.items())}"
-            raise ValueError(msg)
+            raise ValueError(msg + self._hint)
         self._sig_shape = next(iter(shapes.values()), None)
         if excluded_pixels is not None:
             assert self._sig_shape is not None
             self._excluded = excluded_coordinates(excluded_pixels, self._sig_shape)
-            RepairDescriptor(self._sig_shape, self._excluded, allow_empty)
+            try:
+                RepairDescriptor(self._sig_shape, self._excluded, allow_empty)
+            except RepairValueError as error:
+                if not self._hint:
+                    raise
+                raise RepairValueError(f"{error}{self._hint}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_prepared": {}}
@@ -147,7 +157,7 @@ class CorrectionSet:
                 f"the corrections are made for a detector of shape {self._sig_shape}, the frames of this dataset have "
                 f"the shape {tuple(sig_shape)}: give corrections of that shape"
             )
-            raise ValueError(msg)
+            raise ValueError(msg + self._hint)
 
     # -- applying it
 
@@ -286,6 +296,33 @@ class CorrectionSet:
             _touches(np.unique(places), int(tile), int(size))
             for places, tile, size in zip(self._excluded, tile_shape, sig_shape, strict=True)
         )
+
+
+def _as_map(excluded_pixels: Any) -> Array:
+    """Return a dense map of excluded pixels as an array; numbers in a list could be coordinates, and are refused."""
+    msg = (
+        "excluded_pixels must be a bool map of the detector, or a sparse one, {}: make a map with "
+        "mask = numpy.zeros(detector_shape, dtype=bool), and mask[y, x] = True for each excluded pixel"
+    )
+    try:
+        array = np.asarray(excluded_pixels)
+    except ValueError as error:
+        raise ValueError(msg.format("not lists of different lengths")) from error
+    if isinstance(excluded_pixels, list | tuple) and array.dtype.kind != "b":
+        raise ValueError(msg.format("not a list of coordinates"))
+    if array.dtype.kind not in "biufcO":
+        raise ValueError(msg.format(f"not an array of {array.dtype}"))
+    return array
+
+
+def _hint_at_coordinates(array: Array) -> str:
+    """Return what is to be said, should it not fit, of a map that could have been meant as coordinates."""
+    if array.dtype.kind not in "iu" or array.ndim != 2 or len(array) > 3:
+        return ""
+    return (
+        f"; excluded_pixels of {array.dtype} and shape {array.shape} was taken for a map, for coordinates are not "
+        "accepted here: make a map with mask = numpy.zeros(detector_shape, dtype=bool); mask[tuple(coordinates)] = True"
+    )
 
 
 def _touches(places: Array, tile: int, size: int) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-__all__ = ["RepairDescriptor", "correct", "correct_dot_masks", "correct_frames", "corrected_dtype"]
+__all__ = ["RepairDescriptor", "as_numbers", "correct", "correct_dot_masks", "correct_frames", "corrected_dtype"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -76,13 +76,14 @@ def correct(
     Raises
     ------
     TypeError
-        When integers are to be corrected in place.
+        When integers are to be corrected in place, or dark image or gain map are no numbers.
     CorrectError
         When a buffer that is not contiguous is to be corrected in place.
     RepairValueError
         When an excluded pixel has no usable neighbour.
     ValueError
-        When the shapes do not fit, or both `excluded_pixels` and `repair_descriptor` are given.
+        When the shapes do not fit, both `excluded_pixels` and `repair_descriptor` are given, or a dark image or gain
+        map is complex and the frames are real.
 
     Examples
     --------
@@ -97,6 +98,8 @@ def correct(
            [4., 4., 4.]], dtype=float32)
     """
     buffer = np.asarray(buffer)
+    dark_image = None if dark_image is None else as_numbers("dark_image", dark_image)
+    gain_map = None if gain_map is None else as_numbers("gain_map", gain_map)
     sig = _find_sig_shape(dark_image, gain_map, sig_shape)
     if repair_descriptor is not None and excluded_pixels is not None:
         msg = "excluded_pixels and repair_descriptor say the same thing: give one of them"
@@ -139,8 +142,34 @@ def _find_sig_shape(dark_image: Any, gain_map: Any, sig_shape: Sequence[int] | N
     return next(iter(shapes.values()))
 
 
+def as_numbers(name: str, image: Any) -> Array:
+    """Return an image of the detector, dense or sparse, as a dense array; real where no part is imaginary.
+
+    Raises
+    ------
+    TypeError
+        When it holds no numbers.
+    """
+    dense = to_dense(image)
+    if dense.dtype.kind not in "biufc":
+        what = {"U": "text", "S": "text", "O": "Python objects"}.get(dense.dtype.kind, f"{dense.dtype}")
+        way = {"U": "; load a file with numpy.load first", "O": "; convert them with .astype(float)"}
+        msg = f"{name} must be an array of numbers of the shape of a frame, this holds {what}"
+        raise TypeError(msg + way.get(dense.dtype.kind, ""))
+    return dense.real if dense.dtype.kind == "c" and not dense.imag.any() else dense
+
+
 def as_flat(image: Any, dtype: np.dtype[Any]) -> Array:
-    """Return an image of the detector as contiguous row of `dtype`."""
+    """Return an image of the detector as contiguous row of `dtype`.
+
+    Raises
+    ------
+    ValueError
+        When it is complex and `dtype` is not: real frames cannot hold what would come out.
+    """
+    if dtype.kind != "c" and np.iscomplexobj(image):
+        msg = "a complex dark frame or gain map does not fit real frames: give its real part, or complex frames"
+        raise ValueError(msg)
     return np.ascontiguousarray(to_dense(image), dtype=dtype).reshape(-1)
 
 

@@ -1,4 +1,7 @@
-"""Formats that hold arrays by name: .npz, HDF5, Zarr. The mask of ``x`` is called ``x.valid``."""
+"""Formats that hold arrays by name: .npz, HDF5, Zarr. The mask of ``x`` is called ``x.valid``.
+
+HDF5 and Zarr hold the coordinates of axes with a known scale as well, under the names of the axes.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.io.results.channel import ResultChannel
+from tilework.io.results.coordinates import shared_coordinates
 from tilework.io.results.document import parse_document
 
 if TYPE_CHECKING:
@@ -60,7 +64,12 @@ def read_npz(path: Path) -> tuple[dict[str, ResultChannel], Document]:
         return _channels(document, {name: archive[name] for name in archive.files}), document
 
 
-# -- HDF5: one dataset per array, with its meaning as attributes
+def _attributes(name: str, channel: ResultChannel) -> dict[str, str]:
+    """Return what is written beside an array: a mask has no unit, and is not what the result is called."""
+    return channel.attributes() if name == channel.name else {"kind": channel.kind}
+
+
+# -- HDF5: one dataset per array, with its meaning as attributes, and a dimension scale per axis whose scale is known
 
 
 def write_hdf5(path: Path, channels: Channels, document: Document) -> None:
@@ -70,13 +79,19 @@ def write_hdf5(path: Path, channels: Channels, document: Document) -> None:
     # Through a Python file, a full disk shows as the OSError it is.
     with path.open("w+b") as raw, h5py.File(raw, "w") as file:
         file.attrs[KEY] = json.dumps(document)
+        scales = shared_coordinates(channels)
+        for name, (axis, values) in scales.items():
+            scale = file.create_dataset(name, data=values)
+            scale.make_scale(name)
+            if axis.units is not None:
+                scale.attrs["units"] = axis.units
         for name, array, channel in _named_arrays(channels):
             dataset = file.create_dataset(name, data=array)
-            dataset.attrs["kind"] = channel.kind
-            if channel.units is not None and name == channel.name:
-                dataset.attrs["units"] = channel.units
+            dataset.attrs.update(_attributes(name, channel))
             for dimension, axis in zip(dataset.dims, channel.dims, strict=True):
                 dimension.label = axis.name
+                if axis.name in scales:
+                    dimension.attach_scale(file[axis.name])
 
 
 def read_hdf5(path: Path) -> tuple[dict[str, ResultChannel], Document]:
@@ -88,7 +103,7 @@ def read_hdf5(path: Path) -> tuple[dict[str, ResultChannel], Document]:
         return _channels(document, {name: dataset[()] for name, dataset in file.items()}), document
 
 
-# -- Zarr v3: one array per array, with named dimensions, so `xarray.open_zarr` reads it too
+# -- Zarr v3: one array per array, with named dimensions, and coordinates; so `xarray.open_zarr` reads it too
 
 
 def write_zarr(path: Path, channels: Channels, document: Document) -> None:
@@ -96,17 +111,17 @@ def write_zarr(path: Path, channels: Channels, document: Document) -> None:
     import zarr
 
     group = zarr.create_group(store=str(path), zarr_format=3, attributes={KEY: document})
+    for name, (axis, values) in shared_coordinates(channels).items():
+        _write_chunks(group, name, values, [name], {} if axis.units is None else {"units": axis.units})
     for name, array, channel in _named_arrays(channels):
-        attributes: dict[str, Any] = {"kind": channel.kind}
-        if channel.units is not None and name == channel.name:
-            attributes["units"] = channel.units
-        names = [axis.name for axis in channel.dims]
-        stored = group.create_array(
-            name, shape=array.shape, dtype=array.dtype, dimension_names=names, attributes=attributes
-        )
-        # Chunk by chunk: given a whole array, Zarr goes on writing chunks in the background after one has failed.
-        for chunk in _chunks(array.shape, stored.chunks):
-            stored[chunk] = array[chunk]
+        _write_chunks(group, name, array, [axis.name for axis in channel.dims], _attributes(name, channel))
+
+
+def _write_chunks(group: Any, name: str, array: Array, dims: list[str], attributes: dict[str, str]) -> None:
+    stored = group.create_array(name, shape=array.shape, dtype=array.dtype, dimension_names=dims, attributes=attributes)
+    # Chunk by chunk: given a whole array, Zarr goes on writing chunks in the background after one has failed.
+    for chunk in _chunks(array.shape, stored.chunks):
+        stored[chunk] = array[chunk]
 
 
 def _chunks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:

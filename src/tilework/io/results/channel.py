@@ -119,6 +119,8 @@ class ResultChannel:
         How many of the last axes the UDF added.
     units
         Unit of the values; None where it is not known.
+    title, description
+        For people: a few words, and a sentence; None where there are none.
 
     Raises
     ------
@@ -133,6 +135,8 @@ class ResultChannel:
     dims: tuple[ResultAxis, ...] = ()
     extra_ndim: int = 0
     units: str | None = None
+    title: str | None = None
+    description: str | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.name.endswith(".valid"):
@@ -183,6 +187,11 @@ class ResultChannel:
         added = tuple(ResultAxis(f"{name}_{i}") for i in range(data.ndim - own))
         return cls(name, data, buffer.kind, _incomplete_mask(buffer, data), (*base, *added), data.ndim - own, units)
 
+    def attributes(self) -> dict[str, str]:
+        """Return what is known of the values, by the names that xarray and NetCDF have for it."""
+        meaning = {"units": self.units, "long_name": self.title, "description": self.description}
+        return {"kind": self.kind, **{key: value for key, value in meaning.items() if value is not None}}
+
     def describe(self) -> dict[str, Any]:
         """Return everything but the arrays; can be written as JSON."""
         return {
@@ -193,6 +202,8 @@ class ResultChannel:
             "extra_ndim": self.extra_ndim,
             "masked": self.valid is not None,
             "dims": [{"name": a.name, "scale": a.scale, "units": a.units, "offset": a.offset} for a in self.dims],
+            "title": self.title,
+            "description": self.description,
         }
 
     @classmethod
@@ -208,6 +219,8 @@ class ResultChannel:
             tuple(ResultAxis(**axis) for axis in description["dims"]),
             description["extra_ndim"],
             description["units"],
+            description.get("title"),
+            description.get("description"),
         )
 
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from tilework.exceptions import ResultFileError
 from tilework.io.results import arrays, tiff
 from tilework.io.results.atomic import appearing
 from tilework.io.results.channel import ResultChannel
+from tilework.io.results.coordinates import with_distinct_axes
 from tilework.io.results.document import make_document
-
-if TYPE_CHECKING:
-    import numpy as np
+from tilework.io.results.labelled import to_xarray
+from tilework.io.results.masks import selected_of
 
 __all__ = ["LoadedResults", "load_results", "require_format", "save_results", "suffixes"]
 
+Array = np.ndarray[Any, np.dtype[Any]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 Channels = Mapping[str, ResultChannel]
 Document = dict[str, Any]
 
@@ -44,23 +48,91 @@ _FORMATS = {".npz": _NPZ, ".h5": _HDF5, ".hdf5": _HDF5, ".zarr": _ZARR, ".tif": 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedResults:
-    """Results that were read from a file.
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class LoadedResults(Mapping[str, Array]):
+    """Results that were read from a file: a mapping of arrays by name.
 
     Attributes
     ----------
     channels
-        The results by name.
+        The results by name, with what they mean: kind, mask, axes.
     provenance
         Where they come from: UDF and parameters, description of the dataset, selected positions, version and date.
+
+    Examples
+    --------
+    >>> from tilework.udf.sum import SumUDF
+    >>> _ = ctx.run_udf(dataset=ds, udf=SumUDF(), roi=ds.roi[:3]).save("upper.npz")
+    >>> loaded = load_results("upper.npz")
+    >>> loaded
+    <LoadedResults of SumUDF: intensity (32, 32) float32>
+    >>> list(loaded), loaded.complete, np.array_equal(loaded.roi, ds.roi[:3])
+    (['intensity'], True, True)
     """
 
     channels: dict[str, ResultChannel]
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
-        return self.channels[name].data
+    # Arrays have no single answer to whether they are equal, so neither have mappings of them.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __getitem__(self, name: str) -> Array:
+        try:
+            return self.channels[name].data
+        except KeyError:
+            msg = f"there is no result {name!r}: there are {', '.join(self.channels)}"
+            raise KeyError(msg) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.channels)
+
+    def __len__(self) -> int:
+        return len(self.channels)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.channels
+
+    def __repr__(self) -> str:
+        of = f" of {self.provenance['udf']}" if "udf" in self.provenance else ""
+        names = ", ".join(f"{name} {c.data.shape} {c.data.dtype}" for name, c in self.channels.items())
+        merged = self.provenance.get("merged") or {}
+        part = "" if self.complete is not False else f"; {merged['positions']} of {merged['wanted']} positions"
+        return f"<{type(self).__name__}{of}: {names}{part}>"
+
+    @property
+    def roi(self) -> BoolArray | None:
+        """Selected positions, bool of the shape of the scan; None: all, or not known."""
+        return selected_of(self.provenance.get("roi"))
+
+    @property
+    def complete(self) -> bool | None:
+        """Whether the results contain all selected positions that have a frame; None: not known."""
+        merged = self.provenance.get("merged")
+        return None if merged is None else bool(merged["complete"])
+
+    @property
+    def merged(self) -> BoolArray | None:
+        """Which positions the results contain, bool of the shape of the scan; None: not known."""
+        merged = self.provenance.get("merged")
+        if merged is None:
+            return None
+        positions = selected_of(merged)
+        if positions is not None:
+            return positions
+        dataset = self.provenance["dataset"]
+        nav = tuple(dataset["shape"])[: len(dataset["shape"]) - dataset["sig_dims"]]
+        return np.ones(nav, dtype=bool) if self.roi is None else self.roi
+
+    def to_xarray(self) -> Any:
+        """Return the results as an `xarray.Dataset` with named axes, as `RunResult.to_xarray` does before saving.
+
+        Raises
+        ------
+        ResultFileError
+            When xarray is not installed.
+        """
+        return to_xarray(self.channels, self.provenance)
 
 
 def require_format(suffix: str) -> None:
@@ -131,6 +203,7 @@ def save_results(
     if overwrite and target.is_dir() and not (target.suffix == ".zarr" and (target / "zarr.json").exists()):
         msg = f"cannot replace {target}: it is a folder that tilework did not write; remove it, or choose another name"
         raise ResultFileError(msg)
+    channels = with_distinct_axes(channels)
     try:
         with appearing(target, overwrite=overwrite) as place:
             form.write(place, channels, make_document(channels, provenance))

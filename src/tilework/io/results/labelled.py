@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tilework.exceptions import ResultFileError
+from tilework.io.results.coordinates import shared_coordinates, with_distinct_axes
 from tilework.io.results.document import make_document
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def to_xarray(channels: Mapping[str, ResultChannel], provenance: Mapping[str, An
     -------
     xarray.Dataset
         One variable per result, and ``<name>_valid`` where a result does not hold everywhere. Axes have the names of
-        the dataset's, and coordinates where it knows their scale.
+        the dataset's (``scan_x`` for ``x`` where a result is called ``x``), and coordinates where it knows their scale.
 
     Raises
     ------
@@ -54,19 +55,16 @@ def to_xarray(channels: Mapping[str, ResultChannel], provenance: Mapping[str, An
         raise ResultFileError(msg) from error
 
     variables: dict[str, Any] = {}
-    coordinates: dict[str, Any] = {}
+    channels = with_distinct_axes(channels)
     for name, channel in channels.items():
         dims = [axis.name for axis in channel.dims]
-        attributes = {"kind": channel.kind} | ({} if channel.units is None else {"units": channel.units})
-        variables[name] = xr.Variable(dims, channel.data, attributes)
+        variables[name] = xr.Variable(dims, channel.data, channel.attributes())
         if channel.valid is not None:
             variables[f"{name}_valid"] = xr.Variable(dims, channel.valid, {"kind": channel.kind})
-        for axis, size in zip(channel.dims, channel.data.shape, strict=True):
-            values = axis.coordinates(size)
-            if values is not None:
-                coordinates[axis.name] = xr.Variable(
-                    [axis.name], values, {} if axis.units is None else {"units": axis.units}
-                )
+    coordinates = {
+        name: xr.Variable([name], values, {} if axis.units is None else {"units": axis.units})
+        for name, (axis, values) in shared_coordinates(channels).items()
+    }
     facts = make_document(channels, provenance)["provenance"]
     return xr.Dataset(
         variables,
