@@ -21,8 +21,8 @@ from tilework.exceptions import UDFException
 from tilework.executor.concurrent import ConcurrentJobExecutor
 from tilework.executor.inline import InlineJobExecutor
 from tilework.udf import UDF
-from tilework.udf.frame_kernels import _compiled
 from tilework.udf.plan import KERNELS_VARIABLE
+from tilework.udf.user_kernels import _compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -303,8 +303,10 @@ def test_a_function_that_comes_by_value_again_is_compiled_once() -> None:
     def scaled(frame: Any, out: Any) -> None:
         out[0] = frame[0, 0] * 2
 
-    first, second = (_compiled._dispatcher(cloudpickle.loads(cloudpickle.dumps(scaled))) for _ in range(2))
+    first, second = (
+        _compiled.dispatcher(cloudpickle.loads(cloudpickle.dumps(scaled)), checked=False) for _ in range(2)
+    )
     assert first is second
     user = numba.njit(scaled)
-    assert _compiled._dispatcher(user) is user
+    assert _compiled.dispatcher(user, checked=False) is user
     assert "numba" in sys.modules

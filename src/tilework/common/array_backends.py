@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.pydata import csr_from_pydata, pydata_from_csr
+from tilework.common.pydata import csr_from_pydata, pydata_astype, pydata_from_csr
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -121,7 +121,9 @@ def holding_dtype(dtype: DType, backends: Iterable[str]) -> DType:
 
 def as_dtype(array: Any, dtype: DType) -> Any:
     """Return an array of any kind in another dtype; itself when it has that already."""
-    return array if array.dtype == dtype else array.astype(dtype)
+    if array.dtype == dtype:
+        return array
+    return pydata_astype(array, dtype) if _is_pydata(array) else array.astype(dtype)
 
 
 # -- conversions

@@ -73,9 +73,11 @@ class Environment:
         CUDA device to use; None for the CPU.
     stop
         The run's flag; None for work that nobody can stop.
+    debug
+        Whether compiled functions of users look at every index, which may take twice as long.
     """
 
-    __slots__ = ("_gpu_id", "_stop", "_threaded_executor", "_threads_per_worker", "_worker_context")
+    __slots__ = ("_debug", "_gpu_id", "_stop", "_threaded_executor", "_threads_per_worker", "_worker_context")
 
     def __init__(
         self,
@@ -84,7 +86,10 @@ class Environment:
         worker_context: WorkerContext | None = None,
         gpu_id: int | None = None,
         stop: StopFlag | None = None,
+        *,
+        debug: bool = False,
     ) -> None:
+        self._debug = debug
         self._threads_per_worker = threads_per_worker
         self._threaded_executor = threaded_executor
         self._worker_context = worker_context
@@ -95,6 +100,11 @@ class Environment:
     def threads_per_worker(self) -> int | None:
         """How many threads may be used inside the task; None for no limit."""
         return self._threads_per_worker
+
+    @property
+    def debug(self) -> bool:
+        """Whether compiled functions of users look at every index."""
+        return self._debug
 
     @property
     def threaded_executor(self) -> bool:

@@ -16,6 +16,7 @@ __all__ = [
     "UDFMethod",
     "UDFProtocol",
     "get_method",
+    "kernel_of",
 ]
 
 ResourceDef = dict[Literal["CPU", "compute", "ndarray", "CUDA"], int]
@@ -91,18 +92,25 @@ class UDFProtocol:
         return {"depth": self.TILE_DEPTH_DEFAULT, "total_size": self.TILE_SIZE_MAX}
 
 
+def kernel_of(udf: Any, method: UDFMethod) -> Any:
+    """Return the function to be compiled that a UDF gives for a method; None: there is none."""
+    hook = None if method is UDFMethod.PARTITION else getattr(udf, f"get_{method.value}_kernel", None)
+    return None if hook is None else hook()
+
+
 def get_method(udf: Any) -> UDFMethod:
     """Return the method a UDF is run with when it does not say so itself: tile before frame before partition.
 
-    One that has a frame kernel gets frames.
+    One that has a tile kernel, or else a frame kernel, gets what that works on.
 
     Raises
     ------
     TypeError
         When it has none of ``process_tile``, ``process_frame`` and ``process_partition``.
     """
-    if getattr(udf, "get_frame_kernel", lambda: None)() is not None:
-        return UDFMethod.FRAME
+    for method in (UDFMethod.TILE, UDFMethod.FRAME):
+        if kernel_of(udf, method) is not None:
+            return method
     for method in (UDFMethod.TILE, UDFMethod.FRAME, UDFMethod.PARTITION):
         if callable(getattr(udf, f"process_{method.value}", None)):
             return method

@@ -66,7 +66,8 @@ class InlineJobExecutor(LocalJobExecutor):
     ----------
     debug
         Whether tasks, parameters, functions and results go through cloudpickle, so that what other executors could not
-        send fails here, where a debugger can look at it.
+        send fails here, where a debugger can look at it; and functions that numba compiles for users look at every
+        index.
     inline_threads
         How many threads numerical libraries may use inside a task; by default as many as there are CPUs to be used.
     main_process_gpu
@@ -105,7 +106,7 @@ class InlineJobExecutor(LocalJobExecutor):
         return Bounds(workers=1, prefetch=1, prefetch_short=1, deliver_first=True)
 
     def _task_environment(self, stop: StopFlag, context: WorkerContext) -> Environment:
-        return Environment(self._threads, False, context, get_use_cuda(), stop)
+        return Environment(self._threads, False, context, get_use_cuda(), stop, debug=self._debug)
 
     def _get_local_env(self) -> Environment:
         return Environment(self._threads, False, None, self._main_gpu())

@@ -1,9 +1,10 @@
 """The base class of user-defined functions.
 
 A UDF declares its results (`UDF.get_result_buffers`), computes them from frames, tiles or partitions (exactly one of
-``process_frame``, ``process_tile``, ``process_partition`` is used in a run), and says how results of partitions are
-put together (`UDF.merge`). Its parameters are the keyword arguments of its constructor: every task makes a fresh
-instance from them, on whatever worker it runs, so a constructor must accept what it passes to ``super().__init__``.
+``process_frame``, ``process_tile``, ``process_partition`` is used in a run; a function that numba compiles can stand in
+for the first two), and says how results of partitions are put together (`UDF.merge`). Its parameters are the keyword
+arguments of its constructor: every task makes a fresh instance from them, on whatever worker it runs, so a constructor
+must accept what it passes to ``super().__init__``.
 
 What the system does with instances is in `tilework.udf.instance`.
 """
@@ -173,11 +174,15 @@ class UDF(UDFInstance):
         """Return a function of one frame that numba can compile; None: there is none.
 
         It is called for every frame, by compiled code and without the interpreter's lock, as
-        ``function(frame, name, ...)``: the parameters after the frame are found by name among results and parameters of
-        the UDF. Results of kind nav are arrays for the frame, of shape ``(1,)`` or `extra_shape`, others are whole;
-        all are written in place. Nothing of ``self`` can be used in it.
+        ``function(frame, name, ...)``: the parameters after the frame are found by name among results, parameters and
+        task data of the UDF; one that is none of these has its default. Results of kind nav are arrays for the frame,
+        of shape ``(1,)`` or `extra_shape`, others are whole; all are written in place, nothing is returned. Nothing of
+        ``self`` can be used in it.
 
         In runs too small for a compiler Python calls the function, or ``process_frame`` if there is one.
+
+        Compiled code does not look whether an index is within its array: one that is not reads, or destroys, what lies
+        elsewhere in memory. With ``InlineJobExecutor(debug=True)`` it looks, and raises IndexError, as Python does.
 
         Examples
         --------
@@ -193,6 +198,43 @@ class UDF(UDFInstance):
         ...         return over_threshold
         >>> result = ctx.run_udf(dataset=ds, udf=Count(threshold=40))["counted"]
         >>> np.array_equal(result.data, (ds.data > 40).sum(axis=(2, 3)))
+        True
+        """
+        return None
+
+    def get_tile_kernel(self) -> Callable[..., None] | None:
+        """Return a function of a tile that numba can compile; None: there is none.
+
+        As `get_frame_kernel`, with what `process_tile` gets: ``function(tile, name, ...)`` is called for every tile, of
+        shape ``(frames, *sig part)``. Results and auxiliary data of kind nav have the entries of these frames,
+        ``(frames, *extra_shape)``, those of kind sig the pixels of this part of the detector. The other parts of the
+        same frames come in other tiles, so nav results must be added up.
+
+        A function that gives this and a frame kernel gets tiles, unless `get_method` says otherwise.
+
+        Examples
+        --------
+        >>> def add_up(tile, total, pattern):
+        ...     for i in range(tile.shape[0]):
+        ...         for y in range(tile.shape[1]):
+        ...             for x in range(tile.shape[2]):
+        ...                 total[i] += tile[i, y, x]
+        ...                 pattern[y, x] += tile[i, y, x]
+        >>> class Sums(UDF):
+        ...     def get_result_buffers(self):
+        ...         return {
+        ...             "total": self.buffer(kind="nav", dtype="float64"),
+        ...             "pattern": self.buffer(kind="sig", dtype="float64"),
+        ...         }
+        ...
+        ...     def get_tile_kernel(self):
+        ...         return add_up
+        ...
+        ...     def merge(self, dest, src):
+        ...         dest.total[:] = src.total
+        ...         dest.pattern[:] += src.pattern
+        >>> result = ctx.run_udf(dataset=ds, udf=Sums())
+        >>> np.array_equal(result["total"].data, ds.data.sum(axis=(2, 3), dtype="float64"))
         True
         """
         return None

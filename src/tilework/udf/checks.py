@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tilework.common.buffers import BufferWrapper
 
 __all__ = [
+    "CHANGES_INPUT",
     "check_own_results",
     "check_results_can_be_made",
     "check_signatures",
@@ -51,6 +52,10 @@ _ARGUMENTS = {
 # Looking at signatures takes as long as a small run, so classes that were found right are not looked at again.
 _passed: weakref.WeakKeyDictionary[type, set[UDFMethod]] = weakref.WeakKeyDictionary()
 _merges_by_name: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+CHANGES_INPUT = (
+    "changes its input, or what it has from it: frames and tiles are read-only, because other functions see them, too. "
+    "Make a copy first, for example frame = frame.copy()"
+)
 _TILE_ATTRIBUTES = {"tile_slice": "self.meta.slice", "scheme_idx": "self.meta.tiling_scheme_idx"}
 
 
@@ -211,18 +216,16 @@ def explain(error: Exception, udf: UDF | None, method: str, where: str) -> Excep
     udf
         The UDF; None where several could be meant.
     method
-        Name of the method.
+        Name of the method; of a function that it gives, "the frame kernel NAME".
     where
         Where in the data: the partition.
     """
     name = "the UDFs" if udf is None else type(udf).__name__
     clearer: Exception | None = None
     text = str(error)
-    if isinstance(error, ValueError) and "read-only" in text and method.startswith("process_"):
-        clearer = UDFException(
-            f"{name}.{method} changes its input, or what it has from it: frames and tiles are read-only, because other "
-            "functions see them, too. Make a copy first, for example frame = frame.copy()"
-        )
+    is_kernel = method.startswith("the ")
+    if isinstance(error, ValueError) and "read-only" in text and (is_kernel or method.startswith("process_")):
+        clearer = UDFException(f"{name}{': ' if is_kernel else '.'}{method} {CHANGES_INPUT}")
     elif isinstance(error, AttributeError) and error.name in _TILE_ATTRIBUTES:
         clearer = AttributeError(
             f"{name}.{method}: {text}. Tiles are plain arrays: {_TILE_ATTRIBUTES[error.name]} says it"

@@ -14,11 +14,13 @@ import numpy as np
 from tilework.common.array_backends import CPU_BACKENDS
 from tilework.common.buffers import BufferWrapper
 from tilework.common.shape import Shape
+from tilework.common.udf import kernel_of
 from tilework.exceptions import UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.base import UDF
 from tilework.udf.checks import check_results_can_be_made, noted, too_large
 from tilework.udf.data import RunCache, UDFParams, prepare_aux
+from tilework.udf.kernel_arguments import check_kernel
 from tilework.udf.merging import merge_part
 from tilework.udf.meta import UDFMeta
 from tilework.udf.plan import make_plan
@@ -157,6 +159,8 @@ class MainRun:
                 e.add_note(f"in get_result_buffers of {planned.name}")
                 raise
             check_results_can_be_made(udf)
+            if (kernel := kernel_of(udf, planned.method)) is not None:
+                check_kernel(udf, kernel, planned.method)
             for name, declared in list(udf.results.items()):
                 udf.results.set_buffer(name, self._allocate(planned.name, name, declared, executor))
             if hasattr(udf, "preprocess"):

@@ -18,12 +18,14 @@ from tilework.common.array_backends import (
     BACKENDS,
     CPU_BACKENDS,
     CUDA_BACKENDS,
+    NUMPY,
     NUMPY_BACKENDS,
     as_names,
     can_hold,
     holding_dtype,
 )
-from tilework.common.udf import UDFMethod
+from tilework.common.kernels.rows import computable
+from tilework.common.udf import UDFMethod, kernel_of
 from tilework.exceptions import NoBackendError, UDFException
 from tilework.udf.base import UDF
 from tilework.udf.checks import check_signatures, check_tiling, noted
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["corrects_results", "make_plan", "use_compiled"]
 
 KERNELS_VARIABLE = "TILEWORK_KERNELS"
-# A user's function of a frame mostly loops over its pixels, which the interpreter does a hundred times slower.
-FRAME_KERNEL_FROM_PIXELS = 2**18
+# A user's compiled function mostly loops over pixels, which the interpreter does a hundred times slower.
+USER_KERNEL_FROM_PIXELS = 2**18
 
 
 def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool:
@@ -58,8 +60,8 @@ def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool:
         msg = f"the environment variable {KERNELS_VARIABLE} must be numpy, numba or auto, it is {choice!r}"
         raise ValueError(msg)
     enough = udf.COMPILED_FROM_PIXELS
-    if udf.get_frame_kernel() is not None:
-        enough = min(enough, FRAME_KERNEL_FROM_PIXELS)
+    if _has_kernel(udf):
+        enough = min(enough, USER_KERNEL_FROM_PIXELS)
     large = dataset_pixels > enough and run_pixels > enough // 4
     return choice == "numba" or (choice == "auto" and large)
 
@@ -153,6 +155,10 @@ def _plan_one(
             "numeric dtype from get_preferred_input_dtype"
         )
         raise UDFException(msg)
+    has_kernel = _has_kernel(udf)
+    if has_kernel:  # which numba cannot compile for all dtypes, and for dense arrays only
+        input_dtype = computable(input_dtype)
+        allowed = frozenset({NUMPY}) if allowed is None else allowed & {NUMPY}
     input_dtype, backends = _backends(udf, input_dtype, allowed)
     # Method and tiling may depend on the dataset.
     udf.set_meta(UDFMeta(None, shape, roi, dataset_dtype, input_dtype, corrections=corrections, compiled=compiled))
@@ -165,12 +171,13 @@ def _plan_one(
         raw
         and method is not UDFMethod.PARTITION
         and _speaks_for(udf, "accepts_tile_dtype", process)
-        and _speaks_for(udf, "accepts_tile_dtype", "get_frame_kernel")
+        and _speaks_for(udf, "accepts_tile_dtype", f"get_{method.value}_kernel")
+        and not (has_kernel and computable(dataset_dtype) != dataset_dtype)
         and udf.accepts_tile_dtype(dataset_dtype)
     )
     any_order = (
         compiled
-        and udf.get_frame_kernel() is None
+        and not has_kernel
         and _speaks_for(udf, "accepts_foreign_order", process)
         and udf.accepts_foreign_order()
     )
@@ -180,9 +187,17 @@ def _plan_one(
     return UDFPlan(name, method, input_dtype, tile_dtype, backends, compiled, corrected, corrections is not None)
 
 
+def _has_kernel(udf: UDF) -> bool:
+    """Return whether `udf` gives a function to be compiled."""
+    with noted(f"get_frame_kernel or get_tile_kernel of {type(udf).__name__}"):
+        return any(kernel_of(udf, method) is not None for method in UDFMethod)
+
+
 def corrects_results(udf: UDF) -> bool:
     """Return whether `udf` takes raw frames in a run with corrections, where it takes their dtype."""
-    methods = ("process_tile", "process_frame", "postprocess", "get_task_data")
+    methods = (
+        "process_tile", "process_frame", "get_tile_kernel", "get_frame_kernel", "postprocess", "get_task_data",
+    )  # fmt: skip
     return all(_speaks_for(udf, "corrects_results", name) for name in methods) and udf.corrects_results()
 
 
@@ -216,8 +231,7 @@ def checked_method(udf: UDF) -> UDFMethod:
     if not isinstance(method, UDFMethod):
         msg = f"{name}.get_method() returned {method!r}: return UDF.UDF_METHOD.FRAME, .TILE or .PARTITION"
         raise UDFException(msg)
-    has_kernel = method is UDFMethod.FRAME and udf.get_frame_kernel() is not None
-    if not has_kernel and not callable(getattr(udf, f"process_{method.value}", None)):
+    if kernel_of(udf, method) is None and not callable(getattr(udf, f"process_{method.value}", None)):
         msg = f"{name}.get_method() says {method.value!r}, but there is no process_{method.value}: implement it"
         raise UDFException(msg)
     return method

@@ -26,13 +26,14 @@ from tilework.common.allocator import keep_freed_memory
 from tilework.common.array_backends import frames_of
 from tilework.common.buffers import AuxBufferWrapper, BufferWrapper
 from tilework.common.progress import PartitionProgressTracker, PartitionTrackerNoOp
-from tilework.common.udf import ResourceDef, UDFMethod
+from tilework.common.udf import ResourceDef, UDFMethod, kernel_of
 from tilework.exceptions import JobCancelledError, UDFException
 from tilework.io.dataset.scratch import give_back, take_scratch
 from tilework.udf.checks import check_own_results, explain, too_large
-from tilework.udf.frame_kernels import make_kernel_step
+from tilework.udf.kernel_arguments import kernel_label
 from tilework.udf.meta import UDFMeta
 from tilework.udf.tile_forms import TileConverter
+from tilework.udf.user_kernels import make_kernel_step
 
 if TYPE_CHECKING:
     from tilework.common.executor import Environment
@@ -341,17 +342,34 @@ class PartitionRun:
         self, backends: BackendPlan, converter: TileConverter
     ) -> list[tuple[Callable[[DataTile], Any], list[tuple[UDF, str, Step]]]]:
         """Return the steps by the form of tile that they want, each with its UDF and the name of its method."""
+        keep_freed_memory()
         groups: dict[tuple[str, np.dtype[Any], bool], list[tuple[UDF, str, Step]]] = {}
         for udf, plan, backend in zip(self._udfs, self._params.plan.udfs, backends.udfs, strict=True):
-            step = make_step(udf, plan.method, self._slice, self._scheme.is_full_sig, self._env.raise_if_stopped)
+            self._doing = f"get_{plan.method.value}_kernel"
+            kernel = _kernel_to_use(udf, plan.method)
             steps = groups.setdefault((backend, plan.dtype_for(backend), plan.corrected_for(backend)), [])
-            steps.append((udf, f"process_{plan.method.value}", step))
+            if kernel is None:
+                step = make_step(udf, plan.method, self._slice, self._scheme.is_full_sig, self._env.raise_if_stopped)
+                steps.append((udf, f"process_{plan.method.value}", step))
+            else:
+                step = make_kernel_step(
+                    udf,
+                    kernel,
+                    plan.method,
+                    self._slice.origin[0],
+                    is_full_sig=self._scheme.is_full_sig,
+                    checked=self._env.debug,
+                )
+                steps.append((udf, kernel_label(kernel, plan.method), step))
         return [(converter.form(*key), steps) for key, steps in groups.items()]
 
     def _finish(self, udf: UDF) -> UDFData:
         check_own_results(udf)
         udf.results.flush()
         udf.results.clear_views()
+        for value in udf.params.values():
+            if isinstance(value, AuxBufferWrapper):
+                value.flush()
         udf.params.clear_views()
         udf.meta.set_position(self._slice.origin[0], self._slice.origin[0] + self._slice.shape[0])
         if hasattr(udf, "postprocess"):
@@ -364,17 +382,19 @@ class PartitionRun:
 # -- steps
 
 
+def _kernel_to_use(udf: UDF, method: UDFMethod) -> Callable[..., None] | None:
+    """Return the function that a UDF gives to be compiled; None where one of its methods is called."""
+    kernel: Callable[..., None] | None = kernel_of(udf, method)
+    return kernel if udf.meta.compiled or not hasattr(udf, f"process_{method.value}") else None
+
+
 def make_step(
     udf: UDF, method: UDFMethod, partition_slice: Slice, is_full_sig: bool, raise_if_stopped: Callable[[], None]
 ) -> Step:
-    """Return the function that takes `udf` over one tile of a partition."""
-    keep_freed_memory()
+    """Return the function that takes a method of `udf` over one tile of a partition."""
     origin = partition_slice.origin[0]
     nav = _nav_views(udf)
     if method is UDFMethod.FRAME:
-        kernel = udf.get_frame_kernel()
-        if kernel is not None and (udf.meta.compiled or not hasattr(udf, "process_frame")):
-            return make_kernel_step(udf, kernel, origin)
         return _frame_step(udf, nav, origin, raise_if_stopped)
     if method is UDFMethod.PARTITION:
         return _partition_step(udf, partition_slice)

@@ -97,6 +97,10 @@ class AuxBufferWrapper(BufferWrapper):
         data = self._require_data()
         return data[self._roi] if self._kind == "nav" and self._roi is not None else data
 
+    def flush(self) -> None:
+        """Forget the contiguous copies of parts: nobody changes auxiliary data."""
+        self._contiguous.clear()
+
     def set_roi(self, dataset_shape: Shape, roi: BoolArray | None) -> None:
         """Tell which positions are selected, for views of the whole.
 

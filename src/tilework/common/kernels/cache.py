@@ -50,7 +50,10 @@ def mark(dispatcher: Any, digest: bytes) -> bool:
     if not hasattr(file, "_source_stamp"):
         return False
     assert file is not None
-    file._source_stamp = (file._source_stamp, digest)
+    import numba
+
+    # NUMBA_BOUNDSCHECK makes other code of the same source.
+    file._source_stamp = (file._source_stamp, digest, getattr(numba.config, "BOUNDSCHECK", None))
     return True
 
 

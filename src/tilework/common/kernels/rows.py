@@ -19,7 +19,18 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FOREIGN", "NATIVE", "SHORTS", "Order", "Rows", "as_real", "as_rows", "frame_blocks", "takes_dtype"]
+__all__ = [
+    "FOREIGN",
+    "NATIVE",
+    "SHORTS",
+    "Order",
+    "Rows",
+    "as_real",
+    "as_rows",
+    "computable",
+    "frame_blocks",
+    "takes_dtype",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -118,16 +129,16 @@ class _Form(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _form_of(dtype: np.dtype[Any]) -> _Form:
-    order, native, computable = NATIVE, None, None
+    order, native, converted = NATIVE, None, None
     if not takes_dtype(dtype):
         native = dtype.newbyteorder("=")
         if takes_dtype(native):
             order, dtype = FOREIGN, native
         else:
-            dtype = computable = _computable(dtype)
+            dtype = converted = computable(dtype)
             native = None
     real = {"c": np.empty(0, dtype).real.dtype, "b": np.dtype(np.uint8)}.get(dtype.kind)
-    return _Form(order, native, computable, real)
+    return _Form(order, native, converted, real)
 
 
 def as_real(tile: Array) -> Array:
@@ -143,7 +154,16 @@ def frame_blocks(tile: Array) -> Iterator[slice]:
         yield slice(start, min(start + step, tile.shape[0]))
 
 
-def _computable(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def computable(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype to which data is converted for kernels: itself, in native order, if they take that.
+
+    Raises
+    ------
+    TypeError
+        When it is none of numbers.
+    """
+    if takes_dtype(native := dtype.newbyteorder("=")):
+        return native
     if dtype.kind == "f":
         return np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
     if dtype.kind == "c":

@@ -1,7 +1,8 @@
-"""The compiled loop over the frames of a tile that calls a user's compiled function of one frame.
+"""The compiled loop over the frames of a tile that calls a user's compiled function of one frame; and that of a tile.
 
 The loop gets that function as a pointer, so it depends on the types of the arguments alone and is kept on disk. A call
-costs some 30 ns per frame.
+costs some 30 ns per frame. A function of a tile is called in the same way, so that the GIL is released however the user
+has compiled it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,19 @@ from tilework.common.kernels.jit import jit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["loop_for", "type_of"]
+__all__ = ["ReturnsSomethingError", "call_for", "is_open", "loop_for", "type_of"]
 
 type_of: Callable[[Any], Any] = numba.typeof
 """The numba type of an object."""
+
+
+class ReturnsSomethingError(TypeError):
+    """A function returns a value."""
+
+
+def is_open(dispatcher: Any) -> bool:
+    """Return whether a function compiles for any types: it does not when it was decorated with a signature."""
+    return bool(getattr(dispatcher, "_can_compile", True))
 
 
 def entries(arguments: Any, per_frame: Any, i: int) -> Any:
@@ -49,6 +59,11 @@ def _loop(kernel: Any, flat: Any, stride: int, frames: int, shape: Any, argument
         kernel(frame, *entries(arguments, per_frame, i))
 
 
+@jit
+def _call(kernel: Any, tile: Any, arguments: Any) -> None:
+    kernel(tile, *arguments)
+
+
 def loop_for(
     kernel: Any, flat: Any, shape: tuple[int, ...], arguments: tuple[Any, ...], per_frame: tuple[tuple[int, ...], ...]
 ) -> Callable[[Any, int, int, tuple[Any, ...]], None]:
@@ -74,20 +89,51 @@ def loop_for(
     """
     frame = type_of(flat[: math.prod(shape)].reshape(shape))
     each = [type_of(a[0]) if one else type_of(a) for a, one in zip(arguments, per_frame, strict=True)]
-    signature = types.void(frame, *each)
-    kernel.compile(signature.args)
-    loop_types = (
-        types.FunctionType(signature),
-        type_of(flat),
-        types.intp,
-        types.intp,
-        *map(type_of, (shape, arguments, per_frame)),
-    )
-    loop: Any = _loop
-    loop.compile(loop_types)
-    entry = loop.get_overload(loop_types)
+    signature = _compile(kernel, (frame, *each))
+    entry = _entry(_loop, signature, *map(type_of, (flat, 1, 1, shape, arguments, per_frame)))
 
     def run(flat: Any, stride: int, frames: int, arguments: tuple[Any, ...]) -> None:
         entry(kernel, flat, stride, frames, shape, arguments, per_frame)
 
     return run
+
+
+def call_for(kernel: Any, tile: Any, arguments: tuple[Any, ...]) -> Callable[[Any, tuple[Any, ...]], None]:
+    """Compile a function of a tile for the types of these arguments.
+
+    Parameters
+    ----------
+    kernel
+        The function, as a numba dispatcher.
+    tile
+        Frames, or parts of frames, C-contiguous and read-only.
+    arguments
+        What the function gets after the tile.
+
+    Returns
+    -------
+    callable
+        Takes such a tile and the arguments; works without the GIL.
+    """
+    signature = _compile(kernel, (type_of(tile), *map(type_of, arguments)))
+    entry = _entry(_call, signature, *map(type_of, (tile, arguments)))
+
+    def run(tile: Any, arguments: tuple[Any, ...]) -> None:
+        entry(kernel, tile, arguments)
+
+    return run
+
+
+def _compile(kernel: Any, arguments: tuple[Any, ...]) -> Any:
+    """Compile a user's function for types of arguments, and return its signature."""
+    kernel.compile(arguments)
+    if kernel.overloads[arguments].signature.return_type != types.none:
+        raise ReturnsSomethingError
+    return types.void(*arguments)
+
+
+def _entry(function: Any, signature: Any, *arguments: Any) -> Any:
+    """Compile a function whose first argument is a pointer to one of that signature."""
+    all_types = (types.FunctionType(signature), *arguments)
+    function.compile(all_types)
+    return function.get_overload(all_types)
