@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import pickle
 import sys
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from tilework.analysis import (
     Analysis,
     AnalysisResult,
     AnalysisResultSet,
+    ApplyFFTMask,
     BaseAnalysis,
     ClusterAnalysis,
     COMAnalysis,
@@ -251,6 +253,20 @@ def test_clusters(ctx: Context) -> None:
         ctx.run(ClusterAnalysis(dataset, {"cx": 500, "cy": 500, "ri": 1, "ro": 2}))
     with pytest.raises(ValueError, match="between 1 and 72"):
         ctx.run(ClusterAnalysis(dataset, {"ri": 4, "n_clust": 100}))
+    for few in (np.zeros((8, 9), dtype=bool), (1, 1)):
+        with pytest.raises(ValueError, match="two or more selected positions with a frame, there are"):
+            ctx.run(analysis, roi=few)
+    late = ctx.load("memory", data=data.reshape(72, 24, 24), nav_shape=(8, 9), sig_dims=2, sync_offset=-9)
+    result = ctx.run(analysis.__class__(late, analysis.parameters)).intensity
+    assert (result.raw_data[0] == 0).all()
+    assert is_grey(result.visualized[0])
+    assert len(np.unique(result.raw_data[1:, :4])) == len(np.unique(result.raw_data[1:, 4:])) == 1
+    assert set(np.unique(result.raw_data[1:])) == {1, 2}
+    below = np.ones((8, 9), dtype=bool)
+    below[6:] = False
+    np.testing.assert_array_equal(
+        ctx.run(ClusterAnalysis(late, analysis.parameters), roi=below)[0].raw_data > 0, below & ~late.absent_frames
+    )
 
 
 def test_clusters_without_the_extra(ctx: Context, dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,6 +329,46 @@ def test_what_is_not_selected_is_grey(ctx: Context, dataset: Any, data: Any) -> 
     np.testing.assert_array_equal(part.visualized[2:5, 1:4], ctx.run(SumSigAnalysis(alone, {})).intensity.visualized)
 
 
+def test_what_is_absent_is_grey(ctx: Context, data: Any) -> None:
+    """As what is not selected, also where the numbers are integers; in the background, too."""
+    dataset = ctx.load("memory", data=data.reshape(30, 12, 10), nav_shape=(6, 5), sig_dims=2, sync_offset=-2)
+    absent = np.zeros((6, 5), dtype=bool)
+    absent[0, :2] = True
+    roi = np.zeros((6, 5), dtype=bool)
+    roi[:3, 1:] = True
+    analyses: tuple[Any, ...] = (
+        ctx.create_disk_analysis(dataset),
+        ctx.create_com_analysis(dataset),
+        ctx.create_radial_fourier_analysis(dataset, max_order=2),
+    )
+    for analysis, selected in itertools.product(analyses, (None, roi)):
+        shown = ~absent if selected is None else roi & ~absent
+        for result in ctx.run(analysis, roi=selected):
+            assert is_grey(result.visualized[~shown]), (type(analysis), result.key)
+            assert not is_grey(result.visualized[shown])
+    assert is_grey(ctx.run(ctx.create_sum_analysis(dataset), roi=absent).intensity.visualized)
+    sent: list[Any] = []
+
+    async def send(results: Any, finished: bool) -> None:
+        sent.append(results)
+
+    asyncio.run(analyses[2].controller("job", ctx.executor.ensure_async(), lambda: False, send))
+    assert is_grey(sent[0].dominant_0.visualized[absent])
+
+
+def test_frames_that_are_absent(ctx: Context, data: Any) -> None:
+    """Their pictures are grey, what is computed from them is NaN, and the description says why."""
+    dataset = ctx.load("memory", data=data.reshape(30, 12, 10), nav_shape=(6, 5), sig_dims=2, sync_offset=-2)
+    for result in ctx.run(ctx.create_pick_analysis(dataset, x=1, y=0)):
+        assert result.raw_data.dtype == data.dtype
+        assert is_grey(result.visualized)
+        assert "the source has no frame at x=1 y=0" in result.desc
+    transform = ctx.run(PickFFTFrameAnalysis(dataset, {"x": 1, "y": 0})).intensity
+    assert np.isnan(transform.raw_data).all()
+    assert is_grey(transform.visualized)
+    np.testing.assert_array_equal(ctx.run(ctx.create_pick_analysis(dataset, x=2, y=0))[0].raw_data, data[0, 0])
+
+
 def test_roi_as_parameter(ctx: Context, dataset: Any, data: Any) -> None:
     """Described by shapes; what is given with the run wins."""
     disk = {"roi": {"shape": "disk", "cx": 2, "cy": 3, "r": 1}}
@@ -370,6 +426,42 @@ def test_parameters_that_do_not_fit(ctx: Context, dataset: Any) -> None:
         SumfftAnalysis(dataset, {"real_rad": 3})
     with pytest.raises(ValueError, match="not on the detector"):
         ctx.create_point_analysis(dataset, x=10, y=0)
+    with pytest.raises(ValueError, match="scan_rotation must be a finite number, it is '90'"):
+        ctx.create_com_analysis(dataset, scan_rotation="90")  # type: ignore[arg-type]
+
+
+def test_radii_between_which_nothing_lies(ctx: Context, dataset: Any) -> None:
+    """They are refused when the analysis is made, by their names; its results would be 0 everywhere."""
+    radii: dict[str, Any]
+    for radii, message in (
+        ({"ri": 5, "ro": 3}, "the inner radius ri=5 must be smaller than the outer radius ro=3"),
+        ({"ri": 3, "ro": 3}, "must be smaller"),
+        ({"ri": np.nan, "ro": 3}, "ri must be a number, it is nan"),
+        ({"ri": -3, "ro": -1}, "the radius ro=-1 must not be negative"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ctx.create_ring_analysis(dataset, **radii)
+    for radii, message in (
+        ({"ri": 5, "ro": 3}, "the inner radius ri=5 must not be larger than the outer radius ro=3"),
+        ({"ri": 40}, "ri=40"),
+        ({"ro": "3"}, "ro must be a number, it is '3'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ctx.create_radial_fourier_analysis(dataset, **radii)
+    thin = ctx.run(ctx.create_radial_fourier_analysis(dataset, ri=3, ro=3, max_order=0))
+    assert (thin.absolute_0_0.raw_data > 0).all()
+    for r, message in ((-1, "the radius r=-1 must not be negative"), ("3", "r must be a number, it is '3'")):
+        with pytest.raises(ValueError, match=message):
+            ctx.create_disk_analysis(dataset, r=r)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="rad_in=5"):
+        ctx.run(ApplyFFTMask(dataset, {"rad_in": 5, "rad_out": 3}))
+    with pytest.raises(ValueError, match="ri=3"):
+        ctx.create_com_analysis(dataset, mask_radius=2, mask_radius_inner=3)
+
+
+def test_a_function_is_no_analysis(ctx: Context) -> None:
+    with pytest.raises(TypeError, match=r"run\(\) takes an analysis.*run_udf\(\)"):
+        ctx.run(SumSigUDF())  # type: ignore[arg-type]
 
 
 def test_when_to_run_again(dataset: Any) -> None:

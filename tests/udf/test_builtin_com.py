@@ -120,6 +120,23 @@ def test_partial_results_are_quiet_and_right_where_merged(ctx: Context) -> None:
         np.testing.assert_allclose(field[merged], reference[merged] - reference[merged].mean(axis=0), atol=1e-5)
 
 
+@pytest.mark.parametrize("selected", [None, np.random.default_rng(2).random((6, 5)) < 0.8], ids=["all", "some"])
+def test_partial_derivatives_are_taken_between_merged_positions_alone(ctx: Context, selected: Any) -> None:
+    data = counts(dtype="u2")
+    plain = shifts_of(data, np.ones((8, 7)), 4, 3)
+    for part in ctx.run_udf_iter(dataset=load(ctx, data), udf=CoMUDF(), roi=selected):
+        merged, (buffers,) = part.damage.data, part.buffers
+        known = np.where(merged[..., np.newaxis], plain, np.nan)
+        y, x = known[..., 0], known[..., 1]
+        for name, expected in (
+            ("magnitude", np.hypot(y, x)),
+            ("divergence", np.gradient(y, axis=0) + np.gradient(x, axis=1)),
+            ("curl", np.gradient(y, axis=1) - np.gradient(x, axis=0)),
+        ):
+            np.testing.assert_allclose(buffers[name].data[merged], expected[merged], atol=1e-4, err_msg=name)
+    assert np.isfinite(buffers["divergence"].data).any()
+
+
 def test_rotation_and_flip_of_the_field(ctx: Context) -> None:
     data = counts(dtype="f4")
     plain = ctx.run_udf(dataset=load(ctx, data), udf=CoMUDF())["raw_shifts"].data

@@ -99,6 +99,12 @@ def test_crystallinity_of_what_it_cannot_be_of(ctx: Context) -> None:
         CrystallinityUDF(1, 2, real_center=(3, 3))
     with pytest.raises(ValueError, match="real frames with two axes"):
         ctx.run_udf(dataset=load(ctx, counts(dtype="c8")), udf=CrystallinityUDF(1, 2))
+    with pytest.raises(ValueError, match="inner radius rad_in=5 must be smaller than the outer radius rad_out=3"):
+        CrystallinityUDF(5, 3)
+    with pytest.raises(ValueError, match="rad_in=3"):
+        CrystallinityUDF(3, 3)
+    with pytest.raises(ValueError, match="rad_out must be a number, it is nan"):
+        CrystallinityUDF(3, np.nan)
 
 
 @pytest.mark.parametrize("tileshape", [None, (2, 3, 4)])

@@ -127,6 +127,30 @@ def test_shifts(ctx: Context, dtype: str, use_sparse: Any) -> None:
 
 
 @pytest.mark.parametrize("use_sparse", [False, True])
+@pytest.mark.parametrize("dtype", ["u2", "c8"])
+def test_an_unknown_shift_has_an_unknown_result(ctx: Context, dtype: str, use_sparse: bool) -> None:
+    data = counts(dtype=dtype)
+    masks = stack(3, "c8" if dtype == "c8" else "f4")
+    shifts = np.ones((6, 5, 2))
+    shifts[2, 3, 0], shifts[4, 0, 1], shifts[5, 4] = np.nan, np.inf, np.nan
+    aux = ApplyMasksUDF.aux_data(shifts, kind="nav", extra_shape=(2,), dtype="float64")
+    udf = ApplyMasksUDF(mask_factories=lambda: masks, use_sparse=use_sparse, shifts=aux)
+    result = ctx.run_udf(dataset=load(ctx, data), udf=udf)["intensity"].data
+    reference = expected(data, shifted(masks, 1, 1))
+    reference[~np.isfinite(shifts).all(axis=-1)] = np.nan
+    np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("shifts", [None, (1, 2)])
+@pytest.mark.parametrize("empty", [np.zeros((0, *SIG)), sparse.zeros((0, *SIG))], ids=["dense", "sparse"])
+def test_no_masks_have_no_products(ctx: Context, empty: Any, shifts: Any) -> None:
+    for dtype in ("u2", "c8"):
+        udf = ApplyMasksUDF(mask_factories=lambda: empty, shifts=shifts)
+        assert ctx.run_udf(dataset=load(ctx, counts(dtype=dtype)), udf=udf)["intensity"].data.shape == (6, 5, 0)
+
+
+@pytest.mark.parametrize("use_sparse", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_engine_for_own_functions(ctx: Context, dtype: str, use_sparse: bool) -> None:
     """Products with the masks, also from parts of the detector; relative error below 1e-5 of the largest."""
@@ -158,6 +182,10 @@ def test_wrong_parameters_are_refused(ctx: Context) -> None:
         ApplyMasksUDF(mask_factories=stack, use_sparse="scipy.sparse", shifts=(1, 1))
     with pytest.raises(ValueError, match="two numbers"):
         ApplyMasksUDF(mask_factories=stack, shifts=(1, 2, 3))
+    wrong: tuple[Any, ...]
+    for wrong in ((np.nan, 0), (1, np.inf), ("1", "2"), (1j, 2)):
+        with pytest.raises(ValueError, match="shifts must be finite numbers"):
+            ApplyMasksUDF(mask_factories=stack, shifts=wrong)
     ds = load(ctx, counts())
     with pytest.raises(ValueError, match="no usable array backend"):
         ctx.run_udf(dataset=ds, udf=ApplyMasksUDF(mask_factories=stack, backends=("sparse.DOK",)))

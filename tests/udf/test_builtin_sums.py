@@ -167,6 +167,23 @@ def test_picked_frames_are_the_frames(ctx: Context, dtype: str) -> None:
     np.testing.assert_array_equal(everything.data, data.reshape(30, 8, 7))
 
 
+@pytest.mark.parametrize("dtype", ["u2", "f4"])
+def test_an_absent_frame_is_picked_as_not_valid(ctx: Context, dtype: str) -> None:
+    data = counts((30, 8, 7), dtype)
+    ds = ctx.load("memory", data=data, nav_shape=(6, 5), sig_dims=2, sync_offset=-2, num_partitions=3)
+    picked = ctx.run_udf(dataset=ds, udf=PickUDF())["intensity"]
+    assert picked.dtype == data.dtype
+    assert not picked.valid_mask[:2].any()
+    assert picked.valid_mask[2:].all()
+    np.testing.assert_array_equal(picked.data[2:], data[:28])
+    alone = ctx.run_udf(dataset=ds, udf=PickUDF(), roi=(0, 1))["intensity"]
+    assert alone.masked_data.mask.all()
+    first = next(ctx.run_udf_iter(dataset=load(ctx, data.reshape(6, 5, 8, 7)), udf=PickUDF()))
+    np.testing.assert_array_equal(
+        first.buffers[0]["intensity"].valid_mask.all(axis=(1, 2)), first.damage.data.reshape(-1)
+    )
+
+
 def test_picking_very_much_is_warned_about(
     ctx: Context, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tilework.analysis.getroi import get_roi
+from tilework.analysis.helper import positions_with_values
 from tilework.analysis.results import complex_results
 from tilework.analysis.saving import AnalysisWriter
 from tilework.common.analysis import AnalysisResult, AnalysisResultSet
@@ -149,7 +150,8 @@ class Analysis(ABC):
         roi
             Selected positions, bool of the shape of the scan; None: all.
         damage
-            True, or `roi`.
+            True, or a bool array of the shape of the scan: which positions the results will contain. Positions without
+            a frame are False.
         """
         return self.get_udf_results(run_udf(self.get_udf(), roi), roi, damage)
 
@@ -219,7 +221,7 @@ class Analysis(ABC):
             results: Mapping[str, Any] = last.buffers[0]
             return results
 
-        results = await asyncio.to_thread(self.evaluate, run_udf, roi, True if roi is None else roi)
+        results = await asyncio.to_thread(self.evaluate, run_udf, roi, positions_with_values(self.dataset, roi))
         check()
         await send_results(results, True)
 

@@ -39,8 +39,8 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
     Journal of the American Statistical Association 58, 236 (1963)), where only neighbouring positions may be
     joined.
 
-    Result, int64 of nav shape: ``intensity``, the number of the cluster, from 1; 0 where no position is selected. Needs
-    the extra ``analysis``. Takes two passes over the data.
+    Result, int64 of nav shape: ``intensity``, the number of the cluster, from 1; 0 where no position is selected, or
+    there is no frame. Needs the extra ``analysis``. Takes two passes over the data.
 
     Parameters
     ----------
@@ -89,6 +89,7 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
     def compute(self, run_udf: RunUDF, roi: Any, damage: Damage) -> AnalysisResultSet:
         """Find peaks, sum around them in every frame, and cluster."""
         _require_extra()
+        self._check_count(int(np.count_nonzero(self._clustered(roi, damage))))
         peaks = self.find_peaks(run_udf(self.get_udf(), roi)["std"].data)
         return self.get_udf_results(run_udf(self.get_feature_udf(peaks), roi), roi, damage)
 
@@ -138,28 +139,40 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
         features = np.abs(
             udf_results["intensity"].raw_data.astype(np.result_type(udf_results["intensity"].dtype, "f8"))
         )
-        nav = tuple(self.dataset.shape.nav)
-        selected = np.ones(nav, dtype=bool) if roi is None else roi.reshape(nav)
-        labels = np.zeros(nav, dtype=np.int64)
-        labels[selected] = self._cluster(features, selected)
+        clustered = self._clustered(roi, damage)
+        labels = np.zeros(clustered.shape, dtype=np.int64)
+        labels[clustered] = self._cluster(features[clustered[self._clustered(roi, True)]], clustered)
         colors: dict[str, Any] = {"colormap": "tab20", "vmin": 0, "vmax": 20}
         result = real_result(labels, "intensity", "Labels for the clustering", "intensity", damage, **colors)
         return AnalysisResultSet([result])
 
-    def _cluster(self, features: Array, selected: Array) -> Array:
+    def _clustered(self, roi: Any, damage: Damage) -> Array:
+        """Return which positions are selected and have a frame, bool of the shape of the scan."""
+        nav = tuple(self.dataset.shape.nav)
+        selected = np.ones(nav, dtype=bool) if roi is None else roi.reshape(nav)
+        return np.asarray(selected & damage)
+
+    def _check_count(self, positions: int) -> None:
+        clusters = int(self.parameters["n_clust"])
+        if positions < 2:
+            msg = (
+                f"clusters are made of two or more selected positions with a frame, there are {positions}: select more"
+            )
+            raise ValueError(msg)
+        if not 1 <= clusters <= positions:
+            msg = f"n_clust={clusters}: between 1 and {positions} clusters can be made of the selected positions"
+            raise ValueError(msg)
+
+    def _cluster(self, features: Array, positions: Array) -> Array:
         from sklearn.cluster import AgglomerativeClustering
         from sklearn.feature_extraction.image import grid_to_graph
 
-        count = int(self.parameters["n_clust"])
-        if not 1 <= count <= len(features):
-            msg = f"n_clust={count}: between 1 and {len(features)} clusters can be made of the selected positions"
-            raise ValueError(msg)
-        if len(features) == 1:
-            return np.ones(1, dtype=np.int64)
         spread = features.std(axis=0)
         scaled = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
-        neighbours = grid_to_graph(*selected.shape, mask=selected)
-        made = AgglomerativeClustering(n_clusters=count, linkage="ward", connectivity=neighbours)
+        neighbours = grid_to_graph(*positions.shape, mask=positions)
+        made = AgglomerativeClustering(
+            n_clusters=int(self.parameters["n_clust"]), linkage="ward", connectivity=neighbours
+        )
         return np.asarray(made.fit_predict(scaled) + 1, dtype=np.int64)
 
 

@@ -79,7 +79,9 @@ class COMAnalysis(BaseAnalysis, id_="CENTER_OF_MASS"):
             "scan_rotation": 0.0,
             "flip_y": False,
         }
-        return get_parameters("COMAnalysis", parameters, defaults)
+        params = get_parameters("COMAnalysis", parameters, defaults)
+        CoMUDF.with_params(**{name: params[name] for name in defaults})  # refuses what is no parameter
+        return params
 
     def need_rerun(self, old_params: Mapping[str, Any], new_params: Mapping[str, Any]) -> bool:
         """Return False when only rotation and flip have changed."""

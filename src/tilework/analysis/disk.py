@@ -9,7 +9,7 @@ import numpy as np
 
 from tilework.analysis.helper import get_parameters, require_sig_2d
 from tilework.analysis.masks import SingleMaskAnalysis
-from tilework.common.masks import circular
+from tilework.common.masks import check_radii, circular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,9 @@ class DiskMaskAnalysis(SingleMaskAnalysis, id_="APPLY_DISK_MASK"):
             "mask_count": 1,
             "mask_dtype": np.float32,
         }
-        return get_parameters("DiskMaskAnalysis", parameters, defaults)
+        params = get_parameters("DiskMaskAnalysis", parameters, defaults)
+        check_radii(r=params["r"])
+        return params
 
     def get_mask_factories(self) -> list[Callable[[], Any]]:
         """Return a factory for the disk."""

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["get_parameters", "require_sig_2d"]
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tilework.analysis.results import Damage
+
+__all__ = ["get_parameters", "positions_with_values", "require_sig_2d"]
 
 # What every analysis takes: a region of the scan, and what a program with a screen calls the thing it drew.
 _ALWAYS = ("roi", "shape")
@@ -57,3 +62,25 @@ def require_sig_2d(name: str, dataset: Any) -> tuple[int, int]:
         msg = f"incompatible dataset: {name} needs two signal dimensions, the detector has the shape {shape}"
         raise ValueError(msg)
     return shape[0], shape[1]
+
+
+def positions_with_values(dataset: Any, roi: NDArray[np.bool_] | None) -> Damage:
+    """Return where a run has results: at selected positions with a frame.
+
+    Parameters
+    ----------
+    dataset
+        What is evaluated.
+    roi
+        Selected positions, bool of the shape of the scan; None: all.
+
+    Returns
+    -------
+    bool or numpy.ndarray
+        True: everywhere; otherwise bool of the shape of the scan.
+    """
+    absent = dataset.absent_frames
+    if absent is None:
+        return True if roi is None else roi
+    present: NDArray[np.bool_] = ~absent.reshape(tuple(dataset.shape.nav))
+    return present if roi is None else present & roi

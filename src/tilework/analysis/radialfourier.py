@@ -12,7 +12,7 @@ from tilework.analysis.masks import BaseMasksAnalysis
 from tilework.analysis.results import real_result, vector_picture
 from tilework.common.analysis import AnalysisResult, AnalysisResultSet
 from tilework.common.mask_stacks import prefers_sparse, radial_fourier
-from tilework.common.masks import bounding_radius
+from tilework.common.masks import bounding_radius, check_radii
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,9 +29,8 @@ class RadialFourierResultSet(AnalysisResultSet):
     """Results of `RadialFourierAnalysis`, of nav shape, for each ring ``b`` and order ``o``.
 
     ``dominant_{b}``: the order above 0 with the largest coefficient; 0 where that is below a fifth of the largest in
-    the scan. ``absolute_{b}_{o}``: absolute value of the coefficient, relative to that of order 0 (which itself is
-    not). ``phase_{b}_{o}``: its angle in radians. ``complex_{b}_{o}``: the
-    coefficient, relative to the absolute value of order 0 (which itself is not).
+    the scan. ``absolute_{b}_{o}``: absolute value of the coefficient. ``phase_{b}_{o}``: its angle in radians.
+    ``complex_{b}_{o}``: the coefficient, relative to the absolute value of order 0 (which itself is not).
 
     ``raw_results``: the coefficients, of shape ``(n_bins, max_order + 1, *nav)``.
 
@@ -80,6 +79,7 @@ class RadialFourierAnalysis(BaseMasksAnalysis, id_="RADIAL_FOURIER"):
         params = get_parameters("RadialFourierAnalysis", parameters, defaults)
         if params["ro"] is None:
             params["ro"] = bounding_radius(params["cx"], params["cy"], width, height)
+        check_radii(ri=params["ri"], ro=params["ro"], has_soft_rims=True)
         n_bins, orders = params["n_bins"], params["max_order"] + 1
         if n_bins < 1 or orders < 1:
             msg = f"n_bins must be at least 1 and max_order at least 0, they are {n_bins} and {params['max_order']}"

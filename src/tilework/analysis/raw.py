@@ -29,7 +29,7 @@ class PickFrameAnalysis(BaseAnalysis, id_="PICK_FRAME"):
 
     Results, of sig shape and the dataset's dtype: ``intensity`` with a logarithmic picture, and ``intensity_lin``; for
     complex data, ``intensity`` is the magnitude, and there are ``intensity_real``, ``_imag``, ``_angle`` and
-    ``_complex`` as well.
+    ``_complex`` as well. A frame that the source does not have is NaN, or 0 for integers, and its pictures are grey.
 
     Parameters
     ----------
@@ -83,8 +83,8 @@ class PickFrameAnalysis(BaseAnalysis, id_="PICK_FRAME"):
         """Return the UDF."""
         return PickUDF()
 
-    def _frame(self, frame: Array) -> Array:
-        """Return what is shown of the frame."""
+    def _frame(self, frame: Array, there: bool) -> Array:
+        """Return what is shown of the frame; `there` says whether the source has it."""
         return frame
 
     def get_udf_results(self, udf_results: Mapping[str, Any], roi: Any, damage: Damage) -> AnalysisResultSet:
@@ -93,9 +93,10 @@ class PickFrameAnalysis(BaseAnalysis, id_="PICK_FRAME"):
         if len(frames) != 1:
             msg = f"{type(self).__name__} shows one frame, the roi selects {len(frames)}: leave the roi out"
             raise ValueError(msg)
-        values, there = self._frame(frames[0]), sig_damage(damage)
+        there = sig_damage(damage)
+        values = self._frame(frames[0], there)
         position = " ".join(f"{c}={self.parameters[c]}" for c in _COORDINATES if self.parameters[c] is not None)
-        desc = f"the frame at {position}"
+        desc = f"the frame at {position}" if there else f"the source has no frame at {position}"
         if np.iscomplexobj(values):
             return AnalysisResultSet(complex_results(values, "intensity", "intensity", desc, there, default_lin=False))
         return AnalysisResultSet(log_and_lin(values, "intensity", desc, "intensity", there, default_lin=False))

@@ -20,7 +20,7 @@ class PickFFTFrameAnalysis(PickFrameAnalysis, id_="PICK_FFT_FRAME"):
     """Fourier transform of one frame, the frequency 0 in the middle.
 
     Results, of sig shape: as of `PickFrameAnalysis`; for real data the magnitude of the transform, float64 for
-    integers.
+    integers. A frame that the source does not have has a transform of NaN.
 
     Parameters
     ----------
@@ -47,6 +47,8 @@ class PickFFTFrameAnalysis(PickFrameAnalysis, id_="PICK_FFT_FRAME"):
         check_disc("PickFFTFrameAnalysis", params)
         return params
 
-    def _frame(self, frame: Array) -> Array:
+    def _frame(self, frame: Array, there: bool) -> Array:
         transform = masked_fft(frame, self.parameters)
+        if not there:
+            transform[:] = np.nan
         return transform if np.iscomplexobj(frame) else np.abs(transform)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tilework.analysis.helper import get_parameters, require_sig_2d
 from tilework.analysis.masks import SingleMaskAnalysis
-from tilework.common.masks import ring
+from tilework.common.masks import check_radii, ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,9 @@ class RingMaskAnalysis(SingleMaskAnalysis, id_="APPLY_RING_MASK"):
             "mask_count": 1,
             "mask_dtype": np.float32,
         }
-        return get_parameters("RingMaskAnalysis", parameters, defaults)
+        params = get_parameters("RingMaskAnalysis", parameters, defaults)
+        check_radii(ri=params["ri"], ro=params["ro"])
+        return params
 
     def get_mask_factories(self) -> list[Callable[[], Any]]:
         """Return a factory for the ring."""

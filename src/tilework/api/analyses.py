@@ -60,6 +60,11 @@ class Analyses:
         progress, corrections
             As of `run_udf`.
 
+        Raises
+        ------
+        TypeError
+            When `job` is no analysis.
+
         Examples
         --------
         >>> import numpy as np
@@ -72,6 +77,9 @@ class Analyses:
         >>> result.intensity.visualized.shape
         (4, 4, 4)
         """
+        from tilework.analysis.helper import positions_with_values
+
+        _check_analysis(job)
         if roi is None:
             roi = job.get_roi()
         dataset = job.dataset
@@ -83,7 +91,7 @@ class Analyses:
             )
             return results
 
-        return job.evaluate(run_udf, selected, True if selected is None else selected)
+        return job.evaluate(run_udf, selected, positions_with_values(dataset, selected))
 
     def create_mask_analysis(
         self,
@@ -152,7 +160,8 @@ class Analyses:
         Raises
         ------
         ValueError
-            When scan or detector do not have two axes, or an inner radius comes without an outer one.
+            When scan or detector do not have two axes, an inner radius comes without an outer one or is not smaller, or
+            a parameter is not of its kind.
 
         Examples
         --------
@@ -206,7 +215,7 @@ class Analyses:
         Raises
         ------
         ValueError
-            When the detector has not two axes.
+            When the detector has not two axes, or `ri` is larger than `ro`.
 
         Examples
         --------
@@ -238,7 +247,7 @@ class Analyses:
         Raises
         ------
         ValueError
-            When the detector has not two axes.
+            When the detector has not two axes, or `r` is not a number, or negative.
 
         Examples
         --------
@@ -271,7 +280,7 @@ class Analyses:
         Raises
         ------
         ValueError
-            When the detector has not two axes.
+            When the detector has not two axes, or `ri` is not smaller than `ro`.
 
         Examples
         --------
@@ -345,3 +354,15 @@ class Analyses:
         from tilework.analysis import PickFrameAnalysis
 
         return PickFrameAnalysis(dataset=dataset, parameters={"x": x, "y": y, "z": z})
+
+
+def _check_analysis(job: Any) -> None:
+    """Raise TypeError when it is something else than an analysis."""
+    from tilework.analysis.base import Analysis
+
+    if not isinstance(job, Analysis):
+        msg = (
+            f"run() takes an analysis, as create_sum_analysis() makes one, not {job!r}: "
+            "functions (UDFs) are run with run_udf()"
+        )
+        raise TypeError(msg)

@@ -37,6 +37,36 @@ __all__ = [
 _SPARSE_BELOW = 0.1
 
 
+def check_radii(*, has_soft_rims: bool = False, **radii: Any) -> None:
+    """Raise an error that names the radii unless they describe a disc, or a ring.
+
+    Parameters
+    ----------
+    has_soft_rims
+        Whether pixels count by the share that the ring covers of them: some do when it has no width.
+    **radii
+        The radius of a disc by the name of the parameter; or the inner and the outer radius of a ring, in this order.
+
+    Raises
+    ------
+    ValueError
+        When one is not a number, the (outer) radius is negative, or nothing lies between the two.
+    """
+    for name, radius in radii.items():
+        if np.ndim(radius) or np.asarray(radius).dtype.kind not in "iuf" or np.isnan(radius):
+            msg = f"{name} must be a number, it is {radius!r}"
+            raise ValueError(msg)
+    *inner, (outer_name, outer) = radii.items()
+    if outer < 0:
+        msg = f"the radius {outer_name}={outer} must not be negative"
+        raise ValueError(msg)
+    for name, radius in inner:
+        if radius > outer or (radius == outer and not has_soft_rims):
+            least = "not be larger" if has_soft_rims else "be smaller"
+            msg = f"the inner radius {name}={radius} must {least} than the outer radius {outer_name}={outer}"
+            raise ValueError(msg)
+
+
 def _distances(
     centerX: float, centerY: float, imageSizeX: int, imageSizeY: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -331,7 +331,8 @@ class CoMUDF(UDF):
         Parameters
         ----------
         field_y, field_x
-            The field, of nav shape; NaN at positions that are not selected.
+            The field, of nav shape; NaN at positions that are not selected, and in partial results at those that are
+            not merged yet.
 
         Returns
         -------
@@ -367,13 +368,16 @@ class CoMUDF(UDF):
         return {**results, "regression": regression}
 
     def _embed(self, flat: Array) -> Array:
-        """Return an array of nav shape, NaN at positions that are not selected."""
+        """Return an array of nav shape, NaN at positions that are not selected, or not merged yet."""
         nav = tuple(self.meta.dataset_shape.nav)
+        merged = self.meta.get_valid_nav_mask(full_nav=True)
         roi = self.meta.roi
-        if roi is None:
-            return flat.reshape(nav)
+        selected = np.ones(nav, dtype=bool) if roi is None else roi.reshape(nav)
         full = np.full(nav, np.nan, dtype=flat.dtype)
-        full[roi.reshape(nav)] = flat
+        full[selected] = flat
+        # Buffers hold zeros where nothing is merged, and derivatives would be taken against these.
+        if merged is not None:
+            full[~merged.reshape(nav)] = np.nan
         return full
 
     def _compress(self, array: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.masks import circular
+from tilework.common.masks import check_radii, circular
 from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class CrystallinityUDF(UDF):
     Raises
     ------
     ValueError
-        When only one of `real_center` and `real_rad` is given. In a run, when the frames are complex or have not two
-        axes.
+        When only one of `real_center` and `real_rad` is given, or `rad_in` is not smaller than `rad_out`. In a run,
+        when the frames are complex or have not two axes.
 
     Examples
     --------
@@ -61,6 +61,7 @@ class CrystallinityUDF(UDF):
         if (real_center is None) != (real_rad is None):
             msg = f"the disc that is masked out needs a centre and a radius: {real_center=}, {real_rad=}"
             raise ValueError(msg)
+        check_radii(rad_in=rad_in, rad_out=rad_out)
         super().__init__(rad_in=rad_in, rad_out=rad_out, real_center=real_center, real_rad=real_rad)
 
     def get_result_buffers(self) -> dict[str, BufferWrapper]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,15 +59,15 @@ class ApplyMasksUDF(UDF):
         Shift of the masks in detector pixels, (y, x), positive is down and right, rounded towards zero: two numbers for
         all frames, or auxiliary data with two numbers per frame
         (``ApplyMasksUDF.aux_data(shifts, kind="nav", extra_shape=(2,), dtype=int)``). What is shifted out of the
-        detector does not count.
+        detector does not count. The result of a frame whose shift is not finite is NaN.
     **kwargs
         Further parameters, for subclasses.
 
     Raises
     ------
     ValueError
-        When `use_sparse` asks for a SciPy format together with `shifts`, or `shifts` are not two numbers; in a run,
-        when masks do not have the shape of a frame.
+        When `use_sparse` asks for a SciPy format together with `shifts`, or `shifts` are not two finite numbers; in a
+        run, when masks do not have the shape of a frame.
 
     Examples
     --------
@@ -93,9 +94,8 @@ class ApplyMasksUDF(UDF):
         if shifts is not None and str(use_sparse).startswith("scipy"):
             msg = f"use_sparse={use_sparse!r} cannot be used together with shifts: use True or 'sparse.pydata'"
             raise ValueError(msg)
-        if shifts is not None and not isinstance(shifts, AuxBufferWrapper) and np.shape(shifts) != (2,):
-            msg = f"shifts must be two numbers (y, x), or ApplyMasksUDF.aux_data with two numbers per frame: {shifts!r}"
-            raise ValueError(msg)
+        if shifts is not None and not isinstance(shifts, AuxBufferWrapper):
+            _check_shifts(shifts)
         super().__init__(
             mask_factories=mask_factories,
             use_torch=use_torch,
@@ -225,7 +225,11 @@ class ApplyMasksUDF(UDF):
         if self.meta.array_backend not in NUMPY_BACKENDS:
             # Only a part of the frame meets the masks, which is not worth a product of its own for every kind of array.
             frame = as_backend(frame.reshape((1, -1)), "numpy").reshape(tuple(self.meta.dataset_shape.sig))
-        dy, dx = (int(s) for s in self.params.shifts)
+        y, x = self.params.shifts
+        if not (math.isfinite(y) and math.isfinite(x)):
+            self.results.intensity[:] = np.nan
+            return
+        dy, dx = int(y), int(x)
         masks = self.cached("shifted", self._prepare_shifted)
         self.results.intensity[:] = self.forbuf(masks.apply(frame, dy, dx), self.results.intensity)
 
@@ -307,6 +311,16 @@ def _compute_dtype(result: np.dtype[Any]) -> np.dtype[Any]:
     if result in (np.float32, np.complex64):
         return result
     return np.dtype(np.complex128 if result.kind == "c" else np.float64)
+
+
+def _check_shifts(shifts: Any) -> None:
+    """Raise an error unless these are shifts for all frames."""
+    if np.shape(shifts) != (2,):
+        msg = f"shifts must be two numbers (y, x), or ApplyMasksUDF.aux_data with two numbers per frame: {shifts!r}"
+        raise ValueError(msg)
+    if np.asarray(shifts).dtype.kind not in "biuf" or not np.isfinite(shifts).all():
+        msg = f"shifts must be finite numbers of pixels (y, x), they are {shifts!r}"
+        raise ValueError(msg)
 
 
 # -- masks that are shifted for each frame

@@ -28,8 +28,8 @@ class PickUDF(UDF):
     """Load the selected frames.
 
     Result: ``intensity``, of shape ``(number of selected frames, *sig)``, in the dtype of the dataset, frames in the
-    order of the scan. A frame that the source does not have is NaN, or 0 for integers. Use it with a ``roi`` that
-    selects a few frames: all of them must fit into memory.
+    order of the scan. A frame that the source does not have is NaN, or 0 for integers, and False in ``valid_mask``.
+    Use it with a ``roi`` that selects a few frames: all of them must fit into memory.
 
     Examples
     --------
@@ -78,4 +78,6 @@ class PickUDF(UDF):
 
     def get_results(self) -> dict[str, Any]:
         """Return the frames."""
-        return {"intensity": self.results.frames}
+        frames, merged = self.results.frames, self.meta.get_valid_nav_mask()
+        assert merged is not None  # on the main side
+        return {"intensity": self.with_mask(frames, merged.reshape(-1, *(1,) * (frames.ndim - 1)))}

@@ -23,6 +23,8 @@ from hypothesis.extra import numpy as hnp
 from tilework import __version__
 from tilework.exceptions import ResultFileError
 from tilework.io.results import ResultAxis, ResultChannel, load_results, save_results, suffixes, to_xarray
+from tilework.io.results.jsonable import jsonable
+from tilework.udf.com import CoMParams
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +77,18 @@ def test_round_trip(tmp_path: Path, suffix: str) -> None:
     assert "saved" in loaded.provenance
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     np.testing.assert_array_equal(loaded["pattern"], channels["pattern"].data)
+
+
+def test_named_tuples_keep_their_names() -> None:
+    """Parameters of a centre of mass can be read without knowing in which order they were."""
+    described = jsonable({"com_params": CoMParams(cy=3, regression=np.eye(2)), "size": (1, 2)})
+    assert described == {
+        "com_params": {
+            "cy": 3, "cx": None, "r": "inf", "ri": 0.0, "scan_rotation": 0.0, "flip_y": False,
+            "regression": [[1.0, 0.0], [0.0, 1.0]],
+        },
+        "size": [1, 2],
+    }  # fmt: skip
 
 
 @given(

@@ -52,7 +52,7 @@ class DenseMasks:
         self._compiled = compiled
         self._is_complex = dtype.kind == "c"
         self._count = len(masks)
-        rows = real_masks(masks.reshape(len(masks), -1), np.dtype(tile_dtype), dtype)
+        rows = real_masks(masks.reshape(len(masks), math.prod(masks.shape[1:])), np.dtype(tile_dtype), dtype)
         self._n_rows, self._pixels = rows.shape
         if compiled:
             if self._n_rows % 4 > 1:
@@ -85,7 +85,7 @@ class DenseMasks:
             When the frames do not have as many pixels as the masks.
         """
         frames = tile.shape[0]
-        if frames == 0:
+        if frames == 0 or self._count == 0:
             return
         rows = as_rows(tile)
         if rows.pixels != self._pixels:

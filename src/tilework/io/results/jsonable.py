@@ -18,7 +18,8 @@ def jsonable(value: Any) -> Any:
     Parameters
     ----------
     value
-        Numbers, text, sequences, mappings, NumPy scalars and arrays, paths; anything else is described by `repr`.
+        Numbers, text, sequences, mappings, named tuples (as mappings), NumPy scalars and arrays, paths; anything else
+        is described by `repr`.
     """
     match value:
         case None | bool() | int() | str():
@@ -33,6 +34,8 @@ def jsonable(value: Any) -> Any:
             return jsonable(value.tolist()) if value.size <= 256 else f"array of shape {value.shape}, {value.dtype}"
         case Mapping():
             return {str(key): jsonable(item) for key, item in value.items()}
+        case tuple() if hasattr(value, "_asdict"):  # a named one
+            return jsonable(value._asdict())
         case list() | tuple():
             return [jsonable(item) for item in value]
         case set() | frozenset():
