@@ -79,12 +79,14 @@ def test_visualize_simple_grey_where_nothing_is() -> None:
 
 
 def test_visualize_simple_limits_and_logarithm() -> None:
-    """Given limits are used; on a logarithmic scale a decade is a decade, and zero is the smallest."""
+    """Given limits are used; on a logarithmic scale a decade is a decade, and zero is half of the smallest."""
+    middle = colormap()(0.5, bytes=True)
+    rgba = visualize_simple(np.array([[1.0, 10.0, 100.0]]), logarithmic=True)
+    assert np.abs(rgba[0, 1].astype(int) - middle).max() <= 2
     values = np.array([[1.0, 10.0, 100.0, 0.0]])
     rgba = visualize_simple(values, logarithmic=True)
-    middle = colormap()(0.5, bytes=True)
-    assert np.abs(rgba[0, 1].astype(int) - middle).max() <= 2
-    np.testing.assert_array_equal(rgba[0, 3], rgba[0, 0])
+    np.testing.assert_array_equal(rgba[0, 3], visualize_simple(np.array([[0.5, 100.0]]), logarithmic=True)[0, 0])
+    assert (rgba[0, 3] != rgba[0, 0]).any()
     clipped = visualize_simple(values, vmin=10, vmax=20)
     np.testing.assert_array_equal(clipped[0, 0], clipped[0, 1])
     same = visualize_simple(np.zeros((2, 2)))

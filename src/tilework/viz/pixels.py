@@ -78,7 +78,8 @@ def visualize_simple(
     colormap
         Name of a matplotlib colour map, or one itself; None: viridis.
     logarithmic
-        Whether to show the logarithm; values that have none are shown as the smallest that has one.
+        Whether to show the logarithm; values that have none are shown as half of the smallest that has one, so that
+        one count and none differ.
     vmin, vmax
         Range to show; None: see `auto_range`.
     damage
@@ -117,7 +118,7 @@ _colormap = colormap
 def _logarithm(values: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
     positive = there & (values > 0)
     smallest = values[positive].min() if positive.any() else 1.0
-    return np.log(np.where(positive, values, smallest))
+    return np.log(np.where(positive, values, smallest / 2))
 
 
 def rgb_from_2dvector(y: ArrayLike, x: ArrayLike, vmax: float | None = None) -> NDArray[np.uint8]:
