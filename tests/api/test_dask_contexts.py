@@ -101,3 +101,27 @@ def test_what_does_not_fit(spec: Any, arguments: dict[str, Any], message: str, m
     monkeypatch.setattr("tilework.executor.dask.executor.start_cluster", None)
     with pytest.raises(ExecutorSpecException, match=message):
         Context.make_with(spec, **arguments)
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_an_iteration_that_is_left_at_the_exit(is_closed: bool, tmp_path: Path) -> None:
+    """It ends when there are hardly any modules left, without an error."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"""
+import numpy as np
+from tilework.api import Context
+from tilework.udf import SumUDF
+
+if __name__ == "__main__":
+    ctx = Context.make_with("dask", cpus=1)
+    dataset = ctx.load("memory", data=np.ones((4, 4, 4, 4), np.float32), sig_dims=2, num_partitions=4)
+    parts = ctx.run_udf_iter(dataset=dataset, udf=SumUDF())
+    next(parts)
+    if {is_closed}:
+        ctx.close()
+"""
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "Traceback" not in done.stderr  # Dask itself may tell of a task that it has cancelled

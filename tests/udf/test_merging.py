@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tilework.api import Context
+from tilework.exceptions import UDFException
 from tilework.udf import UDF
 
 if TYPE_CHECKING:
@@ -119,3 +120,19 @@ def test_an_error_shows_the_shapes() -> None:
     notes = "\n".join(caught.value.__notes__)
     assert "in merge of WrongShape, partition part-0" in notes
     assert "dest is there: of_frame of shape (6,), float32, of_pixel of shape (4, 3), float32" in notes
+
+
+class EndsIteration(Sums):
+    """Raises what would end the iteration over partial results."""
+
+    def merge(self, dest: Any, src: Any) -> None:
+        raise StopIteration(7)
+
+
+def test_an_end_of_iteration_is_an_error() -> None:
+    """It names the UDF, and is not the generator's own error."""
+    with Context.make_with("inline") as ctx:
+        dataset = ctx.load("memory", data=DATA, num_partitions=5)
+        with pytest.raises(UDFException, match=r"merge of EndsIteration raised StopIteration\(7\)") as caught:
+            ctx.run_udf(dataset=dataset, udf=EndsIteration())
+    assert caught.value.__notes__ == ["in merge of EndsIteration, partition part-0"]

@@ -142,6 +142,8 @@ class ConcurrentJobExecutor(StoringJobExecutor):
         ------
         ExecutorSpecException
             When `n_processes` is less than 1.
+        ExecutorError
+            When there is no room in /dev/shm for what they need to be started.
         """
         from tilework.executor.renewable import SpawnedProcesses
 

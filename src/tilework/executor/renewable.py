@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from tilework.exceptions import ExecutorError, WorkerLostError
 from tilework.executor.at_exit import come_before
 from tilework.executor.pool_worker import prepare_process
+from tilework.executor.semaphores import check_semaphores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -54,9 +55,15 @@ class SpawnedProcesses(ProcessPoolExecutor):
     ----------
     n_processes
         How many.
+
+    Raises
+    ------
+    ExecutorError
+        When there is no room for what they need to be started.
     """
 
     def __init__(self, n_processes: int) -> None:
+        check_semaphores()
         super().__init__(n_processes, multiprocessing.get_context("spawn"), _prepare_own_process)
         self.n_processes = n_processes
 

@@ -6,6 +6,7 @@ knows no executor, but for the type of buffers that the executor wants.
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,7 @@ class MainRun:
         environment: Environment | None = None,
     ) -> None:
         self.udfs: list[UDF] = [udf.claim(self) for udf in udfs]
+        self._is_exiting = sys.is_finalizing  # the name `sys` may be gone then
         self.dataset = dataset
         self.roi = roi
         self.lock = threading.Lock()
@@ -311,7 +313,8 @@ class MainRun:
     def release(self, *, are_results_made: bool = False) -> None:
         """Give the UDF instances back: the run is over. What somebody may still ask for is then made by copies."""
         released = self.udfs
-        if not are_results_made:
+        # An iteration that is left when the interpreter exits ends without modules; nobody asks for anything then.
+        if not are_results_made and not self._is_exiting():
             with self.lock:
                 self.udfs = [udf.snapshot(udf.results) for udf in released]
         for udf in released:

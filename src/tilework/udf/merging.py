@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.buffers import AuxBufferWrapper
+from tilework.exceptions import UDFException
 from tilework.udf.checks import describe_arrays, merges_by_name
 from tilework.udf.data import MergeAttrMapping
 
@@ -52,6 +53,11 @@ def merge_part(udf: UDF, dest: Mapping[str, Array], src: MergeAttrMapping, start
             udf.merge(dest=MergeAttrMapping(dest), src=src)
         else:
             udf.merge(MergeAttrMapping(dest), src)
+    except StopIteration as e:
+        msg = f"merge of {type(udf).__name__} raised {e!r}, which would end the iteration over results: catch it there"
+        error = UDFException(msg)
+        error.add_note(f"in merge of {type(udf).__name__}, {where}")
+        raise error from e
     except Exception as e:
         e.add_note(f"in merge of {type(udf).__name__}, {where}")
         if isinstance(e, ValueError | TypeError):

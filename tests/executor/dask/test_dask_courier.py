@@ -144,3 +144,20 @@ def test_results_of_a_recall_wait_for_their_messages() -> None:
         assert worker.got == [0, 1]
 
     in_loop(main)
+
+
+def test_the_run_ends_before_the_recall_begins() -> None:
+    """Then there is nothing to ask for, and nothing is left of it."""
+
+    async def main(worker: Bench) -> None:
+        first = await worker.send(4)
+        worker.recalled.set_result(BatchReport((), (3,)))
+        await settle()
+        recall = worker.courier._recalls[first.ident] = worker.courier._spawn(worker.courier._recall(first))
+        del worker.courier._shipments["run"]
+        await settle()
+        assert recall.done()
+        assert recall.exception() is None
+        assert worker.courier._recalls == {}
+
+    in_loop(main)

@@ -142,3 +142,22 @@ time.sleep(60)
         assert len(pids) == 3
         process.kill()
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "some are left", 20)
+
+
+def test_blocked_signals(tmp_path: Path) -> None:
+    """It learns that workers have ended, also when the program has blocked the signal that tells: the program ends."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import signal
+from tilework.executor.dask import DaskJobExecutor, cluster_spec
+
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
+with DaskJobExecutor.make_local(cluster_spec(1, 0, has_cupy=False, num_service=0)) as executor:
+    print(executor.run_function(signal.pthread_sigmask, signal.SIG_BLOCK, ()), flush=True)
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, check=False, timeout=60, start_new_session=True
+    )
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import textwrap
+
+from mount_namespace import in_mount_namespace
 
 HEAD = """
 import faulthandler; faulthandler.dump_traceback_later(40, exit=True)
@@ -129,3 +132,34 @@ def test_limited_address_space() -> None:
     assert result == "100000.0"
     assert error.startswith("SharedMemoryFullError")
     assert "shared_memory=" in error
+
+
+def test_limited_size_of_files() -> None:
+    """Shared memory is in files without a name, which the limit applies to; the error names limit and argument."""
+    done = run_limited(
+        """
+        limit(resource.RLIMIT_FSIZE, 20 << 20, 20 << 20)
+        with make(2) as executor:
+            print(executor.report()["limits"]["shared_memory_bytes"] <= 20 << 20)
+            print(executor.run_function(np.ones, 100_000).sum())
+        print(told(lambda: make(2, shared_memory=1 << 30)))
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    is_small, result, error = done.stdout.splitlines()
+    assert is_small == "True"
+    assert result == "100000.0"
+    assert error.startswith("SharedMemoryFullError")
+    assert "shared_memory=" in error
+    assert "ulimit -f" in error
+
+
+def test_no_room_in_the_folder() -> None:
+    """The error names the folder, and what to do."""
+    python = shlex.quote(sys.executable)
+    script = shlex.quote(HEAD + "print(told(lambda: make(1, shared_memory_folder='/dev/shm')))")
+    done = in_mount_namespace(
+        f"mount -t tmpfs -o size=64k tmpfs /dev/shm; head -c 64k /dev/zero > /dev/shm/full; {python} -c {script}"
+    )
+    assert "no room for 64 KiB of shared memory in /dev/shm" in done.stdout
+    assert "make room there" in done.stdout

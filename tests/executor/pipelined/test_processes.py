@@ -119,6 +119,31 @@ class TestProcesses(ExecutorHarness):
         assert "cpu-1: second" in caplog.text
         assert [process["stderr"] for process in executor.report()["processes"]] == [["first", "second"]] * 2
 
+    def test_warnings_are_seen(self, executor: PipelinedExecutor, caplog: pytest.LogCaptureFixture) -> None:
+        """What Python warns of in a worker is logged as a warning, also when the executor is closed right after it."""
+        executor.run_function(lambda: np.array([1.0]) / 0)
+        executor.close()
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING
+        assert record.message.startswith("cpu-")
+        assert "RuntimeWarning: divide by zero" in record.message
+
+    def test_last_words_are_logged_once(self, executor: PipelinedExecutor, caplog: pytest.LogCaptureFixture) -> None:
+        """The traceback of a crash is told with the loss of the worker, and not before it as well."""
+        with pytest.raises(WorkerLostError):
+            executor.run_function(ctypes.string_at, 8)
+        self.assert_usable(executor)
+        told = [record.message for record in caplog.records if "Segmentation fault" in record.message]
+        assert len(told) == 3
+        assert all(text.startswith("lost worker") for text in told)
+
+    def test_progress_bars_are_logged_once(self, executor: PipelinedExecutor, caplog: pytest.LogCaptureFixture) -> None:
+        """They write a line again and again, of which the end counts."""
+        executor.run_function(lambda: os.write(2, b"10%\r20%\r100%\nafter\n"))
+        executor.close()
+        (record,) = caplog.records
+        assert [line.partition(": ")[2] for line in record.message.splitlines()] == ["100%", "after"]
+
     def test_stderr_without_ends_of_lines(self, executor: PipelinedExecutor) -> None:
         """Dots and progress bars neither fill memory nor hold up what others do; the end of them is kept."""
 
@@ -128,10 +153,10 @@ class TestProcesses(ExecutorHarness):
 
         executor.run_function(dots)
         members = executor._hub.pool.members
-        assert max(len(member.stderr_rest) for member in members) <= 1 << 14
+        assert max(len(member.output.rest) for member in members) <= 1 << 14
         executor.run_each_worker(lambda: os.write(2, "\n10%\r20%\r\n30% ä".encode()))
         until = time.monotonic() + 20
-        while not all(member.stderr_rest == "30% ä".encode() for member in members):
+        while not all(member.output.rest == "30% ä".encode() for member in members):
             assert time.monotonic() < until
             time.sleep(0.01)
         for process in executor.report()["processes"]:

@@ -36,6 +36,10 @@ def parent(executor: PipelinedExecutor) -> int:
     return int(pid)
 
 
+def parent_of(pid: int) -> int:
+    return int(psutil.Process(pid).ppid())
+
+
 class TestZygote(ExecutorHarness):
     """What is left is looked at after each test."""
 
@@ -111,6 +115,61 @@ class TestZygote(ExecutorHarness):
                 os.kill(pid, signal.SIGKILL)
             self.assert_usable(each)
         assert parent(executor) == parent(other) != zygote
+
+    def test_it_does_not_answer(self, nothing_left: None) -> None:
+        """Workers that are there go on meanwhile; when its time is over, another one forks."""
+        with PipelinedExecutor(PipelinedExecutor.make_spec(2, []), startup_timeout=5) as executor:
+            before = executor.run_each_worker(os.getpid)
+            zygote = psutil.Process(parent_of(before["cpu-0"]))
+            zygote.suspend()
+            os.kill(before["cpu-0"], signal.SIGKILL)
+            while any(each["pid"] == before["cpu-0"] for each in executor.report()["processes"]):
+                time.sleep(0.001)
+            self.assert_usable(executor)
+            assert zygote.status() == psutil.STATUS_STOPPED, "its time was over before"
+            after = executor.run_each_worker(os.getpid)
+            assert after["cpu-0"] != before["cpu-0"]
+            assert after["cpu-1"] == before["cpu-1"]
+            assert not psutil.pid_exists(zygote.pid)
+
+    def test_it_does_not_answer_at_first(self, executor: PipelinedExecutor) -> None:
+        """Who makes another executor is told; those that are there are not harmed."""
+        zygote = parent(executor)
+        psutil.Process(zygote).suspend()
+        with pytest.raises(PoolStateError, match="Timeout while starting workers"):
+            PipelinedExecutor(PipelinedExecutor.make_spec(2, []), startup_timeout=0.5)
+        with make() as other:
+            assert parent(other) != zygote
+        self.assert_usable(executor)
+
+    def test_resized_while_it_does_not_answer(self, executor: PipelinedExecutor) -> None:
+        """A worker that nobody wants any more when it comes to be ends again, and one that is wanted again stays."""
+        zygote = psutil.Process(parent(executor))
+        zygote.suspend()
+        for n in (4, 1, 2):
+            executor.resize(n)
+        self.assert_usable(executor)
+        zygote.resume()
+        until = time.monotonic() + 20
+        while [each["name"] for each in executor.report()["processes"]] != ["cpu-0", "cpu-1"] or len(
+            psutil.Process(zygote.pid).children()
+        ) != 2:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert len(executor.run_each_worker(os.getpid)) == 2
+        assert not any(event["event"] == "worker_lost" for event in executor.report()["events"])
+
+    def test_blocked_signals(self, nothing_left: None) -> None:
+        """What the thread has blocked that makes an executor, its processes have not: they learn how workers end."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
+        try:
+            with make() as executor:
+                os.kill(executor.run_function(os.getpid), signal.SIGKILL)
+                assert executor.run_function(signal.pthread_sigmask, signal.SIG_BLOCK, ()) == set()
+                (lost,) = (event for event in executor.report()["events"] if event["event"] == "worker_lost")
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        assert "SIGKILL" in lost["cause"]
 
     def test_a_worker_that_cannot_be_set_up(self, executor: PipelinedExecutor) -> None:
         """What went wrong between the fork and the first message is in the error."""

@@ -211,8 +211,10 @@ class Courier:
 
     async def _recall(self, sent: Sent) -> None:
         """Ask a worker for what it has not begun of a batch."""
-        shipment = self._shipments[sent.lane.run]
+        shipment = self._shipments.get(sent.lane.run)  # None: the run has ended since this was planned
         try:
+            if shipment is None:
+                return
             answers = await self.client.run(recall, sent.ident, workers=[sent.station.address], asynchronous=True)
             report: BatchReport | None = answers[sent.station.address]
             if report is not None:

@@ -68,7 +68,8 @@ async def _watch(worker: Any) -> None:
                 return
         for number, (key, stop) in entries:
             if is_released(worker, key):
-                log.warning("nobody wants %s any more: it stops at its next tile", key)
+                # So does what still works when its run has ended, which is nothing to worry about.
+                log.info("nobody wants %s any more: it stops at its next tile", key)
                 with _lock:
                     _watched.pop(number, None)
                 stop()

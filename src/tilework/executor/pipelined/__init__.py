@@ -9,6 +9,7 @@
       pool        the processes: started, ended           spec       which workers there are
                                                           selection  a worker for a task, for users of a pool
         process, zygote    how processes come to be       wire       a line between two processes
+                                                          stderr     what a worker writes there
       scattered   objects that all workers have           messages   what is said over it
       parcel, arena, memory, control                      memory that processes share
       worker, worker_queues                               what runs in a worker

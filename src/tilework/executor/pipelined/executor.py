@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from tilework.common.executor import GPUSpec, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
     from tilework.executor.driver import Backend, RunControl
+    from tilework.executor.pipelined.pool import Launch
     from tilework.executor.pipelined.wire import Wire
 
 __all__ = ["PipelinedExecutor"]
@@ -115,12 +116,13 @@ class PipelinedExecutor(StoringJobExecutor):
         self._cleanup_timeout = cleanup_timeout
         worker_fn = partial(be_worker, pin=pin_workers, span_context=current_span_context(), early_setup=early_setup)
 
-        def make_pool(on_blocked: Callable[[Wire], None]) -> WorkerPool:
+        def make_pool(on_blocked: Callable[[Wire], None], on_launch: Callable[[Launch], None]) -> WorkerPool:
             return WorkerPool(
                 worker_fn,
                 self._spec,
                 startup_timeout=startup_timeout,
                 on_blocked=on_blocked,
+                on_launch=on_launch,
                 shared_memory=shared_memory,
                 folder=shared_memory_folder,
             )

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.exceptions import ExecutorError, PoolStateError
 from tilework.executor.pipelined.exchange import Exchange
 from tilework.executor.pipelined.messages import decode
-from tilework.executor.pipelined.pool import Member, MemberState, WorkerPool
+from tilework.executor.pipelined.pool import Launch, Member, MemberState, WorkerPool
 from tilework.executor.pipelined.wire import WireClosedError
 
 if TYPE_CHECKING:
@@ -68,13 +68,15 @@ class Hub:
     Parameters
     ----------
     make_pool
-        Makes the pool; called with what is to be done when a line is full.
+        Makes the pool; called with what is to be done when a line is full, and with what when a worker was asked for.
     on_loss
         Called when a worker is lost, with its name and how it ended.
     """
 
     def __init__(
-        self, make_pool: Callable[[Callable[[Wire], None]], WorkerPool], on_loss: Callable[[str, str], None]
+        self,
+        make_pool: Callable[[Callable[[Wire], None], Callable[[Launch], None]], WorkerPool],
+        on_loss: Callable[[str, str], None],
     ) -> None:
         self.lock = threading.RLock()
         self._pid = os.getpid()
@@ -90,13 +92,13 @@ class Hub:
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         self._is_asleep = False
         self._has_failed = False
+        self._thread = threading.Thread(target=self._loop, name="tilework-hub", daemon=True)
         try:
-            self.pool = make_pool(self._note_blocked)
+            self.pool = make_pool(self._note_blocked, self._watch_launch)
         except BaseException:
             self._close_selector()
             raise
         self.exchange = Exchange(self.pool, self._watch, self._notify, on_loss)
-        self._thread = threading.Thread(target=self._loop, name="tilework-hub", daemon=True)
         self._thread.start()
 
     # ---- for other threads ----
@@ -245,7 +247,7 @@ class Hub:
         if self.exchange.has_stock():
             time.sleep(_NAP_SECONDS)
         with self.lock:
-            date = self.exchange.next_date()
+            date = min([self.exchange.next_date(), *(member.output.log_at for member in self.pool.members)])
         self._is_asleep = True
         # Whoever leaves a request after this line finds the hub asleep, and wakes it.
         wait = 0.0 if self._requests or self._is_closed else max(0.0, date - time.monotonic())
@@ -265,11 +267,20 @@ class Hub:
                 self._watch_blocked()
             if time.monotonic() >= date:
                 self.exchange.keep_dates()
+                self._log_stderr()
 
-    def _take_event(self, source: Any, member: Member | None, mask: int) -> None:
+    def _log_stderr(self) -> None:
+        now = time.monotonic()
+        for member in self.pool.members:
+            if member.output.log_at <= now:
+                member.output.log_lines()
+
+    def _take_event(self, source: Any, member: Member | Launch | None, mask: int) -> None:
         if member is None:
             with contextlib.suppress(OSError):
                 self._wake_read.recv(1 << 12)
+        elif isinstance(member, Launch):
+            self._take_launch(member)
         elif member.state is MemberState.GONE:
             return
         elif source is member.wire:
@@ -277,8 +288,8 @@ class Hub:
                 self._flush(member)
             if mask & selectors.EVENT_READ:
                 self._read(member)
-        elif source == member.stderr_fd:
-            if not member.read_stderr():
+        elif source == member.output.fd:
+            if not member.output.read():
                 self._selector.unregister(source)
         else:
             self._take_loss(member)
@@ -286,9 +297,21 @@ class Hub:
     # ---- what it watches ----
 
     def _watch(self, member: Member) -> None:
-        for source in (member.wire, member.stderr_fd, member.info.process.sentinel):
+        for source in (member.wire, member.output.fd, member.info.process.sentinel):
             if source != -1:
                 self._selector.register(source, selectors.EVENT_READ, member)
+
+    def _watch_launch(self, launch: Launch) -> None:
+        self._selector.register(launch.wire, selectors.EVENT_READ, launch)
+
+    def _take_launch(self, launch: Launch) -> None:
+        # First, as its line may be closed, or become that of a member.
+        self._selector.unregister(launch.wire)
+        member = self.exchange.roster.admit(launch)
+        if member is not None:
+            self._read(member)  # what it said right after that it is there
+        elif launch in self.pool.launches:
+            self._watch_launch(launch)
 
     def _note_blocked(self, wire: Wire) -> None:
         self._blocked.add(wire)
@@ -330,7 +353,7 @@ class Hub:
         with contextlib.suppress(WireClosedError):
             while frames := member.wire.receive_nowait():  # what it still said before its end
                 self._take_frames(member, frames)
-        for source in (member.wire, member.stderr_fd, member.info.process.sentinel):
+        for source in (member.wire, member.output.fd, member.info.process.sentinel):
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(source)
         self._blocked.discard(member.wire)

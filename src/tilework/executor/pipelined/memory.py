@@ -41,11 +41,16 @@ def cannot_map(size: int, error: OSError) -> SharedMemoryFullError:
     """
     remedies = {
         errno.EMFILE: ": raise the limit of open files (ulimit -n)",
+        errno.EFBIG: ": give the executor less with shared_memory=, or raise the limit of file sizes (ulimit -f)",
         errno.ENOMEM: ": give the executor less with shared_memory=, or raise the limit of address space (ulimit -v)",
     }
     return SharedMemoryFullError(
-        f"cannot map {size >> 20} MiB of shared memory: {error}{remedies.get(error.errno or 0, '')}"
+        f"cannot map {_describe_size(size)} of shared memory: {error}{remedies.get(error.errno or 0, '')}"
     )
+
+
+def _describe_size(size: int) -> str:
+    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{-(-size >> 10)} KiB"
 
 
 class Segment:
@@ -61,6 +66,7 @@ class Segment:
 
     def __init__(self, size: int, folder: str | None = None) -> None:
         self.size = max(PAGE, -(-size // PAGE) * PAGE)
+        self._folder = folder
         self.fd = _open(folder)
         self._allocated = 0
         try:
@@ -84,7 +90,13 @@ class Segment:
             os.posix_fallocate(self.fd, self._allocated, stop - self._allocated)
         except OSError as error:
             if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
-                msg = f"no room for {stop >> 20} MiB of shared memory: {error}"
+                folder = self._folder
+                where, remedy = "", "free memory, or raise the limit of the control group"
+                if folder is not None:
+                    where, remedy = f" in {folder}", "make room there, or name another folder, or none"
+                if error.errno == errno.EFBIG:
+                    remedy = "raise the limit of file sizes (ulimit -f)"
+                msg = f"no room for {_describe_size(stop)} of shared memory{where}: {error}: {remedy}"
                 raise SharedMemoryFullError(msg) from error
         self._allocated = stop
 

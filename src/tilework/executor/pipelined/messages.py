@@ -108,8 +108,14 @@ class Shutdown(NamedTuple):
 # ---- from a worker to the main process ----
 
 
+class Forked(NamedTuple):
+    """The first message: the process is there, and waits for its `Setup`. Its descriptor stands for it (pidfd)."""
+
+    pid: int
+
+
 class Arrived(NamedTuple):
-    """The process is there; it is set up now. Its descriptor is its arena."""
+    """The worker is set up now. Its descriptor is its arena."""
 
     arena_size: int
 
@@ -156,24 +162,18 @@ class Signal(NamedTuple):
 
 
 class Spawn(NamedTuple):
-    """Fork a worker. The descriptors are its end of the line, and the pipe for its stderr."""
+    """Fork a worker, which says itself that it is there. The descriptors are its end of the line, and its stderr."""
 
     token: int
+    """Stands for the worker, unlike its number for ever."""
     preload: list[str]
     """Names of modules to import before."""
-
-
-class Spawned(NamedTuple):
-    """A worker was forked."""
-
-    token: int
-    pid: int
 
 
 class Exited(NamedTuple):
     """A worker has ended."""
 
-    pid: int
+    token: int
     status: int
     """As from `os.waitstatus_to_exitcode`: negative for a signal."""
 

@@ -1,8 +1,9 @@
 """The worker processes of one executor: started, ended, and started again.
 
 Who owns what: a pool owns the processes, the lines to them, the memory that it shares with them, and the process that
-forks them. Nothing in here waits for a worker's answer but the start. A pool does nothing by itself; when one of its
-workers ends, whoever uses the pool notices, and has it replaced.
+forks them. Nothing in here waits for a worker but the constructor: later ones are launched, and admitted when their
+line tells that they are there. A pool does nothing by itself; when one of its workers ends, whoever uses the pool
+notices, and has it replaced.
 """
 
 from __future__ import annotations
@@ -10,38 +11,46 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import sys
 import time
-from collections import deque
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tilework.common.backend import set_file_limit
 from tilework.exceptions import PoolStateError, WorkerQueueEmpty
-from tilework.executor.exits import STDERR_LINES, describe_exit, describe_last_words
+from tilework.executor.exits import describe_exit, describe_last_words
 from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage
 from tilework.executor.pipelined.memory import SharedMemoryFullError
-from tilework.executor.pipelined.messages import Arrived, Setup, Shutdown, StartupDone, StartupFailed, decode, encode
-from tilework.executor.pipelined.process import Patience, Zygote, environ_of_workers
+from tilework.executor.pipelined.messages import (
+    Arrived,
+    Forked,
+    Setup,
+    Shutdown,
+    StartupDone,
+    StartupFailed,
+    decode,
+    encode,
+)
+from tilework.executor.pipelined.process import Patience, WorkerProcess, Zygote, environ_of_workers
 from tilework.executor.pipelined.spec import check_spec
+from tilework.executor.pipelined.stderr import WorkerStderr
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 from tilework.executor.pipelined.worker_queues import OneWayQueue, WorkerQueues
 from tilework.executor.remote import dumps, unpack_error
 from tilework.utils.devices import available_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from tilework.executor.pipelined.process import WorkerProcess
     from tilework.executor.pipelined.spec import WorkerSpec
 
-__all__ = ["Member", "MemberState", "PoolWorkerInfo", "WorkerPool"]
+__all__ = ["Launch", "Member", "MemberState", "PoolWorkerInfo", "WorkerPool"]
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +62,6 @@ WORKER_MODULES: Final = (
 )
 """What every worker imports."""
 
-_LONGEST_LINE: Final = 1 << 13
-"""Bytes of a line of stderr that are kept."""
-_LAST_READS: Final = 64
-"""How much is read of the stderr of a worker that has ended, at most: a process that it started may still write."""
 _LARGEST_ARENA: Final = 1 << 34
 _SMALLEST_ARENA: Final = 1 << 20
 
@@ -79,19 +84,44 @@ class MemberState(Enum):
 
 
 @dataclass(eq=False, slots=True)
+class Launch:
+    """A worker that was asked for, and has not said yet that it is there."""
+
+    spec: WorkerSpec
+    wire: Wire
+    output: WorkerStderr
+    zygote: Zygote
+    token: int
+    deadline: float
+    """When it must be there."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.spec["name"]
+
+    def close(self) -> None:
+        """Give it up: should it still come to be, it finds its line closed, and ends."""
+        self.wire.close()
+        self.output.close()
+
+    def forget(self) -> None:
+        """Close what is here of it, in a process that was forked from the one that wanted it."""
+        self.wire.forget()
+        self.output.close()
+
+
+@dataclass(eq=False, slots=True)
 class Member:
     """A worker, with all that the main process has of it."""
 
     info: PoolWorkerInfo
     wire: Wire
     row: int
-    stderr_fd: int
+    output: WorkerStderr
     state: MemberState = MemberState.STARTING
     arena: ArenaReader | None = None
     """Its memory, for large results."""
-    stderr: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_LINES))
-    """The last lines that it wrote to stderr."""
-    stderr_rest: bytes = b""
     error: Exception | None = None
     """What went wrong in its set-up."""
     deadline: float = float("inf")
@@ -104,25 +134,10 @@ class Member:
         """Its name."""
         return self.info.spec["name"]
 
-    def read_stderr(self) -> bool:
-        """Take what it wrote to stderr; returns whether there can be more."""
-        try:
-            data = os.read(self.stderr_fd, 1 << 16)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        text = self.stderr_rest + (data or b"\n" * bool(self.stderr_rest))
-        # A progress bar goes back to the beginning of its line. What has no end is not kept whole.
-        *lines, rest = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self.stderr_rest = rest[-_LONGEST_LINE:]
-        if not log.isEnabledFor(logging.INFO):
-            lines = lines[-STDERR_LINES:]
-        for each in lines:
-            line = each[-_LONGEST_LINE:].decode(errors="replace")
-            self.stderr.append(line)
-            log.info("%s: %s", self.name, line)
-        return bool(data)
+    @property
+    def stderr(self) -> Iterable[str]:
+        """The last lines that it wrote to stderr."""
+        return self.output.lines
 
     def handle_startup(self, message: Any, descriptors: tuple[int, ...]) -> bool:
         """Take a message of the set-up; returns whether it was one."""
@@ -149,7 +164,7 @@ class Member:
 
     def describe_end(self, code: int | None) -> str:
         """Return in words how its process ended, with what it wrote at last."""
-        how = (self.reason or self.wire.trouble or describe_exit(code)) + describe_last_words(self.stderr)
+        how = (self.reason or self.wire.trouble or describe_exit(code)) + describe_last_words(self.output.lines)
         return f"worker {self.name} (process {self.info.process.pid}): {how}"
 
     def close(self) -> None:
@@ -164,9 +179,7 @@ class Member:
 
     def _close_others(self) -> None:
         self.state = MemberState.GONE
-        fd, self.stderr_fd = self.stderr_fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self.output.close()
         self.arena = None  # results that lie in there keep it
         self.info.process.close()
 
@@ -220,6 +233,8 @@ class WorkerPool:
     on_blocked
         Called with the wire when something could not be sent to a worker at once; then `Wire.flush` must be called
         when it is writable. None: sending blocks.
+    on_launch
+        Called with what `launch` returns; then `admit` must be called when its line has news.
     shared_memory
         The most shared memory that is taken, in bytes, but for scattered objects; None: half of what there is. One half
         is for what goes to the workers, the other for what comes from them.
@@ -240,6 +255,7 @@ class WorkerPool:
         *,
         startup_timeout: float = 30.0,
         on_blocked: Callable[[Wire], None] | None = None,
+        on_launch: Callable[[Launch], None] | None = None,
         shared_memory: int | None = None,
         folder: str | None = None,
     ) -> None:
@@ -247,9 +263,11 @@ class WorkerPool:
         set_file_limit()  # each worker takes five descriptors here
         self.spec = list(spec)
         self.members: list[Member] = []
+        self.launches: list[Launch] = []
         self.startup_timeout = startup_timeout
         self._worker_fn = dumps(worker_fn)
         self._on_blocked = on_blocked
+        self._on_launch: Callable[[Launch], None] | None = None
         self._folder = folder
         self._preload = [*WORKER_MODULES, *modules_to_preload()]
         self._rows = list(range(4095, -1, -1))
@@ -266,10 +284,11 @@ class WorkerPool:
         self.patience = Patience()
         try:
             for each in self.spec:
-                self.start(each, self.patience)
+                self._start(each)
         except BaseException:
             self.kill()
             raise
+        self._on_launch = on_launch
 
     # ---- looking at it ----
 
@@ -307,29 +326,98 @@ class WorkerPool:
 
     # ---- starting ----
 
-    def start(self, spec: WorkerSpec, patience: Patience | None = None) -> Member:
-        """Start a worker, and return at once; it is ready when it says so (`StartupDone`)."""
+    def _start(self, spec: WorkerSpec) -> None:
+        """Start a worker, and wait until its process is there."""
+        for is_last in (False, True):
+            launch = self.launch(spec)
+            try:
+                while self.admit(launch, min(launch.deadline, self.patience.date) - time.monotonic()) is None:
+                    self.patience.warn_if_slow()
+                    if time.monotonic() >= launch.deadline:
+                        self.give_up(launch)
+                return
+            except PoolStateError:
+                # Somebody killed the process that forks. One that does not answer has had its time.
+                if is_last or launch.wire.trouble is not None:
+                    raise
+
+    def launch(self, spec: WorkerSpec) -> Launch:
+        """Ask for a worker, and return at once; see `admit`."""
         self._check_open()
         with ExitStack() as undo:
             wire, there = Wire.pair(self._on_blocked)
             undo.callback(wire.close)
             with there:
                 stderr, stderr_there = os.pipe()
-                undo.callback(os.close, stderr)
+                output = WorkerStderr(spec["name"], stderr)
+                undo.callback(output.close)
                 os.set_blocking(stderr, False)
                 try:
-                    process = self._fork(there.fileno(), stderr_there, patience)
+                    token = self._spawn(there.fileno(), stderr_there)
                 finally:
                     os.close(stderr_there)
             undo.pop_all()
+        launch = Launch(spec, wire, output, self._zygote, token, time.monotonic() + self.startup_timeout)
+        self.launches.append(launch)
+        if self._on_launch is not None:
+            self._on_launch(launch)
+        return launch
+
+    def _spawn(self, wire_fd: int, stderr_fd: int) -> int:
+        try:
+            return self._zygote.spawn(wire_fd, stderr_fd, self._preload)
+        except WireClosedError:
+            # somebody killed it, or it was given up; the workers live on
+            with contextlib.suppress(Exception):
+                self._zygote.release(0.0)
+            self._zygote = Zygote.shared(self._preload)
+            return self._zygote.spawn(wire_fd, stderr_fd, self._preload)
+
+    def admit(self, launch: Launch, timeout: float = 0.0) -> Member | None:
+        """Take a worker that is there now, and have it set up; it is ready when it says so (`StartupDone`).
+
+        Parameters
+        ----------
+        launch
+            What `launch` returned; it is over when this does not return None.
+        timeout
+            How long to wait, in seconds.
+
+        Returns
+        -------
+        Member or None
+            None when nothing is known yet.
+
+        Raises
+        ------
+        PoolStateError
+            When there is no worker, and none will be.
+        """
+        try:
+            frame = launch.wire.receive(timeout)
+        except WireClosedError as error:
+            launch.output.read_last()
+            trouble = launch.wire.trouble or "One or more workers failed to start: it never came to be"
+            text = f"{trouble}{describe_last_words(launch.output.lines)}"
+            self.launches.remove(launch)
+            launch.close()
+            raise PoolStateError(text) from error
+        if frame is None:
+            return None
+        message = decode(frame.body)
+        assert isinstance(message, Forked)
+        self.launches.remove(launch)
+        wire = launch.wire
+        process = WorkerProcess(message.pid, frame.descriptors[0], partial(launch.zygote.wait_status, launch.token))
+        queues = WorkerQueues(_MainRequestQueue(wire), _MainResponseQueue(wire), _MainResponseQueue(wire))
         row = self._rows.pop()
         self.page.clear(row)
-        queues = WorkerQueues(_MainRequestQueue(wire), _MainResponseQueue(wire), _MainResponseQueue(wire))
-        member = Member(PoolWorkerInfo(queues, process, spec), wire, row, stderr)
+        member = Member(PoolWorkerInfo(queues, process, launch.spec), wire, row, launch.output)
         member.deadline = time.monotonic() + self.startup_timeout
+        self.members.append(member)
         setup = Setup(
             self._worker_fn,
-            spec,
+            launch.spec,
             row,
             self.arena.size,
             self.result_budget,
@@ -340,21 +428,15 @@ class WorkerPool:
         )
         with contextlib.suppress(WireClosedError):  # it has died already, as will be seen
             wire.send(encode(setup), (self.page.fd, self.arena.fd))
-        self.members.append(member)
         return member
 
-    def _fork(self, wire_fd: int, stderr_fd: int, patience: Patience | None) -> WorkerProcess:
-        try:
-            return self._zygote.spawn(wire_fd, stderr_fd, self._preload, self.startup_timeout, patience)
-        except TimeoutError as error:
-            msg = f"Timeout while starting workers, {error}: raise startup_timeout, or look at what is slow"
-            raise PoolStateError(msg) from error
-        except WireClosedError:
-            # somebody killed it; the workers live on
-            with contextlib.suppress(Exception):
-                self._zygote.release(1.0)
-            self._zygote = Zygote.shared(self._preload)
-            return self._zygote.spawn(wire_fd, stderr_fd, self._preload, self.startup_timeout, patience)
+    def give_up(self, launch: Launch) -> None:
+        """End a launch that took too long: `admit` says so. Another process forks from now on."""
+        launch.zygote.kill()
+        launch.wire.give_up(
+            f"Timeout while starting workers, no worker process was started within {self.startup_timeout:g} s: "
+            "raise startup_timeout, or look at what is slow"
+        )
 
     def remove(self, member: Member) -> str:
         """Forget a worker whose process has ended, or is killed now; returns in words how it ended."""
@@ -362,10 +444,12 @@ class WorkerPool:
         if not process.join(0.05):
             process.kill()
             process.join(1.0)
-        code = self._zygote.wait_status(process)
-        for _ in range(_LAST_READS):
-            if member.stderr_fd < 0 or not member.read_stderr() or not _has_data(member.stderr_fd):
-                break
+        code = process.wait_status()
+        member.output.read_last()
+        if member.state is MemberState.RETIRING:
+            member.output.log_lines()
+        else:
+            member.output.leave_to_others()
         text = member.describe_end(code)
         member.close()
         if member in self.members:
@@ -405,9 +489,14 @@ class WorkerPool:
                     log.warning("worker %s did not end within %g s and is killed", member.name, timeout)
                 process.kill()
                 process.join(5.0)
-        for member in list(self.members):
+        for member in self.members:
+            member.output.read_last()
+            member.output.log_lines()
             member.close()
         self.members.clear()
+        for launch in self.launches:
+            launch.close()
+        self.launches.clear()
         self._zygote.release(5.0)
         self.page.close()
         self.arena.close()
@@ -417,16 +506,13 @@ class WorkerPool:
         self._is_closed = True
         for member in self.members:
             member.forget()
+        for launch in self.launches:
+            launch.forget()
         self._zygote.forget()
         self.arena.forget()
         self.page.forget()
         self.members.clear()
-
-
-def _has_data(fd: int) -> bool:
-    poll = select.poll()  # a descriptor's number may be too large for `select.select`
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
+        self.launches.clear()
 
 
 def available_shared_memory(folder: str | None) -> int:
@@ -439,7 +525,18 @@ def available_shared_memory(folder: str | None) -> int:
     if folder is not None:
         system = os.statvfs(folder)
         left.append(system.f_bavail * system.f_frsize)
+    size = _largest_file()
+    if size is not None:  # memory files are files
+        left.append(size)
     return min(left)
+
+
+def _largest_file() -> int | None:
+    """Return how many bytes a file may have (``ulimit -f``); None when there is no limit."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def available_address_space() -> int | None:

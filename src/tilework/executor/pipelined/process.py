@@ -1,13 +1,15 @@
 """Worker processes, as the main process has them.
 
 They are children of a process of their own, which forks them (see `zygote`). There is one for all pools, so that only
-the first waits until it has imported what workers need. The main process holds a descriptor of each worker (pidfd),
-which tells at once when it ends, and can be trusted to mean that process for ever, unlike its number.
+the first waits until it has imported what workers need. Nobody else waits for it: it is asked for a worker, which then
+says over its own line that it is there. With that comes a descriptor of the worker (pidfd), which tells at once when it
+ends, and can be trusted to mean that process for ever, unlike its number.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import os
@@ -21,11 +23,11 @@ import warnings
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from tilework.exceptions import ExecutorSpecException
-from tilework.executor.pipelined.messages import Exited, Spawn, Spawned, decode, encode
+from tilework.executor.pipelined.messages import Exited, Spawn, decode, encode
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Patience", "WorkerProcess", "Zygote", "environ_of_workers"]
 
@@ -76,20 +78,29 @@ class WorkerProcess:
     ----------
     pid
         Its number.
+    fd
+        Its descriptor, which is closed by `close`.
+    ask_status
+        Returns how it ended, or None; called when it has.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, fd: int, ask_status: Callable[[], int | None]) -> None:
         self.pid = pid
         self.exitcode: int | None = None
-        self._fd = -1
-        with contextlib.suppress(ProcessLookupError):  # it has ended already, and was waited for
-            self._fd = os.pidfd_open(pid)
-        self._has_ended = self._fd < 0
+        self._fd = fd
+        self._ask_status = ask_status
+        self._has_ended = False
 
     @property
     def sentinel(self) -> int:
-        """Descriptor that is readable when the process has ended; -1 when that was so from the start."""
+        """Descriptor that is readable when the process has ended; -1 when it is closed."""
         return self._fd
+
+    def wait_status(self) -> int | None:
+        """Return how it ended, when it has; None when that is not to be known."""
+        if self.exitcode is None:
+            self.exitcode = self._ask_status()
+        return self.exitcode
 
     def is_alive(self) -> bool:
         """Return whether the process has not ended."""
@@ -137,6 +148,7 @@ class Zygote:
 
     _sharing: ClassVar = threading.Lock()
     _latest: ClassVar[Zygote | None] = None
+    _tokens: ClassVar = itertools.count(1)
 
     def __init__(self, preload: list[str]) -> None:
         if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
@@ -145,10 +157,9 @@ class Zygote:
                 "use the executor 'threads', or 'dask'"
             )
             raise ExecutorSpecException(msg)
-        self._wire, there = Wire.pair()
-        self._exited: dict[int, int] = {}
-        self._spawned: dict[int, int] = {}
-        self._n_spawned = 0
+        # What it does not take at once is kept until somebody asks for the next worker: nobody waits.
+        self._wire, there = Wire.pair(lambda _: None)
+        self._exited: dict[int, int] = {}  # by token
         self._holders = 0
         self._is_lost = False
         self._preloaded = set(preload)
@@ -197,70 +208,61 @@ class Zygote:
         """Return whether it can fork."""
         return not self._is_lost and self._process is not None and self._process.poll() is None
 
-    def spawn(
-        self, wire_fd: int, stderr_fd: int, preload: list[str], timeout: float, patience: Patience | None = None
-    ) -> WorkerProcess:
-        """Fork a worker.
+    def kill(self) -> None:
+        """End it without waiting, as it does not answer; its workers live on, and another one forks the next."""
+        with self._lock:
+            self._is_lost = True
+            if self._process is not None:
+                self._process.kill()  # before its line is closed, for then it would end its workers
+            self._wire.close()
+
+    def spawn(self, wire_fd: int, stderr_fd: int, preload: list[str]) -> int:
+        """Ask for a worker, and return at once what stands for it; what becomes of that is seen on the worker's line.
 
         Parameters
         ----------
         wire_fd, stderr_fd
-            The worker's end of its line, and where its stderr goes.
+            The worker's end of its line, and where its stderr goes. When no worker comes of it, they are closed.
         preload
-            Names of modules that it needs; those that it has not are imported first.
-        timeout
-            The longest wait, in seconds.
-        patience
-            Asked for when the wait is long.
+            Names of modules that it needs; those that are missing are imported first.
 
         Raises
         ------
-        TimeoutError
-            When nothing happened in time.
         WireClosedError
-            When it ended instead.
+            When this process has ended, or was given up.
         """
         with self._lock:
-            self._n_spawned += 1
-            token = self._n_spawned
+            token = next(self._tokens)
             missing = [name for name in preload if name not in self._preloaded]
             self._preloaded.update(missing)
-            until = time.monotonic() + timeout
             try:
+                while self._take_next(0.0):  # what nobody waits for must not fill the line
+                    pass
+                self._wire.flush()
                 self._wire.send(encode(Spawn(token, missing)), (wire_fd, stderr_fd))
-                while token not in self._spawned:
-                    if patience is not None:
-                        patience.warn_if_slow()
-                    if self._take_next(until if patience is None else min(until, patience.date)):
-                        continue
-                    if time.monotonic() >= until:
-                        msg = f"no worker process was started within {timeout:g} s"
-                        raise TimeoutError(msg)
             except WireClosedError:
                 self._is_lost = True  # its process may not have ended quite yet
                 raise
-            return WorkerProcess(self._spawned.pop(token))
+            return token
 
-    def wait_status(self, process: WorkerProcess) -> int | None:
-        """Return how a process ended that has ended; None when that is not to be known."""
-        if process.exitcode is None:
-            with self._lock, contextlib.suppress(WireClosedError):
-                until = time.monotonic() + _STATUS_SECONDS
-                while process.pid not in self._exited and self._take_next(until):
-                    pass
-                process.exitcode = self._exited.pop(process.pid, None)
-        return process.exitcode
+    def wait_status(self, token: int) -> int | None:
+        """Return how a worker ended that has ended, waiting for a moment; None when that is not to be known."""
+        with self._lock, contextlib.suppress(WireClosedError):
+            until = time.monotonic() + _STATUS_SECONDS
+            while token not in self._exited and self._take_next(until - time.monotonic()):
+                pass
+            return self._exited.pop(token, None)
+        return None
 
-    def _take_next(self, until: float) -> bool:
-        frame = self._wire.receive(until - time.monotonic())
+    def _take_next(self, timeout: float) -> bool:
+        if self._is_lost:
+            raise WireClosedError
+        frame = self._wire.receive(timeout)
         if frame is None:
             return False
         message = decode(frame.body)
-        if isinstance(message, Spawned):
-            self._spawned[message.token] = message.pid
-            self._exited.pop(message.pid, None)  # of an earlier process that had this number
-        elif isinstance(message, Exited):
-            self._exited[message.pid] = message.status
+        assert isinstance(message, Exited)
+        self._exited[message.token] = message.status
         return True
 
     def _close(self, timeout: float) -> None:

@@ -5,6 +5,7 @@ Called by the hub thread alone, with the hub locked.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -12,12 +13,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from tilework.exceptions import PoolStateError, WorkerLostError
+from tilework.executor.pipelined.messages import Shutdown, encode
 from tilework.executor.pipelined.pool import MemberState
+from tilework.executor.pipelined.wire import WireClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tilework.executor.pipelined.pool import Member, WorkerPool
+    from tilework.executor.pipelined.pool import Launch, Member, WorkerPool
     from tilework.executor.pipelined.spec import WorkerSpec
 
 __all__ = ["Roster"]
@@ -26,7 +29,10 @@ log = logging.getLogger(__name__)
 
 _MOST_FAILED_STARTS: Final = 3
 _RETRY_SECONDS: Final = 0.2
-_NO_PROCESS_SECONDS: Final = 1.0
+_PAUSE_SECONDS: Final = 0.25
+_LONGEST_PAUSE: Final = 60.0
+_MOST_LAUNCHES: Final = 32
+"""How many workers are asked for at a time."""
 
 
 class Roster:
@@ -45,6 +51,7 @@ class Roster:
         self._adopt = adopt
         self._to_start: list[tuple[float, WorkerSpec]] = []
         self._failed_starts: Counter[str] = Counter()
+        self._pauses: dict[str, float] = {}  # before the next attempt, of those whose process could not be had
         self.start_error: Exception | None = None
         """What went wrong with a worker before all had been ready once."""
         self._was_complete = False
@@ -60,7 +67,7 @@ class Roster:
     @property
     def is_hopeless(self) -> bool:
         """Whether there is no worker, and none will come."""
-        return not self._pool.members and not self._to_start
+        return not self._pool.members and not self._pool.launches and not self._to_start
 
     @staticmethod
     def hopeless() -> WorkerLostError:
@@ -72,6 +79,7 @@ class Roster:
     def note_ready(self, member: Member) -> None:
         """Take note that a worker takes tickets."""
         del self._failed_starts[member.name]
+        self._pauses.pop(member.name, None)
 
     def note_loss(self, member: Member, was: MemberState, cause: str) -> None:
         """Plan what replaces a worker that has ended."""
@@ -96,29 +104,61 @@ class Roster:
         wanted = {each["name"] for each in spec}
         there = {m.name for m in self._pool.members if m.state is not MemberState.RETIRING}
         self._to_start = [each for each in self._to_start if each[1]["name"] in wanted]
-        coming = {each[1]["name"] for each in self._to_start}
+        coming = {each[1]["name"] for each in self._to_start} | {each.name for each in self._pool.launches}
         self._to_start += [(0.0, each) for each in spec if each["name"] not in there | coming]
         self._pool.spec = list(spec)
         return [m for m in self._pool.members if m.state is not MemberState.RETIRING and m.name not in wanted]
+
+    # ---- starting ----
+
+    def admit(self, launch: Launch) -> Member | None:
+        """Take the news of a worker that was asked for; returns it when it is there."""
+        try:
+            member = self._pool.admit(launch)
+        except PoolStateError as error:
+            if self._is_wanted(launch.spec):
+                self._try_later(launch.spec, error)
+            return None
+        if member is not None:
+            self._adopt(member)
+            if not self._is_wanted(launch.spec):  # any more
+                member.state = MemberState.RETIRING
+                with contextlib.suppress(WireClosedError):
+                    member.wire.send(encode(Shutdown()))
+        return member
+
+    def _is_wanted(self, spec: WorkerSpec) -> bool:
+        return any(each["name"] == spec["name"] for each in self._pool.spec)
+
+    def _try_later(self, spec: WorkerSpec, error: Exception) -> None:
+        """Plan another attempt to start a worker, for which no process or memory can be had."""
+        name = spec["name"]
+        pause = self._pauses.get(name, _PAUSE_SECONDS)
+        self._pauses[name] = min(2 * pause, _LONGEST_PAUSE)
+        self._to_start.append((time.monotonic() + pause, spec))
+        log.warning("worker %s cannot be started, the next attempt is in %g s: %s", name, pause, error)
 
     # ---- in time ----
 
     def next_date(self) -> float:
         """Return when `keep_dates` has something to do next; infinity for never."""
-        dates = [date for date, _ in self._to_start]
+        dates = [date for date, _ in self._to_start] if len(self._pool.launches) < _MOST_LAUNCHES else []
+        dates += [launch.deadline for launch in self._pool.launches]
         dates += [m.deadline for m in self._pool.members if m.state is MemberState.STARTING]
         return min(dates, default=math.inf)
 
     def keep_dates(self, now: float) -> None:
         """Start what is to be started now, and end what takes too long to be set up."""
-        due = [spec for date, spec in self._to_start if date <= now]
-        self._to_start = [(date, spec) for date, spec in self._to_start if date > now]
-        for spec in due:
+        due = [each for each in self._to_start if each[0] <= now][: _MOST_LAUNCHES - len(self._pool.launches)]
+        for each in due:
+            self._to_start.remove(each)
             try:
-                self._adopt(self._pool.start(spec))
-            except Exception as error:  # noqa: BLE001  (no process or memory can be had: try again later)
-                log.warning("worker %s cannot be started: %s", spec["name"], error)
-                self._to_start.append((now + _NO_PROCESS_SECONDS, spec))
+                self._pool.launch(each[1])
+            except Exception as error:  # noqa: BLE001  (no descriptor, process or memory can be had)
+                self._try_later(each[1], error)
+        for launch in self._pool.launches:
+            if now > launch.deadline:
+                self._pool.give_up(launch)
         for member in self._pool.members:
             if member.state is MemberState.STARTING and now > member.deadline:
                 member.deadline = math.inf

@@ -150,11 +150,11 @@ class Wire:
         except OSError as error:
             for fd in kept:
                 os.close(fd)
-            raise self._give_up(f"something could not be sent: {error}") from error
+            raise self.give_up(f"something could not be sent: {error}") from error
         return kept
 
-    def _give_up(self, trouble: str) -> WireClosedError:
-        """Let both readers see the end of the line; returns what to raise."""
+    def give_up(self, trouble: str) -> WireClosedError:
+        """Let both readers see the end of the line, and why; returns what to raise."""
         self.trouble = self.trouble or trouble
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -175,7 +175,7 @@ class Wire:
         except OSError as error:
             if error.errno in _GONE:
                 raise WireClosedError from error
-            raise self._give_up(f"something could not be sent: {error}") from error
+            raise self.give_up(f"something could not be sent: {error}") from error
         return sent
 
     def flush(self) -> bool:
@@ -249,7 +249,7 @@ class Wire:
         self._data += data
         self._cut()
         if told & _TRUNCATED:
-            self._give_up("there were too many open files to receive what was sent: raise the limit (ulimit -n)")
+            self.give_up("there were too many open files to receive what was sent: raise the limit (ulimit -n)")
         return True
 
     def _cut(self) -> None:

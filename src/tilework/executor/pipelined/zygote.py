@@ -3,8 +3,8 @@
 ::
 
     main process ──subprocess──► this process: imports what workers need, once; then waits; serves all pools
-        │  Spawn + descriptors ──►  fork ──► a worker, with its own line to the main process
-        │  ◄── Spawned, Exited                (threads, event loops, files of the main process do not exist here)
+        │  Spawn + descriptors ──►  fork ──► a worker, with its own line to the main process, where it says Forked
+        │  ◄── Exited                         (threads, event loops, files of the main process do not exist here)
 
 A worker is there a few milliseconds after it was asked for, and shares the memory of what is imported with the others.
 Forking is safe here, because this process has one thread and nothing open.
@@ -27,7 +27,11 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Final
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["main"]
 
@@ -47,7 +51,8 @@ def main(fd: int, main_pid: int, preload: list[str]) -> None:
         Names of the modules to import first; what cannot be imported is left out. Later pools may ask for more.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was held back until here
+    # SIGINT was held back until here; and what whoever started this had blocked, SIGCHLD above all, must arrive.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     from tilework.executor.pipelined.wire import Wire, WireClosedError
 
     _import(preload)
@@ -60,14 +65,15 @@ def main(fd: int, main_pid: int, preload: list[str]) -> None:
     poll = select.poll()
     for each in (wire.fileno(), died, *watched):
         poll.register(each, select.POLLIN)
-    children: set[int] = set()
-    inherited = (wire.fileno(), died, wake, *watched)
+    children: dict[int, int] = {}  # their tokens by number
+    inherited = (died, wake, *watched)
     with contextlib.suppress(WireClosedError):
         while not any(at in watched for at, _ in poll.poll()):
             _drain(died)
             _reap(children, wire)
-            for frame in wire.receive_nowait() if _is_readable(wire) else ():
-                _fork(frame, wire, children, inherited, main_pid)
+            frames = deque(wire.receive_nowait() if _is_readable(wire) else ())
+            while frames:
+                _fork(frames.popleft(), wire, children, inherited, frames, main_pid)
     _end(children)
 
 
@@ -94,29 +100,38 @@ def _drain(fd: int) -> None:
         os.read(fd, 1 << 12)
 
 
-def _reap(children: set[int], wire: Any) -> None:
+def _reap(children: dict[int, int], wire: Any) -> None:
     from tilework.executor.pipelined.messages import Exited, encode
 
     for pid in list(children):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            children.discard(pid)
-            wire.send(encode(Exited(pid, os.waitstatus_to_exitcode(status))))
+            wire.send(encode(Exited(children.pop(pid), os.waitstatus_to_exitcode(status))))
 
 
-def _fork(frame: Any, wire: Any, children: set[int], inherited: tuple[int, ...], main_pid: int) -> None:
-    from tilework.executor.pipelined.messages import Spawned, decode, encode
+def _fork(
+    frame: Any, wire: Any, children: dict[int, int], inherited: tuple[int, ...], others: Iterable[Any], main_pid: int
+) -> None:
+    from tilework.executor.pipelined.messages import decode
 
     message = decode(frame.body)
     if message.preload:
         _import(message.preload)
-    pid = os.fork()
+    wire_fd, stderr_fd = frame.descriptors
+    try:
+        pid = os.fork()
+    except OSError as error:  # the line of the worker that there is not ends, and this is the last it wrote
+        with contextlib.suppress(OSError):
+            os.write(stderr_fd, f"no process can be forked: {error}\n".encode())
+        _close(frame.descriptors)
+        return
     if pid == 0:
         code = 1
         try:
-            for fd in inherited:
-                os.close(fd)
-            wire_fd, stderr_fd = frame.descriptors
+            wire.close()
+            _close(inherited)
+            for other in others:  # a copy of its line in here would keep that open
+                _close(other.descriptors)
             code = _be_worker(wire_fd, stderr_fd, main_pid)
         except BaseException:  # noqa: BLE001  (all that can still be done is to say what it was)
             with contextlib.suppress(Exception):
@@ -126,20 +141,23 @@ def _fork(frame: Any, wire: Any, children: set[int], inherited: tuple[int, ...],
                 with contextlib.suppress(Exception):
                     stream.flush()
             os._exit(code)
-    children.add(pid)
-    for fd in frame.descriptors:
+    children[pid] = message.token
+    _close(frame.descriptors)
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for fd in descriptors:
         os.close(fd)
-    wire.send(encode(Spawned(message.token, pid)))
 
 
-def _end(children: set[int]) -> None:
+def _end(children: dict[int, int]) -> None:
     """Wait for the workers, which should end by themselves; kill those that do not."""
     signal.set_wakeup_fd(-1)
     until = time.monotonic() + _LAST_WORKERS_SECONDS
     while children:
         for pid in list(children):
             if os.waitpid(pid, os.WNOHANG)[0]:
-                children.discard(pid)
+                del children[pid]
             elif time.monotonic() > until:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -160,31 +178,36 @@ def _be_worker(wire_fd: int, stderr_fd: int, main_pid: int) -> int:
     from tilework.executor.forked import reseed
     from tilework.executor.pipelined.arena import Arena, ArenaReader
     from tilework.executor.pipelined.control import ControlPage
-    from tilework.executor.pipelined.messages import Arrived, Setup, decode, encode
+    from tilework.executor.pipelined.messages import Arrived, Forked, Setup, decode, encode
     from tilework.executor.pipelined.wire import Wire
     from tilework.executor.pipelined.worker import serve
     from tilework.executor.pipelined.worker_queues import MessageQueue, RequestQueue, ResponseQueue, WorkerQueues
 
     reseed()
-    wire = Wire(socket.socket(fileno=wire_fd))
-    frame = wire.receive()
-    assert frame is not None
-    setup = decode(frame.body)
-    assert isinstance(setup, Setup)
-    sys.path[:] = setup.sys_path
-    with contextlib.suppress(OSError):
-        os.chdir(setup.cwd)
-    os.environ.clear()
-    os.environ.update(setup.environ)
-    page_fd, arena_fd = frame.descriptors
-    arena = Arena(setup.result_budget, setup.folder)
-    wire.send(encode(Arrived(arena.size)), (arena.fd,))
-    queues = WorkerQueues(
-        RequestQueue(wire, ControlPage(page_fd), setup.row, ArenaReader(arena_fd, setup.arena_size, writable=False)),
-        ResponseQueue(wire, arena),
-        MessageQueue(wire),
-    )
-    return serve(queues, setup.spec, setup.worker_fn)
+    with contextlib.closing(Wire(socket.socket(fileno=wire_fd))) as wire:
+        me = os.pidfd_open(os.getpid())
+        wire.send(encode(Forked(os.getpid())), (me,))
+        os.close(me)
+        frame = wire.receive()
+        assert frame is not None
+        setup = decode(frame.body)
+        assert isinstance(setup, Setup)
+        sys.path[:] = setup.sys_path
+        with contextlib.suppress(OSError):
+            os.chdir(setup.cwd)
+        os.environ.clear()
+        os.environ.update(setup.environ)
+        page_fd, arena_fd = frame.descriptors
+        arena = Arena(setup.result_budget, setup.folder)
+        wire.send(encode(Arrived(arena.size)), (arena.fd,))
+        queues = WorkerQueues(
+            RequestQueue(
+                wire, ControlPage(page_fd), setup.row, ArenaReader(arena_fd, setup.arena_size, writable=False)
+            ),
+            ResponseQueue(wire, arena),
+            MessageQueue(wire),
+        )
+        return serve(queues, setup.spec, setup.worker_fn)
 
 
 def _end_with(main_pid: int) -> None:
