@@ -122,6 +122,28 @@ def test_an_error_shows_the_shapes() -> None:
     assert "dest is there: of_frame of shape (6,), float32, of_pixel of shape (4, 3), float32" in notes
 
 
+class SomeNumbers(UDF):
+    """Has as many numbers as a parameter says."""
+
+    def get_result_buffers(self) -> Any:
+        return {"numbers": self.buffer(kind="nav", extra_shape=(self.params.count,), dtype="f4")}
+
+    def process_frame(self, frame: Any) -> None:
+        self.results.numbers[:] = frame.sum()
+
+
+def test_a_parameter_that_changes_the_shape_of_a_result() -> None:
+    """It is said that this cannot be done during a run."""
+    with Context.make_with("inline") as ctx:
+        dataset = ctx.load("memory", data=DATA, num_partitions=5)
+        parts = ctx.run_udf_iter(dataset=dataset, udf=SomeNumbers(count=2))
+        next(parts)
+        parts.update_parameters_experimental([{"count": 3}])
+        with pytest.raises(ValueError, match="broadcast") as caught:
+            list(parts)
+    assert "shapes of results must not depend on parameters that are changed during a run" in caught.value.__notes__
+
+
 class EndsIteration(Sums):
     """Raises what would end the iteration over partial results."""
 

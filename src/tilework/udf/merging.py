@@ -63,6 +63,8 @@ def merge_part(udf: UDF, dest: Mapping[str, Array], src: MergeAttrMapping, start
         if isinstance(e, ValueError | TypeError):
             e.add_note(f"dest is there: {describe_arrays(dest)}")
             e.add_note(f"src is there: {describe_arrays(vars(src))}")
+            if any(name in dest and array.shape != dest[name].shape for name, array in vars(src).items()):
+                e.add_note("shapes of results must not depend on parameters that are changed during a run")
         raise
     finally:
         udf.results.clear_views()
