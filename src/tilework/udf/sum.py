@@ -32,7 +32,7 @@ class SumUDF(UDF):
 
     Result: ``intensity``, of sig shape, in the dtype to which `dtype` and that of the dataset are promoted; in the
     units of the data. Integers of up to 4 bytes are summed exactly within a partition and then rounded to it; floats in
-    their own precision, 256 frames at a time, and these sums in double precision (relative error: about 1e-6).
+    their own precision, at most 256 frames at a time, and these in double precision (relative error: about 1e-6).
 
     Parameters
     ----------

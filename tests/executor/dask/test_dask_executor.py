@@ -200,24 +200,30 @@ def test_mapped_memory_is_not_limited(executor: DaskJobExecutor) -> None:
     assert set(limits.values()) == {None}
 
 
-def shown_by_a_worker(status: str) -> dict[str, bool]:
-    """Return whether a worker in this state, which runs in this process, logs errors of these methods."""
+def shown_by_a_worker(status: str, logger_name: str, method: str) -> dict[str, bool]:
+    """Return whether a worker in this state, which runs in this process, logs errors of a method, and of another."""
     from tilework.executor.dask import preload
 
-    logger = logging.getLogger("distributed.worker")
+    loggers = [logging.getLogger(name) for name in ("distributed.worker", "distributed.worker.state_machine")]
     preload.dask_setup(SimpleNamespace(status=Status[status]))
-    is_of_interest = logger.filters[-1]
+    added = [logger.filters[-1] for logger in loggers]
+    logger = logging.getLogger(logger_name)
     try:
-        records = [logger.makeRecord("", logging.ERROR, "", 0, "", (), None, name) for name in ("heartbeat", "close")]
-        return {str(record.funcName): bool(is_of_interest(record)) for record in records}  # type: ignore[operator]
+        records = [logger.makeRecord("", logging.ERROR, "", 0, "", (), None, name) for name in (method, "close")]
+        return {str(record.funcName): bool(logger.filter(record)) for record in records}
     finally:
-        logger.removeFilter(is_of_interest)
+        for each, is_of_interest in zip(loggers, added, strict=True):
+            each.removeFilter(is_of_interest)
 
 
-def test_the_last_heartbeat(executor: DaskJobExecutor) -> None:
-    """A worker that is closed while it tells the scheduler that it lives does not complain about it."""
-    assert executor.run_function(shown_by_a_worker, "running") == {"heartbeat": True, "close": True}
-    assert executor.run_function(shown_by_a_worker, "closing") == {"heartbeat": False, "close": True}
+@pytest.mark.parametrize(
+    ("logger", "method"),
+    [("distributed.worker", "heartbeat"), ("distributed.worker.state_machine", "_finish_async_instruction")],
+)
+def test_what_was_under_way_at_the_end(executor: DaskJobExecutor, logger: str, method: str) -> None:
+    """A worker that is closed during a task, or while it tells the scheduler that it lives, does not complain."""
+    assert executor.run_function(shown_by_a_worker, "running", logger, method) == {method: True, "close": True}
+    assert executor.run_function(shown_by_a_worker, "closing", logger, method) == {method: False, "close": True}
 
 
 def test_a_fork_leaves_it_alone(executor: DaskJobExecutor) -> None:

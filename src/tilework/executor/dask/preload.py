@@ -29,7 +29,8 @@ def dask_setup(worker: Any) -> None:
     from distributed.core import Status
 
     def is_of_interest(record: logging.LogRecord) -> bool:
-        """Return whether it is not the heartbeat that was under way when the worker was closed."""
-        return record.funcName != "heartbeat" or worker.status is Status.running
+        """Return whether it is not about what was under way when the worker was closed: a heartbeat, or a task."""
+        return record.funcName not in {"heartbeat", "_finish_async_instruction"} or worker.status is Status.running
 
-    logging.getLogger("distributed.worker").addFilter(is_of_interest)
+    for name in ("distributed.worker", "distributed.worker.state_machine"):
+        logging.getLogger(name).addFilter(is_of_interest)
