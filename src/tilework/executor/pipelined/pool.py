@@ -283,8 +283,7 @@ class WorkerPool:
             undo.pop_all()
         self.patience = Patience()
         try:
-            for each in self.spec:
-                self._start(each)
+            self._start()
         except BaseException:
             self.kill()
             raise
@@ -326,20 +325,22 @@ class WorkerPool:
 
     # ---- starting ----
 
-    def _start(self, spec: WorkerSpec) -> None:
-        """Start a worker, and wait until its process is there."""
-        for is_last in (False, True):
-            launch = self.launch(spec)
+    def _start(self) -> None:
+        """Start all workers, and wait until their processes are there."""
+        for launch in [self.launch(each) for each in self.spec]:
             try:
-                while self.admit(launch, min(launch.deadline, self.patience.date) - time.monotonic()) is None:
-                    self.patience.warn_if_slow()
-                    if time.monotonic() >= launch.deadline:
-                        self.give_up(launch)
-                return
+                self._wait_for(launch)
             except PoolStateError:
                 # Somebody killed the process that forks. One that does not answer has had its time.
-                if is_last or launch.wire.trouble is not None:
+                if launch.wire.trouble is not None:
                     raise
+                self._wait_for(self.launch(launch.spec))
+
+    def _wait_for(self, launch: Launch) -> None:
+        while self.admit(launch, min(launch.deadline, self.patience.date) - time.monotonic()) is None:
+            self.patience.warn_if_slow()
+            if time.monotonic() >= launch.deadline:
+                self.give_up(launch)
 
     def launch(self, spec: WorkerSpec) -> Launch:
         """Ask for a worker, and return at once; see `admit`."""
