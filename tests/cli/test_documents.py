@@ -41,14 +41,16 @@ def test_readme_code_runs(tmp_path: Path) -> None:
     assert np.isfinite(load_results(tmp_path / "deflection.npz")["magnitude"]).sum() == 32 * 32
 
 
-def test_code_of_the_docs_runs() -> None:
-    """Complete examples run; parts of classes are at least Python."""
+def test_code_of_the_docs_runs(tmp_path: Path) -> None:
+    """Complete examples run, one after the other in one folder; parts of classes are at least Python."""
     for path in DOCUMENTS[1:]:
         for code in blocks(path, "python"):
             if code.startswith(" "):
                 compile(f"class Part:\n{code}", str(path), "exec")
                 continue
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+            )
             assert done.returncode == 0, f"{path}:\n{done.stderr}"
 
 
