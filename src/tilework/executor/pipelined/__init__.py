@@ -7,11 +7,13 @@
       hub         the thread between runs and workers     exchange   what becomes of tickets, answers, lost workers
       dispatch    which ticket to which worker, no I/O    roster     which workers there should be
       pool        the processes: started, ended           spec       which workers there are
+        member    one of them, as the main process has it
                                                           selection  a worker for a task, for users of a pool
         process, zygote    how processes come to be       wire       a line between two processes
                                                           stderr     what a worker writes there
       scattered   objects that all workers have           messages   what is said over it
       parcel, arena, memory, control                      memory that processes share
+        budget                                            how much of it there may be
       worker, worker_queues                               what runs in a worker
 """
 
@@ -24,7 +26,8 @@ from tilework.exceptions import PoolStateError
 
 if TYPE_CHECKING:
     from tilework.executor.pipelined.executor import PipelinedExecutor
-    from tilework.executor.pipelined.pool import PoolWorkerInfo, WorkerPool
+    from tilework.executor.pipelined.member import PoolWorkerInfo
+    from tilework.executor.pipelined.pool import WorkerPool
     from tilework.executor.pipelined.selection import schedule_task
     from tilework.executor.pipelined.spec import WorkerSpec
     from tilework.executor.pipelined.worker import (
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "PipelinedExecutor": "executor",
     "PipelinedWorkerContext": "worker_queues",
-    "PoolWorkerInfo": "pool",
+    "PoolWorkerInfo": "member",
     "WorkerPool": "pool",
     "WorkerQueues": "worker_queues",
     "WorkerSpec": "spec",

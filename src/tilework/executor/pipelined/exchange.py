@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.dispatch import Dispatch, Item, Station
+from tilework.executor.pipelined.member import Member, MemberState
 from tilework.executor.pipelined.messages import encode
-from tilework.executor.pipelined.pool import Member, MemberState, WorkerPool
 from tilework.executor.pipelined.roster import Roster
 from tilework.executor.pipelined.spec import describe_worker
 from tilework.executor.pipelined.wire import WireClosedError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tilework.executor.pipelined.hub_run import HubRun
+    from tilework.executor.pipelined.pool import WorkerPool
     from tilework.executor.pipelined.scattered import Scattered
     from tilework.executor.pipelined.spec import WorkerSpec
     from tilework.executor.pipelined.wire import Wire

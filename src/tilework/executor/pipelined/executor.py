@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from tilework.common.executor import GPUSpec, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
     from tilework.executor.driver import Backend, RunControl
-    from tilework.executor.pipelined.pool import Launch
+    from tilework.executor.pipelined.member import Launch
     from tilework.executor.pipelined.wire import Wire
 
 __all__ = ["PipelinedExecutor"]

@@ -36,8 +36,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.exceptions import ExecutorError, PoolStateError
 from tilework.executor.pipelined.exchange import Exchange
+from tilework.executor.pipelined.member import Launch, Member, MemberState
 from tilework.executor.pipelined.messages import decode
-from tilework.executor.pipelined.pool import Launch, Member, MemberState, WorkerPool
 from tilework.executor.pipelined.wire import WireClosedError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from tilework.executor.pipelined.dispatch import Item
     from tilework.executor.pipelined.hub_run import HubRun
+    from tilework.executor.pipelined.pool import WorkerPool
     from tilework.executor.pipelined.scattered import Scattered
     from tilework.executor.pipelined.spec import WorkerSpec
     from tilework.executor.pipelined.wire import Frame, Wire

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tilework.common.executor import Priority, SimpleWorkerQueue
     from tilework.executor.driver import RunControl
     from tilework.executor.pipelined.arena import Arena, ArenaReader
+    from tilework.executor.pipelined.member import Member
     from tilework.executor.pipelined.parcel import Packed
-    from tilework.executor.pipelined.pool import Member
     from tilework.executor.pipelined.stream import Feeder
     from tilework.executor.pipelined.wire import Wire
     from tilework.executor.run import Event, Ticket

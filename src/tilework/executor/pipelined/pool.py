@@ -14,26 +14,23 @@ import os
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.backend import set_file_limit
 from tilework.exceptions import PoolStateError, WorkerQueueEmpty
-from tilework.executor.exits import describe_exit, describe_last_words
+from tilework.executor.exits import describe_last_words
 from tilework.executor.forked import modules_to_preload
-from tilework.executor.pipelined.arena import Arena, ArenaReader
+from tilework.executor.pipelined.arena import Arena
+from tilework.executor.pipelined.budget import arena_size, available_shared_memory
 from tilework.executor.pipelined.control import ControlPage
-from tilework.executor.pipelined.memory import SharedMemoryFullError
+from tilework.executor.pipelined.member import Launch, Member, MemberState, PoolWorkerInfo
 from tilework.executor.pipelined.messages import (
     Arrived,
     Forked,
     Setup,
     Shutdown,
-    StartupDone,
-    StartupFailed,
     decode,
     encode,
 )
@@ -42,15 +39,14 @@ from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.stderr import WorkerStderr
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 from tilework.executor.pipelined.worker_queues import OneWayQueue, WorkerQueues
-from tilework.executor.remote import dumps, unpack_error
-from tilework.utils.devices import available_memory
+from tilework.executor.remote import dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tilework.executor.pipelined.spec import WorkerSpec
 
-__all__ = ["Launch", "Member", "MemberState", "PoolWorkerInfo", "WorkerPool"]
+__all__ = ["WorkerPool"]
 
 log = logging.getLogger(__name__)
 
@@ -61,127 +57,6 @@ WORKER_MODULES: Final = (
     "cloudpickle",
 )
 """What every worker imports."""
-
-_LARGEST_ARENA: Final = 1 << 34
-_SMALLEST_ARENA: Final = 1 << 20
-
-
-class PoolWorkerInfo(NamedTuple):
-    """A worker of a pool."""
-
-    queues: WorkerQueues
-    process: WorkerProcess
-    spec: WorkerSpec
-
-
-class MemberState(Enum):
-    """Where a worker stands."""
-
-    STARTING = "starting"  # its process is there, and is being set up
-    READY = "ready"  # takes tickets
-    RETIRING = "retiring"  # was told to end when it has done what it has
-    GONE = "gone"  # its process has ended
-
-
-@dataclass(eq=False, slots=True)
-class Launch:
-    """A worker that was asked for, and has not said yet that it is there."""
-
-    spec: WorkerSpec
-    wire: Wire
-    output: WorkerStderr
-    zygote: Zygote
-    token: int
-    deadline: float
-    """When it must be there."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.spec["name"]
-
-    def close(self) -> None:
-        """Give it up: should it still come to be, it finds its line closed, and ends."""
-        self.wire.close()
-        self.output.close()
-
-    def forget(self) -> None:
-        """Close what is here of it, in a process that was forked from the one that wanted it."""
-        self.wire.forget()
-        self.output.close()
-
-
-@dataclass(eq=False, slots=True)
-class Member:
-    """A worker, with all that the main process has of it."""
-
-    info: PoolWorkerInfo
-    wire: Wire
-    row: int
-    output: WorkerStderr
-    state: MemberState = MemberState.STARTING
-    arena: ArenaReader | None = None
-    """Its memory, for large results."""
-    error: Exception | None = None
-    """What went wrong in its set-up."""
-    deadline: float = float("inf")
-    """When its set-up must be over."""
-    reason: str | None = None
-    """Why it was ended from here."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.info.spec["name"]
-
-    @property
-    def stderr(self) -> Iterable[str]:
-        """The last lines that it wrote to stderr."""
-        return self.output.lines
-
-    def handle_startup(self, message: Any, descriptors: tuple[int, ...]) -> bool:
-        """Take a message of the set-up; returns whether it was one."""
-        if isinstance(message, Arrived):
-            try:
-                self.arena = ArenaReader(descriptors[0], message.arena_size, writable=True)
-            except SharedMemoryFullError as error:  # it could never send a large result
-                self.end(f"the memory that it shares with this process is missing: {error}")
-        elif isinstance(message, StartupDone):
-            # one that is to end, for whatever reason, is never ready
-            if self.state is MemberState.STARTING and self.reason is None:
-                self.state = MemberState.READY
-        elif isinstance(message, StartupFailed):
-            self.error = unpack_error(message.error)
-        else:
-            return False
-        return True
-
-    def end(self, reason: str) -> None:
-        """Kill its process, and take note why; its loss is seen later, as any other."""
-        if self.reason is None:
-            self.reason = reason
-        self.info.process.kill()
-
-    def describe_end(self, code: int | None) -> str:
-        """Return in words how its process ended, with what it wrote at last."""
-        how = (self.reason or self.wire.trouble or describe_exit(code)) + describe_last_words(self.output.lines)
-        return f"worker {self.name} (process {self.info.process.pid}): {how}"
-
-    def close(self) -> None:
-        """Release everything; the process must have ended, or will find its line closed."""
-        self.wire.close()
-        self._close_others()
-
-    def forget(self) -> None:
-        """Close what is here of it, in a process that was forked from the one that has it."""
-        self.wire.forget()
-        self._close_others()
-
-    def _close_others(self) -> None:
-        self.state = MemberState.GONE
-        self.output.close()
-        self.arena = None  # results that lie in there keep it
-        self.info.process.close()
 
 
 class _MainRequestQueue(OneWayQueue):
@@ -273,11 +148,11 @@ class WorkerPool:
         self._rows = list(range(4095, -1, -1))
         self._is_closed = False
         total = available_shared_memory(folder) // 2 if shared_memory is None else shared_memory
-        self.result_budget = _clip(total // 2 // len(self.spec))
+        self.result_budget = arena_size(total // 2 // len(self.spec))
         with ExitStack() as undo:
             self._zygote = Zygote.shared(self._preload)
             undo.callback(self._zygote.release, 5.0)
-            self.arena = Arena(_clip(total // 2), folder)
+            self.arena = Arena(arena_size(total // 2), folder)
             undo.callback(self.arena.close)
             self.page = ControlPage()
             undo.pop_all()
@@ -514,42 +389,3 @@ class WorkerPool:
         self.page.forget()
         self.members.clear()
         self.launches.clear()
-
-
-def available_shared_memory(folder: str | None) -> int:
-    """Return how many bytes of shared memory can be had, in files in a folder, or without any."""
-    left = [available_memory()]
-    space = available_address_space()
-    if space is not None:
-        # All of it is mapped at once, here and for the most part in each worker, and leaves the other half to the rest.
-        left.append(space // 2)
-    if folder is not None:
-        system = os.statvfs(folder)
-        left.append(system.f_bavail * system.f_frsize)
-    size = _largest_file()
-    if size is not None:  # memory files are files
-        left.append(size)
-    return min(left)
-
-
-def _largest_file() -> int | None:
-    """Return how many bytes a file may have (``ulimit -f``); None when there is no limit."""
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    return None if limit == resource.RLIM_INFINITY else limit
-
-
-def available_address_space() -> int | None:
-    """Return how many bytes more this process may map (``ulimit -v``); None when there is no limit."""
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
-        return None
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    return max(0, limit - pages * resource.getpagesize())
-
-
-def _clip(size: int) -> int:
-    return min(_LARGEST_ARENA, max(_SMALLEST_ARENA, size))

@@ -13,14 +13,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from tilework.exceptions import PoolStateError, WorkerLostError
+from tilework.executor.pipelined.member import MemberState
 from tilework.executor.pipelined.messages import Shutdown, encode
-from tilework.executor.pipelined.pool import MemberState
 from tilework.executor.pipelined.wire import WireClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tilework.executor.pipelined.pool import Launch, Member, WorkerPool
+    from tilework.executor.pipelined.member import Launch, Member
+    from tilework.executor.pipelined.pool import WorkerPool
     from tilework.executor.pipelined.spec import WorkerSpec
 
 __all__ = ["Roster"]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tilework.exceptions import ResourceError
 from tilework.executor.calling import partition_name
-from tilework.executor.pipelined.pool import PoolWorkerInfo, WorkerPool
+from tilework.executor.pipelined.member import PoolWorkerInfo
+from tilework.executor.pipelined.pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

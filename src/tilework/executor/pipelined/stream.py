@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.dispatch import Item
     from tilework.executor.pipelined.hub import Hub
     from tilework.executor.pipelined.hub_run import HubRun, HubTicket
-    from tilework.executor.pipelined.pool import Member
+    from tilework.executor.pipelined.member import Member
 
 __all__ = ["FeedQueue", "Feeder"]
 
