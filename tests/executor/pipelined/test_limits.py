@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 from mount_namespace import in_mount_namespace
 
 HEAD = """
@@ -113,17 +115,27 @@ def test_many_workers_with_a_low_soft_limit_of_files() -> None:
     assert done.stdout.strip() == "16", done.stderr
 
 
-def test_limited_address_space() -> None:
-    """The default is a share of what may be mapped; when too much was asked for, the error names the argument."""
+MAPPED = 'int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()'
+
+
+@pytest.mark.parametrize(
+    ("limits", "most", "too_much", "remedies"),
+    [
+        (f"RLIMIT_AS, {MAPPED} + (2 << 30), resource.RLIM_INFINITY", 1 << 28, 8 << 30, ["shared_memory="]),
+        ("RLIMIT_FSIZE, 20 << 20, 20 << 20", 20 << 20, 1 << 30, ["shared_memory=", "ulimit -f"]),
+    ],
+    ids=["address space", "size of files"],
+)
+def test_limited_memory(limits: str, most: int, too_much: int, remedies: list[str]) -> None:
+    """The default keeps to what may be mapped, in files without a name; the error for too much names remedies."""
     done = run_limited(
-        """
+        f"""
         from pathlib import Path
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit(resource.RLIMIT_AS, pages * resource.getpagesize() + (2 << 30), resource.RLIM_INFINITY)
+        limit(resource.{limits})
         with make(2) as executor:
-            print(executor.report()["limits"]["shared_memory_bytes"] <= 1 << 28)
+            print(executor.report()["limits"]["shared_memory_bytes"] <= {most})
             print(executor.run_function(np.ones, 100_000).sum())
-        print(told(lambda: make(2, shared_memory=8 << 30)))
+        print(told(lambda: make(2, shared_memory={too_much})))
         """
     )
     assert done.returncode == 0, done.stderr
@@ -131,27 +143,7 @@ def test_limited_address_space() -> None:
     assert is_small == "True"
     assert result == "100000.0"
     assert error.startswith("SharedMemoryFullError")
-    assert "shared_memory=" in error
-
-
-def test_limited_size_of_files() -> None:
-    """Shared memory is in files without a name, which the limit applies to; the error names limit and argument."""
-    done = run_limited(
-        """
-        limit(resource.RLIMIT_FSIZE, 20 << 20, 20 << 20)
-        with make(2) as executor:
-            print(executor.report()["limits"]["shared_memory_bytes"] <= 20 << 20)
-            print(executor.run_function(np.ones, 100_000).sum())
-        print(told(lambda: make(2, shared_memory=1 << 30)))
-        """
-    )
-    assert done.returncode == 0, done.stderr
-    is_small, result, error = done.stdout.splitlines()
-    assert is_small == "True"
-    assert result == "100000.0"
-    assert error.startswith("SharedMemoryFullError")
-    assert "shared_memory=" in error
-    assert "ulimit -f" in error
+    assert [remedy for remedy in remedies if remedy in error] == remedies
 
 
 def test_no_room_in_the_folder() -> None:

@@ -124,7 +124,7 @@ def _sum_numpy(tile: Array, dtype: np.dtype[Any]) -> Array:
     """Return the sum over all frames: of floats in short chains of additions, as the compiled kernel does."""
     if dtype.kind in "iu" or len(tile) <= _FLUSH_FLOAT:
         return np.asarray(tile.sum(axis=0, dtype=dtype))
-    wide = np.result_type(dtype, np.float64)
+    wide = _wide(dtype)
     apart = len(tile) // _CHAIN
     whole = apart * _CHAIN
     # Frames that are far apart are added: long rows are added faster than short ones.
@@ -133,8 +133,8 @@ def _sum_numpy(tile: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype of 8 bytes in which block sums of this one are added up."""
-    return np.dtype({"f": np.float64, "i": np.int64, "u": np.uint64}[dtype.kind])
+    """Return the dtype in which sums of `_sum_dtype` are added up: integers have 8 bytes already, floats get them."""
+    return dtype if dtype.kind in "iu" else np.result_type(dtype, np.float64)
 
 
 def _sum_dtype(data: np.dtype[Any], out: np.dtype[Any]) -> np.dtype[Any]:
