@@ -463,6 +463,56 @@ def test_mpl(context: Context, dataset: Any, data: np.ndarray) -> None:
     assert figure.axes[0].get_title() == "SumSigUDF: intensity"
 
 
+@pytest.mark.parametrize("options", [{}, {"norm": "log"}], ids=["linear", "logarithmic"])
+def test_colors_beside_the_picture(context: Context, dataset: Any, options: Any) -> None:
+    """They span what is shown; there are no values before there is data."""
+    plot = MPLLive2DPlot(dataset, udf := SumSigUDF(), min_delta=0, **options)
+    axes, bar = plot.display().axes
+
+    def scales() -> list[bool]:
+        return [part.get_visible() for part in (axes.xaxis, axes.yaxis, bar.yaxis, axes.spines["left"])]
+
+    assert not any(scales())
+    for step in context.run_udf_iter(dataset=dataset, udf=udf, plots=[plot]):
+        assert bar.get_ylim() == pytest.approx(axes.images[0].get_clim())
+        assert bar.get_yscale() == options.get("norm", "linear")
+        assert all(scales()), step
+    assert bar.get_ylim()[0] < bar.get_ylim()[1]
+    axes.images[0].set_cmap("inferno")
+    assert {image.get_cmap().name for image in bar.images} <= {"inferno"}
+    # The frame of matplotlib's own bar is another one.
+    assert sum(spine.get_visible() for spine in bar.spines.values()) == (1 if options else 4)
+
+
+def test_a_norm_of_matplotlib(context: Context) -> None:
+    """It shows what it can, and has the limits that it is given."""
+    from matplotlib.colors import LogNorm, TwoSlopeNorm
+
+    data = np.zeros((4, 4, 1, 1))
+    data[2:] = np.arange(8).reshape(2, 4, 1, 1)
+    dataset = context.load("memory", data=data, sig_dims=2, num_partitions=2)
+    for options, expected in (
+        ({"norm": "log"}, (1, 7)),
+        ({"norm": LogNorm(vmax=100)}, (1, 100)),
+        ({"norm": "log", "vmin": 0.5}, (0.5, 7)),
+        ({"norm": TwoSlopeNorm(vcenter=2)}, (0, 7)),
+    ):
+        plot = MPLLive2DPlot(dataset, udf := SumSigUDF(), min_delta=0, **options)
+        plot.display().canvas.draw()
+        for _ in context.run_udf_iter(dataset=dataset, udf=udf, plots=[plot]):
+            plot.figure.canvas.draw()
+        assert plot.figure.axes[1].get_ylim() == pytest.approx(expected), options
+
+
+def test_colors_of_equal_values(context: Context) -> None:
+    """Some values around them are shown."""
+    for value, expected in ((0, (-0.1, 0.1)), (-8, (-8.8, -7.2))):
+        dataset = context.load("memory", data=np.full((4, 4, 1, 1), value, dtype=np.float64), sig_dims=2)
+        plot = MPLLive2DPlot(dataset, udf := SumSigUDF())
+        context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+        assert plot.figure.axes[1].get_ylim() == pytest.approx(expected)
+
+
 def test_a_run_displays_what_is_not_displayed(context: Context, dataset: Any, data: np.ndarray) -> None:
     """Before it begins, and once."""
     plot = MPLLive2DPlot(dataset, udf := SumSigUDF())

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["MPLLive2DPlot"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+# At most, along each side: they take most of the time of drawing.
+TICKS = 6
 
 
 class MPLLive2DPlot(PicturePlot):
@@ -64,10 +66,13 @@ class MPLLive2DPlot(PicturePlot):
         require_matplotlib()
         super().__init__(dataset, udf, roi, channel, title, min_delta, udfresult)
         self._kwargs = kwargs
+        self._given = tuple(kwargs.get(end, getattr(kwargs.get("norm"), end, None)) for end in ("vmin", "vmax"))
         self._handle: Any = None
         self.figure: Any = None
         self.axes: Any = None
         self._image: Any = None
+        self._bar: _Bar | None = None
+        self._hidden: list[Any] = []
         self._on_screen = False
 
     def display(self) -> Any:
@@ -99,7 +104,13 @@ class MPLLive2DPlot(PicturePlot):
         # Stays what it is when fewer pixels are shown.
         self._image.set_extent(self._image.get_extent())
         self.axes.set_title(self.title)
-        self.figure.colorbar(self._image, ax=self.axes)
+        self.axes.locator_params(nbins=TICKS)
+        if self._kwargs.get("norm") is None:
+            self._bar = _Bar(self.axes, self._image)
+        else:
+            self._image.norm.autoscale([1, 10])  # for want of data, what each norm can show
+            self.figure.colorbar(self._image, ax=self.axes)
+        self._hide_scales()
         self._find_places(last=False)
         if as_pictures:
             self._handle = notebook.display(self._picture(notebook), display_id=True)
@@ -122,21 +133,39 @@ class MPLLive2DPlot(PicturePlot):
         values, there = self.to_show(damage, whole=force)
         shown = np.ma.array(values, mask=~there)
         self._image.set_data(shown)
-        self._image.set_clim(
-            *(
-                found if given is None else given
-                for found, given in zip(
-                    auto_range(shown.filled(0), there),
-                    (self._kwargs.get("vmin"), self._kwargs.get("vmax")),
-                    strict=True,
-                )
-            )
-        )
+        found = self._range_of(shown)
+        self._image.set_clim(*(own if given is None else given for own, given in zip(found, self._given, strict=True)))
+        self._show_scales()
         self._find_places(last=force)
         if self._handle is not None:
             self._handle.update(self._picture(notebook_display()))
         elif self._on_screen:
             _push(self.figure.canvas, is_last=force)
+
+    def _range_of(self, shown: np.ma.MaskedArray[Any, Any]) -> tuple[Any, Any]:
+        """Return the lowest and the highest value that has a colour."""
+        from matplotlib.colors import LogNorm
+
+        if self._kwargs.get("norm") is None:
+            return auto_range(shown.filled(0), ~np.ma.getmaskarray(shown))
+        norm = self._image.norm
+        if isinstance(norm, LogNorm):
+            shown = np.ma.masked_less_equal(shown, 0)
+        if shown.count():
+            norm.autoscale(shown)
+        return norm.vmin, norm.vmax
+
+    def _hide_scales(self) -> None:
+        # A picture of nothing takes a third of the time without them.
+        scales = (part for axes in self.figure.axes for part in (axes.xaxis, axes.yaxis, *axes.spines.values()))
+        self._hidden = [part for part in scales if part.get_visible()]
+        for part in self._hidden:
+            part.set_visible(False)
+
+    def _show_scales(self) -> None:
+        for part in self._hidden:
+            part.set_visible(True)
+        self._hidden = []
 
     def _find_places(self, *, last: bool) -> None:
         # That takes longer than all the drawing: where nobody waits for it, and all numbers beside colours are known.
@@ -145,8 +174,39 @@ class MPLLive2DPlot(PicturePlot):
     def _picture(self, notebook: Any) -> Any:
         """Return the figure as an image for the output of a cell."""
         file = BytesIO()
-        self.figure.canvas.print_png(file)
+        # Smaller files would take as long to make as the rest of the drawing.
+        self.figure.canvas.print_png(file, pil_kwargs={"compress_level": 1})
         return notebook.Image(data=file.getvalue(), format="png")
+
+
+class _Bar:
+    """Evenly spaced values and their colours beside a picture; whoever makes one keeps it.
+
+    matplotlib's own bar makes itself anew for each range, which takes longer than drawing all of the picture.
+    """
+
+    def __init__(self, axes: Any, picture: Any) -> None:
+        from matplotlib.colorbar import make_axes
+
+        self._axes, _ = make_axes(axes)
+        self._colors = self._axes.imshow(
+            np.linspace(0, 1, 256)[:, None], cmap=picture.cmap, origin="lower", aspect="auto"
+        )
+        self._axes.set_xticks([])
+        self._axes.yaxis.tick_right()
+        self._axes.yaxis.set_offset_position("right")
+        self._axes.locator_params(axis="y", nbins=TICKS)
+        picture.callbacks.connect("changed", self._follow)  # which does not keep this object alive
+        self._follow(picture)
+
+    def _follow(self, picture: Any) -> None:
+        low, high = picture.get_clim()
+        if low == high:
+            around = 0.1 * abs(low) or 0.1
+            low, high = low - around, high + around
+        self._colors.set_extent((0, 1, low, high))
+        self._axes.set_ylim(low, high)
+        self._colors.set_cmap(picture.cmap)
 
 
 def _show(figure: Any, notebook: Any, title: str) -> None:
