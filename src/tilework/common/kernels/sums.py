@@ -13,8 +13,11 @@ __all__ = ["sum_frames", "sum_pixels"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Pixels whose sums are kept in the L1/L2 cache while all frames of a tile pass by.
-_BLOCK = 8192
+# Sums that are kept in the L2 cache while all frames of a tile pass by: as many pixels of a frame are read in a row, and
+# long rows are read faster.
+_BLOCK_BYTES = 2**18
+# Pixels that are no work to share among threads.
+_GRAIN = 8192
 # Frames after which block sums are added to those of the tile. For u1, u2, i1 and i2, 2**16 frames cannot overflow 32
 # bits; for floats it bounds the length of a chain of additions.
 _FLUSH_INTEGER = 2**16
@@ -68,13 +71,13 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
     flush = _FLUSH_FLOAT if accumulator.kind == "f" else _FLUSH_INTEGER
     direct = target.dtype.char in _KERNEL_OUT and (target.dtype.itemsize == 8 or rows.frames <= flush)
     result = target if direct else np.zeros(target.size, dtype=_wide(dtype))
-    block = min(_BLOCK, rows.pixels)
+    block = min(_BLOCK_BYTES // accumulator.itemsize, rows.pixels)
 
     def part(start: int, stop: int) -> None:
         scratch = np.empty(block, dtype=accumulator)
         add_frames(rows.flat, rows.order, rows.stride, rows.frames, start, stop, scratch, result, flush)
 
-    run_parts(part, rows.pixels, _useful_threads(rows, threads), _BLOCK)
+    run_parts(part, rows.pixels, _useful_threads(rows, threads), _GRAIN)
     if not direct:
         np.add(target, result, out=target, casting="unsafe")
 

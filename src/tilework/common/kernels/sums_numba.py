@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.simd_numba import (
     AHEAD_BYTES,
+    FOLLOWS_LONG_ROWS,
     add,
     add_up,
     add_up_even,
@@ -92,10 +93,11 @@ def _sum_four(
         whole = begin + (end - begin) // n * n
         v0 = v1 = v2 = v3 = zero(kind)
         for j in range(begin, whole, n):
-            prefetch(flat, at0 + j + ahead)
-            prefetch(flat, at1 + j + ahead)
-            prefetch(flat, at2 + j + ahead)
-            prefetch(flat, at3 + j + ahead)
+            if not FOLLOWS_LONG_ROWS:
+                prefetch(flat, at0 + j + ahead)
+                prefetch(flat, at1 + j + ahead)
+                prefetch(flat, at2 + j + ahead)
+                prefetch(flat, at3 + j + ahead)
             v0 = add(v0, load(kind, flat, at0 + j, order))
             v1 = add(v1, load(kind, flat, at1 + j, order))
             v2 = add(v2, load(kind, flat, at2 + j, order))
