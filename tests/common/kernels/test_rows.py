@@ -79,7 +79,7 @@ assert not loaded, loaded
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-@pytest.mark.parametrize("dtype", ["<u2", ">u2"])
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<c8"])
 def test_after_warmup_nothing_is_compiled(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the built-in functions ask for in a run is there."""
     from numba.core import event
@@ -95,7 +95,7 @@ def test_after_warmup_nothing_is_compiled(dtype: str, monkeypatch: pytest.Monkey
         SumSigUDF(),
         StdDevUDF(),
         CoMUDF.with_params(r=4),
-        *(ApplyMasksUDF(mask_factories=[lambda: np.ones((16, 16), dtype="f4")] * n) for n in (1, 6)),
+        *(ApplyMasksUDF(mask_factories=[lambda: np.ones((16, 16), dtype="f4")] * n) for n in (1, 4, 6)),
     ]
     with event.install_recorder("numba:compile") as recorder, Context.make_with("inline") as context:
         context.run_udf(dataset=context.load("memory", data=data), udf=udfs)

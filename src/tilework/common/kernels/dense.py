@@ -16,10 +16,10 @@ __all__ = ["DenseMasks", "real_masks"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Bytes of a mask in a block: four masks and four frames of it stay in the L1 cache. Frames for which masks are read
-# once. For a few masks, several blocks of a frame are read at once.
+# once. For a few masks, several blocks of a frame are read at once: so many of a frame and the masks.
 _BLOCK_BYTES = 4 * 1024
 _GROUP = 256
-_FEW_BLOCKS = 4
+_FEW_BLOCKS, _FEWEST_BLOCKS = 16, 4
 _BLOCK_NUMPY = 8192
 _VECTOR_BYTES = 64
 
@@ -101,7 +101,7 @@ class DenseMasks:
             has_panel = stored == 1 or stored > FEW_MASKS
             converts = has_panel and (rows.flat.dtype != masks.dtype or rows.order != NATIVE)
             block = _BLOCK_BYTES // masks.itemsize
-            span = block if stored > FEW_MASKS else _FEW_BLOCKS * block
+            span = block if stored > FEW_MASKS else max(_FEWEST_BLOCKS, _FEW_BLOCKS // stored) * block
 
             def part(start: int, stop: int) -> None:
                 place = rows.flat, rows.order, rows.stride, start, stop, rows.pixels

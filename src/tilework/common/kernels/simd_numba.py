@@ -77,7 +77,7 @@ AHEAD_BYTES = 4096
 _TOLD: str | None = config.CPU_FEATURES  # type: ignore[attr-defined]
 _FEATURES: str = get_host_cpu_features() if _TOLD is None else _TOLD  # type: ignore[no-untyped-call]
 HAS_LONG_VECTORS = "+avx512vl" in _FEATURES
-# Whether the CPU looks beyond a page by itself, in rows that have no end. Zen 5 does; being told takes it a tenth longer.
+# Whether the CPU looks beyond a page by itself, in long rows. Zen 5 does, and being told takes it a tenth longer.
 FOLLOWS_LONG_ROWS = (config.CPU_NAME or get_host_cpu_name()) == "znver5"  # type: ignore[attr-defined]
 
 

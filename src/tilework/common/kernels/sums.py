@@ -13,8 +13,8 @@ __all__ = ["sum_frames", "sum_pixels"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Sums that are kept in the L2 cache while all frames of a tile pass by: as many pixels of a frame are read in a row, and
-# long rows are read faster.
+# Sums that are kept in the L2 cache while all frames of a tile pass by: as many pixels of a frame are read in a row,
+# and long rows are read faster.
 _BLOCK_BYTES = 2**18
 # Pixels that are no work to share among threads.
 _GRAIN = 8192

@@ -39,10 +39,14 @@ def _compile_for(dtype: np.dtype[Any]) -> None:
     result = np.result_type(dtype, np.float32)
     sum_frames(tile, np.zeros((2, 5), dtype=result), compiled=True)
     sum_pixels(tile, np.zeros(5, dtype=result), compiled=True)
-    masks = np.ones((5, 2, 5), dtype=np.float32)
-    DenseMasks(masks, dtype, result, compiled=True).apply(tile, np.zeros((5, 5), dtype=result))
-    SparseMasks(masks.reshape(5, 10), dtype, result, compiled=True).apply(tile, np.zeros((5, 5), dtype=result))
-    if dtype.kind != "c":
+    for count in (4, 9):  # few and many have another kernel where CPUs have AVX-512
+        masks = np.ones((count, 2, 5), dtype=np.float32)
+        DenseMasks(masks, dtype, result, compiled=True).apply(tile, np.zeros((5, count), dtype=result))
+    SparseMasks(masks.reshape(9, 10), dtype, result, compiled=True).apply(tile, np.zeros((5, 9), dtype=result))
+    if dtype.kind == "c":  # whose centre of mass are three products in double precision
+        three = np.ones((3, 2, 5))
+        DenseMasks(three, dtype, np.dtype(np.complex128), compiled=True).apply(tile, np.zeros((5, 3), np.complex128))
+    else:
         for sig in ((2, 5), (4, 5)):  # very small and very large frames have another kernel
             region = MomentRegion(np.ones(sig, dtype=bool))
             sum_moments(np.ones((5, *sig), dtype), region, np.zeros((5, 3)), compiled=True)
