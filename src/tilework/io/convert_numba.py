@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.rows import as_rows
-from tilework.common.kernels.simd_numba import lanes, load, pixel, prefetch, store
+from tilework.common.kernels.simd_numba import FOLLOWS_LONG_ROWS, lanes, load, pixel, prefetch, store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["cast_tile"]
 
-# How far ahead of what is converted is fetched: where the CPU does not look by itself, memory waits for it.
-_AHEAD_BYTES = 1024
+# How far ahead of what is converted is fetched: where the CPU does not look by itself, memory waits for it. Where it
+# does, what is near is on its way.
+_AHEAD_BYTES = 8192 if FOLLOWS_LONG_ROWS else 1024
 
 
 @jit
