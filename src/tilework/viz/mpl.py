@@ -104,7 +104,7 @@ class MPLLive2DPlot(PicturePlot):
         # Stays what it is when fewer pixels are shown.
         self._image.set_extent(self._image.get_extent())
         self.axes.set_title(self.title)
-        self.axes.locator_params(nbins=TICKS)
+        self.axes.locator_params(nbins=TICKS, integer=True, min_n_ticks=1)
         if self._kwargs.get("norm") is None:
             self._bar = _Bar(self.axes, self._image)
         else:
