@@ -82,8 +82,12 @@ def _place_file(made: Path, target: Path, *, overwrite: bool) -> None:
 
 def _place_folder(made: Path, target: Path, workshop: Path, *, overwrite: bool) -> None:
     if not overwrite or not os.path.lexists(target):
-        # A rename fails when a folder with content came into being there meanwhile.
-        made.rename(target)
+        try:
+            made.rename(target)
+        except OSError as error:
+            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:  # a folder with content came into being there meanwhile
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+            raise
         return
     old = workshop / "replaced"
     target.rename(old)

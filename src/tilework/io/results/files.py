@@ -203,6 +203,13 @@ def save_results(
     if overwrite and target.is_dir() and not (target.suffix == ".zarr" and (target / "zarr.json").exists()):
         msg = f"cannot replace {target}: it is a folder that tilework did not write; remove it, or choose another name"
         raise ResultFileError(msg)
+    for name, channel in channels.items():
+        if channel.data.dtype.kind == "O":
+            msg = (
+                f"cannot write {target}: the result {name!r} holds Python objects (dtype object), which no file of this "
+                "kind can hold; give it a dtype of numbers, or use pickle"
+            )
+            raise ResultFileError(msg)
     channels = with_distinct_axes(channels)
     try:
         with appearing(target, overwrite=overwrite) as place:
@@ -275,7 +282,9 @@ def _why_not_written(target: Path, error: Exception) -> str:
     # NumPy reports a short write without the number of the error, HDF5 within its text.
     short = number is None and isinstance(error, OSError) and " requested and " in str(error)
     if number in _FULL or short or os.strerror(errno.ENOSPC) in str(error):
-        return f"cannot write {target}: no space left ({error}); free some, or write elsewhere; nothing was left behind"
+        # The text of the system names a file that is gone.
+        reason = "" if number in _FULL else f" ({error})"
+        return f"cannot write {target}: no space left{reason}; free some, or write elsewhere; nothing was left behind"
     if isinstance(error, FileNotFoundError) and not target.parent.exists():
         return f"cannot write {target}: there is no folder {target.parent}; create it first"
     if isinstance(error, PermissionError):
