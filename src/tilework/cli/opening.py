@@ -32,7 +32,9 @@ __all__ = [
 def make_context(args: argparse.Namespace) -> Context:
     """Return the context that the arguments ask for."""
     from tilework.api import Context
+    from tilework.common.tracing import maybe_setup_tracing
 
+    maybe_setup_tracing("tilework")
     if args.executor == "inline":
         if args.workers not in {None, 1}:
             msg = f"--executor inline has one worker, not {args.workers}: use --executor threads"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -109,7 +110,8 @@ class AsyncSteps(AsyncIterator["UDFResults"], Generic[StepsT]):
     async def _call(self, fn: Callable[[], T]) -> T:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tilework-run")
-        return await asyncio.wrap_future(self._pool.submit(fn))
+        # What belongs to the caller, such as the span that it is in, is there as well.
+        return await asyncio.wrap_future(self._pool.submit(contextvars.copy_context().run, fn))
 
     def _prepared(self) -> StepsT:
         if self._steps is None:

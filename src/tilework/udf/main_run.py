@@ -217,6 +217,11 @@ class MainRun:
             self._spans[idx] = (start, stop)
         return tasks
 
+    def belong_to(self, span_context: Any) -> None:
+        """Make the spans of all tasks children of this one."""
+        for task in self.tasks:
+            task.belong_to(span_context)
+
     # -- merging
 
     @property
