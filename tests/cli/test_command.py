@@ -90,7 +90,9 @@ def test_closed_standard_files(command: list[str], scan: Path, tmp_path: Path) -
     """What was started without a stdout or stderr, as by a daemon, does its work all the same."""
     for number, closed in enumerate((">&-", "2>&-", "<&- >&- 2>&-")):
         line = shlex.join([*command, "run", str(scan), "--udf", "sum", "--out", f"out{number}", "--progress"])
-        done = subprocess.run(["sh", "-c", f"{line} {closed}"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["sh", "-c", f"{line} {closed}"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         assert "rror" not in done.stderr
         assert (tmp_path / f"out{number}" / "summary.json").exists()

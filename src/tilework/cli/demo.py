@@ -12,7 +12,14 @@ import numpy as np
 
 from tilework import __version__
 from tilework.cli.functions import Function, disk_mask
-from tilework.cli.opening import count_workers, describe_axes, describe_dataset, describe_executor, format_bytes, format_rate
+from tilework.cli.opening import (
+    count_workers,
+    describe_axes,
+    describe_dataset,
+    describe_executor,
+    format_bytes,
+    format_rate,
+)
 from tilework.cli.output import output_folder, write_summary
 from tilework.cli.run import Measured, execute, open_context, report_document, save_function
 from tilework.exceptions import CommandError

@@ -160,9 +160,7 @@ class RunSpan:
         if not is_tracing():
             yield None
             return
-        span = self._tracer.start_span(
-            self._name, context=self._parent, attributes=describe(), start_time=self._began
-        )
+        span = self._tracer.start_span(self._name, context=self._parent, attributes=describe(), start_time=self._began)
         try:
             yield span.get_span_context()
         except BaseException as error:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from tilework.common.async_utils import kept_awake
 from tilework.udf.results import copied
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ class AsyncSteps(AsyncIterator["UDFResults"], Generic[StepsT]):
         if self._pool is None:
             self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tilework-run")
         # What belongs to the caller, such as the span that it is in, is there as well.
-        return await asyncio.wrap_future(self._pool.submit(contextvars.copy_context().run, fn))
+        with kept_awake():
+            return await asyncio.wrap_future(self._pool.submit(contextvars.copy_context().run, fn))
 
     def _prepared(self) -> StepsT:
         if self._steps is None:

@@ -218,8 +218,8 @@ class MainRun:
         return tasks
 
     def belong_to(self, span_context: Any) -> None:
-        """Make the spans of all tasks children of this one."""
-        for task in self.tasks:
+        """Make the spans of all tasks children of this one; None: nobody looks."""
+        for task in self.tasks if span_context is not None else ():
             task.belong_to(span_context)
 
     # -- merging

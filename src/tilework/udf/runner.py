@@ -342,8 +342,7 @@ class UDFRunner:
                 span.recording(lambda: _describe_run(run, executor, cancel_id)) as span_context,
                 executor.scatter(run.params) as params_handle,
             ):
-                if span_context is not None:
-                    run.belong_to(span_context)
+                run.belong_to(span_context)
                 params.open(params_handle)
                 parts = executor.run_tasks(run.tasks, params_handle, cancel_id, comms, options=options)
                 try:

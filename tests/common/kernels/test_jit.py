@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from numba.core.caching import IndexDataCacheFile
 
 from tilework.common.kernels import jit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 SOURCE = """
 def double(x):
@@ -45,7 +48,7 @@ def test_without_a_folder_for_machine_code(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_machine_code_that_cannot_be_written(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As in a home folder that is full: the result is there, and it is said once that nothing was kept."""
     path = tmp_path / "module.py"

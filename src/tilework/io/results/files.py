@@ -206,8 +206,8 @@ def save_results(
     for name, channel in channels.items():
         if channel.data.dtype.kind == "O":
             msg = (
-                f"cannot write {target}: the result {name!r} holds Python objects (dtype object), which no file of this "
-                "kind can hold; give it a dtype of numbers, or use pickle"
+                f"cannot write {target}: the result {name!r} holds Python objects (dtype object), which no file "
+                "of this kind can hold; give it a dtype of numbers, or use pickle"
             )
             raise ResultFileError(msg)
     channels = with_distinct_axes(channels)
