@@ -256,7 +256,7 @@ class UDFResultsLazy:
         return self._buffers
 
     def __repr__(self) -> str:
-        merged = self.damage.raw_data
+        merged = np.asarray(self.damage.raw_data)
         return f"<results of {int(merged.sum())} of {merged.size} positions>"
 
     def __reduce__(self) -> tuple[Any, ...]:

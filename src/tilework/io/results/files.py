@@ -203,13 +203,6 @@ def save_results(
     if overwrite and target.is_dir() and not (target.suffix == ".zarr" and (target / "zarr.json").exists()):
         msg = f"cannot replace {target}: it is a folder that tilework did not write; remove it, or choose another name"
         raise ResultFileError(msg)
-    for name, channel in channels.items():
-        if channel.data.dtype.kind == "O":
-            msg = (
-                f"cannot write {target}: the result {name!r} holds Python objects (dtype object), which no file "
-                "of this kind can hold; give it a dtype of numbers, or use pickle"
-            )
-            raise ResultFileError(msg)
     channels = with_distinct_axes(channels)
     try:
         with appearing(target, overwrite=overwrite) as place:
@@ -217,7 +210,7 @@ def save_results(
     except ImportError as error:
         raise ResultFileError(_missing(target, form, error)) from error
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise ResultFileError(_why_not_written(target, error)) from error
+        raise ResultFileError(_why_not_written(target, channels, error)) from error
     return target
 
 
@@ -275,7 +268,7 @@ def _missing(path: Path, form: _Format, error: ImportError) -> str:
     return f"{path.suffix} files need a library that is not installed ({error}): pip install 'tilework[{form.extra}]'"
 
 
-def _why_not_written(target: Path, error: Exception) -> str:
+def _why_not_written(target: Path, channels: Channels, error: Exception) -> str:
     number: int | None = getattr(error, "errno", None)
     if isinstance(error, FileExistsError) or number in {errno.ENOTEMPTY, errno.EEXIST}:
         return f"{target} exists: choose another name, or pass overwrite=True to replace it"
@@ -289,4 +282,10 @@ def _why_not_written(target: Path, error: Exception) -> str:
         return f"cannot write {target}: there is no folder {target.parent}; create it first"
     if isinstance(error, PermissionError):
         return f"cannot write {target}: no permission to write in {target.parent}; choose another folder"
+    objects = [repr(name) for name, channel in channels.items() if channel.data.dtype.kind == "O"]
+    if objects and not isinstance(error, OSError):
+        return (
+            f"cannot write {target}: {', '.join(objects)} has Python objects (dtype object), which none of these files "
+            "can hold; give it a dtype of numbers, or use pickle"
+        )
     return f"cannot write {target}: {error}"
