@@ -76,12 +76,18 @@ def _open_standard_files() -> None:
 
 def _say_all_characters() -> None:
     """Print with escapes what a terminal has no characters for, such as × where it is no UTF-8, instead of failing."""
+    codecs.register_error("tilework.escape", _escape)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            is_utf8 = codecs.lookup(stream.encoding).name == "utf-8"
-            # Names of files that are no text go through as they are.
-            if not (is_utf8 and stream.errors == "surrogateescape"):
-                stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="tilework.escape")
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what stands for characters that cannot be encoded; the names of files that are no text go as they are."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def _end_now(code: int) -> NoReturn:
