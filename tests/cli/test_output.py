@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -111,6 +112,27 @@ def test_somebody_else_was_faster(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"out came into being meanwhile: choose another --out"):
         _be_late(target)
     assert [p.name for p in target.iterdir()] == ["theirs"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_that_replace_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later one wins, and both end well: also when the folder goes away, or is there again, between two steps."""
+    target, theirs = tmp_path / "out", iter(["theirs", "theirs again"])
+    rename = type(target).rename
+
+    def disturbed(self: Path, to: Path) -> Path:
+        if self == target:
+            shutil.rmtree(target)  # moved by the other one
+        elif to == target and (text := next(theirs, None)) is not None:
+            target.mkdir()
+            (target / "a.txt").write_text(text)
+        return rename(self, to)
+
+    write(target, "first")
+    monkeypatch.setattr(type(target), "rename", disturbed)
+    write(target, "ours", overwrite=True)
+    monkeypatch.undo()
+    assert (target / "a.txt").read_text() == "ours"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
