@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import pickle
 import threading
 import time
 import weakref
@@ -17,6 +18,7 @@ from tests_helpers import FrameMax, TileSum, counts
 from tilework.api import Context, ResultGenerator, RunProgress, UDFRun
 from tilework.exceptions import UDFException, UDFRunCancelled
 from tilework.udf import UDF
+from tilework.udf.results import UDFResults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,6 +135,24 @@ def interrupt(parts: ResultGenerator) -> None:
     next(parts)
     with pytest.raises(KeyboardInterrupt):
         parts.throw(KeyboardInterrupt())
+
+
+def test_a_part_says_what_it_contains_and_can_be_kept(ctx: Context) -> None:
+    """Its arrays are those of the run; pickle makes one that stays as it is, and so does `partial` of the run."""
+    parts = ctx.run_udf_iter(dataset=load(ctx), udf=FrameMax())
+    part = next(parts)
+    merged = int(np.asarray(part.damage.raw_data).sum())
+    assert repr(part) == f"<results of {merged} of {DATA.shape[0] * DATA.shape[1]} positions>"
+    kept = [pickle.loads(pickle.dumps(part)), parts.run.partial()]
+    ((name, buffer),) = part.buffers[0].items()
+    before = buffer.data.copy()
+    next(parts)
+    assert not np.array_equal(buffer.data, before)
+    for results in kept:
+        assert isinstance(results, UDFResults)
+        assert int(np.asarray(results.damage.raw_data).sum()) == merged
+        np.testing.assert_array_equal(results.buffers[0][name].data, before)
+    parts.close()
 
 
 @pytest.mark.parametrize("end", [drop, leave, leave_without_a_step, forget_without_a_step, interrupt])

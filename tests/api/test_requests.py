@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tests_helpers import FrameMax, counts
 from tilework.api import Context
 from tilework.api.requests import check_udfs, find_corrections
 from tilework.corrections import CorrectionSet
+from tilework.exceptions import UDFException
+from tilework.udf import RecordUDF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 WAYS: dict[str, Callable[..., Any]] = {
     "run": lambda ctx, **kwargs: ctx.run_udf(**kwargs),
@@ -69,3 +73,25 @@ def test_corrections_are_those_of_the_dataset_unless_others_are_given(ctx: Conte
     assert find_corrections(dataset, CorrectionSet()) is None
     with pytest.raises(TypeError, match="CorrectionSet, got ndarray"):
         find_corrections(dataset, data[0, 0])
+
+
+def test_a_recording_never_replaces_what_is_read(tmp_path: Path) -> None:
+    """By whatever name: the data would be gone before it is read. Another file may be replaced."""
+    data = counts((4, 4, 5, 6))
+    np.save(tmp_path / "scan.npy", data)
+    (tmp_path / "link.npy").symlink_to("scan.npy")
+    (tmp_path / "hard.npy").hardlink_to(tmp_path / "scan.npy")
+    np.save(tmp_path / "old.npy", np.zeros(3))
+    with Context.make_with("inline") as ctx:
+        dataset = ctx.load("npy", path=tmp_path / "link.npy")
+        for name in ("scan.npy", "link.npy", "hard.npy"):
+            wrong = [FrameMax(), RecordUDF(tmp_path / name)]
+            for way in ("run", "iterate", "submit"):
+                with pytest.raises(UDFException, match=rf"would replace .*{name}, which this run reads"):
+                    WAYS[way](ctx, dataset=dataset, udf=wrong)
+            with pytest.raises(UDFException, match="which this run reads"):
+                asyncio.run(ctx.run_udf(dataset=dataset, udf=wrong, sync=False))
+        np.testing.assert_array_equal(np.load(tmp_path / "scan.npy"), data)
+        for name in ("old.npy", "new.npy"):
+            ctx.run_udf(dataset=dataset, udf=RecordUDF(tmp_path / name))
+            np.testing.assert_array_equal(np.load(tmp_path / name), data)

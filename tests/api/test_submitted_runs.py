@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import psutil
@@ -400,6 +400,52 @@ def test_await(ctx: Context) -> None:
             await cancelled
 
     asyncio.run(main())
+
+
+class Counted(UDF):
+    """A tenth of a second for each frame; `seen` counts them."""
+
+    seen: ClassVar[list[int]] = []
+
+    def get_result_buffers(self) -> Any:
+        return {"total": self.buffer(kind="nav", dtype=np.float64)}
+
+    def process_frame(self, frame: Any) -> None:
+        self.seen.append(1)
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals to a thread")
+@pytest.mark.parametrize("how", ["run", "iterate", "submit"])
+def test_a_signal_handler_reaches_a_loop_that_waits_for_a_run(threads: Context, how: str) -> None:
+    """Also one that asks with `call_soon`, which does not wake the loop: so Jupyter's kernels interrupt a cell."""
+    ds = threads.load("memory", data=DATA, num_partitions=N_PARTITIONS)
+    Counted.seen.clear()
+
+    async def wait() -> Any:
+        if how == "submit":
+            return await threads.submit_udf(dataset=ds, udf=Counted())
+        if how == "run":
+            return await threads.run_udf(dataset=ds, udf=Counted(), sync=False)
+        async for _ in threads.run_udf_iter(dataset=ds, udf=Counted(), sync=False):
+            pass
+        return None
+
+    async def main() -> None:
+        task = asyncio.create_task(wait())
+        loop = asyncio.get_running_loop()
+        before = signal.signal(signal.SIGUSR1, lambda *_: loop.call_soon(task.cancel))
+        sender = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident or 0, signal.SIGUSR1))
+        sender.start()
+        try:
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        finally:
+            sender.join()
+            signal.signal(signal.SIGUSR1, before)
+
+    asyncio.run(main())
+    assert len(Counted.seen) < DATA.shape[0] * DATA.shape[1]
 
 
 def test_cancelling_the_asyncio_task_cancels_the_run(ctx: Context) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +73,7 @@ def test_values_may_begin_with_a_negative_number() -> None:
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--param", "4"), "is not a parameter"),
         (("run", "x.npy", "--param", "a=4", "--udf", "sum", "--out", "o"), "--param belongs to the --udf before it"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--workers", "0"), "not positive"),
+        (("run", "x.npy", "--udf", "sum", "--out", "o", "--workers", "x"), "x is not positive: write a number"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--executor", "magic"), "invalid choice"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--format", "docx"), "invalid choice"),
     ],
@@ -79,3 +84,47 @@ def test_wrong_usage(tilework: Any, arguments: tuple[str, ...], message: str) ->
     assert done.returncode == 2
     assert done.stdout == ""
     assert message in done.stderr
+
+
+def test_closed_standard_files(command: list[str], scan: Path, tmp_path: Path) -> None:
+    """What was started without a stdout or stderr, as by a daemon, does its work all the same."""
+    for number, closed in enumerate((">&-", "2>&-", "<&- >&- 2>&-")):
+        line = shlex.join([*command, "run", str(scan), "--udf", "sum", "--out", f"out{number}", "--progress"])
+        done = subprocess.run(
+            ["sh", "-c", f"{line} {closed}"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "rror" not in done.stderr
+        assert (tmp_path / f"out{number}" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_the_characters(tilework: Any, scan: Path, tmp_path: Path, encoding: str) -> None:
+    """Escapes are printed, and the exit code is that of the work."""
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    odd = os.fsencode(tmp_path) + b"/scan\xff.npy"
+    Path(os.fsdecode(odd)).write_bytes(scan.read_bytes())
+    for path in (str(scan), os.fsdecode(odd)):
+        for arguments in (("run", path, "--udf", "sum", "--out", "out", "--overwrite"), ("info", path)):
+            for options in ((), ("--json",)):
+                done = tilework(*arguments, *options, env=env, encoding=encoding, errors="surrogateescape")
+                assert (done.returncode, done.stderr) == (0, "")
+                printed = done.stdout.encode(encoding, "surrogateescape")
+                assert options or os.fsencode(Path(path).name) in printed
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["file"] == os.fsdecode(odd)
+
+
+def test_ctrl_c_while_modules_are_loaded() -> None:
+    """No traceback, and the exit code of Ctrl-C."""
+    program = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == "tilework.cli.parser":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from tilework.cli import main
+sys.exit(main(["--help"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

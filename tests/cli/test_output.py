@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tilework.cli.output import check_output, output_folder, write_summary
-from tilework.exceptions import CommandError
+from tilework.cli.output import as_json, check_output, output_folder, write_summary
+from tilework.exceptions import CommandError, ResultFileError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +27,11 @@ def _fail(target: Path, end: BaseException, *, overwrite: bool = False) -> None:
     with output_folder(target, overwrite=overwrite) as folder:
         (folder / "x").write_text("half")
         raise end
+
+
+def _be_refused(target: Path, text: str) -> None:
+    with output_folder(target, overwrite=False) as folder:
+        raise ResultFileError(f"cannot write {folder / 'a.npz'}: {text}")
 
 
 def _be_late(target: Path) -> None:
@@ -102,7 +109,63 @@ def test_empty_folder_file_and_link(tmp_path: Path) -> None:
 def test_somebody_else_was_faster(tmp_path: Path) -> None:
     """A folder that comes into being meanwhile is not replaced."""
     target = tmp_path / "out"
-    with pytest.raises((CommandError, OSError)):
+    with pytest.raises(CommandError, match=r"out came into being meanwhile: choose another --out"):
         _be_late(target)
     assert [p.name for p in target.iterdir()] == ["theirs"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_that_replace_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later one wins, and both end well: also when the folder goes away, or is there again, between two steps."""
+    target, theirs = tmp_path / "out", iter(["theirs", "theirs again"])
+    rename = type(target).rename
+
+    def disturbed(self: Path, to: Path) -> Path:
+        if self == target:
+            shutil.rmtree(target)  # moved by the other one
+        elif to == target and (text := next(theirs, None)) is not None:
+            target.mkdir()
+            (target / "a.txt").write_text(text)
+        return rename(self, to)
+
+    write(target, "first")
+    monkeypatch.setattr(type(target), "rename", disturbed)
+    write(target, "ours", overwrite=True)
+    monkeypatch.undo()
+    assert (target / "a.txt").read_text() == "ours"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_with_what_is_read_is_not_replaced(tmp_path: Path) -> None:
+    """The input would be deleted; wherever it is in there, and by whatever path it is read."""
+    target = tmp_path / "out"
+    write(target, "data")
+    (tmp_path / "link").symlink_to(target / "a.txt")
+    (tmp_path / "other").symlink_to(target)
+    for name in (target / "a.txt", target / "sub" / "b.txt", tmp_path / "link", tmp_path / "other" / "a.txt"):
+        with pytest.raises(CommandError, match=r"out is not replaced, for it holds .*, which is read: choose another"):
+            check_output(target, overwrite=True, inputs=[None, str(name)])
+    check_output(target, overwrite=True, inputs=[str(tmp_path / "elsewhere"), str(tmp_path / "out.npy"), None])
+
+
+def test_messages_name_no_hidden_folder(tmp_path: Path) -> None:
+    """What could not be written is called by the name that it would have had."""
+    with pytest.raises(ResultFileError) as refused:
+        _be_refused(tmp_path / "new" / "out", "no")
+    assert str(refused.value) == f"cannot write {tmp_path / 'new' / 'out' / 'a.npz'}: no"
+    assert list(tmp_path.iterdir()) == []
+    for named, said in ((None, str(tmp_path / "out")), ("elsewhere/log.txt", "elsewhere/log.txt")):
+        with pytest.raises(OSError, match="No space left on device") as full:
+            _fail(tmp_path / "out", OSError(28, "No space left on device", *([] if named is None else [named])))
+        assert full.value.filename == said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_that_no_encoding_has(tmp_path: Path) -> None:
+    """The name of a file need not be text; a terminal need not know ×."""
+    target = tmp_path / "out"
+    with output_folder(target, overwrite=False) as folder:
+        write_summary(folder, {"file": "a\udcff.npy"})
+    assert json.loads((target / "summary.json").read_text(encoding="utf-8"))["file"] == "a\udcff.npy"
+    assert as_json({"unit": "µm"}) == '{\n "unit": "µm"\n}'
+    assert json.loads(as_json({"unit": "µm"}, "ascii").encode("ascii")) == {"unit": "µm"}

@@ -183,3 +183,19 @@ def test_from_threads(tmp_path: Path) -> None:
         thread.join()
     assert failures == []
     assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 7, 300])
+def test_ticks_are_at_pixels(size: int) -> None:
+    """Also of very small scans, which matplotlib would divide into halves and less."""
+    for figure in (figures.image_figure(np.eye(size)), figures.vector_figure(np.eye(size), np.eye(size))):
+        axes = figure.axes[0]
+        ticks = np.concatenate([axes.get_xticks(), axes.get_yticks()])
+        assert (ticks == ticks.round()).all(), ticks
+
+
+@pytest.mark.filterwarnings("error")
+def test_long_numbers(tmp_path: Path) -> None:
+    """Are drawn as others are, without a warning."""
+    figure = figures.image_figure(np.arange(16, dtype=np.longdouble).reshape(4, 4))
+    figures.save_figure(figure, tmp_path / "long.png")

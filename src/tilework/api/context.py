@@ -287,7 +287,8 @@ class Context(Analyses):
         -------
         ResultGenerator or ResultAsyncGenerator
             Of items with ``buffers``, always a tuple with one mapping per UDF, and ``damage``, the positions they
-            contain. Its attribute ``run`` is the run as other threads may see and cancel it, a `UDFRun`.
+            contain. Its attribute ``run`` is the run as other threads may see and cancel it, a `UDFRun`. With `sync`,
+            the arrays in ``buffers`` are those of the run, and change with the next step: copy what you keep.
         """
         udfs, options = check_udfs(udf), make_options(priority, timeout)
         request = RunRequest(dataset, udfs, isinstance(udf, UDF), roi, corrections, progress, backends, options)

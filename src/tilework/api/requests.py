@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilework.api.plots import Plots
 from tilework.common.executor import Priority, RunOptions
-from tilework.exceptions import DataSetException
+from tilework.exceptions import DataSetException, UDFException
 from tilework.io.corrections.corrset import CorrectionSet
 from tilework.io.dataset.base import DataSet
+from tilework.io.dataset.fixed_stride import FixedStrideDataSet
 from tilework.udf.base import UDF
+from tilework.udf.record import RecordUDF
 from tilework.udf.runner import UDFRunner
 
 if TYPE_CHECKING:
@@ -66,6 +70,7 @@ class RunRequest:
         from tilework.api.generators import ResultGenerator
 
         check_dataset(self.dataset)
+        _check_recordings(self.dataset, self.udfs)
         corrections = find_corrections(self.dataset, self.corrections)
         each = Plots.make(plots, lambda: ctx.plot_class, self.dataset, self.udfs, self.roi, corrections)
         steps = UDFRunner(self.udfs).run_for_dataset_sync(
@@ -96,6 +101,18 @@ def check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:
         msg = f"udf must be an instance of UDF, or several, got {strangers[0]!r}{hint}"
         raise TypeError(msg)
     return udfs
+
+
+def _check_recordings(dataset: DataSet, udfs: Iterable[UDF]) -> None:
+    """Raise UDFException when a run would write into a file that it reads, whose data would be gone."""
+    recordings = [udf.params.filename for udf in udfs if isinstance(udf, RecordUDF)]
+    paths = dataset.source.layout.paths if recordings and isinstance(dataset, FixedStrideDataSet) else ()
+    for name in recordings:
+        for path in paths:
+            with contextlib.suppress(OSError):  # one of them is not there, or somewhere else
+                if Path(path).samefile(name):
+                    msg = f"RecordUDF would replace {name}, which this run reads: give it another name"
+                    raise UDFException(msg)
 
 
 def check_dataset(dataset: Any) -> None:

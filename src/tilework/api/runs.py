@@ -201,10 +201,13 @@ class UDFRun:
     async def _wait_async(self) -> Any:
         import asyncio
 
+        from tilework.common.async_utils import kept_awake
+
         over = asyncio.wrap_future(self._future)
         over.add_done_callback(_look_at)
         try:
-            return self._unwrap(await asyncio.shield(over))
+            with kept_awake():
+                return self._unwrap(await asyncio.shield(over))
         except asyncio.CancelledError:
             self.cancel()
             await asyncio.wait([over])

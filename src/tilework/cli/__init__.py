@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code.
     """
-    from tilework.cli.app import run_command
+    try:
+        from tilework.cli.app import run_command
 
-    return run_command(argv)
+        return run_command(argv)
+    except KeyboardInterrupt:  # before anything was begun
+        return 130

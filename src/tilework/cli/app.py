@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -40,6 +42,9 @@ class _Terminated(KeyboardInterrupt):
 
 def run_command(argv: Sequence[str] | None) -> int:
     """Run the command and return its exit code; for a real command line, Ctrl-C ends the process at once."""
+    if argv is None:
+        _open_standard_files()
+    _say_all_characters()
     parser = make_parser()
     args = parser.parse_args(join_negative(sys.argv[1:] if argv is None else argv))
     try:
@@ -54,6 +59,35 @@ def run_command(argv: Sequence[str] | None) -> int:
         # Threads may still be within a tile, or in a compiler; everything that matters is cleaned up.
         _end_now(code)
     return code
+
+
+def _open_standard_files() -> None:
+    """Have the three standard files of a process; whoever started it may have closed them.
+
+    Otherwise the next file that is opened would be taken for one of them.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    # Of what was closed, Python has none.
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _say_all_characters() -> None:
+    """Print with escapes what a terminal has no characters for, such as × where it is no UTF-8, instead of failing."""
+    codecs.register_error("tilework.escape", _escape)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="tilework.escape")
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what stands for characters that cannot be encoded; the names of files that are no text go as they are."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def _end_now(code: int) -> NoReturn:

@@ -12,7 +12,14 @@ import numpy as np
 
 from tilework import __version__
 from tilework.cli.functions import Function, disk_mask
-from tilework.cli.opening import count_workers, describe_axes, describe_dataset, describe_executor, format_bytes
+from tilework.cli.opening import (
+    count_workers,
+    describe_axes,
+    describe_dataset,
+    describe_executor,
+    format_bytes,
+    format_rate,
+)
 from tilework.cli.output import output_folder, write_summary
 from tilework.cli.run import Measured, execute, open_context, report_document, save_function
 from tilework.exceptions import CommandError
@@ -231,7 +238,7 @@ def _lines(document: dict[str, Any], target: Path) -> list[str]:
     shape = " × ".join(map(str, document["dataset"]["shape"]))
     done, agreement = document["run"], document["agreement"]
     count = len(document["functions"])
-    speed = f"{done['seconds']:.2f} s, {done['gb_per_s']:.2g} GB/s, {describe_executor(document['executor'])}"
+    speed = f"{done['seconds']:.2f} s{format_rate(done)}, {describe_executor(document['executor'])}"
     # The document may go into JSON, where NaN is a text.
     angle, length, right, correlation = (
         float(agreement[name])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from tilework.cli.opening import describe_axes, describe_dataset, format_bytes, make_context, open_dataset
+from tilework.cli.output import as_json
 from tilework.io.results.jsonable import jsonable
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def info(args: argparse.Namespace) -> None:
             "diagnostics": {d["name"]: d["value"] for d in dataset.diagnostics},
         }
     if args.json:
-        print(json.dumps(jsonable(facts), indent=1, ensure_ascii=False))
+        print(as_json(jsonable(facts), sys.stdout.encoding))
     else:
         print("\n".join(_lines(facts)))
 

@@ -22,6 +22,7 @@ __all__ = [
     "describe_dataset",
     "describe_executor",
     "format_bytes",
+    "format_rate",
     "make_context",
     "open_dataset",
     "scaled_axes",
@@ -31,7 +32,9 @@ __all__ = [
 def make_context(args: argparse.Namespace) -> Context:
     """Return the context that the arguments ask for."""
     from tilework.api import Context
+    from tilework.common.tracing import maybe_setup_tracing
 
+    maybe_setup_tracing("tilework")
     if args.executor == "inline":
         if args.workers not in {None, 1}:
             msg = f"--executor inline has one worker, not {args.workers}: use --executor threads"
@@ -146,3 +149,8 @@ def format_bytes(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1024
     return f"{number:.1f} TiB"
+
+
+def format_rate(done: dict[str, Any]) -> str:
+    """Return how fast data was read, for people; of less than a MiB that says nothing."""
+    return f", {done['gb_per_s']:.2g} GB/s" if done["bytes"] >= 1 << 20 else ""

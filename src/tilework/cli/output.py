@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilework.exceptions import CommandError
+from tilework.exceptions import CommandError, ResultFileError
 from tilework.io.results.atomic import appearing
 from tilework.io.results.jsonable import jsonable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["MARKER", "check_output", "output_folder", "remove_unfinished", "write_summary"]
+__all__ = ["MARKER", "as_json", "check_output", "output_folder", "remove_unfinished", "write_summary"]
 
 SUMMARY = "summary.json"
 MARKER = "tilework-output"
@@ -24,10 +25,20 @@ MARKER = "tilework-output"
 # Hidden folders that are being written, and the parents that were made for them: what a process that cannot wait
 # removes.
 _unfinished: dict[Path, list[Path]] = {}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk, quota, size of a file
 
 
-def check_output(target: Path, *, overwrite: bool) -> None:
+def check_output(target: Path, *, overwrite: bool, inputs: Iterable[str | None] = ()) -> None:
     """See that a folder may be written, before any work is done.
+
+    Parameters
+    ----------
+    target
+        The folder.
+    overwrite
+        Whether it may be replaced.
+    inputs
+        Files that are read, or None: a folder that holds one is not replaced, which would delete it.
 
     Raises
     ------
@@ -42,6 +53,10 @@ def check_output(target: Path, *, overwrite: bool) -> None:
     if not target.is_dir() or target.is_symlink():
         msg = f"{target} is not a folder: choose another --out"
         raise CommandError(msg)
+    for name in inputs:
+        if name is not None and _holds(target, name):
+            msg = f"{target} is not replaced, for it holds {name}, which is read: choose another --out"
+            raise CommandError(msg)
     present = {str(p.relative_to(target)) for p in target.rglob("*") if not p.is_dir()}
     if not present:
         return
@@ -62,6 +77,12 @@ def check_output(target: Path, *, overwrite: bool) -> None:
         raise CommandError(msg)
 
 
+def _holds(folder: Path, name: str) -> bool:
+    """Return whether a file is in a folder, by its own path or by that of what it links to."""
+    path = Path(name)
+    return any(folder.resolve() in each.parents for each in (path.resolve(), path.parent.resolve() / path.name))
+
+
 @contextlib.contextmanager
 def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give an empty folder to write to, which becomes `target` when the block ends well, and goes away when not.
@@ -70,19 +91,23 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     ------
     CommandError
         When something is there that must not be replaced.
+    ResultFileError
+        When a result cannot be written.
     OSError
         When nothing can be written there.
     """
     check_output(target, overwrite=overwrite)
     made = _make_parents(target)
+    workshop: Path | None = None
     try:
         with appearing(target, overwrite=overwrite) as folder:
             folder.mkdir()
-            _unfinished[folder.parent] = made
+            workshop = folder.parent
+            _unfinished[workshop] = made
             try:
                 yield folder
             finally:
-                _unfinished.pop(folder.parent, None)
+                _unfinished.pop(workshop, None)
     except FileExistsError as error:
         if error.filename and Path(error.filename) == target:
             msg = f"{target} came into being meanwhile: choose another --out"
@@ -92,9 +117,24 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         _remove_parents(made)
         msg = f"{target} cannot be written, permission is missing in {target.parent}: choose another --out"
         raise CommandError(msg) from error
+    except ResultFileError as error:
+        _remove_parents(made)
+        raise ResultFileError(_in_its_place(str(error), workshop)) from error.__cause__
+    except OSError as error:
+        _remove_parents(made)
+        if error.filename is not None:
+            error.filename = _in_its_place(str(error.filename), workshop)
+        elif error.errno in _FULL:  # some libraries do not say which file it was that had no room
+            error.filename = str(target)
+        raise
     except BaseException:
         _remove_parents(made)
         raise
+
+
+def _in_its_place(text: str, workshop: Path | None) -> str:
+    """Return a message with the names that files would have had: nobody knows the hidden folder, and it is gone."""
+    return text if workshop is None else text.replace(f"{workshop}{os.sep}", f"{workshop.parent}{os.sep}")
 
 
 def remove_unfinished() -> None:
@@ -114,8 +154,21 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """Write ``summary.json``, which also says that the folder, with all its files, is ours; return what was written."""
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir())
     document: dict[str, Any] = jsonable({"format": MARKER, **summary, "files": [*files, SUMMARY]})
-    (folder / SUMMARY).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / SUMMARY).write_text(as_json(document) + "\n", encoding="utf-8")
     return document
+
+
+def as_json(document: Any, encoding: str | None = None) -> str:
+    """Return a document as text for people, and with escapes where an encoding (UTF-8) has not all of its characters.
+
+    That is so for the names of files that are no text.
+    """
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(document, indent=1)
+    return text
 
 
 def _make_parents(target: Path) -> list[Path]:

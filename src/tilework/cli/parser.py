@@ -241,9 +241,12 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        msg = f"{value} is not positive"
+        msg = f"{text} is not positive: write a number of workers, such as 2"
         raise argparse.ArgumentTypeError(msg)
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from contextlib import contextmanager
@@ -21,11 +20,12 @@ from tilework.cli.opening import (
     describe_dataset,
     describe_executor,
     format_bytes,
+    format_rate,
     make_context,
     open_dataset,
     scaled_axes,
 )
-from tilework.cli.output import check_output, output_folder, write_summary
+from tilework.cli.output import as_json, check_output, output_folder, write_summary
 from tilework.exceptions import CommandError
 from tilework.io.results import ResultChannel, require_format, save_results
 from tilework.viz.colors import require_matplotlib
@@ -73,7 +73,8 @@ class Measured:
 def run(args: argparse.Namespace) -> None:
     """Run functions over a file and write their results to a folder."""
     target = Path(args.out)
-    check_output(target, overwrite=args.overwrite)
+    inputs = (args.file, args.masks, args.dark, args.gain, args.excluded)
+    check_output(target, overwrite=args.overwrite, inputs=inputs)
     require_format(f".{args.format}")
     if not args.no_pictures:
         require_matplotlib()
@@ -180,7 +181,7 @@ def save_function(
 def report_document(args: argparse.Namespace, document: dict[str, Any], lines: Sequence[str]) -> None:
     """Say what was done: the document with --json, or lines for people, or nothing with --quiet."""
     if args.json:
-        print(json.dumps(document, indent=1, ensure_ascii=False))
+        print(as_json(document, sys.stdout.encoding))
     elif not args.quiet:
         print("\n".join(lines))
 
@@ -230,7 +231,7 @@ def _lines(document: dict[str, Any], target: Path) -> list[str]:
         names = ", ".join(entry["results"])
         lines.append(f"  {entry['label']}: {names or 'no results'}{' → ' + entry['file'] if 'file' in entry else ''}")
     lines += [
-        f"  {done['seconds']:.2f} s, {done['gb_per_s']:.2g} GB/s, {describe_executor(document['executor'])}",
+        f"  {done['seconds']:.2f} s{format_rate(done)}, {describe_executor(document['executor'])}",
         *(report_lines(document["report"]) if "report" in document else ()),
         f"results and pictures in {target}{'/' if not str(target).endswith('/') else ''}",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,10 @@ def worker(args: argparse.Namespace) -> None:
     from tilework.utils.devices import detect
 
     require_dask()
+    level, levels = args.log_level.upper(), logging.getLevelNamesMapping()
+    if level not in levels:
+        msg = f"--log-level {args.log_level}: use one of {', '.join(levels)}"
+        raise CommandError(msg)
     from tilework.executor.dask.spec import cluster_spec
 
     found = detect()
@@ -50,7 +55,7 @@ def worker(args: argparse.Namespace) -> None:
         raise CommandError(msg)
     from tilework.executor.dask.serve import serve
 
-    serve(args.scheduler, spec, args.log_level)
+    serve(args.scheduler, spec, level)
 
 
 def _devices(text: str) -> list[int]:

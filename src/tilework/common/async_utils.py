@@ -33,6 +33,7 @@ __all__ = [
     "async_generator",
     "async_generator_eager",
     "async_to_sync_generator",
+    "kept_awake",
     "run_agen_get_last",
     "run_gen_get_last",
     "sync_to_async",
@@ -43,6 +44,30 @@ P = ParamSpec("P")
 
 AHEAD: Final = 16
 """How many items an eager producer may be ahead of its consumer."""
+PULSE: Final = 0.2
+"""How long an event loop may sleep while it waits for a run (s)."""
+
+
+@contextlib.contextmanager
+def kept_awake() -> Iterator[None]:
+    """Let the running event loop look around now and then, while a coroutine waits for another thread in the block.
+
+    A handler of `signal.signal` runs in the middle of the loop's sleep, and what it asks for with ``call_soon`` does
+    not wake the loop. Jupyter's kernels cancel a cell in that way, so "interrupt" would have no effect until the run
+    is over.
+    """
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def beat() -> None:
+        nonlocal timer
+        timer = loop.call_later(PULSE, beat)
+
+    beat()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _Mark(Enum):

@@ -9,16 +9,20 @@ from __future__ import annotations
 import contextvars
 import os
 import sys
+import time
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+from tilework.exceptions import JobCancelledError, UDFRunCancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
 __all__ = [
+    "RunSpan",
     "TracedThreadPoolExecutor",
     "Tracer",
     "add_partition_to_span",
@@ -27,6 +31,7 @@ __all__ = [
     "get_tracer",
     "is_tracing",
     "maybe_setup_tracing",
+    "record_error",
     "setup_tracing",
 ]
 
@@ -92,12 +97,19 @@ class Tracer:
         """Start a span that ends with the block; arguments as for a tracer of OpenTelemetry."""
         if _API not in sys.modules:
             return _no_span
+        span: AbstractContextManager[Any] = self._make().start_as_current_span(name, **kwargs)
+        return span
+
+    def start_span(self, name: str, **kwargs: Any) -> Any:
+        """Start a span that does not become the current one, and lasts until its `end` is called."""
+        return self._make().start_span(name, **kwargs) if _API in sys.modules else _no_span
+
+    def _make(self) -> Any:
         if self._real is None:
             from opentelemetry import trace
 
             self._real = trace.get_tracer(self._name)
-        span: AbstractContextManager[Any] = self._real.start_as_current_span(name, **kwargs)
-        return span
+        return self._real
 
 
 def get_tracer(name: str) -> Tracer:
@@ -105,6 +117,70 @@ def get_tracer(name: str) -> Tracer:
     if _is_enabled():
         import opentelemetry.trace  # noqa: F401
     return Tracer(name)
+
+
+class RunSpan:
+    """The span of a run, in whose trace its tasks are.
+
+    It begins as a child of the span that is current when it is made, and is never current itself: a run may be driven
+    step by step, by any thread, with all kinds of work in between.
+
+    Parameters
+    ----------
+    tracer
+        Starts the span.
+    name
+        Of the span.
+    """
+
+    def __init__(self, tracer: Tracer, name: str) -> None:
+        self._tracer = tracer
+        self._name = name
+        self._parent = None
+        self._began = time.time_ns()
+        if is_tracing():
+            from opentelemetry import context
+
+            self._parent = context.get_current()
+
+    @contextmanager
+    def recording(self, describe: Callable[[], dict[str, Any]]) -> Iterator[Any]:
+        """Record the span until the block ends; an error that ends it is written down.
+
+        Parameters
+        ----------
+        describe
+            Returns the attributes of the span; called when somebody looks.
+
+        Yields
+        ------
+        SpanContext or None
+            For the tasks; None when nobody looks.
+        """
+        if not is_tracing():
+            yield None
+            return
+        span = self._tracer.start_span(self._name, context=self._parent, attributes=describe(), start_time=self._began)
+        try:
+            yield span.get_span_context()
+        except BaseException as error:
+            record_error(span, error)
+            raise
+        finally:
+            span.end()
+
+
+def record_error(span: Any, error: BaseException) -> None:
+    """Write into a span what ended it: an error, or that somebody wanted it to end, which is none."""
+    if not span.is_recording():
+        return
+    if isinstance(error, JobCancelledError | UDFRunCancelled) or not isinstance(error, Exception):
+        span.set_attribute("tilework.cancelled", True)
+        return
+    from opentelemetry.trace import Status, StatusCode
+
+    span.record_exception(error)
+    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
 
 
 def current_span_context() -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tilework.common.tracing import attach_to_parent, get_tracer, is_tracing
+from tilework.common.tracing import attach_to_parent, get_tracer, is_tracing, record_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +23,14 @@ def call_task(task: TaskProtocol, params: Any, env: Environment) -> Any:
     if not is_tracing():
         return task(params=params, env=env)
     parent = attach_to_parent(task.get_tracing_span_context())
-    with parent, _tracer.start_as_current_span("task", attributes={"tilework.partition.ident": partition_name(task)}):
-        return task(params=params, env=env)
+    attributes = {"tilework.partition.ident": partition_name(task)}
+    new_span = partial(_tracer.start_as_current_span, record_exception=False, set_status_on_exception=False)
+    with parent, new_span("task", attributes=attributes) as span:
+        try:
+            return task(params=params, env=env)
+        except BaseException as error:
+            record_error(span, error)
+            raise
 
 
 def partition_name(task: TaskProtocol) -> str:

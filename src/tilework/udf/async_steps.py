@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from tilework.common.async_utils import kept_awake
 from tilework.udf.results import copied
 
 if TYPE_CHECKING:
@@ -109,7 +111,9 @@ class AsyncSteps(AsyncIterator["UDFResults"], Generic[StepsT]):
     async def _call(self, fn: Callable[[], T]) -> T:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tilework-run")
-        return await asyncio.wrap_future(self._pool.submit(fn))
+        # What belongs to the caller, such as the span that it is in, is there as well.
+        with kept_awake():
+            return await asyncio.wrap_future(self._pool.submit(contextvars.copy_context().run, fn))
 
     def _prepared(self) -> StepsT:
         if self._steps is None:

@@ -254,7 +254,7 @@ class CoMUDF(UDF):
         shape = self.meta.dataset_shape
         if shape.nav_dims != 2 or shape.sig_dims != 2:
             msg = f"CoMUDF works on scans and detectors with two axes each; this dataset has {shape.nav_dims} and "
-            msg += f"{shape.sig_dims}: {shape}"
+            msg += f"{shape.sig_dims}: {shape}; nav_shape and sig_shape say what they are when it is loaded"
             raise ValueError(msg)
         dtype = np.result_type(self.meta.input_dtype, np.float32)
         sums = np.result_type(dtype, np.float64)

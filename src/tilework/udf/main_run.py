@@ -217,6 +217,11 @@ class MainRun:
             self._spans[idx] = (start, stop)
         return tasks
 
+    def belong_to(self, span_context: Any) -> None:
+        """Make the spans of all tasks children of this one; None: nobody looks."""
+        for task in self.tasks if span_context is not None else ():
+            task.belong_to(span_context)
+
     # -- merging
 
     @property

@@ -39,6 +39,8 @@ class RecordUDF(UDF):
     ------
     RuntimeError
         In a run with a region of interest: the file has a place for every frame.
+    UDFException
+        When the run reads that file.
     OSError
         When the file cannot be written.
 

@@ -230,6 +230,9 @@ class UDFResults:
 class UDFResultsLazy:
     """Results that are made when somebody looks.
 
+    Their arrays are those into which the run merges: they change when it goes on, but `damage` does not. What pickle
+    makes of them, and `copied`, are `UDFResults` that stay as they are.
+
     Parameters
     ----------
     make
@@ -251,6 +254,13 @@ class UDFResultsLazy:
         if self._buffers is None:
             self._buffers = self._make()
         return self._buffers
+
+    def __repr__(self) -> str:
+        merged = np.asarray(self.damage.raw_data)
+        return f"<results of {int(merged.sum())} of {merged.size} positions>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UDFResults, (self.buffers, self.damage)
 
     def final(self) -> UDFResults:
         """Return the results, made now."""

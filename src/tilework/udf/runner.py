@@ -23,6 +23,7 @@ import numpy as np
 from tilework.common.executor import JobExecutor, LazyExecutor, Priority, RunOptions, TaskCommHandler
 from tilework.common.progress import ProgressManager, ProgressReporter
 from tilework.common.roi import normalize_roi
+from tilework.common.tracing import RunSpan, get_tracer
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException
 from tilework.udf.main_run import MainRun
 from tilework.udf.plan import make_plan
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["ResultsForDataSet", "UDFRunner"]
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+_tracer = get_tracer(__name__)
 
 
 class ScatteredParams:
@@ -282,6 +285,7 @@ class UDFRunner:
         UDFRunCancelled
             While iterating, when the run is cancelled.
         """
+        span = RunSpan(_tracer, "run")
         mask = normalize_roi(roi, tuple(dataset.shape.nav))
         task = GenericTask(self._prepare)
         run: MainRun = executor.run_process_local(task, args=(dataset, mask, corrections, backends, executor))
@@ -301,6 +305,7 @@ class UDFRunner:
             params,
             options,
             reporter if progress else None,
+            span,
             progress=bool(progress),
             iterate=iterate,
         )
@@ -314,6 +319,7 @@ class UDFRunner:
         params: ScatteredParams,
         options: RunOptions,
         reporter: ProgressReporter | None,
+        span: RunSpan,
         *,
         progress: bool,
         iterate: bool,
@@ -332,7 +338,11 @@ class UDFRunner:
         options = RunOptions(ordered=run.needs_order, priority=options.priority, timeout=options.timeout)
         results: UDFResultsLazy | None = None
         try:
-            with executor.scatter(run.params) as params_handle:
+            with (
+                span.recording(lambda: _describe_run(run, executor, cancel_id)) as span_context,
+                executor.scatter(run.params) as params_handle,
+            ):
+                run.belong_to(span_context)
                 params.open(params_handle)
                 parts = executor.run_tasks(run.tasks, params_handle, cancel_id, comms, options=options)
                 try:
@@ -400,6 +410,17 @@ class UDFRunner:
                 yield results
         finally:
             await steps.aclose()
+
+
+def _describe_run(run: MainRun, executor: JobExecutor, cancel_id: str) -> dict[str, Any]:
+    """Return what the span of a run says about it."""
+    return {
+        "tilework.run.id": cancel_id,
+        "tilework.run.udfs": tuple(type(udf).__name__ for udf in run.udfs),
+        "tilework.run.partitions": len(run.tasks),
+        "tilework.executor": type(executor).__name__,
+        "tilework.dataset": repr(run.dataset),
+    }
 
 
 def _report_progress(

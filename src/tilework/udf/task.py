@@ -26,6 +26,7 @@ from tilework.common.allocator import keep_freed_memory
 from tilework.common.array_backends import frames_of
 from tilework.common.buffers import AuxBufferWrapper, BufferWrapper
 from tilework.common.progress import PartitionProgressTracker, PartitionTrackerNoOp
+from tilework.common.tracing import add_partition_to_span
 from tilework.common.udf import ResourceDef, UDFMethod, kernel_of
 from tilework.exceptions import JobCancelledError, UDFException
 from tilework.io.dataset.scratch import give_back, take_scratch
@@ -159,12 +160,17 @@ class UDFTask:
         """Return the classes of the UDFs."""
         return self._udf_classes
 
+    def belong_to(self, span_context: Any) -> None:
+        """Make the spans of the task children of this one."""
+        self._span_context = span_context
+
     def report_progress(self) -> None:
         """Make the worker send messages of its progress within the partition."""
         self._report = True
 
     def __call__(self, params: UDFParams, env: Environment) -> tuple[UDFData, ...]:
         """Process the partition; return the buffers of the UDFs in their order."""
+        add_partition_to_span(self._partition)
         run = PartitionRun(self._partition, self._udf_classes or params.classes, params, env, self._absent)
         return run(PartitionProgressTracker(self._partition) if self._report else _NO_PROGRESS)
 

@@ -117,6 +117,8 @@ def draw_image(
     from matplotlib.colors import LogNorm, Normalize
 
     values = np.asarray(image)
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:  # matplotlib would complain
+        values = values.astype(np.float64)
     shown = np.isfinite(values) if there is None else np.isfinite(values) & np.asarray(there, dtype=bool)
     low, high = auto_range(values, shown)
     norm: Any
@@ -299,6 +301,8 @@ def _frame(axes: Any, title: str, scales: tuple[AxisScale, AxisScale] | None, sh
         axes.set_yticks([])
     else:
         axes.tick_params(labelsize=TEXT_SIZE - 1, length=2.5, color="0.4", labelcolor="0.3")
+        for axis in (axes.xaxis, axes.yaxis):  # there is no half a pixel
+            axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     for spine in axes.spines.values():
         spine.set_linewidth(0.6)
         spine.set_color("0.25")

@@ -34,6 +34,14 @@ def test_unknown_name() -> None:
     """An unknown name is an error that lists the known ones."""
     with pytest.raises(DataSetException, match="unknown filetype: 'tif'; known are raw, mib"):
         load("tif", path="x", executor=InlineJobExecutor())
+    with pytest.raises(DataSetException, match=r"to find out the format of a file, load\('auto', path='scan.npy'\)"):
+        load("scan.npy", executor=InlineJobExecutor())
+    wrong_arguments: list[dict[str, Any]] = [{"path": "scan.npy", "navshape": (2, 2)}, {}]
+    for arguments in wrong_arguments:
+        with pytest.raises(TypeError, match="argument") as wrong:
+            load("npy", **arguments, executor=InlineJobExecutor())
+        assert wrong.value.__notes__[0].startswith("NPYDataSet takes path, ")
+        assert "nav_shape" in wrong.value.__notes__[0]
 
 
 def test_register(tmp_path: Path) -> None:

@@ -65,9 +65,36 @@ def jit_cached(function: Callable[P, R], *, digest: bytes, **options: Any) -> Ca
     import numba
 
     options = {"nogil": True, "error_model": "numpy", **options}
-    compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)
-    if mark(compiled, digest):
-        return compiled
-    logger.warning("this version of numba keeps compiled code in another way: it is compiled anew in each process")
+    try:
+        compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # neither beside the source nor in the home folder
+        _say_not_kept("there is no folder to keep compiled code in; NUMBA_CACHE_DIR can name one that can be written")
+    else:
+        if mark(compiled, digest):
+            _go_on_when_not_kept(compiled)
+            return compiled
+        _say_not_kept("this version of numba keeps compiled code in another way")
     uncached: Callable[P, R] = numba.njit(**options)(function)
     return uncached
+
+
+def _go_on_when_not_kept(dispatcher: Any) -> None:
+    """Let nobody's run fail because compiled code cannot be written, such as to a home folder that is full."""
+    cache = getattr(dispatcher, "_cache", None)
+    if cache is None:  # NUMBA_DISABLE_JIT
+        return
+    save = cache.save_overload
+
+    def save_overload(*args: Any) -> None:
+        try:
+            save(*args)
+        except OSError as error:
+            _say_not_kept(f"compiled code cannot be kept in {cache.cache_path} ({error.strerror or error})")
+
+    cache.save_overload = save_overload
+
+
+@functools.cache
+def _say_not_kept(reason: str) -> None:
+    """Say it once, not for each function."""
+    logger.warning("%s: functions are compiled anew in each process, which takes some seconds", reason)

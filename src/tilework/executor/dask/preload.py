@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 from tilework.common.backend import set_file_limit
+from tilework.common.tracing import maybe_setup_tracing
 
 if threading.current_thread() is threading.main_thread():
     # Ctrl-C in a terminal reaches all processes. It cancels the run, by way of the main process, and not the workers.
@@ -27,6 +28,8 @@ import tilework.executor.dask.seat  # noqa: E402, F401
 def dask_setup(worker: Any) -> None:
     """Called by Dask when the worker is there."""
     from distributed.core import Status
+
+    maybe_setup_tracing("tilework_worker", str(worker.name))
 
     def is_of_interest(record: logging.LogRecord) -> bool:
         """Return whether it is not about what was under way when the worker was closed: a heartbeat, or a task."""

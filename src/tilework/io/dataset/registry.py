@@ -73,6 +73,8 @@ def get_dataset_cls(filetype: str | type[DataSet]) -> type[DataSet]:
     target = filetypes.get(filetype.lower())
     if target is None:
         msg = f"unknown filetype: {filetype!r}; known are {', '.join(filetypes)}, and 'auto'"
+        if Path(filetype).suffix:
+            msg += f"; to find out the format of a file, load('auto', path={filetype!r})"
         raise DataSetException(msg)
     if not isinstance(target, str):
         return target
@@ -267,7 +269,14 @@ def _load(
             what = repr(filetype) if isinstance(filetype, str) else cls.__name__
             msg = f"{what} is no format of files, it takes no path: use one of {', '.join(_file_formats())}, or 'auto'"
             raise DataSetException(msg)
-    dataset = cls(*args, **kwargs).initialize(executor)
+    try:
+        dataset = cls(*args, **kwargs)
+    except TypeError as error:
+        if "argument" in str(error):
+            names = [name for name, p in inspect.signature(cls).parameters.items() if p.kind is not p.VAR_KEYWORD]
+            error.add_note(f"{cls.__name__} takes {', '.join(names)}")
+        raise
+    dataset = dataset.initialize(executor)
     if dataset.IN_PROCESS:
         dataset.check_valid()
     else:

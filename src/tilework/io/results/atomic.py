@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["appearing"]
 
+_ATTEMPTS = 20  # to replace a folder that others are replacing, too
+
 
 @contextlib.contextmanager
 def appearing(target: Path, *, overwrite: bool) -> Iterator[Path]:
@@ -81,14 +83,19 @@ def _place_file(made: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _place_folder(made: Path, target: Path, workshop: Path, *, overwrite: bool) -> None:
-    if not overwrite or not os.path.lexists(target):
-        # A rename fails when a folder with content came into being there meanwhile.
-        made.rename(target)
-        return
-    old = workshop / "replaced"
-    target.rename(old)
-    try:
-        made.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
+    for attempt in range(_ATTEMPTS if overwrite else 1):
+        old = workshop / f"replaced-{attempt}"
+        if overwrite:
+            with contextlib.suppress(FileNotFoundError):  # there was none, or somebody else is replacing it
+                target.rename(old)
+        try:
+            made.rename(target)
+            return
+        except BaseException as error:
+            # A folder with content came into being there meanwhile.
+            is_taken = isinstance(error, OSError) and error.errno in {errno.ENOTEMPTY, errno.EEXIST}
+            if not is_taken:
+                with contextlib.suppress(OSError):
+                    old.rename(target)
+                raise
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))

@@ -210,7 +210,7 @@ def save_results(
     except ImportError as error:
         raise ResultFileError(_missing(target, form, error)) from error
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise ResultFileError(_why_not_written(target, error)) from error
+        raise ResultFileError(_why_not_written(target, channels, error)) from error
     return target
 
 
@@ -268,16 +268,24 @@ def _missing(path: Path, form: _Format, error: ImportError) -> str:
     return f"{path.suffix} files need a library that is not installed ({error}): pip install 'tilework[{form.extra}]'"
 
 
-def _why_not_written(target: Path, error: Exception) -> str:
+def _why_not_written(target: Path, channels: Channels, error: Exception) -> str:
     number: int | None = getattr(error, "errno", None)
     if isinstance(error, FileExistsError) or number in {errno.ENOTEMPTY, errno.EEXIST}:
         return f"{target} exists: choose another name, or pass overwrite=True to replace it"
     # NumPy reports a short write without the number of the error, HDF5 within its text.
     short = number is None and isinstance(error, OSError) and " requested and " in str(error)
     if number in _FULL or short or os.strerror(errno.ENOSPC) in str(error):
-        return f"cannot write {target}: no space left ({error}); free some, or write elsewhere; nothing was left behind"
+        # The text of the system names a file that is gone.
+        reason = "" if number in _FULL else f" ({error})"
+        return f"cannot write {target}: no space left{reason}; free some, or write elsewhere; nothing was left behind"
     if isinstance(error, FileNotFoundError) and not target.parent.exists():
         return f"cannot write {target}: there is no folder {target.parent}; create it first"
     if isinstance(error, PermissionError):
         return f"cannot write {target}: no permission to write in {target.parent}; choose another folder"
+    objects = [repr(name) for name, channel in channels.items() if channel.data.dtype.kind == "O"]
+    if objects and not isinstance(error, OSError):
+        return (
+            f"cannot write {target}: {', '.join(objects)} has Python objects (dtype object), which none of these files "
+            "can hold; give it a dtype of numbers, or use pickle"
+        )
     return f"cannot write {target}: {error}"

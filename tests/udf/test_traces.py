@@ -1,0 +1,126 @@
+"""A run is one trace: its span, and below it the spans of its tasks, in whatever thread or process they ran.
+
+Spans go to files through a stand-in for the exporter, which processes find in a folder, as they would the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("opentelemetry.sdk")
+
+EXPORTER = """
+import json, os, threading
+from pathlib import Path
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+class OTLPSpanExporter(SpanExporter):
+    def __init__(self, endpoint):
+        self.file = Path(os.environ["SPANS"]) / str(os.getpid())
+
+    def export(self, spans):
+        with self.file.open("a") as file:
+            for span in spans:
+                file.write(json.dumps({**json.loads(span.to_json()), "pid": os.getpid()}) + "\\n")
+        return SpanExportResult.SUCCESS
+"""
+PROGRAM = """
+import os, sys, asyncio
+import numpy as np
+from opentelemetry import trace
+from tilework.api import Context
+from tilework.common.tracing import setup_tracing
+from tilework.udf import UDF, SumSigUDF, SumUDF
+
+class Fail(UDF):
+    def get_result_buffers(self):
+        return {"a": self.buffer(kind="nav", dtype="f4")}
+    def process_frame(self, frame):
+        raise ValueError("boom")
+
+setup_tracing("program")
+tracer = trace.get_tracer("program")
+name = sys.argv[1]
+with Context.make_with(name, **({} if name == "inline" else {"cpus": 2})) as ctx:
+    ds = ctx.load("memory", data=np.ones((4, 4, 8, 8), dtype="u2"), num_partitions=4)
+    with tracer.start_as_current_span("sync"):
+        ctx.run_udf(dataset=ds, udf=[SumUDF(), SumSigUDF()])
+        assert trace.get_current_span().name == "sync"
+    async def wait():
+        with tracer.start_as_current_span("async"):
+            await ctx.run_udf(dataset=ds, udf=SumUDF(), sync=False)
+    asyncio.run(wait())
+    with tracer.start_as_current_span("submitted"):
+        ctx.submit_udf(dataset=ds, udf=SumUDF()).result()
+    with tracer.start_as_current_span("broken off"):
+        parts = ctx.run_udf_iter(dataset=ds, udf=SumUDF())
+        next(parts)
+        assert trace.get_current_span().name == "broken off"
+        parts.close()
+    with tracer.start_as_current_span("failed"):
+        try:
+            ctx.run_udf(dataset=ds, udf=Fail())
+        except ValueError:
+            pass
+    if name in ("pipelined", "dask"):
+        ctx.executor.run_each_worker(lambda: trace.get_tracer_provider().force_flush())
+trace.get_tracer_provider().force_flush()
+print(os.getpid())
+"""
+
+
+@pytest.mark.parametrize("name", ["inline", "threads", "pipelined", "dask"])
+def test_a_run_is_one_trace(tmp_path: Path, name: str) -> None:
+    """With parents, attributes, errors; each span is there once, and what was broken off is no error."""
+    place = tmp_path / "fake" / "opentelemetry" / "exporter" / "otlp" / "proto" / "grpc"
+    place.mkdir(parents=True)
+    (place / "trace_exporter.py").write_text(EXPORTER)
+    script, spans_in = tmp_path / "program.py", tmp_path / "spans"
+    script.write_text(textwrap.dedent(PROGRAM))
+    spans_in.mkdir()
+    paths = [str(tmp_path / "fake"), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "OTEL_ENABLE": "1", "SPANS": str(spans_in), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    done = subprocess.run([sys.executable, str(script), name], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    spans = [json.loads(line) for path in spans_in.iterdir() for line in path.read_text().splitlines()]
+    by_id = {span["context"]["span_id"]: span for span in spans}
+    assert len(by_id) == len(spans)
+
+    def children(parent: dict[str, Any]) -> list[dict[str, Any]]:
+        found = [span for span in spans if span["parent_id"] == parent["context"]["span_id"]]
+        assert {span["context"]["trace_id"] for span in found} <= {parent["context"]["trace_id"]}
+        return found
+
+    roots = {span["name"]: span for span in spans if span["parent_id"] is None}
+    assert set(roots) == {"sync", "async", "submitted", "broken off", "failed"}
+    for root, udfs in (("sync", ["SumUDF", "SumSigUDF"]), ("async", ["SumUDF"]), ("submitted", ["SumUDF"])):
+        (run,) = children(roots[root])
+        assert (run["name"], run["status"]["status_code"]) == ("run", "UNSET")
+        attributes = run["attributes"]
+        assert (attributes["tilework.run.udfs"], attributes["tilework.run.partitions"]) == (udfs, 4)
+        assert "MemoryDataSet" in attributes["tilework.dataset"]
+        tasks = children(run)
+        assert {span["name"] for span in tasks} == {"task"}
+        origins = sorted(tuple(span["attributes"]["tilework.partition.origin"]) for span in tasks)
+        assert origins == [(first, 0, 0) for first in (0, 4, 8, 12)]
+        if name in {"pipelined", "dask"}:
+            assert int(done.stdout) not in {span["pid"] for span in tasks}
+    (run,) = children(roots["broken off"])
+    assert run["attributes"]["tilework.cancelled"] is True
+    assert {span["status"]["status_code"] for span in (run, *children(run))} == {"UNSET"}
+    (run,) = children(roots["failed"])
+    assert (run["status"]["status_code"], run["status"]["description"]) == ("ERROR", "ValueError: boom")
+    errors = [span for span in children(run) if span["status"]["status_code"] == "ERROR"]
+    assert errors
+    for span in (run, *errors):
+        assert [event["attributes"]["exception.type"] for event in span["events"]] == ["ValueError"]
