@@ -64,6 +64,22 @@ def test_every_kind_of_factory_gives_the_same_masks(kind: str, use_sparse: Any) 
     np.testing.assert_array_equal(to_dense(container.computed_masks), stack())
 
 
+@pytest.mark.parametrize("form", [np.asarray, sparse.COO.from_numpy, sparse.GCXS.from_numpy])
+def test_listed_masks_may_be_stacks_of_one(form: Any) -> None:
+    """What makes stacks, such as ``radial_bins(..., n_bins=1)``, may stand in a list."""
+    factories = [functools.partial(lambda i: form(one(i)[np.newaxis]), i) for i in range(3)]
+    container = MaskContainer(factories, sig_shape=SIG)
+    assert container.computed_masks.shape == (3, *SIG)
+    np.testing.assert_array_equal(to_dense(container.get(part(), transpose=False)), stack().reshape(3, -1))
+
+
+def test_sparse_matrices_may_be_masks_of_one_axis() -> None:
+    """SciPy has no arrays of one axis in its older formats."""
+    row = np.arange(5.0)
+    container = MaskContainer([lambda: sp.csr_matrix(row)], sig_shape=(5,))
+    np.testing.assert_array_equal(to_dense(container.computed_masks), [row])
+
+
 @given(
     kind=st.sampled_from(sorted(FACTORIES)),
     rows=st.tuples(st.integers(0, 6), st.integers(0, 6)).map(sorted),

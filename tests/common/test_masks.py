@@ -69,6 +69,16 @@ def test_radial_bins_of_at_least_a_pixel_add_up_to_the_disc(cx: float, cy: float
     assert (bins[0][middle] == 1).all()
 
 
+@pytest.mark.parametrize("ri", [0, 0.01, 0.3, 0.49])
+@pytest.mark.parametrize(("cx", "cy"), [(8, 9), (8.3, 8.8), (8.5, 8.5)])
+def test_a_hole_smaller_than_a_pixel_takes_a_part_of_it(cx: float, cy: float, ri: float) -> None:
+    """The pixel in the centre loses as much as the hole is wide, not half a pixel as soon as there is one."""
+    disc = masks.radial_bins(cx, cy, 17, 17, radius=5, n_bins=1, use_sparse=False)[0]
+    with_hole = masks.radial_bins(cx, cy, 17, 17, radius=5, radius_inner=ri, n_bins=1, use_sparse=False)[0]
+    assert with_hole[round(cy), round(cx)] >= 1 - ri
+    assert (with_hole <= disc).all()
+
+
 def test_radial_bins_defaults_and_options() -> None:
     assert masks.bounding_radius(3, 2, 8, 6) == 8
     assert masks.bounding_radius(-3, 2.5, 8, 6) == 13

@@ -187,6 +187,11 @@ def test_wrong_parameters_are_refused(ctx: Context) -> None:
         with pytest.raises(ValueError, match="shifts must be finite numbers"):
             ApplyMasksUDF(mask_factories=stack, shifts=wrong)
     ds = load(ctx, counts())
+    line = ctx.load("memory", data=np.ones((4, 7)), sig_dims=1)
+    each = ApplyMasksUDF.aux_data(np.zeros((4, 2), dtype=int), kind="nav", extra_shape=(2,), dtype=int)
+    for shifts in ((1, 1), each):
+        with pytest.raises(ValueError, match="masks can be shifted on detectors with two axes"):
+            ctx.run_udf(dataset=line, udf=ApplyMasksUDF(mask_factories=lambda: np.ones((3, 7)), shifts=shifts))
     with pytest.raises(ValueError, match="no usable array backend"):
         ctx.run_udf(dataset=ds, udf=ApplyMasksUDF(mask_factories=stack, backends=("sparse.DOK",)))
     with pytest.raises(ValueError, match="do not fit"):

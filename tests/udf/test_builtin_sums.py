@@ -11,6 +11,7 @@ import pytest
 
 from tests_helpers import counts
 from tilework.api import Context
+from tilework.exceptions import UDFException
 from tilework.udf import AutoUDF, LogsumUDF, PickUDF, StdDevUDF, SumSigUDF, SumUDF
 from tilework.udf import stddev as stddev_module
 from tilework.udf.logsum import run_logsum
@@ -95,6 +96,12 @@ def test_deviations_in_single_precision(ctx: Context) -> None:
     assert {result[k].dtype for k in ("var", "std", "varsum", "mean", "sum")} == {np.dtype("f4")}
     np.testing.assert_allclose(result["std"].data, data.std(axis=(0, 1)), rtol=1e-5)
     np.testing.assert_allclose(result["mean"].data, data.mean(axis=(0, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["i4", "u2", bool])
+def test_deviations_are_no_whole_numbers(ctx: Context, dtype: Any) -> None:
+    with pytest.raises(UDFException, match="StdDevUDF: dtype="):
+        ctx.run_udf(dataset=load(ctx, counts(dtype="u2")), udf=StdDevUDF(dtype=dtype))
 
 
 def test_small_deviations_from_a_large_mean(ctx: Context) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tilework.api import Context
 from tilework.common.buffers import BufferWrapper
 from tilework.exceptions import NoBackendError, NoMetaError, UDFException
-from tilework.udf import UDF
+from tilework.udf import UDF, SumUDF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,6 +164,12 @@ def test_nothing_of_each_frame(ctx: Context) -> None:
 
 
 # -- backends
+
+
+def test_a_gpu_that_is_missing_is_a_backend_that_is_missing(ctx: Context) -> None:
+    """Whether a backend is unknown, or there is no worker for it: the same error, for those who catch it."""
+    with pytest.raises(NoBackendError, match="needs a worker on a CUDA device"):
+        run(ctx, SumUDF(), backends="cupy")
 
 
 def test_backends_that_are_not_here_do_no_harm(ctx: Context) -> None:

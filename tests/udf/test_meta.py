@@ -23,11 +23,15 @@ def meta(roi: Any = None, start: int = 2, stop: int = 7, **kwargs: Any) -> UDFMe
 
 def test_the_slice_is_that_of_the_partition_until_a_position_is_set() -> None:
     m = meta(tiling_scheme=SCHEME)
+    partition = Slice((2, 0, 0), Shape((5, 6, 8), sig_dims=2))
+    assert (m.slice, m.sig_slice, m.tiling_scheme_idx) == (partition, SCHEME[0], 0)
     m.set_position(3, 5, 1)
     assert m.slice == Slice((3, 3, 0), Shape((2, 3, 8), sig_dims=2))
     assert m.sig_slice == SCHEME[1]
     assert m.tiling_scheme_idx == 1
     assert tuple(m.partition_shape) == (5, 6, 8)
+    m.set_partition()
+    assert (m.slice, m.sig_slice, m.tiling_scheme_idx) == (partition, SCHEME[0], 0)
 
 
 def test_coordinates_follow_the_roi() -> None:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from tests_helpers import FrameMax, counts
 from tilework.api import Context
+from tilework.common.shape import Shape
+from tilework.common.slice import Slice
 from tilework.exceptions import UDFException
 from tilework.udf import (
     UDF,
@@ -304,6 +306,37 @@ def test_cleanup_of_several(udfs: list[UDF], cleaned: str, error: str | None, ca
 
 
 # -- what a function may ask
+
+
+def test_before_and_after_tiles_the_slice_is_that_of_the_partition(ctx: Context) -> None:
+    """Over the whole detector, also where tiles are parts of it."""
+    seen: list[Any] = []
+
+    class Asks(UDF):
+        def get_result_buffers(self) -> Any:
+            seen.append(self.meta.slice)
+            return {}
+
+        def get_task_data(self) -> Any:
+            seen.append(self.meta.slice)
+            return {}
+
+        def preprocess(self) -> None:
+            seen.append(self.meta.slice)
+
+        def process_tile(self, tile: Any) -> None:
+            assert tuple(self.meta.slice.shape) == tile.shape != (10, 256, 64)
+
+        def postprocess(self) -> None:
+            seen.append(self.meta.slice)
+
+        def get_tiling_preferences(self) -> Any:
+            return {"depth": 1, "total_size": 2**14}
+
+    ctx.run_udf(dataset=ctx.load("memory", data=np.ones((4, 5, 256, 64), "f4"), num_partitions=2), udf=Asks())
+    shape = Shape((10, 256, 64), sig_dims=2)
+    in_tasks = [part for part in seen if part is not None]
+    assert in_tasks == [Slice((0, 0, 0), shape)] * 4 + [Slice((10, 0, 0), shape)] * 4
 
 
 def test_every_property_of_meta(ctx: Context) -> None:

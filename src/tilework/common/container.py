@@ -42,7 +42,8 @@ class MaskContainer:
     ----------
     mask_factories
         A function that returns all masks as a stack, first axis mask; or a sequence of functions that return one mask
-        each. Masks are dense arrays, or sparse ones of SciPy or pydata sparse.
+        each, which may be a stack of one where `sig_shape` is known. Masks are dense arrays, or sparse ones of SciPy or
+        pydata sparse.
     dtype
         dtype of the masks; None: what the factories give.
     use_sparse
@@ -237,7 +238,10 @@ class MaskContainer:
     def _compute(self) -> _Stack:
         factories = self.mask_factories
         made = factories() if callable(factories) else [factory() for factory in factories]
-        stack = _Stack.of_single(made) if isinstance(made, list | tuple) else _Stack.of(made)
+        if isinstance(made, list | tuple):
+            stack = _Stack.of_single(made).without_first_axis(self._sig_shape)
+        else:
+            stack = _Stack.of(made)
         self._check_shape(stack)
         if self._use_sparse is False:
             stack = _Stack(to_dense(stack.flat), stack.sig)
@@ -300,6 +304,10 @@ class _Stack:
         from scipy import sparse
 
         return cls(_to_csr(sparse.vstack([_to_csr(m.reshape(*rows)) for m in masks])), sig)
+
+    def without_first_axis(self, frame: tuple[int, ...] | None) -> _Stack:
+        """Return masks of the shape of a frame, where they are stacks of a single mask or matrices of a single row."""
+        return _Stack(self.flat, self.sig[1:]) if frame is not None and self.sig == (1, *frame) else self
 
     @property
     def is_sparse(self) -> bool:

@@ -390,9 +390,10 @@ def radial_bins(
     for i in range(n_bins):
         values = np.clip(width / 2 + 0.5 - np.abs(r - (radius_inner + (i + 0.5) * width)), 0.0, 1.0)
         middle_y, middle_x = round(centerY), round(centerX)
-        if i == 0 and radius_inner == 0 and 0 <= middle_y < imageSizeY and 0 <= middle_x < imageSizeX:
-            # The first ring has no inner border, so the pixel in the centre of it is covered.
-            values[middle_y, middle_x] = 1.0
+        if i == 0 and radius_inner < 0.5 and 0 <= middle_y < imageSizeY and 0 <= middle_x < imageSizeX:
+            # Without a hole, the pixel in the centre is covered, where an inner border at 0 would halve it; a hole that
+            # is smaller takes a part of it.
+            values[middle_y, middle_x] = max(values[middle_y, middle_x], 1.0 - max(0.0, radius_inner))
         total = values.sum()
         if normalize and total:
             values /= total

@@ -16,7 +16,7 @@ from tilework.common.array_backends import CPU_BACKENDS
 from tilework.common.buffers import BufferWrapper
 from tilework.common.shape import Shape
 from tilework.common.udf import kernel_of
-from tilework.exceptions import UDFException, UDFRunCancelled
+from tilework.exceptions import NoBackendError, UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.base import UDF
 from tilework.udf.checks import check_results_can_be_made, noted, too_large
@@ -44,7 +44,7 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def _check_workers(plan: RunPlan, executor: JobExecutor | None) -> None:
-    """Raise UDFException when what only a GPU can do is to be done where there is none."""
+    """Raise NoBackendError when what only a GPU can do is to be done where there is none."""
     needs = plan.resources
     if executor is None or "CUDA" not in needs or any(w.can_run(needs) for w in executor.get_available_workers()):
         return
@@ -55,7 +55,7 @@ def _check_workers(plan: RunPlan, executor: JobExecutor | None) -> None:
         f"{each}, which needs a worker on a CUDA device{cupy}, and {type(executor).__name__} has none: support and "
         "allow 'numpy', or use an executor with GPUs"
     )
-    raise UDFException(msg)
+    raise NoBackendError(msg)
 
 
 class MainRun:

@@ -215,10 +215,16 @@ class ApplyMasksUDF(UDF):
         if shifts is None:
             return self.masks
         dy, dx = (int(s) for s in shifts)
-        masks = self.masks
-        return MaskContainer(
-            lambda: shift_stack(masks.computed_masks, dy, dx), use_sparse="scipy.sparse" if masks.use_sparse else False
-        )
+        masks = self._masks_to_shift()
+        use_sparse: Any = "scipy.sparse" if self.masks.use_sparse else False
+        return MaskContainer(lambda: shift_stack(masks, dy, dx), use_sparse=use_sparse)
+
+    def _masks_to_shift(self) -> Any:
+        masks = self.masks.computed_masks
+        if masks.ndim != 3:
+            msg = f"masks can be shifted on detectors with two axes, this has the shape {masks.shape[1:]}"
+            raise ValueError(msg)
+        return masks
 
     def process_frame(self, frame: Any) -> None:
         """Write the products of one frame with the masks, shifted for this frame."""
@@ -235,10 +241,7 @@ class ApplyMasksUDF(UDF):
 
     def _prepare_shifted(self) -> _ShiftedDense | _ShiftedSparse:
         dtype = _compute_dtype(self.results.get_buffer("intensity").dtype)
-        masks = self.masks.computed_masks
-        if masks.ndim != 3:
-            msg = f"masks can be shifted on detectors with two axes, this has the shape {masks.shape[1:]}"
-            raise ValueError(msg)
+        masks = self._masks_to_shift()
         return _ShiftedSparse(to_sparse(masks), dtype) if self.masks.use_sparse else _ShiftedDense(masks, dtype)
 
 

@@ -67,7 +67,8 @@ class UDFMeta:
     np.float32(5.0)
     """
 
-    # Where we are is set for every frame by plain attribute stores; Slices are made when somebody asks.
+    # Where we are is set for every frame by plain attribute stores; Slices are made when somebody asks. An index
+    # that is inverted, and so negative, stands for no tile: all of the partition.
     __slots__ = (
         "_array_backend", "_compiled", "_corrections", "_dataset_dtype", "_dataset_shape", "_device_class",
         "_index", "_input_dtype",
@@ -97,15 +98,25 @@ class UDFMeta:
         self._dataset_dtype = dataset_dtype
         self._input_dtype = input_dtype
         self._tiling_scheme = tiling_scheme
-        self._index = tiling_index
+        self._index = ~tiling_index
         self._corrections = corrections
         self._device_class = device_class or "cpu"
         self._threads_per_worker = threads_per_worker
         self._array_backend = array_backend
         self._valid_nav_mask = valid_nav_mask
         self._compiled = compiled
-        self._start = partition_slice.origin[0] if partition_slice is not None else 0
-        self._stop = self._start + partition_slice.shape[0] if partition_slice is not None else 0
+        self._start = self._stop = 0
+        self._find_partition()
+
+    def _find_partition(self) -> None:
+        part = self._partition_slice
+        if part is not None:
+            self._start, self._stop = part.origin[0], part.origin[0] + part.shape[0]
+
+    def set_partition(self) -> None:
+        """Say that no tile is processed now, but all of the partition."""
+        self._find_partition()
+        self._index = ~0
 
     def set_position(self, start: int, stop: int, index: int = 0) -> None:
         """Say which positions, and which sig slice of the scheme, are processed now."""
@@ -115,11 +126,14 @@ class UDFMeta:
 
     @property
     def slice(self) -> Slice:
-        """The part of the data that is processed now: frame, tile or partition; None on the main side."""
+        """The part of the data that is processed now: frame or tile; before and after these, and else, the partition.
+
+        None on the main side.
+        """
         if self._partition_slice is None:
             return None  # type: ignore[return-value]  # where it is used, on workers, there is one
         scheme = self._tiling_scheme
-        if scheme is None or scheme.is_full_sig:
+        if scheme is None or scheme.is_full_sig or self._index < 0:
             sig = tuple(self._dataset_shape.sig)
             origin: tuple[int, ...] = (0,) * len(sig)
         else:
@@ -154,7 +168,7 @@ class UDFMeta:
     @property
     def tiling_scheme_idx(self) -> int:
         """Which sig slice of the scheme the current tile is."""
-        return self._index
+        return self._index if self._index >= 0 else ~self._index
 
     @property
     def sig_slice(self) -> Slice:
@@ -162,7 +176,7 @@ class UDFMeta:
         if self._tiling_scheme is None:
             sig = tuple(self._dataset_shape.sig)
             return Slice(origin=(0,) * len(sig), shape=Shape(sig, sig_dims=len(sig)))
-        return self._tiling_scheme[self._index]
+        return self._tiling_scheme[self.tiling_scheme_idx]
 
     @property
     def roi(self) -> BoolArray | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.kernels import accumulate_variance, merge_variances, takes_dtype
+from tilework.exceptions import UDFException
 from tilework.udf.base import UDF
 from tilework.udf.ordered_merge import merge_in_order
 
@@ -271,6 +272,9 @@ class StdDevUDF(UDF):
     def get_result_buffers(self) -> dict[str, BufferWrapper]:
         """Declare the results."""
         base = self._base
+        if base.kind not in "fc":
+            msg = f"StdDevUDF: dtype={base}: deviations are no whole numbers: use a float dtype, or leave it out"
+            raise UDFException(msg)
         total = np.result_type(self.meta.input_dtype, base)
         return {
             "varsum": self.buffer(kind="sig", dtype=base, where="device"),

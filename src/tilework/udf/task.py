@@ -377,7 +377,7 @@ class PartitionRun:
             if isinstance(value, AuxBufferWrapper):
                 value.flush()
         udf.params.clear_views()
-        udf.meta.set_position(self._slice.origin[0], self._slice.origin[0] + self._slice.shape[0])
+        udf.meta.set_partition()
         if hasattr(udf, "postprocess"):
             udf.postprocess()
         udf.results.export()

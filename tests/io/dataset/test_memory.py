@@ -70,6 +70,26 @@ def test_how_shapes_are_found(kwargs: dict[str, Any], shape: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize(
+    ("stored", "kwargs", "nav", "sig"),
+    [
+        ((2, 2, 1, 3), {"sig_shape": (1, 3)}, (2, 2), (1, 3)),
+        ((2, 2, 1, 3), {"sig_shape": (3, 1)}, (2, 2), (3, 1)),
+        ((2, 2, 1, 3), {"sig_shape": (3,)}, (2, 2, 1), (3,)),
+        ((4, 1, 3, 5), {"nav_shape": (4, 1)}, (4, 1), (3, 5)),
+        ((4, 1, 3, 5), {"nav_shape": (2, 2)}, (2, 2), (3, 5)),
+        ((4, 1, 3, 5), {"nav_shape": (4,)}, (4,), (1, 3, 5)),
+        ((1, 1, 3, 5), {"nav_shape": (1, 1)}, (1, 1), (3, 5)),
+    ],
+)
+def test_axes_of_length_one_are_counted(
+    stored: tuple[int, ...], kwargs: dict[str, Any], nav: tuple[int, ...], sig: tuple[int, ...]
+) -> None:
+    """Of several ways to cut the array, the one with as many axes as the given shape has."""
+    shape = MemoryDataSet(data=counts(stored), **kwargs).shape
+    assert (shape.nav.to_tuple(), shape.sig.to_tuple()) == (nav, sig)
+
+
+@pytest.mark.parametrize(
     ("kwargs", "message"),
     [
         ({}, "needs an array"),

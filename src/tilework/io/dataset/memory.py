@@ -75,7 +75,8 @@ class MemoryDataSet(FixedStrideDataSet):
         `nav_shape` and `sig_shape`) or pydata sparse, which stays sparse; arrays of other kinds are brought into main
         memory, once. Arrays of bool are delivered as u1.
     sig_dims
-        Number of signal axes; None follows from `sig_shape` or `nav_shape`, and is 2 without them.
+        Number of signal axes; None follows from `sig_shape` or `nav_shape`, and is 2 without them. Where axes of length
+        one leave a choice, the array has as many of these axes as the shape.
     check_cast
         Refuse to deliver tiles in a dtype to which that of the array cannot be cast safely.
     tiledelay
@@ -179,9 +180,9 @@ class MemoryDataSet(FixedStrideDataSet):
     def _find_sig_dims(self, sig_dims: int | None) -> int:
         if sig_dims is None:
             if self._sig_shape is not None:
-                return self._dims_of_size(math.prod(self._sig_shape), from_last=True)
+                return self._dims_of_size(self._sig_shape, from_last=True)
             if self._nav_shape is not None:
-                return self._ndim - self._dims_of_size(math.prod(self._nav_shape), from_last=False)
+                return self._ndim - self._dims_of_size(self._nav_shape, from_last=False)
             sig_dims = 2
         if not 1 <= sig_dims <= self._ndim:
             dims = self._ndim
@@ -189,14 +190,19 @@ class MemoryDataSet(FixedStrideDataSet):
             raise DataSetException(msg)
         return sig_dims
 
-    def _dims_of_size(self, size: int, *, from_last: bool) -> int:
-        """Return how many axes at that end of the array have `size` entries together; 2 signal axes when none fits."""
-        shape = self._array.shape
-        for dims in range(1, len(shape)):
+    def _dims_of_size(self, wanted: tuple[int, ...], *, from_last: bool) -> int:
+        """Return how many axes at that end of the array have as many entries as `wanted`; 2 signal axes when none fits.
+
+        Axes of length one leave a choice: as many axes as `wanted` has come first.
+        """
+        shape: tuple[int, ...] = self._array.shape
+        size = math.prod(wanted)
+        choices: list[int] = [len(wanted), *range(1, len(shape))]
+        for dims in choices:
             part = shape[-dims:] if from_last else shape[:dims]
-            if math.prod(part) == size:
+            if 0 < dims < len(shape) and math.prod(part) == size:
                 return dims
-        dims = len(self._sig_shape) if from_last and self._sig_shape is not None else 2
+        dims = len(wanted) if from_last else 2
         return min(dims, len(shape)) if from_last else max(0, len(shape) - dims)
 
     def _make_source(self, sig_dims: int) -> Source:
