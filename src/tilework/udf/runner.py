@@ -24,6 +24,7 @@ from tilework.common.executor import JobExecutor, LazyExecutor, Priority, RunOpt
 from tilework.common.progress import ProgressManager, ProgressReporter
 from tilework.common.roi import normalize_roi
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException
+from tilework.io.dataset.acquisition import acquiring
 from tilework.udf.main_run import MainRun
 from tilework.udf.plan import make_plan
 from tilework.udf.results import UDFResults, UDFResultsLazy
@@ -327,12 +328,13 @@ class UDFRunner:
                 empty.final()
             yield empty
             return
-        comms: TaskCommHandler = run.dataset.get_task_comm_handler()
-        manager = _report_progress(run, comms, cancel_id, reporter) if progress else None
+        manager: ProgressManager | None = None
         options = RunOptions(ordered=run.needs_order, priority=options.priority, timeout=options.timeout)
         results: UDFResultsLazy | None = None
         try:
-            with executor.scatter(run.params) as params_handle:
+            with acquiring(run.dataset), executor.scatter(run.params) as params_handle:
+                comms: TaskCommHandler = run.dataset.get_task_comm_handler()
+                manager = _report_progress(run, comms, cancel_id, reporter) if progress else None
                 params.open(params_handle)
                 parts = executor.run_tasks(run.tasks, params_handle, cancel_id, comms, options=options)
                 try:
