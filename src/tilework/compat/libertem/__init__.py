@@ -34,6 +34,8 @@ __all__ = ["dask_setup", "install"]
 def install() -> None:
     """Let ``import libertem`` give tilework, also where LiberTEM is installed.
 
+    LiberTEM-live, where it is installed, is found as before, and uses tilework then.
+
     Call it before the first import of ``libertem``, and before executors are made: workers that are there already
     do not get to know. Calling it again does nothing.
 

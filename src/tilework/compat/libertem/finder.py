@@ -1,8 +1,9 @@
 """Finds ``libertem`` and all below it, with us or nowhere.
 
-For each dotted path there is one of four answers:
+For each dotted path there is one of five answers:
 
 - the same path exists with us: the same module;
+- it is LiberTEM-live, and that is installed: what is installed, which imports ``libertem`` from here;
 - it is in the table of what has moved: a module with these names, each of which is looked up when it is first asked
   for. Where there is also a module of the same path with us, all that it has is there, too;
 - something below it is in the table: an empty package;
@@ -30,7 +31,8 @@ __all__ = ["LibertemFinder", "is_ours"]
 SHADOW: Final = str(Path(__file__).with_name("shadow"))
 """The folder through which worker processes find us."""
 
-OPTIONAL: Final = frozenset({"libertem_live"})
+_EXTENSIONS: Final = frozenset({"libertem_live"})
+"""Packages that are taken from where they are installed, if they are: they build on ``libertem``."""
 
 # Parts of tilework that are not LiberTEM's under that name.
 _NOT_PEERS: Final = frozenset({"__main__", "cli", "compat", "testing"})
@@ -55,7 +57,7 @@ class LibertemFinder(MetaPathFinder):
         top, _, rest = fullname.partition(".")
         if top not in VERSIONS:
             return None
-        if top in OPTIONAL:
+        if top in _EXTENSIONS:
             installed = _installed(top)
             if installed is not None:
                 return installed if not rest else None

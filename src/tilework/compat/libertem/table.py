@@ -84,7 +84,7 @@ ABSENT: Final[dict[str, str]] = {
     "libertem.versioning": "libertem.revision says which tilework it is",
     "libertem.viz.gms": "derive from tilework.viz.Live2DPlot, and write self.data into an image in its update()",
     "libertem.web": "there is no web interface; use Context in a notebook, or the command `tilework`",
-    "libertem_live": "it cannot connect to detectors yet",
+    "libertem_live": "alone it cannot connect to detectors; install libertem-live, which works with tilework",
 }
 """Old path: what to use instead; it holds for all below, too."""
 
