@@ -37,6 +37,15 @@ def test_payload_is_a_copy() -> None:
         assert bytes(payload or b"") == b"one"
 
 
+def test_bytes_arrive_as_bytes() -> None:
+    """They cannot change any more: the reader gets them as they are, also for after the block."""
+    queue = SimpleWorkerQueue()
+    queue.put("data", b"four")
+    with queue.get() as (_, payload):
+        assert isinstance(payload, bytes)
+    assert payload == b"four"
+
+
 def test_put_nocopy() -> None:
     """The buffer has the size that was asked for, is writable, and is queued when the block ends without an error."""
     queue = SimpleWorkerQueue()

@@ -105,6 +105,7 @@ libertem.analysis.fem: FEMAnalysis
 libertem.analysis.clust: ClusterAnalysis
 libertem.analysis.apply_fft_mask: ApplyFFTMask
 libertem.corrections: CorrectionSet
+libertem.corrections.corrset: CorrectionSet
 libertem.corrections.coordinates: scale rotate rotate_deg flip_y flip_x identity scale_rotate_flip_y
 libertem.corrections.detector: correct RepairDescriptor correct_dot_masks RepairValueError
 libertem.io.corrections: CorrectionSet
@@ -112,7 +113,7 @@ libertem.io.corrections.corrset: CorrectionSet
 libertem.io.corrections.detector: correct RepairDescriptor correct_dot_masks RepairValueError CorrectError
 libertem.io.dataset: load detect filetypes get_dataset_cls register_dataset_cls unregister_dataset_cls
     get_extensions build_extension_map get_search_order
-libertem.io.dataset.base: DataSet DataSetException DataSetMeta Partition DataTile TilingScheme Negotiator
+libertem.io.dataset.base: DataSet DataSetException DataSetMeta Partition BasePartition DataTile TilingScheme Negotiator
     MMapBackend BufferedBackend DirectBackend
 libertem.io.dataset.base.tiling_scheme: TilingScheme
 libertem.io.dataset.raw: RawFileDataSet
@@ -325,6 +326,46 @@ def test_not_with_libertem_in_the_same_process(tmp_path: Path, name: str) -> Non
     )
     assert f"{name} has been imported from {tmp_path}" in said
     assert "before the first import of libertem" in said
+
+
+PACKAGE = """\
+import libertem.api as lt
+from libertem.common import Shape
+assert lt.__name__ == "tilework.api"
+class LiveContext(lt.Context):
+    pass
+"""
+
+
+def test_an_installed_libertem_live_is_used(tmp_path: Path) -> None:
+    """With tilework in the place of LiberTEM, in workers, too; without it there is what we have of it."""
+    package = tmp_path / "libertem_live"
+    package.mkdir()
+    (package / "__init__.py").write_text("__version__ = 'theirs'\n")
+    (package / "api.py").write_text(PACKAGE)
+    said = python(
+        INSTALL
+        + f"""\
+import sys
+sys.path.append({str(tmp_path)!r})
+import libertem_live.api as live, libertem_live
+from libertem.executor.pipelined import PipelinedExecutor
+install()
+def where():
+    import libertem_live.api as live
+    return live.__file__, live.LiveContext.__mro__[1].__module__
+with PipelinedExecutor(PipelinedExecutor.make_spec(1, [])) as executor:
+    print(libertem_live.__version__, where() == executor.run_function(where) == (live.__file__, "tilework.api.context"))
+try:
+    import libertem_live.udf.record
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    )
+    assert said == "theirs True\nNo module named 'libertem_live.udf'\n"
+    assert python(INSTALL + "from libertem_live.udf.record import RecordUDF as R; print(R.__module__)") == (
+        "tilework.udf.record\n"
+    )
 
 
 def test_installing_twice_does_nothing() -> None:

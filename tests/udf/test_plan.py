@@ -10,6 +10,9 @@ import pytest
 from tests_helpers import FrameMax, PartitionMean, TileSum
 from tilework.common.shape import Shape
 from tilework.common.udf import UDFMethod
+from tilework.executor.inline import InlineJobExecutor
+from tilework.io.dataset.base import DataSet, DataSetMeta
+from tilework.io.dataset.memory import MemoryDataSet
 from tilework.udf import UDF, NoOpUDF
 from tilework.udf.plan import KERNELS_VARIABLE, make_plan
 
@@ -80,6 +83,20 @@ def test_only_compiled_kernels_that_say_so_get_foreign_byte_order(monkeypatch: p
     assert plan(AnyOrder(), dtype="u2").udfs[0].tile_dtype == np.dtype("u2")
     monkeypatch.setenv(KERNELS_VARIABLE, "numpy")
     assert plan(AnyOrder(), dtype=">u2").udfs[0].tile_dtype == np.dtype("u2")
+
+
+def test_backends_that_only_the_meta_of_the_partitions_names() -> None:
+    class Sparse(MemoryDataSet):
+        array_backends = DataSet.array_backends
+
+        @property
+        def meta(self) -> DataSetMeta:
+            return DataSetMeta(self.shape, ("scipy.sparse.csr_matrix",), raw_dtype="u2")
+
+    dataset = Sparse(data=np.zeros((4, 4, 8, 8), dtype="u2"), num_partitions=1)
+    dataset.initialize(InlineJobExecutor())
+    assert dataset.array_backends == ("numpy", "cuda")
+    assert make_plan([FrameMax()], dataset).offered == ("scipy.sparse.csr_matrix",)
 
 
 def test_methods_are_tile_then_frame_then_partition() -> None:

@@ -27,7 +27,7 @@ class WorkerQueue(ABC):
     @abstractmethod
     def get(
         self, block: bool = True, timeout: float | None = None
-    ) -> AbstractContextManager[tuple[Any, memoryview | None]]:
+    ) -> AbstractContextManager[tuple[Any, bytes | memoryview | None]]:
         """Take the next item: ``with queue.get() as (header, payload):``.
 
         Parameters
@@ -40,7 +40,8 @@ class WorkerQueue(ABC):
         Returns
         -------
         context manager of (header, payload)
-            The payload may be used inside the ``with`` block only. It is None when the item has none.
+            The payload may be used inside the ``with`` block only. It is None when the item has none, and bytes when
+            it was put as bytes, which are the reader's own.
 
         Raises
         ------
@@ -49,7 +50,7 @@ class WorkerQueue(ABC):
         """
 
     @abstractmethod
-    def put(self, header: Any, payload: memoryview | None = None) -> None:
+    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
         """Append an item. The header may be any object that cloudpickle can pickle; the payload is copied."""
 
     @abstractmethod
@@ -77,10 +78,10 @@ class SimpleWorkerQueue(WorkerQueue):
     """A queue inside one process: headers go by reference, any thread may put and get."""
 
     def __init__(self) -> None:
-        self._items: queue.SimpleQueue[tuple[Any, memoryview | None]] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[tuple[Any, bytes | memoryview | None]] = queue.SimpleQueue()
 
     @contextmanager
-    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
+    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, bytes | memoryview | None]]:
         """Take the next item; see `WorkerQueue.get`."""
         try:
             item = self._items.get(block, timeout)
@@ -89,9 +90,11 @@ class SimpleWorkerQueue(WorkerQueue):
             raise WorkerQueueEmpty(wait) from None
         yield item
 
-    def put(self, header: Any, payload: memoryview | None = None) -> None:
+    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
         """Append an item; the header goes by reference."""
-        self._items.put((header, None if payload is None else memoryview(bytes(payload))))
+        if payload is not None and not isinstance(payload, bytes):
+            payload = memoryview(bytes(payload))
+        self._items.put((header, payload))
 
     @contextmanager
     def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:

@@ -157,7 +157,7 @@ class _StreamQueue(SimpleWorkerQueue):
         super().put(_INTERRUPT)
 
     @contextmanager
-    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
+    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, bytes | memoryview | None]]:
         """Take the next item; JobCancelledError when the run has ended."""
         with super().get(block, timeout) as (header, payload):
             if header is _INTERRUPT:

@@ -123,7 +123,7 @@ class _Outbox(SimpleWorkerQueue):
         super().__init__()
         self.messages: list[Any] = []
 
-    def put(self, header: Any, payload: memoryview | None = None) -> None:  # noqa: ARG002  (messages have none)
+    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:  # noqa: ARG002  (messages have none)
         """Keep a message."""
         self.messages.append(header)
 

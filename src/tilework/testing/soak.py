@@ -115,7 +115,7 @@ def _read(params: Any, env: Environment) -> int:
             if header is None:
                 return total
             assert payload is not None
-            total += payload.nbytes
+            total += len(payload)
 
 
 def _bits(results: Any) -> list[tuple[str, bytes]]:

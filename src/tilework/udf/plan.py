@@ -27,6 +27,7 @@ from tilework.common.array_backends import (
 from tilework.common.kernels.rows import computable
 from tilework.common.udf import UDFMethod, kernel_of
 from tilework.exceptions import NoBackendError, UDFException
+from tilework.io.dataset.base import DataSet
 from tilework.udf.base import UDF
 from tilework.udf.checks import check_signatures, check_tiling, noted
 from tilework.udf.meta import UDFMeta
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tilework.common.shape import Shape
-    from tilework.io.dataset.base import DataSet
 
 __all__ = ["corrects_results", "make_plan", "use_compiled"]
 
@@ -110,7 +110,9 @@ def make_plan(
 
 def _offered(dataset: DataSet, corrections: Any) -> tuple[str, ...]:
     """Return the array backends in which the dataset delivers tiles; what is corrected is not sparse any more."""
-    offered = tuple(dataset.array_backends)
+    # A dataset that makes the meta of its partitions itself may say it there alone.
+    only_in_meta = getattr(type(dataset), "array_backends", None) is DataSet.array_backends
+    offered = tuple((dataset.meta if only_in_meta else dataset).array_backends)
     if corrections is None:
         return offered
     dense = tuple(name for name in offered if name in NUMPY_BACKENDS)

@@ -25,6 +25,7 @@ from tilework.common.progress import ProgressManager, ProgressReporter
 from tilework.common.roi import normalize_roi
 from tilework.common.tracing import RunSpan, get_tracer
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException
+from tilework.io.dataset.acquisition import acquiring
 from tilework.udf.main_run import MainRun
 from tilework.udf.plan import make_plan
 from tilework.udf.results import UDFResults, UDFResultsLazy
@@ -333,16 +334,18 @@ class UDFRunner:
                 empty.final()
             yield empty
             return
-        comms: TaskCommHandler = run.dataset.get_task_comm_handler()
-        manager = _report_progress(run, comms, cancel_id, reporter) if progress else None
+        manager: ProgressManager | None = None
         options = RunOptions(ordered=run.needs_order, priority=options.priority, timeout=options.timeout)
         results: UDFResultsLazy | None = None
         try:
             with (
                 span.recording(lambda: _describe_run(run, executor, cancel_id)) as span_context,
+                acquiring(run.dataset),
                 executor.scatter(run.params) as params_handle,
             ):
                 run.belong_to(span_context)
+                comms: TaskCommHandler = run.dataset.get_task_comm_handler()
+                manager = _report_progress(run, comms, cancel_id, reporter) if progress else None
                 params.open(params_handle)
                 parts = executor.run_tasks(run.tasks, params_handle, cancel_id, comms, options=options)
                 try:

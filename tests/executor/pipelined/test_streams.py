@@ -42,10 +42,24 @@ class ReadTask(FakeTask):
                     return self.index, headers, total
                 assert payload is not None
                 headers.append(header)
-                total += payload.nbytes
+                total += len(payload)
             if len(headers) == self.die_after and self.signals.count(f"died-{self.index}") < self.lives:
                 self.signals.add(f"died-{self.index}")
                 os.kill(os.getpid(), 9)
+
+
+class KindsTask(ReadTask):
+    """Returns for each item its header, whether its payload is bytes, and the payload."""
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        assert env.worker_context is not None
+        queue = env.worker_context.get_worker_queue()
+        got: list[tuple[Any, bool, bytes | None]] = []
+        while True:
+            with queue.get() as (header, payload):
+                if header == "end":
+                    return got
+                got.append((header, isinstance(payload, bytes), None if payload is None else bytes(payload)))
 
 
 class Source(TaskCommHandler):
@@ -121,6 +135,23 @@ class TestStreams(ExecutorHarness):
                 queue.put("end")
 
         assert self.run(executor, [ReadTask(0, signals=signals)], handler=Headers()) == [(0, headers, 24)]
+
+    def test_bytes_arrive_as_bytes(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """What was put as bytes is the reader's own; all else is a view of shared memory."""
+        headers = ["text", None, b"b", ""]
+
+        class Kinds(TaskCommHandler):
+            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+                for header in headers:
+                    queue.put(header, b"four")
+                    queue.put(header, memoryview(b"four"))
+                    queue.put(header, b"")
+                    queue.put(header)
+                queue.put("end")
+
+        each = [(True, b"four"), (False, b"four"), (True, b""), (False, None)]
+        expected = [(header, *kind) for header in headers for kind in each]
+        assert self.run(executor, [KindsTask(0, signals=signals)], handler=Kinds()) == [expected]
 
     def test_a_header_that_cannot_be_sent(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """Its error ends the run, and its payload takes no memory from then on."""

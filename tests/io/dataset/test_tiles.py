@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,16 +13,20 @@ from hypothesis import strategies as st
 
 from detector_files import counts
 from tilework.common.shape import Shape
+from tilework.common.slice import Slice
 from tilework.exceptions import DataSetException
 from tilework.io.corrections import CorrectionSet, correct
 from tilework.io.dataset import blocks, fixed_stride_partition
 from tilework.io.dataset.axes import default_axes
-from tilework.io.dataset.base import DataSetMeta, Partition, default_num_partitions, make_slices
+from tilework.io.dataset.base import DataSetMeta, DataTile, Partition, default_num_partitions, make_slices
 from tilework.io.dataset.layout import ArraySegment, FileSegment, FrameLayout
 from tilework.io.dataset.memory import MemoryDataSet, MemoryPartition
 from tilework.io.dataset.scratch import KEPT_BYTES, give_back, take_scratch
 from tilework.io.dataset.tiling_scheme import TilingIntent, TilingScheme
 from tilework.testing.datasets import read_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MIB = 1024 * 1024
 
@@ -251,6 +255,57 @@ class TestSmallThings:
         assert Flat(meta, whole).get_ident() == "part-None"
         with pytest.raises(ValueError, match="one navigation axis"):
             Flat(meta, whole.from_shape((2, 2, 3), 1))
+
+    def test_partition_that_only_gives_tiles(self) -> None:
+        """All frames as one tile come from get_tiles; the tile keeps its data, and several tiles are no single one."""
+        data = np.arange(24, dtype="u2").reshape(4, 6)
+        meta = DataSetMeta(Shape((2, 2, 6), 1), raw_dtype="u2")
+        buffer = np.empty((4, 6), dtype="u2")
+        partitions = []
+
+        class Streamed(Partition):
+            def __init__(self, where: Slice, depth: int = 4) -> None:
+                super().__init__(meta, where, io_backend=None, decoder=None)
+                self.depth = depth
+
+            def get_tiles(
+                self, tiling_scheme: Any, dest_dtype: Any = None, roi: Any = None, array_backend: Any = None
+            ) -> Iterator[DataTile]:
+                start = self.slice.origin[0]
+                chosen = np.ones(4, dtype=bool) if roi is None else roi.reshape(-1)
+                own = np.flatnonzero(chosen[start : start + self.shape[0]]) + start
+                for i in range(0, len(own), self.depth):
+                    part = own[i : i + self.depth]
+                    tile = buffer[: len(part)]
+                    tile[:] = data[part]
+                    where = Slice((int(chosen[: part[0]].sum()), 0), Shape((len(part), 6), 1))
+                    yield DataTile(tile, where, 0)
+                buffer[:] = 0
+
+        for where, start, stop in Streamed.make_slices(Shape((4, 6), 1), 2):
+            partition = Streamed(where)
+            partitions.append(partition)
+            tile = partition.get_macrotile()
+            np.testing.assert_array_equal(tile.data, data[start:stop])
+            assert tile.tile_slice == where
+        roi = np.array([[True, False], [False, False]])
+        assert partitions[0].get_macrotile(roi=roi).data.tolist() == data[:1].tolist()
+        empty = partitions[1].get_macrotile("f4", roi=roi)
+        assert (empty.data.shape, empty.dtype, empty.tile_slice.origin) == ((0, 6), np.dtype("f4"), (1, 0))
+        with pytest.raises(DataSetException, match="several tiles"):
+            Streamed(partitions[0].slice, depth=1).get_macrotile()
+
+    def test_partition_without_a_backend(self) -> None:
+        """How files are read is not said to a partition."""
+        meta = DataSetMeta(Shape((2, 2, 3), 1), raw_dtype="u2")
+        whole = next(iter(make_slices(Shape((4, 3), 1), 1)))[0]
+
+        class Flat(Partition):
+            get_tiles = None  # type: ignore[assignment]
+
+        for wrong in ({"io_backend": object()}, {"decoder": object()}):
+            with pytest.raises(DataSetException, match=f"{next(iter(wrong))}=.*get_tiles"):
+                Flat(meta, whole, **wrong)
 
     def test_axes(self) -> None:
         """Axes have the names of the field, scales count from the last one, and useless scales are not known."""

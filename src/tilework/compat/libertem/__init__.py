@@ -23,19 +23,18 @@ are pickled under tilework's names, and what is patched in one is patched in the
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from tilework.compat.libertem.finder import LibertemFinder, is_ours
+from tilework.compat.libertem.finder import SHADOW, LibertemFinder, is_ours
 from tilework.compat.libertem.table import VERSIONS
 
 __all__ = ["dask_setup", "install"]
 
-_SHADOW: Final = str(Path(__file__).with_name("shadow"))
-
 
 def install() -> None:
     """Let ``import libertem`` give tilework, also where LiberTEM is installed.
+
+    LiberTEM-live, where it is installed, is found as before, and uses tilework then.
 
     Call it before the first import of ``libertem``, and before executors are made: workers that are there already
     do not get to know. Calling it again does nothing.
@@ -45,6 +44,8 @@ def install() -> None:
     ImportError
         When LiberTEM itself has been imported in this process.
     """
+    if any(isinstance(finder, LibertemFinder) for finder in sys.meta_path):
+        return
     for name in VERSIONS:
         module = sys.modules.get(name)
         if module is not None and not is_ours(module):
@@ -57,9 +58,9 @@ def install() -> None:
             raise ImportError(msg, name=name)
     if not any(isinstance(finder, LibertemFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, LibertemFinder())
-    if _SHADOW not in sys.path:
+    if SHADOW not in sys.path:
         # Before installed packages; but programs expect their own folder to be the first entry.
-        sys.path.insert(0 if sys.flags.safe_path else 1, _SHADOW)
+        sys.path.insert(0 if sys.flags.safe_path else 1, SHADOW)
 
 
 def dask_setup(worker: Any) -> None:  # noqa: ARG001  (the name and the argument are Dask's)

@@ -1,8 +1,9 @@
 """Finds ``libertem`` and all below it, with us or nowhere.
 
-For each dotted path there is one of four answers:
+For each dotted path there is one of five answers:
 
 - the same path exists with us: the same module;
+- it is LiberTEM-live, and that is installed: what is installed, which imports ``libertem`` from here;
 - it is in the table of what has moved: a module with these names, each of which is looked up when it is first asked
   for. Where there is also a module of the same path with us, all that it has is there, too;
 - something below it is in the table: an empty package;
@@ -15,7 +16,7 @@ import importlib
 import importlib.util
 import sys
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 __all__ = ["LibertemFinder", "is_ours"]
+
+SHADOW: Final = str(Path(__file__).with_name("shadow"))
+"""The folder through which worker processes find us."""
+
+_EXTENSIONS: Final = frozenset({"libertem_live"})
+"""Packages that are taken from where they are installed, if they are: they build on ``libertem``."""
 
 # Parts of tilework that are not LiberTEM's under that name.
 _NOT_PEERS: Final = frozenset({"__main__", "cli", "compat", "testing"})
@@ -50,6 +57,10 @@ class LibertemFinder(MetaPathFinder):
         top, _, rest = fullname.partition(".")
         if top not in VERSIONS:
             return None
+        if top in _EXTENSIONS:
+            installed = _installed(top)
+            if installed is not None:
+                return installed if not rest else None
         if not rest:
             return ModuleSpec(fullname, _PackageLoader(VERSIONS[top]), origin=__file__, is_package=True)
         ours = _same_path(rest) if top == "libertem" else None
@@ -127,6 +138,11 @@ class _PackageLoader(Loader):
         module.__doc__ = f"tilework under the name {module.__name__}: the names of its version {self._version}."
         module.__file__ = str(Path(__file__).with_name("__init__.py"))
         vars(module).update(__version__=self._version, revision=f"tilework-{tilework.__version__}")
+
+
+def _installed(name: str) -> ModuleSpec | None:
+    """Return where a package is that is installed under that name; None when there is only ours."""
+    return PathFinder.find_spec(name, [folder for folder in sys.path if folder != SHADOW])
 
 
 def is_ours(module: ModuleType) -> bool:

@@ -37,6 +37,7 @@ MOVED: Final[dict[str, dict[str, str]]] = {
     "libertem.common.exceptions": _UDF_EXCEPTIONS,
     "libertem.common.executor": _from("common.udf", "ResourceDef"),
     "libertem.common.numba": _from("compat.libertem.compiled", "cached_njit", "numba_dtypes", "rmatmul"),
+    "libertem.corrections.corrset": _from("io.corrections.corrset", "CorrectionSet"),
     "libertem.executor.base": _from("exceptions", "ResourceError"),
     "libertem.executor.pipelined": _from("executor.pipelined.selection", "WorkerSelector"),
     "libertem.executor.utils.dask_buffer": (
@@ -44,7 +45,7 @@ MOVED: Final[dict[str, dict[str, str]]] = {
     ),
     "libertem.io.corrections.detector": _CORRECTION_ERRORS,
     "libertem.io.dataset": _from("io.dataset.registry", "build_extension_map"),
-    "libertem.io.dataset.base": _TILING | _BACKENDS,
+    "libertem.io.dataset.base": _TILING | _BACKENDS | {"BasePartition": "tilework.io.dataset.base:Partition"},
     "libertem.io.dataset.base.tiling_scheme": _TILING,
     "libertem.preload": {},  # workers load what tasks need by themselves
     "libertem.udf.base": (
@@ -83,7 +84,7 @@ ABSENT: Final[dict[str, str]] = {
     "libertem.versioning": "libertem.revision says which tilework it is",
     "libertem.viz.gms": "derive from tilework.viz.Live2DPlot, and write self.data into an image in its update()",
     "libertem.web": "there is no web interface; use Context in a notebook, or the command `tilework`",
-    "libertem_live": "it cannot connect to detectors yet",
+    "libertem_live": "alone it cannot connect to detectors; install libertem-live, which works with tilework",
 }
 """Old path: what to use instead; it holds for all below, too."""
 

@@ -205,7 +205,7 @@ class _Messages(SimpleWorkerQueue):
         self._batch = batch
         self._slip = slip
 
-    def put(self, header: Any, payload: memoryview | None = None) -> None:  # noqa: ARG002
+    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:  # noqa: ARG002
         """Send a message."""
         batch = self._batch
         message = {"run": batch.run, "batch": batch.ident, "message": dumps(header)}

@@ -91,8 +91,11 @@ class StreamItem(NamedTuple):
 
     serial: int
     header: bytes
-    """Pickled; empty for None."""
+    """Pickled; empty for None. After `AS_BYTES`, which no pickle begins with, when the payload was put as bytes."""
     block: Block | None
+
+
+AS_BYTES: Final = b"b"
 
 
 class StreamEnd(NamedTuple):

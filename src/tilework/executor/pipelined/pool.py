@@ -65,7 +65,7 @@ class _MainRequestQueue(OneWayQueue):
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
-    def put(self, header: Any, payload: memoryview | None = None) -> None:
+    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
         """Send a message; there are no payloads."""
         assert payload is None
         self._wire.send(dumps(header))
@@ -78,7 +78,7 @@ class _MainResponseQueue(OneWayQueue):
         self._wire = wire
 
     @contextmanager
-    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
+    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, bytes | memoryview | None]]:
         """Take the next message; see `WorkerQueue.get`. The payload is None."""
         yield self._next(0.0 if not block else timeout), None
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
 from tilework.executor.calling import partition_name
 from tilework.executor.pipelined.memory import SharedMemoryFullError
-from tilework.executor.pipelined.messages import StreamEnd, StreamItem, encode
+from tilework.executor.pipelined.messages import AS_BYTES, StreamEnd, StreamItem, encode
 from tilework.executor.pipelined.worker_queues import OneWayQueue
 from tilework.executor.remote import dumps
 from tilework.executor.run import Failed
@@ -277,7 +277,7 @@ class FeedQueue(OneWayQueue):
         self._feeder = feeder
         self._record = record
 
-    def put(self, header: Any, payload: memoryview | None = None) -> None:
+    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
         """Append an item; see `WorkerQueue.put`. Waits while there is no room.
 
         Raises
@@ -288,16 +288,17 @@ class FeedQueue(OneWayQueue):
         if payload is None:
             self.append(header, None)
             return
-        with self.put_nocopy(header, memoryview(payload).nbytes) as view:
+        with _NewItem(self, header, memoryview(payload).nbytes, as_bytes=isinstance(payload, bytes)) as view:
             view[:] = memoryview(payload).cast("B")
 
     def put_nocopy(self, header: Any, size: int) -> AbstractContextManager[memoryview]:
         """Give out a buffer that the worker will read, and append it when the block ends normally."""
         return _NewItem(self, header, size)
 
-    def append(self, header: Any, block: Block | None) -> None:
+    def append(self, header: Any, block: Block | None, *, as_bytes: bool = False) -> None:
         """Append an item whose payload is in a block, or that has none."""
-        self._feeder.put(self._record, b"" if header is None else dumps(header), block)
+        pickled = b"" if header is None else dumps(header)
+        self._feeder.put(self._record, AS_BYTES + pickled if as_bytes else pickled, block)
 
     def allocate(self, size: int) -> Block:
         """Return a block, when there is room; raises as `put`."""
@@ -341,11 +342,14 @@ class _NewItem(AbstractContextManager[memoryview]):
         Its header.
     size
         Of its payload, in bytes.
+    as_bytes
+        Whether its reader gets the payload as bytes of its own.
     """
 
-    __slots__ = ("_block", "_header", "_queue", "_size", "_view")
+    __slots__ = ("_as_bytes", "_block", "_header", "_queue", "_size", "_view")
 
-    def __init__(self, queue: FeedQueue, header: Any, size: int) -> None:
+    def __init__(self, queue: FeedQueue, header: Any, size: int, *, as_bytes: bool = False) -> None:
+        self._as_bytes = as_bytes
         self._queue = queue
         self._header = header
         self._size = size
@@ -359,7 +363,7 @@ class _NewItem(AbstractContextManager[memoryview]):
         try:
             self._view.release()
             if kind is None:
-                self._queue.append(self._header, self._block)
+                self._queue.append(self._header, self._block, as_bytes=self._as_bytes)
         except BaseException:
             self._queue.arena.free(self._block)  # nothing, where the end of the run did it
             raise

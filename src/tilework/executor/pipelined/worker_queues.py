@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tilework.common.executor import WorkerContext, WorkerQueue, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError
-from tilework.executor.pipelined.messages import Signal, StreamEnd, StreamItem, decode, encode
+from tilework.executor.pipelined.messages import AS_BYTES, Signal, StreamEnd, StreamItem, decode, encode
 from tilework.executor.pipelined.parcel import Packed, Parcel, ship, unpack
 from tilework.executor.remote import dumps, loads
 
@@ -55,11 +55,11 @@ class OneWayQueue(WorkerQueue):
         self,
         block: bool = True,  # noqa: ARG002
         timeout: float | None = None,  # noqa: ARG002
-    ) -> AbstractContextManager[tuple[Any, memoryview | None]]:
+    ) -> AbstractContextManager[tuple[Any, bytes | memoryview | None]]:
         """Refuse: the other side reads it."""
         self._refuse("reads from")
 
-    def put(self, header: Any, payload: memoryview | None = None) -> None:  # noqa: ARG002
+    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:  # noqa: ARG002
         """Refuse: the other side writes it."""
         self._refuse("writes to")
 
@@ -104,7 +104,7 @@ class RequestQueue(OneWayQueue):
         self._streams: dict[int, deque[StreamItem | StreamEnd]] = {}
 
     @contextmanager
-    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, memoryview | None]]:
+    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, bytes | memoryview | None]]:
         """Take the next message that is not data of a stream; the payload is None."""
         yield self.next_message(0.0 if not block else timeout)[0], None
 
@@ -191,7 +191,7 @@ class ResponseQueue(OneWayQueue):
         self._wire = wire
         self._arena = arena
 
-    def put(self, header: Any, payload: memoryview | None = None) -> None:
+    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
         """Send a message; there are no payloads."""
         assert payload is None
         self._wire.send(dumps(header))
@@ -227,7 +227,7 @@ class MessageQueue(OneWayQueue):
         """Return the queue for a run."""
         return MessageQueue(self._wire, run)
 
-    def put(self, header: Any, payload: memoryview | None = None) -> None:
+    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
         """Send a message."""
         assert payload is None
         self._wire.send(encode(Signal(self._run, dumps(header))))
@@ -251,7 +251,7 @@ class StreamQueue(OneWayQueue):
 
     def get(
         self, block: bool = True, timeout: float | None = None
-    ) -> AbstractContextManager[tuple[Any, memoryview | None]]:
+    ) -> AbstractContextManager[tuple[Any, bytes | memoryview | None]]:
         """Take the next item; JobCancelledError when the run has ended. See `WorkerQueue.get`."""
         return _NextOfStream(self, timeout if block else 0.0)
 
@@ -280,7 +280,7 @@ class StreamQueue(OneWayQueue):
             self.requests.end_stream(self._serial)
 
 
-class _NextOfStream(AbstractContextManager[tuple[Any, "memoryview | None"]]):
+class _NextOfStream(AbstractContextManager[tuple[Any, "bytes | memoryview | None"]]):
     """An item of a stream while a task looks at it. Not a generator, since there are thousands a second.
 
     Parameters
@@ -298,15 +298,19 @@ class _NextOfStream(AbstractContextManager[tuple[Any, "memoryview | None"]]):
         self._timeout = timeout
         self._block: Block | None = None
 
-    def __enter__(self) -> tuple[Any, memoryview | None]:
+    def __enter__(self) -> tuple[Any, bytes | memoryview | None]:
         item = self._queue.take(self._timeout)
         self._block = block = item.block
+        as_bytes, pickled = item.header.startswith(AS_BYTES), item.header.removeprefix(AS_BYTES)
         try:
-            header = loads(item.header) if item.header else None
+            header = loads(pickled) if pickled else None
         except BaseException:
             self.__exit__()
             raise
-        return header, None if block is None else self._queue.requests.view(block)
+        if block is None:
+            return header, None
+        view = self._queue.requests.view(block)
+        return header, bytes(view) if as_bytes else view
 
     def __exit__(self, *_: object) -> None:
         if self._block is not None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tilework.common.pickled_once import PickledOnce
+from tilework.common.shape import Shape
+from tilework.common.slice import Slice
 from tilework.exceptions import DataSetException
 from tilework.io.corrections.corrset import CorrectionSet
 from tilework.io.dataset.axes import AxisInfo, default_axes
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 
     from tilework.common.executor import JobExecutor, TaskCommHandler, WorkerContext
     from tilework.common.scheduler import WorkerSet
-    from tilework.common.shape import Shape
-    from tilework.common.slice import Slice
     from tilework.io.dataset.tiling_scheme import TilingScheme
 
 __all__ = [
@@ -353,14 +353,24 @@ class Partition(ABC):
         Facts about the dataset.
     partition_slice
         The part, with exactly one navigation axis.
+    io_backend, decoder
+        Accepted for compatibility, and only None: how its data is read is up to each kind of partition.
 
     Raises
     ------
     ValueError
         When `partition_slice` has not one navigation axis.
+    DataSetException
+        For an `io_backend` or a `decoder`.
     """
 
-    def __init__(self, meta: DataSetMeta, partition_slice: Slice) -> None:
+    make_slices = staticmethod(make_slices)
+
+    def __init__(self, meta: DataSetMeta, partition_slice: Slice, io_backend: Any = None, decoder: Any = None) -> None:
+        for name, given in (("io_backend", io_backend), ("decoder", decoder)):
+            if given is not None:
+                msg = f"{name}={given!r}: tilework has none; read the data in get_tiles, and leave {name} out"
+                raise DataSetException(msg)
         if partition_slice.shape.nav_dims != 1:
             msg = f"the slice of a partition needs one navigation axis: {partition_slice}"
             raise ValueError(msg)
@@ -410,7 +420,6 @@ class Partition(ABC):
             Read-only, and valid until the next one is asked for. Frames that the source does not hold are skipped.
         """
 
-    @abstractmethod
     def get_macrotile(
         self,
         dest_dtype: DTypeLike | None = None,
@@ -419,8 +428,34 @@ class Partition(ABC):
     ) -> DataTile:
         """Return all selected frames as one tile, which keeps its data; it has no frames when none is selected.
 
-        Parameters are those of `get_tiles`.
+        Parameters are those of `get_tiles`, from which it comes.
+
+        Raises
+        ------
+        DataSetException
+            When `get_tiles` gives several tiles, although asked for one.
         """
+        from tilework.io.dataset.tiling_scheme import TilingScheme
+
+        scheme = TilingScheme.make_for_shape(self.shape, self.meta.shape, intent="partition")
+        whole: DataTile | None = None
+        for tile in self.get_tiles(scheme, dest_dtype, roi, array_backend):
+            if whole is not None:
+                msg = f"{self.get_ident()} gives its frames in several tiles, so they are no single one: use get_tiles"
+                raise DataSetException(msg)
+            whole = DataTile(tile.data.copy(), tile.tile_slice, tile.scheme_idx)
+        if whole is not None:
+            return whole
+        before, *sig_origin = self.slice.origin
+        if roi is not None:
+            before = int(np.count_nonzero(roi.reshape(-1)[:before]))
+        sig = tuple(self.shape.sig)
+        nothing = DataTile(
+            np.empty((0, *sig), self.dtype if dest_dtype is None else dest_dtype),
+            Slice((before, *sig_origin), Shape((0, *sig), len(sig))),
+            0,
+        )
+        return nothing if array_backend is None else nothing.as_backend(array_backend)
 
     def get_frame_count(self, roi: NDArray[np.bool_] | None = None) -> int:
         """Return the number of scan positions in this partition, or of those that `roi` selects."""

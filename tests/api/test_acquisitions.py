@@ -1,0 +1,185 @@
+"""Datasets whose data comes while it is processed: a run tells them when it begins and when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests_helpers import TileSum, counts
+from tilework.api import Context
+from tilework.common.executor import TaskCommHandler
+from tilework.common.shape import Shape
+from tilework.common.slice import Slice
+from tilework.executor.inline import InlineJobExecutor
+from tilework.executor.pipelined import PipelinedExecutor
+from tilework.io.dataset.acquisition import Acquisition
+from tilework.io.dataset.base import DataSet, DataSetMeta, DataTile, Partition
+from tilework.io.dataset.memory import MemoryDataSet
+from tilework.udf import UDF
+from tilework.udf.sumsigudf import SumSigUDF
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tilework.common.executor import JobExecutor, TaskProtocol, WorkerQueue
+
+DATA = counts((4, 6, 5, 7))
+
+
+class Detector(TaskCommHandler):
+    """Streams the frames of each partition; each stands for itself, so that one that was never armed has none."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.frames: Iterator[Any] = iter(())
+
+    def handle_task(self, task: TaskProtocol, queue: WorkerQueue) -> None:
+        partition = task.get_partition()
+        assert isinstance(partition, Partition)
+        for _ in range(partition.shape[0]):
+            queue.put("frame", next(self.frames).tobytes())
+
+
+class LivePartition(Partition):
+    def get_tiles(
+        self, tiling_scheme: Any, dest_dtype: Any = None, roi: Any = None, array_backend: Any = None
+    ) -> Iterator[DataTile]:
+        assert self._worker_context is not None
+        queue = self._worker_context.get_worker_queue()
+        for i in range(self.shape[0]):
+            with queue.get() as (header, payload):
+                assert (header, tiling_scheme[0].shape.to_tuple()) == ("frame", DATA.shape[2:])
+                frame = np.frombuffer(payload or b"", dtype=DATA.dtype).reshape((1, *DATA.shape[2:]))
+                where = Slice((self.slice.origin[0] + i, 0, 0), Shape(frame.shape, 2))
+                yield DataTile(frame.astype(dest_dtype), where, 0)
+
+
+class Live(DataSet):
+    """An acquisition of DATA; nothing can be read from it unless it was started."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__(num_partitions=3)
+        self.detector = detector
+
+    def initialize(self, executor: JobExecutor) -> DataSet:
+        return self
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(DATA.shape, 2)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype("u2")
+
+    def check_valid(self) -> bool:
+        return True
+
+    def get_base_shape(self, roi: Any) -> tuple[int, ...]:
+        return (1, *DATA.shape[2:])
+
+    def get_partitions(self) -> Iterator[Partition]:
+        for where, _, _ in Partition.make_slices(self.shape, 3):
+            yield LivePartition(DataSetMeta(self.shape, raw_dtype=self.dtype), where)
+
+    def get_task_comm_handler(self) -> TaskCommHandler:
+        return self.detector
+
+    def start_acquisition(self) -> None:
+        self.detector.calls.append("start")
+        self.detector.frames = iter(DATA.reshape((-1, *DATA.shape[2:])))
+
+    def end_acquisition(self) -> None:
+        self.detector.calls.append("end")
+        self.detector.frames = iter(())
+
+
+@pytest.mark.parametrize("make", [InlineJobExecutor, lambda: PipelinedExecutor(PipelinedExecutor.make_spec(2, []))])
+def test_data_that_comes_during_the_run(make: Callable[[], JobExecutor]) -> None:
+    live = Live(Detector())
+    assert isinstance(live, Acquisition)
+    with Context(executor=make()) as ctx:
+        for n in (1, 2):
+            total, sums = ctx.run_udf(dataset=live, udf=[TileSum(), SumSigUDF()])
+            np.testing.assert_array_equal(total["sig"].data, DATA.sum(axis=(0, 1), dtype="f8"))
+            np.testing.assert_array_equal(sums["intensity"].data, DATA.sum(axis=(2, 3)))
+            assert live.detector.calls == ["start", "end"] * n
+
+
+class Recorded(MemoryDataSet):
+    """Frames in memory, and a record of what it is told."""
+
+    calls: list[str]
+    error: Exception | None = None
+
+    def start_acquisition(self) -> None:
+        if self.error is not None:
+            raise self.error
+        self.calls.append("start")
+
+    def end_acquisition(self) -> None:
+        self.calls.append("end")
+
+
+class Failing(UDF):
+    def get_result_buffers(self) -> Any:
+        return {}
+
+    def process_frame(self, frame: Any) -> None:
+        raise LookupError
+
+
+@pytest.fixture
+def ctx() -> Iterator[Context]:
+    with Context.make_with("inline") as context:
+        yield context
+
+
+@pytest.fixture
+def recorded(ctx: Context) -> Recorded:
+    dataset = Recorded(data=DATA, num_partitions=3)
+    dataset.initialize(ctx.executor)
+    dataset.calls = []
+    return dataset
+
+
+def test_any_run_is_one(ctx: Context, recorded: Recorded) -> None:
+    async def later() -> None:
+        await ctx.run_udf(dataset=recorded, udf=TileSum(), sync=False)
+        async for _ in ctx.run_udf_iter(dataset=recorded, udf=TileSum(), sync=False):
+            assert recorded.calls[-1] == "start" or len(recorded.calls) % 2 == 0
+
+    ctx.run_udf(dataset=recorded, udf=TileSum())
+    asyncio.run(later())
+    ctx.submit_udf(dataset=recorded, udf=TileSum()).result()
+    ctx.run(ctx.create_sum_analysis(dataset=recorded))
+    assert recorded.calls == ["start", "end"] * 5
+
+
+def test_it_begins_with_the_first_step_and_ends_with_the_last(ctx: Context, recorded: Recorded) -> None:
+    steps = ctx.run_udf_iter(dataset=recorded, udf=TileSum())
+    assert recorded.calls == []
+    next(steps)
+    assert recorded.calls == ["start"]
+    assert len(list(steps)) == 2
+    assert recorded.calls == ["start", "end"]
+
+
+def test_it_is_over_however_it_ends(ctx: Context, recorded: Recorded) -> None:
+    steps = ctx.run_udf_iter(dataset=recorded, udf=TileSum())
+    next(steps)
+    steps.close()
+    assert recorded.calls == ["start", "end"]
+    with pytest.raises(LookupError):
+        ctx.run_udf(dataset=recorded, udf=Failing())
+    assert recorded.calls == ["start", "end"] * 2
+
+
+def test_one_that_cannot_start_is_not_ended(ctx: Context, recorded: Recorded) -> None:
+    recorded.error = OSError("the detector is off")
+    with pytest.raises(OSError, match="the detector is off"):
+        ctx.run_udf(dataset=recorded, udf=TileSum())
+    assert recorded.calls == []
