@@ -11,7 +11,8 @@ BIN = $(VENV)/bin
 AGAIN = --reruns 2 --reruns-delay 2 --rerun-show-tracebacks -r aR
 # One more than there are cores, for tests wait for programs that they start.
 PROCESSES = $$($(BIN)/python -c 'import os; print(1 + len(os.sched_getaffinity(0)))' 2>/dev/null || echo auto)
-# In this order: what takes longest begins first, and little is left to wait for at the end.
+# In the order of tests/conftest.py: what takes longest begins first, and little is left to wait for at the end.
+TOGETHER = --dist loadfile --no-loadscope-reorder
 APART = tests/testing tests/cluster tests/examples tests/executor
 
 # uv installs ten times as fast; where it cannot be had, or does not find what pip finds, pip does it.
@@ -31,8 +32,9 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(AGAIN) -n $(PROCESSES) --dist loadfile $(APART:%=--ignore %)
-	$(BIN)/python -m pytest $(AGAIN) -n 2 --dist loadfile --no-loadscope-reorder $(APART)
+	$(BIN)/tilework warmup  # or processes that test would compile the same at the same time
+	$(BIN)/python -m pytest $(AGAIN) -n $(PROCESSES) $(TOGETHER) $(APART:%=--ignore %)
+	$(BIN)/python -m pytest $(AGAIN) -n 2 $(TOGETHER) $(APART)
 
 peer: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/peer --peer '$(PEER)'
