@@ -13,7 +13,7 @@ AGAIN = --reruns 2 --reruns-delay 2 --rerun-show-tracebacks -r aR
 PROCESSES = $$($(BIN)/python -c 'import os; print(1 + len(os.sched_getaffinity(0)))' 2>/dev/null || echo auto)
 # In the order of tests/conftest.py: what takes longest begins first, and little is left to wait for at the end.
 TOGETHER = --dist loadfile --no-loadscope-reorder
-APART = tests/testing tests/cluster tests/examples tests/executor
+APART = tests/testing tests/cluster tests/examples/test_thread_each.py tests/executor
 
 # uv installs ten times as fast; where it cannot be had, or does not find what pip finds, pip does it.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
