@@ -19,7 +19,7 @@ APART = tests/testing tests/cluster tests/examples/test_thread_each.py tests/exe
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL = $(PIP) uv && $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable
 
-.PHONY: demo test check peer fix clean
+.PHONY: demo test check types kernels peer fix clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/tilework demo --out tilework-demo --overwrite
@@ -30,11 +30,17 @@ test: $(VENV)/.installed-dev
 check:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/tilework warmup  # or processes that test would compile the same at the same time
+	$(MAKE) --jobs 2 types kernels
 	$(BIN)/python -m pytest $(AGAIN) -n $(PROCESSES) $(TOGETHER) $(APART:%=--ignore %)
 	$(BIN)/python -m pytest $(AGAIN) -n 2 $(TOGETHER) $(APART)
+
+types:
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Compiled here, on the cores that mypy does not use; or processes that test would compile the same at the same time.
+kernels:
+	$(BIN)/tilework warmup
 
 peer: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/peer --peer '$(PEER)'
