@@ -11,14 +11,15 @@ BIN = $(VENV)/bin
 AGAIN = --reruns 2 --reruns-delay 2 --rerun-show-tracebacks -r aR
 # One more than there are cores, for tests wait for programs that they start.
 PROCESSES = $$($(BIN)/python -c 'import os; print(1 + len(os.sched_getaffinity(0)))' 2>/dev/null || echo auto)
-# In this order: what takes longest begins first, and little is left to wait for at the end.
-APART = tests/testing tests/cluster tests/examples tests/executor
+# In the order of tests/conftest.py: what takes longest begins first, and little is left to wait for at the end.
+TOGETHER = --dist loadfile --no-loadscope-reorder
+APART = tests/testing tests/cluster tests/examples/test_thread_each.py tests/executor
 
 # uv installs ten times as fast; where it cannot be had, or does not find what pip finds, pip does it.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL = $(PIP) uv && $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable
 
-.PHONY: demo test check peer fix clean
+.PHONY: demo test check types kernels peer fix clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/tilework demo --out tilework-demo --overwrite
@@ -29,10 +30,17 @@ test: $(VENV)/.installed-dev
 check:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(MAKE) --jobs 2 types kernels
+	$(BIN)/python -m pytest $(AGAIN) -n $(PROCESSES) $(TOGETHER) $(APART:%=--ignore %)
+	$(BIN)/python -m pytest $(AGAIN) -n 2 $(TOGETHER) $(APART)
+
+types:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(AGAIN) -n $(PROCESSES) --dist loadfile $(APART:%=--ignore %)
-	$(BIN)/python -m pytest $(AGAIN) -n 2 --dist loadfile --no-loadscope-reorder $(APART)
+
+# Compiled here, on the cores that mypy does not use; or processes that test would compile the same at the same time.
+kernels:
+	$(BIN)/tilework warmup
 
 peer: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/peer --peer '$(PEER)'

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from tilework.cli import main
 
 COMMAND = Path(sys.executable).with_name("tilework")
 
@@ -32,6 +34,27 @@ def tilework(command: list[str], tmp_path: Path) -> Run:
         return subprocess.run(called, capture_output=True, text=True, check=False, **settings)
 
     return run
+
+
+@pytest.fixture
+def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Call the command as `tilework` does, but in this process, where the libraries that it needs are loaded.
+
+    For what the same code says to other arguments, once a test has seen it as a program of its own.
+    """
+    before = set(sys.modules)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        code = main([*map(str, arguments)])
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    yield run
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

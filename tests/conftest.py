@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -17,6 +18,42 @@ settings.load_profile("tilework")
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would everything that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The files that take longest. Where several processes take one file at a time, nobody should begin with these last.
+LONGEST = [
+    "testing/test_soak.py",
+    "executor/test_pool.py",
+    "executor/pipelined/test_pipelined.py",
+    "executor/pipelined/test_processes.py",
+    "executor/dask/test_dask_contract.py",
+    "examples/test_example_programs.py",
+    "executor/test_integration.py",
+    "executor/pipelined/test_results.py",
+    "test_same_bits.py",
+    "udf/test_builtin_masks.py",
+    "cli/test_documents.py",
+    "udf/test_delayed_run.py",
+    "common/kernels/test_masks_products.py",
+    "cli/test_demo.py",
+    "udf/test_array_kinds.py",
+    "cli/test_run_command.py",
+    "common/kernels/test_byte_order.py",
+    "udf/test_tile_kernels.py",
+]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take the files that take longest first, and the others in their order."""
+    place = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector never again look at what all tests and modules are: many a test is quicker."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

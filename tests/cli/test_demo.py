@@ -60,33 +60,33 @@ def test_demo(made: tuple[Path, dict[str, Any]], model: ScanModel) -> None:
     assert ".part" not in (folder / "summary.json").read_text(), "no path of the folder before it got its name"
 
 
-def test_demo_again(tilework: Any, made: tuple[Path, dict[str, Any]]) -> None:
+def test_demo_again(called: Any, made: tuple[Path, dict[str, Any]]) -> None:
     """Its own folder is replaced when that is asked for; for people it prints some lines."""
     folder, _ = made
-    again = tilework("demo", "--out", folder, "--shape", "8,8,32,32")
+    again = called("demo", "--out", folder, "--shape", "8,8,32,32")
     assert again.returncode == 1
     assert "--overwrite" in again.stderr
-    text = tilework("demo", "--out", "demo", "--shape", "8,8,32,32", "--executor", "inline")
+    text = called("demo", "--out", "demo", "--shape", "8,8,32,32", "--executor", "inline")
     assert (text.returncode, text.stderr) == (0, "")
     assert "demo/overview.png" in text.stdout
     assert "°" in text.stdout
-    over = tilework("demo", "--out", "demo", "--shape", "8,8,32,32", "--overwrite", "--quiet")
+    over = called("demo", "--out", "demo", "--shape", "8,8,32,32", "--overwrite", "--quiet")
     assert (over.returncode, over.stdout, over.stderr) == (0, "", "")
 
 
-def test_demo_bad_shapes(tilework: Any, tmp_path: Path) -> None:
+def test_demo_bad_shapes(called: Any, tmp_path: Path) -> None:
     """A shape that cannot be simulated is refused."""
     for shape, said in (("24,24,64", "give scan and detector"), ("24,24,4,4", "at least 2 x 2 positions")):
-        done = tilework("demo", "--shape", shape)
+        done = called("demo", "--shape", shape)
         assert done.returncode == 1
         assert said in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("shape", ["2,2,16,16", "3,3,16,16"])
-def test_what_is_too_small_is_not_measured(tilework: Any, shape: str) -> None:
+def test_what_is_too_small_is_not_measured(called: Any, shape: str) -> None:
     """On a detector whose central disc covers no pixel, nothing is said about angles."""
-    done = tilework("demo", "--shape", shape, "--out", "demo", "--executor", "inline")
+    done = called("demo", "--shape", shape, "--out", "demo", "--executor", "inline")
     assert (done.returncode, done.stderr) == (0, "")
     assert "deflection  not measurable" in done.stdout
     assert ("grains      not measurable" in done.stdout) == (shape == "2,2,16,16")

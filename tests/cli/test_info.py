@@ -32,32 +32,32 @@ def test_npy(tilework: Any, scan: Path) -> None:
     assert about["absent_frames"] == 0
 
 
-def test_blo(tilework: Any, shared_data: Path) -> None:
+def test_blo(called: Any, shared_data: Path) -> None:
     """A real NanoMEGAS file, with the scales that it knows."""
-    about = json.loads(tilework("info", shared_data / "blo" / "test1.blo", "--json").stdout)
+    about = json.loads(called("info", shared_data / "blo" / "test1.blo", "--json").stdout)
     assert about["shape"] == [3, 2, 144, 144]
     assert about["detected"]["type"] == "blo"
     assert about["axes"][0]["units"] == "nm"
-    assert "12.8 nm" in tilework("info", shared_data / "blo" / "test1.blo").stdout
+    assert "12.8 nm" in called("info", shared_data / "blo" / "test1.blo").stdout
 
 
-def test_raw_needs_to_be_told(tilework: Any, tmp_path: Path, counts: np.ndarray) -> None:
+def test_raw_needs_to_be_told(called: Any, tmp_path: Path, counts: np.ndarray) -> None:
     """A raw file says nothing about itself: the error lists what to give; with it, it is read."""
     path = tmp_path / "scan.raw"
     counts.astype(">u2").tofile(path)
     told = ["--dtype", ">u2", "--nav-shape", "6,5", "--sig-shape", "16x12"]
-    done = tilework("info", path, *told, "--json")
+    done = called("info", path, *told, "--json")
     assert done.returncode == 0, done.stderr
     about = json.loads(done.stdout)
     assert (about["shape"], about["raw_dtype"], about["detected"]) == ([6, 5, 16, 12], ">u2", None)
-    done = tilework("info", path, "--dtype", ">u2", "--nav-shape", "6,5")
+    done = called("info", path, "--dtype", ">u2", "--nav-shape", "6,5")
     assert done.returncode == 1
     assert "--sig-shape" in done.stderr
-    done = tilework("info", path, *told[2:], "--dtype", "uint17")
+    done = called("info", path, *told[2:], "--dtype", "uint17")
     assert done.returncode == 1
     assert "--dtype uint17" in done.stderr
     assert "TypeError" not in done.stderr
-    done = tilework("info", path)
+    done = called("info", path)
     assert done.returncode == 1
     assert "--type raw --dtype … --nav-shape … --sig-shape …" in done.stderr
     assert "memory" not in done.stderr
@@ -65,28 +65,28 @@ def test_raw_needs_to_be_told(tilework: Any, tmp_path: Path, counts: np.ndarray)
 
 
 @pytest.mark.parametrize("kind", ["memory", "dask"])
-def test_a_file_is_no_array(tilework: Any, scan: Path, kind: str) -> None:
+def test_a_file_is_no_array(called: Any, scan: Path, kind: str) -> None:
     """Formats that are none of files are refused with those that are."""
-    done = tilework("info", scan, "--type", kind)
+    done = called("info", scan, "--type", kind)
     assert done.returncode == 1
     assert f"{kind!r} is no format of files, it takes no path: use one of raw, mib" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_absent_frames_are_reported(tilework: Any, scan: Path) -> None:
+def test_absent_frames_are_reported(called: Any, scan: Path) -> None:
     """A scan larger than the file: the frames that are not there are counted."""
-    done = tilework("info", scan, "--nav-shape", "7,5")
+    done = called("info", scan, "--nav-shape", "7,5")
     assert done.returncode == 0, done.stderr
     assert "5 of 35 frames are not in the file" in done.stdout
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY junk"])
-def test_what_is_not_a_scan(tilework: Any, tmp_path: Path, content: bytes) -> None:
+def test_what_is_not_a_scan(called: Any, tmp_path: Path, content: bytes) -> None:
     """Empty, unknown and broken files: exit code 1, one line that names the file, nothing on stdout, no traceback."""
     for name in ("x.npy", "x.mib", "x.blo", "x.xyz"):
         path = tmp_path / name
         path.write_bytes(content)
-        done = tilework("info", path, "--json")
+        done = called("info", path, "--json")
         assert done.returncode == 1
         assert done.stdout == ""
         assert name in done.stderr
@@ -94,9 +94,9 @@ def test_what_is_not_a_scan(tilework: Any, tmp_path: Path, content: bytes) -> No
         assert "Traceback" not in done.stderr
 
 
-def test_no_file(tilework: Any, tmp_path: Path) -> None:
+def test_no_file(called: Any, tmp_path: Path) -> None:
     """A path that does not exist."""
-    done = tilework("info", tmp_path / "no.mib")
+    done = called("info", tmp_path / "no.mib")
     assert done.returncode == 1
     assert "no.mib: there is no such file" in done.stderr
 

@@ -109,13 +109,13 @@ def test_progress_goes_to_stderr(tilework: Any, scan: Path) -> None:
     assert "30/30" in done.stderr
 
 
-def test_roi(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:
+def test_roi(called: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:
     """Only selected positions are computed; others are marked invalid, and said to be few in the summary."""
     mask = np.zeros((6, 5), bool)
     mask[1:4, 2:] = True
     np.save(tmp_path / "mask.npy", mask)
     for number, roi in enumerate(("1:4,2:", "rect:1,2,3,3", "mask.npy")):
-        done = tilework("run", scan, "--udf", "sumsig", "--udf", "sum", "--roi", roi, "--out", f"out{number}", "--json")
+        done = called("run", scan, "--udf", "sumsig", "--udf", "sum", "--roi", roi, "--out", f"out{number}", "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["roi"] == {"asked": roi, "selected": 9, "of": 30}
         channel = load_results(tmp_path / f"out{number}" / "sumsig.npz").channels["intensity"]
@@ -166,10 +166,10 @@ class Ring(SumUDF):
 """
 
 
-def test_a_function_that_refuses_its_parameters(tilework: Any, scan: Path, tmp_path: Path) -> None:
+def test_a_function_that_refuses_its_parameters(called: Any, scan: Path, tmp_path: Path) -> None:
     """One line that says which function and why; no folder, no traceback."""
     (tmp_path / "unwilling.py").write_text(UNWILLING)
-    done = tilework("run", scan, "--udf", "unwilling:Ring", "--param", "inner=8", "--param", "outer=4", "--out", "out")
+    done = called("run", scan, "--udf", "unwilling:Ring", "--param", "inner=8", "--param", "outer=4", "--out", "out")
     assert (done.returncode, done.stdout) == (1, "")
     wanted = "tilework: --udf unwilling:Ring does not take these parameters: ValueError: the inner radius 8 must be"
     assert done.stderr.startswith(wanted)
@@ -203,7 +203,7 @@ def test_functions_of_frames(
 
 
 def test_corrections(
-    tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    called: Any, scan: Path, counts: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Dark frame, gain map and excluded pixels from files; the summary names them."""
     rng = np.random.default_rng(0)
@@ -212,7 +212,7 @@ def test_corrections(
     for name, image in (("dark", dark), ("gain", gain), ("excluded", excluded), ("small", dark[1:])):
         np.save(tmp_path / f"{name}.npy", image)
     files = ["--dark", "dark.npy", "--gain", "gain.npy", "--excluded", "excluded.npy"]
-    done = tilework("run", scan, "--udf", "sum", *files, "--out", "out")
+    done = called("run", scan, "--udf", "sum", *files, "--out", "out")
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     expected = ((counts - dark) * gain).sum(axis=(0, 1))
     around = expected[4:7, 6:9].sum() - expected[5, 7]
@@ -359,12 +359,12 @@ def _broken(tmp_path: Path) -> None:
         ("masks", "needs --masks"),
     ],
 )
-def test_bad_functions(tilework: Any, scan: Path, tmp_path: Path, name: str, said: str) -> None:
+def test_bad_functions(called: Any, scan: Path, tmp_path: Path, name: str, said: str) -> None:
     """Unknown, broken and impossible functions: exit code 1, one line that says what and where, nothing written."""
     executor = "inline" if name == "broken:Nothing" else "threads"
     _broken(tmp_path)
     before = set(tmp_path.iterdir())
-    done = tilework("run", scan, "--udf", name, "--out", "out", "--executor", executor)
+    done = called("run", scan, "--udf", name, "--out", "out", "--executor", executor)
     assert done.returncode == 1
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -544,9 +544,9 @@ def test_no_permission(scan: Path) -> None:
         assert list(closed.iterdir()) == []
 
 
-def test_a_scan_with_absent_frames(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:
+def test_a_scan_with_absent_frames(called: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:
     """Positions whose frame is not in the file are invalid, and are said to be so."""
-    done = tilework("run", scan, "--nav-shape", "7,5", "--udf", "sumsig", "--out", "out")
+    done = called("run", scan, "--nav-shape", "7,5", "--udf", "sumsig", "--out", "out")
     assert done.returncode == 0, done.stderr
     assert "5 frames are not in the file" in done.stdout
     channel = load_results(tmp_path / "out" / "sumsig.npz").channels["intensity"]

@@ -32,7 +32,8 @@ CSR = "scipy.sparse.csr_matrix"
 
 @pytest.fixture(scope="module", params=EXECUTORS)
 def ctx(request: pytest.FixtureRequest) -> Any:
-    with Context.make_with(request.param) as context:
+    # One process is enough for arrays to be sent to another, and it compiles what `sparse` does not keep compiled.
+    with Context.make_with(request.param, cpus=1 if request.param == "pipelined" else None) as context:
         yield context
 
 

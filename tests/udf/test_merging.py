@@ -20,7 +20,7 @@ WEIGHTS = np.arange(30, dtype=np.float32)
 ROI = np.eye(6, 5, dtype=bool)
 
 
-@pytest.fixture(params=["inline", "threads", "pipelined", "delayed"])
+@pytest.fixture(scope="module", params=["inline", "threads", "pipelined", "delayed"])
 def ctx(request: pytest.FixtureRequest) -> Iterator[Context]:
     """Executors that merge at once, as results come, and in a graph."""
     with Context.make_with(request.param) as context:

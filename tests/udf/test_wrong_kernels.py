@@ -216,6 +216,7 @@ except IndexError:
 """
 
 
+@pytest.mark.parametrize("choice", ["numba"], indirect=True)  # its processes are told themselves
 def test_indices_are_looked_at_when_debugging(tmp_path: Path) -> None:
     """In a debugging executor, or by numba's variable; also when the same function was compiled without before.
 

@@ -224,7 +224,7 @@ def three_by_two(
         out[i + f, m + 1] += add_up(join(lower[2 * f + 1], upper[2 * f + 1]))
 
 
-@jit
+@jit(part=True)
 def _four_sums(a: Any, b: Any, c: Any, d: Any) -> Any:
     """Return a vector of sums of four neighbouring numbers: of a, b, c, d, and again a, b, c, d ..."""
     ab, cd = add(pick_even(a, b), pick_odd(a, b)), add(pick_even(c, d), pick_odd(c, d))

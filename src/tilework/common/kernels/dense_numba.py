@@ -50,7 +50,7 @@ _some_by_some = four_by_four if HAS_LONG_VECTORS else three_by_two
 _MASKS = 64
 
 
-@jit
+@jit(part=True)
 def _one_by_all(
     flat: NDArray[Any],
     order: Order,
@@ -71,7 +71,7 @@ def _one_by_all(
         one_by_one(flat, order, at, packed, begin + fours * width, width, out, i, fours)
 
 
-@jit
+@jit(part=True)
 def _add_blocks(
     flat: NDArray[Any],
     order: Order,
@@ -142,7 +142,7 @@ def _add_blocks(
                 _some_by_one(flat, order, here, stride, packed, mask, width, out, to, fours, ahead)
 
 
-@jit
+@jit(part=True)
 def _add_last_pixels(
     flat: NDArray[Any],
     order: Order,
@@ -198,9 +198,11 @@ def add_products(
             end = min(begin + span, whole)
             next_blocks = span if end < whole else group * stride - begin
             for first in range(0, masks, _MASKS):
+                last = min(first + _MASKS, masks)
+                at = top * stride + begin
                 _add_blocks(
-                    *(flat, order, top * stride + begin, stride, frames, begin, end, block, packed, masks),
-                    *(first, min(first + _MASKS, masks), out, top, panel, direct, scratch, next_blocks),
-                )
+                    flat, order, at, stride, frames, begin, end, block, packed, masks, first, last, out, top,
+                    panel, direct, scratch, next_blocks,
+                )  # fmt: skip
     if whole < pixels:
         _add_last_pixels(flat, order, stride, start, stop, whole, pixels, packed, whole * masks, pixels - whole, out)

@@ -35,11 +35,17 @@ def jit(function: Callable[P, R], /) -> Callable[P, R]: ...
 
 
 @overload
-def jit(*, math: Literal["strict", "contract", "reorder"]) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def jit(
+    *, math: Literal["strict", "contract", "reorder"] = "strict", part: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
 def jit(
-    function: Callable[P, R] | None = None, /, *, math: Literal["strict", "contract", "reorder"] = "strict"
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    math: Literal["strict", "contract", "reorder"] = "strict",
+    part: bool = False,
 ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
     """Compile a function for the types it is called with, on the first call; without the GIL, cached on disk.
 
@@ -54,10 +60,15 @@ def jit(
         ``"strict"``: every operation as written, bits are the same on every machine. ``"contract"``: ``a * b + c`` may
         be rounded once. ``"reorder"``: also, a sum may be taken in another order, which vectorises reductions; the
         order depends on the kernel and the kind of CPU only. NaN and infinities propagate in all of them.
+    part
+        The function becomes a part of each kernel that calls it, and that kernel's `math` holds for it, instead of
+        being compiled by itself before. For one that is called in one place, the compiler takes up to a third less
+        time. It is called with positional arguments, each written out.
     """
-    if function is None:
-        return functools.partial(jit_cached, digest=digest_of_kernels(), fastmath=_MATH[math])
-    return jit_cached(function, digest=digest_of_kernels(), fastmath=_MATH[math])
+    options: dict[str, Any] = {"digest": digest_of_kernels(), "fastmath": _MATH[math]}
+    if part:
+        options["inline"] = "always"
+    return functools.partial(jit_cached, **options) if function is None else jit_cached(function, **options)
 
 
 def jit_cached(function: Callable[P, R], *, digest: bytes, **options: Any) -> Callable[P, R]:

@@ -37,7 +37,7 @@ def _add_moments(part: NDArray[Any], i: int, s: Any, y: Any, x: Any) -> None:
     part[i, 2] += add_up_wide(x)
 
 
-@jit
+@jit(part=True)
 def _sum_four(
     flat: NDArray[Any],
     order: Order,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["add_sparse_products"]
 
 
-@jit
+@jit(part=True)
 def _lay_eight(flat: NDArray[Any], order: Order, stride: int, at: int, width: int, panel: NDArray[np.float64]) -> None:
     """Write pixels of eight frames to the panel, pixel after pixel; `width` is 8 n.
 
@@ -71,7 +71,7 @@ def _lay_eight(flat: NDArray[Any], order: Order, stride: int, at: int, width: in
         store(panel, to + 56, pick_upper(abcd, efgh))
 
 
-@jit
+@jit(part=True)
 def _lay(
     flat: NDArray[Any], order: Order, stride: int, at: int, frames: int, width: int, panel: NDArray[np.float64]
 ) -> None:
