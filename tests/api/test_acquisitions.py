@@ -13,6 +13,7 @@ from tilework.api import Context
 from tilework.common.executor import TaskCommHandler
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
+from tilework.exceptions import UDFRunCancelled
 from tilework.executor.inline import InlineJobExecutor
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.io.dataset.acquisition import Acquisition
@@ -114,6 +115,7 @@ class Recorded(MemoryDataSet):
 
     calls: list[str]
     error: Exception | None = None
+    error_at_end: Exception | None = None
 
     def start_acquisition(self) -> None:
         if self.error is not None:
@@ -122,6 +124,8 @@ class Recorded(MemoryDataSet):
 
     def end_acquisition(self) -> None:
         self.calls.append("end")
+        if self.error_at_end is not None:
+            raise self.error_at_end
 
 
 class Failing(UDF):
@@ -183,3 +187,20 @@ def test_one_that_cannot_start_is_not_ended(ctx: Context, recorded: Recorded) ->
     with pytest.raises(OSError, match="the detector is off"):
         ctx.run_udf(dataset=recorded, udf=TileSum())
     assert recorded.calls == []
+
+
+def test_the_first_error_wins(ctx: Context, recorded: Recorded, caplog: pytest.LogCaptureFixture) -> None:
+    """A detector that cannot be left alone does not hide why the run ended; without another error, it is the error."""
+    recorded.error_at_end = OSError("the detector is gone")
+    with pytest.raises(LookupError):
+        ctx.run_udf(dataset=recorded, udf=Failing())
+    steps = ctx.run_udf_iter(dataset=recorded, udf=TileSum())
+    next(steps)
+    steps.run.cancel()
+    with pytest.raises(UDFRunCancelled):
+        list(steps)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert caplog.text.count("OSError: the detector is gone") == 2
+    with pytest.raises(OSError, match="the detector is gone"):
+        ctx.run_udf(dataset=recorded, udf=TileSum())
+    assert recorded.calls == ["start", "end"] * 3

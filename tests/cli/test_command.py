@@ -98,6 +98,21 @@ def test_closed_standard_files(command: list[str], scan: Path, tmp_path: Path) -
         assert (tmp_path / f"out{number}" / "summary.json").exists()
 
 
+def test_processes_of_one_with_closed_standard_files_have_them(tmp_path: Path) -> None:
+    """Workers, too, would take the next file that they open for stdout or stderr."""
+    child = "import os; assert [os.path.samestat(os.fstat(n), os.stat(os.devnull)) for n in range(3)] == [True] * 3"
+    program = f"""
+import subprocess, sys
+from tilework.cli.app import run_command
+sys.argv[1:] = ["info", "nothing"]
+run_command(None)
+sys.exit(subprocess.run([sys.executable, "-c", {child!r}]).returncode)
+"""
+    line = shlex.join([sys.executable, "-c", program])
+    done = subprocess.run(["sh", "-c", f"{line} <&- >&- 2>&-"], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_without_the_characters(tilework: Any, scan: Path, tmp_path: Path, encoding: str) -> None:
     """Escapes are printed, and the exit code is that of the work."""

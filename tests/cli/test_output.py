@@ -136,6 +136,24 @@ def test_two_that_replace_the_same_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+def test_ctrl_c_while_a_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there is there again, also when it had just been moved away."""
+    target = tmp_path / "out"
+    rename = type(target).rename
+
+    def interrupted(self: Path, to: Path) -> Path:
+        rename(self, to)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    write(target, "first")
+    monkeypatch.setattr(type(target), "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(target, "second", overwrite=True)
+    assert (target / "a.txt").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_folder_with_what_is_read_is_not_replaced(tmp_path: Path) -> None:
     """The input would be deleted; wherever it is in there, and by whatever path it is read."""
     target = tmp_path / "out"

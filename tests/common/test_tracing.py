@@ -164,3 +164,59 @@ def test_setup_without_an_exporter_warns_and_goes_on() -> None:
         """,
         enable="1",
     )
+
+
+def test_tasks_of_a_run_that_nobody_records_have_no_parent() -> None:
+    """Without a provider there is nothing to send along, by which workers would import OpenTelemetry."""
+    run_python(
+        """
+        import opentelemetry.trace
+        from tilework.common.tracing import *
+        with RunSpan(get_tracer("test"), "run").recording(dict) as span_context:
+            assert span_context is None
+        """
+    )
+
+
+@needs_sdk
+def test_what_somebody_wanted_to_end_is_no_error() -> None:
+    """But a run that had no more time has failed."""
+    run_python(
+        SDK,
+        """
+        from tilework.common.tracing import *
+        from tilework.exceptions import *
+        tracer = get_tracer("test")
+        cancelled = JobCancelledError(), UDFRunCancelled(), KeyboardInterrupt(), GeneratorExit()
+        for error in (*cancelled, DeadlineExceededError(), ValueError()):
+            try:
+                with RunSpan(tracer, "run").recording(dict):
+                    raise error
+            except BaseException as raised:
+                assert raised is error
+        spans = exporter.get_finished_spans()
+        assert [span.status.is_ok for span in spans] == [True] * 4 + [False] * 2
+        assert [span.attributes.get("tilework.cancelled", False) for span in spans] == [True] * 4 + [False] * 2
+        assert [len(span.events) for span in spans] == [0] * 4 + [1] * 2
+        """,
+    )
+
+
+@needs_sdk
+def test_spans_go_one_way_only() -> None:
+    """Where a process has a provider, its own or that of an earlier call, the environment makes no second one."""
+    run_python(
+        SDK,
+        """
+        import sys, threading, types
+        exporters = types.ModuleType("exporters")
+        exporters.OTLPSpanExporter = lambda endpoint: InMemorySpanExporter()
+        sys.modules["opentelemetry.exporter.otlp.proto.grpc.trace_exporter"] = exporters
+        from tilework.common.tracing import *
+        before = threading.active_count()
+        maybe_setup_tracing("service")
+        assert trace.get_tracer_provider() is provider
+        assert threading.active_count() == before
+        """,
+        enable="1",
+    )

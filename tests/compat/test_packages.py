@@ -188,7 +188,7 @@ def wait_for(sim):
             return
 
 def make_live(executor):
-    return LiveContext(executor=InlineJobExecutor()) if executor == "inline" else LiveContext()
+    return LiveContext() if executor == "pipelined" else LiveContext(executor=make(executor).executor)
 """
 
 LIVE_MEMORY = """\
@@ -279,10 +279,11 @@ RUNS = [
     for name in PROGRAMS
     for executor in ("inline", "threads", "pipelined", "dask")
     if not (
-        # NumPy's old names are needed in this process only; the stream of a simulator has no room for slow workers.
+        # NumPy's old names are needed in this process only; a simulator's stream has no room for slow workers; Dask
+        # streams nothing.
         (name == "ptychography40" and executor in {"pipelined", "dask"})
         or (name == "libertem-live: tpx3" and executor != "inline")
-        or (name.startswith("libertem-live") and executor in {"threads", "dask"})
+        or (name.startswith("libertem-live") and executor == "dask")
     )
 ]
 

@@ -2,8 +2,9 @@
 
     python -m pytest tests/peer/test_fuzz.py --peer /path/to/python
 
-What is run is in ``peer_programs.py``; here is how it is compared. ``TILEWORK_FUZZ=5000:9000`` in the environment runs
-programs of these seeds instead of the first few hundred, some 20 per second.
+What is run is in ``peer_programs.py``, how in ``peer_runs.py``; here is how it is compared. With
+``TILEWORK_FUZZ=5000:9000`` in the environment, programs of these seeds are run instead of the first few hundred, some
+20 per second.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 import peer_programs
+import peer_runs
 from peer_cases import Library
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class Peer:
         # Small programs of many dtypes: the peer would compile for minutes.
         environment["NUMBA_DISABLE_JIT"] = "1"
         self._process = subprocess.Popen(
-            [python, "-W", "ignore", peer_programs.__file__, "libertem"],
+            [python, "-W", "ignore", peer_runs.__file__, "libertem"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -71,7 +73,7 @@ def peer(peer_python: str) -> Iterator[Peer]:
 def tilework() -> Iterator[Library]:
     lib = Library("tilework")
     yield lib
-    for context in peer_programs.contexts(lib).values():
+    for context in peer_runs.contexts(lib).values():
         context.close()
 
 
@@ -142,7 +144,7 @@ def test_random_programs(first: int, peer: Peer, tilework: Library) -> None:
     for seed in range(first, min(first + AT_ONCE, SEEDS.stop)):
         program = peer_programs.program(seed)
         peer.start(program)
-        ours = peer_programs.run(tilework, program)
+        ours = peer_runs.run(tilework, program)
         found = difference(program, ours, peer.results())
         if found is not None:
             wrong[seed] = f"{found}\n{pprint.pformat(program, sort_dicts=False, width=110)}"

@@ -504,6 +504,16 @@ def test_a_norm_of_matplotlib(context: Context) -> None:
         assert plot.figure.axes[1].get_ylim() == pytest.approx(expected), options
 
 
+def test_a_norm_of_numbers_below_one(context: Context) -> None:
+    """It has a picture also while there is no data."""
+    data = np.linspace(0.1, 0.9, 16).reshape(4, 4, 1, 1)
+    dataset = context.load("memory", data=data, sig_dims=2)
+    plot = MPLLive2DPlot(dataset, udf := SumSigUDF(), norm="logit")
+    plot.display().canvas.draw()
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    assert plot.figure.axes[1].get_ylim() == pytest.approx((0.1, 0.9))
+
+
 def test_colors_of_equal_values(context: Context) -> None:
     """Some values around them are shown."""
     for value, expected in ((0, (-0.1, 0.1)), (-8, (-8.8, -7.2))):

@@ -64,10 +64,10 @@ def run_command(argv: Sequence[str] | None) -> int:
 def _open_standard_files() -> None:
     """Have the three standard files of a process; whoever started it may have closed them.
 
-    Otherwise the next file that is opened would be taken for one of them.
+    Otherwise the next file that is opened would be taken for one of them, here and in worker processes.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
+        os.set_inheritable(descriptor, True)
     os.close(descriptor)
     # Of what was closed, Python has none.
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115

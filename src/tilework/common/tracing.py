@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from tilework.exceptions import JobCancelledError, UDFRunCancelled
+from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFRunCancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -155,14 +155,15 @@ class RunSpan:
         Yields
         ------
         SpanContext or None
-            For the tasks; None when nobody looks.
+            For the tasks; None when nobody looks, so that it costs them nothing.
         """
         if not is_tracing():
             yield None
             return
         span = self._tracer.start_span(self._name, context=self._parent, attributes=describe(), start_time=self._began)
         try:
-            yield span.get_span_context()
+            context = span.get_span_context()
+            yield context if context.is_valid else None
         except BaseException as error:
             record_error(span, error)
             raise
@@ -174,7 +175,8 @@ def record_error(span: Any, error: BaseException) -> None:
     """Write into a span what ended it: an error, or that somebody wanted it to end, which is none."""
     if not span.is_recording():
         return
-    if isinstance(error, JobCancelledError | UDFRunCancelled) or not isinstance(error, Exception):
+    is_cancel = isinstance(error, JobCancelledError | UDFRunCancelled) and not isinstance(error, DeadlineExceededError)
+    if is_cancel or not isinstance(error, Exception):
         span.set_attribute("tilework.cancelled", True)
         return
     from opentelemetry.trace import Status, StatusCode
@@ -260,8 +262,13 @@ class TracedThreadPoolExecutor(ThreadPoolExecutor):
 
 
 def maybe_setup_tracing(service_name: str, service_id: str | None = None, otlp_endpoint: str | None = None) -> None:
-    """Call `setup_tracing` if ``OTEL_ENABLE`` is set in the environment (and not 0)."""
-    if _is_enabled():
+    """Call `setup_tracing` if ``OTEL_ENABLE`` is set in the environment (and not 0) and spans go nowhere yet."""
+    if not _is_enabled():
+        return
+    from opentelemetry import trace
+
+    # There is one for all of a process: another one would be refused, and its thread would stay.
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         setup_tracing(service_name, service_id, otlp_endpoint)
 
 

@@ -108,7 +108,7 @@ class MPLLive2DPlot(PicturePlot):
         if self._kwargs.get("norm") is None:
             self._bar = _Bar(self.axes, self._image)
         else:
-            self._image.norm.autoscale([1, 10])  # for want of data, what each norm can show
+            self._image.norm.autoscale([0.1, 0.9])  # for want of data, what each norm can show
             self.figure.colorbar(self._image, ax=self.axes)
         self._hide_scales()
         self._find_places(last=False)

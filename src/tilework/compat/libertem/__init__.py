@@ -56,8 +56,7 @@ def install() -> None:
                 "with python -m tilework.compat.libertem"
             )
             raise ImportError(msg, name=name)
-    if not any(isinstance(finder, LibertemFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, LibertemFinder())
+    sys.meta_path.insert(0, LibertemFinder())
     if SHADOW not in sys.path:
         # Before installed packages; but programs expect their own folder to be the first entry.
         sys.path.insert(0 if sys.flags.safe_path else 1, SHADOW)

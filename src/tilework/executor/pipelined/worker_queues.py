@@ -304,13 +304,13 @@ class _NextOfStream(AbstractContextManager[tuple[Any, "bytes | memoryview | None
         as_bytes, pickled = item.header.startswith(AS_BYTES), item.header.removeprefix(AS_BYTES)
         try:
             header = loads(pickled) if pickled else None
+            if block is None:
+                return header, None
+            view = self._queue.requests.view(block)
+            return header, bytes(view) if as_bytes else view
         except BaseException:
             self.__exit__()
             raise
-        if block is None:
-            return header, None
-        view = self._queue.requests.view(block)
-        return header, bytes(view) if as_bytes else view
 
     def __exit__(self, *_: object) -> None:
         if self._block is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from tilework.io.dataset.base import DataSet
 
 __all__ = ["Acquisition", "acquiring"]
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -29,12 +32,20 @@ class Acquisition(Protocol):
 
 @contextmanager
 def acquiring(dataset: DataSet) -> Iterator[None]:
-    """Tell an acquisition that a run goes on inside; other datasets need not know."""
+    """Tell an acquisition that a run goes on inside; other datasets need not know.
+
+    An error of the run is raised as it is, also when the acquisition cannot be ended after it: that is logged.
+    """
     if not isinstance(dataset, Acquisition):
         yield
         return
     dataset.start_acquisition()
     try:
         yield
-    finally:
-        dataset.end_acquisition()
+    except BaseException:
+        try:
+            dataset.end_acquisition()
+        except Exception:
+            logger.warning("a run that did not get to its end could not end its acquisition either", exc_info=True)
+        raise
+    dataset.end_acquisition()

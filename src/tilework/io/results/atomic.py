@@ -85,10 +85,10 @@ def _place_file(made: Path, target: Path, *, overwrite: bool) -> None:
 def _place_folder(made: Path, target: Path, workshop: Path, *, overwrite: bool) -> None:
     for attempt in range(_ATTEMPTS if overwrite else 1):
         old = workshop / f"replaced-{attempt}"
-        if overwrite:
-            with contextlib.suppress(FileNotFoundError):  # there was none, or somebody else is replacing it
-                target.rename(old)
         try:
+            if overwrite:
+                with contextlib.suppress(FileNotFoundError):  # there was none, or somebody else is replacing it
+                    target.rename(old)
             made.rename(target)
             return
         except BaseException as error:
