@@ -205,7 +205,7 @@ def shown_by_a_worker(status: str, logger_name: str, method: str) -> dict[str, b
     from tilework.executor.dask import preload
 
     loggers = [logging.getLogger(name) for name in ("distributed.worker", "distributed.worker.state_machine")]
-    preload.dask_setup(SimpleNamespace(status=Status[status]))
+    preload.dask_setup(SimpleNamespace(name="worker", status=Status[status]))
     added = [logger.filters[-1] for logger in loggers]
     logger = logging.getLogger(logger_name)
     try:
