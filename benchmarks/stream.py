@@ -64,6 +64,8 @@ class Sender:
         self._process.start()
         self.socket, _ = listener.accept()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        # Whoever receives is not woken for every packet.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1 << 16)
         listener.close()
 
     def __enter__(self) -> socket.socket:
