@@ -13,7 +13,6 @@ from tilework.common.executor import Priority, RunOptions
 from tilework.exceptions import DataSetException, UDFException
 from tilework.io.corrections.corrset import CorrectionSet
 from tilework.io.dataset.base import DataSet
-from tilework.io.dataset.fixed_stride import FixedStrideDataSet
 from tilework.udf.base import UDF
 from tilework.udf.record import RecordUDF
 from tilework.udf.runner import UDFRunner
@@ -106,9 +105,8 @@ def check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:
 def _check_recordings(dataset: DataSet, udfs: Iterable[UDF]) -> None:
     """Raise UDFException when a run would write into a file that it reads, whose data would be gone."""
     recordings = [udf.params.filename for udf in udfs if isinstance(udf, RecordUDF)]
-    paths = dataset.source.layout.paths if recordings and isinstance(dataset, FixedStrideDataSet) else ()
     for name in recordings:
-        for path in paths:
+        for path in dataset.paths:
             with contextlib.suppress(OSError):  # one of them is not there, or somewhere else
                 if Path(path).samefile(name):
                     msg = f"RecordUDF would replace {name}, which this run reads: give it another name"

@@ -229,6 +229,11 @@ class DataSet(ABC):
         return 1.0
 
     @property
+    def paths(self) -> Sequence[str]:
+        """Files from which the data comes; none where it comes from elsewhere, or nothing is known of files."""
+        return ()
+
+    @property
     def roi(self) -> RoiHelper:
         """Helper for regions of interest: ``dataset.roi[index]`` is a mask of the scan."""
         return RoiHelper(self.shape.nav.to_tuple())

@@ -303,13 +303,18 @@ class FixedStrideDataSet(DataSet):
         )
         return [{"name": str(name), "value": str(value)} for name, value in facts.items()]
 
+    @property
+    def paths(self) -> list[str]:
+        """Files from which the data comes."""
+        return self.source.layout.paths
+
     def describe(self) -> dict[str, Any]:
         """Return where the data comes from and how it was understood; can be written as JSON."""
         source = self.source
         return {
             **super().describe(),
             "path": self._name(),
-            "files": len(source.layout.paths),
+            "files": len(self.paths),
             "frames": source.layout.frames_held,
             "absent_positions": int(np.count_nonzero(self._absent)) if self._absent is not None else 0,
             "source": dict(source.info),
