@@ -222,7 +222,11 @@ class TestProcesses(ExecutorHarness):
         tasks = [CallTask(i, fn=work if i == 3 else lambda *_: 5) for i in range(20)]
         assert self.run(executor, tasks) == [5] * 20
         assert caplog.text.count("an error in the hub") == 2
-        assert "something that it sent could not be taken" in str(executor.report()["events"])
+        # The run may be over before the process is.
+        until = time.monotonic() + 10
+        while "something that it sent could not be taken" not in str(executor.report()["events"]):
+            assert time.monotonic() < until, executor.report()["events"]
+            time.sleep(0.01)
 
     def test_a_stopped_worker_delays_only_its_task(self, executor: PipelinedExecutor) -> None:
         """While a worker is stopped from outside, the other one does all the rest; then it goes on."""
