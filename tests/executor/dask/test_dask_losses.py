@@ -159,6 +159,19 @@ def test_a_task_that_kills_its_workers(executor: DaskJobExecutor, tmp_path: Path
     assert executor.run_function(abs, -1) == 1
 
 
+def test_the_reason_of_the_last_loss(executor: DaskJobExecutor, tmp_path: Path) -> None:
+    """It is told how that worker ended, and not how one before it did that had the same name."""
+    signals = Signals(str(tmp_path))
+
+    def die(params: Any, env: Environment) -> None:
+        signals.add("ended")
+        os.kill(os.getpid(), signal.SIGKILL if signals.count("ended") % 3 else signal.SIGABRT)
+
+    for _ in range(3):
+        with executor.scatter(None) as handle, pytest.raises(WorkerLostError, match=r"3 times.*signal 6 \(SIGABRT"):
+            list(executor.run_tasks([CallTask(1, fn=die)], handle, 0, NoopCommHandler()))
+
+
 def test_last_words(executor: DaskJobExecutor, capfd: pytest.CaptureFixture[str]) -> None:
     """A worker that crashes in compiled code: the error says where, and all that it wrote came to ours."""
 

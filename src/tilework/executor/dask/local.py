@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.dask.extra import require_dask
@@ -102,10 +101,10 @@ class LocalCluster:
 
     async def describe_loss(self, name: str, address: str) -> str:
         """Return how a worker ended that the scheduler has lost just now, for people."""
-        since = time.monotonic() - _EXIT_SECONDS
         for _ in range(50):
-            exits = getattr(self.cluster.workers.get(name), "exits", ())
-            if exits and exits[-1].time >= since:
+            # One of that name, before this one, may have ended otherwise just now.
+            exits = [each for each in getattr(self.cluster.workers.get(name), "exits", ()) if each.address == address]
+            if exits:
                 how = describe_exit(exits[-1].code) + describe_last_words(exits[-1].stderr)
                 return f"the worker {name} at {address}: {how}"
             await asyncio.sleep(_EXIT_SECONDS / 50)

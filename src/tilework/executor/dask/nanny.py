@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,8 +52,8 @@ def _our_way_to_start_processes() -> Iterator[None]:
 class Exit:
     """How a worker process ended."""
 
-    time: float
-    """When (`time.monotonic`, s)."""
+    address: str | None
+    """Where it was reached; None when it ended in starting."""
     code: int
     """Exit code; negative for a signal."""
     stderr: tuple[str, ...]
@@ -78,7 +77,7 @@ class LocalNanny(Nanny):  # type: ignore[misc]
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         self._end_stderr()
-        self.exits.append(Exit(time.monotonic(), exitcode, self._stderr.last_lines if self._stderr else ()))
+        self.exits.append(Exit(self.worker_address, exitcode, self._stderr.last_lines if self._stderr else ()))
         super()._on_worker_exit_sync(exitcode)
 
     async def instantiate(self) -> Any:
