@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.exceptions import CommandError, ResultFileError
 from tilework.io.results.atomic import appearing
+from tilework.io.results.files import NO_SPACE
 from tilework.io.results.jsonable import jsonable
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ MARKER = "tilework-output"
 # Hidden folders that are being written, and the parents that were made for them: what a process that cannot wait
 # removes.
 _unfinished: dict[Path, list[Path]] = {}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk, quota, size of a file
 
 
 def check_output(target: Path, *, overwrite: bool, inputs: Iterable[str | None] = ()) -> None:
@@ -124,7 +123,7 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         _remove_parents(made)
         if error.filename is not None:
             error.filename = _in_its_place(str(error.filename), workshop)
-        elif error.errno in _FULL:  # some libraries do not say which file it was that had no room
+        elif error.errno in NO_SPACE:  # some libraries do not say which file it was that had no room
             error.filename = str(target)
         raise
     except BaseException:

@@ -28,10 +28,10 @@ __all__ = [
     "add_partition_to_span",
     "attach_to_parent",
     "current_span_context",
+    "errors_recorded",
     "get_tracer",
     "is_tracing",
     "maybe_setup_tracing",
-    "record_error",
     "setup_tracing",
 ]
 
@@ -162,16 +162,24 @@ class RunSpan:
             return
         span = self._tracer.start_span(self._name, context=self._parent, attributes=describe(), start_time=self._began)
         try:
-            context = span.get_span_context()
-            yield context if context.is_valid else None
-        except BaseException as error:
-            record_error(span, error)
-            raise
+            with errors_recorded(span):
+                context = span.get_span_context()
+                yield context if context.is_valid else None
         finally:
             span.end()
 
 
-def record_error(span: Any, error: BaseException) -> None:
+@contextmanager
+def errors_recorded(span: Any) -> Iterator[None]:
+    """Write into a span what ends the block, and raise it."""
+    try:
+        yield
+    except BaseException as error:
+        _record_error(span, error)
+        raise
+
+
+def _record_error(span: Any, error: BaseException) -> None:
     """Write into a span what ended it: an error, or that somebody wanted it to end, which is none."""
     if not span.is_recording():
         return

@@ -21,7 +21,7 @@ from tilework.io.results.document import make_document
 from tilework.io.results.labelled import to_xarray
 from tilework.io.results.masks import selected_of
 
-__all__ = ["LoadedResults", "load_results", "require_format", "save_results", "suffixes"]
+__all__ = ["NO_SPACE", "LoadedResults", "load_results", "require_format", "save_results", "suffixes"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -45,7 +45,8 @@ _ZARR = _Format(arrays.write_zarr, arrays.read_zarr, "zarr", "zarr")
 _TIFF = _Format(tiff.write_tiff, tiff.read_tiff, "tifffile", "tiff")
 _FORMATS = {".npz": _NPZ, ".h5": _HDF5, ".hdf5": _HDF5, ".zarr": _ZARR, ".tif": _TIFF, ".tiff": _TIFF}
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a system says when a disk or a quota is full, or a file must not grow (numbers of errors)."""
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -274,9 +275,9 @@ def _why_not_written(target: Path, channels: Channels, error: Exception) -> str:
         return f"{target} exists: choose another name, or pass overwrite=True to replace it"
     # NumPy reports a short write without the number of the error, HDF5 within its text.
     short = number is None and isinstance(error, OSError) and " requested and " in str(error)
-    if number in _FULL or short or os.strerror(errno.ENOSPC) in str(error):
+    if number in NO_SPACE or short or os.strerror(errno.ENOSPC) in str(error):
         # The text of the system names a file that is gone.
-        reason = "" if number in _FULL else f" ({error})"
+        reason = "" if number in NO_SPACE else f" ({error})"
         return f"cannot write {target}: no space left{reason}; free some, or write elsewhere; nothing was left behind"
     if isinstance(error, FileNotFoundError) and not target.parent.exists():
         return f"cannot write {target}: there is no folder {target.parent}; create it first"
