@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/stream.py [--frames N] [--together N] [--workers N]
+    python benchmarks/stream.py [--frames N] [--together N] [--workers N] [--nice N]
 
 A process sends frames of 256 x 256 uint16 through a socket of this machine: pages of a file, which it does not copy
 itself (``sendfile``), since a detector's computer would not take this one's cores either. Three ways to compute with
@@ -12,6 +12,9 @@ them:
 - queues: received into a buffer, pickled through a `multiprocessing.Queue` to two processes that compute the same;
 - bare: received into a buffer, over and over, and nothing else.
 
+The sender uses loss-based congestion control: with BBR, which some systems have as the default, it paces what it sends
+to a guess of the bandwidth, and everything here waits for that.
+
 *Latency* is the time from the last byte of the last frame of a partition to its merged result, with a sender that makes
 a pause between frames, as a detector does, so that nothing queues up.
 """
@@ -20,11 +23,13 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import socket
 import statistics
 import tempfile
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +52,7 @@ def send(address: tuple[str, int], n: int, together: int, pause: float) -> None:
     with tempfile.TemporaryFile() as file, socket.create_connection(address) as sock:
         file.write(block)
         file.flush()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
         for _ in range(n // together):
             if pause:
                 time.sleep(pause)
@@ -63,9 +68,8 @@ class Sender:
         self._process = context.Process(target=send, args=(listener.getsockname(), n, together, pause))
         self._process.start()
         self.socket, _ = listener.accept()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         # Whoever receives is not woken for every packet.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1 << 16)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1 << 18)
         listener.close()
 
     def __enter__(self) -> socket.socket:
@@ -153,8 +157,9 @@ def tilework(
 # ---- queues of multiprocessing ----
 
 
-def compute(items: Any, results: Any, per_task: int) -> None:
+def compute(items: Any, results: Any, per_task: int, nice: int) -> None:
     """Sum the frames of each item that arrives."""
+    os.nice(nice)
     total, left = np.zeros(SHAPE, np.uint64), per_task
     while (block := items.get()) is not None:
         frames = np.frombuffer(block, np.uint16).reshape(-1, *SHAPE)
@@ -166,12 +171,12 @@ def compute(items: Any, results: Any, per_task: int) -> None:
     results.put(None)
 
 
-def queues(n: int, together: int, per_task: int, workers: int) -> float:
+def queues(n: int, together: int, per_task: int, workers: int, nice: int) -> float:
     """Return seconds for all frames."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     items = [context.Queue(64) for _ in range(workers)]
-    processes = [context.Process(target=compute, args=(each, results, per_task)) for each in items]
+    processes = [context.Process(target=compute, args=(each, results, per_task, nice)) for each in items]
     for process in processes:
         process.start()
     for each in items:  # wait until they are up
@@ -222,17 +227,19 @@ def main() -> None:
     parser.add_argument("--together", type=int, default=16, help="frames that are received at a time")
     parser.add_argument("--per-task", type=int, default=256, help="frames of a partition")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--nice", type=int, default=10, help="of the workers: whoever receives goes first")
     parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
     n, together, per_task = args.frames, args.together, args.per_task
     gigabytes = n * FRAME / 1e9
-    with PipelinedExecutor(PipelinedExecutor.make_spec(args.workers, [])) as executor:
+    spec = PipelinedExecutor.make_spec(args.workers, [])
+    with PipelinedExecutor(spec, early_setup=partial(os.nice, args.nice)) as executor:
         with executor.scatter(None) as handle:
             list(executor.run_tasks([], handle, 0, NoopCommHandler()))
         speeds: dict[str, list[float]] = {"tilework": [], "queues": [], "bare": []}
         for _ in range(args.repeat):
             speeds["tilework"].append(gigabytes / tilework(executor, n, together, per_task)[0])
-            speeds["queues"].append(gigabytes / queues(n, together, per_task, args.workers))
+            speeds["queues"].append(gigabytes / queues(n, together, per_task, args.workers, args.nice))
             speeds["bare"].append(gigabytes / bare(n, together))
         few = 32 * per_task
         _, latencies = tilework(executor, few, together, per_task, pause=0.004)
