@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tilework.common.executor import JobExecutor
-    from tilework.io.dataset.base import DataSet, DataTile, Partition
+    from tilework.io.dataset.base import DataSet, DataTile
+    from tilework.io.dataset.partition import Partition
 
 __all__ = ["DataSetContract", "read_all"]
 

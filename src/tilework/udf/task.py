@@ -39,7 +39,8 @@ from tilework.udf.user_kernels import make_kernel_step
 if TYPE_CHECKING:
     from tilework.common.executor import Environment
     from tilework.common.slice import Slice
-    from tilework.io.dataset.base import DataTile, Partition
+    from tilework.io.dataset.partition import Partition
+    from tilework.io.dataset.tile import DataTile
     from tilework.udf.backends import BackendPlan
     from tilework.udf.base import UDF
     from tilework.udf.data import UDFData, UDFParams
