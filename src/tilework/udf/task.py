@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.progress import PartitionProgressTracker, PartitionTrackerNoOp
-from tilework.common.tracing import add_partition_to_span
 from tilework.udf.partition_run import PartitionRun
 
 if TYPE_CHECKING:
@@ -139,7 +138,6 @@ class UDFTask:
 
     def __call__(self, params: UDFParams, env: Environment) -> tuple[UDFData, ...]:
         """Process the partition; return the buffers of the UDFs in their order."""
-        add_partition_to_span(self._partition)
         run = PartitionRun(self._partition, self._udf_classes or params.classes, params, env, self._absent)
         return run(PartitionProgressTracker(self._partition) if self._report else _NO_PROGRESS)
 
