@@ -195,6 +195,9 @@ class DataSetContract(ABC):
         else:
             assert found is not None
             np.testing.assert_array_equal(found, absent)
+        present, roi = self._present(dataset).reshape(dataset.shape.nav.to_tuple()), dataset.roi[..., 1::2]
+        np.testing.assert_array_equal(dataset.present_positions(), present)
+        np.testing.assert_array_equal(dataset.present_positions(roi), present & roi)
 
     def test_describes_itself(self, dataset: DataSet) -> None:
         """The description can be written as JSON, diagnostics are text, and every axis is named once."""

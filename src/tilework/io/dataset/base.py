@@ -170,6 +170,19 @@ class DataSet(ABC):
         """
         return None
 
+    def present_positions(self, roi: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+        """Return at which scan positions a run has data, as a mask of the scan: those with a frame.
+
+        Parameters
+        ----------
+        roi
+            Selected positions, which alone count; None: all.
+        """
+        nav = self.shape.nav.to_tuple()
+        selected = np.ones(nav, dtype=np.bool_) if roi is None else roi.reshape(nav)
+        absent = self.absent_frames
+        return selected if absent is None else selected & ~absent.reshape(nav)
+
     @property
     def array_backends(self) -> Sequence[str]:
         """Names of the array backends in which tiles can be had."""
