@@ -322,8 +322,16 @@ class _Stack:
             raise ValueError(msg)
         if tuple(part.shape) == self.sig:
             return self.flat
-        places = np.arange(math.prod(self.sig)).reshape(self.sig)[part.get()].reshape(-1)
-        return self.flat[:, places]
+        # Whole rows of the detector are a stretch of the flat axis: of a sparse matrix it is cut in no time, while single
+        # columns of all that there are take longer than the run.
+        row = math.prod(self.sig[1:])
+        stretch = self.flat[:, part.origin[0] * row : ends[0] * row]
+        if tuple(part.shape[1:]) == self.sig[1:]:
+            return stretch
+        rows = (part.shape[0], *self.sig[1:])
+        across = (slice(None), *(slice(o, e) for o, e in zip(part.origin[1:], ends[1:], strict=True)))
+        places = np.arange(math.prod(rows)).reshape(rows)[across].reshape(-1)
+        return stretch[:, places]
 
 
 def _to_csr(matrix: Any) -> Any:
