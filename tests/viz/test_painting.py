@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,12 @@ from tilework.viz.painting import Painter, encode_png
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(autouse=True)
+def without_pyplot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are in memory, also when another test has imported pyplot, and chosen a backend."""
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
 
 
 @pytest.fixture(scope="module")
