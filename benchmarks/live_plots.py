@@ -9,7 +9,7 @@ one with ``%matplotlib widget`` (ipympl). Notebooks run in a real kernel, withou
 The data is a raw file in the page cache. Runs are such that compiled code takes the time (many masks), or Python code
 that holds the interpreter's lock. For each, the median of the ratios of neighbouring runs is shown, and their smallest
 and largest; how often plots were drawn in a run, and how long that took, of the wall clock: while data came in, and for
-the empty figures before and the complete ones after it.
+the empty figures, which are made while the workers begin, and the complete ones after it.
 """
 
 from __future__ import annotations

@@ -55,6 +55,33 @@ def test_to_the_end() -> None:
     assert (run.state, backend.ended, backend.timeouts[0]) == (RunState.FINISHED, 1, None)
 
 
+@pytest.mark.parametrize(("is_blocking", "given_out"), [(False, [0, 1, 2, 3]), (True, [])])
+def test_what_is_done_meanwhile(is_blocking: bool, given_out: list[int]) -> None:
+    """Once, before the first wait; where giving out takes as long as a detector takes, before that."""
+    backend, seen = ScriptedBackend(), list[Any]()
+    backend.is_blocking = is_blocking
+
+    def meanwhile() -> None:
+        seen.append([ticket.task for ticket in backend.tickets])
+        assert not backend.timeouts
+
+    results = drive(make_run(), backend, RunControl("x"), meanwhile)
+    assert not seen
+    assert list(results) == [(-i, i) for i in range(10)]
+    assert seen == [given_out]
+
+
+def test_what_fails_meanwhile_ends_the_run() -> None:
+    backend = ScriptedBackend()
+
+    def fail() -> None:
+        raise ArithmeticError("meanwhile")
+
+    with pytest.raises(ArithmeticError, match="meanwhile"):
+        list(drive(make_run(), backend, RunControl("x"), fail))
+    assert backend.ended == 1
+
+
 def test_nothing_happens_before_it_is_asked() -> None:
     """A generator that was not started does nothing, also when it is closed."""
     backend = ScriptedBackend()

@@ -34,6 +34,15 @@ steps = context.run_udf_iter(dataset=dataset, udf=SumSigUDF(), plots=True)
 next(steps)
 steps.close()
 """
+# As with a browser, which makes the canvas keep no pictures for documents, and draws when somebody zooms.
+DRAWN_BY_BOTH = """
+plot = Often(dataset, udf := SumSigUDF())
+canvas = plot.display().canvas
+canvas.syncing_data_url = False
+canvas.draw()
+context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+canvas.draw()
+"""
 
 
 class Listening(nbclient.NotebookClient):
@@ -41,11 +50,11 @@ class Listening(nbclient.NotebookClient):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.messages: list[tuple[int, str, Any, list[int]]] = []
+        self.messages: list[tuple[int, str, Any, list[bytes]]] = []
 
     def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
         said = msg["content"].get("text") or msg["content"].get("data", {})
-        self.messages.append((cell_index, msg["msg_type"], said, [len(b) for b in msg.get("buffers", [])]))
+        self.messages.append((cell_index, msg["msg_type"], said, [bytes(b) for b in msg.get("buffers", [])]))
         return super().process_message(msg, cell, cell_index)
 
 
@@ -81,15 +90,18 @@ def test_widgets_are_shown_while_the_cell_runs() -> None:
     pytest.importorskip("ipympl")
     made: Any = nbformat.v4
     run = 'context.run_udf(dataset=dataset, udf=SumSigUDF(), plots=True)\nprint("over")'
-    cells = [made.new_code_cell(source) for source in ("%matplotlib widget", PREPARE, run)]
+    cells = [made.new_code_cell(s) for s in ("%matplotlib widget", PREPARE, run, DRAWN_BY_BOTH)]
     client = Listening(made.new_notebook(cells=cells), timeout=90, kernel_name="python3")
     client.execute()
-    kinds = []
+    kinds, files, documents = [], [], []
     for cell, kind, said, buffers in client.messages:
         if cell == 2 and kind == "display_data":
             kinds.append("view" if "application/vnd.jupyter.widget-view+json" in said else "picture")
         elif cell == 2 and kind == "comm_msg" and buffers:
             kinds.append("pixels")
+            files += buffers
+        elif cell == 2 and kind == "comm_msg" and "_data_url" in said.get("state", {}):
+            documents.append(said["state"]["_data_url"])
         elif cell == 2 and kind == "stream" and "over" in said:
             kinds.append("over")
     assert kinds[0] == "view"
@@ -97,3 +109,11 @@ def test_widgets_are_shown_while_the_cell_runs() -> None:
     # The empty picture, one for each of six partitions, and the last.
     assert kinds[1:9] == ["pixels"] * 8
     assert kinds[9] == "over"
+    pictures = [Image.open(BytesIO(file)) for file in files]
+    # What a document shows that has no kernel is the last one.
+    (document,) = documents
+    assert document == "data:image/png;base64," + base64.b64encode(files[-1]).decode()
+    # What is drawn after a run is sent whole: the browser does not show what the canvas has drawn before.
+    drawn = [buffers[0] for cell, kind, _, buffers in client.messages if cell == 3 and kind == "comm_msg" and buffers]
+    assert not (np.asarray(Image.open(BytesIO(drawn[-1])))[..., 3] == 0).any()
+    assert {picture.size for picture in pictures} == {(640, 480)}

@@ -35,20 +35,31 @@ class Plots:
     goes on undisturbed for a multiple of the time that it took, results included, which are made only to be drawn. Of
     several plots, the one that was shown longest ago is drawn. Plots whose ``min_delta`` is 0 get every partial result.
 
+    They are displayed while the workers begin, which does not wait for that.
+
     What drawing takes is known once something has been drawn: so the first picture is not waited for.
 
     Parameters
     ----------
     plots
         Position of the UDF, and its plot.
+    missing
+        Those that are not on the screen yet.
     """
 
-    def __init__(self, plots: Sequence[tuple[int, Any]]) -> None:
+    def __init__(self, plots: Sequence[tuple[int, Any]], missing: Sequence[Any] = ()) -> None:
         self._plots = plots
+        self._missing = list(missing)
         self._not_before = -math.inf
+
+    def display(self) -> None:
+        """Bring plots to the screen that are not there yet."""
+        while self._missing:
+            self._missing.pop(0).display()
 
     def __call__(self, results: UDFResultsLazy) -> None:
         """Give the plots new data, unless that was just now."""
+        self.display()  # where the executor had no time for that
         due = [(index, plot) for index, plot in self._plots if _wants_all(plot)]
         if time.perf_counter() >= self._not_before:
             others = [(index, plot) for index, plot in self._plots if not _wants_all(plot) and plot.is_due()]
@@ -95,7 +106,7 @@ class Plots:
         roi: Any,
         corrections: CorrectionSet | None = None,
     ) -> Plots | None:
-        """Make and display the plots that `Context.run_udf` was asked for; None when there are none.
+        """Make the plots that `Context.run_udf` was asked for; None when there are none.
 
         `plot_class` returns the class of plots; it is called only where plots are made, because importing it is dear.
 
@@ -127,9 +138,7 @@ class Plots:
                 for channel in channels[i]
             ]
             missing = [plot for _, plot in made]
-        for plot in missing:
-            plot.display()
-        return cls(made)
+        return cls(made, missing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ class RunRequest:
             corrections=corrections,
             backends=self.backends,
             iterate=iterate or each is not None,
-            options=self.options,
+            options=self.options if each is None else replace(self.options, meanwhile=each.display),
         )
         return ResultGenerator(steps, is_single=self.is_single, each=each)
 

@@ -82,11 +82,16 @@ class RunOptions:
     timeout
         The longest that the run may take, in seconds from the call of `run_tasks`; then it ends with
         DeadlineExceededError. None for no limit.
+    meanwhile
+        Called once by the thread that takes the results, when the first tasks have been given out and before it waits:
+        for what may be done while the workers begin. Where a detector's data is pushed to the tasks, before that. An
+        executor need not call it, and a run that has no tasks does not.
     """
 
     ordered: bool = False
     priority: Priority = Priority.INTERACTIVE
     timeout: float | None = None
+    meanwhile: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not self.timeout > 0:

@@ -151,7 +151,8 @@ class DrivenJobExecutor(BaseJobExecutor):
         )
         self._note_start(control)
         try:
-            yield from drive(run, self._open_tasks(params_handle, control, options, handler, messages), control)
+            backend = self._open_tasks(params_handle, control, options, handler, messages)
+            yield from drive(run, backend, control, options.meanwhile)
         finally:
             self._note_end(control, run)
 

@@ -106,8 +106,10 @@ class RunControl:
             wake()
 
 
-def drive(run: Run[T], backend: Backend[T], control: RunControl) -> Generator[tuple[Any, T], None, None]:
-    """Yield ``(result, task)`` until the run is over, however it ends."""
+def drive(
+    run: Run[T], backend: Backend[T], control: RunControl, meanwhile: Callable[[], None] | None = None
+) -> Generator[tuple[Any, T], None, None]:
+    """Yield ``(result, task)`` until the run is over, however it ends; for `meanwhile`, see `RunOptions`."""
     clock = time.monotonic
     pid = os.getpid()
     try:
@@ -115,6 +117,9 @@ def drive(run: Run[T], backend: Backend[T], control: RunControl) -> Generator[tu
             if control.reason is not None:
                 run.handle(Cancelled(control.reason))
             instruction = run.next(clock())
+            if meanwhile is not None and (backend.is_blocking or isinstance(instruction, Wait)):
+                meanwhile()
+                meanwhile = None
             if isinstance(instruction, Deliver):
                 yield instruction.result, instruction.task
             elif isinstance(instruction, Submit):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -335,7 +336,7 @@ class UDFRunner:
             yield empty
             return
         manager: ProgressManager | None = None
-        options = RunOptions(ordered=run.needs_order, priority=options.priority, timeout=options.timeout)
+        options = replace(options, ordered=run.needs_order)
         results: UDFResultsLazy | None = None
         try:
             with (

@@ -85,7 +85,7 @@ class Live2DPlot(ABC):
         When it was shown last, in seconds of `time.monotonic`.
 
     is_displayed
-        Whether it is on the screen; where not, a run that is given the plot calls `display` before it begins.
+        Whether it is on the screen; where not, a run that is given the plot calls `display` when it begins.
 
     Raises
     ------

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from base64 import b64encode
 from contextlib import nullcontext
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilework.viz.colors import colormap, require_matplotlib
 from tilework.viz.live import Channel, PicturePlot, notebook_display
+from tilework.viz.painting import Painter, encode_png, silent
 from tilework.viz.pixels import auto_range
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class MPLLive2DPlot(PicturePlot):
         self.axes: Any = None
         self._image: Any = None
         self._bar: _Bar | None = None
-        self._hidden: list[Any] = []
+        self._bar_axes: Any = None
+        self._painter: Painter | None = None
         self._on_screen = False
 
     def display(self) -> Any:
@@ -97,26 +99,15 @@ class MPLLive2DPlot(PicturePlot):
             self.figure = Figure(layout="constrained")
             FigureCanvasAgg(self.figure)
             self.axes = self.figure.add_subplot()
-        values, there = self.to_show(np.zeros(self.data.shape, dtype=bool), whole=True)
-        shown = np.ma.array(values, mask=~there)
-        options = {"interpolation": "nearest", **self._kwargs, "cmap": colormap(self._kwargs.get("cmap"))}
-        self._image = self.axes.imshow(shown, **options)
-        # Stays what it is when fewer pixels are shown.
-        self._image.set_extent(self._image.get_extent())
-        self.axes.set_title(self.title)
-        self.axes.locator_params(nbins=TICKS, integer=True, min_n_ticks=1)
-        if self._kwargs.get("norm") is None:
-            self._bar = _Bar(self.axes, self._image)
-        else:
-            self._image.norm.autoscale([0.1, 0.9])  # for want of data, what each norm can show
-            self.figure.colorbar(self._image, ax=self.axes)
-        self._hide_scales()
-        self._find_places(last=False)
-        if as_pictures:
-            self._handle = notebook.display(self._picture(notebook), display_id=True)
-        elif notebook is not None:
-            _show(self.figure, notebook, self.title)
-        elif pyplot is not None and pyplot.isinteractive():
+        with silent(self.figure):
+            self._fill()
+            if as_pictures or _is_web(self.figure.canvas):
+                self._painter = Painter(self._image, self._bar_axes)
+            if as_pictures:
+                self._handle = notebook.display(self._picture(notebook, anew=True), display_id=True)
+            elif notebook is not None:
+                self._show(notebook)
+        if notebook is None and pyplot is not None and pyplot.isinteractive():
             self.figure.show()
         # A figure in memory is drawn when it is saved.
         self._on_screen = notebook is not None or self.figure.canvas.required_interactive_framework is not None
@@ -125,6 +116,26 @@ class MPLLive2DPlot(PicturePlot):
         self.is_displayed = True
         return self.figure
 
+    def _fill(self) -> None:
+        """Put a picture of nothing into the figure, with a bar of colours that is not seen before there is data."""
+        values, there = self.to_show(np.zeros(self.data.shape, dtype=bool), whole=True)
+        shown = np.ma.array(values, mask=~there)
+        options = {"interpolation": "nearest", **self._kwargs, "cmap": colormap(self._kwargs.get("cmap"))}
+        self._image = self.axes.imshow(shown, **options)
+        # Stays what it is when fewer pixels are shown.
+        self._image.set_extent(self._image.get_extent())
+        # Without a height, one is found each time that it is drawn, by all the labels.
+        self.axes.set_title(self.title, y=1.0)
+        self.axes.locator_params(nbins=TICKS, integer=True, min_n_ticks=1)
+        if self._kwargs.get("norm") is None:
+            self._bar = _Bar(self.axes, self._image)
+            self._bar_axes = self._bar.axes
+        else:
+            self._image.norm.autoscale([0.1, 0.9])  # for want of data, what each norm can show
+            self._bar_axes = self.figure.colorbar(self._image, ax=self.axes).ax
+        self._bar_axes.set_visible(False)
+        self._find_places(last=False)
+
     def update(self, damage: Array, force: bool = False) -> None:
         """Show `data`; before `display`, warn and do nothing."""
         if not self.is_displayed:
@@ -132,15 +143,48 @@ class MPLLive2DPlot(PicturePlot):
             return
         values, there = self.to_show(damage, whole=force)
         shown = np.ma.array(values, mask=~there)
-        self._image.set_data(shown)
-        found = self._range_of(shown)
-        self._image.set_clim(*(own if given is None else given for own, given in zip(found, self._given, strict=True)))
-        self._show_scales()
-        self._find_places(last=force)
-        if self._handle is not None:
-            self._handle.update(self._picture(notebook_display()))
-        elif self._on_screen:
-            _push(self.figure.canvas, is_last=force)
+        # Others have changed something, such as what is seen of the picture.
+        anew = self.figure.stale
+        with silent(self.figure):
+            self._image.set_data(shown)
+            found = self._range_of(shown)
+            limits = (own if given is None else given for own, given in zip(found, self._given, strict=True))
+            self._image.set_clim(*limits)
+            self._bar_axes.set_visible(True)
+            self._find_places(last=force)
+            if self._on_screen:
+                self._bring(anew=anew, is_last=force)
+        if force and self._painter is not None:
+            self._painter.let_go()
+
+    def _show(self, notebook: Any) -> None:
+        """Show a figure of pyplot in the output of a cell that goes on."""
+        canvas = self.figure.canvas
+        if hasattr(canvas, "model_id"):
+            # A widget; displayed by itself, it would draw and add a second picture of nothing, for documents.
+            view = {"version_major": 2, "version_minor": 0, "model_id": canvas.model_id}
+            notebook.display({"text/plain": self.title, "application/vnd.jupyter.widget-view+json": view}, raw=True)
+        else:
+            self.figure.show()
+        if self._painter is not None:
+            canvas.manager.resize(*self.figure.bbox.size)
+        self._bring(anew=True)
+
+    def _bring(self, *, anew: bool, is_last: bool = False) -> None:
+        """Bring the figure to the screen, although the cell of a notebook is not over."""
+        canvas = self.figure.canvas
+        if self._painter is None:
+            canvas.draw_idle()
+            canvas.flush_events()
+        elif self._handle is None:
+            _push(canvas, self._painter.draw(anew=anew), is_last=is_last)
+        else:
+            self._handle.update(self._picture(notebook_display(), anew=anew))
+
+    def _picture(self, notebook: Any, *, anew: bool) -> Any:
+        """Return the figure as an image for the output of a cell."""
+        assert self._painter is not None
+        return notebook.Image(data=encode_png(self._painter.draw(anew=anew)), format="png")
 
     def _range_of(self, shown: np.ma.MaskedArray[Any, Any]) -> tuple[Any, Any]:
         """Return the lowest and the highest value that has a colour."""
@@ -155,28 +199,9 @@ class MPLLive2DPlot(PicturePlot):
             norm.autoscale(shown)
         return norm.vmin, norm.vmax
 
-    def _hide_scales(self) -> None:
-        # A picture of nothing takes a third of the time without them.
-        scales = (part for axes in self.figure.axes for part in (axes.xaxis, axes.yaxis, *axes.spines.values()))
-        self._hidden = [part for part in scales if part.get_visible()]
-        for part in self._hidden:
-            part.set_visible(False)
-
-    def _show_scales(self) -> None:
-        for part in self._hidden:
-            part.set_visible(True)
-        self._hidden = []
-
     def _find_places(self, *, last: bool) -> None:
         # That takes longer than all the drawing: where nobody waits for it, and all numbers beside colours are known.
         self.figure.set_layout_engine("constrained" if last and not self._on_screen else "none")
-
-    def _picture(self, notebook: Any) -> Any:
-        """Return the figure as an image for the output of a cell."""
-        file = BytesIO()
-        # Smaller files would take as long to make as the rest of the drawing.
-        self.figure.canvas.print_png(file, pil_kwargs={"compress_level": 1})
-        return notebook.Image(data=file.getvalue(), format="png")
 
 
 class _Bar:
@@ -188,14 +213,14 @@ class _Bar:
     def __init__(self, axes: Any, picture: Any) -> None:
         from matplotlib.colorbar import make_axes
 
-        self._axes, _ = make_axes(axes)
-        self._colors = self._axes.imshow(
+        self.axes, _ = make_axes(axes)
+        self._colors = self.axes.imshow(
             np.linspace(0, 1, 256)[:, None], cmap=picture.cmap, origin="lower", aspect="auto"
         )
-        self._axes.set_xticks([])
-        self._axes.yaxis.tick_right()
-        self._axes.yaxis.set_offset_position("right")
-        self._axes.locator_params(axis="y", nbins=TICKS)
+        self.axes.set_xticks([])
+        self.axes.yaxis.tick_right()
+        self.axes.yaxis.set_offset_position("right")
+        self.axes.locator_params(axis="y", nbins=TICKS)
         picture.callbacks.connect("changed", self._follow)  # which does not keep this object alive
         self._follow(picture)
 
@@ -205,39 +230,31 @@ class _Bar:
             around = 0.1 * abs(low) or 0.1
             low, high = low - around, high + around
         self._colors.set_extent((0, 1, low, high))
-        self._axes.set_ylim(low, high)
+        self.axes.set_ylim(low, high)
         self._colors.set_cmap(picture.cmap)
 
 
-def _show(figure: Any, notebook: Any, title: str) -> None:
-    """Show a figure of pyplot in the output of a cell that goes on."""
-    canvas = figure.canvas
-    if hasattr(canvas, "model_id"):
-        # A widget; displayed by itself, it would draw and add a second picture of nothing, for documents.
-        view = {"version_major": 2, "version_minor": 0, "model_id": canvas.model_id}
-        notebook.display({"text/plain": title, "application/vnd.jupyter.widget-view+json": view}, raw=True)
-    else:
-        figure.show()
-    _push(canvas, is_new=True)
-
-
-def _push(canvas: Any, *, is_new: bool = False, is_last: bool = False) -> None:
-    """Draw a figure, and bring it to the screen, although the cell of a notebook is not over."""
+def _is_web(canvas: Any) -> bool:
+    """Return whether a browser shows this canvas, as with ipympl."""
     web: Any = sys.modules.get("matplotlib.backends.backend_webagg_core")
-    if web is not None and isinstance(canvas, web.FigureCanvasWebAggCore):
-        # A browser would be told to ask for the picture, and get it when the cell is over.
-        if is_new:
-            canvas.manager.resize(*canvas.figure.bbox.size)
-        without_kernel = getattr(canvas, "syncing_data_url", False)
-        if without_kernel:
-            # What documents show that have no kernel is the last picture.
-            canvas.syncing_data_url = is_last
-        canvas.draw()
-        if without_kernel:
-            canvas.syncing_data_url = True
-    else:
-        canvas.draw_idle()
-        canvas.flush_events()
+    return web is not None and isinstance(canvas, web.FigureCanvasWebAggCore)
+
+
+def _push(canvas: Any, pixels: Array, *, is_last: bool = False) -> None:
+    """Send pixels to a browser, which would be told to ask for them, and get them when the cell is over."""
+    png = encode_png(pixels)
+    canvas.set_image_mode("full")
+    is_without_browser = getattr(canvas, "syncing_data_url", False)
+    if is_without_browser:
+        # It would encode a picture for documents that have no kernel, each time, and send that instead.
+        canvas.syncing_data_url = False
+    for socket in canvas.manager.web_sockets:
+        socket.send_binary(png)
+    canvas._force_full = True  # it would send differences to what it sent itself
+    if is_without_browser:
+        canvas.syncing_data_url = True
+        if is_last:
+            canvas._data_url = f"data:image/png;base64,{b64encode(png).decode()}"
 
 
 def _is_interactive(pyplot: Any) -> bool:

@@ -1,0 +1,141 @@
+"""Drawing again and again what has changed of a figure, and its pixels as a file, in a few milliseconds each.
+
+Titles, ticks and their labels take most of the time that matplotlib draws. They stay while a picture changes: so they
+are drawn once, and kept as pixels, onto which the picture is drawn with all that lies above it, and its bar of colours.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["Painter", "encode_png", "silent"]
+
+# Markers of ticks, see `matplotlib.markers`, which is imported when it is needed.
+TICK_LEFT, TICK_DOWN = 0, 3
+
+
+class Painter:
+    """Draws a figure with a picture and a bar of colours, which change; the figure is drawn in memory (Agg).
+
+    Everything is drawn anew where something else was changed, or drawn by others: users add what they like, and zoom.
+
+    Parameters
+    ----------
+    picture
+        The image, in its axes.
+    bar
+        The axes beside it.
+    """
+
+    def __init__(self, picture: Any, bar: Any) -> None:
+        self._picture = picture
+        self._axes = picture.axes
+        self._bar = bar
+        self._figure = picture.axes.figure
+        self._ground: Any = None
+        self._renderer: Any = None
+        self._n_parts = self._count()
+        # Somebody else draws, such as a user who zooms in.
+        self._figure.canvas.mpl_connect("draw_event", self._forget)
+
+    def draw(self, *, anew: bool) -> NDArray[np.uint8]:
+        """Draw the figure, and return its pixels, (y, x, 4), which are valid until it is drawn again.
+
+        Parameters
+        ----------
+        anew
+            Whether more has changed than the picture and its bar.
+        """
+        renderer = self._figure.canvas.get_renderer()
+        if self._is_simple():
+            if anew or self._ground is None or self._renderer is not renderer:
+                self._draw_ground(renderer)
+            renderer.restore_region(self._ground)
+            for part in self._parts():
+                part.draw(renderer)
+            for part in (self._axes, self._figure):
+                part.stale = False
+        else:
+            renderer.clear()
+            self._figure.draw(renderer)
+        return np.asarray(renderer.buffer_rgba())
+
+    def let_go(self) -> None:
+        """Free the pixels that are kept."""
+        self._forget()
+
+    def _draw_ground(self, renderer: Any) -> None:
+        changing = [part for part in self._parts() if part.get_visible()]
+        for part in changing:
+            part.set_visible(False)
+        try:
+            renderer.clear()
+            self._figure.draw(renderer)
+        finally:
+            for part in changing:
+                part.set_visible(True)
+        self._ground, self._renderer = renderer.copy_from_bbox(self._figure.bbox), renderer
+
+    def _parts(self) -> tuple[Any, ...]:
+        """Return what changes, and what lies above that, from below."""
+        return self._picture, *self._axes.spines.values(), self._bar
+
+    def _forget(self, event: Any = None) -> None:  # noqa: ARG002
+        self._ground = None
+
+    def _is_simple(self) -> bool:
+        """Return whether nothing but its frame lies above the picture."""
+        return self._count() == self._n_parts and all(map(_lies_outside, (self._axes.xaxis, self._axes.yaxis)))
+
+    def _count(self) -> tuple[int, int]:
+        return len(self._figure.get_children()), len(self._axes.get_children())
+
+
+def _lies_outside(axis: Any) -> bool:
+    """Return whether ticks of this axis, and lines of a grid, are nowhere above the picture."""
+    tick = axis.get_major_ticks(1)[0]
+    is_above = tick.gridline.get_visible() or tick.tick2line.get_visible()
+    return not is_above and tick.tick1line.get_marker() in {TICK_LEFT, TICK_DOWN}
+
+
+@contextmanager
+def silent(figure: Any) -> Iterator[None]:
+    """Keep pyplot from asking for a picture with every change."""
+    callback, figure.stale_callback = figure.stale_callback, None
+    try:
+        yield
+    finally:
+        figure.stale_callback = callback
+
+
+def encode_png(rgba: NDArray[np.uint8]) -> bytes:
+    """Return pixels as a PNG file: in a third of the time that Pillow takes, which tries all filters for each row.
+
+    Parameters
+    ----------
+    rgba
+        uint8, (y, x, 4).
+    """
+    height, width, _ = rgba.shape
+    rows = rgba.reshape(height, width * 4)
+    # Each row as a difference to the one above it, which is most often the same; PNG (ISO/IEC 15948), filter 2.
+    filtered = np.empty((height, 1 + width * 4), dtype=np.uint8)
+    filtered[:, 0] = 2
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered.data, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+        for kind, data in chunks
+    )
