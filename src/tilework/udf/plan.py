@@ -66,6 +66,17 @@ def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool:
     return choice == "numba" or (choice == "auto" and large)
 
 
+def _allowed(backends: Any) -> frozenset[str] | None:
+    """Return the array backends that a run allows; None: all."""
+    if backends is None:
+        return None
+    names = as_names(backends) if isinstance(backends, str | Iterable) else (backends,)
+    if not all(isinstance(name, str) for name in names):
+        msg = f"backends must be the name of an array backend, such as 'numpy', or several of them, not {backends!r}"
+        raise TypeError(msg)
+    return frozenset(names)
+
+
 def make_plan(
     udfs: Sequence[UDF],
     dataset: DataSet,
@@ -92,8 +103,10 @@ def make_plan(
     ------
     UDFException
         When a UDF implements no method, or supports no array backend that can be used here.
+    TypeError
+        When `backends` are no names.
     """
-    allowed = None if backends is None else frozenset({backends} if isinstance(backends, str) else backends)
+    allowed = _allowed(backends)
     n_frames = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
     pixels = dataset.shape.size, n_frames * dataset.shape.sig.size
     dtypes = dataset.dtype, _stored_dtype(dataset)

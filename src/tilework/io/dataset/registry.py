@@ -68,8 +68,12 @@ def get_dataset_cls(filetype: str | type[DataSet]) -> type[DataSet]:
     DataSetException
         When there is no such format, or something that it needs cannot be imported.
     """
-    if not isinstance(filetype, str):
+    if isinstance(filetype, type):
         return filetype
+    given: Any = filetype
+    if not isinstance(given, str):
+        msg = f"the filetype must be the name of a format, or 'auto', or a class of datasets, not {given!r}"
+        raise DataSetException(msg)
     target = filetypes.get(filetype.lower())
     if target is None:
         msg = f"unknown filetype: {filetype!r}; known are {', '.join(filetypes)}, and 'auto'"
