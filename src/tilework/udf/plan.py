@@ -28,7 +28,6 @@ from tilework.common.kernels.rows import computable
 from tilework.common.udf import UDFMethod, kernel_of
 from tilework.exceptions import NoBackendError, UDFException
 from tilework.io.dataset.base import DataSet
-from tilework.udf.base import UDF
 from tilework.udf.checks import check_signatures, check_tiling, noted
 from tilework.udf.meta import UDFMeta
 from tilework.udf.run_plan import RunPlan, UDFPlan
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tilework.common.shape import Shape
+    from tilework.udf.base import UDF
 
 __all__ = ["corrects_results", "make_plan", "use_compiled"]
 
@@ -236,13 +236,8 @@ def checked_method(udf: UDF) -> UDFMethod:
         When it does not.
     """
     name = type(udf).__name__
-    try:
-        with noted(f"get_method of {name}"):
-            method: Any = udf.get_method()
-    except TypeError as e:
-        if type(udf).get_method is not UDF.get_method:
-            raise
-        raise UDFException(str(e)) from e
+    with noted(f"get_method of {name}"):
+        method: Any = udf.get_method()
     if not isinstance(method, UDFMethod):
         msg = f"{name}.get_method() returned {method!r}: return UDF.UDF_METHOD.FRAME, .TILE or .PARTITION"
         raise UDFException(msg)

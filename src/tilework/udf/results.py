@@ -12,7 +12,7 @@ import numpy as np
 from tilework.common.arrays import to_numpy
 from tilework.common.buffers import ArrayWithMask, BufferWrapper, PreallocBufferWrapper
 from tilework.common.sparse import is_sparse
-from tilework.exceptions import UDFException
+from tilework.exceptions import UDFException, UndeclaredResultError
 from tilework.udf.checks import noted
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ def collect_results(
     Raises
     ------
     UDFException
-        When a UDF returns what it did not declare.
+        When a UDF returns what does not fit what it declared.
     """
     results = []
     for udf in udfs:
@@ -330,7 +330,7 @@ def collect_buffers(
         if key not in declared:
             known = ", ".join(sorted(declared)) or "nothing"
             msg = f"{name}.get_results() returned {key!r}, but get_result_buffers() declares {known}: declare it there"
-            raise UDFException(msg)
+            raise UndeclaredResultError(msg)
         if declared[key].use == "private":
             msg = f"{name}.get_results() returned {key!r}, which is private: leave it out, or declare it without use="
             raise UDFException(msg)
