@@ -14,6 +14,7 @@ from tilework.common.buffers import ArrayWithMask, BufferWrapper, PreallocBuffer
 from tilework.common.sparse import is_sparse
 from tilework.exceptions import UDFException, UndeclaredResultError
 from tilework.udf.checks import noted
+from tilework.udf.tables import as_html
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +73,13 @@ class Provenance:
             "corrections": None if self.corrections is None else self.corrections.describe(),
         }
 
+    def say_merged(self) -> str:
+        """Return which positions the results contain, for people."""
+        selected, there = self._selected_and_there()
+        merged, wanted = int(self.merged_positions().sum()), int((selected & there).sum())
+        which = "positions" if self.roi is None else "selected positions"
+        return f"all {wanted} {which}" if merged == wanted else f"{merged} of {wanted} {which}: not complete"
+
     def merged_positions(self) -> BoolArray:
         """Return which positions the results contain, bool of the shape of the scan."""
         selected, there = self._selected_and_there()
@@ -126,6 +134,14 @@ class ResultBuffer(PreallocBufferWrapper):
             new._data = self._data.copy()
         return new
 
+    @property
+    def is_computed(self) -> bool:
+        """Whether the NumPy arrays are there."""
+        return self._data is not None
+
+    def _repr_html_(self) -> str:
+        return as_html({self.name: self}, self.provenance)
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write this result, with where it comes from, to a file; the suffix decides: .npz, .h5, .zarr or .tif.
 
@@ -166,6 +182,9 @@ class RunResult(dict[str, ResultBuffer]):
     def __init__(self, buffers: Mapping[str, ResultBuffer], provenance: Provenance | None) -> None:
         super().__init__(buffers)
         self.provenance = provenance
+
+    def _repr_html_(self) -> str:
+        return as_html(self, self.provenance)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write all results, with where they come from, to a file; the suffix decides: .npz, .h5, .zarr or .tif.
@@ -225,6 +244,9 @@ class UDFResults:
 
     buffers: tuple[RunResult, ...]
     damage: BufferWrapper
+
+    def _repr_html_(self) -> str:
+        return "".join(result._repr_html_() for result in self.buffers)
 
 
 class UDFResultsLazy:
