@@ -35,6 +35,7 @@ from tilework.udf.mixins import (
     UDFPartitionMixin,
     UDFPostprocessMixin,
     UDFPreprocessMixin,
+    UDFRunEndMixin,
     UDFTileMixin,
 )
 
@@ -64,6 +65,7 @@ __all__ = [
     "UDFResults",
     "UDFResultsLazy",
     "UDFRunCancelled",
+    "UDFRunEndMixin",
     "UDFRunner",
     "UDFTask",
     "UDFTileMixin",

@@ -48,6 +48,7 @@ _ARGUMENTS = {
     "preprocess": (),
     "postprocess": (),
     "cleanup": (),
+    "end_run": ("is_complete",),
 }
 # Looking at signatures takes as long as a small run, so classes that were found right are not looked at again.
 _passed: weakref.WeakKeyDictionary[type, set[UDFMethod]] = weakref.WeakKeyDictionary()

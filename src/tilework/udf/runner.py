@@ -114,6 +114,7 @@ class ResultsForDataSet(Iterator[UDFResultsLazy]):
         """End the run; tasks that run stop at their next tile."""
         self._steps.close()
         self._params.close()
+        self.run.end()  # when nobody has taken a step
 
     def throw(self, exc: BaseException) -> UDFResultsLazy:
         """End the run with an exception."""
@@ -197,7 +198,10 @@ class UDFRunner:
     ) -> UDFResults:
         """Return results as they are before any data is processed."""
         mask = normalize_roi(roi, tuple(dataset.shape.nav))
-        return MainRun([udf.copy() for udf in udfs], dataset, mask, corrections).results().final()
+        run = MainRun([udf.copy() for udf in udfs], dataset, mask, corrections)
+        results = run.results().final()
+        run.end()
+        return results
 
     def _declare(self, dataset: DataSet, roi: BoolArray | None, corrections: CorrectionSet | None) -> list[UDFData]:
         make_plan(self._udfs, dataset, roi, corrections)  # which tells each UDF what it may ask for when it declares
@@ -326,9 +330,13 @@ class UDFRunner:
         iterate: bool,
     ) -> Generator[UDFResultsLazy, None, None]:
         """Merge one part per step; the generator owns everything that must be given back when the run ends."""
+        run.has_begun = True
         if not run.tasks:
             params.close()
-            run.release()
+            try:
+                run.end()
+            finally:
+                run.release()
             empty = run.results()
             if not iterate:
                 empty.final()
@@ -370,9 +378,12 @@ class UDFRunner:
             raise run.make_cancelled() from e
         finally:
             params.close()
-            run.release(are_results_made=results is not None)
-            if manager is not None:
-                manager.close()
+            try:
+                run.end()
+            finally:
+                run.release(are_results_made=results is not None)
+                if manager is not None:
+                    manager.close()
         if results is not None:
             yield results
 
