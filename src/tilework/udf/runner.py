@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy as np
 from tilework.common.executor import JobExecutor, LazyExecutor, Priority, RunOptions, TaskCommHandler
 from tilework.common.progress import ProgressManager, ProgressReporter
 from tilework.common.roi import normalize_roi
-from tilework.common.tracing import RunSpan, get_tracer
+from tilework.common.tracing import RunSpan, add_partition_to_span, attach_to_parent, get_tracer
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException
 from tilework.io.dataset.acquisition import acquiring
 from tilework.udf.main_run import MainRun
@@ -352,6 +352,7 @@ class UDFRunner:
                 executor.scatter(run.params) as params_handle,
             ):
                 run.belong_to(span_context)
+                merge = run.merge if span_context is None else _traced(run.merge, span_context)
                 comms: TaskCommHandler = run.dataset.get_task_comm_handler()
                 manager = _report_progress(run, comms, cancel_id, reporter) if progress else None
                 params.open(params_handle)
@@ -361,7 +362,7 @@ class UDFRunner:
                         executor.cancel(cancel_id)
                     for part, task in parts:
                         assert isinstance(task, UDFTask)
-                        run.merge(part, task)
+                        merge(part, task)
                         if manager is not None:
                             manager.finalize_task(task)
                         if iterate:
@@ -424,6 +425,17 @@ class UDFRunner:
                 yield results
         finally:
             await steps.aclose()
+
+
+def _traced(merge: Callable[[Any, UDFTask], None], span_context: Any) -> Callable[[Any, UDFTask], None]:
+    """Return what merges a part in a span of its own, below that of the run, which is never the current one."""
+
+    def merge_in_span(part: Any, task: UDFTask) -> None:
+        with attach_to_parent(span_context), _tracer.start_as_current_span("merge"):
+            add_partition_to_span(task.get_partition())
+            merge(part, task)
+
+    return merge_in_span
 
 
 def _describe_run(run: MainRun, executor: JobExecutor, cancel_id: str) -> dict[str, Any]:
