@@ -150,9 +150,10 @@ def test_what_is_no_number_where_a_mask_is_zero(ctx: Context, shift: str, use_sp
     data[1, 2, 7, 6], data[2, 1, 0, 3], data[3, 3, 4, 3] = np.nan, np.inf, np.nan
     masks = np.zeros((2, *SIG), dtype=np.float32)
     masks[:, 3:6, 2:5] = [[[1]], [[2]]]
-    shifts = {"none": None, "one": (1, 0), "for each frame": np.broadcast_to((1, 0), (6, 5, 2))}[shift]
+    shifts: Any = None if shift == "none" else (1, 0)
     if shift == "for each frame":
-        shifts = ApplyMasksUDF.aux_data(shifts, kind="nav", extra_shape=(2,), dtype=int)
+        each = np.broadcast_to(shifts, (6, 5, 2))
+        shifts = ApplyMasksUDF.aux_data(each, kind="nav", extra_shape=(2,), dtype=int)
     udf = ApplyMasksUDF(mask_factories=lambda: masks, use_sparse=use_sparse, shifts=shifts)
     result = ctx.run_udf(dataset=load(ctx, data), udf=udf)["intensity"].data
     moved = masks if shift == "none" else shifted(masks, 1, 0)

@@ -27,7 +27,8 @@ def ctx() -> Iterator[Context]:
 
 def shown(result: Any) -> str:
     """Return what a notebook shows."""
-    html: str = DisplayFormatter().format(result)[0]["text/html"]
+    formatter: Any = DisplayFormatter()
+    html: str = formatter.format(result)[0]["text/html"]
     return html
 
 
