@@ -32,6 +32,8 @@ def test_the_slice_is_that_of_the_partition_until_a_position_is_set() -> None:
     assert tuple(m.partition_shape) == (5, 6, 8)
     m.set_partition()
     assert (m.slice, m.sig_slice, m.tiling_scheme_idx) == (partition, SCHEME[0], 0)
+    m = meta(tiling_scheme=SCHEME, tiling_index=1)
+    assert (m.slice, m.sig_slice, m.tiling_scheme_idx) == (partition, SCHEME[1], 1)
 
 
 def test_coordinates_follow_the_roi() -> None:

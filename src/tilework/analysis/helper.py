@@ -79,8 +79,7 @@ def positions_with_values(dataset: Any, roi: NDArray[np.bool_] | None) -> Damage
     bool or numpy.ndarray
         True: everywhere; otherwise bool of the shape of the scan.
     """
-    absent = dataset.absent_frames
-    if absent is None:
-        return True if roi is None else roi
-    present: NDArray[np.bool_] = ~absent.reshape(tuple(dataset.shape.nav))
-    return present if roi is None else present & roi
+    if roi is None and dataset.absent_frames is None:
+        return True
+    present: NDArray[np.bool_] = dataset.present_positions(roi)
+    return present

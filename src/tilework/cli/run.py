@@ -137,9 +137,7 @@ def execute(
     udfs = [f.udf for f in functions]
     results = context.run_udf(dataset=dataset, udf=udfs, roi=roi, corrections=corrections, progress=progress)
     seconds = time.perf_counter() - start
-    absent = dataset.absent_frames
-    selected = np.ones(tuple(dataset.shape.nav), dtype=bool) if roi is None else roi
-    frames = int(selected.sum()) if absent is None else int((selected & ~absent.reshape(selected.shape)).sum())
+    frames = int(dataset.present_positions(roi).sum())
     frame = int(np.prod(tuple(dataset.shape.sig))) * np.dtype(dataset.raw_dtype).itemsize
     return Measured(results, seconds, frames * frame)
 

@@ -225,20 +225,18 @@ def attach_to_parent(span_context: Any) -> Iterator[None]:
 
 
 def add_partition_to_span(partition: Any) -> None:
-    """Write into the current span which partition is being worked on."""
+    """Write into the current span which partition is being worked on, and where in the data it is if that is known."""
     if not is_tracing():
         return
     from opentelemetry import trace
 
     span = trace.get_current_span()
     if span.is_recording():
-        span.set_attributes(
-            {
-                "tilework.partition.ident": partition.get_ident(),
-                "tilework.partition.origin": partition.slice.origin,
-                "tilework.partition.shape": tuple(partition.shape),
-            }
-        )
+        span.set_attribute("tilework.partition.ident", partition.get_ident())
+        part = getattr(partition, "slice", None)
+        if part is not None:
+            span.set_attribute("tilework.partition.origin", part.origin)
+            span.set_attribute("tilework.partition.shape", tuple(part.shape))
 
 
 class TracedThreadPoolExecutor(ThreadPoolExecutor):

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from tilework.common.scheduler import WorkerSet
-    from tilework.io.dataset.base import DataSet, Partition
+    from tilework.io.dataset.base import DataSet
+    from tilework.io.dataset.partition import Partition
 
 __all__ = ["make_dask_array"]
 

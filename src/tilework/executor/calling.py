@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tilework.common.tracing import attach_to_parent, errors_recorded, get_tracer, is_tracing
+from tilework.common.tracing import add_partition_to_span, attach_to_parent, errors_recorded, get_tracer, is_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +23,9 @@ def call_task(task: TaskProtocol, params: Any, env: Environment) -> Any:
     if not is_tracing():
         return task(params=params, env=env)
     parent = attach_to_parent(task.get_tracing_span_context())
-    attributes = {"tilework.partition.ident": partition_name(task)}
     new_span = partial(_tracer.start_as_current_span, record_exception=False, set_status_on_exception=False)
-    with parent, new_span("task", attributes=attributes) as span, errors_recorded(span):
+    with parent, new_span("task") as span, errors_recorded(span):
+        add_partition_to_span(task.get_partition())
         return task(params=params, env=env)
 
 

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tilework.common.executor import JobExecutor
-    from tilework.io.dataset.base import DataSet, DataTile, Partition
+    from tilework.io.dataset.base import DataSet, DataTile
+    from tilework.io.dataset.partition import Partition
 
 __all__ = ["DataSetContract", "read_all"]
 
@@ -194,6 +195,9 @@ class DataSetContract(ABC):
         else:
             assert found is not None
             np.testing.assert_array_equal(found, absent)
+        present, roi = self._present(dataset).reshape(dataset.shape.nav.to_tuple()), dataset.roi[..., 1::2]
+        np.testing.assert_array_equal(dataset.present_positions(), present)
+        np.testing.assert_array_equal(dataset.present_positions(roi), present & roi)
 
     def test_describes_itself(self, dataset: DataSet) -> None:
         """The description can be written as JSON, diagnostics are text, and every axis is named once."""

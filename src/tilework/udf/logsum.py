@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tilework.udf.data import MergeAttrMapping
 
 __all__ = ["LogsumUDF", "run_logsum"]
+
+_BLOCK_BYTES: Final = 2**22
+"""Of a frame at a time: larger arrays are pages that the system gives, and takes back, for each."""
 
 
 class LogsumUDF(UDF):
@@ -50,7 +53,11 @@ class LogsumUDF(UDF):
         if frame.dtype.kind == "c":
             frame = np.abs(frame)
         with np.errstate(invalid="ignore"):
-            self.results.logsum[:] += np.log1p(frame - np.min(frame))
+            lowest = np.min(frame)
+            rows = max(1, _BLOCK_BYTES * len(frame) // max(1, frame.nbytes))
+            for start in range(0, len(frame), rows):
+                part = slice(start, start + rows)
+                self.results.logsum[part] += np.log1p(frame[part] - lowest)
 
     def _add_other(self, frame: Any) -> None:
         """Add a frame that is sparse, or on a GPU."""

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from tilework.common.environment import Environment
     from tilework.common.executor import JobExecutor
     from tilework.io.corrections.corrset import CorrectionSet
-    from tilework.io.dataset.base import DataSet, Partition
+    from tilework.io.dataset.base import DataSet
+    from tilework.io.dataset.partition import Partition
     from tilework.udf.data import UDFData
     from tilework.udf.run_plan import RunPlan
 

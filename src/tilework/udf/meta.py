@@ -39,7 +39,7 @@ class UDFMeta:
     tiling_scheme
         How partitions are cut.
     tiling_index
-        Which sig slice of the scheme the current tile is.
+        What `tiling_scheme_idx` is while no tile is processed.
     corrections
         Detector corrections of the run, or None.
     device_class
@@ -67,12 +67,12 @@ class UDFMeta:
     np.float32(5.0)
     """
 
-    # Where we are is set for every frame by plain attribute stores; Slices are made when somebody asks. An index
-    # that is inverted, and so negative, stands for no tile: all of the partition.
+    # Where we are is set for every frame by plain attribute stores; Slices are made when somebody asks.
+    # While no tile is processed, `_tile` is None: that is all of the partition.
     __slots__ = (
         "_array_backend", "_compiled", "_corrections", "_dataset_dtype", "_dataset_shape", "_device_class",
-        "_index", "_input_dtype",
-        "_partition_slice", "_roi", "_start", "_stop", "_threads_per_worker", "_tiling_scheme", "_valid_nav_mask",
+        "_index_without_tile", "_input_dtype", "_partition_slice", "_roi", "_start", "_stop", "_threads_per_worker",
+        "_tile", "_tiling_scheme", "_valid_nav_mask",
     )  # fmt: skip
 
     def __init__(
@@ -98,7 +98,7 @@ class UDFMeta:
         self._dataset_dtype = dataset_dtype
         self._input_dtype = input_dtype
         self._tiling_scheme = tiling_scheme
-        self._index = ~tiling_index
+        self._index_without_tile = tiling_index
         self._corrections = corrections
         self._device_class = device_class or "cpu"
         self._threads_per_worker = threads_per_worker
@@ -106,23 +106,20 @@ class UDFMeta:
         self._valid_nav_mask = valid_nav_mask
         self._compiled = compiled
         self._start = self._stop = 0
-        self._find_partition()
-
-    def _find_partition(self) -> None:
-        part = self._partition_slice
-        if part is not None:
-            self._start, self._stop = part.origin[0], part.origin[0] + part.shape[0]
+        self.set_partition()
 
     def set_partition(self) -> None:
         """Say that no tile is processed now, but all of the partition."""
-        self._find_partition()
-        self._index = ~0
+        part = self._partition_slice
+        if part is not None:
+            self._start, self._stop = part.origin[0], part.origin[0] + part.shape[0]
+        self._tile: int | None = None
 
     def set_position(self, start: int, stop: int, index: int = 0) -> None:
         """Say which positions, and which sig slice of the scheme, are processed now."""
         self._start = start
         self._stop = stop
-        self._index = index
+        self._tile = index
 
     @property
     def slice(self) -> Slice:
@@ -133,11 +130,11 @@ class UDFMeta:
         if self._partition_slice is None:
             return None  # type: ignore[return-value]  # where it is used, on workers, there is one
         scheme = self._tiling_scheme
-        if scheme is None or scheme.is_full_sig or self._index < 0:
+        if scheme is None or scheme.is_full_sig or self._tile is None:
             sig = tuple(self._dataset_shape.sig)
             origin: tuple[int, ...] = (0,) * len(sig)
         else:
-            part = scheme[self._index]
+            part = scheme[self._tile]
             sig, origin = tuple(part.shape), tuple(part.origin)
         return Slice(origin=(self._start, *origin), shape=Shape((self._stop - self._start, *sig), sig_dims=len(sig)))
 
@@ -168,7 +165,7 @@ class UDFMeta:
     @property
     def tiling_scheme_idx(self) -> int:
         """Which sig slice of the scheme the current tile is."""
-        return self._index if self._index >= 0 else ~self._index
+        return self._index_without_tile if self._tile is None else self._tile
 
     @property
     def sig_slice(self) -> Slice:

@@ -82,26 +82,24 @@ class Provenance:
 
     def merged_positions(self) -> BoolArray:
         """Return which positions the results contain, bool of the shape of the scan."""
-        selected, there = self._selected_and_there()
         if self.merged is None:
-            return selected & there
+            present: BoolArray = self.dataset.present_positions(self.roi)
+            return present
+        selected = self._selected()
         positions = np.zeros(selected.shape, dtype=bool)
         positions[selected] = self.merged
         return positions
 
-    def _selected_and_there(self) -> tuple[BoolArray, BoolArray]:
+    def _selected(self) -> BoolArray:
         nav = tuple(self.dataset.shape.nav)
-        selected = np.ones(nav, dtype=bool) if self.roi is None else self.roi.reshape(nav)
-        absent = self.dataset.absent_frames
-        return selected, np.ones(nav, dtype=bool) if absent is None else ~absent.reshape(nav)
+        return np.ones(nav, dtype=bool) if self.roi is None else self.roi.reshape(nav)
 
     def _describe_merged(self) -> dict[str, Any]:
-        selected, there = self._selected_and_there()
         merged = self.merged_positions()
-        wanted = int((selected & there).sum())
+        wanted = int(self.dataset.present_positions(self.roi).sum())
         facts = {"complete": int(merged.sum()) == wanted, "wanted": wanted}
         # Where it is the same as the region, it need not be said twice.
-        mask = {} if np.array_equal(merged, selected) else _describe_mask("positions", merged)
+        mask = {} if np.array_equal(merged, self._selected()) else _describe_mask("positions", merged)
         return {**facts, "positions": int(merged.sum()), **mask}
 
 

@@ -29,7 +29,7 @@ def test_attempts_become_rare(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
     """Each pause is twice as long as the one before, up to a minute, and each attempt is told once."""
     now = 1000.0
     monkeypatch.setattr("tilework.executor.pipelined.roster.time.monotonic", lambda: now)
-    roster = Roster(Pool(), lambda _: None)  # type: ignore[arg-type]
+    roster = Roster(Pool())  # type: ignore[arg-type]
     roster.set_wanted(make_spec(1, []))
     pauses = []
     with caplog.at_level(logging.WARNING):

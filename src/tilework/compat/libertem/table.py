@@ -45,7 +45,7 @@ MOVED: Final[dict[str, dict[str, str]]] = {
     ),
     "libertem.io.corrections.detector": _CORRECTION_ERRORS,
     "libertem.io.dataset": _from("io.dataset.registry", "build_extension_map"),
-    "libertem.io.dataset.base": _TILING | _BACKENDS | {"BasePartition": "tilework.io.dataset.base:Partition"},
+    "libertem.io.dataset.base": _TILING | _BACKENDS | {"BasePartition": "tilework.io.dataset.partition:Partition"},
     "libertem.io.dataset.base.tiling_scheme": _TILING,
     "libertem.preload": {},  # workers load what tasks need by themselves
     "libertem.udf.base": (

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tilework.executor.pipelined.hub_run import HubRun
+    from tilework.executor.pipelined.member import Launch
     from tilework.executor.pipelined.pool import WorkerPool
     from tilework.executor.pipelined.scattered import Scattered
     from tilework.executor.pipelined.spec import WorkerSpec
@@ -82,7 +83,7 @@ class Exchange:
         self._held: list[Wire] = []  # on which what is sent gathers until the end of this turn
         self._to_deliver: set[HubRun] = set()  # runs that have new answers
         self._dispatch = Dispatch(lambda station, serial: pool.page.revoke(station.owner.row, serial))
-        self.roster = Roster(pool, self._adopt)
+        self.roster = Roster(pool)
         for member in pool.members:
             self._adopt(member)
 
@@ -258,12 +259,25 @@ class Exchange:
     def resize(self, spec: list[WorkerSpec]) -> None:
         """Start and end workers until there are those of `spec`."""
         for member in self.roster.set_wanted(spec):
-            was, member.state = member.state, MemberState.RETIRING
-            if was is MemberState.READY:
-                self._send(self._dispatch.retire(self._stations[member]))
-            self.tell(member, encode(say.Shutdown()))
+            self._retire(member)
         for run in self._runs.values():
             self._post(run, WorkersChanged(len(spec)))
+
+    def admit(self, launch: Launch) -> Member | None:
+        """Take the news of a worker that was asked for; returns it when it is there, wanted or not."""
+        member = self.roster.admit(launch)
+        if member is not None:
+            self._adopt(member)
+            if not self.roster.is_wanted(member.name):  # any more
+                self._retire(member)
+        return member
+
+    def _retire(self, member: Member) -> None:
+        """Let a worker end that is too many: it finishes what it has begun, others do the rest."""
+        was, member.state = member.state, MemberState.RETIRING
+        if was is MemberState.READY:
+            self._send(self._dispatch.retire(self._stations[member]))
+        self.tell(member, encode(say.Shutdown()))
 
     def take(self, member: Member, message: Any, descriptors: tuple[int, ...]) -> None:
         """Take what a worker said."""

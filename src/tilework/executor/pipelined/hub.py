@@ -308,7 +308,7 @@ class Hub:
     def _take_launch(self, launch: Launch) -> None:
         # First, as its line may be closed, or become that of a member.
         self._selector.unregister(launch.wire)
-        member = self.exchange.roster.admit(launch)
+        member = self.exchange.admit(launch)
         if member is not None:
             self._read(member)  # what it said right after that it is there
         elif launch in self.pool.launches:

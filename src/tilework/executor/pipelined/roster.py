@@ -5,7 +5,6 @@ Called by the hub thread alone, with the hub locked.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
@@ -14,11 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from tilework.exceptions import PoolStateError, WorkerLostError
 from tilework.executor.pipelined.member import MemberState
-from tilework.executor.pipelined.messages import Shutdown, encode
-from tilework.executor.pipelined.wire import WireClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from tilework.executor.pipelined.member import Launch, Member
     from tilework.executor.pipelined.pool import WorkerPool
@@ -43,13 +40,10 @@ class Roster:
     ----------
     pool
         The pool.
-    adopt
-        Called with each worker that was started.
     """
 
-    def __init__(self, pool: WorkerPool, adopt: Callable[[Member], None]) -> None:
+    def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
-        self._adopt = adopt
         self._to_start: list[tuple[float, WorkerSpec]] = []
         self._failed_starts: Counter[str] = Counter()
         self._pauses: dict[str, float] = {}  # before the next attempt, of those whose process could not be had
@@ -115,21 +109,15 @@ class Roster:
     def admit(self, launch: Launch) -> Member | None:
         """Take the news of a worker that was asked for; returns it when it is there."""
         try:
-            member = self._pool.admit(launch)
+            return self._pool.admit(launch)
         except PoolStateError as error:
-            if self._is_wanted(launch.spec):
+            if self.is_wanted(launch.name):
                 self._try_later(launch.spec, error)
             return None
-        if member is not None:
-            self._adopt(member)
-            if not self._is_wanted(launch.spec):  # any more
-                member.state = MemberState.RETIRING
-                with contextlib.suppress(WireClosedError):
-                    member.wire.send(encode(Shutdown()))
-        return member
 
-    def _is_wanted(self, spec: WorkerSpec) -> bool:
-        return any(each["name"] == spec["name"] for each in self._pool.spec)
+    def is_wanted(self, name: str) -> bool:
+        """Return whether a worker of this name should be there."""
+        return any(each["name"] == name for each in self._pool.spec)
 
     def _try_later(self, spec: WorkerSpec, error: Exception) -> None:
         """Plan another attempt to start a worker, for which no process or memory can be had."""

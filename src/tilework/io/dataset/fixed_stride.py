@@ -17,9 +17,10 @@ import numpy as np
 from tilework.common.shape import Shape
 from tilework.exceptions import DataSetException
 from tilework.io.dataset.axes import AxisInfo, default_axes
-from tilework.io.dataset.base import DataSet, DataSetMeta
+from tilework.io.dataset.base import DataSet
 from tilework.io.dataset.blocks import FrameFormat
 from tilework.io.dataset.fixed_stride_partition import FixedStridePartition
+from tilework.io.dataset.meta import DataSetMeta
 from tilework.io.dataset.params import check_shape, check_sync_offset, count
 from tilework.io.dataset.partitioning import make_slices
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
     from tilework.common.executor import JobExecutor
     from tilework.common.slice import Slice
-    from tilework.io.dataset.base import Partition
     from tilework.io.dataset.layout import FrameLayout, Segment
+    from tilework.io.dataset.partition import Partition
 
 __all__ = ["FixedStrideDataSet", "Source"]
 

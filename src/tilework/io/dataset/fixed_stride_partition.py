@@ -14,8 +14,8 @@ from tilework.common.slice import Slice
 from tilework.exceptions import DataSetException
 from tilework.io.convert import convert_tile
 from tilework.io.corrections.detector import corrected_dtype
-from tilework.io.dataset.base import Partition
 from tilework.io.dataset.blocks import SCRATCH_BYTES, BlockReader, FrameFormat
+from tilework.io.dataset.partition import Partition
 from tilework.io.dataset.scratch import Scratch, give_back, take_scratch
 from tilework.io.dataset.tile import DataTile
 from tilework.io.dataset.tiling_scheme import TilingScheme
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from tilework.io.dataset.base import DataSetMeta
     from tilework.io.dataset.layout import Segment
+    from tilework.io.dataset.meta import DataSetMeta
 
 __all__ = ["FixedStridePartition"]
 

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
     from tilework.common.executor import JobExecutor
     from tilework.common.slice import Slice
-    from tilework.io.dataset.base import DataSetMeta, Partition
     from tilework.io.dataset.blocks import FrameFormat
     from tilework.io.dataset.layout import Segment
+    from tilework.io.dataset.meta import DataSetMeta
+    from tilework.io.dataset.partition import Partition
 
 __all__ = ["MemoryDataSet", "MemoryPartition", "SparseMemoryPartition"]
 

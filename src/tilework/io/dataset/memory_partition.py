@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from tilework.common.slice import Slice
-    from tilework.io.dataset.base import DataSetMeta, DataTile
     from tilework.io.dataset.blocks import FrameFormat
     from tilework.io.dataset.layout import Segment, SparseSegment
+    from tilework.io.dataset.meta import DataSetMeta
+    from tilework.io.dataset.tile import DataTile
     from tilework.io.dataset.tiling_scheme import TilingScheme
 
 __all__ = ["Delivery", "MemoryPartition", "SparseMemoryPartition"]

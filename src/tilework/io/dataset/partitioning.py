@@ -22,8 +22,9 @@ MIN_PARTITION_FRAMES = 64
 PARALLEL_PARTITIONS = 16
 PARALLEL_BYTES = 2 * MIB
 # With fewer frames in each, what is kept per partition (a sum has the size of a frame, or twice) costs as much as the
-# data.
+# data; but a function that takes long for each large frame needs more than one core.
 PARALLEL_FRAMES = 8
+FEW_PARTITIONS = 2
 
 
 def default_num_partitions(n_frames: int, frame_bytes: int) -> int:
@@ -39,7 +40,8 @@ def default_num_partitions(n_frames: int, frame_bytes: int) -> int:
     total = n_frames * frame_bytes
     part = min(max(MIN_PARTITION_BYTES, total / 1024, MIN_PARTITION_FRAMES * frame_bytes), MAX_PARTITION_BYTES)
     by_size = math.ceil(total / part)
-    for_cores = min(PARALLEL_PARTITIONS, total // PARALLEL_BYTES, n_frames // PARALLEL_FRAMES)
+    by_frames = max(FEW_PARTITIONS, n_frames // PARALLEL_FRAMES)
+    for_cores = min(PARALLEL_PARTITIONS, total // PARALLEL_BYTES, by_frames)
     return max(1, min(n_frames, max(by_size, for_cores)))
 
 

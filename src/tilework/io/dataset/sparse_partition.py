@@ -12,8 +12,8 @@ from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.common.sparse import is_scipy_sparse
 from tilework.exceptions import DataSetException
-from tilework.io.dataset.base import Partition
 from tilework.io.dataset.layout import SparseSegment, cut_rows
+from tilework.io.dataset.partition import Partition
 from tilework.io.dataset.tile import DataTile
 from tilework.io.dataset.tiling_scheme import TilingScheme
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from tilework.io.dataset.base import DataSetMeta
+    from tilework.io.dataset.meta import DataSetMeta
 
 __all__ = ["SparsePartition", "as_canonical_csr", "sparse_backend_of"]
 

@@ -1,0 +1,166 @@
+"""``tilework run`` with what cannot be: a clear error before anything is written."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tilework.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest_plugins = ["command_fixtures"]
+
+
+UNWILLING = """
+from tilework.udf import SumUDF
+
+class Ring(SumUDF):
+    def __init__(self, inner, outer):
+        if inner >= outer:
+            raise ValueError(f"the inner radius {inner} must be smaller than the outer one, {outer}")
+        super().__init__()
+"""
+
+
+def test_a_function_that_refuses_its_parameters(called: Any, scan: Path, tmp_path: Path) -> None:
+    """One line that says which function and why; no folder, no traceback."""
+    (tmp_path / "unwilling.py").write_text(UNWILLING)
+    done = called("run", scan, "--udf", "unwilling:Ring", "--param", "inner=8", "--param", "outer=4", "--out", "out")
+    assert (done.returncode, done.stdout) == (1, "")
+    wanted = "tilework: --udf unwilling:Ring does not take these parameters: ValueError: the inner radius 8 must be"
+    assert done.stderr.startswith(wanted)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def _broken(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import numpy as np\n"
+        "from tilework.udf import UDF\n"
+        "class Fails(UDF):\n"
+        "    def get_result_buffers(self):\n"
+        "        return {'x': self.buffer(kind='nav')}\n"
+        "    def process_frame(self, frame):\n"
+        "        raise ZeroDivisionError('my mistake')\n"
+        "class Nothing(UDF):\n"
+        "    def get_result_buffers(self):\n"
+        "        return {'x': self.buffer(kind='nav')}\n"
+        "class Undeclared(UDF):\n"
+        "    def get_result_buffers(self):\n"
+        "        return {'x': self.buffer(kind='nav')}\n"
+        "    def process_frame(self, frame):\n"
+        "        pass\n"
+        "    def get_results(self):\n"
+        "        return {'other': np.zeros(30)}\n"
+        "class Other: pass\n"
+    )
+    (tmp_path / "syntax.py").write_text("def f(:\n")
+    (tmp_path / "needs.py").write_text("import a_module_that_is_not_there\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("average", "there is no UDF 'average': use one of sum, sumsig"),
+        ("nowhere:X", "there is no module 'nowhere'"),
+        ("broken:Missing", "does not exist; broken has Fails, Nothing, Undeclared"),
+        ("broken:Other", "is not a UDF"),
+        ("broken:Fails", "my mistake"),
+        ("broken:Nothing", "process_frame"),
+        ("broken:Undeclared", "declares x"),
+        ("syntax:X", "importing syntax failed: SyntaxError"),
+        ("needs:X", "needs a module that is not installed: a_module_that_is_not_there"),
+        ("masks", "needs --masks"),
+    ],
+)
+def test_bad_functions(called: Any, scan: Path, tmp_path: Path, name: str, said: str) -> None:
+    """Unknown, broken and impossible functions: exit code 1, one line that says what and where, nothing written."""
+    executor = "inline" if name == "broken:Nothing" else "threads"
+    _broken(tmp_path)
+    before = set(tmp_path.iterdir())
+    done = called("run", scan, "--udf", name, "--out", "out", "--executor", executor)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stdout == ""
+    assert {p for p in tmp_path.iterdir() if p.name != "__pycache__"} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--udf", "sum", "--roi", "disk:50,50,1"], "selects nothing"),
+        (["--udf", "sum", "--roi", "0:1,0:1,0:1"], "has 3 axes"),
+        (["--udf", "sum", "--roi", "no.npy"], "no.npy: No such file"),
+        (["--udf", "sum", "--param", "nonsense=3"], "does not take these parameters"),
+        (["--udf", "disk", "--center", "500,500", "--radius", "2"], "selects no pixel"),
+        (["--udf", "ring", "--radius", "2", "--inner", "3"], "must be smaller than"),
+        (["--udf", "com", "--radius", "2", "--inner", "3"], "--udf com"),
+        (["--udf", "com", "--param", "flip_y=maybe"], "flip_y must be True or False, it is 'maybe'"),
+        (["--udf", "sum", "--radius", "4"], "--radius has no effect here: it is for disk, ring, com, fem and"),
+        (["--udf", "sum", "--udf", "disk", "--inner", "4"], "--inner has no effect here: it is for ring, com and fem"),
+        (["--udf", "stddev", "--center", "3,3"], "--center has no effect here: it is for disk"),
+        (["--udf", "disk", "--masks", "stack.npy"], "--masks has no effect here: it is for masks"),
+        (["--udf", "com", "--radius", "4", "--param", "r=3"], "--radius has no effect here"),
+        (
+            ["--udf", "crystallinity", "--param", "rad_in=1", "--param", "rad_out=4", "--center", "3,3"],
+            "crystallinity with --radius",
+        ),
+        (["--udf", "disk", "--param", "radius=4"], "--udf disk has no parameter radius: write --radius"),
+        (["--udf", "masks", "--param", "foo=4"], "--udf masks has no parameter foo: there are mask_factories"),
+        (["--udf", "masks", "--masks", "no.npy"], "no.npy: No such file"),
+        (["--udf", "sum", "--sig-shape", "16,13"], "sig_shape"),
+        (["--udf", "sum", "--dtype", "uint8"], "--nav-shape"),
+        (["--udf", "sum", "--type", "npy", "--dtype", "uint8"], "--dtype is for raw files"),
+        (["--udf", "sum", "--type", "docx"], "docx"),
+        (["--udf", "sum", "--executor", "inline", "--workers", "3"], "inline has one worker"),
+    ],
+)
+def test_bad_requests(
+    scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    """What does not fit: exit code 1, one line with the remedy, nothing written."""
+    assert main(["run", str(scan), *arguments, "--out", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert len(captured.err.strip().splitlines()) == 1, captured.err
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("library", "options", "remedy"),
+    [
+        ("matplotlib", [], "pip install 'tilework[plot]'"),
+        ("h5py", ["--format", "h5", "--no-pictures"], "pip install 'tilework[hdf5]'"),
+        ("zarr", ["--format", "zarr", "--no-pictures"], "pip install 'tilework[zarr]'"),
+    ],
+)
+def test_missing_library_is_found_out_before_the_run(
+    scan: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    library: str,
+    options: list[str],
+    remedy: str,
+) -> None:
+    """Nobody waits an hour to be told that pictures cannot be drawn."""
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setattr("tilework.cli.run.execute", lambda *_: pytest.fail("it ran"))
+    assert main(["run", str(scan), "--udf", "sum", *options, "--out", str(tmp_path / "out")]) == 1
+    assert remedy in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_messages_for_people(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A function that does not fit the scan: what tilework says itself is shown as it is."""
+    assert main(["run", str(scan), "--nav-shape", "30", "--udf", "com", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "CoMUDF works on scans and detectors with two axes" in said
+    assert "nav_shape and sig_shape say what they are" in said
+    assert "Error" not in said
