@@ -75,8 +75,8 @@ class Provenance:
 
     def say_merged(self) -> str:
         """Return which positions the results contain, for people."""
-        selected, there = self._selected_and_there()
-        merged, wanted = int(self.merged_positions().sum()), int((selected & there).sum())
+        merged = int(self.merged_positions().sum())
+        wanted = int(self.dataset.present_positions(self.roi).sum())
         which = "positions" if self.roi is None else "selected positions"
         return f"all {wanted} {which}" if merged == wanted else f"{merged} of {wanted} {which}: not complete"
 
