@@ -13,7 +13,10 @@
     │   └── DeadlineExceededError     (also TimeoutError) a run took longer than it was given
     ├── UDFException                  a user-defined function broke the rules
     │   ├── NoMetaError               (also AttributeError) a function asked for facts of a run outside of one
-    │   └── NoBackendError            (also RuntimeError, ValueError) a function gets no kind of array that it can use
+    │   ├── NoBackendError            (also RuntimeError, ValueError) a function gets no kind of array that it can use
+    │   ├── MissingMethodError        (also TypeError) a function has no method that processes data
+    │   ├── MissingMergeError         (also NotImplementedError) nobody says how partial results are put together
+    │   └── UndeclaredResultError     (also KeyError) a function returns a result that it did not declare
     ├── UDFRunCancelled               `Context.run_udf` ended early because the run was cancelled
     ├── WorkerQueueEmpty              a worker's queue holds nothing, or nothing arrived in time
     ├── DataSetException              a dataset cannot be opened, does not fit, or lies about its size
@@ -39,6 +42,8 @@ __all__ = [
     "ExecutorError",
     "ExecutorSpecException",
     "JobCancelledError",
+    "MissingMergeError",
+    "MissingMethodError",
     "MyStopIteration",
     "NoBackendError",
     "NoMetaError",
@@ -51,6 +56,7 @@ __all__ = [
     "TileworkError",
     "UDFException",
     "UDFRunCancelled",
+    "UndeclaredResultError",
     "UnknownFormatError",
     "WorkerLostError",
     "WorkerQueueEmpty",
@@ -103,6 +109,20 @@ class NoMetaError(UDFException, AttributeError):
 
 class NoBackendError(UDFException, RuntimeError, ValueError):
     """There is no kind of array that a function can use, the run allows, and a worker has."""
+
+
+class MissingMethodError(UDFException, TypeError):
+    """A function has none of the methods that process data."""
+
+
+class MissingMergeError(UDFException, NotImplementedError):
+    """A function has results that cannot be put together without its own ``merge``."""
+
+
+class UndeclaredResultError(UDFException, KeyError):
+    """A function returns a result that it did not declare."""
+
+    __str__ = Exception.__str__  # a KeyError would show the message in quotes
 
 
 class UDFRunCancelled(TileworkError):

@@ -12,7 +12,9 @@ from tests_helpers import FrameMax, counts
 from tilework.api import Context
 from tilework.api.requests import check_udfs, find_corrections
 from tilework.corrections import CorrectionSet
-from tilework.exceptions import UDFException
+from tilework.exceptions import DataSetException, ExecutorSpecException, UDFException
+from tilework.executor.dask import DaskJobExecutor
+from tilework.executor.pipelined import PipelinedExecutor
 from tilework.udf import RecordUDF
 
 if TYPE_CHECKING:
@@ -41,14 +43,50 @@ def ctx() -> Iterator[Context]:
         ({"udf": FrameMax}, TypeError, "an instance is wanted, not the class"),
         ({"udf": [FrameMax(), "sum"]}, TypeError, "'sum'"),
         ({"priority": "urgent"}, ValueError, "'live', 'interactive', 'batch'"),
-        ({"timeout": -1}, ValueError, "-1"),
+        ({"priority": None}, ValueError, "'live', 'interactive', 'batch'"),
+        ({"priority": 3}, ValueError, "Priority.LIVE, Priority.INTERACTIVE, Priority.BATCH, not 3"),
+        ({"timeout": -1}, ValueError, "positive number of seconds, or None for no limit, not -1"),
+        ({"timeout": "3"}, TypeError, "positive number of seconds, or None for no limit, not '3'"),
+        ({"timeout": [3]}, TypeError, "positive number of seconds"),
+        ({"timeout": True}, TypeError, "positive number of seconds"),
     ],
-    ids=["a class", "a name", "a priority", "a timeout"],
 )
 def test_wrong_requests(ctx: Context, start: Any, wrong: dict[str, Any], error: Any, message: str) -> None:
     dataset = ctx.load("memory", data=counts())
     with pytest.raises(error, match=message):
         start(ctx, **{"dataset": dataset, "udf": FrameMax(), **wrong})
+
+
+def test_other_wrong_requests(ctx: Context) -> None:
+    dataset = ctx.load("memory", data=counts())
+    for backends in (3, ["numpy", 3]):
+        with pytest.raises(TypeError, match="the name of an array backend, such as 'numpy', or several of them, not"):
+            ctx.run_udf(dataset=dataset, udf=FrameMax(), backends=backends)  # type: ignore[arg-type]
+    run = ctx.submit_udf(dataset=dataset, udf=FrameMax())
+    for wait in (run.result, run.exception):
+        with pytest.raises(TypeError, match=r"must be a number of seconds, or None .* not '3'"):
+            wait("3")  # type: ignore[arg-type]
+    assert run.result(np.float64(60))["maximum"].data.shape == counts().shape[:2]
+    with pytest.raises(TypeError, match=r"f must be a function of a frame, such as np\.max, not 'sum'"):
+        ctx.map(dataset=dataset, f="sum")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="an instance is wanted, not the class"):
+        ctx.display(dataset, FrameMax)  # type: ignore[arg-type]
+    with pytest.raises(DataSetException, match=r"filetype must be the name of a format, .*, not None"):
+        ctx.load(None)  # type: ignore[arg-type]
+    with pytest.raises(DataSetException, match=r"sig_dims='2' does not fit .*: must be an integer from 1 to 4"):
+        ctx.load("memory", data=counts(), sig_dims="2")
+
+
+def test_wrong_executors() -> None:
+    with pytest.raises(ExecutorSpecException, match=r"executor must be .*, not 'inline': Context\.make_with"):
+        Context(executor="inline")  # type: ignore[arg-type]
+    with pytest.raises(ExecutorSpecException, match="snooze_timeout must be a positive number of minutes, not '3'"):
+        Context.make_with("dask", cpus=1, snooze_timeout="3")  # type: ignore[arg-type]
+    with pytest.raises(ExecutorSpecException, match="snooze_timeout must be a positive number of seconds, not '3'"):
+        DaskJobExecutor.make_local(snooze_timeout="3")  # type: ignore[arg-type]
+    for name in ("startup_timeout", "cleanup_timeout"):
+        with pytest.raises(ExecutorSpecException, match=f"{name} must be a number of seconds, not '3'"):
+            PipelinedExecutor(**{name: "3"})  # type: ignore[arg-type]
 
 
 def test_one_function_or_several() -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import tilework
+from mount_namespace import in_mount_namespace
 from tilework.cli.demo import compare
 from tilework.io.results import load_results
 from tilework.utils.simulate import ScanModel
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 pytest_plugins = ["command_fixtures"]
 
@@ -135,3 +135,14 @@ def test_warmup(tilework: Any) -> None:
     assert document["seconds"] > 0
     assert {"uint16", ">u2", "float32", "complex64"} <= set(document["dtypes"])
     assert f"{len(document['dtypes'])}/{len(document['dtypes'])}" in done.stderr
+
+
+def test_warmup_where_nothing_can_be_kept(command: list[str]) -> None:
+    """With neither an installation nor a home folder that can be written, the minutes would be for nothing."""
+    source = Path(tilework.__file__).parent
+    here = f"mount --bind {source} {source} && mount -o remount,bind,ro {source}"
+    called = f"env -u NUMBA_CACHE_DIR HOME=/dev/null XDG_CACHE_HOME=/dev/null {shlex.join(command)} warmup"
+    done = in_mount_namespace(f"{here} && (timeout 60 {called}; echo ended with $?)")
+    assert done.stdout == "ended with 1\n"
+    assert "tilework: later runs compile again, for there is no folder to keep compiled code in" in done.stderr
+    assert "NUMBA_CACHE_DIR can name one" in done.stderr

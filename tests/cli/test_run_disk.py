@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tilework.cli.output import output_folder, write_summary
+
 pytest_plugins = ["command_fixtures"]
 
 
@@ -33,6 +35,19 @@ def test_existing_output(tilework: Any, scan: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "was not written by tilework" in done.stderr
     assert (mine / "thesis.txt").read_text() == "years"
+
+
+@pytest.mark.parametrize("option", ["--masks", "--dark", "--gain", "--excluded", "--roi", "--param"])
+def test_a_folder_with_what_is_read_is_not_replaced(called: Any, scan: Path, tmp_path: Path, option: str) -> None:
+    """Whatever it is read as, also when it took the place of a file that tilework wrote."""
+    with output_folder(tmp_path / "out", overwrite=False) as folder:
+        np.save(folder / "mine.npy", np.ones((6, 5), dtype=bool))
+        write_summary(folder, {})
+    value = "mask=@out/mine.npy" if option == "--param" else "out/mine.npy"
+    done = called("run", scan, "--udf", "disk", option, value, "--out", "out", "--overwrite")
+    assert done.returncode == 1
+    assert "out is not replaced, for it holds out/mine.npy, which is read: choose another --out" in done.stderr
+    assert np.load(tmp_path / "out" / "mine.npy").all()
 
 
 @pytest.fixture

@@ -142,6 +142,34 @@ def test_an_unknown_shift_has_an_unknown_result(ctx: Context, dtype: str, use_sp
 
 
 @pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("use_sparse", [False, True])
+@pytest.mark.parametrize("shift", ["none", "one", "for each frame"])
+def test_what_is_no_number_where_a_mask_is_zero(ctx: Context, shift: str, use_sparse: bool) -> None:
+    """0 × NaN is NaN, in that frame alone; but a sparse mask, and one shifted for each frame, does not come there."""
+    data = counts(dtype="f4")
+    data[1, 2, 7, 6], data[2, 1, 0, 3], data[3, 3, 4, 3] = np.nan, np.inf, np.nan
+    masks = np.zeros((2, *SIG), dtype=np.float32)
+    masks[:, 3:6, 2:5] = [[[1]], [[2]]]
+    shifts: Any = None if shift == "none" else (1, 0)
+    if shift == "for each frame":
+        each = np.broadcast_to(shifts, (6, 5, 2))
+        shifts = ApplyMasksUDF.aux_data(each, kind="nav", extra_shape=(2,), dtype=int)
+    udf = ApplyMasksUDF(mask_factories=lambda: masks, use_sparse=use_sparse, shifts=shifts)
+    result = ctx.run_udf(dataset=load(ctx, data), udf=udf)["intensity"].data
+    moved = masks if shift == "none" else shifted(masks, 1, 0)
+    reference = expected(data, moved)  # float64 NumPy
+    if use_sparse:
+        reference = expected(np.where(moved.any(axis=0), data, 0), moved)
+    elif shift == "for each frame":
+        reference[2, 1] = expected(data[2, 1, 1:], moved[:, 1:])
+    broken = {(3, 3)} | (set() if use_sparse else {(1, 2)})
+    if not use_sparse and shift != "for each frame":
+        broken.add((2, 1))
+    assert {(int(y), int(x)) for y, x in np.argwhere(~np.isfinite(reference).all(axis=-1))} == broken
+    np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("shifts", [None, (1, 2)])
 @pytest.mark.parametrize("empty", [np.zeros((0, *SIG)), sparse.zeros((0, *SIG))], ids=["dense", "sparse"])
 def test_no_masks_have_no_products(ctx: Context, empty: Any, shifts: Any) -> None:

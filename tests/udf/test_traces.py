@@ -48,11 +48,14 @@ class Fail(UDF):
     def process_frame(self, frame):
         raise ValueError("boom")
 
+np.save("scan.npy", np.ones((4, 4, 8, 8), dtype="u2"))
 setup_tracing("program")
 tracer = trace.get_tracer("program")
 name = sys.argv[1]
 with Context.make_with(name, **({} if name == "inline" else {"cpus": 2})) as ctx:
     ds = ctx.load("memory", data=np.ones((4, 4, 8, 8), dtype="u2"), num_partitions=4)
+    with tracer.start_as_current_span("file"):
+        ctx.run_udf(dataset=ctx.load("npy", path="scan.npy", num_partitions=4), udf=SumUDF())
     with tracer.start_as_current_span("sync"):
         ctx.run_udf(dataset=ds, udf=[SumUDF(), SumSigUDF()])
         assert trace.get_current_span().name == "sync"
@@ -90,7 +93,9 @@ def test_a_run_is_one_trace(tmp_path: Path, name: str) -> None:
     spans_in.mkdir()
     paths = [str(tmp_path / "fake"), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "OTEL_ENABLE": "1", "SPANS": str(spans_in), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    done = subprocess.run([sys.executable, str(script), name], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(script), name], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     spans = [json.loads(line) for path in spans_in.iterdir() for line in path.read_text().splitlines()]
     by_id = {span["context"]["span_id"]: span for span in spans}
@@ -102,19 +107,33 @@ def test_a_run_is_one_trace(tmp_path: Path, name: str) -> None:
         return found
 
     roots = {span["name"]: span for span in spans if span["parent_id"] is None}
-    assert set(roots) == {"sync", "async", "submitted", "broken off", "failed"}
+    assert "MemoryDataSet" in roots.pop("load")["attributes"]["tilework.dataset"]
+    roots.pop("open", None)  # to look at a file is nobody's task on some executors
+    assert set(roots) == {"file", "sync", "async", "submitted", "broken off", "failed"}
     for root, udfs in (("sync", ["SumUDF", "SumSigUDF"]), ("async", ["SumUDF"]), ("submitted", ["SumUDF"])):
         (run,) = children(roots[root])
         assert (run["name"], run["status"]["status_code"]) == ("run", "UNSET")
         attributes = run["attributes"]
         assert (attributes["tilework.run.udfs"], attributes["tilework.run.partitions"]) == (udfs, 4)
         assert "MemoryDataSet" in attributes["tilework.dataset"]
-        tasks = children(run)
-        assert {span["name"] for span in tasks} == {"task"}
-        origins = sorted(tuple(span["attributes"]["tilework.partition.origin"]) for span in tasks)
-        assert origins == [(first, 0, 0) for first in (0, 4, 8, 12)]
+        below = children(run)
+        assert {span["name"] for span in below} == {"task", "merge"}
+        tasks = [span for span in below if span["name"] == "task"]
+        merges = [span for span in below if span["name"] == "merge"]
+        for each in (tasks, merges):
+            origins = sorted(tuple(span["attributes"]["tilework.partition.origin"]) for span in each)
+            assert origins == [(first, 0, 0) for first in (0, 4, 8, 12)]
+        assert {span["pid"] for span in merges} == {int(done.stdout)}
         if name in {"pipelined", "dask"}:
             assert int(done.stdout) not in {span["pid"] for span in tasks}
+    load, run = children(roots["file"])
+    assert "NPYDataSet" in load["attributes"]["tilework.dataset"]
+    opened = [span for span in spans if span["name"] == "open"]
+    for span in opened:
+        assert span["attributes"] == {"file.path": str(tmp_path / "scan.npy"), "file.size": 2176}
+        assert span["parent_id"] in {None, *(s["context"]["span_id"] for s in (load, *children(run)))}
+    # once in each process
+    assert 1 <= len(opened) == len({span["pid"] for span in opened})
     (run,) = children(roots["broken off"])
     assert run["attributes"]["tilework.cancelled"] is True
     assert {span["status"]["status_code"] for span in (run, *children(run))} == {"UNSET"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,17 @@ from every_executor import EVERY_EXECUTOR, IN_PROCESS, make_context
 from tests_helpers import counts
 from tilework.exceptions import UDFException
 from tilework.io.dataset.memory import MemoryDataSet
-from tilework.testing.wrong_udfs import CATALOGUE, RAISING_METHODS, RightUDF, WrongUDF, make_raising, text_of
+from tilework.testing.wrong_udfs import (
+    CATALOGUE,
+    RAISING_METHODS,
+    MissingMerge,
+    NoProcess,
+    ReturnsUndeclared,
+    RightUDF,
+    WrongUDF,
+    make_raising,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from tilework.api import Context
@@ -78,6 +89,20 @@ def test_the_error_says_what_is_wrong_and_the_next_run_works(ctx: Any, wrong: Wr
     if ctx.name in IN_PROCESS and not wrong.reads:
         assert ds.reads == 0
     assert_alive(ctx)
+
+
+@pytest.mark.parametrize(
+    ("make", "also"),
+    [(NoProcess, TypeError), (MissingMerge, NotImplementedError), (ReturnsUndeclared, KeyError)],
+    ids=["no method", "no merge", "no declaration"],
+)
+def test_an_error_is_also_what_programs_written_for_libertem_catch(ctx: Any, make: Any, also: type[Exception]) -> None:
+    with pytest.raises(also) as info:
+        run(ctx, dataset=load(ctx), udf=make())
+    assert isinstance(info.value, UDFException)
+    assert str(info.value).startswith(make.__name__)  # KeyError would have it in quotes
+    copy = pickle.loads(pickle.dumps(info.value))
+    assert (type(copy), str(copy)) == (type(info.value), str(info.value))
 
 
 def test_the_catalogue_is_complete() -> None:

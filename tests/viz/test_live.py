@@ -534,6 +534,21 @@ def test_a_norm_of_matplotlib(context: Context) -> None:
         assert plot.figure.axes[1].get_ylim() == pytest.approx(expected), options
 
 
+def test_a_norm_of_the_caller_stays_as_it_is(context: Context) -> None:
+    """It may belong to several plots, and to a figure that is there already."""
+    from matplotlib.colors import LogNorm
+
+    dataset = context.load("memory", data=np.arange(8, dtype=np.float32).reshape(4, 2, 1, 1))
+    norm = LogNorm()
+    changes: list[bool] = []
+    norm.callbacks.connect("changed", lambda: changes.append(True))
+    for _ in range(2):
+        plot = MPLLive2DPlot(dataset, udf := SumSigUDF(), norm=norm)
+        context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+        assert plot.figure.axes[0].images[0].get_clim() == (1, 7)
+    assert (norm.vmin, norm.vmax, changes) == (None, None, [])
+
+
 def test_a_norm_of_numbers_below_one(context: Context) -> None:
     """It has a picture also while there is no data."""
     data = np.linspace(0.1, 0.9, 16).reshape(4, 4, 1, 1)

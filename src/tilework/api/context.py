@@ -10,6 +10,7 @@ from tilework.api.analyses import Analyses
 from tilework.api.executors import ExecutorSpecType, make_executor
 from tilework.api.requests import RunRequest, check_dataset, check_udfs, find_corrections, make_options
 from tilework.common.executor import Priority
+from tilework.exceptions import ExecutorSpecException
 from tilework.udf.base import UDF
 from tilework.udf.runner import UDFRunner
 
@@ -49,6 +50,10 @@ class Context(Analyses):
     """
 
     def __init__(self, executor: JobExecutor | None = None, plot_class: Any = None) -> None:
+        given: Any = executor
+        if isinstance(given, str | type):
+            msg = f"executor must be a JobExecutor, not {given!r}: Context.make_with('inline') makes one by its name"
+            raise ExecutorSpecException(msg)
         self.executor: JobExecutor = self._create_local_executor() if executor is None else executor
         self._plot_class = plot_class
         # The hook must not keep the context alive; a context that is dropped closes its executor by itself.
@@ -398,6 +403,7 @@ class Context(Analyses):
         from tilework.api.display import UDFDisplay
 
         check_dataset(dataset)
+        (udf,) = check_udfs([udf])
         corrections = find_corrections(dataset, None)
         return UDFDisplay(dataset, udf, UDFRunner.inspect_udf(udf, dataset, roi, corrections))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.api.devices import choose_devices
+from tilework.common.math import is_real
 from tilework.exceptions import ExecutorSpecException
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def make_dask_executor(
     require_dask()
     if spec != "dask":
         snooze_timeout = None  # the workers are not, or not only, ours
-    if snooze_timeout is not None and not snooze_timeout > 0:
+    if snooze_timeout is not None and not (is_real(snooze_timeout) and snooze_timeout > 0):
         msg = f"snooze_timeout must be a positive number of minutes, not {snooze_timeout!r}"
         raise ExecutorSpecException(msg)
     if spec == "dask-integration":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from tilework.common.html import html_table, html_title
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +62,4 @@ class UDFDisplay:
         return "\n".join([self.title, *facts, *rows])
 
     def _repr_html_(self) -> str:
-        facts = "".join(f"<tr><th>{escape(n)}</th><td>{escape(v)}</td></tr>" for n, v in self.facts.items())
-        head = "".join(f"<th>{name}</th>" for name in HEADER)
-        rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
-        return f"<h3>{escape(self.title)}</h3><table>{facts}</table><table><tr>{head}</tr>{rows}</table>"
+        return html_title(self.title) + html_table(self.facts.items()) + html_table(self.rows, HEADER)

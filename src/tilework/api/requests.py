@@ -153,11 +153,13 @@ def make_options(priority: Priority | str, timeout: float | None) -> RunOptions:
     ------
     ValueError
         When there is no such priority, or the time is not positive.
+    TypeError
+        When the time is no number.
     """
-    if isinstance(priority, str):
-        names = [each.name.lower() for each in Priority]
-        if priority not in names:
-            msg = f"priority must be one of {', '.join(map(repr, names))}, not {priority!r}"
+    if not isinstance(priority, int):
+        known = {each.name.lower(): each for each in Priority}
+        if priority not in list(known):
+            msg = f"priority must be one of {', '.join(map(repr, known))}, not {priority!r}"
             raise ValueError(msg)
-        priority = Priority[priority.upper()]
+        priority = known[str(priority)]
     return RunOptions(priority=priority, timeout=timeout)

@@ -13,6 +13,7 @@ from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.common.math import is_real
 from tilework.exceptions import UDFRunCancelled
 from tilework.udf.results import UDFResults, copied
 
@@ -170,6 +171,9 @@ class UDFRun:
         return self._future.exception()
 
     def _wait(self, timeout: float | None) -> None:
+        if not (timeout is None or is_real(timeout)):
+            msg = f"timeout must be a number of seconds, or None to wait until the run is over, not {timeout!r}"
+            raise TypeError(msg)
         until = None if timeout is None else time.monotonic() + timeout
         while not self._future.done():
             if self.driver == threading.get_ident():

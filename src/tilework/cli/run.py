@@ -26,6 +26,7 @@ from tilework.cli.opening import (
     scaled_axes,
 )
 from tilework.cli.output import as_json, check_output, output_folder, write_summary
+from tilework.cli.values import FromFile
 from tilework.exceptions import CommandError
 from tilework.io.results import ResultChannel, require_format, save_results
 from tilework.viz.colors import require_matplotlib
@@ -73,8 +74,7 @@ class Measured:
 def run(args: argparse.Namespace) -> None:
     """Run functions over a file and write their results to a folder."""
     target = Path(args.out)
-    inputs = (args.file, args.masks, args.dark, args.gain, args.excluded)
-    check_output(target, overwrite=args.overwrite, inputs=inputs)
+    check_output(target, overwrite=args.overwrite, inputs=_inputs(args))
     require_format(f".{args.format}")
     if not args.no_pictures:
         require_matplotlib()
@@ -182,6 +182,14 @@ def report_document(args: argparse.Namespace, document: dict[str, Any], lines: S
         print(as_json(document, sys.stdout.encoding))
     elif not args.quiet:
         print("\n".join(lines))
+
+
+def _inputs(args: argparse.Namespace) -> list[str | None]:
+    """Return the files that are read; None for those that are not given."""
+    roi = None if args.roi is None or args.roi.kind != "file" else args.roi.text
+    parameters = [value for _, given in args.udfs for value in given.values()]
+    arrays = [value.path for value in parameters if isinstance(value, FromFile)]
+    return [args.file, args.masks, args.dark, args.gain, args.excluded, roi, *arrays]
 
 
 def _selected(args: argparse.Namespace, dataset: DataSet) -> NDArray[np.bool_] | None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.exceptions import CommandError
+
 if TYPE_CHECKING:
     import argparse
 
@@ -42,15 +44,24 @@ class _Job:
 
 
 def warmup(args: argparse.Namespace) -> None:
-    """Compile for the usual types of numbers, on as many worker processes as there are CPUs."""
+    """Compile for the usual types of numbers, on as many worker processes as there are CPUs.
+
+    Raises
+    ------
+    CommandError
+        When what is compiled cannot be kept for later runs.
+    """
     from tqdm import tqdm
 
     from tilework.common.kernels import WARMUP_DTYPES
-    from tilework.io.convert import CONVERTED_DTYPES
+    from tilework.io.convert import CONVERTED_DTYPES, warmup_conversions
 
     # Small data would not be worth compiling for otherwise. Workers get the variable as well.
     os.environ["TILEWORK_KERNELS"] = "numba"
     start = time.perf_counter()
+    # A small one first: where nothing can be kept, that shows at once.
+    warmup_conversions([np.uint8])
+    _require_kept()
     # Those that take longest begin first.
     dtypes = list(dict.fromkeys(map(np.dtype, (*_RUN_WITH, *WARMUP_DTYPES, *CONVERTED_DTYPES))))
     show = args.progress or (sys.stderr.isatty() and not args.quiet)
@@ -64,12 +75,21 @@ def warmup(args: argparse.Namespace) -> None:
     # Processes that save at the same moment can lose each other's entries in numba's index. What is there is only read.
     for dtype in dtypes:
         _compile_for(_Job(dtype))
+    _require_kept()
     seconds = time.perf_counter() - start
     names = [dtype.str if dtype.byteorder == ">" else dtype.name for dtype in dtypes]
     if args.json:
         print(json.dumps({"seconds": round(seconds, 3), "dtypes": names}))
     elif not args.quiet:
         print(f"compiled for {', '.join(names)} in {seconds:.1f} s")
+
+
+def _require_kept() -> None:
+    from tilework.common.kernels.jit import why_not_kept
+
+    if reason := why_not_kept():
+        msg = f"later runs compile again, for {reason}"
+        raise CommandError(msg)
 
 
 def _make_context(workers: int | None, n_jobs: int) -> Context:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar, runti
 
 from tilework.common.comm_handler import NoopCommHandler, TaskCommHandler
 from tilework.common.environment import Environment, StopFlag
+from tilework.common.math import is_real
 from tilework.common.worker_queue import SimpleWorkerQueue, WorkerContext, WorkerQueue, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError
 
@@ -94,11 +95,11 @@ class RunOptions:
     meanwhile: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not self.timeout > 0:
+        if self.timeout is not None and not (is_real(self.timeout) and self.timeout > 0):
             msg = f"timeout must be a positive number of seconds, or None for no limit, not {self.timeout!r}"
-            raise ValueError(msg)
+            raise ValueError(msg) if is_real(self.timeout) else TypeError(msg)
         if self.priority not in tuple(Priority):
-            msg = f"priority must be one of {[str(p) for p in Priority]}, not {self.priority!r}"
+            msg = f"priority must be one of {', '.join(f'Priority.{p.name}' for p in Priority)}, not {self.priority!r}"
             raise ValueError(msg)
 
 

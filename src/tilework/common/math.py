@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["count_nonzero", "flat_nonzero", "make_2D_square", "ndenumerate", "prod"]
+__all__ = ["count_nonzero", "flat_nonzero", "is_real", "is_whole", "make_2D_square", "ndenumerate", "prod"]
+
+
+def is_real(value: Any) -> bool:
+    """Return whether something is a real number, of Python or NumPy; whoever gives a bool means something else."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether something is an integer, of Python or NumPy."""
+    return isinstance(value, Integral)
 
 
 def prod(iterable: Iterable[int]) -> int:

@@ -7,6 +7,7 @@ from math import inf
 from typing import Any, Final, Literal, TypedDict
 
 from tilework.common import array_backends
+from tilework.exceptions import MissingMethodError
 
 __all__ = [
     "ResourceDef",
@@ -105,7 +106,7 @@ def get_method(udf: Any) -> UDFMethod:
 
     Raises
     ------
-    TypeError
+    MissingMethodError
         When it has none of ``process_tile``, ``process_frame`` and ``process_partition``.
     """
     for method in (UDFMethod.TILE, UDFMethod.FRAME):
@@ -118,4 +119,4 @@ def get_method(udf: Any) -> UDFMethod:
         f"{type(udf).__name__} has none of process_frame, process_tile and process_partition: "
         "implement the one that fits what it computes"
     )
-    raise TypeError(msg)
+    raise MissingMethodError(msg)

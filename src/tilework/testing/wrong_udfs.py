@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.exceptions import UDFException
+from tilework.exceptions import MissingMergeError, MissingMethodError, UDFException, UndeclaredResultError
 from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
@@ -402,7 +402,7 @@ def _takes_other_name() -> UDF:
 
 
 CATALOGUE: tuple[WrongUDF, ...] = (
-    WrongUDF("no method that processes", NoProcess, UDFException, ("NoProcess", "process_frame", "implement")),
+    WrongUDF("no method that processes", NoProcess, MissingMethodError, ("NoProcess", "process_frame", "implement")),
     WrongUDF("no declaration", NoDeclaration, NotImplementedError, ("NoDeclaration", "get_result_buffers")),
     WrongUDF("nothing returned", ForgetsReturn, UDFException, ("ForgetsReturn", "nothing", "return a dict")),
     WrongUDF("an array as declaration", DeclaresArray, UDFException, ("DeclaresArray", "'maximum'", "self.buffer")),
@@ -413,7 +413,7 @@ CATALOGUE: tuple[WrongUDF, ...] = (
     WrongUDF("a name that is taken", ReservedName, UDFException, ("ReservedName", "'values'", "another name")),
     WrongUDF("a number as name", NumberAsName, UDFException, ("NumberAsName", "called 7", "use a str")),
     WrongUDF("more than there is memory", TooLarge, UDFException, ("TooLarge", "'maximum'", "GiB", "roi")),
-    WrongUDF("missing merge", MissingMerge, UDFException, ("MissingMerge", "'total'", "merge(self, dest, src)")),
+    WrongUDF("missing merge", MissingMerge, MissingMergeError, ("MissingMerge", "'total'", "merge(self, dest, src)")),
     WrongUDF(
         "a result that nobody makes", NobodyMakesResult, UDFException, ("NobodyMakesResult", "'ratio'", "get_results")
     ),
@@ -482,7 +482,7 @@ CATALOGUE: tuple[WrongUDF, ...] = (
     WrongUDF(
         "returns what is not declared",
         ReturnsUndeclared,
-        UDFException,
+        UndeclaredResultError,
         ("ReturnsUndeclared", "'minimum'", "declare"),
         True,
     ),

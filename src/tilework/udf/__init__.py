@@ -17,6 +17,7 @@ from tilework.udf.base import (
     UDFPostprocessMixin,
     UDFPreprocessMixin,
     UDFRunCancelled,
+    UDFRunEndMixin,
     UDFTileMixin,
     check_cast,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "UDFPostprocessMixin",
     "UDFPreprocessMixin",
     "UDFRunCancelled",
+    "UDFRunEndMixin",
     "UDFTileMixin",
     "UseDiscouragedWarning",
     "check_cast",

@@ -40,6 +40,10 @@ class AutoUDF(UDF):
     """
 
     def __init__(self, f: Callable[[NDArray[Any]], Any], monitor: bool = False) -> None:
+        given: Any = f
+        if not callable(given):
+            msg = f"f must be a function of a frame, such as np.max, not {given!r}"
+            raise TypeError(msg)
         super().__init__(f=f, monitor=monitor)
 
     def get_result_buffers(self) -> dict[str, BufferWrapper]:

@@ -25,7 +25,7 @@ from tilework.common.buffers import (
     PlaceholderBufferWrapper,
 )
 from tilework.common.later import import_later
-from tilework.exceptions import NoMetaError, UDFException, UDFRunCancelled
+from tilework.exceptions import MissingMergeError, NoMetaError, UDFException, UDFRunCancelled
 from tilework.udf.data import MergeAttrMapping, RunCache, UDFData, UDFKwargsWrapper, UDFParams
 from tilework.udf.instance import UDFInstance
 from tilework.udf.meta import UDFMeta
@@ -35,6 +35,7 @@ from tilework.udf.mixins import (
     UDFPartitionMixin,
     UDFPostprocessMixin,
     UDFPreprocessMixin,
+    UDFRunEndMixin,
     UDFTileMixin,
 )
 
@@ -64,6 +65,7 @@ __all__ = [
     "UDFResults",
     "UDFResultsLazy",
     "UDFRunCancelled",
+    "UDFRunEndMixin",
     "UDFRunner",
     "UDFTask",
     "UDFTileMixin",
@@ -289,7 +291,7 @@ class UDF(UDFInstance):
                 f"{type(self).__name__} has results that are not of kind 'nav', so tilework cannot know how partial "
                 "results are put together: implement merge(self, dest, src), for a sum: dest.name[:] += src.name"
             )
-            raise NotImplementedError(msg)
+            raise MissingMergeError(msg)
         for name in dest:
             getattr(dest, name)[:] = getattr(src, name)
 

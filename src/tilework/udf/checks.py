@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.udf import TileDepthEnum, TileSizeEnum, UDFMethod
-from tilework.exceptions import UDFException
+from tilework.exceptions import MissingMergeError, UDFException
 from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ _ARGUMENTS = {
     "preprocess": (),
     "postprocess": (),
     "cleanup": (),
+    "end_run": ("is_complete",),
 }
 # Looking at signatures takes as long as a small run, so classes that were found right are not looked at again.
 _passed: weakref.WeakKeyDictionary[type, set[UDFMethod]] = weakref.WeakKeyDictionary()
@@ -162,7 +163,7 @@ def check_results_can_be_made(udf: UDF) -> None:
                 f"{name} has the result {', '.join(unclear)}, so tilework cannot know how results of partitions are "
                 "put together: implement merge(self, dest, src), for a sum: dest.name[:] += src.name"
             )
-            raise UDFException(msg)
+            raise MissingMergeError(msg)
     if cls.get_results is UDF.get_results:
         for key, buffer in declared.items():
             if buffer.use == "result_only":

@@ -66,9 +66,11 @@ def delayed_steps(
     try:
         delayed = DelayedRun(run, executor, cancel_id, options)
         results = delayed.results()
+        run.count_as_merged()
     finally:
+        run.end()
         run.release(are_results_made=True)
-    yield UDFResultsLazy(lambda: results, run.as_damage(run.covered))
+    yield UDFResultsLazy(lambda: results, run.damage)
 
 
 def merges_all(udf: UDF) -> bool:

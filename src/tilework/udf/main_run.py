@@ -6,6 +6,7 @@ knows no executor, but for the type of buffers that the executor wants.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["MainRun"]
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+logger = logging.getLogger(__name__)
 
 
 def _check_workers(plan: RunPlan, executor: JobExecutor | None) -> None:
@@ -115,12 +118,18 @@ class MainRun:
         n_nav = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
         self._damage = np.zeros(n_nav, dtype=bool)
         self._spans: dict[int, tuple[int, int]] = {}
+        self.has_begun = False
+        self._to_tell: list[UDF] = []
         plan = make_plan(self.udfs, dataset, roi, corrections, backends)
         _check_workers(plan, executor)
-        self._prepare_udfs(plan, corrections, executor, environment)
-        partitions = list(dataset.get_partitions())
-        self.params = self._make_params(plan, corrections, partitions)
-        self.tasks = self._make_tasks(plan, partitions)
+        try:
+            self._prepare_udfs(plan, corrections, executor, environment)
+            partitions = list(dataset.get_partitions())
+            self.params = self._make_params(plan, corrections, partitions)
+            self.tasks = self._make_tasks(plan, partitions)
+        except BaseException:
+            self.end()
+            raise
 
     # -- preparing
 
@@ -166,6 +175,8 @@ class MainRun:
                 check_kernel(udf, kernel, planned.method)
             for name, declared in list(udf.results.items()):
                 udf.results.set_buffer(name, self._allocate(planned.name, name, declared, executor))
+            if hasattr(udf, "end_run"):
+                self._to_tell.append(udf)
             if hasattr(udf, "preprocess"):
                 with noted(f"preprocess of {planned.name}, before the run"):
                     udf.preprocess()
@@ -242,13 +253,9 @@ class MainRun:
     @property
     def damage(self) -> BufferWrapper:
         """A copy of the map of what is merged, as nav buffer."""
-        return self.as_damage(self._damage)
-
-    def as_damage(self, merged: BoolArray) -> BufferWrapper:
-        """Return a copy of a map of (selected) flat positions as nav buffer."""
         buffer = BufferWrapper(kind="nav", dtype=bool)
         buffer.set_shape_ds(self.dataset.shape, self.roi)
-        buffer.replace_array(merged.copy())
+        buffer.replace_array(self._damage.copy())
         return buffer
 
     def merge(self, parts: Sequence[UDFData], task: UDFTask) -> None:
@@ -267,6 +274,12 @@ class MainRun:
             self._damage[start:stop] = True if self._present is None else self._present[start:stop]
             self.n_merged += 1
             self.n_merged_frames += task.task_frames
+
+    def count_as_merged(self) -> None:
+        """Take all partitions for merged: when results are computed later, it is known how."""
+        self.has_begun = True
+        self.n_merged, self.n_merged_frames = len(self.tasks), sum(task.task_frames for task in self.tasks)
+        self._damage[:] = self.covered
 
     def results(self) -> UDFResultsLazy:
         """Return the results of what is merged so far; they are made when somebody looks."""
@@ -315,6 +328,30 @@ class MainRun:
     def _patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         for udf, new in zip(self.udfs, parameters, strict=True):
             udf.update_kwargs(new)
+
+    def end(self) -> None:
+        """Tell the UDFs that want to know it that the run is over; to be called when no task runs any more.
+
+        May be called again. What a UDF raises ends a run that is complete; one that ended early has another reason.
+        """
+        udfs, self._to_tell = self._to_tell, []
+        if self._is_exiting():  # a UDF can do nothing then
+            return
+        is_complete = self.has_begun and self.n_merged == len(self.tasks)
+        failure: Exception | None = None
+        for udf in udfs:
+            if self.has_begun:
+                udf.meta.set_valid_nav_mask(self._damage)
+            try:
+                with noted(f"end_run of {type(udf).__name__}"):
+                    udf.end_run(is_complete)  # type: ignore[attr-defined]
+            except Exception as error:
+                if is_complete and failure is None:
+                    failure = error
+                else:
+                    logger.warning("a run that ended early: end_run of %s failed", type(udf).__name__, exc_info=True)
+        if failure is not None:
+            raise failure
 
     def release(self, *, are_results_made: bool = False) -> None:
         """Give the UDF instances back: the run is over. What somebody may still ask for is then made by copies."""

@@ -63,6 +63,13 @@ class ApplyMasksUDF(UDF):
     **kwargs
         Further parameters, for subclasses.
 
+    Notes
+    -----
+    NaN or infinity in one pixel of a frame makes the results of that frame NaN where a dense mask is 0, since 0 × NaN
+    is NaN. Sparse masks (``use_sparse=True``) take no notice of pixels in which they are 0; with a shift for each
+    frame, dense ones take none of rows and columns that the shifted stack as a whole does not reach. Corrections with
+    ``excluded_pixels`` replace such pixels.
+
     Raises
     ------
     ValueError

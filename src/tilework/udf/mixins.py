@@ -21,6 +21,7 @@ __all__ = [
     "UDFPartitionMixin",
     "UDFPostprocessMixin",
     "UDFPreprocessMixin",
+    "UDFRunEndMixin",
     "UDFTileMixin",
 ]
 
@@ -150,6 +151,46 @@ class UDFPostprocessMixin(Protocol):
 
     def postprocess(self) -> None:
         """Finish; called for every task after its last tile, on the buffers of the partition."""
+        ...
+
+
+@runtime_checkable
+class UDFRunEndMixin(Protocol):
+    """A UDF that finishes or cleans up what it began outside of its results, such as a file.
+
+    Examples
+    --------
+    >>> from tilework.udf import UDF
+    >>> class Noted(UDFRunEndMixin, UDF):
+    ...     def get_result_buffers(self):
+    ...         return {"total": self.buffer(kind="nav", dtype="float32")}
+    ...
+    ...     def process_tile(self, tile):
+    ...         self.results.total[:] += tile.sum(axis=(1, 2))
+    ...
+    ...     def end_run(self, is_complete):
+    ...         merged = int(self.meta.get_valid_nav_mask().sum())
+    ...         print(f"{merged} positions:", "complete" if is_complete else "ended early")
+    >>> _ = ctx.run_udf(dataset=ds, udf=Noted())
+    48 positions: complete
+    >>> for _ in ctx.run_udf_iter(dataset=ds, udf=Noted()):
+    ...     break
+    16 positions: ended early
+    """
+
+    def end_run(self, is_complete: bool) -> None:
+        """Finish; called on the main side once, when nothing of the run is processed any more, however it ended.
+
+        An exception of this method ends the run with an error when it is complete; otherwise there is a reason already
+        why it ended, and the exception is logged. When results are computed later, as by the executor ``"delayed"``,
+        the run is over as soon as it is known how.
+
+        Parameters
+        ----------
+        is_complete
+            Whether all partitions are merged. ``self.meta.get_valid_nav_mask()`` says which positions are; it is None
+            when the run has not begun, because it could not, or because nobody iterated.
+        """
         ...
 
 

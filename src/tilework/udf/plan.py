@@ -28,7 +28,6 @@ from tilework.common.kernels.rows import computable
 from tilework.common.udf import UDFMethod, kernel_of
 from tilework.exceptions import NoBackendError, UDFException
 from tilework.io.dataset.base import DataSet
-from tilework.udf.base import UDF
 from tilework.udf.checks import check_signatures, check_tiling, noted
 from tilework.udf.meta import UDFMeta
 from tilework.udf.run_plan import RunPlan, UDFPlan
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tilework.common.shape import Shape
+    from tilework.udf.base import UDF
 
 __all__ = ["corrects_results", "make_plan", "use_compiled"]
 
@@ -66,6 +66,17 @@ def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool:
     return choice == "numba" or (choice == "auto" and large)
 
 
+def _allowed(backends: Any) -> frozenset[str] | None:
+    """Return the array backends that a run allows; None: all."""
+    if backends is None:
+        return None
+    names = as_names(backends) if isinstance(backends, str | Iterable) else (backends,)
+    if not all(isinstance(name, str) for name in names):
+        msg = f"backends must be the name of an array backend, such as 'numpy', or several of them, not {backends!r}"
+        raise TypeError(msg)
+    return frozenset(names)
+
+
 def make_plan(
     udfs: Sequence[UDF],
     dataset: DataSet,
@@ -92,8 +103,10 @@ def make_plan(
     ------
     UDFException
         When a UDF implements no method, or supports no array backend that can be used here.
+    TypeError
+        When `backends` are no names.
     """
-    allowed = None if backends is None else frozenset({backends} if isinstance(backends, str) else backends)
+    allowed = _allowed(backends)
     n_frames = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
     pixels = dataset.shape.size, n_frames * dataset.shape.sig.size
     dtypes = dataset.dtype, _stored_dtype(dataset)
@@ -223,13 +236,8 @@ def checked_method(udf: UDF) -> UDFMethod:
         When it does not.
     """
     name = type(udf).__name__
-    try:
-        with noted(f"get_method of {name}"):
-            method: Any = udf.get_method()
-    except TypeError as e:
-        if type(udf).get_method is not UDF.get_method:
-            raise
-        raise UDFException(str(e)) from e
+    with noted(f"get_method of {name}"):
+        method: Any = udf.get_method()
     if not isinstance(method, UDFMethod):
         msg = f"{name}.get_method() returned {method!r}: return UDF.UDF_METHOD.FRAME, .TILE or .PARTITION"
         raise UDFException(msg)

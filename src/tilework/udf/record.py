@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ["RecordUDF"]
 
+logger = logging.getLogger(__name__)
+
 
 class RecordUDF(UDF):
     """Write all frames into a ``.npy`` file, of the shape and dtype of the dataset.
 
-    In a run with corrections, frames are written corrected, and so as floats. The file is made when the run starts,
-    which replaces one that is there; every worker writes its own part of it, so they must all see the same file system.
-    It is complete when the run is; when it cannot be written to the end, as on a full disk, it is removed. After a run
-    that ends early for another reason it is there, with zeros for what is missing. Positions for which the source has
-    no frame stay 0. `Context.export_dataset` does the same, and never leaves anything half written behind.
+    In a run with corrections, frames are written corrected, and so as floats. Every worker writes its own part of the
+    file, so they must all see the same file system. While the run goes on, it is called ``scan.npy.part``; it gets its
+    name, and replaces one that is there, when it is complete. After a run that ended early, ``scan.npy.part`` stays,
+    with zeros for what is missing; when it cannot be written to the end, as on a full disk, it is removed. Positions
+    for which the source has no frame stay 0. `Context.export_dataset` does the same, and never leaves anything half
+    written behind.
 
     It has no results. An executor that computes only what is asked for, ``"delayed"``, therefore writes nothing.
 
@@ -74,11 +80,33 @@ class RecordUDF(UDF):
             msg = "RecordUDF writes all frames of a dataset, it cannot be run with a roi: leave the roi out"
             raise RuntimeError(msg)
         shape = tuple(self.meta.dataset_shape)
-        np.lib.format.open_memmap(self.params.filename, mode="w+", dtype=self.meta.input_dtype, shape=shape)
+        if Path(self.params.filename).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.params.filename)
+        np.lib.format.open_memmap(self._unfinished, mode="w+", dtype=self.meta.input_dtype, shape=shape)
+
+    @property
+    def _unfinished(self) -> str:
+        return f"{self.params.filename}.part"
+
+    def end_run(self, is_complete: bool) -> None:
+        """Give the file its name, or say where it is when frames are missing."""
+        if is_complete:
+            # A link stays one: what it leads to is replaced, which may be on another disk.
+            shutil.move(self._unfinished, os.path.realpath(self.params.filename))
+            return
+        merged = self.meta.get_valid_nav_mask()
+        if merged is None:  # nothing is in it
+            Path(self._unfinished).unlink(missing_ok=True)
+        elif Path(self._unfinished).exists():
+            n, of = int(merged.sum()), merged.size
+            logger.warning("the run ended early: %s has %d of %d frames, and zeros", self._unfinished, n, of)
 
     def get_task_data(self) -> dict[str, Any]:
         """Open the file."""
-        return {"file": _RecordFile(self.params.filename, self.meta.dataset_shape.sig.size)}
+        unfinished = self._unfinished
+        # When results are computed later, the run is over on the main side before tasks write.
+        path = unfinished if Path(unfinished).exists() else self.params.filename
+        return {"file": _RecordFile(path, self.meta.dataset_shape.sig.size)}
 
     def process_tile(self, tile: NDArray[Any]) -> None:
         """Write a tile."""

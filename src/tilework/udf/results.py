@@ -12,8 +12,9 @@ import numpy as np
 from tilework.common.arrays import to_numpy
 from tilework.common.buffers import ArrayWithMask, BufferWrapper, PreallocBufferWrapper
 from tilework.common.sparse import is_sparse
-from tilework.exceptions import UDFException
+from tilework.exceptions import UDFException, UndeclaredResultError
 from tilework.udf.checks import noted
+from tilework.udf.tables import as_html
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +73,13 @@ class Provenance:
             "corrections": None if self.corrections is None else self.corrections.describe(),
         }
 
+    def say_merged(self) -> str:
+        """Return which positions the results contain, for people."""
+        merged = int(self.merged_positions().sum())
+        wanted = int(self.dataset.present_positions(self.roi).sum())
+        which = "positions" if self.roi is None else "selected positions"
+        return f"all {wanted} {which}" if merged == wanted else f"{merged} of {wanted} {which}: not complete"
+
     def merged_positions(self) -> BoolArray:
         """Return which positions the results contain, bool of the shape of the scan."""
         if self.merged is None:
@@ -124,6 +132,14 @@ class ResultBuffer(PreallocBufferWrapper):
             new._data = self._data.copy()
         return new
 
+    @property
+    def is_computed(self) -> bool:
+        """Whether the NumPy arrays are there."""
+        return self._data is not None
+
+    def _repr_html_(self) -> str:
+        return as_html({self.name: self}, self.provenance)
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write this result, with where it comes from, to a file; the suffix decides: .npz, .h5, .zarr or .tif.
 
@@ -164,6 +180,9 @@ class RunResult(dict[str, ResultBuffer]):
     def __init__(self, buffers: Mapping[str, ResultBuffer], provenance: Provenance | None) -> None:
         super().__init__(buffers)
         self.provenance = provenance
+
+    def _repr_html_(self) -> str:
+        return as_html(self, self.provenance)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write all results, with where they come from, to a file; the suffix decides: .npz, .h5, .zarr or .tif.
@@ -223,6 +242,9 @@ class UDFResults:
 
     buffers: tuple[RunResult, ...]
     damage: BufferWrapper
+
+    def _repr_html_(self) -> str:
+        return "".join(result._repr_html_() for result in self.buffers)
 
 
 class UDFResultsLazy:
@@ -295,7 +317,7 @@ def collect_results(
     Raises
     ------
     UDFException
-        When a UDF returns what it did not declare.
+        When a UDF returns what does not fit what it declared.
     """
     results = []
     for udf in udfs:
@@ -328,7 +350,7 @@ def collect_buffers(
         if key not in declared:
             known = ", ".join(sorted(declared)) or "nothing"
             msg = f"{name}.get_results() returned {key!r}, but get_result_buffers() declares {known}: declare it there"
-            raise UDFException(msg)
+            raise UndeclaredResultError(msg)
         if declared[key].use == "private":
             msg = f"{name}.get_results() returned {key!r}, which is private: leave it out, or declare it without use="
             raise UDFException(msg)

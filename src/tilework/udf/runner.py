@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ import numpy as np
 from tilework.common.executor import JobExecutor, LazyExecutor, Priority, RunOptions, TaskCommHandler
 from tilework.common.progress import ProgressManager, ProgressReporter
 from tilework.common.roi import normalize_roi
-from tilework.common.tracing import RunSpan, get_tracer
+from tilework.common.tracing import RunSpan, add_partition_to_span, attach_to_parent, get_tracer
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException
 from tilework.io.dataset.acquisition import acquiring
 from tilework.udf.main_run import MainRun
@@ -115,6 +115,7 @@ class ResultsForDataSet(Iterator[UDFResultsLazy]):
         """End the run; tasks that run stop at their next tile."""
         self._steps.close()
         self._params.close()
+        self.run.end()  # when nobody has taken a step
 
     def throw(self, exc: BaseException) -> UDFResultsLazy:
         """End the run with an exception."""
@@ -198,7 +199,10 @@ class UDFRunner:
     ) -> UDFResults:
         """Return results as they are before any data is processed."""
         mask = normalize_roi(roi, tuple(dataset.shape.nav))
-        return MainRun([udf.copy() for udf in udfs], dataset, mask, corrections).results().final()
+        run = MainRun([udf.copy() for udf in udfs], dataset, mask, corrections)
+        results = run.results().final()
+        run.end()
+        return results
 
     def _declare(self, dataset: DataSet, roi: BoolArray | None, corrections: CorrectionSet | None) -> list[UDFData]:
         make_plan(self._udfs, dataset, roi, corrections)  # which tells each UDF what it may ask for when it declares
@@ -327,9 +331,13 @@ class UDFRunner:
         iterate: bool,
     ) -> Generator[UDFResultsLazy, None, None]:
         """Merge one part per step; the generator owns everything that must be given back when the run ends."""
+        run.has_begun = True
         if not run.tasks:
             params.close()
-            run.release()
+            try:
+                run.end()
+            finally:
+                run.release()
             empty = run.results()
             if not iterate:
                 empty.final()
@@ -345,6 +353,7 @@ class UDFRunner:
                 executor.scatter(run.params) as params_handle,
             ):
                 run.belong_to(span_context)
+                merge = run.merge if span_context is None else _traced(run.merge, span_context)
                 comms: TaskCommHandler = run.dataset.get_task_comm_handler()
                 manager = _report_progress(run, comms, cancel_id, reporter) if progress else None
                 params.open(params_handle)
@@ -354,7 +363,7 @@ class UDFRunner:
                         executor.cancel(cancel_id)
                     for part, task in parts:
                         assert isinstance(task, UDFTask)
-                        run.merge(part, task)
+                        merge(part, task)
                         if manager is not None:
                             manager.finalize_task(task)
                         if iterate:
@@ -371,9 +380,12 @@ class UDFRunner:
             raise run.make_cancelled() from e
         finally:
             params.close()
-            run.release(are_results_made=results is not None)
-            if manager is not None:
-                manager.close()
+            try:
+                run.end()
+            finally:
+                run.release(are_results_made=results is not None)
+                if manager is not None:
+                    manager.close()
         if results is not None:
             yield results
 
@@ -414,6 +426,17 @@ class UDFRunner:
                 yield results
         finally:
             await steps.aclose()
+
+
+def _traced(merge: Callable[[Any, UDFTask], None], span_context: Any) -> Callable[[Any, UDFTask], None]:
+    """Return what merges a part in a span of its own, below that of the run, which is never the current one."""
+
+    def merge_in_span(part: Any, task: UDFTask) -> None:
+        with attach_to_parent(span_context), _tracer.start_as_current_span("merge"):
+            add_partition_to_span(task.get_partition())
+            merge(part, task)
+
+    return merge_in_span
 
 
 def _describe_run(run: MainRun, executor: JobExecutor, cancel_id: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 import warnings
 from base64 import b64encode
 from contextlib import nullcontext
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,7 +67,8 @@ class MPLLive2DPlot(PicturePlot):
     ) -> None:
         require_matplotlib()
         super().__init__(dataset, udf, roi, channel, title, min_delta, udfresult)
-        self._kwargs = kwargs
+        # A norm is scaled to what is shown; that of the caller may belong to other figures.
+        self._kwargs = {**kwargs, "norm": deepcopy(kwargs.get("norm"))}
         self._given = tuple(kwargs.get(end, getattr(kwargs.get("norm"), end, None)) for end in ("vmin", "vmax"))
         self._handle: Any = None
         self.figure: Any = None

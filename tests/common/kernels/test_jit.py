@@ -13,7 +13,7 @@ from numba.core.caching import IndexDataCacheFile
 from tilework.common.kernels import jit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 SOURCE = """
@@ -31,20 +31,20 @@ def function_of(file: str) -> Callable[..., Any]:
 
 
 @pytest.fixture(autouse=True)
-def said_nothing_yet() -> Iterator[None]:
+def said_nothing_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was said in another test is said again."""
-    jit._say_not_kept.cache_clear()
-    yield
-    jit._say_not_kept.cache_clear()
+    monkeypatch.setattr(jit, "_not_kept", [])
 
 
 def test_without_a_folder_for_machine_code(caplog: pytest.LogCaptureFixture) -> None:
     """As where neither the installation nor the home folder can be written: numba refuses to cache, we go on."""
+    assert jit.why_not_kept() is None
     for _ in range(2):
         compiled = jit.jit_cached(function_of("<nowhere>"), digest=b"")
         assert compiled(np.int64(21)) == 42
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "NUMBA_CACHE_DIR" in caplog.text
+    assert "no folder" in str(jit.why_not_kept())
 
 
 def test_machine_code_that_cannot_be_written(

@@ -125,7 +125,8 @@ class TestParameters:
             ({"sync_offset": -16}, r"sync_offset should be in \(-16, 16\)"),
             ({"sync_offset": 1.5}, "sync_offset=1.5: must be an integer"),
             ({"sync_offset": -10, "nav_shape": (3, 3)}, "no frame of .* lies in the scan"),
-            ({"num_partitions": 0}, "num_partitions=0: must be at least 1"),
+            ({"num_partitions": 0}, "num_partitions=0: must be an integer of at least 1"),
+            ({"num_partitions": "3"}, "num_partitions='3': must be an integer of at least 1"),
             ({"io_backend": "direct"}, "io_backend='direct'"),
         ],
     )

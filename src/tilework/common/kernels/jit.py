@@ -15,12 +15,15 @@ from tilework.common.kernels.cache import digest_of_kernels, mark
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["jit", "jit_cached"]
+__all__ = ["jit", "jit_cached", "why_not_kept"]
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# Why what this process compiled is not kept; said already.
+_not_kept: list[str] = []
 
 # What may be assumed of floating point numbers. NaN and infinities are data, so `nnan` and `ninf` are never among it.
 _MATH: dict[str, set[str] | bool] = {
@@ -100,12 +103,19 @@ def _go_on_when_not_kept(dispatcher: Any) -> None:
         try:
             save(*args)
         except OSError as error:
-            _say_not_kept(f"compiled code cannot be kept in {cache.cache_path} ({error.strerror or error})")
+            reason = f"compiled code cannot be kept in {cache.cache_path} ({error.strerror or error})"
+            _say_not_kept(f"{reason}; NUMBA_CACHE_DIR can name another folder")
 
     cache.save_overload = save_overload
 
 
-@functools.cache
 def _say_not_kept(reason: str) -> None:
     """Say it once, not for each function."""
-    logger.warning("%s: functions are compiled anew in each process, which takes some seconds", reason)
+    if reason not in _not_kept:
+        _not_kept.append(reason)
+        logger.warning("%s: functions are compiled anew in each process, which takes some seconds", reason)
+
+
+def why_not_kept() -> str | None:
+    """Return why something that this process compiled is not kept on disk, and what can be done; None: all is."""
+    return _not_kept[0] if _not_kept else None

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tilework.common.executor import RunOptions
+from tilework.common.math import is_real
 from tilework.common.snooze import SnoozeManager, awake
 from tilework.exceptions import ExecutorError, ExecutorSpecException
 from tilework.executor.base import make_canonical
@@ -183,11 +184,14 @@ class DaskJobExecutor(DrivenJobExecutor):
         Raises
         ------
         ExecutorSpecException
-            When Dask is not installed, or both `spec` and `preload` are given.
+            When Dask is not installed, both `spec` and `preload` are given, or `snooze_timeout` is no positive number.
         """
         require_dask()
         if spec is not None and preload is not None:
             msg = "preload is part of a spec: give it to cluster_spec(), or leave out spec"
+            raise ExecutorSpecException(msg)
+        if snooze_timeout is not None and not (is_real(snooze_timeout) and snooze_timeout > 0):
+            msg = f"snooze_timeout must be a positive number of seconds, not {snooze_timeout!r}"
             raise ExecutorSpecException(msg)
         if main_process_gpu is not None:
             make_canonical(main_process_gpu)  # before anything is started

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from tilework.common.executor import RunOptions
+from tilework.common.math import is_real
 from tilework.common.scheduler import WorkerSet
 from tilework.common.tracing import current_span_context
 from tilework.exceptions import ExecutorSpecException
@@ -111,6 +112,10 @@ class PipelinedExecutor(StoringJobExecutor):
         if spec is None:
             spec = make_spec(**detect())
         check_spec(spec)
+        for name, seconds in (("startup_timeout", startup_timeout), ("cleanup_timeout", cleanup_timeout)):
+            if not (is_real(seconds) and seconds >= 0):
+                msg = f"{name} must be a number of seconds, not {seconds!r}"
+                raise ExecutorSpecException(msg)
         self._spec = list(spec)
         self._pin = pin_workers
         self._cleanup_timeout = cleanup_timeout

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from tilework.common.math import is_whole
 from tilework.exceptions import DataSetException
 from tilework.io.corrections.corrset import CorrectionSet
 from tilework.io.dataset.axes import AxisInfo, default_axes
@@ -71,7 +72,7 @@ class DataSet(ABC):
     Raises
     ------
     DataSetException
-        For any other `io_backend`, or a `num_partitions` below 1.
+        For any other `io_backend`, or a `num_partitions` that is no integer or is below 1.
     """
 
     MAX_PARTITION_SIZE: ClassVar[int] = MAX_PARTITION_BYTES
@@ -82,8 +83,9 @@ class DataSet(ABC):
         if io_backend not in {None, "mmap"}:
             msg = f"io_backend={io_backend!r}: tilework reads files through memory maps only; leave io_backend out"
             raise DataSetException(msg)
-        if num_partitions is not None and num_partitions < 1:
-            msg = f"num_partitions={num_partitions}: must be at least 1, or None to choose it from the size of the data"
+        if num_partitions is not None and not (is_whole(num_partitions) and num_partitions >= 1):
+            wanted = "an integer of at least 1, or None to choose it from the size of the data"
+            msg = f"num_partitions={num_partitions!r}: must be {wanted}"
             raise DataSetException(msg)
         self._num_partitions = num_partitions
 

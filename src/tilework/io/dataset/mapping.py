@@ -25,6 +25,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+from tilework.common.tracing import get_tracer
 from tilework.exceptions import DataSetException
 from tilework.io.dataset.files import explain_os_error
 
@@ -34,6 +35,8 @@ __all__ = ["close_all", "get_map", "map_limit"]
 _KEEPS_DESCRIPTOR = sys.version_info < (3, 13)
 
 _OPTIONS: dict[str, Any] = {} if _KEEPS_DESCRIPTOR else {"trackfd": False}
+
+_tracer = get_tracer(__name__)
 
 _maps: OrderedDict[str, tuple[int, int, mmap.mmap]] = OrderedDict()
 _lock = threading.Lock()
@@ -87,7 +90,8 @@ def get_map(path: str, size: int, mtime_ns: int) -> mmap.mmap:
 
 def _open(path: str, size: int, mtime_ns: int) -> mmap.mmap:
     try:
-        with Path(path).open("rb") as f:
+        about = {"file.path": path, "file.size": size}
+        with _tracer.start_as_current_span("open", attributes=about), Path(path).open("rb") as f:
             new = mmap.mmap(f.fileno(), size, access=mmap.ACCESS_READ, **_OPTIONS)
     except (OSError, ValueError) as e:
         raise explain_os_error(e, path) from e

@@ -15,6 +15,7 @@ from tilework.common.array_backends import (
     SPARSE_BACKENDS,
     can_hold,
 )
+from tilework.common.math import is_whole
 from tilework.common.sparse import is_sparse, to_dense
 from tilework.exceptions import DataSetException
 from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
@@ -185,9 +186,9 @@ class MemoryDataSet(FixedStrideDataSet):
             if self._nav_shape is not None:
                 return self._ndim - self._dims_of_size(self._nav_shape, from_last=False)
             sig_dims = 2
-        if not 1 <= sig_dims <= self._ndim:
-            dims = self._ndim
-            msg = f"sig_dims={sig_dims} does not fit an array of shape {self._array.shape}: must be from 1 to {dims}"
+        if not (is_whole(sig_dims) and 1 <= sig_dims <= self._ndim):
+            wanted = f"an integer from 1 to {self._ndim}"
+            msg = f"sig_dims={sig_dims!r} does not fit an array of shape {self._array.shape}: must be {wanted}"
             raise DataSetException(msg)
         return sig_dims
 

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from tilework.common.tracing import get_tracer
 from tilework.exceptions import DataSetException, UnknownFormatError
 from tilework.io.dataset.files import absolute, check_readable
 
@@ -32,6 +33,8 @@ __all__ = [
     "register_dataset_cls",
     "unregister_dataset_cls",
 ]
+
+_tracer = get_tracer(__name__)
 
 filetypes: dict[str, str | type[DataSet]] = {
     "raw": "tilework.io.dataset.raw.RawFileDataSet",
@@ -68,8 +71,12 @@ def get_dataset_cls(filetype: str | type[DataSet]) -> type[DataSet]:
     DataSetException
         When there is no such format, or something that it needs cannot be imported.
     """
-    if not isinstance(filetype, str):
+    if isinstance(filetype, type):
         return filetype
+    given: Any = filetype
+    if not isinstance(given, str):
+        msg = f"the filetype must be the name of a format, or 'auto', or a class of datasets, not {given!r}"
+        raise DataSetException(msg)
     target = filetypes.get(filetype.lower())
     if target is None:
         msg = f"unknown filetype: {filetype!r}; known are {', '.join(filetypes)}, and 'auto'"
@@ -246,8 +253,18 @@ def load(
     if enable_async:
         import asyncio
 
-        return asyncio.to_thread(_load, filetype, args, kwargs, executor.ensure_sync())
-    return _load(filetype, args, kwargs, executor)
+        return asyncio.to_thread(_traced_load, filetype, args, kwargs, executor.ensure_sync())
+    return _traced_load(filetype, args, kwargs, executor)
+
+
+def _traced_load(
+    filetype: str | type[DataSet], args: tuple[Any, ...], kwargs: dict[str, Any], executor: JobExecutor
+) -> DataSet:
+    with _tracer.start_as_current_span("load") as span:
+        dataset = _load(filetype, args, kwargs, executor)
+        if span.is_recording():
+            span.set_attribute("tilework.dataset", repr(dataset))
+    return dataset
 
 
 def _load(

@@ -1,0 +1,35 @@
+"""Tables for notebooks."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["html_table", "html_title"]
+
+
+def html_title(text: str) -> str:
+    """Return a title; characters that mean something in HTML are escaped."""
+    return f"<h3>{escape(text)}</h3>"
+
+
+def html_table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str:
+    """Return a table; characters that mean something in HTML are escaped.
+
+    Parameters
+    ----------
+    rows
+        The cells. Without a header, the first of each row is a heading.
+    header
+        The names of the columns.
+    """
+    lines = [_cells("th", header)] if header else []
+    lines += [_cells("td", row) if header else _cells("th", row[:1]) + _cells("td", row[1:]) for row in rows]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _cells(tag: str, cells: Sequence[str]) -> str:
+    return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
