@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from distributed.core import Status
 
 from dask_clusters import scheduler_process, wait_for_workers, worker_process
 from tests_helpers import counts
@@ -46,11 +47,20 @@ def executor() -> Iterator[DaskJobExecutor]:
 
 
 def pids(executor: DaskJobExecutor) -> list[int]:
-    """Return the processes of the workers that the executor has now."""
+    """Return the processes of the workers that the executor has now.
+
+    A nanny goes by the address of the worker before until it has learned that of the one that it is starting.
+    """
     cluster = executor._connection.cluster
     assert cluster is not None
     known = executor._courier.dispatch.stations
-    return [nanny.pid for nanny in cluster.cluster.workers.values() if nanny.worker_address in known and nanny.pid]
+
+    async def look() -> list[int]:  # in the event loop, which may start a worker between any two steps elsewhere
+        running = [n for n in cluster.cluster.workers.values() if n.process and n.process.status is Status.running]
+        return [nanny.pid for nanny in running if nanny.worker_address in known and nanny.pid]
+
+    found: list[int] = cluster.cluster.sync(look)
+    return found
 
 
 def kill(pid: int) -> None:
