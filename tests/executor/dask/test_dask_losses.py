@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from distributed.core import Status
+from distributed.nanny import WorkerProcess
 
 from dask_clusters import scheduler_process, wait_for_workers, worker_process
 from tests_helpers import counts
@@ -179,6 +180,19 @@ def test_the_reason_of_the_last_loss(executor: DaskJobExecutor, tmp_path: Path) 
 
     for _ in range(3):
         with executor.scatter(None) as handle, pytest.raises(WorkerLostError, match=r"3 times.*signal 6 \(SIGABRT"):
+            list(executor.run_tasks([CallTask(1, fn=die)], handle, 0, NoopCommHandler()))
+
+
+def test_a_worker_dies_before_its_nanny_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It works as soon as the scheduler knows it, which may be a while before its nanny hears that it has begun."""
+
+    def die(params: Any, env: Environment) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    spec = cluster_spec(1, 0, has_cupy=False, num_service=0)
+    with DaskJobExecutor.make_local(spec) as executor, executor.scatter(None) as handle:
+        monkeypatch.setattr(WorkerProcess, "_init_msg_interval", 2.0)  # how often nannies look whether they have heard
+        with pytest.raises(WorkerLostError, match=r"3 times.*ended by signal 9 \(SIGKILL"):
             list(executor.run_tasks([CallTask(1, fn=die)], handle, 0, NoopCommHandler()))
 
 

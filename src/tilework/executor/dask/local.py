@@ -99,16 +99,15 @@ class LocalCluster:
         if set(self.cluster.worker_spec) - set(workers):
             self.cluster.scale(len(self.cluster.worker_spec))
 
-    async def describe_loss(self, name: str, address: str) -> str:
-        """Return how a worker ended that the scheduler has lost just now, for people."""
-        for _ in range(50):
-            # One of that name, before this one, may have ended otherwise just now.
-            exits = [each for each in getattr(self.cluster.workers.get(name), "exits", ()) if each.address == address]
+    async def describe_loss(self, name: str, pid: int | None) -> str:
+        """Return how a worker ended that the scheduler has lost just now, for people: what follows its name."""
+        for _ in range(0 if pid is None else 50):
+            # One of that name, before this one or after it, may have ended otherwise just now.
+            exits = [each for each in getattr(self.cluster.workers.get(name), "exits", ()) if each.pid == pid]
             if exits:
-                how = describe_exit(exits[-1].code) + describe_last_words(exits[-1].stderr)
-                return f"the worker {name} at {address}: {how}"
+                return f": {describe_exit(exits[-1].code)}{describe_last_words(exits[-1].stderr)}"
             await asyncio.sleep(_EXIT_SECONDS / 50)
-        return f"the worker {name} at {address} left the cluster"
+        return " left the cluster"
 
     def scale_down(self) -> int:
         """Let all workers go but one; returns how many there are then."""

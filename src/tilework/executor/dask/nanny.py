@@ -13,7 +13,14 @@ import dask
 from distributed import Nanny, SpecCluster
 from distributed.core import Status
 
-from tilework.executor.dask.spawning import METHOD, stderr_of_new_processes, template_of_new_processes
+from tilework.executor.dask.roster import PID
+from tilework.executor.dask.spawning import (
+    METHOD,
+    own_pid,
+    stderr_of_new_processes,
+    template_of_new_processes,
+    told_of_new_processes,
+)
 from tilework.executor.dask.stderr import StderrRelay
 from tilework.executor.dask.template import Template
 
@@ -52,8 +59,8 @@ def _our_way_to_start_processes() -> Iterator[None]:
 class Exit:
     """How a worker process ended."""
 
-    address: str | None
-    """Where it was reached; None when it ended in starting."""
+    pid: int | None
+    """Its number; not its address, which is not known here for a moment when it has begun to work; None: not known."""
     code: int
     """Exit code; negative for a signal."""
     stderr: tuple[str, ...]
@@ -71,13 +78,15 @@ class LocalNanny(Nanny):  # type: ignore[misc]
         self._starting = asyncio.Lock()
         self._template = Template.shared()
         self._stderr: StderrRelay | None = None
+        self._latest: int | None = None
         # Here it would concern the whole process, in which whoever started the cluster has set the level.
+        kwargs["startup_information"] = {PID: own_pid, **kwargs.get("startup_information", {})}
         super().__init__(*args, **kwargs)
         self.silence_logs = silence_logs
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         self._end_stderr()
-        self.exits.append(Exit(self.worker_address, exitcode, self._stderr.last_lines if self._stderr else ()))
+        self.exits.append(Exit(self._latest, exitcode, self._stderr.last_lines if self._stderr else ()))
         super()._on_worker_exit_sync(exitcode)
 
     async def instantiate(self) -> Any:
@@ -87,7 +96,7 @@ class LocalNanny(Nanny):  # type: ignore[misc]
             for _ in range(_ATTEMPTS):
                 if self.process is not None and self.process.status is Status.running:
                     return Status.running  # the one who had the lock before has started it
-                with _our_way_to_start_processes(), self._forked(), self._relayed_stderr():
+                with _our_way_to_start_processes(), self._forked(), self._relayed_stderr(), self._told():
                     result = await super().instantiate()
                 if result is Status.running or self.status in _ENDING:
                     break
@@ -116,6 +125,20 @@ class LocalNanny(Nanny):  # type: ignore[misc]
         finally:
             stderr_of_new_processes.reset(token)
             self._stderr.hand_over()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Take note of the number of the worker that is started inside the block."""
+
+        def take_note(pid: int) -> None:
+            self._latest = pid
+
+        self._latest = None
+        token = told_of_new_processes.set(take_note)
+        try:
+            yield
+        finally:
+            told_of_new_processes.reset(token)
 
     def _end_stderr(self) -> None:
         if self._stderr is not None:

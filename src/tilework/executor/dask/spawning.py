@@ -5,7 +5,7 @@ might be sent there by name. Ours are sent by value. Without that import workers
 ``if __name__ == "__main__":``; neither does a program that is read from standard input, or typed in.
 
 Whoever starts one may say where it writes to stderr (`stderr_of_new_processes`), and which process it is a fork of
-(`template_of_new_processes`), instead of being a new interpreter.
+(`template_of_new_processes`), instead of being a new interpreter; and is told its number (`told_of_new_processes`).
 
 Dask takes the way to start processes from its configuration, by name; `METHOD` is the name of ours.
 """
@@ -28,17 +28,22 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.executor.forked import reseed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tilework.executor.dask.template import Template
 
-__all__ = ["METHOD", "stderr_of_new_processes", "template_of_new_processes"]
+__all__ = ["METHOD", "own_pid", "stderr_of_new_processes", "template_of_new_processes", "told_of_new_processes"]
 
 stderr_of_new_processes: Final[ContextVar[int]] = ContextVar("stderr_of_new_processes", default=-1)
 """The descriptor that becomes the stderr of processes that are made in this context; -1: the one of this process."""
 
 template_of_new_processes: Final[ContextVar[Template | None]] = ContextVar("template_of_new_processes", default=None)
 """What processes are forks of that are made in this context; None: they are new interpreters."""
+
+told_of_new_processes: Final[ContextVar[Callable[[int], None] | None]] = ContextVar(
+    "told_of_new_processes", default=None
+)
+"""Called with the numbers of processes that are made in this context, in the thread that starts them."""
 
 _lock = threading.Lock()
 _here = threading.local()
@@ -82,16 +87,22 @@ class WorkerProcess(SpawnProcess):
         stderr = stderr_of_new_processes.get()
         self._stderr: Any = _Descriptor(stderr) if stderr >= 0 else None  # in the process, the number that it has there
         self._template = template_of_new_processes.get()
+        self._told = told_of_new_processes.get()
         self._environment: dict[str, str] | None = None
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  (the name is that of multiprocessing)
         template, process_obj._template = process_obj._template, None
+        told, process_obj._told = process_obj._told, None
         with _without_main():
             if template is None:
-                return SpawnProcess._Popen(process_obj)
-            process_obj._environment = dict(os.environ)
-            return _fork(process_obj, template)
+                process = SpawnProcess._Popen(process_obj)
+            else:
+                process_obj._environment = dict(os.environ)
+                process = _fork(process_obj, template)
+        if told is not None:
+            told(process.pid)
+        return process
 
     def run(self) -> None:
         """Do what it was made for; called in the process."""
@@ -112,6 +123,11 @@ class WorkerProcess(SpawnProcess):
             super().run()
         finally:
             atexit._run_exitfuncs()
+
+
+def own_pid(worker: Any) -> int:  # noqa: ARG001
+    """Return the number of this process; called by Dask in a worker that tells the scheduler of itself."""
+    return os.getpid()
 
 
 class _Descriptor:
