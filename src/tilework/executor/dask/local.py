@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.dask.extra import require_dask
 from tilework.executor.exits import describe_exit, describe_last_words
-from tilework.executor.semaphores import check_semaphores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,14 +38,8 @@ def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | N
         For ``distributed.SpecCluster``. By default the scheduler can be reached from this machine only, and has no
         dashboard, which would take as long to load as everything else;
         ``cluster_kwargs={"scheduler": {"cls": distributed.Scheduler, "options": {"dashboard": True}}}`` has one.
-
-    Raises
-    ------
-    ExecutorError
-        When there is no room in /dev/shm for what the workers need to be started.
     """
     require_dask()
-    check_semaphores()
     import dask
     from distributed import Scheduler
 

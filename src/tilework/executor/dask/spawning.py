@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from multiprocessing import reduction, spawn, util
 from multiprocessing.context import SpawnContext, SpawnProcess, set_spawning_popen
+from multiprocessing.queues import Queue
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.forked import reseed
@@ -175,11 +176,40 @@ def _close(*descriptors: int) -> None:
         os.close(number)
 
 
+class _Semaphore(threading.Semaphore):
+    """A semaphore that is a new one wherever it is sent to."""
+
+    def __init__(self, value: int = 1) -> None:
+        super().__init__(value)
+        self._first = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Semaphore, (self._first,)
+
+
+class _Locks:
+    """What a queue needs between two processes, each of which has one end of it: its own threads take turns there."""
+
+    Lock = _Semaphore
+    BoundedSemaphore = _Semaphore
+
+
 class WorkerProcessContext(SpawnContext):
-    """Starts such processes."""
+    """Starts such processes, and makes queues to and from them.
+
+    Semaphores of `multiprocessing` have names in /dev/shm, where there may be no room, and where they stay when all
+    processes are ended at the same time, as by a terminal that is closed. These queues do without.
+    """
 
     _name = "tilework"
     Process = WorkerProcess
+
+    def Queue(self, maxsize: int = 0) -> Queue[Any]:  # noqa: N802  (the name is that of multiprocessing)
+        """Return a queue for two processes: one puts, the other gets. It has no bound."""
+        if maxsize > 0:
+            msg = f"queues to workers have no bound, so maxsize must be 0, not {maxsize}"
+            raise ValueError(msg)
+        return Queue(ctx=_Locks())
 
 
 def _register() -> str:
