@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
 from contextlib import contextmanager
@@ -164,6 +165,14 @@ class LocalNanny(Nanny):  # type: ignore[misc]
 
 class LocalSpecCluster(SpecCluster):  # type: ignore[misc]
     """A cluster that does not close the nanny of a worker that has been away for a while: it is starting it again."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._owner = os.getpid()
+        super().__init__(*args, **kwargs)
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """End scheduler and workers; nothing in a fork, which has no event loop that could, when Dask asks at exit."""
+        return super().close(*args, **kwargs) if os.getpid() == self._owner else None
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         super(SpecCluster, self)._update_worker_status(op, msg)

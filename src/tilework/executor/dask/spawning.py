@@ -19,6 +19,7 @@ import multiprocessing.context
 import os
 import signal
 import threading
+import weakref
 from contextlib import contextmanager
 from contextvars import ContextVar
 from multiprocessing import reduction, spawn, util
@@ -80,8 +81,13 @@ def _without_main() -> Iterator[None]:
                 spawn.get_preparation_data = _original
 
 
+_processes: Final[weakref.WeakSet[WorkerProcess]] = weakref.WeakSet()
+
+
 class WorkerProcess(SpawnProcess):
     """A process without the main module."""
+
+    _is_forgotten = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -90,6 +96,21 @@ class WorkerProcess(SpawnProcess):
         self._template = template_of_new_processes.get()
         self._told = told_of_new_processes.get()
         self._environment: dict[str, str] | None = None
+        _processes.add(self)
+
+    def is_alive(self) -> bool:
+        """Return whether it has not ended; False in a fork of the process that has started it."""
+        return not self._is_forgotten and super().is_alive()
+
+    def forget(self) -> None:
+        """Let it have ended, for this process, which is a fork: it is the parent's.
+
+        `multiprocessing` ends all that it takes for its own when a process exits, and waits for them.
+        """
+        self._is_forgotten = True
+        popen: Any = vars(self)["_popen"]
+        if popen is not None and popen.returncode is None:
+            popen.returncode = 0
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  (the name is that of multiprocessing)
@@ -174,6 +195,16 @@ def _fork(process_obj: Any, template: Template) -> Any:
 def _close(*descriptors: int) -> None:
     for number in descriptors:
         os.close(number)
+
+
+def _forget_in_fork() -> None:
+    for process in list(_processes):
+        process.forget()
+    _processes.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_fork)
 
 
 class _Semaphore(threading.Semaphore):
