@@ -74,9 +74,9 @@ workers = set(executor.run_each_worker(leave_word).values())
 (template,) = set(executor.run_each_worker(os.getppid).values())
 executor.close()
 del executor
-gc.collect()
 until = time.monotonic() + 10
 while psutil.pid_exists(template) and time.monotonic() < until:
+    gc.collect()  # again and again: the thread of the event loop may be about to end, and hold something until then
     time.sleep(0.02)
 assert not psutil.pid_exists(template)
 assert not any(psutil.pid_exists(pid) for pid in workers)

@@ -161,6 +161,7 @@ class LocalNanny(Nanny):  # type: ignore[misc]
             return await super().close(*args, **kwargs)
         finally:
             self._end_stderr()
+            self._template = None  # which ends with the last that holds it: this may be garbage for long
 
 
 class LocalSpecCluster(SpecCluster):  # type: ignore[misc]
