@@ -13,7 +13,9 @@ from tilework.api import Context
 from tilework.common.executor import TaskCommHandler
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
-from tilework.exceptions import UDFRunCancelled
+from tilework.exceptions import ExecutorError, UDFRunCancelled
+from tilework.executor.concurrent import ConcurrentJobExecutor
+from tilework.executor.dask import DaskJobExecutor, cluster_spec
 from tilework.executor.inline import InlineJobExecutor
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.io.dataset.acquisition import Acquisition
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
     from tilework.common.executor import JobExecutor, TaskProtocol, WorkerQueue
 
 DATA = counts((4, 6, 5, 7))
+
+MAKERS: dict[str, Callable[[], JobExecutor]] = {
+    "dask": lambda: DaskJobExecutor.make_local(cluster_spec(1, 0, has_cupy=False, num_service=0)),
+    "processes": lambda: ConcurrentJobExecutor.make_processes(1),
+}
 
 
 class Detector(TaskCommHandler):
@@ -110,6 +117,35 @@ def test_data_that_comes_during_the_run(make: Callable[[], JobExecutor]) -> None
             assert live.detector.calls == ["start", "end"] * n
 
 
+@pytest.mark.parametrize("name", ["dask", "processes"])
+def test_what_cannot_be_streamed_is_not_begun(name: str) -> None:
+    """The detector is not made ready for a run that is refused."""
+    live = Live(Detector())
+    with Context(executor=MAKERS[name]()) as ctx, pytest.raises(ExecutorError, match=r"Detector .*stream"):
+        ctx.run_udf(dataset=live, udf=TileSum())
+    assert live.detector.calls == []
+
+
+class LateLive(Live):
+    """It has nothing to stream from before it is started."""
+
+    def get_task_comm_handler(self) -> TaskCommHandler:
+        if self.detector.calls[-1:] != ["start"]:
+            msg = "not started"
+            raise RuntimeError(msg)
+        return super().get_task_comm_handler()
+
+
+def test_a_detector_that_is_known_when_it_is_ready() -> None:
+    live = LateLive(Detector())
+    with Context(executor=MAKERS["dask"]()) as ctx, pytest.raises(ExecutorError, match="Detector streams"):
+        ctx.run_udf(dataset=live, udf=TileSum())
+    assert live.detector.calls == ["start", "end"]
+    with Context.make_with("threads") as ctx:
+        total = ctx.run_udf(dataset=live, udf=TileSum())
+    np.testing.assert_array_equal(total["sig"].data, DATA.sum(axis=(0, 1), dtype="f8"))
+
+
 class Recorded(MemoryDataSet):
     """Frames in memory, and a record of what it is told."""
 
@@ -161,6 +197,13 @@ def test_any_run_is_one(ctx: Context, recorded: Recorded) -> None:
     ctx.submit_udf(dataset=recorded, udf=TileSum()).result()
     ctx.run(ctx.create_sum_analysis(dataset=recorded))
     assert recorded.calls == ["start", "end"] * 5
+
+
+def test_a_graph_is_no_run(recorded: Recorded) -> None:
+    with Context.make_with("delayed") as lazy:
+        total = lazy.run_udf(dataset=recorded, udf=TileSum())
+    np.testing.assert_array_equal(total["sig"].data, DATA.sum(axis=(0, 1), dtype="f8"))
+    assert recorded.calls == []
 
 
 def test_it_begins_with_the_first_step_and_ends_with_the_last(ctx: Context, recorded: Recorded) -> None:

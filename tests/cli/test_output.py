@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tilework.cli.output import as_json, check_output, output_folder, write_summary
 from tilework.exceptions import CommandError, ResultFileError
+from tilework.io.results import atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,6 +118,33 @@ def test_somebody_else_was_faster(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no way to exchange two folders in one step")
+def test_many_that_replace_the_same_folder(tmp_path: Path) -> None:
+    """All end well, again and again, and whoever looks always finds it, whole."""
+    target = tmp_path / "out"
+    write(target, "first")
+
+    def replace(name: str) -> None:
+        for n in range(100):
+            write(target, f"{name} {n}", overwrite=True)
+
+    with ThreadPoolExecutor(3) as pool:
+        replacing = [pool.submit(replace, name) for name in ("one", "two", "three")]
+        while not all(each.done() for each in replacing):
+            assert (target / "a.txt").exists()
+        for each in replacing:
+            each.result()
+    assert {p.name for p in target.iterdir()} == {"a.txt", "sub", "summary.json"}
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.fixture
+def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system, or a platform, on which two folders cannot be exchanged in one step."""
+    monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+
+
+@pytest.mark.usefixtures("no_exchange")
 def test_two_that_replace_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The later one wins, and both end well: also when the folder goes away, or is there again, between two steps."""
     target, theirs = tmp_path / "out", iter(["theirs", "theirs again"])
@@ -136,6 +166,7 @@ def test_two_that_replace_the_same_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.usefixtures("no_exchange")
 def test_ctrl_c_while_a_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was there is there again, also when it had just been moved away."""
     target = tmp_path / "out"

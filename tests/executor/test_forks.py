@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -89,3 +92,31 @@ def test_run_that_is_closed_in_a_fork(name: str) -> None:
         assert in_fork(close) == "False"
         results += [result for result, _ in run]
         assert sorted(results) == list(range(100))
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - {"processes"}))  # a pool of Python, which has its own words
+def test_forked_process_exits(name: str, tmp_path: Path) -> None:
+    """It ends as every program does, at once and without a word, and the workers of its parent go on."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"""
+import os, sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_forks import MAKERS
+
+if __name__ == "__main__":
+    with MAKERS[{name!r}]() as executor:
+        before = executor.run_each_worker(os.getpid)
+        pid, start = os.fork(), time.monotonic()
+        if pid == 0:
+            sys.exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+        assert time.monotonic() - start < 5, "it was waited for"
+        time.sleep(0.3)
+        assert executor.run_each_worker(os.getpid) == before
+        assert executor.run_function(abs, -1) == 1
+"""
+    )
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -322,8 +322,8 @@ class _Stack:
             raise ValueError(msg)
         if tuple(part.shape) == self.sig:
             return self.flat
-        # Whole rows of the detector are a stretch of the flat axis, which is cut in no time: to pick columns of a sparse
-        # matrix one by one takes time for all that there are.
+        # Whole rows of the detector are a stretch of the flat axis, which is cut in no time. To pick columns of a
+        # sparse matrix one by one takes time for all that there are.
         row = math.prod(self.sig[1:])
         stretch = self.flat[:, part.origin[0] * row : ends[0] * row]
         if tuple(part.shape[1:]) == self.sig[1:]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncJobExecutor",
+    "ChoosyExecutor",
     "Environment",
     "ExecutorError",
     "GPUSpec",
@@ -476,6 +477,15 @@ class AsyncJobExecutor(ABC):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+@runtime_checkable
+class ChoosyExecutor(Protocol):
+    """What an executor can that does not serve every `TaskCommHandler`: say so before a detector is made ready."""
+
+    def check_handler(self, handler: TaskCommHandler) -> None:
+        """Raise ExecutorError when the handler wants what this executor cannot do, as `JobExecutor.run_tasks` would."""
+        ...
 
 
 @runtime_checkable

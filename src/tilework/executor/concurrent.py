@@ -177,7 +177,8 @@ class ConcurrentJobExecutor(StoringJobExecutor):
         with self._workforce.meeting(Call(fn, args, kwargs)) as each:
             return dict(zip(names, self.map(each, range(len(names))), strict=True))
 
-    def _check_handler(self, handler: TaskCommHandler) -> None:
+    def check_handler(self, handler: TaskCommHandler) -> None:
+        """Raise ExecutorError when the handler streams data, and the workers are processes."""
         self._workforce.check_handler(handler)
 
     def _open_tasks(

@@ -16,7 +16,13 @@ from abc import abstractmethod
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from tilework.common.executor import NoopCommHandler, RunOptions, SimpleWorkerQueue, TaskCommHandler
+from tilework.common.executor import (
+    ChoosyExecutor,
+    NoopCommHandler,
+    RunOptions,
+    SimpleWorkerQueue,
+    TaskCommHandler,
+)
 from tilework.exceptions import ExecutorError, ResourceError
 from tilework.executor.base import BaseJobExecutor
 from tilework.executor.calling import Call, function_name, item_name, partition_name
@@ -84,9 +90,6 @@ class DrivenJobExecutor(BaseJobExecutor):
     def _bounds(self, *, is_streamed: bool) -> Bounds:
         """Return how much of a run may be under way."""
 
-    def _check_handler(self, handler: TaskCommHandler) -> None:
-        """Raise ExecutorError when the handler wants what this executor cannot do; all can be served by default."""
-
     @abstractmethod
     def _check_handle(self, handle: Any) -> None:
         """Raise ExecutorError when nothing is scattered under this handle; see `no_such_handle`."""
@@ -108,7 +111,8 @@ class DrivenJobExecutor(BaseJobExecutor):
             msg = f"task_comm_handler must be a TaskCommHandler, such as NoopCommHandler(), not {task_comm_handler!r}"
             raise TypeError(msg)
         self._check_open()
-        self._check_handler(task_comm_handler)
+        if isinstance(self, ChoosyExecutor):
+            self.check_handler(task_comm_handler)
         self._check_handle(params_handle)
         control = RunControl(cancel_id, options.timeout)
         self._begin(control)

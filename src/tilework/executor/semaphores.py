@@ -20,6 +20,6 @@ def check_semaphores() -> None:
         msg = (
             f"worker processes cannot be started, as no semaphore can be made: {error}. multiprocessing needs a few "
             "KiB in /dev/shm for each process: make room there, give a container more (docker --shm-size=64m), or use "
-            "the executor 'threads', or 'pipelined', which need none"
+            "the executor 'threads', 'pipelined' or 'dask', which need none"
         )
         raise ExecutorError(msg) from error

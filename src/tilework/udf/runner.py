@@ -349,7 +349,7 @@ class UDFRunner:
         try:
             with (
                 span.recording(lambda: _describe_run(run, executor, cancel_id)) as span_context,
-                acquiring(run.dataset),
+                acquiring(run.dataset, executor),
                 executor.scatter(run.params) as params_handle,
             ):
                 run.belong_to(span_context)

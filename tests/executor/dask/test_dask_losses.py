@@ -10,11 +10,14 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from distributed.core import Status
+from distributed.nanny import WorkerProcess
 
 from dask_clusters import scheduler_process, wait_for_workers, worker_process
 from tests_helpers import counts
@@ -46,11 +49,20 @@ def executor() -> Iterator[DaskJobExecutor]:
 
 
 def pids(executor: DaskJobExecutor) -> list[int]:
-    """Return the processes of the workers that the executor has now."""
+    """Return the processes of the workers that the executor has now.
+
+    A nanny goes by the address of the worker before until it has learned that of the one that it is starting.
+    """
     cluster = executor._connection.cluster
     assert cluster is not None
     known = executor._courier.dispatch.stations
-    return [nanny.pid for nanny in cluster.cluster.workers.values() if nanny.worker_address in known and nanny.pid]
+
+    async def look() -> list[int]:  # in the event loop, which may start a worker between any two steps elsewhere
+        running = [n for n in cluster.cluster.workers.values() if n.process and n.process.status is Status.running]
+        return [nanny.pid for nanny in running if nanny.worker_address in known and nanny.pid]
+
+    found: list[int] = cluster.cluster.sync(look)
+    return found
 
 
 def kill(pid: int) -> None:
@@ -80,8 +92,11 @@ def run_udfs(context: Context, path: Path, on_result: Callable[[int], None] = la
     return [(name, buffer.data.tobytes()) for each in part.buffers for name, buffer in each.items()]
 
 
-def test_ten_workers_die_in_a_run(executor: DaskJobExecutor, tmp_path: Path) -> None:
+def test_ten_workers_die_in_a_run(executor: DaskJobExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whenever that is, the results are those of one thread, bit by bit."""
+    # Three of them may well be workers of the same task, with which a run is given up: that is the subject below.
+    bounds = executor._bounds
+    monkeypatch.setattr(executor, "_bounds", lambda **kwargs: replace(bounds(**kwargs), losses=11))
     path = tmp_path / "scan.npy"
     np.save(path, counts((30, 40, 8, 7)))
     with Context.make_with("inline") as inline:
@@ -169,6 +184,19 @@ def test_the_reason_of_the_last_loss(executor: DaskJobExecutor, tmp_path: Path) 
 
     for _ in range(3):
         with executor.scatter(None) as handle, pytest.raises(WorkerLostError, match=r"3 times.*signal 6 \(SIGABRT"):
+            list(executor.run_tasks([CallTask(1, fn=die)], handle, 0, NoopCommHandler()))
+
+
+def test_a_worker_dies_before_its_nanny_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It works as soon as the scheduler knows it, which may be a while before its nanny hears that it has begun."""
+
+    def die(params: Any, env: Environment) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    spec = cluster_spec(1, 0, has_cupy=False, num_service=0)
+    with DaskJobExecutor.make_local(spec) as executor, executor.scatter(None) as handle:
+        monkeypatch.setattr(WorkerProcess, "_init_msg_interval", 2.0)  # how often nannies look whether they have heard
+        with pytest.raises(WorkerLostError, match=r"3 times.*ended by signal 9 \(SIGKILL"):
             list(executor.run_tasks([CallTask(1, fn=die)], handle, 0, NoopCommHandler()))
 
 

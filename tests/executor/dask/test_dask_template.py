@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -21,7 +22,6 @@ from tilework.executor.dask.template import Template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not Template.is_possible, reason="processes are forked on Linux only")
 
@@ -34,6 +34,10 @@ def executor() -> Iterator[DaskJobExecutor]:
 
 def new_executor() -> DaskJobExecutor:
     return DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
+
+
+def is_alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
 
 
 def parents(executor: DaskJobExecutor) -> set[int]:
@@ -70,9 +74,9 @@ workers = set(executor.run_each_worker(leave_word).values())
 (template,) = set(executor.run_each_worker(os.getppid).values())
 executor.close()
 del executor
-gc.collect()
 until = time.monotonic() + 10
 while psutil.pid_exists(template) and time.monotonic() < until:
+    gc.collect()  # again and again: the thread of the event loop may be about to end, and hold something until then
     time.sleep(0.02)
 assert not psutil.pid_exists(template)
 assert not any(psutil.pid_exists(pid) for pid in workers)
@@ -105,11 +109,7 @@ def test_it_is_killed(executor: DaskJobExecutor) -> None:
     (template,) = parents(executor)
     workers = set(executor.run_each_worker(os.getpid).values())
     os.kill(template, signal.SIGKILL)
-    wait_until(
-        lambda: not psutil.pid_exists(template) or psutil.Process(template).status() == psutil.STATUS_ZOMBIE,
-        "the template lives",
-        20,
-    )
+    wait_until(lambda: not is_alive(template), "the template lives", 20)
     assert executor.run_function(sum, [1, 2]) == 3
     for pid in workers:
         with suppress(ProcessLookupError):
@@ -161,3 +161,33 @@ with DaskJobExecutor.make_local(cluster_spec(1, 0, has_cupy=False, num_service=0
         [sys.executable, str(program)], capture_output=True, text=True, check=False, timeout=60, start_new_session=True
     )
     assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
+def test_all_processes_are_ended_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    """As by a terminal that is closed, or a batch system: nothing is left, in /dev/shm either."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import gc, os, time
+from multiprocessing import synchronize
+from tilework.executor.dask import DaskJobExecutor, cluster_spec
+
+KINDS = {synchronize.Lock, synchronize.BoundedSemaphore}
+executor = DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
+print(*executor.run_each_worker(os.getpid).values())
+print(*(f"/dev/shm/sem.{lock._semlock.name[1:]}" for lock in gc.get_objects() if type(lock) in KINDS), flush=True)
+time.sleep(60)
+"""
+    )
+    command = [sys.executable, str(program)]
+    streams: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, start_new_session=True, **streams) as process:
+        assert process.stdout is not None
+        pids, files = (process.stdout.readline().split() for _ in range(2))
+        assert len(pids) == 2
+        os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=30)
+    wait_until(lambda: not any(is_alive(int(pid)) for pid in pids), "some are left", 20)
+    assert [file for file in files if Path(file).exists()] == []
+    assert said == ""

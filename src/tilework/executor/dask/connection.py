@@ -131,10 +131,9 @@ class Connection:
         self.client.sync(self._roster.expect, self.cluster.scale_up())
 
     async def _describe_loss(self, station: Station) -> str:
-        name, address = station.worker.name, station.address
-        if self.cluster is None:
-            return f"the worker {name} at {address} left the cluster"
-        return await self.cluster.describe_loss(name, address)
+        name = station.worker.name
+        how = " left the cluster" if self.cluster is None else await self.cluster.describe_loss(name, station.pid)
+        return f"the worker {name} at {station.address}{how}"
 
     def _on_change(self, topic: str, worker: Worker) -> None:
         self._known_workers[worker.name] = worker

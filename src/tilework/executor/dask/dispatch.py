@@ -170,12 +170,15 @@ class Station:
         Whether it is reserved for services.
     slots
         How many tasks it runs at a time.
+    pid
+        The number of its process, if it tells that.
     """
 
     address: str
     worker: Worker
     is_service: bool
     slots: int
+    pid: int | None = None
     sent: dict[str, Sent] = field(default_factory=dict)
     batch_seconds: float = BATCH_SECONDS
     """Work that is sent to it at a time."""

@@ -270,29 +270,14 @@ class DaskJobExecutor(DrivenJobExecutor):
 
     # ---- tasks ----
 
-    def run_tasks(
-        self,
-        tasks: Iterable[TaskProtocol],
-        params_handle: Any,
-        cancel_id: Any,
-        task_comm_handler: TaskCommHandler,
-        **kwargs: Any,
-    ) -> Generator[tuple[Any, TaskProtocol], None, None]:
-        """Run tasks, and yield what each returned; see `JobExecutor.run_tasks`.
-
-        Raises
-        ------
-        ExecutorError
-            When `task_comm_handler` streams data to tasks.
-        """
-        handler: Any = task_comm_handler
-        if callable(getattr(handler, "handle_task", None)) and is_streamed(handler):
+    def check_handler(self, handler: TaskCommHandler) -> None:
+        """Raise ExecutorError when the handler streams data to tasks."""
+        if is_streamed(handler):
             msg = (
                 f"{type(handler).__name__} streams data to tasks, which Dask workers cannot receive: use "
                 "Context.make_with('pipelined'), or 'threads', for live data"
             )
             raise ExecutorError(msg)
-        return super().run_tasks(tasks, params_handle, cancel_id, task_comm_handler, **kwargs)
 
     def _run_tasks(self, *args: Any) -> Generator[tuple[Any, TaskProtocol], None, None]:
         with awake(self._snooze_manager):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.dask.extra import require_dask
 from tilework.executor.exits import describe_exit, describe_last_words
-from tilework.executor.semaphores import check_semaphores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,14 +38,8 @@ def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | N
         For ``distributed.SpecCluster``. By default the scheduler can be reached from this machine only, and has no
         dashboard, which would take as long to load as everything else;
         ``cluster_kwargs={"scheduler": {"cls": distributed.Scheduler, "options": {"dashboard": True}}}`` has one.
-
-    Raises
-    ------
-    ExecutorError
-        When there is no room in /dev/shm for what the workers need to be started.
     """
     require_dask()
-    check_semaphores()
     import dask
     from distributed import Scheduler
 
@@ -99,16 +92,15 @@ class LocalCluster:
         if set(self.cluster.worker_spec) - set(workers):
             self.cluster.scale(len(self.cluster.worker_spec))
 
-    async def describe_loss(self, name: str, address: str) -> str:
-        """Return how a worker ended that the scheduler has lost just now, for people."""
-        for _ in range(50):
-            # One of that name, before this one, may have ended otherwise just now.
-            exits = [each for each in getattr(self.cluster.workers.get(name), "exits", ()) if each.address == address]
+    async def describe_loss(self, name: str, pid: int | None) -> str:
+        """Return how a worker ended that the scheduler has lost just now, for people: what follows its name."""
+        for _ in range(0 if pid is None else 50):
+            # One of that name, before this one or after it, may have ended otherwise just now.
+            exits = [each for each in getattr(self.cluster.workers.get(name), "exits", ()) if each.pid == pid]
             if exits:
-                how = describe_exit(exits[-1].code) + describe_last_words(exits[-1].stderr)
-                return f"the worker {name} at {address}: {how}"
+                return f": {describe_exit(exits[-1].code)}{describe_last_words(exits[-1].stderr)}"
             await asyncio.sleep(_EXIT_SECONDS / 50)
-        return f"the worker {name} at {address} left the cluster"
+        return " left the cluster"
 
     def scale_down(self) -> int:
         """Let all workers go but one; returns how many there are then."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
 from contextlib import contextmanager
@@ -13,7 +14,14 @@ import dask
 from distributed import Nanny, SpecCluster
 from distributed.core import Status
 
-from tilework.executor.dask.spawning import METHOD, stderr_of_new_processes, template_of_new_processes
+from tilework.executor.dask.roster import PID
+from tilework.executor.dask.spawning import (
+    METHOD,
+    own_pid,
+    stderr_of_new_processes,
+    template_of_new_processes,
+    told_of_new_processes,
+)
 from tilework.executor.dask.stderr import StderrRelay
 from tilework.executor.dask.template import Template
 
@@ -52,8 +60,8 @@ def _our_way_to_start_processes() -> Iterator[None]:
 class Exit:
     """How a worker process ended."""
 
-    address: str | None
-    """Where it was reached; None when it ended in starting."""
+    pid: int | None
+    """Its number; not its address, which is not known here for a moment when it has begun to work; None: not known."""
     code: int
     """Exit code; negative for a signal."""
     stderr: tuple[str, ...]
@@ -71,13 +79,15 @@ class LocalNanny(Nanny):  # type: ignore[misc]
         self._starting = asyncio.Lock()
         self._template = Template.shared()
         self._stderr: StderrRelay | None = None
+        self._latest: int | None = None
         # Here it would concern the whole process, in which whoever started the cluster has set the level.
+        kwargs["startup_information"] = {PID: own_pid, **kwargs.get("startup_information", {})}
         super().__init__(*args, **kwargs)
         self.silence_logs = silence_logs
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         self._end_stderr()
-        self.exits.append(Exit(self.worker_address, exitcode, self._stderr.last_lines if self._stderr else ()))
+        self.exits.append(Exit(self._latest, exitcode, self._stderr.last_lines if self._stderr else ()))
         super()._on_worker_exit_sync(exitcode)
 
     async def instantiate(self) -> Any:
@@ -87,7 +97,7 @@ class LocalNanny(Nanny):  # type: ignore[misc]
             for _ in range(_ATTEMPTS):
                 if self.process is not None and self.process.status is Status.running:
                     return Status.running  # the one who had the lock before has started it
-                with _our_way_to_start_processes(), self._forked(), self._relayed_stderr():
+                with _our_way_to_start_processes(), self._forked(), self._relayed_stderr(), self._told():
                     result = await super().instantiate()
                 if result is Status.running or self.status in _ENDING:
                     break
@@ -117,6 +127,20 @@ class LocalNanny(Nanny):  # type: ignore[misc]
             stderr_of_new_processes.reset(token)
             self._stderr.hand_over()
 
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Take note of the number of the worker that is started inside the block."""
+
+        def take_note(pid: int) -> None:
+            self._latest = pid
+
+        self._latest = None
+        token = told_of_new_processes.set(take_note)
+        try:
+            yield
+        finally:
+            told_of_new_processes.reset(token)
+
     def _end_stderr(self) -> None:
         if self._stderr is not None:
             self._stderr.close()
@@ -137,10 +161,19 @@ class LocalNanny(Nanny):  # type: ignore[misc]
             return await super().close(*args, **kwargs)
         finally:
             self._end_stderr()
+            self._template = None  # which ends with the last that holds it: this may be garbage for long
 
 
 class LocalSpecCluster(SpecCluster):  # type: ignore[misc]
     """A cluster that does not close the nanny of a worker that has been away for a while: it is starting it again."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._owner = os.getpid()
+        super().__init__(*args, **kwargs)
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """End scheduler and workers; nothing in a fork, which has no event loop that could, when Dask asks at exit."""
+        return super().close(*args, **kwargs) if os.getpid() == self._owner else None
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         super(SpecCluster, self)._update_worker_status(op, msg)

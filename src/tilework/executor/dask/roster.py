@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Handler: TypeAlias = "Callable[[tuple[float, Any]], Any]"
 
-__all__ = ["Roster", "has_tags", "identity", "make_workers"]
+__all__ = ["PID", "Roster", "has_tags", "identity", "make_workers"]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,9 @@ _GONE_SECONDS: Final = 1.0
 """How long a worker that left is not taken for a new one with the same address."""
 
 _EXPECT_SECONDS: Final = 60.0
+
+PID: Final = "tilework_pid"
+"""Under which name workers that this process has started tell the scheduler the number of theirs."""
 
 _VANILLA: Final[dict[Any, int]] = {"CPU": 1, "compute": 1, "ndarray": 1}
 
@@ -81,7 +84,7 @@ def make_station(address: str, info: Mapping[str, Any], *, is_tagged: bool) -> S
     nthreads = int(info["nthreads"])
     amounts = [resources[key] for key in ("compute", "CPU", "CUDA") if key in resources] if is_tagged else []
     worker = Worker(str(info["name"]), str(info["host"]), resources, nthreads)
-    return Station(address, worker, is_tagged and not resources, max(1, min([nthreads, *amounts])))
+    return Station(address, worker, is_tagged and not resources, max(1, min([nthreads, *amounts])), info.get(PID))
 
 
 def make_workers(stations: Mapping[str, Station]) -> WorkerSet:

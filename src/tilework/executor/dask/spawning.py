@@ -5,7 +5,7 @@ might be sent there by name. Ours are sent by value. Without that import workers
 ``if __name__ == "__main__":``; neither does a program that is read from standard input, or typed in.
 
 Whoever starts one may say where it writes to stderr (`stderr_of_new_processes`), and which process it is a fork of
-(`template_of_new_processes`), instead of being a new interpreter.
+(`template_of_new_processes`), instead of being a new interpreter; and is told its number (`told_of_new_processes`).
 
 Dask takes the way to start processes from its configuration, by name; `METHOD` is the name of ours.
 """
@@ -19,26 +19,33 @@ import multiprocessing.context
 import os
 import signal
 import threading
+import weakref
 from contextlib import contextmanager
 from contextvars import ContextVar
 from multiprocessing import reduction, spawn, util
 from multiprocessing.context import SpawnContext, SpawnProcess, set_spawning_popen
+from multiprocessing.queues import Queue
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.forked import reseed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tilework.executor.dask.template import Template
 
-__all__ = ["METHOD", "stderr_of_new_processes", "template_of_new_processes"]
+__all__ = ["METHOD", "own_pid", "stderr_of_new_processes", "template_of_new_processes", "told_of_new_processes"]
 
 stderr_of_new_processes: Final[ContextVar[int]] = ContextVar("stderr_of_new_processes", default=-1)
 """The descriptor that becomes the stderr of processes that are made in this context; -1: the one of this process."""
 
 template_of_new_processes: Final[ContextVar[Template | None]] = ContextVar("template_of_new_processes", default=None)
 """What processes are forks of that are made in this context; None: they are new interpreters."""
+
+told_of_new_processes: Final[ContextVar[Callable[[int], None] | None]] = ContextVar(
+    "told_of_new_processes", default=None
+)
+"""Called with the numbers of processes that are made in this context, in the thread that starts them."""
 
 _lock = threading.Lock()
 _here = threading.local()
@@ -74,24 +81,50 @@ def _without_main() -> Iterator[None]:
                 spawn.get_preparation_data = _original
 
 
+_processes: Final[weakref.WeakSet[WorkerProcess]] = weakref.WeakSet()
+
+
 class WorkerProcess(SpawnProcess):
     """A process without the main module."""
+
+    _is_forgotten = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         stderr = stderr_of_new_processes.get()
         self._stderr: Any = _Descriptor(stderr) if stderr >= 0 else None  # in the process, the number that it has there
         self._template = template_of_new_processes.get()
+        self._told = told_of_new_processes.get()
         self._environment: dict[str, str] | None = None
+        _processes.add(self)
+
+    def is_alive(self) -> bool:
+        """Return whether it has not ended; False in a fork of the process that has started it."""
+        return not self._is_forgotten and super().is_alive()
+
+    def forget(self) -> None:
+        """Let it have ended, for this process, which is a fork: it is the parent's.
+
+        `multiprocessing` ends all that it takes for its own when a process exits, and waits for them.
+        """
+        self._is_forgotten = True
+        popen: Any = vars(self)["_popen"]
+        if popen is not None and popen.returncode is None:
+            popen.returncode = 0
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  (the name is that of multiprocessing)
         template, process_obj._template = process_obj._template, None
+        told, process_obj._told = process_obj._told, None
         with _without_main():
             if template is None:
-                return SpawnProcess._Popen(process_obj)
-            process_obj._environment = dict(os.environ)
-            return _fork(process_obj, template)
+                process = SpawnProcess._Popen(process_obj)
+            else:
+                process_obj._environment = dict(os.environ)
+                process = _fork(process_obj, template)
+        if told is not None:
+            told(process.pid)
+        return process
 
     def run(self) -> None:
         """Do what it was made for; called in the process."""
@@ -112,6 +145,11 @@ class WorkerProcess(SpawnProcess):
             super().run()
         finally:
             atexit._run_exitfuncs()
+
+
+def own_pid(worker: Any) -> int:  # noqa: ARG001
+    """Return the number of this process; called by Dask in a worker that tells the scheduler of itself."""
+    return os.getpid()
 
 
 class _Descriptor:
@@ -159,11 +197,50 @@ def _close(*descriptors: int) -> None:
         os.close(number)
 
 
+def _forget_in_fork() -> None:
+    for process in list(_processes):
+        process.forget()
+    _processes.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_fork)
+
+
+class _Semaphore(threading.Semaphore):
+    """A semaphore that is a new one wherever it is sent to."""
+
+    def __init__(self, value: int = 1) -> None:
+        super().__init__(value)
+        self._first = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Semaphore, (self._first,)
+
+
+class _Locks:
+    """What a queue needs between two processes, each of which has one end of it: its own threads take turns there."""
+
+    Lock = _Semaphore
+    BoundedSemaphore = _Semaphore
+
+
 class WorkerProcessContext(SpawnContext):
-    """Starts such processes."""
+    """Starts such processes, and makes queues to and from them.
+
+    Semaphores of `multiprocessing` have names in /dev/shm, where there may be no room, and where they stay when all
+    processes are ended at the same time, as by a terminal that is closed. These queues do without.
+    """
 
     _name = "tilework"
     Process = WorkerProcess
+
+    def Queue(self, maxsize: int = 0) -> Queue[Any]:  # noqa: N802  (the name is that of multiprocessing)
+        """Return a queue for two processes: one puts, the other gets. It has no bound."""
+        if maxsize > 0:
+            msg = f"queues to workers have no bound, so maxsize must be 0, not {maxsize}"
+            raise ValueError(msg)
+        return Queue(ctx=_Locks())
 
 
 def _register() -> str:

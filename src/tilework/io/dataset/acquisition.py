@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from tilework.common.executor import ChoosyExecutor, NoopCommHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tilework.common.executor import JobExecutor, TaskCommHandler
     from tilework.io.dataset.base import DataSet
 
 __all__ = ["Acquisition", "acquiring"]
@@ -20,7 +23,9 @@ logger = logging.getLogger(__name__)
 class Acquisition(Protocol):
     """What a `DataSet` has as well when it must know that it is processed now.
 
-    The data itself reaches the tasks through `DataSet.get_task_comm_handler`.
+    The data itself reaches the tasks through `DataSet.get_task_comm_handler`, which some executors cannot serve: that
+    is asked for before the beginning, too. With an executor that makes Dask graphs instead of running anything there is
+    no beginning and no end, so it is not told.
     """
 
     def start_acquisition(self) -> None:
@@ -31,14 +36,24 @@ class Acquisition(Protocol):
 
 
 @contextmanager
-def acquiring(dataset: DataSet) -> Iterator[None]:
+def acquiring(dataset: DataSet, executor: JobExecutor) -> Iterator[None]:
     """Tell an acquisition that a run goes on inside; other datasets need not know.
 
     An error of the run is raised as it is, also when the acquisition cannot be ended after it: that is logged.
+
+    Raises
+    ------
+    ExecutorError
+        When the executor cannot pass on what the acquisition streams. Nothing was made ready then.
     """
     if not isinstance(dataset, Acquisition):
         yield
         return
+    if isinstance(executor, ChoosyExecutor):
+        handler: TaskCommHandler = NoopCommHandler()
+        with suppress(Exception):  # some have none before they are ready, and are refused later
+            handler = dataset.get_task_comm_handler()
+        executor.check_handler(handler)
     dataset.start_acquisition()
     try:
         yield
