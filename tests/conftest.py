@@ -37,7 +37,6 @@ LONGEST = [
     "common/kernels/test_masks_products.py",
     "cli/test_demo.py",
     "udf/test_array_kinds.py",
-    "cli/test_run_command.py",
     "common/kernels/test_byte_order.py",
     "udf/test_tile_kernels.py",
 ]
