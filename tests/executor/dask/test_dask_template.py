@@ -169,9 +169,11 @@ def test_all_processes_are_ended_at_once(tmp_path: Path, number: signal.Signals)
     program = tmp_path / "program.py"
     program.write_text(
         """
-import gc, os, time
+import gc, os, signal, time
 from multiprocessing import synchronize
 from tilework.executor.dask import DaskJobExecutor, cluster_spec
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it is ignored below "nohup"
 
 KINDS = {synchronize.Lock, synchronize.BoundedSemaphore}
 executor = DaskJobExecutor.make_local(cluster_spec(2, 0, has_cupy=False, num_service=0))
