@@ -284,6 +284,11 @@ class CoMUDF(UDF):
         return (height // 2 if params.cy is None else params.cy), (width // 2 if params.cx is None else params.cx)
 
     def _selection(self) -> NDArray[np.bool_]:
+        """Return the selected pixels of the whole detector, made once for all its parts."""
+        selection: NDArray[np.bool_] = self.cached("selection", self._make_selection)
+        return selection
+
+    def _make_selection(self) -> NDArray[np.bool_]:
         params: CoMParams = self.params.com_params
         height, width = self.meta.dataset_shape.sig
         cy, cx = self._center
