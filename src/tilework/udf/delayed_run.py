@@ -68,8 +68,7 @@ def delayed_steps(
         results = delayed.results()
         run.count_as_merged()
     finally:
-        run.end()
-        run.release(are_results_made=True)
+        run.close(are_results_made=True)
     yield UDFResultsLazy(lambda: results, run.damage)
 
 

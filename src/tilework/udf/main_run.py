@@ -353,7 +353,14 @@ class MainRun:
         if failure is not None:
             raise failure
 
-    def release(self, *, are_results_made: bool = False) -> None:
+    def close(self, *, are_results_made: bool = False) -> None:
+        """Tell the UDFs that the run is over, and give them back whatever they raise."""
+        try:
+            self.end()
+        finally:
+            self._release(are_results_made=are_results_made)
+
+    def _release(self, *, are_results_made: bool) -> None:
         """Give the UDF instances back: the run is over. What somebody may still ask for is then made by copies."""
         released = self.udfs
         # An iteration that is left when the interpreter exits ends without modules; nobody asks for anything then.

@@ -334,10 +334,7 @@ class UDFRunner:
         run.has_begun = True
         if not run.tasks:
             params.close()
-            try:
-                run.end()
-            finally:
-                run.release()
+            run.close()
             empty = run.results()
             if not iterate:
                 empty.final()
@@ -381,9 +378,8 @@ class UDFRunner:
         finally:
             params.close()
             try:
-                run.end()
+                run.close(are_results_made=results is not None)
             finally:
-                run.release(are_results_made=results is not None)
                 if manager is not None:
                     manager.close()
         if results is not None:
