@@ -329,8 +329,7 @@ class _Stack:
         if tuple(part.shape[1:]) == self.sig[1:]:
             return stretch
         rows = (part.shape[0], *self.sig[1:])
-        across = (slice(None), *(slice(o, e) for o, e in zip(part.origin[1:], ends[1:], strict=True)))
-        places = np.arange(math.prod(rows)).reshape(rows)[across].reshape(-1)
+        places = np.arange(math.prod(rows)).reshape(rows)[:, *part.get()[1:]].reshape(-1)
         return stretch[:, places]
 
 

@@ -318,9 +318,10 @@ class CoMUDF(UDF):
 
     def _mask_stack(self) -> Array:
         """Return the selection, and it times y, and times x, for the current part of the detector."""
-        height, width = self.meta.dataset_shape.sig
-        factories = com_masks_generic(height, width, self._selection)
-        return np.stack([f() for f in factories])[(slice(None), *self.meta.sig_slice.get())]
+        part = self.meta.sig_slice
+        selection = self._selection()[part.get()]
+        y, x = (np.arange(o, o + n, dtype=np.float32) for o, n in zip(part.origin, part.shape, strict=True))
+        return np.stack([selection, y[:, np.newaxis] * selection, x * selection])
 
     def _make_plain_masks(self) -> Any:
         return masks_for(self, self._mask_stack().reshape((3, -1)))
