@@ -110,16 +110,16 @@ def test_methods_are_tile_then_frame_then_partition() -> None:
 def test_size_alone_decides_whether_kernels_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KERNELS_VARIABLE, raising=False)
     side = int(UDF.COMPILED_FROM_PIXELS**0.5)
-    at, above = FakeDataSet("u2", (4, 4, side // 4, side // 4)), FakeDataSet("u2", (4, 4, side // 4, side // 4 + 1))
+    below, large = FakeDataSet("u2", (4, 4, side // 4, side // 4 - 1)), FakeDataSet("u2", (4, 4, side // 4, side // 4))
 
     def compiled(ds: FakeDataSet, selected: int = 16) -> bool:
         roi = (np.arange(16) < selected).reshape(4, 4)
         return make_plan([NoOpUDF()], ds, roi=roi).compiled  # type: ignore[arg-type]
 
-    assert not compiled(at)
-    assert compiled(above)
-    assert compiled(above, selected=4)
-    assert not compiled(above, selected=3)
+    assert not compiled(below)
+    assert compiled(large)
+    assert compiled(large, selected=4)
+    assert not compiled(large, selected=3)
 
 
 def test_a_function_can_wait_longer_for_kernels_than_its_company(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from math import inf
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
 from tilework.common import array_backends
 from tilework.exceptions import MissingMethodError
@@ -44,10 +44,11 @@ class TileSizeEnum(Enum):
 
 
 class TilingPreferences(TypedDict):
-    """What a UDF would like its tiles to be: depth in frames, total size in bytes."""
+    """What a UDF would like its tiles to be: depth in frames, total size in bytes, and not only parts of frames."""
 
     depth: int | float | TileDepthEnum
     total_size: int | float | TileSizeEnum
+    whole_frames: NotRequired[bool]
 
 
 class UDFProtocol:

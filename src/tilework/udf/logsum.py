@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.array_backends import CUPY_BACKENDS, NUMPY_BACKENDS
+from tilework.common.array_backends import CUPY_BACKENDS, NUMPY, NUMPY_BACKENDS, frames_of
+from tilework.common.kernels import sum_logarithms, takes_dtype
 from tilework.common.sparse import sparse_to_coo
 from tilework.udf.base import UDF
 
@@ -14,12 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tilework.common.buffers import BufferWrapper
+    from tilework.common.udf import TilingPreferences
     from tilework.udf.data import MergeAttrMapping
 
 __all__ = ["LogsumUDF", "run_logsum"]
-
-_BLOCK_BYTES: Final = 2**22
-"""Of a frame at a time: larger arrays are pages that the system gives, and takes back, for each."""
 
 
 class LogsumUDF(UDF):
@@ -45,19 +44,24 @@ class LogsumUDF(UDF):
         """Take arrays with any number of axes; matrices have no logarithm of their own on a GPU."""
         return tuple(backend for backend in self.BACKEND_ALL if backend not in self.D2_BACKENDS)
 
-    def process_frame(self, frame: Any) -> None:
-        """Add a frame."""
-        if self.meta.array_backend not in NUMPY_BACKENDS:
-            self._add_other(frame)
+    def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
+        """Take real numbers as they are stored, where there is a kernel: NumPy's differences of integers overflow."""
+        return self.meta.compiled and takes_dtype(dtype) and dtype.kind != "c"
+
+    def get_tiling_preferences(self) -> TilingPreferences:
+        """Take any number of frames, but whole ones: the lowest pixel can be anywhere."""
+        return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX, "whole_frames": True}
+
+    def process_tile(self, tile: Any) -> None:
+        """Add the frames of a tile."""
+        backend = self.meta.array_backend or NUMPY
+        if backend not in NUMPY_BACKENDS:
+            for frame in frames_of(tile, backend):
+                self._add_other(frame)
             return
-        if frame.dtype.kind == "c":
-            frame = np.abs(frame)
-        with np.errstate(invalid="ignore"):
-            lowest = np.min(frame)
-            rows = max(1, _BLOCK_BYTES * len(frame) // max(1, frame.nbytes))
-            for start in range(0, len(frame), rows):
-                part = slice(start, start + rows)
-                self.results.logsum[part] += np.log1p(frame[part] - lowest)
+        if tile.dtype.kind == "c":
+            tile = np.abs(tile)
+        sum_logarithms(tile, self.results.logsum, compiled=self.meta.compiled)
 
     def _add_other(self, frame: Any) -> None:
         """Add a frame that is sparse, or on a GPU."""

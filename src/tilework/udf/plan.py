@@ -62,7 +62,7 @@ def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool:
     enough = udf.COMPILED_FROM_PIXELS
     if _has_kernel(udf):
         enough = min(enough, USER_KERNEL_FROM_PIXELS)
-    large = dataset_pixels > enough and run_pixels > enough // 4
+    large = dataset_pixels >= enough and run_pixels >= enough // 4
     return choice == "numba" or (choice == "auto" and large)
 
 

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 
 class FakeUDF(UDFProtocol):
-    def __init__(self, method: UDFMethod = UDFMethod.TILE, depth: Any = None, total_size: Any = math.inf) -> None:
+    def __init__(
+        self, method: UDFMethod = UDFMethod.TILE, depth: Any = None, total_size: Any = math.inf, whole: bool = False
+    ) -> None:
         self.method = method
+        self.whole = whole
         self.depth = self.TILE_DEPTH_DEFAULT if depth is None else depth
         self.total_size = total_size
 
@@ -29,7 +32,7 @@ class FakeUDF(UDFProtocol):
         return self.method
 
     def get_tiling_preferences(self) -> TilingPreferences:
-        return {"depth": self.depth, "total_size": self.total_size}
+        return {"depth": self.depth, "total_size": self.total_size, "whole_frames": self.whole}
 
 
 class FakeDataSet:
@@ -97,7 +100,8 @@ def test_frames_go_by_the_cache_of_a_core(told: str | None, tile: int, tmp_path:
 
 def test_frames_and_partitions_are_never_cut() -> None:
     ds = FakeDataSet((8, 8, 2048, 2048))
-    assert tuple(negotiate([FakeUDF(UDFMethod.FRAME), FakeUDF()], ds, "f4").shape) == (1, 2048, 2048)
+    for needs_all in (FakeUDF(UDFMethod.FRAME), FakeUDF(whole=True)):
+        assert tuple(negotiate([needs_all, FakeUDF()], ds, "f4").shape) == (1, 2048, 2048)
     scheme = negotiate([FakeUDF(UDFMethod.PARTITION), FakeUDF()], ds, "f4", frames=5)
     assert tuple(scheme.shape) == (5, 2048, 2048)
     assert scheme.intent == "partition"

@@ -1,4 +1,4 @@
-"""What the built-in UDFs compute with: sums, products with masks, moments and variances of stacks of frames.
+"""What the built-in UDFs compute with: sums, also of logarithms, products with masks, moments and variances of frames.
 
 Every function has two paths, chosen by the caller: ``compiled=True`` is a numba kernel that reads each byte once, works
 in blocks that stay in the CPU's caches and releases the GIL; ``compiled=False`` is NumPy, for small inputs, where
@@ -12,6 +12,7 @@ infinities propagate as IEEE 754 says, without warnings.
 from __future__ import annotations
 
 from tilework.common.kernels.dense import DenseMasks
+from tilework.common.kernels.logarithms import sum_logarithms
 from tilework.common.kernels.moments import MomentRegion, find_runs, sum_moments
 from tilework.common.kernels.rows import takes_dtype
 from tilework.common.kernels.sparse import SparseMasks
@@ -28,6 +29,7 @@ __all__ = [
     "find_runs",
     "merge_variances",
     "sum_frames",
+    "sum_logarithms",
     "sum_moments",
     "sum_pixels",
     "takes_dtype",

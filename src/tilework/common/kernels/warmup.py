@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.dense import DenseMasks
+from tilework.common.kernels.logarithms import sum_logarithms
 from tilework.common.kernels.moments import MomentRegion, sum_moments
 from tilework.common.kernels.sparse import SparseMasks
 from tilework.common.kernels.sums import sum_frames, sum_pixels
@@ -47,6 +48,7 @@ def _compile_for(dtype: np.dtype[Any]) -> None:
         three = np.ones((3, 2, 5))
         DenseMasks(three, dtype, np.dtype(np.complex128), compiled=True).apply(tile, np.zeros((5, 3), np.complex128))
     else:
+        sum_logarithms(tile.astype(dtype.newbyteorder("=")), np.zeros((2, 5), np.float32), compiled=True)
         for sig in ((2, 5), (4, 5)):  # very small and very large frames have another kernel
             region = MomentRegion(np.ones(sig, dtype=bool))
             sum_moments(np.ones((5, *sig), dtype), region, np.zeros((5, 3)), compiled=True)

@@ -2,7 +2,8 @@
 
 A tile is a block of ``depth`` frames times a rectangle of the detector. The rules, in order:
 
-* a UDF with ``process_partition`` gets the whole partition; one with ``process_frame`` gets whole frames;
+* a UDF with ``process_partition`` gets the whole partition; one with ``process_frame``, or that prefers
+  ``whole_frames``, gets whole frames;
 * where all UDFs block for the caches themselves and the data needs no conversion, a tile is the whole partition: a
   view, nothing is copied, and what a kernel sets up is set up once;
 * otherwise a tile is as large as a core's share of the last-level cache, because several functions (or a conversion and
@@ -121,7 +122,7 @@ class Negotiator:
         views = dataset.zero_copy and (as_stored or stored < 1)
         if views and takes_all and methods == {UDFMethod.TILE}:
             return self._make((frames, *sig), dataset, "tile")
-        if UDFMethod.FRAME in methods:
+        if UDFMethod.FRAME in methods or any(p.get("whole_frames") for p in preferences):
             cache = frames_bytes() if corrections is None else CORRECTED_BYTES
             depth = self._depth(min(max_bytes, cache / stored), frame_bytes, frames, max_depth)
             return self._make((depth, *sig), dataset, "frame")
