@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
     from concurrent.futures import Future
 
+    from tilework.udf.partial_results import ResultsForDataSet
     from tilework.udf.results import UDFResultsLazy
-    from tilework.udf.runner import ResultsForDataSet
 
 __all__ = ["RunProgress", "UDFRun"]
 
