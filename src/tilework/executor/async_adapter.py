@@ -99,7 +99,7 @@ class AsyncAdapter(AsyncJobExecutor):
         cancel_id: Any,
         task_comm_handler: TaskCommHandler,
         *,
-        options: RunOptions = RunOptions(),  # noqa: B008
+        options: RunOptions = RunOptions(),
     ) -> AsyncGenerator[tuple[Any, TaskProtocol], None]:
         """Run tasks, and yield what each returned; see `JobExecutor.run_tasks`.
 

@@ -98,7 +98,7 @@ class DelayedJobExecutor(LocalJobExecutor):
         cancel_id: Any,
         task_comm_handler: TaskCommHandler,
         *,
-        options: RunOptions = RunOptions(),  # noqa: B008
+        options: RunOptions = RunOptions(),
     ) -> Generator[tuple[Any, TaskProtocol], None, None]:
         """Make nodes of a graph from tasks, one by one, in task order.
 

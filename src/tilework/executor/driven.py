@@ -103,7 +103,7 @@ class DrivenJobExecutor(BaseJobExecutor):
         cancel_id: Any,
         task_comm_handler: TaskCommHandler,
         *,
-        options: RunOptions = RunOptions(),  # noqa: B008
+        options: RunOptions = RunOptions(),
     ) -> Generator[tuple[Any, TaskProtocol], None, None]:
         """Run tasks, and yield what each returned; see `JobExecutor.run_tasks`."""
         handler: object = task_comm_handler
