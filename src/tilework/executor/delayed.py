@@ -23,12 +23,11 @@ from tilework.common.backend import get_use_cuda
 from tilework.common.dask_buffers import DaskBufferWrapper, to_dask_buffer
 from tilework.common.dask_graphs import ArraySpec, Constant, Item, LazyGraph, import_dask
 from tilework.common.executor import Environment, RunOptions, TaskCommHandler
-from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorError
 from tilework.executor.calling import call_task, partition_name
 from tilework.executor.driven import is_streamed
 from tilework.executor.inline import InlineBackend
-from tilework.executor.local import LocalJobExecutor, LocalStore
+from tilework.executor.local import LocalJobExecutor, LocalStore, workers_here
 from tilework.executor.remote import contained
 from tilework.executor.run import Bounds
 from tilework.executor.storing import patched
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from tilework.common.executor import GPUSpec, Priority, SimpleWorkerQueue, StopFlag, TaskProtocol, WorkerContext
+    from tilework.common.scheduler import WorkerSet
     from tilework.common.udf import ResourceDef
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.local import Work
@@ -232,10 +232,7 @@ class DelayedJobExecutor(LocalJobExecutor):
 
     def get_available_workers(self) -> WorkerSet:
         """Return the one worker, ``delayed``: it stands for the scheduler that will compute."""
-        resources: dict[Any, int] = {"CPU": 1, "compute": 1, "ndarray": 1}
-        if get_use_cuda() is not None:
-            resources["CUDA"] = 1
-        return WorkerSet([Worker("delayed", "localhost", resources, available_cpu_count())])
+        return workers_here(["delayed"], available_cpu_count())
 
     def _open_backend(self, work: Work[V], control: RunControl, priority: Priority) -> Backend[V]:  # noqa: ARG002
         return InlineBackend(work)

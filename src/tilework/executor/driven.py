@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tilework.executor.driver import Backend
     from tilework.executor.run import Bounds, Ticket
 
-__all__ = ["DrivenJobExecutor", "is_streamed", "no_such_handle"]
+__all__ = ["DrivenJobExecutor", "is_streamed", "no_such_handle", "results_of"]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -89,6 +89,15 @@ class DrivenJobExecutor(BaseJobExecutor):
     @abstractmethod
     def _bounds(self, *, is_streamed: bool) -> Bounds:
         """Return how much of a run may be under way."""
+
+    def _limits(self) -> dict[str, Any]:
+        bounds = self._bounds(is_streamed=False)
+        return {
+            "workers": bounds.workers,
+            "threads_per_worker": 1,
+            "tasks_under_way": bounds.workers * bounds.prefetch,
+            "short_tasks_under_way": bounds.workers * bounds.prefetch_short,
+        }
 
     @abstractmethod
     def _check_handle(self, handle: Any) -> None:
@@ -224,17 +233,22 @@ class DrivenJobExecutor(BaseJobExecutor):
         """Run ``fn(item)`` for each item, and return the results in the order of the items."""
         return [result for result, _ in self._call_each(fn, iterable, RunOptions(ordered=True))]
 
+    def run_each_host(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
+        """Run ``fn(*args, **kwargs)`` once on this host: it is the only one."""
+        return {host: self.run_function(fn, *args, **kwargs) for host in self.get_available_workers().hosts()}
+
     def run_each_partition(
         self, partitions: Iterable[PartitionLike], fn: Callable[[Any], T], all_nodes: bool = False
     ) -> Generator[T, None, None]:
         """Run ``fn(partition)`` for each partition; see `JobExecutor.run_each_partition`. This host is all nodes."""
         chosen = (p for p in partitions if not all_nodes or p.get_locations())
-        return _results(
+        return results_of(
             self._call_each(fn, chosen, RunOptions(), lambda ticket: f" for partition {ticket.task.get_ident()}")
         )
 
 
-def _results(calls: Generator[tuple[T, V], None, None]) -> Generator[T, None, None]:
+def results_of(calls: Generator[tuple[T, V], None, None]) -> Generator[T, None, None]:
+    """Yield the results of calls without their items; closing it ends the calls."""
     with closing(calls):
         for result, _ in calls:
             yield result

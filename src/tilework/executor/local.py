@@ -12,14 +12,16 @@ from abc import abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
+from tilework.common.backend import get_use_cuda
 from tilework.common.executor import SimpleWorkerQueue, WorkerContext
+from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import JobCancelledError
 from tilework.executor.calling import call_task
 from tilework.executor.driven import is_streamed, no_such_handle
 from tilework.executor.storing import StoringJobExecutor, patched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tilework.common.executor import (
         Environment,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.run import Ticket
 
-__all__ = ["LocalJobExecutor", "LocalStore", "Work", "make_task_work"]
+__all__ = ["LocalJobExecutor", "LocalStore", "Work", "make_task_work", "workers_here"]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -232,6 +234,22 @@ def make_task_work(
     return TaskWork(params, make_env(WorkerContext(None, messages)), transfer)
 
 
+def workers_here(names: Iterable[str], threads: int) -> WorkerSet:
+    """Return workers of this host, which have its CUDA device as well where this process uses one.
+
+    Parameters
+    ----------
+    names
+        Of the workers.
+    threads
+        How many tasks each can run at the same time.
+    """
+    resources: dict[Any, int] = {"CPU": 1, "compute": 1, "ndarray": 1}
+    if get_use_cuda() is not None:
+        resources["CUDA"] = 1
+    return WorkerSet([Worker(name, "localhost", resources, threads) for name in names])
+
+
 class LocalJobExecutor(StoringJobExecutor):
     """Everything but the threads. A subclass says how many there are, and opens the way to them.
 
@@ -280,10 +298,6 @@ class LocalJobExecutor(StoringJobExecutor):
 
     def _open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
         return self._open_backend(FunctionWork(fn, self._transfer), control, options.priority)
-
-    def run_each_host(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
-        """Run ``fn(*args, **kwargs)`` once on this host."""
-        return {host: self.run_function(fn, *args, **kwargs) for host in self.get_available_workers().hosts()}
 
     def run_each_worker(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
         """Run ``fn(*args, **kwargs)`` once for each process: on one of its threads, which share everything."""

@@ -372,7 +372,7 @@ class PoolWorkforce(Workforce):
 
     def limits(self) -> dict[str, Any]:
         """Return what the report says about limits."""
-        return {**super().limits(), "pool": type(self.client).__name__, "pools_replaced": self.pool.n_renewed}
+        return {"pool": type(self.client).__name__, "pools_replaced": self.pool.n_renewed}
 
     def close(self, grace: float, *, shut_down: bool) -> None:
         """End all work."""

@@ -64,14 +64,8 @@ class Workforce(ABC):
         """Give a function that does the call once in each process, when it is called with the number of each."""
 
     def limits(self) -> dict[str, Any]:
-        """Return what the report says about limits."""
-        bounds = self.bounds(is_streamed=False)
-        return {
-            "workers": bounds.workers,
-            "threads_per_worker": 1,
-            "tasks_under_way": bounds.workers * bounds.prefetch,
-            "short_tasks_under_way": bounds.workers * bounds.prefetch_short,
-        }
+        """Return what the report says about limits, beyond those of every executor."""
+        return {}
 
     @abstractmethod
     def close(self, grace: float, *, shut_down: bool) -> None:

@@ -42,7 +42,6 @@ __all__ = ["PipelinedExecutor"]
 T = TypeVar("T")
 V = TypeVar("V")
 
-_HOST: Final = "localhost"
 _IN_ORDER: Final = RunOptions(ordered=True)
 
 
@@ -269,10 +268,6 @@ class PipelinedExecutor(StoringJobExecutor):
             return Bounds(n, prefetch=2, prefetch_short=2)
         return Bounds(n, prefetch=3)
 
-    def run_each_host(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
-        """Run ``fn(*args, **kwargs)`` once on this host."""
-        return {_HOST: self.run_function(fn, *args, **kwargs)}
-
     def run_each_worker(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
         """Run ``fn(*args, **kwargs)`` once in each worker, all at a time; results by the worker's name."""
         names = self.get_available_workers().names()
@@ -283,14 +278,10 @@ class PipelinedExecutor(StoringJobExecutor):
     # ---- the rest ----
 
     def _limits(self) -> dict[str, Any]:
-        bounds = self._bounds(is_streamed=False)
         pool = self._hub.pool
         return {
-            "workers": len(self._spec),
-            "threads_per_worker": 1,
+            **super()._limits(),
             "pinned": self._pin,
-            "tasks_under_way": len(self._spec) * bounds.prefetch,
-            "short_tasks_under_way": len(self._spec) * bounds.prefetch_short,
             "shared_memory_bytes": pool.arena.budget,
             "shared_memory_bytes_per_worker": pool.result_budget,
         }
