@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.mask_products import MaskProducts
-from tilework.common.kernels.parallel import PART_BYTES, run_parts
+from tilework.common.kernels.parallel import run_parts
 from tilework.common.kernels.rows import NATIVE, as_real, frame_blocks
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ class DenseMasks(MaskProducts):
             panel, direct = (aligned(FRAMES * block, masks), None) if converts else (None, ())
             add_products(*place, masks, stored, block, span, _GROUP, panel, direct, products)
 
-        useful = frames * rows.pixels * max(4, stored) // PART_BYTES
-        run_parts(part, frames, max(1, min(threads, useful)))
+        run_parts(part, frames, threads, work=frames * rows.pixels * max(4, stored))
         return products[:, : self._n_rows]
 
     def _apply_numpy(self, tile: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.mask_products import MaskProducts
-from tilework.common.kernels.parallel import PART_BYTES, run_parts
+from tilework.common.kernels.parallel import run_parts
 from tilework.common.kernels.rows import as_real, frame_blocks
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ class SparseMasks(MaskProducts):
                 *(*self._pieces, products),
             )
 
-        useful = frames * max(self._size, rows.pixels) * 8 // PART_BYTES
-        run_parts(part, frames, max(1, min(threads, useful)))
+        run_parts(part, frames, threads, work=frames * max(self._size, rows.pixels) * 8)
         return products
 
 
