@@ -323,11 +323,8 @@ class MainRun:
     def patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters of the UDFs on the main side."""
         with self.lock:
-            self._patch(parameters)
-
-    def _patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
-        for udf, new in zip(self.udfs, parameters, strict=True):
-            udf.update_kwargs(new)
+            for udf, new in zip(self.udfs, parameters, strict=True):
+                udf.update_kwargs(new)
 
     def end(self) -> None:
         """Tell the UDFs that want to know it that the run is over; to be called when no task runs any more.
