@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import weakref
 from functools import partial
@@ -22,7 +21,7 @@ from tilework.executor.pipelined.hub import Hub
 from tilework.executor.pipelined.parcel import Packed, pack
 from tilework.executor.pipelined.pool import WorkerPool
 from tilework.executor.pipelined.scattered import HubStore
-from tilework.executor.pipelined.spec import WorkerSpec, check_spec, describe_worker, make_spec
+from tilework.executor.pipelined.spec import WorkerSpec, check_spec, describe_worker, make_spec, resized
 from tilework.executor.pipelined.stream import Feeder
 from tilework.executor.pipelined.worker import be_worker
 from tilework.executor.run import Bounds
@@ -205,35 +204,8 @@ class PipelinedExecutor(StoringJobExecutor):
             When there would be no worker, or `n` is not a whole number.
         """
         self._check_open()
-        try:
-            n = operator.index(n)
-        except TypeError:
-            msg = f"resize takes a whole number of workers, not {n!r}"
-            raise ExecutorSpecException(msg) from None
-        cpus = [each for each in self._spec if each["device_kind"] == "CPU"]
-        others = [each for each in self._spec if each["device_kind"] != "CPU"]
-        taken = {each["device_id"] for each in cpus}
-        idx = max((each["worker_idx"] for each in self._spec), default=-1)
-        cpus = cpus[: max(0, n)]
-        number = 0
-        while len(cpus) < n:
-            while number in taken:
-                number += 1
-            taken.add(number)
-            idx += 1
-            cpus.append(
-                {
-                    "name": f"cpu-{number}",
-                    "device_id": number,
-                    "device_kind": "CPU",
-                    "worker_idx": idx,
-                    "has_cupy": False,
-                }
-            )
-        spec = [*others, *cpus]
-        check_spec(spec)
-        self._spec = spec
-        self._hub.resize(spec)
+        self._spec = resized(self._spec, n)
+        self._hub.resize(self._spec)
 
     # ---- tasks and functions ----
 
