@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar, runti
 from tilework.common.comm_handler import NoopCommHandler, TaskCommHandler
 from tilework.common.environment import Environment, StopFlag
 from tilework.common.run_options import Priority, RunOptions
+from tilework.common.scheduler import ResourceDef
 from tilework.common.tasks import GenericTaskProtocol, PartitionLike, TaskProtocol
 from tilework.common.worker_queue import SimpleWorkerQueue, WorkerContext, WorkerQueue, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError
@@ -42,6 +43,7 @@ __all__ = [
     "NoopCommHandler",
     "PartitionLike",
     "Priority",
+    "ResourceDef",
     "RunOptions",
     "SimpleWorkerQueue",
     "StopFlag",

@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tilework.common.environment import Environment
-    from tilework.common.scheduler import WorkerSet
-    from tilework.common.udf import ResourceDef
+    from tilework.common.scheduler import ResourceDef, WorkerSet
 
 __all__ = ["GenericTaskProtocol", "PartitionLike", "TaskProtocol"]
 

@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from tilework.common.executor import GPUSpec, Priority, SimpleWorkerQueue, StopFlag, TaskProtocol, WorkerContext
-    from tilework.common.scheduler import WorkerSet
-    from tilework.common.udf import ResourceDef
+    from tilework.common.scheduler import ResourceDef, WorkerSet
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.local import Work
     from tilework.executor.run import Ticket

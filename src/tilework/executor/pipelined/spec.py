@@ -15,7 +15,7 @@ from tilework.utils.device_ids import device_ids
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tilework.common.udf import ResourceDef
+    from tilework.common.scheduler import ResourceDef
 
 __all__ = ["WorkerSpec", "check_spec", "describe_worker", "make_spec", "resized"]
 
