@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tilework.common.tracing import RunSpan
     from tilework.udf.main_run import MainRun
 
-__all__ = ["ResultsForDataSet", "RunLink", "make_steps"]
+__all__ = ["ResultsForDataSet", "RunLink", "merge_parts"]
 
 _tracer = get_tracer(__name__)
 
@@ -145,7 +145,7 @@ class ResultsForDataSet(Iterator[UDFResultsLazy]):
         self._link.update_parameters(parameters)
 
 
-def make_steps(
+def merge_parts(
     link: RunLink,
     options: RunOptions,
     span: RunSpan,

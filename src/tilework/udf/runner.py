@@ -19,7 +19,7 @@ from tilework.common.progress import ProgressReporter, TQDMProgressReporter
 from tilework.common.roi import normalize_roi
 from tilework.common.tracing import RunSpan, get_tracer
 from tilework.udf.main_run import MainRun
-from tilework.udf.partial_results import ResultsForDataSet, RunLink, make_steps
+from tilework.udf.partial_results import ResultsForDataSet, RunLink, merge_parts
 from tilework.udf.plan import make_plan
 from tilework.udf.task import GenericTask
 
@@ -190,7 +190,7 @@ class UDFRunner:
 
             steps = delayed_steps(run, executor, link.cancel_id, options, progress=bool(progress))
         else:
-            steps = make_steps(link, options, span, self._reporter(progress), iterate=iterate)
+            steps = merge_parts(link, options, span, self._reporter(progress), iterate=iterate)
         return ResultsForDataSet(link, steps)
 
     def _reporter(self, progress: bool | ProgressReporter) -> ProgressReporter | Callable[[], ProgressReporter] | None:
