@@ -21,10 +21,11 @@ from tilework.exceptions import NoBackendError, UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.base import UDF
 from tilework.udf.checks import check_results_can_be_made, noted, too_large
-from tilework.udf.data import RunCache, UDFParams, prepare_aux
+from tilework.udf.data import prepare_aux
 from tilework.udf.kernel_arguments import check_kernel
 from tilework.udf.merging import merge_part
 from tilework.udf.meta import UDFMeta
+from tilework.udf.params import RunCache, UDFParams
 from tilework.udf.plan import make_plan
 from tilework.udf.results import RunResult, UDFResultsLazy, collect_results
 from tilework.udf.task import UDFTask

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tilework.common.scheduler import ResourceDef
     from tilework.io.dataset.partition import Partition
     from tilework.udf.base import UDF
-    from tilework.udf.data import UDFData, UDFParams
+    from tilework.udf.data import UDFData
+    from tilework.udf.params import UDFParams
 
 __all__ = ["GenericTask", "UDFTask"]
 
