@@ -30,8 +30,9 @@ from tilework.utils.devices import available_cpu_count
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tilework.common.executor import GPUSpec, RunOptions, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
+    from tilework.common.executor import GPUSpec, RunOptions, TaskCommHandler, TaskProtocol
     from tilework.common.scheduler import WorkerSet
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.run import Bounds
     from tilework.executor.workforce import Workforce
@@ -173,15 +174,8 @@ class ConcurrentJobExecutor(StoringJobExecutor):
         """Raise ExecutorError when the handler streams data, and the workers are processes."""
         self._workforce.check_handler(handler)
 
-    def _open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
-        return self._workforce.open_tasks(params_handle, control, options, handler, messages)
+    def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
+        return self._workforce.open_tasks(asked)
 
     def _open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
         return self._workforce.open_calls(fn, control, options)

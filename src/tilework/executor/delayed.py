@@ -36,8 +36,9 @@ from tilework.utils.devices import available_cpu_count
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
-    from tilework.common.executor import GPUSpec, Priority, SimpleWorkerQueue, StopFlag, TaskProtocol, WorkerContext
+    from tilework.common.executor import GPUSpec, Priority, StopFlag, TaskProtocol, WorkerContext
     from tilework.common.scheduler import ResourceDef, WorkerSet
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.local import Work
     from tilework.executor.run import Ticket
@@ -158,16 +159,9 @@ class DelayedJobExecutor(LocalJobExecutor):
                 )
                 yield tuple(_like(udf.results, arrays) for udf in udfs), flat.task
 
-    def _open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,  # noqa: ARG002
-        messages: SimpleWorkerQueue,  # noqa: ARG002
-    ) -> Backend[TaskProtocol]:
-        work = NodeWork(lambda: self._store.look_up(params_handle), Environment(1, True, None, get_use_cuda()))
-        return self._open_backend(work, control, options.priority)
+    def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
+        look_up, handle = self._store.look_up, asked.params_handle
+        return InlineBackend(NodeWork(lambda: look_up(handle), Environment(1, True, None, get_use_cuda())))
 
     @staticmethod
     def unwrap_results(results: Iterable[Any]) -> tuple[Any, ...]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         TaskCommHandler,
         TaskProtocol,
     )
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.run import Ticket
 
@@ -210,28 +211,27 @@ class LocalStore:
 
 
 def make_task_work(
+    asked: TaskRun,
     params: Callable[[], Any],
     make_env: Callable[[WorkerContext], Environment],
     transfer: Callable[[Any], Any],
-    handler: TaskCommHandler,
-    messages: SimpleWorkerQueue,
 ) -> Work[TaskProtocol]:
     """Return what is to be done for the tickets of a run of tasks.
 
     Parameters
     ----------
+    asked
+        The run.
     params
         Returns the parameters of the tasks as they are now.
     make_env
         Makes an environment around a task's line to the main side.
     transfer
         Returns what the other side gets when an object is sent there.
-    handler, messages
-        Of the run.
     """
-    if is_streamed(handler):
-        return StreamedTaskWork(params, make_env, transfer, handler, messages)
-    return TaskWork(params, make_env(WorkerContext(None, messages)), transfer)
+    if is_streamed(asked.handler):
+        return StreamedTaskWork(params, make_env, transfer, asked.handler, asked.messages)
+    return TaskWork(params, make_env(WorkerContext(None, asked.messages)), transfer)
 
 
 def workers_here(names: Iterable[str], threads: int) -> WorkerSet:
@@ -279,22 +279,14 @@ class LocalJobExecutor(StoringJobExecutor):
 
     # ---- tasks and functions ----
 
-    def _open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
+    def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
         work = make_task_work(
-            lambda: self._store.look_up(params_handle),
-            lambda context: self._task_environment(control.flag, context),
+            asked,
+            lambda: self._store.look_up(asked.params_handle),
+            lambda context: self._task_environment(asked.control.flag, context),
             self._transfer,
-            handler,
-            messages,
         )
-        return self._open_backend(work, control, options.priority)
+        return self._open_backend(work, asked.control, asked.options.priority)
 
     def _open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
         return self._open_backend(FunctionWork(fn, self._transfer), control, options.priority)

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from contextlib import AbstractContextManager
 
-    from tilework.common.executor import RunOptions, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
+    from tilework.common.executor import RunOptions, TaskCommHandler, TaskProtocol
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.run import Bounds
     from tilework.executor.storing import Store
@@ -41,14 +42,7 @@ class Workforce(ABC):
         """Raise ExecutorError when the handler wants what these workers cannot do."""
 
     @abstractmethod
-    def open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
+    def open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
         """Return a new run's way to the workers; see `DrivenJobExecutor`."""
 
     @abstractmethod

@@ -48,13 +48,13 @@ if TYPE_CHECKING:
     from tilework.common.executor import (
         GPUSpec,
         PartitionLike,
-        SimpleWorkerQueue,
         TaskCommHandler,
         TaskProtocol,
     )
     from tilework.common.scheduler import Worker, WorkerSet
     from tilework.executor.dask.dispatch import Station
     from tilework.executor.dask.worker import Outcome
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.run import Event
 
@@ -284,26 +284,19 @@ class DaskJobExecutor(StoringJobExecutor):
         with awake(self._snooze_manager):
             yield from super()._drive_calls(*args)
 
-    def _open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,  # noqa: ARG002
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
+    def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
         inbox: queue.SimpleQueue[Event | Outcome | None] = queue.SimpleQueue()
         shipment = Shipment(
-            self._lane(options),
+            self._lane(asked.options),
             task_need,
             inbox.put,
             task_name,
             None,
-            self._store.look_up(params_handle),
-            messages,
-            control.deadline,
+            self._store.look_up(asked.params_handle),
+            asked.messages,
+            asked.control.deadline,
         )
-        return DaskBackend(self._courier, shipment, inbox, control)
+        return DaskBackend(self._courier, shipment, inbox, asked.control)
 
     def _lane(self, options: RunOptions) -> Lane:
         with self._lock:

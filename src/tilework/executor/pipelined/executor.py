@@ -31,7 +31,8 @@ from tilework.utils.devices import detect
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from tilework.common.executor import GPUSpec, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
+    from tilework.common.executor import GPUSpec, TaskProtocol
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.pipelined.member import Launch
     from tilework.executor.pipelined.wire import Wire
@@ -209,17 +210,11 @@ class PipelinedExecutor(StoringJobExecutor):
 
     # ---- tasks and functions ----
 
-    def _open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
-        hub = self._hub
+    def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
+        hub, handler = self._hub, asked.handler
+        opening = asked.params_handle, Packed(b"", ())
         backend: PipelinedBackend[TaskProtocol] = PipelinedBackend(
-            hub, control, options.priority, (params_handle, Packed(b"", ())), messages, current_span_context()
+            hub, asked.control, asked.options.priority, opening, asked.messages, current_span_context()
         )
         if is_streamed(handler):
             backend.stream_with(lambda run, fail: Feeder(hub, handler, run, fail))
