@@ -12,7 +12,7 @@ from tilework.executor.driven import DrivenJobExecutor, no_such_handle
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SharingStore", "Store", "StoringJobExecutor", "patched"]
+__all__ = ["SharingStore", "Store", "StoringJobExecutor", "not_patchable", "patched"]
 
 T = TypeVar("T")
 
@@ -45,10 +45,14 @@ def patched(obj: T, patch: Any) -> T:
     """Patch an object, and return it; TypeError when it cannot be patched."""
     method = getattr(obj, "patch", None)
     if not callable(method):
-        msg = f"only an object with a method patch(patch) can be patched, not a {type(obj).__name__}"
-        raise TypeError(msg)
+        raise not_patchable(type(obj).__name__)
     method(patch)
     return obj
+
+
+def not_patchable(type_name: str) -> TypeError:
+    """Return the error for an object that cannot be patched."""
+    return TypeError(f"only an object with a method patch(patch) can be patched, not a {type_name}")
 
 
 class Shared(Protocol):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.executor.async_adapter import look_at
 from tilework.executor.dask.sealed import SharedSealed, seal
 from tilework.executor.remote import dumps, loads
+from tilework.executor.storing import not_patchable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,8 +108,7 @@ class Scattered:
             When the object has no method ``patch``.
         """
         if not self._can_patch:
-            msg = f"only an object with a method patch(patch) can be patched, not a {self._kind}"
-            raise TypeError(msg)
+            raise not_patchable(self._kind)
         pickled = dumps(patch)
         with self._lock:
             content, patches = self._state

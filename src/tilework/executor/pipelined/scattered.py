@@ -10,6 +10,7 @@ from tilework.executor.driven import no_such_handle
 from tilework.executor.pipelined.messages import Patch, Scatter, encode
 from tilework.executor.pipelined.parcel import Layout, pack
 from tilework.executor.remote import dumps
+from tilework.executor.storing import not_patchable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,8 +93,7 @@ class HubStore:
         """Let all workers patch the object; TypeError when it cannot be patched."""
         obj = self.look_up(handle)
         if not obj.can_be_patched:
-            msg = f"only an object with a method patch(patch) can be patched, not a {obj.type_name}"
-            raise TypeError(msg)
+            raise not_patchable(obj.type_name)
         self._hub.patch(obj, dumps(patch))
 
     def drop(self, handle: str) -> None:
