@@ -1,7 +1,7 @@
 """One run on the main side: what is prepared before data is read, and the merging of what comes back.
 
 A `MainRun` owns the buffers of the whole, the map of what is merged, the tasks and the parameters. It does no I/O and
-knows no executor, but for the type of buffers that the executor wants.
+knows of the executor only which type of buffers it wants, and which workers it has.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@
       parcel, arena, memory, control                      memory that processes share
         budget                                            how much of it there may be
       worker, worker_queues                               what runs in a worker
+      main_queues                                         its queues, for who uses a pool without a hub
 """
 
 from __future__ import annotations
