@@ -20,8 +20,8 @@ from tilework.executor.pipelined.backend import PipelinedBackend
 from tilework.executor.pipelined.hub import Hub
 from tilework.executor.pipelined.parcel import Packed, pack
 from tilework.executor.pipelined.pool import WorkerPool
-from tilework.executor.pipelined.scattered import HubStore
 from tilework.executor.pipelined.spec import WorkerSpec, check_spec, describe_worker, make_spec, resized
+from tilework.executor.pipelined.store import HubStore
 from tilework.executor.pipelined.stream import Feeder
 from tilework.executor.pipelined.worker import be_worker
 from tilework.executor.run import Bounds
