@@ -125,10 +125,11 @@ class UDFRunner:
         backends: str | Iterable[str] | None = None,
         *,
         options: RunOptions | None = None,
+        cancel_id: str | None = None,
     ) -> UDFResults:
         """Run to the end and return the results; see `run_for_dataset_sync`."""
         steps = self.run_for_dataset_sync(
-            dataset, executor, roi, progress, corrections, backends, iterate=False, options=options
+            dataset, executor, roi, progress, corrections, backends, iterate=False, options=options, cancel_id=cancel_id
         )
         last = None
         for last in steps:
