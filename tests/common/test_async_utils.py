@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tilework.common.async_utils import (
-    AHEAD,
     MyStopIteration,
     adjust_event_loop_policy,
     async_generator,
@@ -21,6 +20,7 @@ from tilework.common.async_utils import (
     run_gen_get_last,
     sync_to_async,
 )
+from tilework.common.channel import AHEAD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator

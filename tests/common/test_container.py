@@ -14,7 +14,7 @@ import sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilework.common.container import SPARSE_BACKENDS, MaskContainer
+from tilework.common.container import SPARSE_BACKENDS, MaskContainer, warn_if_large
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.common.sparse import is_sparse, to_dense
@@ -147,10 +147,13 @@ def test_large_factories_are_warned_about(caplog: pytest.LogCaptureFixture) -> N
     caplog.set_level(logging.WARNING)
     for factory in (closure, default, functools.partial(np.asarray, large), functools.partial(np.asarray, a=large)):
         caplog.clear()
-        MaskContainer([factory])
+        warn_if_large([factory])
+        assert "sent to every worker" in caplog.text
+        caplog.clear()
+        warn_if_large(factory)
         assert "sent to every worker" in caplog.text
     caplog.clear()
-    MaskContainer(stack)
+    warn_if_large(stack)
     assert not caplog.records
 
 

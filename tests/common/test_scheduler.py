@@ -8,7 +8,7 @@ import pytest
 from tilework.common.scheduler import Scheduler, Worker, WorkerSet
 
 if TYPE_CHECKING:
-    from tilework.common.udf import ResourceDef
+    from tilework.common.scheduler import ResourceDef
 
 CPU: ResourceDef = {"CPU": 1, "compute": 1, "ndarray": 1}
 CUDA: ResourceDef = {"CUDA": 1, "compute": 1}

@@ -247,3 +247,14 @@ def test_masks_are_made_once_per_run(ctx: Context, tmp_path: Any) -> None:
 
     ctx.run_udf(dataset=load(ctx, counts()), udf=ApplyMasksUDF(mask_factories=factory))
     assert len(log.read_text()) <= 2  # once where results are declared, once where tasks run
+
+
+def test_large_factories_are_warned_about_once_per_run(caplog: pytest.LogCaptureFixture) -> None:
+    """Not by each worker, whose logging goes to stderr, and from there into the log of the main process."""
+    large = np.ones((200, *SIG, 20))
+    udf = ApplyMasksUDF(mask_factories=partial(np.mean, large, axis=-1))
+    with Context.make_with("pipelined", cpus=2) as context:
+        dataset = load(context, counts())
+        for _ in range(2):
+            context.run_udf(dataset=dataset, udf=udf)
+    assert caplog.text.count("sent to every worker") == 2

@@ -11,7 +11,8 @@ import pytest
 
 from tilework.common.buffers import BufferWrapper, PlaceholderBufferWrapper
 from tilework.common.shape import Shape
-from tilework.udf.data import MergeAttrMapping, RunCache, UDFData, UDFParams, UseDiscouragedWarning
+from tilework.udf.data import MergeAttrMapping, UDFData, UseDiscouragedWarning
+from tilework.udf.params import RunCache, UDFParams
 
 
 def data() -> UDFData:

@@ -212,14 +212,7 @@ class Analysis(ABC):
             from tilework.udf.runner import UDFRunner
 
             check()
-            last = None
-            for last in UDFRunner([udf]).run_for_dataset_sync(
-                self.dataset, sync, roi=selected, iterate=False, cancel_id=cancel_id
-            ):
-                pass
-            assert last is not None
-            results: Mapping[str, Any] = last.buffers[0]
-            return results
+            return UDFRunner([udf]).run_for_dataset(self.dataset, sync, roi=selected, cancel_id=cancel_id).buffers[0]
 
         results = await asyncio.to_thread(self.evaluate, run_udf, roi, positions_with_values(self.dataset, roi))
         check()

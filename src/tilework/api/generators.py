@@ -20,8 +20,8 @@ from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
 
 if TYPE_CHECKING:
     from tilework.api.plots import Plots
+    from tilework.udf.partial_results import ResultsForDataSet
     from tilework.udf.results import UDFResultsLazy
-    from tilework.udf.runner import ResultsForDataSet
 
 __all__ = ["ResultGenerator", "in_background"]
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
     from concurrent.futures import Future
 
+    from tilework.udf.partial_results import ResultsForDataSet
     from tilework.udf.results import UDFResultsLazy
-    from tilework.udf.runner import ResultsForDataSet
 
 __all__ = ["RunProgress", "UDFRun"]
 
@@ -206,9 +206,10 @@ class UDFRun:
         import asyncio
 
         from tilework.common.async_utils import kept_awake
+        from tilework.executor.async_adapter import look_at
 
         over = asyncio.wrap_future(self._future)
-        over.add_done_callback(_look_at)
+        over.add_done_callback(look_at)
         try:
             with kept_awake():
                 return self._unwrap(await asyncio.shield(over))
@@ -255,9 +256,3 @@ class UDFRun:
         if self.driver not in {None, threading.get_ident()}:
             self._steps.wait_until_started()
         self._steps.update_parameters_experimental(parameters)
-
-
-def _look_at(over: Any) -> None:
-    """Look at the outcome, so that asyncio does not report an error as forgotten that nobody waits for any more."""
-    if not over.cancelled():
-        over.exception()

@@ -11,17 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework import __version__
+from tilework.cli.contexts import count_workers, describe_executor, open_context
 from tilework.cli.functions import Function, disk_mask
-from tilework.cli.opening import (
-    count_workers,
-    describe_axes,
-    describe_dataset,
-    describe_executor,
-    format_bytes,
-    format_rate,
-)
+from tilework.cli.opening import describe_axes, describe_dataset
 from tilework.cli.output import output_folder, write_summary
-from tilework.cli.run import Measured, execute, open_context, report_document, save_function
+from tilework.cli.run import Measured, execute, report_document, save_function
+from tilework.cli.words import format_bytes, format_rate
 from tilework.exceptions import CommandError
 from tilework.io.dataset.base import AxisInfo
 from tilework.utils.simulate import ScanModel, simulate_scan

@@ -6,8 +6,10 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tilework.cli.opening import describe_axes, describe_dataset, format_bytes, make_context, open_dataset
+from tilework.cli.contexts import make_context
+from tilework.cli.opening import describe_axes, describe_dataset, open_dataset
 from tilework.cli.output import as_json
+from tilework.cli.words import format_bytes
 from tilework.io.results.jsonable import jsonable
 
 if TYPE_CHECKING:

@@ -17,44 +17,11 @@ if TYPE_CHECKING:
     from tilework.io.dataset.base import AxisInfo, DataSet
 
 __all__ = [
-    "count_workers",
     "describe_axes",
     "describe_dataset",
-    "describe_executor",
-    "format_bytes",
-    "format_rate",
-    "make_context",
     "open_dataset",
     "scaled_axes",
 ]
-
-
-def make_context(args: argparse.Namespace) -> Context:
-    """Return the context that the arguments ask for."""
-    from tilework.api import Context
-    from tilework.common.tracing import maybe_setup_tracing
-
-    maybe_setup_tracing("tilework")
-    if args.executor == "inline":
-        if args.workers not in {None, 1}:
-            msg = f"--executor inline has one worker, not {args.workers}: use --executor threads"
-            raise CommandError(msg)
-        return Context.make_with("inline")
-    return Context.make_with(args.executor, cpus=args.workers)
-
-
-def count_workers(context: Context) -> int:
-    """Return how many tasks run at a time."""
-    return sum(worker.nthreads for worker in context.executor.get_available_workers())
-
-
-def describe_executor(executor: dict[str, Any]) -> str:
-    """Return the executor of a summary for people."""
-    count = executor["workers"]
-    if executor["name"] == "inline":
-        return "inline"
-    one, more = ("thread", "threads") if executor["name"] == "threads" else ("process", "processes")
-    return f"{count} {one if count == 1 else more}"
 
 
 def open_dataset(context: Context, args: argparse.Namespace) -> DataSet:
@@ -140,17 +107,3 @@ def describe_dataset(dataset: DataSet) -> dict[str, Any]:
         "absent_frames": 0 if absent is None else int(absent.sum()),
         "bytes": prod(dataset.shape) * raw.itemsize,
     }
-
-
-def format_bytes(number: float) -> str:
-    """Return a number of bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"
-
-
-def format_rate(done: dict[str, Any]) -> str:
-    """Return how fast data was read, for people; of less than a MiB that says nothing."""
-    return f", {done['gb_per_s']:.2g} GB/s" if done["bytes"] >= 1 << 20 else ""

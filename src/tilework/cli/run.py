@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilework import __version__
+from tilework.cli.contexts import count_workers, describe_executor, open_context
 from tilework.cli.detector import corrections_for_people, make_corrections
 from tilework.cli.executor_report import report_lines
 from tilework.cli.functions import Function, make_functions
-from tilework.cli.opening import (
-    count_workers,
-    describe_axes,
-    describe_dataset,
-    describe_executor,
-    format_bytes,
-    format_rate,
-    make_context,
-    open_dataset,
-    scaled_axes,
-)
+from tilework.cli.opening import describe_axes, describe_dataset, open_dataset, scaled_axes
 from tilework.cli.output import as_json, check_output, output_folder, write_summary
 from tilework.cli.values import FromFile
+from tilework.cli.words import format_bytes, format_rate
 from tilework.exceptions import CommandError
 from tilework.io.results import ResultChannel, require_format, save_results
 from tilework.viz.colors import require_matplotlib
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,7 +32,7 @@ if TYPE_CHECKING:
     from tilework.io.corrections import CorrectionSet
     from tilework.io.dataset.base import AxisInfo, DataSet
 
-__all__ = ["Measured", "execute", "open_context", "report_document", "run", "save_function"]
+__all__ = ["Measured", "execute", "report_document", "run", "save_function"]
 
 
 class Measured:
@@ -108,19 +99,6 @@ def run(args: argparse.Namespace) -> None:
                 summary["report"] = context.executor.report()
             document = write_summary(folder, summary)
     report_document(args, document, _lines(document, target))
-
-
-@contextmanager
-def open_context(args: argparse.Namespace) -> Iterator[Context]:
-    """Give a context, closed at the end; but not waited for after Ctrl-C, when the process is about to end anyway."""
-    context = make_context(args)
-    try:
-        yield context
-    except Exception:
-        context.close()
-        raise
-    else:
-        context.close()
 
 
 def execute(

@@ -20,7 +20,7 @@ from tilework.common.pydata import csr_from_pydata, pydata_astype, pydata_from_c
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from tilework.common.udf import ResourceDef
+    from tilework.common.scheduler import ResourceDef
 
 __all__ = [
     "BACKENDS",

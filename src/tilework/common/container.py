@@ -23,7 +23,7 @@ from tilework.common.sparse import is_scipy_sparse, is_sparse, sparse_to_coo, to
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-__all__ = ["MaskContainer", "MaskFactories"]
+__all__ = ["MaskContainer", "MaskFactories", "warn_if_large"]
 
 logger = logging.getLogger(__name__)
 
@@ -377,11 +377,11 @@ def _check_factories(factories: Any) -> None:
             f"mask each; it is {factories!r}"
         )
         raise TypeError(msg)
-    _warn_if_large(several)
 
 
-def _warn_if_large(factories: Sequence[Any]) -> None:
-    size = sum(map(_carried_bytes, factories))
+def warn_if_large(factories: MaskFactories) -> None:
+    """Log a warning when mask factories hold large arrays; for who is about to send them to workers."""
+    size = sum(map(_carried_bytes, [factories] if callable(factories) else factories))
     if size > _LARGE_FACTORY:
         logger.warning(
             "mask factories carry %.1f MiB of arrays that are sent to every worker: let them make the masks instead, "

@@ -4,19 +4,20 @@ An executor moves callables and tasks. Everything that touches data or computes 
 the same user-defined function run in a debugger, on threads, in worker processes or on a cluster.
 
 `JobExecutor` is for blocking callers, `AsyncJobExecutor` for asyncio; each gives the other with ``ensure_sync()`` and
-``ensure_async()``.
+``ensure_async()``. What only some executors can do is a protocol: `ChoosyExecutor`, `LazyExecutor`. All that their
+methods take can be imported from here.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 from tilework.common.comm_handler import NoopCommHandler, TaskCommHandler
 from tilework.common.environment import Environment, StopFlag
-from tilework.common.math import is_real
+from tilework.common.run_options import Priority, RunOptions
+from tilework.common.scheduler import ResourceDef
+from tilework.common.tasks import GenericTaskProtocol, PartitionLike, TaskProtocol
 from tilework.common.worker_queue import SimpleWorkerQueue, WorkerContext, WorkerQueue, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from tilework.common.scheduler import WorkerSet
     from tilework.common.subscriptions import Callback
-    from tilework.common.udf import ResourceDef
 
 __all__ = [
     "AsyncJobExecutor",
@@ -43,6 +43,7 @@ __all__ = [
     "NoopCommHandler",
     "PartitionLike",
     "Priority",
+    "ResourceDef",
     "RunOptions",
     "SimpleWorkerQueue",
     "StopFlag",
@@ -58,106 +59,6 @@ V = TypeVar("V")
 
 GPUSpec: TypeAlias = int | bool | None
 """Which GPU the main process uses: a CUDA device number, True for the first, False for none, None to find out."""
-
-
-class Priority(IntEnum):
-    """Which run goes first where several want the same workers; the lower number."""
-
-    LIVE = 0
-    """Data that a detector delivers now and that is lost when nobody takes it."""
-    INTERACTIVE = 1
-    """Somebody waits for the result."""
-    BATCH = 2
-    """Nobody waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How the tasks of one run are to be done.
-
-    Parameters
-    ----------
-    ordered
-        Whether results come in task order, through a bounded reorder window, instead of as they are completed.
-    priority
-        Which run goes first where several want the same workers.
-    timeout
-        The longest that the run may take, in seconds from the call of `run_tasks`; then it ends with
-        DeadlineExceededError. None for no limit.
-    meanwhile
-        Called once by the thread that takes the results, when the first tasks have been given out and before it waits:
-        for what may be done while the workers begin. Where a detector's data is pushed to the tasks, before that. An
-        executor need not call it, and a run that has no tasks does not.
-    """
-
-    ordered: bool = False
-    priority: Priority = Priority.INTERACTIVE
-    timeout: float | None = None
-    meanwhile: Callable[[], None] | None = None
-
-    def __post_init__(self) -> None:
-        if self.timeout is not None and not (is_real(self.timeout) and self.timeout > 0):
-            msg = f"timeout must be a positive number of seconds, or None for no limit, not {self.timeout!r}"
-            raise ValueError(msg) if is_real(self.timeout) else TypeError(msg)
-        if self.priority not in tuple(Priority):
-            msg = f"priority must be one of {', '.join(f'Priority.{p.name}' for p in Priority)}, not {self.priority!r}"
-            raise ValueError(msg)
-
-
-class PartitionLike(Protocol):
-    """What an executor sees of the partition that a task works on."""
-
-    def get_ident(self) -> str:
-        """Return the name that stands in messages about this partition."""
-        ...
-
-    def get_locations(self) -> WorkerSet | None:
-        """Return the workers that have the data close by; None when all are equal."""
-        ...
-
-
-class TaskProtocol(Protocol):
-    """One piece of a run. It may run again when its worker is lost: pure, or an idempotent write to its own region."""
-
-    def __call__(self, params: Any, env: Environment) -> Any:
-        """Do the work, inside ``with env.enter()``, and call ``env.raise_if_stopped()`` between tiles.
-
-        Parameters
-        ----------
-        params
-            What was scattered for this run, as it is when the task starts.
-        env
-            Where the task runs.
-        """
-        ...
-
-    def get_partition(self) -> PartitionLike:
-        """Return the partition that the task works on."""
-        ...
-
-    def get_resources(self) -> ResourceDef:
-        """Return what a worker must offer."""
-        ...
-
-    def get_locations(self) -> WorkerSet | None:
-        """Return the workers that should run it rather than others; None for no preference."""
-        ...
-
-    def get_tracing_span_context(self) -> Any:
-        """Return the OpenTelemetry span context under which the task is traced; None for none."""
-        ...
-
-
-class GenericTaskProtocol(Protocol):
-    """A function to run in a given environment."""
-
-    def __call__(self, args: Iterable[Any], kwargs: Mapping[str, Any], environment: Environment) -> Any:
-        """Do the work."""
-        ...
-
-    def get_tracing_span_context(self) -> Any:
-        """Return the OpenTelemetry span context under which the task is traced; None for none."""
-        ...
 
 
 class JobExecutor(ABC):

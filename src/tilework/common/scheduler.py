@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tilework.common.udf import ResourceDef
 
-__all__ = ["ResourceTask", "Scheduler", "Worker", "WorkerSet"]
+__all__ = ["ResourceDef", "ResourceTask", "Scheduler", "Worker", "WorkerSet"]
+
+
+ResourceDef: TypeAlias = dict[Literal["CPU", "compute", "ndarray", "CUDA"], int]
+"""How many of each a worker offers, or a task asks for; ``"ndarray"``: it takes NumPy arrays, or CuPy's on a GPU."""
 
 
 class ResourceTask(Protocol):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 from math import inf
-from typing import Any, Final, Literal, NotRequired, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
 
 from tilework.common import array_backends
+from tilework.common.scheduler import ResourceDef
 from tilework.exceptions import MissingMethodError
 
 __all__ = [
@@ -19,8 +20,6 @@ __all__ = [
     "get_method",
     "kernel_of",
 ]
-
-ResourceDef = dict[Literal["CPU", "compute", "ndarray", "CUDA"], int]
 
 
 class UDFMethod(Enum):

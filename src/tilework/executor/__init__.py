@@ -5,8 +5,8 @@
     JobExecutor (common.executor)     the interface
       BaseJobExecutor  (base)         state that all share: open or closed, runs by name, events, report
         DrivenJobExecutor  (driven)   runs are carried out by a driver, over a way to the workers
-          DaskJobExecutor             (dask)        on the workers of a Dask cluster
           StoringJobExecutor (storing)  what is scattered is in a store
+            DaskJobExecutor           (dask)        on the workers of a Dask cluster
             PipelinedExecutor         (pipelined)   in worker processes of this machine
             ConcurrentJobExecutor     (concurrent)  on any pool of `concurrent.futures`
             LocalJobExecutor  (local)   workers see the memory of the main side

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tilework.common.scheduler import WorkerSet
     from tilework.common.subscriptions import Callback
 
-__all__ = ["AsyncAdapter", "MakingAsyncAdapter"]
+__all__ = ["AsyncAdapter", "MakingAsyncAdapter", "look_at"]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -40,7 +40,7 @@ _MAX_CALLS: Final = 64
 _END: Final = object()
 
 
-def _look_at(step: asyncio.Future[Any]) -> None:
+def look_at(step: asyncio.Future[Any]) -> None:
     """Look at the outcome, so that asyncio does not report an error as forgotten that nobody waits for any more."""
     if not step.cancelled():
         step.exception()
@@ -80,7 +80,7 @@ class AsyncAdapter(AsyncJobExecutor):
         try:
             while True:
                 step = loop.run_in_executor(self._pool, advance)
-                step.add_done_callback(_look_at)
+                step.add_done_callback(look_at)
                 item = await asyncio.shield(step)
                 if item is _END:
                     return
@@ -99,7 +99,7 @@ class AsyncAdapter(AsyncJobExecutor):
         cancel_id: Any,
         task_comm_handler: TaskCommHandler,
         *,
-        options: RunOptions = RunOptions(),  # noqa: B008
+        options: RunOptions = RunOptions(),
     ) -> AsyncGenerator[tuple[Any, TaskProtocol], None]:
         """Run tasks, and yield what each returned; see `JobExecutor.run_tasks`.
 

@@ -16,13 +16,12 @@ from __future__ import annotations
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from tilework.common.backend import get_use_cuda
-from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.async_adapter import MakingAsyncAdapter
 from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
 from tilework.executor.calling import Call
 from tilework.executor.driver import STOP_GRACE_SECONDS
+from tilework.executor.local import workers_here
 from tilework.executor.steady_threads import SteadyThreads
 from tilework.executor.storing import StoringJobExecutor
 from tilework.executor.threads import ThreadWorkforce
@@ -31,7 +30,9 @@ from tilework.utils.devices import available_cpu_count
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tilework.common.executor import GPUSpec, RunOptions, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
+    from tilework.common.executor import GPUSpec, RunOptions, TaskCommHandler, TaskProtocol
+    from tilework.common.scheduler import WorkerSet
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.run import Bounds
     from tilework.executor.workforce import Workforce
@@ -156,15 +157,7 @@ class ConcurrentJobExecutor(StoringJobExecutor):
         It is called ``concurrent``, and has as many threads as the pool, or ``process-0``, ``process-1`` and so on;
         which of the processes of a pool has which of these names is not defined.
         """
-        resources: dict[Any, int] = {"CPU": 1, "compute": 1, "ndarray": 1}
-        if get_use_cuda() is not None:
-            resources["CUDA"] = 1
-        workforce = self._workforce
-        return WorkerSet([Worker(name, "localhost", resources, workforce.threads) for name in workforce.names])
-
-    def run_each_host(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
-        """Run ``fn(*args, **kwargs)`` once on this host."""
-        return {host: self.run_function(fn, *args, **kwargs) for host in self.get_available_workers().hosts()}
+        return workers_here(self._workforce.names, self._workforce.threads)
 
     def run_each_worker(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
         """Run ``fn(*args, **kwargs)`` once in each process: for threads, on one of them, since they share everything.
@@ -181,15 +174,8 @@ class ConcurrentJobExecutor(StoringJobExecutor):
         """Raise ExecutorError when the handler streams data, and the workers are processes."""
         self._workforce.check_handler(handler)
 
-    def _open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
-        return self._workforce.open_tasks(params_handle, control, options, handler, messages)
+    def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
+        return self._workforce.open_tasks(asked)
 
     def _open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
         return self._workforce.open_calls(fn, control, options)
@@ -198,7 +184,7 @@ class ConcurrentJobExecutor(StoringJobExecutor):
         return self._workforce.bounds(is_streamed=is_streamed)
 
     def _limits(self) -> dict[str, Any]:
-        return self._workforce.limits()
+        return {**super()._limits(), **self._workforce.limits()}
 
     def _release(self) -> None:
         self._workforce.close(STOP_GRACE_SECONDS, shut_down=self.is_local)

@@ -23,12 +23,11 @@ from tilework.common.backend import get_use_cuda
 from tilework.common.dask_buffers import DaskBufferWrapper, to_dask_buffer
 from tilework.common.dask_graphs import ArraySpec, Constant, Item, LazyGraph, import_dask
 from tilework.common.executor import Environment, RunOptions, TaskCommHandler
-from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorError
 from tilework.executor.calling import call_task, partition_name
 from tilework.executor.driven import is_streamed
 from tilework.executor.inline import InlineBackend
-from tilework.executor.local import LocalJobExecutor, LocalStore
+from tilework.executor.local import LocalJobExecutor, LocalStore, workers_here
 from tilework.executor.remote import contained
 from tilework.executor.run import Bounds
 from tilework.executor.storing import patched
@@ -37,8 +36,9 @@ from tilework.utils.devices import available_cpu_count
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
-    from tilework.common.executor import GPUSpec, Priority, SimpleWorkerQueue, StopFlag, TaskProtocol, WorkerContext
-    from tilework.common.udf import ResourceDef
+    from tilework.common.executor import GPUSpec, Priority, StopFlag, TaskProtocol, WorkerContext
+    from tilework.common.scheduler import ResourceDef, WorkerSet
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.local import Work
     from tilework.executor.run import Ticket
@@ -98,7 +98,7 @@ class DelayedJobExecutor(LocalJobExecutor):
         cancel_id: Any,
         task_comm_handler: TaskCommHandler,
         *,
-        options: RunOptions = RunOptions(),  # noqa: B008
+        options: RunOptions = RunOptions(),
     ) -> Generator[tuple[Any, TaskProtocol], None, None]:
         """Make nodes of a graph from tasks, one by one, in task order.
 
@@ -159,16 +159,9 @@ class DelayedJobExecutor(LocalJobExecutor):
                 )
                 yield tuple(_like(udf.results, arrays) for udf in udfs), flat.task
 
-    def _open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,  # noqa: ARG002
-        messages: SimpleWorkerQueue,  # noqa: ARG002
-    ) -> Backend[TaskProtocol]:
-        work = NodeWork(lambda: self._store.look_up(params_handle), Environment(1, True, None, get_use_cuda()))
-        return self._open_backend(work, control, options.priority)
+    def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
+        look_up, handle = self._store.look_up, asked.params_handle
+        return InlineBackend(NodeWork(lambda: look_up(handle), Environment(1, True, None, get_use_cuda())))
 
     @staticmethod
     def unwrap_results(results: Iterable[Any]) -> tuple[Any, ...]:
@@ -232,10 +225,7 @@ class DelayedJobExecutor(LocalJobExecutor):
 
     def get_available_workers(self) -> WorkerSet:
         """Return the one worker, ``delayed``: it stands for the scheduler that will compute."""
-        resources: dict[Any, int] = {"CPU": 1, "compute": 1, "ndarray": 1}
-        if get_use_cuda() is not None:
-            resources["CUDA"] = 1
-        return WorkerSet([Worker("delayed", "localhost", resources, available_cpu_count())])
+        return workers_here(["delayed"], available_cpu_count())
 
     def _open_backend(self, work: Work[V], control: RunControl, priority: Priority) -> Backend[V]:  # noqa: ARG002
         return InlineBackend(work)

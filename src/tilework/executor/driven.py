@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import closing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tilework.common.executor import (
@@ -37,13 +38,28 @@ if TYPE_CHECKING:
     from tilework.executor.driver import Backend
     from tilework.executor.run import Bounds, Ticket
 
-__all__ = ["DrivenJobExecutor", "is_streamed", "no_such_handle"]
+__all__ = ["DrivenJobExecutor", "TaskRun", "is_streamed", "no_such_handle", "results_of"]
 
 T = TypeVar("T")
 V = TypeVar("V")
 
 _FUNCTION_GRACE_SECONDS: Final = 1.0
 """Functions have no flag to look at, and so waiting for them is only worth while when they are short."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """What a run of tasks was asked for with, but for the tasks themselves, which come one by one."""
+
+    params_handle: Any
+    """Stands for the parameters of the tasks."""
+    control: RunControl
+    """The run, as others see it."""
+    options: RunOptions
+    handler: TaskCommHandler
+    """Streams data to the tasks, unless it is a `NoopCommHandler`."""
+    messages: SimpleWorkerQueue = field(default_factory=SimpleWorkerQueue)
+    """Where the tasks' messages go."""
 
 
 class DrivenJobExecutor(BaseJobExecutor):
@@ -58,28 +74,10 @@ class DrivenJobExecutor(BaseJobExecutor):
     # ---- for subclasses ----
 
     @abstractmethod
-    def _open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
+    def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
         """Return a new run's way to the workers, where each ticket's task is called.
 
-        Parameters
-        ----------
-        params_handle
-            Stands for the parameters of the tasks.
-        control
-            The run, as others see it.
-        options
-            Priority; the rest is done by the run itself.
-        handler
-            Streams data to the tasks, unless it is a `NoopCommHandler`.
-        messages
-            Where the tasks' messages go.
+        Of the options, only the priority is its business.
         """
 
     @abstractmethod
@@ -89,6 +87,15 @@ class DrivenJobExecutor(BaseJobExecutor):
     @abstractmethod
     def _bounds(self, *, is_streamed: bool) -> Bounds:
         """Return how much of a run may be under way."""
+
+    def _limits(self) -> dict[str, Any]:
+        bounds = self._bounds(is_streamed=False)
+        return {
+            "workers": bounds.workers,
+            "threads_per_worker": 1,
+            "tasks_under_way": bounds.workers * bounds.prefetch,
+            "short_tasks_under_way": bounds.workers * bounds.prefetch_short,
+        }
 
     @abstractmethod
     def _check_handle(self, handle: Any) -> None:
@@ -103,7 +110,7 @@ class DrivenJobExecutor(BaseJobExecutor):
         cancel_id: Any,
         task_comm_handler: TaskCommHandler,
         *,
-        options: RunOptions = RunOptions(),  # noqa: B008
+        options: RunOptions = RunOptions(),
     ) -> Generator[tuple[Any, TaskProtocol], None, None]:
         """Run tasks, and yield what each returned; see `JobExecutor.run_tasks`."""
         handler: object = task_comm_handler
@@ -114,48 +121,35 @@ class DrivenJobExecutor(BaseJobExecutor):
         if isinstance(self, ChoosyExecutor):
             self.check_handler(task_comm_handler)
         self._check_handle(params_handle)
-        control = RunControl(cancel_id, options.timeout)
-        self._begin(control)
-        return self._run_tasks(self._fitting(iter(tasks)), params_handle, control, task_comm_handler, options)
+        asked = TaskRun(params_handle, RunControl(cancel_id, options.timeout), options, task_comm_handler)
+        self._begin(asked.control)
+        return self._run_tasks(self._fitting(iter(tasks)), asked)
 
     def _run_tasks(
-        self,
-        tasks: Iterator[TaskProtocol],
-        params_handle: Any,
-        control: RunControl,
-        handler: TaskCommHandler,
-        options: RunOptions,
+        self, tasks: Iterator[TaskProtocol], asked: TaskRun
     ) -> Generator[tuple[Any, TaskProtocol], None, None]:
-        messages = SimpleWorkerQueue()
         try:
-            handler.start()
+            asked.handler.start()
             try:
-                with handler.monitor(messages):
-                    yield from self._drive(tasks, params_handle, control, handler, options, messages)
+                with asked.handler.monitor(asked.messages):
+                    yield from self._drive(tasks, asked)
             finally:
-                handler.done()
+                asked.handler.done()
         finally:
-            self._end(control)
+            self._end(asked.control)
 
-    def _drive(
-        self,
-        tasks: Iterator[TaskProtocol],
-        params_handle: Any,
-        control: RunControl,
-        handler: TaskCommHandler,
-        options: RunOptions,
-        messages: SimpleWorkerQueue,
-    ) -> Generator[tuple[Any, TaskProtocol], None, None]:
+    def _drive(self, tasks: Iterator[TaskProtocol], asked: TaskRun) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        control, options = asked.control, asked.options
         run = Run(
             tasks,
-            self._bounds(is_streamed=is_streamed(handler)),
+            self._bounds(is_streamed=is_streamed(asked.handler)),
             ordered=options.ordered,
             deadline=control.deadline,
             name=lambda ticket: f"the task of partition {partition_name(ticket.task)}",
         )
         self._note_start(control)
         try:
-            backend = self._open_tasks(params_handle, control, options, handler, messages)
+            backend = self._open_tasks(asked)
             yield from drive(run, backend, control, options.meanwhile)
         finally:
             self._note_end(control, run)
@@ -224,17 +218,22 @@ class DrivenJobExecutor(BaseJobExecutor):
         """Run ``fn(item)`` for each item, and return the results in the order of the items."""
         return [result for result, _ in self._call_each(fn, iterable, RunOptions(ordered=True))]
 
+    def run_each_host(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
+        """Run ``fn(*args, **kwargs)`` once on this host: it is the only one."""
+        return {host: self.run_function(fn, *args, **kwargs) for host in self.get_available_workers().hosts()}
+
     def run_each_partition(
         self, partitions: Iterable[PartitionLike], fn: Callable[[Any], T], all_nodes: bool = False
     ) -> Generator[T, None, None]:
         """Run ``fn(partition)`` for each partition; see `JobExecutor.run_each_partition`. This host is all nodes."""
         chosen = (p for p in partitions if not all_nodes or p.get_locations())
-        return _results(
+        return results_of(
             self._call_each(fn, chosen, RunOptions(), lambda ticket: f" for partition {ticket.task.get_ident()}")
         )
 
 
-def _results(calls: Generator[tuple[T, V], None, None]) -> Generator[T, None, None]:
+def results_of(calls: Generator[tuple[T, V], None, None]) -> Generator[T, None, None]:
+    """Yield the results of calls without their items; closing it ends the calls."""
     with closing(calls):
         for result, _ in calls:
             yield result

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tilework.common.backend import get_use_cuda
 from tilework.common.executor import Environment
-from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import ExecutorSpecException
-from tilework.executor.local import LocalJobExecutor
+from tilework.executor.local import LocalJobExecutor, workers_here
 from tilework.executor.remote import contained
 from tilework.executor.run import Bounds, Completed, Failed
 from tilework.utils.devices import available_cpu_count
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tilework.common.executor import GPUSpec, Priority, StopFlag, WorkerContext
+    from tilework.common.scheduler import WorkerSet
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.local import Work
     from tilework.executor.run import Event, Ticket
@@ -94,10 +94,7 @@ class InlineJobExecutor(LocalJobExecutor):
 
     def get_available_workers(self) -> WorkerSet:
         """Return the one worker, ``inline``."""
-        resources: dict[Any, int] = {"CPU": 1, "compute": 1, "ndarray": 1}
-        if get_use_cuda() is not None:
-            resources["CUDA"] = 1
-        return WorkerSet([Worker("inline", "localhost", resources, 1)])
+        return workers_here(["inline"], 1)
 
     def _open_backend(self, work: Work[V], control: RunControl, priority: Priority) -> Backend[V]:  # noqa: ARG002
         return InlineBackend(work)

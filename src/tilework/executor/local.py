@@ -12,14 +12,16 @@ from abc import abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
+from tilework.common.backend import get_use_cuda
 from tilework.common.executor import SimpleWorkerQueue, WorkerContext
+from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import JobCancelledError
 from tilework.executor.calling import call_task
 from tilework.executor.driven import is_streamed, no_such_handle
 from tilework.executor.storing import StoringJobExecutor, patched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tilework.common.executor import (
         Environment,
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
         TaskCommHandler,
         TaskProtocol,
     )
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.run import Ticket
 
-__all__ = ["LocalJobExecutor", "LocalStore", "Work", "make_task_work"]
+__all__ = ["LocalJobExecutor", "LocalStore", "Work", "make_task_work", "workers_here"]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -208,28 +211,43 @@ class LocalStore:
 
 
 def make_task_work(
+    asked: TaskRun,
     params: Callable[[], Any],
     make_env: Callable[[WorkerContext], Environment],
     transfer: Callable[[Any], Any],
-    handler: TaskCommHandler,
-    messages: SimpleWorkerQueue,
 ) -> Work[TaskProtocol]:
     """Return what is to be done for the tickets of a run of tasks.
 
     Parameters
     ----------
+    asked
+        The run.
     params
         Returns the parameters of the tasks as they are now.
     make_env
         Makes an environment around a task's line to the main side.
     transfer
         Returns what the other side gets when an object is sent there.
-    handler, messages
-        Of the run.
     """
-    if is_streamed(handler):
-        return StreamedTaskWork(params, make_env, transfer, handler, messages)
-    return TaskWork(params, make_env(WorkerContext(None, messages)), transfer)
+    if is_streamed(asked.handler):
+        return StreamedTaskWork(params, make_env, transfer, asked.handler, asked.messages)
+    return TaskWork(params, make_env(WorkerContext(None, asked.messages)), transfer)
+
+
+def workers_here(names: Iterable[str], threads: int) -> WorkerSet:
+    """Return workers of this host, which have its CUDA device as well where this process uses one.
+
+    Parameters
+    ----------
+    names
+        Of the workers.
+    threads
+        How many tasks each can run at the same time.
+    """
+    resources: dict[Any, int] = {"CPU": 1, "compute": 1, "ndarray": 1}
+    if get_use_cuda() is not None:
+        resources["CUDA"] = 1
+    return WorkerSet([Worker(name, "localhost", resources, threads) for name in names])
 
 
 class LocalJobExecutor(StoringJobExecutor):
@@ -261,29 +279,17 @@ class LocalJobExecutor(StoringJobExecutor):
 
     # ---- tasks and functions ----
 
-    def _open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
+    def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
         work = make_task_work(
-            lambda: self._store.look_up(params_handle),
-            lambda context: self._task_environment(control.flag, context),
+            asked,
+            lambda: self._store.look_up(asked.params_handle),
+            lambda context: self._task_environment(asked.control.flag, context),
             self._transfer,
-            handler,
-            messages,
         )
-        return self._open_backend(work, control, options.priority)
+        return self._open_backend(work, asked.control, asked.options.priority)
 
     def _open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
         return self._open_backend(FunctionWork(fn, self._transfer), control, options.priority)
-
-    def run_each_host(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
-        """Run ``fn(*args, **kwargs)`` once on this host."""
-        return {host: self.run_function(fn, *args, **kwargs) for host in self.get_available_workers().hosts()}
 
     def run_each_worker(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
         """Run ``fn(*args, **kwargs)`` once for each process: on one of its threads, which share everything."""

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from tilework.common.executor import Priority, RunOptions, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.pool_worker import Answer
     from tilework.executor.renewable import Pending
@@ -317,16 +318,10 @@ class PoolWorkforce(Workforce):
             )
             raise ExecutorError(msg)
 
-    def open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,  # noqa: ARG002  (checked to stream nothing)
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
+    def open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
         """Return a new run's way to the processes."""
-        return PoolBackend(self, control, options.priority, lambda: self.store.look_up(params_handle), messages)
+        look_up, handle = self.store.look_up, asked.params_handle
+        return PoolBackend(self, asked.control, asked.options.priority, lambda: look_up(handle), asked.messages)
 
     def open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
         """Return the way to the processes for calls of a function."""
@@ -372,7 +367,7 @@ class PoolWorkforce(Workforce):
 
     def limits(self) -> dict[str, Any]:
         """Return what the report says about limits."""
-        return {**super().limits(), "pool": type(self.client).__name__, "pools_replaced": self.pool.n_renewed}
+        return {"pool": type(self.client).__name__, "pools_replaced": self.pool.n_renewed}
 
     def close(self, grace: float, *, shut_down: bool) -> None:
         """End all work."""

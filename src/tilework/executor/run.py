@@ -12,10 +12,10 @@ or queues, so that all of it can be tested without a worker, and means the same 
 
 What is guaranteed:
 
-- Each task is delivered exactly once, or the run does not end as FINISHED; there can be no gap. - Never more than the
-limit (workers x a small number) is under way. Results that nobody took yet are bounded as well: what
-  was pulled is at most one reorder window ahead of what was delivered when the run is ordered, and otherwise at most
-  twice the limit.
+- Each task is delivered exactly once, or the run does not end as FINISHED; there can be no gap.
+- Never more than the limit (workers x a small number) is under way. Results that nobody took yet are bounded as well:
+  what was pulled is at most one reorder window ahead of what was delivered when the run is ordered, and otherwise at
+  most twice the limit.
 - After the end nothing is submitted or delivered, and whatever still arrives is ignored.
 """
 

@@ -29,7 +29,7 @@ from tilework.executor.calling import note_unpicklable
 from tilework.executor.driven import no_such_handle
 from tilework.executor.remote import dumps, dumps_apart, loads
 from tilework.executor.shared_block import BlockGoneError, SharedBlock, attach
-from tilework.executor.storing import patched
+from tilework.executor.storing import SharingStore, patched
 
 if TYPE_CHECKING:
     from tilework.executor.shared_block import Address
@@ -115,10 +115,12 @@ class Scattered:
     ----------
     obj
         The object, as it is now: what the caller does to it afterwards reaches nobody.
+    key
+        By which workers know it; None: one is made.
     """
 
-    def __init__(self, obj: Any) -> None:
-        self.key = uuid.uuid4().hex
+    def __init__(self, obj: Any, key: str | None = None) -> None:
+        self.key = key or uuid.uuid4().hex
         self._lock = threading.Lock()
         self._block: SharedBlock | None = None
         self._content: bytes | None = None
@@ -208,42 +210,17 @@ class Scattered:
             block.close()
 
 
-class ShippingStore:
-    """Scattered objects by handle; the handle is the key by which workers know the object."""
+class ShippingStore(SharingStore[Scattered]):
+    """What is scattered to the processes of a pool, which know an object by its handle; see `StoringJobExecutor`."""
 
-    def __init__(self) -> None:
-        self._objects: dict[str, Scattered] = {}
-
-    def add(self, obj: Any) -> str:
-        """Add an object; returns its handle."""
-        scattered = Scattered(obj)
-        self._objects[scattered.key] = scattered
-        return scattered.key
-
-    def look_up(self, handle: Any) -> Scattered:
-        """Return what is shipped for the object."""
-        try:
-            return self._objects[handle]
-        except (KeyError, TypeError):
-            raise no_such_handle(handle) from None
-
-    def update(self, handle: Any, obj: Any) -> None:
-        """Let the handle stand for another object."""
-        self.look_up(handle).update(obj)
-
-    def patch(self, handle: Any, patch: Any) -> None:
-        """Patch the object."""
-        self.look_up(handle).patch(patch)
+    def _share(self, handle: str, obj: Any) -> Scattered:
+        return Scattered(obj, key=handle)
 
     def drop(self, handle: str) -> None:
         """Forget the object; workers do so with their next job."""
-        scattered = self._objects.pop(handle, None)
-        if scattered is not None:
-            scattered.close()
-
-    def keys(self) -> tuple[str, ...]:
-        """Return the keys of all objects that there are now."""
-        return tuple(self._objects)
+        shared = self._shared.pop(handle, None)
+        if shared is not None:
+            shared.close()
 
 
 # ---- the workers' side ----

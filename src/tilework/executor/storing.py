@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from tilework.executor.driven import DrivenJobExecutor
+from tilework.executor.driven import DrivenJobExecutor, no_such_handle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Store", "StoringJobExecutor", "patched"]
+__all__ = ["SharingStore", "Store", "StoringJobExecutor", "not_patchable", "patched"]
 
 T = TypeVar("T")
 
@@ -43,10 +45,69 @@ def patched(obj: T, patch: Any) -> T:
     """Patch an object, and return it; TypeError when it cannot be patched."""
     method = getattr(obj, "patch", None)
     if not callable(method):
-        msg = f"only an object with a method patch(patch) can be patched, not a {type(obj).__name__}"
-        raise TypeError(msg)
+        raise not_patchable(type(obj).__name__)
     method(patch)
     return obj
+
+
+def not_patchable(type_name: str) -> TypeError:
+    """Return the error for an object that cannot be patched."""
+    return TypeError(f"only an object with a method patch(patch) can be patched, not a {type_name}")
+
+
+class Shared(Protocol):
+    """An object that was scattered, and how it comes to the workers."""
+
+    def update(self, obj: Any) -> None:
+        """Be another object from now on."""
+        ...
+
+    def patch(self, patch: Any) -> None:
+        """Call ``obj.patch(patch)``, wherever the object is; TypeError when there is no such method."""
+        ...
+
+
+S = TypeVar("S", bound=Shared)
+
+
+class SharingStore(ABC, Generic[S]):
+    """A `Store` of objects that know by themselves how they come to the workers; a subclass makes them."""
+
+    def __init__(self) -> None:
+        self._shared: dict[str, S] = {}
+
+    @abstractmethod
+    def _share(self, handle: str, obj: Any) -> S:
+        """Return what the handle is to stand for."""
+
+    def add(self, obj: Any) -> str:
+        """Add an object; returns its handle."""
+        handle = f"scattered-{uuid.uuid4().hex}"
+        self._shared[handle] = self._share(handle, obj)
+        return handle
+
+    def look_up(self, handle: Any) -> S:
+        """Return what the handle stands for; ExecutorError when it is none."""
+        try:
+            return self._shared[handle]
+        except (KeyError, TypeError):
+            raise no_such_handle(handle) from None
+
+    def update(self, handle: Any, obj: Any) -> None:
+        """Let the handle stand for another object."""
+        self.look_up(handle).update(obj)
+
+    def patch(self, handle: Any, patch: Any) -> None:
+        """Patch the object; TypeError when it cannot be patched."""
+        self.look_up(handle).patch(patch)
+
+    def drop(self, handle: str) -> None:
+        """Forget the object."""
+        self._shared.pop(handle, None)
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the handles of all objects that there are now."""
+        return tuple(self._shared)
 
 
 class StoringJobExecutor(DrivenJobExecutor):

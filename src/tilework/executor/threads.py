@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from tilework.common.executor import (
         Priority,
         RunOptions,
-        SimpleWorkerQueue,
         TaskCommHandler,
         TaskProtocol,
         WorkerContext,
     )
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.local import Work
     from tilework.executor.run import Event, Ticket
@@ -112,21 +112,14 @@ class ThreadWorkforce(Workforce):
     def check_handler(self, handler: TaskCommHandler) -> None:
         """All can be served."""
 
-    def open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
+    def open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
         """Return a new run's way to the threads."""
 
         def make_env(context: WorkerContext) -> Environment:
-            return Environment(1, True, context, get_use_cuda(), control.flag)
+            return Environment(1, True, context, get_use_cuda(), asked.control.flag)
 
-        work = make_task_work(lambda: self.store.look_up(params_handle), make_env, _same, handler, messages)
-        return self._open(work, control, options.priority)
+        work = make_task_work(asked, lambda: self.store.look_up(asked.params_handle), make_env, _same)
+        return self._open(work, asked.control, asked.options.priority)
 
     def open_calls(self, fn: Callable[[V], Any], control: RunControl, options: RunOptions) -> Backend[V]:
         """Return the way to the threads for calls of a function."""

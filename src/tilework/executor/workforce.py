@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from contextlib import AbstractContextManager
 
-    from tilework.common.executor import RunOptions, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
+    from tilework.common.executor import RunOptions, TaskCommHandler, TaskProtocol
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.run import Bounds
     from tilework.executor.storing import Store
@@ -41,14 +42,7 @@ class Workforce(ABC):
         """Raise ExecutorError when the handler wants what these workers cannot do."""
 
     @abstractmethod
-    def open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
+    def open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
         """Return a new run's way to the workers; see `DrivenJobExecutor`."""
 
     @abstractmethod
@@ -64,14 +58,8 @@ class Workforce(ABC):
         """Give a function that does the call once in each process, when it is called with the number of each."""
 
     def limits(self) -> dict[str, Any]:
-        """Return what the report says about limits."""
-        bounds = self.bounds(is_streamed=False)
-        return {
-            "workers": bounds.workers,
-            "threads_per_worker": 1,
-            "tasks_under_way": bounds.workers * bounds.prefetch,
-            "short_tasks_under_way": bounds.workers * bounds.prefetch_short,
-        }
+        """Return what the report says about limits, beyond those of every executor."""
+        return {}
 
     @abstractmethod
     def close(self, grace: float, *, shut_down: bool) -> None:

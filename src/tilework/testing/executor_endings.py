@@ -1,18 +1,13 @@
-"""The contract of a run that does not end by itself: cancel, deadline, interrupts, consumers that leave."""
+"""The contract of a run that does not end by itself: cancel, deadline, consumers that leave.
+
+Interrupts, and executors that are closed, or not, are parts of it with files of their own.
+"""
 
 from __future__ import annotations
 
 import gc
-import os
-import random
-import signal
-import subprocess
-import sys
-import textwrap
-import threading
-import time
 import weakref
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +16,10 @@ import psutil
 import pytest
 
 from tilework.common.executor import JobExecutor, NoopCommHandler
-from tilework.exceptions import DeadlineExceededError, ExecutorError, JobCancelledError
-from tilework.testing.executor_harness import ExecutorHarness
+from tilework.exceptions import DeadlineExceededError, JobCancelledError
+from tilework.testing.executor_closing import ClosingContract
+from tilework.testing.executor_interrupts import InterruptContract
 from tilework.testing.faults import (
-    BlockTask,
     CallTask,
     EchoTask,
     EndlessTask,
@@ -34,8 +29,7 @@ from tilework.testing.faults import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from tilework.common.executor import Environment
     from tilework.testing.faults import Signals
@@ -47,28 +41,7 @@ class ConsumerError(Exception):
     """Raised by consumers in these tests."""
 
 
-def _send_ctrl_c() -> None:
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-
-@contextmanager
-def _ctrl_c_is_heard() -> Iterator[threading.Event]:
-    """Let SIGINT raise KeyboardInterrupt only while the event is set: a test says where it may hit."""
-    heard = threading.Event()
-    heard.set()
-
-    def on_sigint(*_: object) -> None:
-        if heard.is_set():
-            raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGINT, on_sigint)
-    try:
-        yield heard
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-class EndingContract(ExecutorHarness):
+class EndingContract(InterruptContract, ClosingContract):
     """After each of these the executor is ready, and nothing of the run goes on."""
 
     # ---- cancel and deadline ----
@@ -200,138 +173,6 @@ class EndingContract(ExecutorHarness):
             consume()
         self.assert_usable(executor)
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="signals to a thread")
-    def test_ctrl_c(self, executor: JobExecutor, signals: Signals) -> None:
-        """A KeyboardInterrupt while a result is waited for ends the run, and comes out of the generator."""
-        assert threading.current_thread() is threading.main_thread()
-
-        def interrupt() -> None:
-            signals.wait("started", self.parallelism)
-            _send_ctrl_c()
-
-        with self.background() as call, self.start(executor, (EndlessTask(i, signals=signals) for i in count())) as run:
-            interrupter = call(interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                next(run)
-            interrupter.result()
-            assert signals.count("started") == signals.count("stopped")
-        self.assert_usable(executor)
-
-    @pytest.mark.skipif(sys.platform == "win32", reason="signals to a thread")
-    def test_second_ctrl_c_does_not_wait(self, executor: JobExecutor, signals: Signals) -> None:
-        """When a running task ignores that its run has ended, a second KeyboardInterrupt leaves it behind."""
-
-        def interrupt() -> None:
-            signals.wait("started", self.parallelism)
-            _send_ctrl_c()
-            # Time enough to reach the wait for the running tasks. If it were not, that wait would take longer, no more.
-            time.sleep(0.5)
-            _send_ctrl_c()
-
-        stubborn = (BlockTask(i, signals=signals, stubborn=True) for i in count())
-        with self.background() as call, self.start(executor, stubborn) as run:
-            with _ctrl_c_is_heard() as heard:
-                interrupter = call(interrupt)
-                with pytest.raises(KeyboardInterrupt):
-                    next(run)
-                heard.clear()
-                interrupter.result()
-            assert signals.count("done") == 0, "it waited for a task that does not stop"
-            signals.add("release")
-        self.assert_usable(executor)
-
-    # Python reports an interrupt that hits a destructor, and goes on.
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    @pytest.mark.skipif(sys.platform == "win32", reason="signals to a thread")
-    def test_ctrl_c_at_any_time(self, executor: JobExecutor) -> None:
-        """Wherever a KeyboardInterrupt hits a run, the executor is usable afterwards, and other runs go on."""
-        rng = random.Random(3)
-        over, go = threading.Event(), threading.Event()
-
-        def others() -> None:
-            while not over.is_set():
-                got = self.run(executor, [SleepTask(i, seconds=0.001) for i in range(10)], cancel_id="other")
-                assert sorted(got) == list(range(10))
-
-        def interrupt(delay: float) -> None:
-            go.wait()
-            time.sleep(delay)
-            _send_ctrl_c()
-
-        def interrupted_run() -> None:
-            with suppress(KeyboardInterrupt):
-                heard.set()
-                go.set()
-                with self.start(executor, (FakeTask(i) for i in range(200))) as results:
-                    list(results)
-                executor.run_function(abs, -1)
-                heard.clear()
-
-        with self.background() as call, _ctrl_c_is_heard() as heard:
-            other = call(others)
-            try:
-                for _ in range(40):
-                    heard.clear()
-                    go.clear()
-                    interrupter = call(interrupt, rng.random() * 0.005)
-                    interrupted_run()
-                    interrupter.result()
-            finally:
-                over.set()
-            other.result()
-        self.assert_usable(executor)
-
-    @pytest.mark.skipif(sys.platform == "win32", reason="process groups")
-    def test_ctrl_c_in_a_terminal(self, signals: Signals) -> None:
-        """Ctrl-C reaches all processes of a terminal at once: it ends the run, never a worker, busy or idle."""
-        script = textwrap.dedent(self.make_code) + textwrap.dedent(
-            f"""
-            import sys, time
-            from itertools import count
-            from tilework.common.executor import NoopCommHandler
-            from tilework.testing.faults import EndlessTask, FakeTask, Signals
-            signals = Signals({signals.folder!r})
-            with executor.scatter(1) as handle:
-                def look():
-                    results = executor.run_tasks([FakeTask(i) for i in range(9)], handle, "run", NoopCommHandler())
-                    return sorted(result for result, _ in results) == list(range(9)) and executor.run_function(abs, -1)
-                run = executor.run_tasks(
-                    (EndlessTask(i, signals=signals) for i in count()), handle, "run", NoopCommHandler()
-                )
-                try:
-                    next(run)
-                except KeyboardInterrupt:
-                    sys.stdout.write(f"in a run: {{look()}}; ")
-                try:
-                    signals.add("idle")
-                    time.sleep(60)
-                except KeyboardInterrupt:
-                    sys.stdout.write(f"idle: {{look()}}; ")
-            sys.stdout.write(f"losses: {{executor.report()['losses']}}")
-            executor.close()
-            """
-        )
-        program = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", script],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
-        )
-        try:
-            signals.wait("started", self.parallelism)
-            os.killpg(program.pid, signal.SIGINT)
-            signals.wait("idle")
-            time.sleep(0.05)  # until it sleeps; an interrupt that comes before is reported as one, by the output
-            os.killpg(program.pid, signal.SIGINT)
-            out, err = program.communicate(timeout=60)
-        finally:
-            program.kill()
-            program.wait()
-        assert (program.returncode, out, err) == (0, "in a run: 1; idle: 1; losses: 0", "")
-        assert signals.count("started") == signals.count("stopped")
-
     # ---- again and again ----
 
     def test_memory_is_flat(self, executor: JobExecutor) -> None:
@@ -389,75 +230,3 @@ class EndingContract(ExecutorHarness):
             del params, results
         gc.collect()
         assert [ref for ref in alive if ref() is not None] == []
-
-    # ---- closing ----
-
-    def test_closed_executor(self, nothing_left: None) -> None:
-        """Closing twice is fine; afterwards all work is refused with an ExecutorError."""
-        with self.make_executor() as executor, executor.scatter(1) as handle:
-            self.assert_usable(executor)
-            executor.close()
-            executor.close()
-            refused: list[Callable[[], Any]] = [
-                lambda: executor.run_tasks([FakeTask()], handle, "run", NoopCommHandler()),
-                lambda: executor.run_function(abs, -1),
-                lambda: executor.map(abs, [-1]),
-                lambda: executor.run_each_host(abs, -1),
-                lambda: executor.run_each_worker(abs, -1),
-                lambda: list(executor.run_each_partition([], abs)),
-                lambda: executor.scatter(1).__enter__(),
-                lambda: executor.scatter_update(handle, 2),
-                lambda: executor.scatter_update_patch(handle, 2),
-            ]
-            for call in refused:
-                with pytest.raises(ExecutorError, match="closed"):
-                    call()
-            assert executor.cancel("run") is False
-            assert executor.report()["closed"] is True
-
-    def test_closed_in_the_middle_of_a_run(self, nothing_left: None, signals: Signals) -> None:
-        """Closing from another thread ends a run with JobCancelledError, and stops its tasks."""
-        executor = self.make_executor()
-
-        def close() -> None:
-            signals.wait("started", self.parallelism)
-            executor.close()
-
-        endless = (EndlessTask(i, signals=signals) for i in count())
-        with self.background() as call:
-            closing = call(close)
-            with pytest.raises(JobCancelledError, match="closed"):
-                self.run(executor, endless)
-            closing.result()
-        assert signals.count("started") == signals.count("stopped")
-
-    @pytest.mark.parametrize("how", ["idle", "in a run", "generator closed"])
-    def test_exit_without_close(self, how: str, tmp_path: Path) -> None:
-        """An interpreter that exits without closing its executor does exit, quietly, also in the middle of a run."""
-        script = textwrap.dedent(self.make_code) + textwrap.dedent(
-            f"""
-            import sys
-            from itertools import chain, count
-            from tilework.common.executor import NoopCommHandler
-            from tilework.testing.faults import EndlessTask, FakeTask, Signals
-            endless = (EndlessTask(i, signals=Signals({str(tmp_path)!r})) for i in count(1))
-            block = executor.scatter(1)
-            handle = block.__enter__()
-            run = executor.run_tasks(chain([FakeTask(0)], endless), handle, "run", NoopCommHandler())
-            how = {how!r}
-            if how != "idle":
-                next(run)
-            if how == "generator closed":
-                run.close()
-            sys.stdout.write("bye")
-            """
-        )
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", script],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "bye", ""), done

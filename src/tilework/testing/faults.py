@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tilework.common.executor import Environment, TaskProtocol, WorkerQueue
-    from tilework.common.scheduler import WorkerSet
-    from tilework.common.udf import ResourceDef
+    from tilework.common.scheduler import ResourceDef, WorkerSet
 
 __all__ = [
     "BlockTask",

@@ -34,7 +34,7 @@ from tilework.common.array_backends import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from tilework.common.udf import ResourceDef
+    from tilework.common.scheduler import ResourceDef
 
 __all__ = [
     "BackendPlan",

@@ -26,7 +26,7 @@ from tilework.common.buffers import (
 )
 from tilework.common.later import import_later
 from tilework.exceptions import MissingMergeError, NoMetaError, UDFException, UDFRunCancelled
-from tilework.udf.data import MergeAttrMapping, RunCache, UDFData, UDFKwargsWrapper, UDFParams
+from tilework.udf.data import MergeAttrMapping, UDFData, UDFKwargsWrapper
 from tilework.udf.instance import UDFInstance
 from tilework.udf.meta import UDFMeta
 from tilework.udf.mixins import (
@@ -38,6 +38,7 @@ from tilework.udf.mixins import (
     UDFRunEndMixin,
     UDFTileMixin,
 )
+from tilework.udf.params import RunCache, UDFParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -7,7 +7,6 @@ goes into the array: ``self.results.x = value`` means ``self.results.x[:] = valu
 
 from __future__ import annotations
 
-import threading
 import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,13 +16,11 @@ from tilework.common.buffers import AuxBufferWrapper, BufferWrapper, Placeholder
 from tilework.exceptions import UDFException
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
+    from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 
     from tilework.common.shape import Shape
-    from tilework.io.dataset.tiling_scheme import TilingScheme
-    from tilework.udf.run_plan import RunPlan
 
-__all__ = ["MergeAttrMapping", "RunCache", "UDFData", "UDFKwargsWrapper", "UDFParams", "UseDiscouragedWarning"]
+__all__ = ["MergeAttrMapping", "UDFData", "UDFKwargsWrapper", "UseDiscouragedWarning", "prepare_aux"]
 
 T = TypeVar("T")
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -217,136 +214,6 @@ class MergeAttrMapping:
 
     def __len__(self) -> int:
         return len(self.__dict__)
-
-
-class RunCache:
-    """What is computed once per process and run, and shared by the run's tasks there. Never travels.
-
-    Owned by the run's parameters: it lives as long as they are scattered. Safe to use from several threads; a value
-    is computed by the first that asks while the others wait.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._values: dict[Any, Any] = {}
-
-    def __getstate__(self) -> tuple[()]:
-        return ()
-
-    def __setstate__(self, state: tuple[()]) -> None:
-        self.__init__()  # type: ignore[misc]
-
-    def get(self, key: Any, factory: Callable[[], T]) -> T:
-        """Return the value of `key`, made by `factory` when it is not there."""
-        try:
-            value: T = self._values[key]
-        except KeyError:
-            with self._lock:
-                if key not in self._values:
-                    self._values[key] = factory()
-                value = self._values[key]
-        return value
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._values.clear()
-
-
-class UDFParams:
-    """What all tasks of a run share; scattered to the workers once.
-
-    Parameters
-    ----------
-    kwargs
-        The parameters of each UDF, in the order of the run.
-    roi
-        Selected scan positions, flat or of nav shape, or None.
-    corrections
-        Detector corrections, or None.
-    tiling_scheme
-        How partitions are cut.
-    plan
-        What each UDF gets; None only for parameters that never run.
-    classes
-        The classes of the UDFs. They are here and not in the tasks, because a class of a notebook or script is sent
-        whole, and need not be sent with every task.
-    """
-
-    def __init__(
-        self,
-        kwargs: Sequence[Mapping[str, Any]],
-        roi: BoolArray | None,
-        corrections: Any,
-        tiling_scheme: TilingScheme | None,
-        plan: RunPlan | None = None,
-        classes: Sequence[type[Any]] = (),
-    ) -> None:
-        self.classes = tuple(classes)
-        self._kwargs = [dict(k) for k in kwargs]
-        self._roi = roi
-        self._corrections = corrections
-        self._tiling_scheme = tiling_scheme
-        self._plan = plan
-        self.cache = RunCache()
-
-    @classmethod
-    def from_udfs(
-        cls,
-        udfs: Sequence[Any],
-        roi: BoolArray | None,
-        corrections: Any = None,
-        tiling_scheme: TilingScheme | None = None,
-        plan: RunPlan | None = None,
-    ) -> UDFParams:
-        """Collect the parameters of `udfs`."""
-        return cls([udf.kwargs for udf in udfs], roi, corrections, tiling_scheme, plan, [type(udf) for udf in udfs])
-
-    @property
-    def kwargs(self) -> list[dict[str, Any]]:
-        """The parameters of each UDF."""
-        return self._kwargs
-
-    @property
-    def roi(self) -> BoolArray | None:
-        """Selected scan positions."""
-        return self._roi
-
-    @property
-    def corrections(self) -> Any:
-        """Detector corrections."""
-        return self._corrections
-
-    @property
-    def tiling_scheme(self) -> TilingScheme:
-        """How partitions are cut."""
-        if self._tiling_scheme is None:
-            msg = "these parameters have no tiling scheme, so nothing can be run with them"
-            raise ValueError(msg)
-        return self._tiling_scheme
-
-    @property
-    def plan(self) -> RunPlan:
-        """What each UDF gets."""
-        if self._plan is None:
-            msg = "these parameters have no plan, so nothing can be run with them"
-            raise ValueError(msg)
-        return self._plan
-
-    def patch(self, patch: Sequence[Mapping[str, Any]]) -> None:
-        """Change parameters: one mapping per UDF, with only what changes. Tasks that start later see it.
-
-        Raises
-        ------
-        ValueError
-            When there is not one mapping per UDF.
-        """
-        if len(patch) != len(self._kwargs):
-            msg = f"parameters must be given for each of the {len(self._kwargs)} UDFs of the run, got {len(patch)}"
-            raise ValueError(msg)
-        # New dictionaries: a task that runs now keeps the ones it started with.
-        self._kwargs = [{**old, **new} for old, new in zip(self._kwargs, patch, strict=True)]
-        self.cache.clear()
 
 
 def prepare_aux(kwargs: Mapping[str, Any], dataset_shape: Shape, roi: BoolArray | None, udf_name: str) -> None:

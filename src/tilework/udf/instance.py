@@ -24,8 +24,8 @@ from tilework.udf.data import UDFData, UDFKwargsWrapper
 if TYPE_CHECKING:
     import numpy as np
 
-    from tilework.udf.data import RunCache
     from tilework.udf.meta import UDFMeta
+    from tilework.udf.params import RunCache
 
     BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 

@@ -1,7 +1,7 @@
 """One run on the main side: what is prepared before data is read, and the merging of what comes back.
 
 A `MainRun` owns the buffers of the whole, the map of what is merged, the tasks and the parameters. It does no I/O and
-knows no executor, but for the type of buffers that the executor wants.
+knows of the executor only which type of buffers it wants, and which workers it has.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from tilework.exceptions import NoBackendError, UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.base import UDF
 from tilework.udf.checks import check_results_can_be_made, noted, too_large
-from tilework.udf.data import RunCache, UDFParams, prepare_aux
+from tilework.udf.data import prepare_aux
 from tilework.udf.kernel_arguments import check_kernel
 from tilework.udf.merging import merge_part
 from tilework.udf.meta import UDFMeta
+from tilework.udf.params import RunCache, UDFParams
 from tilework.udf.plan import make_plan
 from tilework.udf.results import RunResult, UDFResultsLazy, collect_results
 from tilework.udf.task import UDFTask
@@ -323,11 +324,8 @@ class MainRun:
     def patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters of the UDFs on the main side."""
         with self.lock:
-            self._patch(parameters)
-
-    def _patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
-        for udf, new in zip(self.udfs, parameters, strict=True):
-            udf.update_kwargs(new)
+            for udf, new in zip(self.udfs, parameters, strict=True):
+                udf.update_kwargs(new)
 
     def end(self) -> None:
         """Tell the UDFs that want to know it that the run is over; to be called when no task runs any more.

@@ -9,7 +9,7 @@ import numpy as np
 
 from tilework.common.array_backends import NUMPY_BACKENDS, as_backend, as_names
 from tilework.common.buffers import AuxBufferWrapper
-from tilework.common.container import MaskContainer
+from tilework.common.container import MaskContainer, warn_if_large
 from tilework.common.kernels import DenseMasks, SparseMasks, takes_dtype
 from tilework.common.sparse import to_sparse
 from tilework.common.udf import UDFMethod
@@ -170,6 +170,8 @@ class ApplyMasksUDF(UDF):
 
     def _make_masks(self) -> MaskContainer:
         params = self.params
+        if self.meta.array_backend is None:  # on the main side, where somebody reads it, and once
+            warn_if_large(params.mask_factories)
         return MaskContainer(
             params.mask_factories,
             dtype=params.mask_dtype,

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from tilework.io.dataset.tile import DataTile
     from tilework.udf.backends import BackendPlan
     from tilework.udf.base import UDF
-    from tilework.udf.data import UDFData, UDFParams
+    from tilework.udf.data import UDFData
+    from tilework.udf.params import UDFParams
     from tilework.udf.run_plan import UDFPlan
     from tilework.udf.steps import Step
 

@@ -12,7 +12,8 @@ from tilework.udf.backends import BackendPlan, available_backends, plan_backends
 if TYPE_CHECKING:
     import numpy as np
 
-    from tilework.common.udf import ResourceDef, UDFMethod
+    from tilework.common.scheduler import ResourceDef
+    from tilework.common.udf import UDFMethod
 
 __all__ = ["RunPlan", "UDFPlan"]
 

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tilework.common.executor import Environment
-    from tilework.common.udf import ResourceDef
+    from tilework.common.scheduler import ResourceDef
     from tilework.io.dataset.partition import Partition
     from tilework.udf.base import UDF
-    from tilework.udf.data import UDFData, UDFParams
+    from tilework.udf.data import UDFData
+    from tilework.udf.params import UDFParams
 
 __all__ = ["GenericTask", "UDFTask"]
 

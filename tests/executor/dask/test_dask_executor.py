@@ -163,7 +163,7 @@ def test_two_hundred_runs_from_eight_threads(executor: DaskJobExecutor) -> None:
         list(pool.map(one, range(200)))
     assert executor._courier._shipments == {}
     assert executor._courier._carriers == {}
-    assert executor._scattered == {}
+    assert executor._store.keys() == ()
     wait_until_forgotten(executor)
 
 

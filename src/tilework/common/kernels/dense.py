@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.kernels.parallel import PART_BYTES, run_parts
-from tilework.common.kernels.rows import NATIVE, as_real, as_rows, frame_blocks
+from tilework.common.kernels.mask_products import MaskProducts
+from tilework.common.kernels.parallel import run_parts
+from tilework.common.kernels.rows import NATIVE, as_real, frame_blocks
+
+if TYPE_CHECKING:
+    from tilework.common.kernels.rows import Rows
 
 __all__ = ["DenseMasks", "real_masks"]
 
@@ -24,10 +28,8 @@ _BLOCK_NUMPY = 8192
 _VECTOR_BYTES = 64
 
 
-class DenseMasks:
-    """A stack of masks for one part of the detector, laid out for the product with many tiles.
-
-    It is not changed after it is made, so any number of threads may use it.
+class DenseMasks(MaskProducts):
+    """A stack of dense masks, as `MaskProducts`.
 
     Parameters
     ----------
@@ -50,10 +52,9 @@ class DenseMasks:
     def __init__(self, masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any], *, compiled: bool) -> None:
         dtype = np.dtype(dtype)
         self._compiled = compiled
-        self._is_complex = dtype.kind == "c"
-        self._count = len(masks)
         rows = real_masks(masks.reshape(len(masks), math.prod(masks.shape[1:])), np.dtype(tile_dtype), dtype)
-        self._n_rows, self._pixels = rows.shape
+        super().__init__(len(masks), rows.shape[1], is_complex=dtype.kind == "c")
+        self._n_rows = len(rows)
         if compiled:
             if self._n_rows % 4 > 1:
                 rows = np.concatenate([rows, np.zeros((4 - self._n_rows % 4, self._pixels), dtype=rows.dtype)])
@@ -62,60 +63,28 @@ class DenseMasks:
         else:
             self._masks = rows
 
-    def __len__(self) -> int:
-        return self._count
+    def _products(self, tile: Array, rows: Rows, threads: int) -> Array:
+        if not self._compiled:
+            return self._apply_numpy(tile)
+        from tilework.common.kernels.dense_numba import FEW_MASKS, FRAMES, add_products
+        from tilework.common.kernels.simd_numba import aligned
 
-    def apply(self, tile: Array, out: Array, *, threads: int = 1) -> None:
-        """Add the products of every frame with every mask to `out`.
-
-        With the compiled kernel a result depends on its frame and mask only, not on what else is in the tile or stack.
-
-        Parameters
-        ----------
-        tile
-            Frames, of shape ``(n, *sig part)``, in the dtype that was announced.
-        out
-            Results, of shape ``(n, n_masks)``.
-        threads
-            The most threads to use. The bits do not depend on it.
-
-        Raises
-        ------
-        ValueError
-            When the frames do not have as many pixels as the masks.
-        """
         frames = tile.shape[0]
-        if frames == 0 or self._count == 0:
-            return
-        rows = as_rows(tile)
-        if rows.pixels != self._pixels:
-            msg = f"a tile of shape {tile.shape} does not fit masks of {self._pixels} (real) pixels"
-            raise ValueError(msg)
-        if self._compiled:
-            from tilework.common.kernels.dense_numba import FEW_MASKS, FRAMES, add_products
-            from tilework.common.kernels.simd_numba import aligned
+        products = np.zeros((frames, self._stored_rows))
+        masks, stored = self._masks, self._stored_rows
+        # A single mask does not use a panel, but then the same kernel is compiled for one mask and for many.
+        has_panel = stored == 1 or stored > FEW_MASKS
+        converts = has_panel and (rows.flat.dtype != masks.dtype or rows.order != NATIVE)
+        block = _BLOCK_BYTES // masks.itemsize
+        span = block if stored > FEW_MASKS else max(_FEWEST_BLOCKS, _FEW_BLOCKS // stored) * block
 
-            products = np.zeros((frames, self._stored_rows))
-            masks, stored = self._masks, self._stored_rows
-            # A single mask does not use a panel, but then the same kernel is compiled for one mask and for many.
-            has_panel = stored == 1 or stored > FEW_MASKS
-            converts = has_panel and (rows.flat.dtype != masks.dtype or rows.order != NATIVE)
-            block = _BLOCK_BYTES // masks.itemsize
-            span = block if stored > FEW_MASKS else max(_FEWEST_BLOCKS, _FEW_BLOCKS // stored) * block
+        def part(start: int, stop: int) -> None:
+            place = rows.flat, rows.order, rows.stride, start, stop, rows.pixels
+            panel, direct = (aligned(FRAMES * block, masks), None) if converts else (None, ())
+            add_products(*place, masks, stored, block, span, _GROUP, panel, direct, products)
 
-            def part(start: int, stop: int) -> None:
-                place = rows.flat, rows.order, rows.stride, start, stop, rows.pixels
-                panel, direct = (aligned(FRAMES * block, masks), None) if converts else (None, ())
-                add_products(*place, masks, stored, block, span, _GROUP, panel, direct, products)
-
-            useful = frames * rows.pixels * max(4, stored) // PART_BYTES
-            run_parts(part, frames, max(1, min(threads, useful)))
-            products = products[:, : self._n_rows]
-        else:
-            products = self._apply_numpy(tile)
-        if self._is_complex:
-            products = _as_complex(products)
-        np.add(out, products, out=out, casting="unsafe")
+        run_parts(part, frames, threads, work=frames * rows.pixels * max(4, stored))
+        return products[:, : self._n_rows]
 
     def _apply_numpy(self, tile: Array) -> Array:
         # einsum and not BLAS, whose bits depend on its number of threads; in pieces, as the compiled kernel does.
@@ -182,10 +151,3 @@ def _pack(rows: Array) -> Array:
         packed[begin * count : end * count] = rows[:, begin:end].reshape(-1)
     packed.flags.writeable = False
     return packed
-
-
-def _as_complex(products: Array) -> Array:
-    double = np.ascontiguousarray(products)
-    return double.view(np.complex64 if double.dtype == np.float32 else np.complex128).reshape(
-        len(double), math.prod(double.shape[1:]) // 2
-    )

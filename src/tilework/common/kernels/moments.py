@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from tilework.common.kernels.parallel import PART_BYTES, run_parts
+from tilework.common.kernels.parallel import run_parts
 from tilework.common.kernels.rows import SHORTS, Rows, as_rows, frame_blocks
 
 if TYPE_CHECKING:
@@ -161,9 +161,7 @@ def sum_moments(tile: Array, region: MomentRegion, out: Array, *, compiled: bool
     if not compiled:
         _sum_with_numpy(tile.reshape(frames, -1), runs, sums)
     else:
-        part = _compiled_part(rows, region, sums)
-        useful = rows.flat.itemsize * frames * rows.pixels // PART_BYTES
-        run_parts(part, frames, max(1, min(threads, useful)))
+        run_parts(_compiled_part(rows, region, sums), frames, threads, work=rows.nbytes)
     np.add(out, sums, out=out, casting="unsafe")
 
 

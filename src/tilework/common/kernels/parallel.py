@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PART_BYTES", "run_parts"]
 
-# Below this a part costs more to hand over than to compute.
-PART_BYTES = 2**21
+PART_BYTES: Final = 2**21
+"""Below this a part costs more to hand over than to compute."""
 
 _MOST_HELPERS: Final = os.cpu_count() or 1
 
@@ -106,7 +106,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.forget)
 
 
-def run_parts(function: Callable[[int, int], None], size: int, threads: int, grain: int = 1) -> None:
+def run_parts(
+    function: Callable[[int, int], None], size: int, threads: int, grain: int = 1, *, work: int | None = None
+) -> None:
     """Call ``function(start, stop)`` for parts that cover ``range(size)``, in up to `threads` threads.
 
     However it ends, no part is being computed any more. After an error or an interrupt some may not have been at all.
@@ -121,9 +123,14 @@ def run_parts(function: Callable[[int, int], None], size: int, threads: int, gra
         The most threads to use; 1 calls the function directly.
     grain
         Parts begin at multiples of this.
+    work
+        Bytes that are read, or as much work in all: there are fewer parts when each would have less than `PART_BYTES`.
+        None: it is worth while in any case.
     """
     blocks = -(-size // grain)
     parts = min(threads, blocks)
+    if work is not None:
+        parts = min(parts, work // PART_BYTES)
     if parts <= 1:
         function(0, size)
         return

@@ -70,6 +70,11 @@ class Rows(NamedTuple):
     pixels: int
     order: Order
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pixels, without what lies between frames."""
+        return self.frames * self.pixels * self.flat.itemsize
+
 
 def takes_dtype(dtype: np.dtype[Any]) -> bool:
     """Return whether kernels take data of this dtype as it is: bool, integers, floats and complex of usual sizes."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.kernels.parallel import PART_BYTES, run_parts
-from tilework.common.kernels.rows import as_real, as_rows, frame_blocks
+from tilework.common.kernels.mask_products import MaskProducts
+from tilework.common.kernels.parallel import run_parts
+from tilework.common.kernels.rows import as_real, frame_blocks
+
+if TYPE_CHECKING:
+    from tilework.common.kernels.rows import Rows
 
 __all__ = ["SparseMasks"]
 
@@ -17,10 +21,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _BLOCK = 1024
 
 
-class SparseMasks:
-    """A stack of sparse masks for one part of the detector, laid out for the product with many tiles.
-
-    It is not changed after it is made, so any number of threads may use it.
+class SparseMasks(MaskProducts):
+    """A stack of sparse masks, as `MaskProducts`.
 
     Parameters
     ----------
@@ -45,70 +47,40 @@ class SparseMasks:
         matrix = sparse.csr_matrix(masks)
         matrix.sum_duplicates()
         tile_dtype, dtype = np.dtype(tile_dtype), np.dtype(dtype)
-        self._compiled = compiled
-        self._is_complex = dtype.kind == "c"
-        self._count: int = matrix.shape[0]
-        if not self._is_complex and (matrix.dtype.kind == "c" or tile_dtype.kind == "c"):
+        is_complex = dtype.kind == "c"
+        count = matrix.shape[0]
+        if not is_complex and (matrix.dtype.kind == "c" or tile_dtype.kind == "c"):
             msg = f"results must be complex for masks of {matrix.dtype} and tiles of {tile_dtype}, not {dtype}"
             raise ValueError(msg)
-        if self._is_complex:
+        if is_complex:
             matrix = _real_and_imaginary(matrix, tile_dtype.kind == "c")
-        self._pixels = matrix.shape[1]
+        super().__init__(count, matrix.shape[1], is_complex=is_complex)
+        self._compiled = compiled
         self._rows: int = matrix.shape[0]
         self._size: int = matrix.nnz
         self._matrix = matrix.astype(np.float64)
         if compiled:
             self._pieces = _in_pieces(self._matrix)
 
-    def __len__(self) -> int:
-        return self._count
-
-    def apply(self, tile: Array, out: Array, *, threads: int = 1) -> None:
-        """Add the products of every frame with every mask to `out`.
-
-        With the compiled kernel a result depends on its frame and mask only, not on what else is in the tile or stack.
-
-        Parameters
-        ----------
-        tile
-            Frames, of shape ``(n, *sig part)``, in the dtype that was announced.
-        out
-            Results, of shape ``(n, n_masks)``.
-        threads
-            The most threads to use. The bits do not depend on it.
-
-        Raises
-        ------
-        ValueError
-            When the frames do not have as many pixels as the masks.
-        """
+    def _products(self, tile: Array, rows: Rows, threads: int) -> Array:
         frames = tile.shape[0]
-        if frames == 0:
-            return
-        rows = as_rows(tile)
-        if rows.pixels != self._pixels:
-            msg = f"a tile of shape {tile.shape} does not fit masks of {self._pixels} (real) pixels"
-            raise ValueError(msg)
-        if self._compiled:
-            from tilework.common.kernels.sparse_numba import add_sparse_products
-
-            products = np.zeros((frames, self._rows))
-
-            def part(start: int, stop: int) -> None:
-                add_sparse_products(
-                    *(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, self._rows, _BLOCK),
-                    *(*self._pieces, products),
-                )
-
-            useful = frames * max(self._size, rows.pixels) * 8 // PART_BYTES
-            run_parts(part, frames, max(1, min(threads, useful)))
-        else:
+        if not self._compiled:
             products = np.empty((frames, self._rows))
             for block in frame_blocks(tile):
                 products[block] = (self._matrix @ as_real(tile[block]).T).T
-        if self._is_complex:
-            products = products.view(np.complex128)
-        np.add(out, products, out=out, casting="unsafe")
+            return products
+        from tilework.common.kernels.sparse_numba import add_sparse_products
+
+        products = np.zeros((frames, self._rows))
+
+        def part(start: int, stop: int) -> None:
+            add_sparse_products(
+                *(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, self._rows, _BLOCK),
+                *(*self._pieces, products),
+            )
+
+        run_parts(part, frames, threads, work=frames * max(self._size, rows.pixels) * 8)
+        return products
 
 
 def _real_and_imaginary(matrix: Any, is_tile_complex: bool) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tilework.common.kernels.parallel import PART_BYTES, run_parts
-from tilework.common.kernels.rows import Rows, as_rows
+from tilework.common.kernels.parallel import run_parts
+from tilework.common.kernels.rows import as_rows
 
 __all__ = ["sum_frames", "sum_pixels"]
 
@@ -79,7 +79,7 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
         scratch = np.empty(block, dtype=accumulator)
         add_frames(rows.flat, rows.order, rows.stride, rows.frames, start, stop, scratch, result, flush)
 
-    run_parts(part, rows.pixels, _useful_threads(rows, threads), _GRAIN)
+    run_parts(part, rows.pixels, threads, _GRAIN, work=rows.nbytes)
     if not direct:
         np.add(target, result, out=target, casting="unsafe")
 
@@ -121,7 +121,7 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
     def part(start: int, stop: int) -> None:
         kernel(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, kind, sums)
 
-    run_parts(part, frames, _useful_threads(rows, threads))
+    run_parts(part, frames, threads, work=rows.nbytes)
     np.add(out, sums.view(np.complex128)[:, 0] if tile.dtype.kind == "c" else sums, out=out, casting="unsafe")
 
 
@@ -154,9 +154,3 @@ def _sum_dtype(data: np.dtype[Any], out: np.dtype[Any]) -> np.dtype[Any]:
             return np.dtype(np.float64)
         return np.dtype(np.int64 if data.kind == "i" else np.uint64)
     return np.result_type(data, out)
-
-
-def _useful_threads(rows: Rows, threads: int) -> int:
-    if threads <= 1:
-        return 1
-    return max(1, min(threads, rows.frames * rows.pixels * rows.flat.itemsize // PART_BYTES))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tilework.common.kernels.parallel import PART_BYTES, run_parts
+from tilework.common.kernels.parallel import run_parts
 from tilework.common.kernels.rows import SHORTS, as_rows, frame_blocks
 
 __all__ = ["accumulate_variance", "merge_variances"]
@@ -101,8 +101,7 @@ def _accumulate(tile: Array, n0: int, sum0: Array, var0: Array, threads: int) ->
             like = np.empty(0, dtype=np.int16)
             accumulate_integers(*place, centre, like, sums, narrow, wide, n0, sum0, var0, _FLUSH_INTEGERS)
 
-    useful = rows.frames * rows.pixels * rows.flat.itemsize // PART_BYTES
-    run_parts(part, rows.pixels, max(1, min(threads, useful)), _BLOCK_FLOATS)
+    run_parts(part, rows.pixels, threads, _BLOCK_FLOATS, work=rows.nbytes)
 
 
 def merge_variances(n0: int, sum0: Array, var0: Array, n1: int, sum1: Array, var1: Array, *, compiled: bool) -> None:

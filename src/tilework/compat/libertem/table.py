@@ -35,7 +35,6 @@ _BACKENDS: Final = _from("compat.libertem.backends", "BufferedBackend", "DirectB
 
 MOVED: Final[dict[str, dict[str, str]]] = {
     "libertem.common.exceptions": _UDF_EXCEPTIONS,
-    "libertem.common.executor": _from("common.udf", "ResourceDef"),
     "libertem.common.numba": _from("compat.libertem.compiled", "cached_njit", "numba_dtypes", "rmatmul"),
     "libertem.corrections.corrset": _from("io.corrections.corrset", "CorrectionSet"),
     "libertem.executor.base": _from("exceptions", "ResourceError"),

@@ -15,9 +15,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.executor import Priority
+from tilework.executor.async_adapter import look_at
 from tilework.executor.dask.dispatch import DIRECT_SECONDS
 from tilework.executor.dask.reach import Reach
-from tilework.executor.dask.scattered import SCATTER_SECONDS, look_at
+from tilework.executor.dask.scattered import SCATTER_SECONDS
 from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.seating import Claim, Seating
 from tilework.executor.dask.worker import Batch, BatchReport, run_batch

@@ -7,7 +7,7 @@ interface asks for in terms of these.
 from __future__ import annotations
 
 import queue
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tilework.common.executor import RunOptions
@@ -37,8 +37,9 @@ from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.shipment import Shipment
 from tilework.executor.dask.spec import cluster_spec
 from tilework.executor.dask.template import Template
-from tilework.executor.driven import DrivenJobExecutor, is_streamed, no_such_handle
+from tilework.executor.driven import is_streamed, results_of
 from tilework.executor.run import Bounds
+from tilework.executor.storing import SharingStore, StoringJobExecutor
 from tilework.utils.devices import detect
 
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ if TYPE_CHECKING:
     from tilework.common.executor import (
         GPUSpec,
         PartitionLike,
-        SimpleWorkerQueue,
         TaskCommHandler,
         TaskProtocol,
     )
     from tilework.common.scheduler import Worker, WorkerSet
     from tilework.executor.dask.dispatch import Station
     from tilework.executor.dask.worker import Outcome
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.run import Event
 
@@ -66,7 +67,12 @@ SHARE_SECONDS = 0.1
 """Work per worker that should be under way: two batches, and what is on its way back."""
 
 
-class DaskJobExecutor(DrivenJobExecutor):
+class _Store(SharingStore[Scattered]):
+    def _share(self, handle: str, obj: Any) -> Scattered:  # noqa: ARG002
+        return Scattered(obj)
+
+
+class DaskJobExecutor(StoringJobExecutor):
     """Runs tasks and functions on the workers of a Dask cluster, on this machine or on many.
 
     Parameters
@@ -110,7 +116,7 @@ class DaskJobExecutor(DrivenJobExecutor):
         super().__init__(main_process_gpu)
         self.client: Any = client
         self.is_local = is_local
-        self._scattered: dict[str, Scattered] = {}
+        self._store: _Store = _Store()
         self._runs = 0
         self._snooze_manager: SnoozeManager | None = None
         self._connection = Connection(client, lt_resources, self._on_loss)
@@ -259,15 +265,6 @@ class DaskJobExecutor(DrivenJobExecutor):
         workers = max(1, self._courier.dispatch.concurrency())
         return Bounds(workers, prefetch=2, prefetch_short=2 * MAX_BATCH, share_seconds=SHARE_SECONDS)
 
-    def _limits(self) -> dict[str, Any]:
-        bounds = self._bounds(is_streamed=False)
-        return {
-            "workers": bounds.workers,
-            "threads_per_worker": 1,
-            "tasks_under_way": bounds.workers * bounds.prefetch,
-            "short_tasks_under_way": bounds.workers * bounds.prefetch_short,
-        }
-
     # ---- tasks ----
 
     def check_handler(self, handler: TaskCommHandler) -> None:
@@ -287,26 +284,19 @@ class DaskJobExecutor(DrivenJobExecutor):
         with awake(self._snooze_manager):
             yield from super()._drive_calls(*args)
 
-    def _open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,  # noqa: ARG002
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
+    def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
         inbox: queue.SimpleQueue[Event | Outcome | None] = queue.SimpleQueue()
         shipment = Shipment(
-            self._lane(options),
+            self._lane(asked.options),
             task_need,
             inbox.put,
             task_name,
             None,
-            self._look_up(params_handle),
-            messages,
-            control.deadline,
+            self._store.look_up(asked.params_handle),
+            asked.messages,
+            asked.control.deadline,
         )
-        return DaskBackend(self._courier, shipment, inbox, control)
+        return DaskBackend(self._courier, shipment, inbox, asked.control)
 
     def _lane(self, options: RunOptions) -> Lane:
         with self._lock:
@@ -363,7 +353,7 @@ class DaskJobExecutor(DrivenJobExecutor):
         With `all_nodes` it runs once on each host that has the partition, else on a worker of such a host, if any.
         """
         calls = self._call_each(PlacedCall(fn), self._place(partitions, all_nodes=all_nodes), RunOptions())
-        return _results(calls)
+        return results_of(calls)
 
     def _place(self, partitions: Iterable[PartitionLike], *, all_nodes: bool) -> Iterator[Placed]:
         for partition in partitions:
@@ -375,40 +365,13 @@ class DaskJobExecutor(DrivenJobExecutor):
                 stations = [s for s in self._connection.stations() if s.worker.host in hosts]
                 yield from one_for_each_host(stations, partition)
 
-    def _check_handle(self, handle: Any) -> None:
-        self._look_up(handle)
-
-    def _look_up(self, handle: Any) -> Scattered:
-        try:
-            return self._scattered[handle]
-        except (KeyError, TypeError):
-            raise no_such_handle(handle) from None
-
     # ---- scattered objects ----
 
     @contextmanager
     def scatter(self, obj: Any) -> Iterator[str]:
         """Give all workers an object, for the duration of the block; yields its handle."""
-        self._check_open()
-        with self._lock:
-            self._runs += 1
-            handle = f"scattered-{self._connection.name}.{self._runs}"
-        self._scattered[handle] = Scattered(obj)
-        try:
-            with awake(self._snooze_manager):
-                yield handle
-        finally:
-            self._scattered.pop(handle, None)
-
-    def scatter_update(self, handle: Any, obj: Any) -> None:
-        """Let `handle` stand for another object; batches that are sent later see it."""
-        self._check_open()
-        self._look_up(handle).update(obj)
-
-    def scatter_update_patch(self, handle: Any, patch: Any) -> None:
-        """Call ``obj.patch(patch)`` on every worker's copy of the object that `handle` stands for."""
-        self._check_open()
-        self._look_up(handle).patch(patch)
+        with super().scatter(obj) as handle, awake(self._snooze_manager):
+            yield handle
 
     # ---- the end ----
 
@@ -419,9 +382,3 @@ class DaskJobExecutor(DrivenJobExecutor):
         if self._snooze_manager is not None:
             self._snooze_manager.close()
         self._connection.close(is_local=self.is_local)
-
-
-def _results(calls: Generator[tuple[T, Any], None, None]) -> Generator[T, None, None]:
-    with closing(calls):
-        for result, _ in calls:
-            yield result

@@ -13,13 +13,15 @@ import threading
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.executor.async_adapter import look_at
 from tilework.executor.dask.sealed import SharedSealed, seal
 from tilework.executor.remote import dumps, loads
+from tilework.executor.storing import not_patchable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SCATTER_SECONDS", "Content", "Scattered", "look_at"]
+__all__ = ["SCATTER_SECONDS", "Content", "Scattered"]
 
 SCATTER_SECONDS: Final = 5.0
 """How long Dask waits for workers to send something to."""
@@ -106,8 +108,7 @@ class Scattered:
             When the object has no method ``patch``.
         """
         if not self._can_patch:
-            msg = f"only an object with a method patch(patch) can be patched, not a {self._kind}"
-            raise TypeError(msg)
+            raise not_patchable(self._kind)
         pickled = dumps(patch)
         with self._lock:
             content, patches = self._state
@@ -118,12 +119,6 @@ class Scattered:
                     obj.patch(loads(each))
                 content, patches = Content(obj), ()
             self._state = (content, patches)
-
-
-def look_at(scattering: asyncio.Task[Any]) -> None:
-    """Look at the outcome, which nobody may be waiting for any more."""
-    if not scattering.cancelled():
-        scattering.exception()
 
 
 def _can_patch(obj: Any) -> bool:

@@ -11,10 +11,12 @@
                                                           selection  a worker for a task, for users of a pool
         process, zygote    how processes come to be       wire       a line between two processes
                                                           stderr     what a worker writes there
-      scattered   objects that all workers have           messages   what is said over it
+      store       objects by their handles
+        scattered  one that all workers have              messages   what is said over it
       parcel, arena, memory, control                      memory that processes share
         budget                                            how much of it there may be
       worker, worker_queues                               what runs in a worker
+      main_queues                                         its queues, for who uses a pool without a hub
 """
 
 from __future__ import annotations

@@ -29,8 +29,7 @@ from tilework.executor.crew import LaneQueue
 
 if TYPE_CHECKING:
     from tilework.common.executor import Priority
-    from tilework.common.scheduler import Worker
-    from tilework.common.udf import ResourceDef
+    from tilework.common.scheduler import ResourceDef, Worker
 
 __all__ = ["Dispatch", "Item", "RunLane", "Station"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import weakref
 from functools import partial
@@ -21,8 +20,8 @@ from tilework.executor.pipelined.backend import PipelinedBackend
 from tilework.executor.pipelined.hub import Hub
 from tilework.executor.pipelined.parcel import Packed, pack
 from tilework.executor.pipelined.pool import WorkerPool
-from tilework.executor.pipelined.scattered import HubStore
-from tilework.executor.pipelined.spec import WorkerSpec, check_spec, describe_worker, make_spec
+from tilework.executor.pipelined.spec import WorkerSpec, check_spec, describe_worker, make_spec, resized
+from tilework.executor.pipelined.store import HubStore
 from tilework.executor.pipelined.stream import Feeder
 from tilework.executor.pipelined.worker import be_worker
 from tilework.executor.run import Bounds
@@ -32,7 +31,8 @@ from tilework.utils.devices import detect
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from tilework.common.executor import GPUSpec, SimpleWorkerQueue, TaskCommHandler, TaskProtocol
+    from tilework.common.executor import GPUSpec, TaskProtocol
+    from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.pipelined.member import Launch
     from tilework.executor.pipelined.wire import Wire
@@ -42,7 +42,6 @@ __all__ = ["PipelinedExecutor"]
 T = TypeVar("T")
 V = TypeVar("V")
 
-_HOST: Final = "localhost"
 _IN_ORDER: Final = RunOptions(ordered=True)
 
 
@@ -206,49 +205,16 @@ class PipelinedExecutor(StoringJobExecutor):
             When there would be no worker, or `n` is not a whole number.
         """
         self._check_open()
-        try:
-            n = operator.index(n)
-        except TypeError:
-            msg = f"resize takes a whole number of workers, not {n!r}"
-            raise ExecutorSpecException(msg) from None
-        cpus = [each for each in self._spec if each["device_kind"] == "CPU"]
-        others = [each for each in self._spec if each["device_kind"] != "CPU"]
-        taken = {each["device_id"] for each in cpus}
-        idx = max((each["worker_idx"] for each in self._spec), default=-1)
-        cpus = cpus[: max(0, n)]
-        number = 0
-        while len(cpus) < n:
-            while number in taken:
-                number += 1
-            taken.add(number)
-            idx += 1
-            cpus.append(
-                {
-                    "name": f"cpu-{number}",
-                    "device_id": number,
-                    "device_kind": "CPU",
-                    "worker_idx": idx,
-                    "has_cupy": False,
-                }
-            )
-        spec = [*others, *cpus]
-        check_spec(spec)
-        self._spec = spec
-        self._hub.resize(spec)
+        self._spec = resized(self._spec, n)
+        self._hub.resize(self._spec)
 
     # ---- tasks and functions ----
 
-    def _open_tasks(
-        self,
-        params_handle: Any,
-        control: RunControl,
-        options: RunOptions,
-        handler: TaskCommHandler,
-        messages: SimpleWorkerQueue,
-    ) -> Backend[TaskProtocol]:
-        hub = self._hub
+    def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
+        hub, handler = self._hub, asked.handler
+        opening = asked.params_handle, Packed(b"", ())
         backend: PipelinedBackend[TaskProtocol] = PipelinedBackend(
-            hub, control, options.priority, (params_handle, Packed(b"", ())), messages, current_span_context()
+            hub, asked.control, asked.options.priority, opening, asked.messages, current_span_context()
         )
         if is_streamed(handler):
             backend.stream_with(lambda run, fail: Feeder(hub, handler, run, fail))
@@ -269,10 +235,6 @@ class PipelinedExecutor(StoringJobExecutor):
             return Bounds(n, prefetch=2, prefetch_short=2)
         return Bounds(n, prefetch=3)
 
-    def run_each_host(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
-        """Run ``fn(*args, **kwargs)`` once on this host."""
-        return {_HOST: self.run_function(fn, *args, **kwargs)}
-
     def run_each_worker(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
         """Run ``fn(*args, **kwargs)`` once in each worker, all at a time; results by the worker's name."""
         names = self.get_available_workers().names()
@@ -283,14 +245,10 @@ class PipelinedExecutor(StoringJobExecutor):
     # ---- the rest ----
 
     def _limits(self) -> dict[str, Any]:
-        bounds = self._bounds(is_streamed=False)
         pool = self._hub.pool
         return {
-            "workers": len(self._spec),
-            "threads_per_worker": 1,
+            **super()._limits(),
             "pinned": self._pin,
-            "tasks_under_way": len(self._spec) * bounds.prefetch,
-            "short_tasks_under_way": len(self._spec) * bounds.prefetch_short,
             "shared_memory_bytes": pool.arena.budget,
             "shared_memory_bytes_per_worker": pool.result_budget,
         }

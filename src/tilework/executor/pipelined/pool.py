@@ -13,21 +13,21 @@ import logging
 import os
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.backend import set_file_limit
-from tilework.exceptions import PoolStateError, WorkerQueueEmpty
+from tilework.exceptions import PoolStateError
 from tilework.executor.exits import describe_last_words
 from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined.arena import Arena
 from tilework.executor.pipelined.budget import arena_size, available_shared_memory
 from tilework.executor.pipelined.control import ControlPage
+from tilework.executor.pipelined.main_queues import make_queues
 from tilework.executor.pipelined.member import Launch, Member, MemberState, PoolWorkerInfo
 from tilework.executor.pipelined.messages import (
-    Arrived,
     Forked,
     Setup,
     Shutdown,
@@ -38,13 +38,13 @@ from tilework.executor.pipelined.process import Patience, WorkerProcess, Zygote,
 from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.stderr import WorkerStderr
 from tilework.executor.pipelined.wire import Wire, WireClosedError
-from tilework.executor.pipelined.worker_queues import OneWayQueue, WorkerQueues
 from tilework.executor.remote import dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from tilework.executor.pipelined.spec import WorkerSpec
+    from tilework.executor.pipelined.worker_queues import WorkerQueues
 
 __all__ = ["WorkerPool"]
 
@@ -57,40 +57,6 @@ WORKER_MODULES: Final = (
     "cloudpickle",
 )
 """What every worker imports."""
-
-
-class _MainRequestQueue(OneWayQueue):
-    """What a worker has to do, as the main process writes it."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
-        """Send a message; there are no payloads."""
-        assert payload is None
-        self._wire.send(dumps(header))
-
-
-class _MainResponseQueue(OneWayQueue):
-    """What a worker answers, as the main process reads it."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    @contextmanager
-    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, bytes | memoryview | None]]:
-        """Take the next message; see `WorkerQueue.get`. The payload is None."""
-        yield self._next(0.0 if not block else timeout), None
-
-    def _next(self, timeout: float | None) -> Any:
-        while (frame := self._wire.receive(timeout)) is not None:
-            for fd in frame.descriptors:  # of the worker's memory, which only messages of tasks refer to
-                os.close(fd)
-            message = decode(frame.body)
-            if not isinstance(message, Arrived):
-                return message
-        msg = "no worker answered in time"
-        raise WorkerQueueEmpty(msg)
 
 
 class WorkerPool:
@@ -285,10 +251,9 @@ class WorkerPool:
         self.launches.remove(launch)
         wire = launch.wire
         process = WorkerProcess(message.pid, frame.descriptors[0], partial(launch.zygote.wait_status, launch.token))
-        queues = WorkerQueues(_MainRequestQueue(wire), _MainResponseQueue(wire), _MainResponseQueue(wire))
         row = self._rows.pop()
         self.page.clear(row)
-        member = Member(PoolWorkerInfo(queues, process, launch.spec), wire, row, launch.output)
+        member = Member(PoolWorkerInfo(make_queues(wire), process, launch.spec), wire, row, launch.output)
         member.deadline = time.monotonic() + self.startup_timeout
         self.members.append(member)
         setup = Setup(

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from tilework.executor.calling import note_unpicklable
-from tilework.executor.driven import no_such_handle
 from tilework.executor.pipelined.messages import Patch, Scatter, encode
 from tilework.executor.pipelined.parcel import Layout, pack
-from tilework.executor.remote import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tilework.executor.pipelined.hub import Hub
     from tilework.executor.pipelined.memory import Segment
 
-__all__ = ["HubStore", "Scattered"]
+__all__ = ["Scattered"]
 
 
 class Scattered:
@@ -56,46 +52,3 @@ class Scattered:
         if self._segment is not None:
             self._segment.close()
             self._segment = None
-
-
-class HubStore:
-    """What is scattered to the workers of a hub, by handle; see `StoringJobExecutor`.
-
-    Parameters
-    ----------
-    hub
-        The hub.
-    """
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    def add(self, obj: Any) -> str:
-        """Give an object to all workers; returns its handle."""
-        handle = f"scattered-{uuid.uuid4().hex}"
-        self._hub.scatter(Scattered(handle, obj))
-        return handle
-
-    def look_up(self, handle: Any) -> Scattered:
-        """Return the object as it was sent; ExecutorError when there is none."""
-        try:
-            return self._hub.exchange.scattered[handle]
-        except (KeyError, TypeError):
-            raise no_such_handle(handle) from None
-
-    def update(self, handle: Any, obj: Any) -> None:
-        """Let the handle stand for another object."""
-        self.look_up(handle)
-        self._hub.scatter(Scattered(handle, obj))
-
-    def patch(self, handle: Any, patch: Any) -> None:
-        """Let all workers patch the object; TypeError when it cannot be patched."""
-        obj = self.look_up(handle)
-        if not obj.can_be_patched:
-            msg = f"only an object with a method patch(patch) can be patched, not a {obj.type_name}"
-            raise TypeError(msg)
-        self._hub.patch(obj, dumps(patch))
-
-    def drop(self, handle: str) -> None:
-        """Let all workers forget the object."""
-        self._hub.unscatter(handle)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Mapping
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from tilework.common.scheduler import Worker
@@ -13,9 +15,9 @@ from tilework.utils.device_ids import device_ids
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tilework.common.udf import ResourceDef
+    from tilework.common.scheduler import ResourceDef
 
-__all__ = ["WorkerSpec", "check_spec", "describe_worker", "make_spec"]
+__all__ = ["WorkerSpec", "check_spec", "describe_worker", "make_spec", "resized"]
 
 
 class WorkerSpec(TypedDict):
@@ -68,6 +70,38 @@ def make_spec(
         spec.append(_worker(f"cpu-{cpu}", cpu, "CPU", len(spec), False))
     check_spec(spec)
     return spec
+
+
+def resized(spec: Iterable[WorkerSpec], n: int) -> list[WorkerSpec]:
+    """Return the workers of a pool that is to have `n` for the CPU: the first of those that there are, or more.
+
+    Parameters
+    ----------
+    spec
+        The workers that there are; those for CUDA devices stay.
+    n
+        How many.
+
+    Raises
+    ------
+    ExecutorSpecException
+        When there would be no worker, or `n` is not a whole number.
+    """
+    try:
+        n = max(0, operator.index(n))
+    except TypeError:
+        msg = f"resize takes a whole number of workers, not {n!r}"
+        raise ExecutorSpecException(msg) from None
+    spec = list(spec)
+    cpus = [each for each in spec if each["device_kind"] == "CPU"]
+    others = [each for each in spec if each["device_kind"] != "CPU"]
+    taken = {each["device_id"] for each in cpus}
+    free = (number for number in count() if number not in taken)
+    idx = count(1 + max((each["worker_idx"] for each in spec), default=-1))
+    more = [_worker(f"cpu-{cpu}", cpu, "CPU", next(idx), False) for cpu in islice(free, max(0, n - len(cpus)))]
+    new = [*others, *cpus[:n], *more]
+    check_spec(new)
+    return new
 
 
 def _round_robin(n: int) -> list[int]:

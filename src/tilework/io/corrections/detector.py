@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.kernels.parallel import PART_BYTES, run_parts
+from tilework.common.kernels.parallel import run_parts
 from tilework.common.kernels.rows import as_rows, takes_dtype
 from tilework.common.sparse import is_sparse, to_dense, to_sparse
 from tilework.exceptions import CorrectError
@@ -206,8 +206,11 @@ def correct_frames(
         if frames is not out:
             np.copyto(out, frames.reshape(out.shape), casting="unsafe")
     elif compiled and _has_kernel(frames, out):
-        useful = min(threads, out.nbytes // PART_BYTES) if threads > 1 else 1
-        run_parts(lambda i, j: _correct_compiled(frames[i:j], dark, gain, out[i:j]), len(out), max(1, useful), 4)
+
+        def part(start: int, stop: int) -> None:
+            _correct_compiled(frames[start:stop], dark, gain, out[start:stop])
+
+        run_parts(part, len(out), threads, 4, work=out.nbytes)
     else:
         rows = frames.reshape(out.shape)
         with np.errstate(invalid="ignore", over="ignore"):

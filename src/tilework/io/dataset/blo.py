@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.exceptions import DataSetException
-from tilework.io.dataset.files import absolute, open_file
-from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
+from tilework.io.dataset.files import open_file
+from tilework.io.dataset.fixed_stride import Source
+from tilework.io.dataset.fixed_stride_file import FixedStrideFile
 from tilework.io.dataset.frame_marks import marked_frames
 from tilework.io.dataset.layout import FileSegment, FrameLayout
-from tilework.io.dataset.params import cut_off, take_deprecated
+from tilework.io.dataset.params import cut_off
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-
-    from tilework.common.executor import JobExecutor
 
 __all__ = ["BloDataSet"]
 
@@ -67,19 +66,7 @@ def _parse(head: bytes, order: str) -> _BloHeader | None:
     )  # fmt: skip
 
 
-def _is_blo(path: str) -> str | None:
-    """Return the byte order of a block file; None when `path` is none."""
-    file, _ = open_file(path)
-    with file:
-        head = file.read(_TEXT_OFFSET + _TEXT_BYTES)
-    for order in "<>":
-        parsed = _parse(head, order)
-        if parsed is not None and head[:6] == b"IMGBLO":
-            return order
-    return None
-
-
-class BloDataSet(FixedStrideDataSet):
+class BloDataSet(FixedStrideFile):
     """A block file of NanoMEGAS scanning diffraction.
 
     Parameters
@@ -91,6 +78,8 @@ class BloDataSet(FixedStrideDataSet):
     nav_shape, sig_shape, sync_offset, io_backend, num_partitions
         As of `FixedStrideDataSet`.
     """
+
+    FORMAT = "blo"
 
     def __init__(
         self,
@@ -106,16 +95,11 @@ class BloDataSet(FixedStrideDataSet):
     ) -> None:
         if tileshape is not None:
             deprecated["tileshape"] = tileshape
-        shapes = take_deprecated({"nav_shape": nav_shape, "sig_shape": sig_shape}, deprecated)
-        super().__init__(**shapes, sync_offset=sync_offset, io_backend=io_backend, num_partitions=num_partitions)
-        self._path = absolute(path)
+        super().__init__(path, nav_shape, sig_shape, sync_offset, io_backend, num_partitions, **deprecated)
         if endianess not in {"<", ">"}:
             msg = f"{self._path}: endianess={endianess!r} must be '<' or '>'"
             raise DataSetException(msg)
         self._order = endianess
-
-    def _name(self) -> str:
-        return self._path
 
     def _probe(self) -> Source:
         file, facts = open_file(self._path)
@@ -195,28 +179,14 @@ class BloDataSet(FixedStrideDataSet):
         raise DataSetException(msg)
 
     @classmethod
-    def detect_params(cls, path: Any, executor: JobExecutor) -> dict[str, Any] | bool:
-        """Look whether `path` is a block file."""
-        name = absolute(path)
-        order = executor.run_function(_is_blo, name)
-        if order is None:
-            return False
-        source = executor.run_function(cls(name, endianess=order)._probe)
-        return {
-            "parameters": {
-                "path": path,
-                "endianess": order,
-                "nav_shape": source.nav_shape,
-                "sig_shape": source.sig_shape,
-            },
-            "info": {"image_count": source.layout.frames_held, "native_sig_shape": source.sig_shape},
-        }
+    def _recognize(cls, path: str) -> dict[str, Any] | None:
+        file, _ = open_file(path)
+        with file:
+            head = file.read(_TEXT_OFFSET + _TEXT_BYTES)
+        is_block_file = head.startswith(b"IMGBLO")
+        return next(({"endianess": order} for order in "<>" if is_block_file and _parse(head, order)), None)
 
     @classmethod
     def get_supported_extensions(cls) -> set[str]:
         """Return the file name extensions of this format."""
         return {"blo"}
-
-    def describe(self) -> dict[str, Any]:
-        """Return where the data comes from and how it was understood; can be written as JSON."""
-        return {**super().describe(), "format": "blo"}

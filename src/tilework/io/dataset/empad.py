@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.exceptions import DataSetException
-from tilework.io.dataset.files import absolute, open_file, stat_file
-from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
+from tilework.io.dataset.files import open_file, stat_file
+from tilework.io.dataset.fixed_stride import Source
+from tilework.io.dataset.fixed_stride_file import FixedStrideFile
 from tilework.io.dataset.layout import FileSegment, FrameLayout
-from tilework.io.dataset.params import count, take_deprecated
+from tilework.io.dataset.params import count
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-
-    from tilework.common.executor import JobExecutor
 
 __all__ = ["EMPADDataSet"]
 
@@ -140,14 +139,7 @@ def _scan_in_name(path: str) -> tuple[int, int] | None:
     return shape if stat_file(path).st_size == math.prod(shape) * STRIDE else None
 
 
-def _is_empad(path: str) -> bool:
-    if Path(path).suffix.lower() == ".xml":
-        _Acquisition(path)
-        return True
-    return Path(path).suffix.lower() == ".raw" and _scan_in_name(path) is not None
-
-
-class EMPADDataSet(FixedStrideDataSet):
+class EMPADDataSet(FixedStrideFile):
     """A scan of an EMPAD detector: frames of 128 x 128 pixels, f4.
 
     Parameters
@@ -162,6 +154,8 @@ class EMPADDataSet(FixedStrideDataSet):
         As of `FixedStrideDataSet`.
     """
 
+    FORMAT = "empad"
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -175,12 +169,7 @@ class EMPADDataSet(FixedStrideDataSet):
     ) -> None:
         if scan_size is not None:
             deprecated["scan_size"] = scan_size
-        shapes = take_deprecated({"nav_shape": nav_shape, "sig_shape": sig_shape}, deprecated)
-        super().__init__(**shapes, sync_offset=sync_offset, io_backend=io_backend, num_partitions=num_partitions)
-        self._path = absolute(path)
-
-    def _name(self) -> str:
-        return self._path
+        super().__init__(path, nav_shape, sig_shape, sync_offset, io_backend, num_partitions, **deprecated)
 
     def _probe(self) -> Source:
         acquisition, raw_path = None, self._path
@@ -231,22 +220,14 @@ class EMPADDataSet(FixedStrideDataSet):
         return shape
 
     @classmethod
-    def detect_params(cls, path: Any, executor: JobExecutor) -> dict[str, Any] | bool:
-        """Look whether `path` is a file of an EMPAD acquisition."""
-        name = absolute(path)
-        if not executor.run_function(_is_empad, name):
-            return False
-        source = executor.run_function(cls(name)._probe)
-        return {
-            "parameters": {"path": path, "nav_shape": source.nav_shape, "sig_shape": source.sig_shape},
-            "info": {"image_count": source.layout.frames_held, "native_sig_shape": source.sig_shape},
-        }
+    def _recognize(cls, path: str) -> dict[str, Any] | None:
+        suffix = Path(path).suffix.lower()
+        if suffix == ".xml":
+            _Acquisition(path)
+            return {}
+        return {} if suffix == ".raw" and _scan_in_name(path) is not None else None
 
     @classmethod
     def get_supported_extensions(cls) -> set[str]:
         """Return the file name extensions of this format."""
         return {"xml", "raw"}
-
-    def describe(self) -> dict[str, Any]:
-        """Return where the data comes from and how it was understood; can be written as JSON."""
-        return {**super().describe(), "format": "empad"}

@@ -77,6 +77,16 @@ class Source:
     info: dict[str, str | int | float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a dataset once it is initialized."""
+
+    source: Source
+    meta: DataSetMeta
+    absent: NDArray[np.bool_] | None
+    """Positions without a frame, bool of the shape of the scan; None when there are none."""
+
+
 class FixedStrideDataSet(DataSet):
     """Base of datasets whose frames lie at a fixed distance.
 
@@ -107,10 +117,7 @@ class FixedStrideDataSet(DataSet):
         self._nav_shape = check_shape("nav_shape", nav_shape)
         self._sig_shape = check_shape("sig_shape", sig_shape)
         self._sync_offset = check_sync_offset(sync_offset)
-        self._source: Source | None = None
-        self._shape: Shape | None = None
-        self._meta: DataSetMeta | None = None
-        self._absent: NDArray[np.bool_] | None = None
+        self._initialized: _Known | None = None
 
     # -- what formats give
 
@@ -167,11 +174,8 @@ class FixedStrideDataSet(DataSet):
                 f"{count(frames, 'frame')} in the file; change sync_offset or nav_shape"
             )
             raise DataSetException(msg)
-        self._source = source
-        self._shape = shape
-        self._absent = absent.reshape(nav) if absent.any() else None
         tile_dtype = source.layout.packing.dtype if source.layout.packing is not None else source.layout.dtype
-        self._meta = DataSetMeta(
+        meta = DataSetMeta(
             shape=shape,
             array_backends=self.array_backends,
             image_count=frames,
@@ -179,6 +183,7 @@ class FixedStrideDataSet(DataSet):
             dtype=tile_dtype.newbyteorder("="),
             sync_offset=self._sync_offset,
         )
+        self._initialized = _Known(source, meta, absent.reshape(nav) if absent.any() else None)
         messages = [*source.warnings, *self._absence_warnings(source)]
         if self._num_partitions is not None and self._num_partitions > shape.nav.size:
             messages.append(
@@ -188,9 +193,9 @@ class FixedStrideDataSet(DataSet):
             warnings.warn("; ".join(messages), RuntimeWarning, stacklevel=4)
 
     def _absence_warnings(self, source: Source) -> list[str]:
-        if self._absent is None:
+        positions, absent = self.shape.nav.size, self._count_absent()
+        if not absent:
             return []
-        positions, absent = self._absent.size, int(np.count_nonzero(self._absent))
         held, spanned = source.layout.frames_held, source.layout.image_count
         if positions <= spanned and held == spanned:
             return []  # what sync_offset shifts out of the scan is what the caller asked for
@@ -202,6 +207,16 @@ class FixedStrideDataSet(DataSet):
         return [msg]
 
     @property
+    def _known(self) -> _Known:
+        if self._initialized is None:
+            msg = (
+                f"{type(self).__name__} of {self._name()} is not initialized: use Context.load, or call "
+                "initialize(executor)"
+            )
+            raise DataSetException(msg)
+        return self._initialized
+
+    @property
     def source(self) -> Source:
         """What was found out about the file.
 
@@ -210,27 +225,17 @@ class FixedStrideDataSet(DataSet):
         DataSetException
             Before `initialize`.
         """
-        if self._source is None:
-            msg = (
-                f"{type(self).__name__} of {self._name()} is not initialized: use Context.load, or call "
-                "initialize(executor)"
-            )
-            raise DataSetException(msg)
-        return self._source
-
-    @property
-    def shape(self) -> Shape:
-        """Shape of the dataset: navigation axes, then signal axes."""
-        self.source  # noqa: B018  (raises before initialize)
-        assert self._shape is not None
-        return self._shape
+        return self._known.source
 
     @property
     def meta(self) -> DataSetMeta:
         """What the partitions need to know."""
-        self.source  # noqa: B018  (raises before initialize)
-        assert self._meta is not None
-        return self._meta
+        return self._known.meta
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the dataset: navigation axes, then signal axes."""
+        return self._known.meta.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -250,8 +255,11 @@ class FixedStrideDataSet(DataSet):
     @property
     def absent_frames(self) -> NDArray[np.bool_] | None:
         """Scan positions for which the source holds no frame, as a mask of the scan; None when there are none."""
-        self.source  # noqa: B018  (raises before initialize)
-        return self._absent
+        return self._known.absent
+
+    def _count_absent(self) -> int:
+        absent = self._known.absent
+        return 0 if absent is None else int(np.count_nonzero(absent))
 
     @property
     def axes(self) -> list[AxisInfo]:
@@ -296,8 +304,8 @@ class FixedStrideDataSet(DataSet):
             "Detector shape in the source": source.sig_shape,
             **{k.replace("_", " ").capitalize(): v for k, v in self.get_sync_offset_info().items() if v},
         }
-        if self._absent is not None:
-            facts["Positions without a frame"] = int(np.count_nonzero(self._absent))
+        if absent := self._count_absent():
+            facts["Positions without a frame"] = absent
         facts.update(source.info)
         facts.update(
             {f"Warning {i + 1}": text for i, text in enumerate((*source.warnings, *self._absence_warnings(source)))}
@@ -317,7 +325,7 @@ class FixedStrideDataSet(DataSet):
             "path": self._name(),
             "files": len(self.paths),
             "frames": source.layout.frames_held,
-            "absent_positions": int(np.count_nonzero(self._absent)) if self._absent is not None else 0,
+            "absent_positions": self._count_absent(),
             "source": dict(source.info),
         }
 

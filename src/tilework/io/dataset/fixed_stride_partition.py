@@ -11,14 +11,12 @@ import numpy as np
 from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
-from tilework.exceptions import DataSetException
 from tilework.io.convert import convert_tile
 from tilework.io.corrections.detector import corrected_dtype
 from tilework.io.dataset.blocks import SCRATCH_BYTES, BlockReader, FrameFormat
 from tilework.io.dataset.partition import Partition
 from tilework.io.dataset.scratch import Scratch, give_back, take_scratch
 from tilework.io.dataset.tile import DataTile
-from tilework.io.dataset.tiling_scheme import TilingScheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
 
     from tilework.io.dataset.layout import Segment
     from tilework.io.dataset.meta import DataSetMeta
+    from tilework.io.dataset.tiling_scheme import TilingScheme
 
 __all__ = ["FixedStridePartition"]
 
@@ -118,24 +117,51 @@ class FixedStridePartition(Partition):
         array_backend: str | None = None,
     ) -> Iterator[DataTile]:
         """Yield the frames of the partition in tiles; see `Partition.get_tiles`."""
-        self._check_backend(array_backend)
-        backend = array_backend or self.meta.array_backends[0]
+        return self._any_tiles(tiling_scheme, dest_dtype, roi, array_backend, None)
+
+    def _lasting_tiles(
+        self,
+        tiling_scheme: TilingScheme,
+        dest_dtype: DTypeLike | None,
+        roi: NDArray[np.bool_] | None,
+        array_backend: str | None,
+    ) -> Iterator[DataTile]:
+        # Of what has a scratch for itself, no copy is needed.
+        return self._any_tiles(tiling_scheme, dest_dtype, roi, array_backend, Scratch())
+
+    def _any_tiles(
+        self,
+        tiling_scheme: TilingScheme,
+        dest_dtype: DTypeLike | None,
+        roi: NDArray[np.bool_] | None,
+        array_backend: str | None,
+        scratch: Scratch | None,
+    ) -> Iterator[DataTile]:
+        """Yield tiles, those that cannot be views in `scratch`; None for one that others will use afterwards."""
+        backend = self._checked_backend(array_backend)
         if backend not in NUMPY_BACKENDS:
-            tiles = self._numpy_tiles(tiling_scheme, self.dtype if dest_dtype is None else dest_dtype, roi)
+            tiles = self._numpy_tiles(tiling_scheme, self.dtype if dest_dtype is None else dest_dtype, roi, scratch)
             return (tile.as_backend(backend) for tile in tiles)
-        return self._numpy_tiles(tiling_scheme, dest_dtype, roi)
+        return self._numpy_tiles(tiling_scheme, dest_dtype, roi, scratch)
 
     def _numpy_tiles(
-        self, tiling_scheme: TilingScheme, dest_dtype: DTypeLike | None, roi: NDArray[np.bool_] | None
+        self,
+        tiling_scheme: TilingScheme,
+        dest_dtype: DTypeLike | None,
+        roi: NDArray[np.bool_] | None,
+        scratch: Scratch | None,
     ) -> Iterator[DataTile]:
         fmt = self._format
         plan = _plan_for(tiling_scheme, fmt.sig_shape)
         dest = self._dest_dtype(dest_dtype)
-        if roi is None and fmt.views and len(self._segments) == 1:
-            if dest == fmt.tile_dtype and plan.contiguous and self._corrections is None:
-                return self._views(plan)
-            return self._tiles(plan, dest, None)
-        return self._tiles(plan, dest, BlockReader(self._segments, fmt, self.slice.origin[0], self._flat_roi(roi)))
+        reader: BlockReader | None = None
+        if roi is not None or not fmt.views or len(self._segments) != 1:
+            reader = BlockReader(self._segments, fmt, self.slice.origin[0], self._flat_roi(roi))
+        elif dest == fmt.tile_dtype and plan.contiguous and self._corrections is None:
+            return self._views(plan)
+        if scratch is not None:
+            return self._tiles_with(scratch, plan, dest, reader)
+        return self._tiles(plan, dest, reader)
 
     def _dest_dtype(self, dest_dtype: DTypeLike | None) -> np.dtype[Any]:
         """Return the dtype of tiles; what is corrected is at least float32, as integers cannot hold it."""
@@ -146,25 +172,8 @@ class FixedStridePartition(Partition):
             return stored
         return corrected_dtype(stored.newbyteorder("=") if dest_dtype is None else np.dtype(dest_dtype))
 
-    def _check_backend(self, array_backend: str | None) -> None:
-        if array_backend is not None and array_backend not in (*self.meta.array_backends, "numpy", "cuda"):
-            msg = (
-                f"tiles as {array_backend!r} cannot be had from this dataset, only as one of {self.meta.array_backends}"
-            )
-            raise DataSetException(msg)
-
-    def _flat_roi(self, roi: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-        if roi is None:
-            return None
-        positions = self.meta.shape.nav.size
-        flat = np.asarray(roi).reshape(-1)
-        if flat.size != positions or flat.dtype != np.bool_:
-            msg = (
-                f"roi of shape {np.shape(roi)} and dtype {flat.dtype} does not fit the scan of shape "
-                f"{self.meta.shape.nav}: it must be a bool array with one entry for each position"
-            )
-            raise ValueError(msg)
-        return flat
+    def _checked_backend(self, backend: str | None) -> str:
+        return backend if backend in NUMPY_BACKENDS else super()._checked_backend(backend)
 
     def _views(self, plan: _SchemePlan) -> Iterator[DataTile]:
         """Yield tiles of a partition that lies in one piece, as stored: views, nothing is copied."""
@@ -219,39 +228,3 @@ class FixedStridePartition(Partition):
         frames = segment.view(fmt.dtype, fmt.frame_shape, fmt.inner_strides)
         for start in range(0, segment.frames, depth):
             yield segment.first + start, frames[start : start + depth]
-
-    def get_macrotile(
-        self,
-        dest_dtype: DTypeLike | None = None,
-        roi: NDArray[np.bool_] | None = None,
-        array_backend: str | None = None,
-    ) -> DataTile:
-        """Return all selected frames as one tile, which keeps its data; it has no frames when none is selected.
-
-        Raises
-        ------
-        DataSetException
-            When frames are absent between others, so that one tile cannot say which frames it holds.
-        """
-        self._check_backend(array_backend)
-        backend = array_backend or self.meta.array_backends[0]
-        if backend not in NUMPY_BACKENDS:
-            dest_dtype = self.dtype if dest_dtype is None else dest_dtype
-            return self.get_macrotile(dest_dtype, roi, "numpy").as_backend(backend)
-        sig = self._format.sig_shape
-        plan = _SchemePlan(TilingScheme.make_for_shape(self.shape, self.meta.shape, intent="partition"), sig)
-        dest = self._dest_dtype(dest_dtype)
-        flat = self._flat_roi(roi)
-        reader = BlockReader(self._segments, self._format, self.slice.origin[0], flat)
-        tiles = list(self._tiles_with(Scratch(), plan, dest, reader))
-        if len(tiles) > 1:
-            msg = (
-                f"{self.get_ident()} has absent frames between others, so its frames are no single tile: use "
-                "get_tiles, or leave the absent positions out of the scan"
-            )
-            raise DataSetException(msg)
-        if tiles:
-            return tiles[0]
-        before = int(np.count_nonzero(flat[: self.slice.origin[0]])) if flat is not None else self.slice.origin[0]
-        nothing = Slice((before, *self.slice.origin[1:]), Shape((0, *sig), len(sig)))
-        return DataTile(np.empty((0, *sig), dest), nothing, 0)

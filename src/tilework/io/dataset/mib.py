@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tilework.exceptions import DataSetException
-from tilework.io.dataset.files import absolute, open_file, stat_file
-from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
+from tilework.io.dataset.files import open_file, stat_file
+from tilework.io.dataset.fixed_stride import Source
+from tilework.io.dataset.fixed_stride_file import FixedStrideFile
 from tilework.io.dataset.frame_marks import marked_frames, read_at
 from tilework.io.dataset.layout import FileSegment, FrameLayout
 from tilework.io.dataset.mib_header import HEADER_MAX, MARK, MIBHeader, parse_frame_header, parse_sequence, read_hdr
 from tilework.io.dataset.mib_timing import find_line_length, parse_time
-from tilework.io.dataset.params import count, guess_nav_shape, take_deprecated
+from tilework.io.dataset.params import count, guess_nav_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from tilework.common.executor import JobExecutor
 
 __all__ = ["MIBDataSet"]
 
@@ -170,7 +169,7 @@ def _files_of_hdr(hdr: str) -> tuple[str, bool]:
     return str(parts[0]), True
 
 
-class MIBDataSet(FixedStrideDataSet):
+class MIBDataSet(FixedStrideFile):
     """A file, or a series of files, of a Medipix detector with Merlin readout.
 
     Files that have the same name up to trailing digits, frames of the same size and sequence numbers that do not
@@ -191,6 +190,8 @@ class MIBDataSet(FixedStrideDataSet):
         As of `FixedStrideDataSet`.
     """
 
+    FORMAT = "mib"
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -202,13 +203,8 @@ class MIBDataSet(FixedStrideDataSet):
         num_partitions: int | None = None,
         **deprecated: Any,
     ) -> None:
-        shapes = take_deprecated({"nav_shape": nav_shape, "sig_shape": sig_shape}, deprecated)
-        super().__init__(**shapes, sync_offset=sync_offset, io_backend=io_backend, num_partitions=num_partitions)
-        self._path = absolute(path)
+        super().__init__(path, nav_shape, sig_shape, sync_offset, io_backend, num_partitions, **deprecated)
         self._disable_glob = disable_glob
-
-    def _name(self) -> str:
-        return self._path
 
     def _probe(self) -> Source:
         stat_file(self._path)
@@ -277,16 +273,12 @@ class MIBDataSet(FixedStrideDataSet):
         return files, notes, {"Files": len(files)} if len(files) > 1 else {}
 
     @classmethod
-    def detect_params(cls, path: Any, executor: JobExecutor) -> dict[str, Any] | bool:
-        """Look whether `path` is a file of a Medipix detector."""
-        name = absolute(path)
-        if not executor.run_function(_is_mib, name):
-            return False
-        source = executor.run_function(cls(name)._probe)
-        return {
-            "parameters": {"path": path, "nav_shape": source.nav_shape, "sig_shape": source.sig_shape},
-            "info": {"image_count": source.layout.image_count, "native_sig_shape": source.sig_shape},
-        }
+    def _recognize(cls, path: str) -> dict[str, Any] | None:
+        file, _ = open_file(path)
+        with file:
+            head = file.read(_SEQUENCE_BYTES)
+        is_hdr = Path(path).suffix.lower() == ".hdr" and head.startswith(b"HDR")
+        return {} if is_hdr or parse_sequence(head) is not None else None
 
     @classmethod
     def combine_detected(cls, detected: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -299,17 +291,6 @@ class MIBDataSet(FixedStrideDataSet):
     def get_supported_extensions(cls) -> set[str]:
         """Return the file name extensions of this format."""
         return {"mib", "hdr"}
-
-    def describe(self) -> dict[str, Any]:
-        """Return where the data comes from and how it was understood; can be written as JSON."""
-        return {**super().describe(), "format": "mib"}
-
-
-def _is_mib(path: str) -> bool:
-    file, _ = open_file(path)
-    with file:
-        head = file.read(_SEQUENCE_BYTES)
-    return parse_sequence(head) is not None or (Path(path).suffix.lower() == ".hdr" and head.startswith(b"HDR"))
 
 
 def _gaps(files: list[_MIBFile]) -> list[str]:

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.exceptions import DataSetException
-from tilework.io.dataset.files import absolute, open_file
-from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
+from tilework.io.dataset.files import open_file
+from tilework.io.dataset.fixed_stride import Source
+from tilework.io.dataset.fixed_stride_file import FixedStrideFile
 from tilework.io.dataset.layout import FileSegment, FrameLayout
-from tilework.io.dataset.params import check_dtype, cut_off, take_deprecated
+from tilework.io.dataset.params import check_dtype, cut_off
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-
-    from tilework.common.executor import JobExecutor
 
 __all__ = ["NPYDataSet"]
 
@@ -50,7 +49,7 @@ def _has_magic(path: str) -> bool:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
-class NPYDataSet(FixedStrideDataSet):
+class NPYDataSet(FixedStrideFile):
     """An array in NumPy's file format (``.npy``).
 
     Parameters
@@ -70,6 +69,8 @@ class NPYDataSet(FixedStrideDataSet):
     ((4, 4, 8, 8), dtype('uint16'))
     """
 
+    FORMAT = "npy"
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -81,9 +82,7 @@ class NPYDataSet(FixedStrideDataSet):
         num_partitions: int | None = None,
         **deprecated: Any,
     ) -> None:
-        shapes = take_deprecated({"nav_shape": nav_shape, "sig_shape": sig_shape}, deprecated)
-        super().__init__(**shapes, sync_offset=sync_offset, io_backend=io_backend, num_partitions=num_partitions)
-        self._path = absolute(path)
+        super().__init__(path, nav_shape, sig_shape, sync_offset, io_backend, num_partitions, **deprecated)
         if sig_dims is None:
             if self._sig_shape is None:
                 msg = f"{self._path}: with sig_dims=None, sig_shape must be given"
@@ -93,9 +92,6 @@ class NPYDataSet(FixedStrideDataSet):
             msg = f"{self._path}: sig_dims={sig_dims} must be at least 1"
             raise DataSetException(msg)
         self._sig_dims = sig_dims
-
-    def _name(self) -> str:
-        return self._path
 
     def _probe(self) -> Source:
         shape, header_dtype, fortran, offset, facts = _read_header(self._path)
@@ -138,17 +134,8 @@ class NPYDataSet(FixedStrideDataSet):
         )
 
     @classmethod
-    def detect_params(cls, path: Any, executor: JobExecutor) -> dict[str, Any] | bool:
-        """Look whether `path` is an npy file."""
-        name = absolute(path)
-        if not executor.run_function(_has_magic, name):
-            return False
-        dataset = cls(name)
-        source = executor.run_function(dataset._probe)
-        return {
-            "parameters": {"path": path, "nav_shape": source.nav_shape, "sig_shape": source.sig_shape},
-            "info": {"image_count": source.layout.frames_held, "native_sig_shape": source.sig_shape},
-        }
+    def _recognize(cls, path: str) -> dict[str, Any] | None:
+        return {} if _has_magic(path) else None
 
     @classmethod
     def combine_detected(cls, detected: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -161,7 +148,3 @@ class NPYDataSet(FixedStrideDataSet):
     def get_supported_extensions(cls) -> set[str]:
         """Return the file name extensions of this format."""
         return {"npy"}
-
-    def describe(self) -> dict[str, Any]:
-        """Return where the data comes from and how it was understood; can be written as JSON."""
-        return {**super().describe(), "format": "npy"}

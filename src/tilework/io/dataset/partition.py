@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.exceptions import DataSetException
@@ -116,29 +117,72 @@ class Partition(ABC):
         Raises
         ------
         DataSetException
-            When `get_tiles` gives several tiles, although asked for one.
+            When frames are absent between others, so that one tile cannot say which frames it holds.
         """
         from tilework.io.dataset.tiling_scheme import TilingScheme
 
         scheme = TilingScheme.make_for_shape(self.shape, self.meta.shape, intent="partition")
         whole: DataTile | None = None
-        for tile in self.get_tiles(scheme, dest_dtype, roi, array_backend):
+        for tile in self._lasting_tiles(scheme, dest_dtype, roi, array_backend):
             if whole is not None:
-                msg = f"{self.get_ident()} gives its frames in several tiles, so they are no single one: use get_tiles"
+                msg = (
+                    f"{self.get_ident()} has absent frames between others, or gives several tiles when asked for one: "
+                    "its frames are no single tile, use get_tiles, or leave the absent positions out of the scan"
+                )
                 raise DataSetException(msg)
-            whole = DataTile(tile.data.copy(), tile.tile_slice, tile.scheme_idx)
-        if whole is not None:
-            return whole
+            whole = tile
+        return self._no_frames(dest_dtype, roi, array_backend) if whole is None else whole
+
+    def _lasting_tiles(
+        self,
+        tiling_scheme: TilingScheme,
+        dest_dtype: DTypeLike | None,
+        roi: NDArray[np.bool_] | None,
+        array_backend: str | None,
+    ) -> Iterator[DataTile]:
+        """Yield what `get_tiles` yields, but valid for as long as somebody holds it."""
+        for tile in self.get_tiles(tiling_scheme, dest_dtype, roi, array_backend):
+            yield DataTile(tile.data.copy(), tile.tile_slice, tile.scheme_idx)
+
+    def _no_frames(
+        self, dest_dtype: DTypeLike | None, roi: NDArray[np.bool_] | None, array_backend: str | None
+    ) -> DataTile:
+        """Return the tile of a partition in which nothing is selected, or all frames are absent."""
         before, *sig_origin = self.slice.origin
-        if roi is not None:
-            before = int(np.count_nonzero(roi.reshape(-1)[:before]))
-        sig = tuple(self.shape.sig)
-        nothing = DataTile(
-            np.empty((0, *sig), self.dtype if dest_dtype is None else dest_dtype),
-            Slice((before, *sig_origin), Shape((0, *sig), len(sig))),
-            0,
-        )
-        return nothing if array_backend is None else nothing.as_backend(array_backend)
+        selected = self._flat_roi(roi)
+        if selected is not None:
+            before = int(np.count_nonzero(selected[:before]))
+        shape = Shape((0, *self.shape.sig), self.shape.sig.dims)
+        backend = array_backend or self.meta.array_backends[0]
+        dtype = self._dest_dtype(dest_dtype)
+        if backend not in NUMPY_BACKENDS:
+            dtype = dtype.newbyteorder("=")
+        return DataTile(np.empty(tuple(shape), dtype), Slice((before, *sig_origin), shape), 0).as_backend(backend)
+
+    def _dest_dtype(self, dest_dtype: DTypeLike | None) -> np.dtype[Any]:
+        """Return the dtype of tiles."""
+        return self.dtype if dest_dtype is None else np.dtype(dest_dtype)
+
+    def _checked_backend(self, backend: str | None) -> str:
+        """Return which kind of array tiles are; DataSetException when they cannot be had like that."""
+        offered = self.meta.array_backends
+        if backend is not None and backend not in offered:
+            msg = f"tiles as {backend!r} cannot be had from this dataset, only as one of {offered}"
+            raise DataSetException(msg)
+        return backend or offered[0]
+
+    def _flat_roi(self, roi: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """Return the selected positions of the whole dataset, flat; ValueError when they do not fit it."""
+        if roi is None:
+            return None
+        flat = np.asarray(roi).reshape(-1)
+        if flat.size != self.meta.shape.nav.size or flat.dtype != np.bool_:
+            msg = (
+                f"roi of shape {np.shape(roi)} and dtype {flat.dtype} does not fit the scan of shape "
+                f"{self.meta.shape.nav}: it must be a bool array with one entry for each position"
+            )
+            raise ValueError(msg)
+        return flat
 
     def get_frame_count(self, roi: NDArray[np.bool_] | None = None) -> int:
         """Return the number of scan positions in this partition, or of those that `roi` selects."""

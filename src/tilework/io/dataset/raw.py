@@ -6,10 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tilework.exceptions import DataSetException
-from tilework.io.dataset.files import absolute, stat_file
-from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
+from tilework.io.dataset.files import stat_file
+from tilework.io.dataset.fixed_stride import Source
+from tilework.io.dataset.fixed_stride_file import FixedStrideFile
 from tilework.io.dataset.layout import FileSegment, FrameLayout
-from tilework.io.dataset.params import check_dtype, count, take_deprecated
+from tilework.io.dataset.params import check_dtype, count
 
 if TYPE_CHECKING:
     import os
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike
 
+    from tilework.common.executor import JobExecutor
+
 __all__ = ["RawFileDataSet"]
 
 
-class RawFileDataSet(FixedStrideDataSet):
+class RawFileDataSet(FixedStrideFile):
     """A file without header that holds frame after frame, in C order.
 
     Parameters
@@ -47,6 +50,8 @@ class RawFileDataSet(FixedStrideDataSet):
     (8, 8, 16, 16)
     """
 
+    FORMAT = "raw"
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -58,16 +63,17 @@ class RawFileDataSet(FixedStrideDataSet):
         num_partitions: int | None = None,
         **deprecated: Any,
     ) -> None:
-        shapes = take_deprecated({"nav_shape": nav_shape, "sig_shape": sig_shape}, deprecated)
+        super().__init__(path, nav_shape, sig_shape, sync_offset, io_backend, num_partitions, **deprecated)
+        shapes = {"nav_shape": self._nav_shape, "sig_shape": self._sig_shape}
         if missing := [name for name, shape in shapes.items() if shape is None]:
             msg = f"a raw file does not tell its shape: missing {' and '.join(missing)}"
             raise TypeError(msg)
-        super().__init__(**shapes, sync_offset=sync_offset, io_backend=io_backend, num_partitions=num_partitions)
-        self._path = absolute(path)
         self._dtype = check_dtype(dtype, self._path)
 
-    def _name(self) -> str:
-        return self._path
+    @classmethod
+    def detect_params(cls, path: Any, executor: JobExecutor) -> dict[str, Any] | bool:  # noqa: ARG003
+        """Return False: nothing in a file tells that it is one of these."""
+        return False
 
     def _probe(self) -> Source:
         facts = stat_file(self._path)
@@ -103,7 +109,3 @@ class RawFileDataSet(FixedStrideDataSet):
             sig_shape=self._sig_shape,
             warnings=warnings,
         )
-
-    def describe(self) -> dict[str, Any]:
-        """Return where the data comes from and how it was understood; can be written as JSON."""
-        return {**super().describe(), "format": "raw"}

@@ -15,7 +15,6 @@ from tilework.exceptions import DataSetException
 from tilework.io.dataset.layout import SparseSegment, cut_rows
 from tilework.io.dataset.partition import Partition
 from tilework.io.dataset.tile import DataTile
-from tilework.io.dataset.tiling_scheme import TilingScheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from tilework.io.dataset.meta import DataSetMeta
+    from tilework.io.dataset.tiling_scheme import TilingScheme
 
 __all__ = ["SparsePartition", "as_canonical_csr", "sparse_backend_of"]
 
@@ -95,30 +95,13 @@ class SparsePartition(Partition):
         """
         self.validate_tiling_scheme(tiling_scheme)
         backend = self._checked_backend(array_backend)
-        dest = self.dtype if dest_dtype is None else np.dtype(dest_dtype)
-        return self._tiles(tiling_scheme, dest, self._flat_roi(roi), backend)
+        return self._tiles(tiling_scheme, self._dest_dtype(dest_dtype), self._flat_roi(roi), backend)
 
     def _checked_backend(self, backend: str | None) -> str:
-        offered = self.meta.array_backends
-        if backend is not None and backend not in offered:
-            msg = f"tiles as {backend!r} cannot be had from this dataset, only as one of {offered}"
-            raise DataSetException(msg)
         if self._corrections is not None:
             msg = "sparse tiles cannot be corrected for the detector: in a run they are made dense for that"
             raise DataSetException(msg)
-        return backend or offered[0]
-
-    def _flat_roi(self, roi: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-        if roi is None:
-            return None
-        flat = np.asarray(roi).reshape(-1)
-        if flat.size != self.meta.shape.nav.size or flat.dtype != np.bool_:
-            msg = (
-                f"roi of shape {np.shape(roi)} and dtype {flat.dtype} does not fit the scan of shape "
-                f"{self.meta.shape.nav}: it must be a bool array with one entry for each position"
-            )
-            raise ValueError(msg)
-        return flat
+        return super()._checked_backend(backend)
 
     def _stretches(self, roi: NDArray[np.bool_] | None) -> Iterator[tuple[int, Any]]:
         """Yield the (compressed) position of the first selected frame of each segment, and its selected frames."""
@@ -145,22 +128,14 @@ class SparsePartition(Partition):
                     where = Slice((nav + start, *part.origin), shape)
                     yield DataTile(_read_only(as_backend(matrix, backend, tuple(shape))), where, idx)
 
-    def get_macrotile(
+    def _lasting_tiles(
         self,
-        dest_dtype: DTypeLike | None = None,
-        roi: NDArray[np.bool_] | None = None,
-        array_backend: str | None = None,
-    ) -> DataTile:
-        """Return all selected frames as one tile; it has no frames when none is selected."""
-        scheme = TilingScheme.make_for_shape(self.shape, self.meta.shape, intent="partition")
-        for tile in self.get_tiles(scheme, dest_dtype, roi, array_backend):
-            return tile
-        flat, start = self._flat_roi(roi), self.slice.origin[0]
-        before = start if flat is None else int(np.count_nonzero(flat[:start]))
-        sig = tuple(self.meta.shape.sig)
-        where = Slice((before, *self.slice.origin[1:]), Shape((0, *sig), len(sig)))
-        dest = self.dtype if dest_dtype is None else np.dtype(dest_dtype)
-        return DataTile(as_backend(np.empty((0, *sig), dest), self._checked_backend(array_backend)), where, 0)
+        tiling_scheme: TilingScheme,
+        dest_dtype: DTypeLike | None,
+        roi: NDArray[np.bool_] | None,
+        array_backend: str | None,
+    ) -> Iterator[DataTile]:
+        return self.get_tiles(tiling_scheme, dest_dtype, roi, array_backend)
 
 
 def _columns(part: Slice, sig: tuple[int, ...]) -> NDArray[np.intp] | None:

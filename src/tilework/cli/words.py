@@ -1,0 +1,21 @@
+"""Numbers for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["format_bytes", "format_rate"]
+
+
+def format_bytes(number: float) -> str:
+    """Return a number of bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def format_rate(done: dict[str, Any]) -> str:
+    """Return how fast data was read, for people; of less than a MiB that says nothing."""
+    return f", {done['gb_per_s']:.2g} GB/s" if done["bytes"] >= 1 << 20 else ""
