@@ -78,6 +78,21 @@ def test_without_memory_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Path(path).exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no anonymous memory files here")
+def test_ctrl_c_as_the_memory_file_is_made_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = os.memfd_create
+
+    def make_and_interrupt(name: str) -> int:
+        make(name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "memfd_create", make_and_interrupt)
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    with pytest.raises(KeyboardInterrupt):
+        SharedBlock(10)
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
 def test_board() -> None:
     """The main side says stop, a worker says what it has begun; a closed board says nothing."""
     board = Board(3)

@@ -56,7 +56,7 @@ class SharedBlock:
         has_memfd = hasattr(os, "memfd_create")
         if has_memfd:
             name = f"tilework-{token.hex}"
-            fd = os.memfd_create(name)
+            fd = _memory_file(name)
         else:
             fd, file = tempfile.mkstemp(prefix=f"tilework-{os.getpid()}-")
             self._file = Path(file)
@@ -86,6 +86,16 @@ class SharedBlock:
     def __del__(self) -> None:
         if getattr(self, "_file", None) is not None and os.getpid() == self._pid:  # not in a fork
             self._unlink()
+
+
+def _memory_file(name: str) -> int:
+    """Return the descriptor of a new anonymous memory file; Ctrl-C that comes as it is made leaves nothing open."""
+    try:
+        return os.memfd_create(name)
+    except BaseException:
+        with suppress(ExecutorError, OSError):
+            os.close(_descriptor_of(name))
+        raise
 
 
 def _descriptor_of(name: str) -> int:
