@@ -173,8 +173,9 @@ class TestUnreadable:
     def test_missing(self, tmp_path: Path, filetype: str) -> None:
         """A path where nothing is."""
         path = tmp_path / f"scan.{filetype}"
-        with pytest.raises(DataSetException, match=f"{path} does not exist"):
+        with pytest.raises(DataSetException, match=f"{path} does not exist") as raised:
             _load(filetype, path, **self.KWARGS[filetype])
+        assert isinstance(raised.value, FileNotFoundError)
 
     @pytest.mark.parametrize("filetype", KWARGS)
     def test_folder(self, tmp_path: Path, filetype: str) -> None:
