@@ -9,7 +9,7 @@ from tilework.exceptions import DataSetException
 from tilework.io.dataset.files import absolute, stat_file
 from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
 from tilework.io.dataset.layout import FileSegment, FrameLayout
-from tilework.io.dataset.params import check_dtype, count, take_deprecated
+from tilework.io.dataset.params import check_dtype, count, take_deprecated, take_uncropped
 
 if TYPE_CHECKING:
     import os
@@ -58,7 +58,7 @@ class RawFileDataSet(FixedStrideDataSet):
         num_partitions: int | None = None,
         **deprecated: Any,
     ) -> None:
-        shapes = take_deprecated({"nav_shape": nav_shape, "sig_shape": sig_shape}, deprecated)
+        shapes = take_deprecated({"nav_shape": nav_shape, "sig_shape": sig_shape}, take_uncropped(deprecated))
         if missing := [name for name, shape in shapes.items() if shape is None]:
             msg = f"a raw file does not tell its shape: missing {' and '.join(missing)}"
             raise TypeError(msg)
