@@ -8,6 +8,7 @@ the user's: it arrives as a `RemoteError`.
 
 from __future__ import annotations
 
+import io
 import pickle
 import traceback
 from dataclasses import dataclass
@@ -80,10 +81,14 @@ def dumps_apart(obj: Any, smallest: int | None) -> tuple[bytes, list[pickle.Pick
         except Exception:  # noqa: BLE001, S110  (whatever it is, cloudpickle may do better, or say what is wrong)
             pass
         buffers.clear()
-    return cloudpickle.dumps(obj, PROTOCOL, keep_inside), buffers
+    from tilework.executor.by_value import ByValuePickler
+
+    file = io.BytesIO()
+    ByValuePickler(file, PROTOCOL, keep_inside).dump(obj)
+    return file.getvalue(), buffers
 
 
-loads = pickle.loads  # what cloudpickle writes needs nothing else
+loads = pickle.loads  # what is written by value needs cloudpickle and nothing else
 
 
 class RemoteTraceback(Exception):
