@@ -20,6 +20,7 @@
     ├── UDFRunCancelled               `Context.run_udf` ended early because the run was cancelled
     ├── WorkerQueueEmpty              a worker's queue holds nothing, or nothing arrived in time
     ├── DataSetException              a dataset cannot be opened, does not fit, or lies about its size
+    │   ├── MissingFileError          (also FileNotFoundError) there is no such file
     │   └── UnknownFormatError        the format of a file cannot be found out
     ├── SliceUsageError               (also ValueError) slices or shapes were combined that do not fit together
     ├── CorrectError                  detector corrections cannot be applied to this array
@@ -42,6 +43,7 @@ __all__ = [
     "ExecutorError",
     "ExecutorSpecException",
     "JobCancelledError",
+    "MissingFileError",
     "MissingMergeError",
     "MissingMethodError",
     "MyStopIteration",
@@ -135,6 +137,10 @@ class WorkerQueueEmpty(TileworkError):
 
 class DataSetException(TileworkError):
     """A dataset cannot be opened, does not fit its parameters, or lies about its size."""
+
+
+class MissingFileError(DataSetException, FileNotFoundError):
+    """There is no file of the name that was given."""
 
 
 class UnknownFormatError(DataSetException):

@@ -4,7 +4,7 @@ import io
 import threading
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -232,6 +232,48 @@ def test_progress_bar_names_partitions_in_progress(monkeypatch: pytest.MonkeyPat
     assert "Partitions 0(1)/2, Frames:" in screen.getvalue()
     assert "10/16" in screen.getvalue()
     assert "16/16" not in screen.getvalue()
+
+
+def test_progress_bar_that_is_elsewhere() -> None:
+    """Who derives from ours opens a bar of its own; what is put off before the end is shown there, at the end."""
+
+    class Bar:
+        n = 0.0
+        shown: ClassVar[list[tuple[str, float]]] = []
+        text = ""
+
+        def set_description_str(self, text: str, refresh: bool) -> None:
+            assert not refresh
+            self.text = text
+
+        def update(self, n: float) -> None:
+            self.n += n
+
+        def refresh(self) -> None:
+            self.shown.append((self.text, self.n))
+
+        def close(self) -> None:
+            self.shown.append(("closed", self.n))
+
+    class Elsewhere(TQDMProgressReporter):
+        def start(self, state: ProgressState) -> None:
+            self._bar = Bar()
+            self._bar.set_description_str(self._get_description(state), refresh=False)
+
+        def update(self, state: ProgressState) -> None:
+            if state.num_frames_complete < 16:
+                self._update(state, clip=True, refresh=True)
+
+    reporter = Elsewhere()
+    reporter.start(ProgressState(0, 8, 0, 0, 2, "the run"))
+    reporter.update(ProgressState(12, 8, 0, 1, 2, "the run"))
+    reporter.update(ProgressState(16, 8, 1, 1, 2, "the run"))
+    reporter.end(ProgressState(16, 8, 2, 0, 2, "the run"))
+    assert Bar.shown == [
+        ("Partitions 0(1)/2, Frames", 8),
+        ("Partitions 2/2, Frames", 16),
+        ("closed", 16),
+    ]
 
 
 @pytest.fixture

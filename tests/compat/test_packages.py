@@ -169,6 +169,51 @@ if __name__ == "__main__":
     keep(parallax=once[0], flipped=once[1])
 """
 
+UI = """\
+import asyncio
+
+from libertem.udf.com import CoMUDF
+from libertem_ui.live_plot import AperturePlot
+from libertem_ui.windows.com import CoMImagingWindow
+from libertem_ui.windows.imaging import FrameImagingWindow, VirtualDetectorWindow
+
+async def use(ctx, ds, data):
+    window = FrameImagingWindow.using(ctx, ds)
+    window.layout()
+    shown = {}
+    for mode in ("Sum", "Logsum", "Pick"):
+        window._mode_selector.value = mode
+        await window.run_this()
+        shown[mode] = np.array(window.sig_plot.data)
+        assert np.array_equal(window.sig_plot.im.array, shown[mode]), mode  # all of it, not the first part
+    assert np.allclose(shown["Sum"], data.sum(axis=(0, 1)))
+    assert np.isclose(shown["Pick"][:, :, np.newaxis, np.newaxis], data.transpose(2, 3, 0, 1)).all(axis=(0, 1)).any()
+    detector = VirtualDetectorWindow.linked_to(window)
+    detector._mode_selector.value = "Whole Frame"
+    await detector.run_this()
+    shown["detector"] = np.array(detector.nav_plot.data)
+    assert np.allclose(shown["detector"], data.sum(axis=(2, 3)))
+    com = CoMImagingWindow.using(ctx, ds)
+    await com.run_this()
+    manager = window.results_manager
+    assert len(manager.all_results) == 4
+    return shown
+
+if __name__ == "__main__":
+    data = np.random.default_rng(2).random((8, 10, 32, 30)).astype(np.float32)
+    with make(sys.argv[1]) as ctx:
+        ds = ctx.load("memory", data=data, sig_dims=2, num_partitions=4)
+        shown = asyncio.run(use(ctx, ds, data))
+        udf = CoMUDF.with_params()
+        channels = {"size": "magnitude", "y": ("raw_shifts", lambda shift: shift[..., 0])}
+        plot = AperturePlot.new(ds, udf, channel=channels)
+        result = ctx.run_udf(dataset=ds, udf=udf, plots=[plot])
+        assert np.array_equal(plot.data, result["magnitude"].data)
+        plot.change_channel("y")
+        assert np.array_equal(plot.data, result["raw_shifts"].data[..., 0])
+    keep(**shown)
+"""
+
 LIVE_HEAD = """\
 import contextlib
 
@@ -266,6 +311,7 @@ PROGRAMS = {
     "libertem-holo": ("libertem_holo natsort ncempy empyre", HEAD + HOLO),
     "ptychography40": ("ptychography40", HEAD + PTYCHOGRAPHY),
     "libertem-parallax": ("libertem_parallax", HEAD + PARALLAX),
+    "libertem-ui": ("libertem_ui panel strenum", HEAD + UI),
     "libertem-live": ("libertem_live", HEAD + LIVE_HEAD + LIVE_MEMORY),
     "libertem-live: dectris": (
         "libertem_live libertem_dectris flask zmq",

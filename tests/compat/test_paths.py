@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Written down from LiberTEM's documentation; what it has and we do not is left out.
 PATHS = """\
 libertem: __version__ revision
-libertem.api: Context ResultGenerator ResultAsyncGenerator ExecutorSpecType RoiT
+libertem.api: Context DataSet ResultGenerator ResultAsyncGenerator ExecutorSpecType RoiT
 libertem.common: Slice Shape SliceUsageError
 libertem.common.executor: ResourceDef GPUSpec ExecutorError JobCancelledError WorkerQueueEmpty Environment
     TaskProtocol GenericTaskProtocol JobExecutor AsyncJobExecutor WorkerQueue SimpleWorkerQueue WorkerContext
@@ -65,10 +65,10 @@ libertem.executor.utils:
 libertem.executor.utils.dask_buffer: DaskBufferWrapper DaskResultBufferWrapper
 libertem.udf: UDF UDFFrameMixin UDFTileMixin UDFPartitionMixin UDFPostprocessMixin UDFPreprocessMixin UDFMeta
     UDFData check_cast AutoUDF UDFRunCancelled
-libertem.udf.base: UDF UDFFrameMixin UDFTileMixin UDFPartitionMixin UDFPostprocessMixin UDFPreprocessMixin
-    UDFMergeAllMixin UDFMeta UDFData check_cast NoOpUDF UDFRunCancelled MergeAttrMapping UDFKwargsWrapper UDFParams
-    UDFResults UDFResultsLazy UDFTask GenericTask UDFRunner ResultsForDataSet get_resources_for_backends UDFMethod
-    TilingPreferences UDFException TileConverter
+libertem.udf.base: UDF UDFFrameMixin UDFTileMixin UDFPartitionMixin UDFPostprocessMixin UDFPreprocessMixin DataTile
+    UDFResultDict UDFMergeAllMixin UDFMeta UDFData check_cast NoOpUDF UDFRunCancelled MergeAttrMapping
+    UDFKwargsWrapper UDFParams UDFResults UDFResultsLazy UDFTask GenericTask UDFRunner ResultsForDataSet
+    get_resources_for_backends UDFMethod TilingPreferences UDFException TileConverter
 libertem.udf.auto: AutoUDF
 libertem.udf.sum: SumUDF
 libertem.udf.sumsigudf: SumSigUDF run_sumsig
@@ -115,6 +115,14 @@ libertem.io.dataset: load detect filetypes get_dataset_cls register_dataset_cls 
     get_extensions build_extension_map get_search_order
 libertem.io.dataset.base: DataSet DataSetException DataSetMeta Partition BasePartition DataTile TilingScheme Negotiator
     MMapBackend BufferedBackend DirectBackend
+libertem.io.dataset.base.backend_buffered: BufferedBackend
+libertem.io.dataset.base.backend_direct: DirectBackend
+libertem.io.dataset.base.backend_mmap: MMapBackend
+libertem.io.dataset.base.dataset: DataSet
+libertem.io.dataset.base.exceptions: DataSetException
+libertem.io.dataset.base.meta: DataSetMeta
+libertem.io.dataset.base.partition: BasePartition Partition
+libertem.io.dataset.base.tiling: DataTile
 libertem.io.dataset.base.tiling_scheme: TilingScheme
 libertem.io.dataset.raw: RawFileDataSet
 libertem.io.dataset.npy: NPYDataSet
@@ -276,6 +284,8 @@ try:
 except ImportError as error:
     assert "nonsense" in str(error) and "libertem.viz.base" in str(error)
 assert not hasattr(libertem.viz.base, "nonsense")
+for module in libertem.viz, libertem.viz.base, libertem.udf.base:
+    assert all(hasattr(module, name) for name in dir(module))
 """
     )
 

@@ -8,12 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from tilework.common.executor import NoopCommHandler
 from tilework.executor.concurrent import ConcurrentJobExecutor
 from tilework.executor.inline import InlineJobExecutor
+from tilework.io.dataset import load
 from tilework.testing.faults import BlockTask, CallTask, EndlessTask, Signals
+from tilework.udf.runner import UDFRunner
+from tilework.udf.sum import SumUDF
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,3 +100,17 @@ def test_closed_while_a_run_is_awaited(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         asyncio.run(main())
+
+
+def test_runs_take_it_in_the_place_of_an_executor() -> None:
+    """A program with asyncio need not keep both."""
+
+    async def main() -> list[np.ndarray]:
+        async with InlineJobExecutor().ensure_async() as adapter:
+            dataset = load("memory", executor=adapter.ensure_sync(), data=np.ones((3, 4, 5, 6)), num_partitions=3)
+            parts = UDFRunner([SumUDF()]).run_for_dataset_async(dataset, adapter, "any name")
+            return [part.buffers[0]["intensity"].data async for part in parts]
+
+    sums = asyncio.run(main())
+    assert [part[0, 0] for part in sums[:3]] == [4, 8, 12]
+    assert sums[-1].shape == (5, 6)

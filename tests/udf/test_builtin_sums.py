@@ -226,3 +226,25 @@ def test_monitor_shows_the_last_finished_position(ctx: Context) -> None:
         dataset=load(ctx, data), udf=AutoUDF(f=np.sum, monitor=True), roi=np.zeros((6, 5), dtype=bool)
     )
     assert nothing["monitor"].data.tolist() == [0]
+
+
+class Binned(SumSigUDF):
+    """Has a parameter of its own."""
+
+    def __init__(self, every: int, **kwargs: Any) -> None:
+        super().__init__(every=every, **kwargs)
+
+    def get_result_buffers(self) -> dict[str, Any]:
+        return {**super().get_result_buffers(), "binned": self.buffer("single", (3,), use="result_only")}
+
+    def get_results(self) -> dict[str, Any]:
+        sums = self.results.get_buffer("intensity").data
+        return {"intensity": sums, "binned": sums.ravel()[:: self.params.every][:3]}
+
+
+def test_sums_with_parameters_of_a_class_derived_from_it(ctx: Context) -> None:
+    data = counts((3, 4, 5, 6), "u2")
+    result = ctx.run_udf(dataset=ctx.load("memory", data=data), udf=Binned(4))
+    np.testing.assert_allclose(result["binned"].data, data.sum(axis=(2, 3))[:, 0])
+    with pytest.raises(TypeError, match="SumSigUDF has no parameters, got dtype"):
+        SumSigUDF(dtype="float64")

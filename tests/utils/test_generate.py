@@ -25,6 +25,15 @@ def test_cbed_frame_defaults() -> None:
     assert heights[zero] == max(heights)
 
 
+def test_cbed_frame_brightness() -> None:
+    """Discs are the brighter the later they are in the list, and the nearer to the middle; in small frames, too."""
+    for side, farthest in ((64, 24 * np.sqrt(2)), (128, 48 * np.sqrt(2))):
+        data, _, peaks = cbed_frame(side, side, radius=2)
+        heights = [data[0, int(y), int(x)] for y, x in peaks]
+        distances = np.hypot(*(peaks - side // 2).T)
+        np.testing.assert_allclose(heights, np.arange(1, 50) + max(49, farthest) - distances, rtol=1e-6)
+
+
 def test_cbed_frame_disc_has_the_area_of_a_disc() -> None:
     """One disc: its area is that of a circle, its centre of mass is its position, also between pixels."""
     for zero in ((20.0, 30.0), (20.3, 29.6)):

@@ -229,6 +229,39 @@ def test_what_is_merged_is_shown_however_the_run_ends(
     np.testing.assert_array_equal(shown[damage], data.sum(axis=(2, 3))[damage])
 
 
+def test_channel_and_udf_may_be_replaced_between_runs(context: Context, dataset: Any, data: np.ndarray) -> None:
+    plot = Recorder(dataset, first := StdDevUDF(), channel="std")
+    assert (plot.channel, plot.udf, plot.get_udf()) == ("std", first, first)
+    plot.channel = "sum"
+    context.run_udf(dataset=dataset, udf=first, plots=[plot])
+    np.testing.assert_array_equal(plot.data, data.sum(axis=(0, 1)))
+    plot.udf, plot.channel = SumSigUDF(), "intensity"
+    context.run_udf(dataset=dataset, udf=[first, plot.udf], plots=[plot])
+    np.testing.assert_array_equal(plot.data, data.sum(axis=(2, 3)))
+
+
+def test_a_function_stays_the_channel(dataset: Any) -> None:
+    """Then the name says which result the function is of, if it is of one."""
+    assert Recorder(dataset, StdDevUDF(), channel=("sum", np.sqrt)).channel == "sum"
+    assert Recorder(dataset, StdDevUDF(), channel=lambda results, damage: (results["sum"].data, damage)).channel is None
+
+
+def test_who_takes_new_data_in_an_own_way_gets_all_of_it(context: Context, dataset: Any) -> None:
+    """Else a plot that shows at the end what it has put off before would not know of it."""
+
+    class Own(Recorder):
+        given = 0
+
+        def new_data(self, udf_results: Any, damage: Any, force: bool = False) -> None:
+            self.given += 1
+            self.last_update = time.time()  # by another clock than ours
+            super().new_data(udf_results, damage, force=force)
+
+    plot = Own(dataset, udf := SumUDF(), min_delta=3600)
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    assert plot.given == 5 + 1
+
+
 def test_drawing_hides_no_error(context: Context, dataset: Any) -> None:
     """What goes wrong with the last picture of a run that failed is noted with its error."""
 

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from tilework.api.async_generators import ResultAsyncGenerator
     from tilework.api.generators import ResultGenerator
     from tilework.api.runs import RunProgress, UDFRun
+    from tilework.io.dataset.base import DataSet
 
 __all__ = [
     "Context",
+    "DataSet",
     "ExecutorSpecType",
     "Priority",
     "ResultAsyncGenerator",
@@ -26,15 +28,16 @@ __all__ = [
 ]
 
 _LAZY = {
-    "ResultAsyncGenerator": "async_generators",
-    "ResultGenerator": "generators",
-    "RunProgress": "runs",
-    "UDFRun": "runs",
+    "DataSet": "io.dataset.base",
+    "ResultAsyncGenerator": "api.async_generators",
+    "ResultGenerator": "api.generators",
+    "RunProgress": "api.runs",
+    "UDFRun": "api.runs",
 }
 
 
 if not TYPE_CHECKING:  # for type checkers, only what is imported above exists
-    __getattr__ = import_later(__name__, __name__, _LAZY)
+    __getattr__ = import_later(__name__, "tilework", _LAZY)
 
 
 def __dir__() -> list[str]:

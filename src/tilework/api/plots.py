@@ -33,7 +33,8 @@ class Plots:
 
     Drawing takes time from the run, since it is done where results are merged. So after every round of drawing, the run
     goes on undisturbed for a multiple of the time that it took, results included, which are made only to be drawn. Of
-    several plots, the one that was shown longest ago is drawn. Plots whose ``min_delta`` is 0 get every partial result.
+    several plots, the one that was shown longest ago is drawn. Plots whose ``min_delta`` is 0, or whose ``new_data`` is
+    their own, get every partial result.
 
     They are displayed while the workers begin, which does not wait for that.
 
@@ -165,8 +166,10 @@ class _Clocks:
 
 
 def _wants_all(plot: Any) -> bool:
-    # Plots of other kinds decide for themselves.
-    return not isinstance(plot, Live2DPlot) or plot.min_delta <= 0
+    # Plots of other kinds, and those that take new data in their own way, decide for themselves.
+    if not isinstance(plot, Live2DPlot) or type(plot).new_data is not Live2DPlot.new_data:
+        return True
+    return plot.min_delta <= 0
 
 
 def _channels_of_each(plots: Sequence[Any], udfs: Sequence[UDF]) -> Sequence[Sequence[Any]]:

@@ -105,7 +105,10 @@ class ProgressReporter(ABC):
 
 
 class TQDMProgressReporter(ProgressReporter):
-    """A progress bar of tqdm, in the terminal or in a notebook: frames, with partitions in the description."""
+    """A progress bar of tqdm, in the terminal or in a notebook: frames, with partitions in the description.
+
+    Classes that derive from it, to show a bar elsewhere, open one in `start` and keep it as ``_bar``.
+    """
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -116,26 +119,33 @@ class TQDMProgressReporter(ProgressReporter):
 
         # tqdm would start a thread to watch over bars that are seldom updated; it stays until the program ends.
         bar_type = type("ProgressBar", (tqdm,), {"monitor_interval": 0})
-        self._bar = bar_type(desc=self._describe(state), total=state.num_frames_total, leave=True)
+        self._bar = bar_type(desc=self._get_description(state), total=state.num_frames_total, leave=True)
 
     def update(self, state: ProgressState) -> None:
         """Move the bar; tqdm decides whether it is time to draw it."""
-        if self._bar is None:
-            return
-        self._bar.set_description_str(self._describe(state), refresh=False)
-        self._bar.update(int(state.num_frames_complete) - self._bar.n)
+        self._update(state, clip=True, refresh=False)
 
     def end(self, state: ProgressState) -> None:
         """Draw the bar a last time and leave it there."""
         bar = self._bar
         if bar is not None:
-            self.update(state)
+            self._update(state, clip=False, refresh=True)
             self._bar = None
-            bar.refresh()
             bar.close()
 
+    def _update(self, state: ProgressState, *, clip: bool, refresh: bool) -> None:
+        """Move the bar, with `clip` at most to its end, and draw it in any case with `refresh`."""
+        bar = self._bar
+        if bar is None:
+            return
+        bar.set_description_str(self._get_description(state), refresh=False)
+        done = int(state.num_frames_complete)
+        bar.update((min(done, state.num_frames_total) if clip else done) - bar.n)
+        if refresh:
+            bar.refresh()
+
     @staticmethod
-    def _describe(state: ProgressState) -> str:
+    def _get_description(state: ProgressState) -> str:
         in_progress = f"({state.num_part_in_progress})" if state.num_part_in_progress > 0 else ""
         return f"Partitions {state.num_part_complete}{in_progress}/{state.num_part_total}, Frames"
 

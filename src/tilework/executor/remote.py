@@ -1,13 +1,14 @@
 """What crosses the line between processes: objects by cloudpickle, and errors that always arrive.
 
 An exception of a worker must reach the user whatever it is made of. It travels as itself when it can be pickled and
-unpickled, which is tried where it was raised; its text and traceback travel beside it as plain strings, so that there
-is something to show when it cannot. What asks an interpreter to end, SystemExit and KeyboardInterrupt, must not end
-the user's: it arrives as a `RemoteError`.
+unpickled, which is tried where it was raised, in the usual way first, and then without its constructor; its text and
+traceback travel beside it as plain strings, so that there is something to show when it cannot. What asks an
+interpreter to end, SystemExit and KeyboardInterrupt, must not end the user's: it arrives as a `RemoteError`.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 import traceback
 from dataclasses import dataclass
@@ -80,10 +81,14 @@ def dumps_apart(obj: Any, smallest: int | None) -> tuple[bytes, list[pickle.Pick
         except Exception:  # noqa: BLE001, S110  (whatever it is, cloudpickle may do better, or say what is wrong)
             pass
         buffers.clear()
-    return cloudpickle.dumps(obj, PROTOCOL, keep_inside), buffers
+    from tilework.executor.by_value import ByValuePickler
+
+    file = io.BytesIO()
+    ByValuePickler(file, PROTOCOL, keep_inside).dump(obj)
+    return file.getvalue(), buffers
 
 
-loads = pickle.loads  # what cloudpickle writes needs nothing else
+loads = pickle.loads  # what is written by value needs cloudpickle and nothing else
 
 
 class RemoteTraceback(Exception):
@@ -132,13 +137,39 @@ def pack_error(error: BaseException) -> PackedError:
     if not isinstance(error, Exception):
         return PackedError(None, summary, text, f"a {type(error).__name__} must not end the program that waits for it")
     try:
-        pickled = dumps(error)
-        back = loads(pickled)
+        pickled, back = _there_and_back(error)
     except BaseException as obstacle:  # noqa: BLE001  (users' code runs in there)
-        return PackedError(None, summary, text, describe_error(obstacle))
+        try:
+            pickled, back = _there_and_back(_Bare(error))
+        except BaseException:  # noqa: BLE001
+            return PackedError(None, summary, text, describe_error(obstacle))
     if not isinstance(back, Exception):
         return PackedError(None, summary, text, f"it is unpickled as a {type(back).__name__}")
     return PackedError(pickled, summary, text)
+
+
+def _there_and_back(obj: Any) -> tuple[bytes, Any]:
+    pickled = dumps(obj)
+    return pickled, loads(pickled)
+
+
+class _Bare:
+    """Stands for an exception that is made without its constructor, which may want other arguments than it keeps."""
+
+    def __init__(self, error: Exception) -> None:
+        if type(error).__reduce__ is not BaseException.__reduce__:
+            msg = f"{type(error).__name__} says itself how it is pickled"
+            raise TypeError(msg)
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make_bare, (type(self._error), self._error.args, self._error.__dict__)
+
+
+def _make_bare(kind: type[Exception], args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 def unpack_error(packed: PackedError) -> Exception:

@@ -23,6 +23,7 @@ from tilework.testing.faults import (
     RaiseTask,
     TwoArgumentsError,
     UnpicklableError,
+    WantsMoreError,
     raise_here,
 )
 
@@ -95,6 +96,14 @@ class ErrorContract(ExecutorHarness):
         text = "".join(traceback.format_exception(caught.value))
         assert kind.__name__ in text
         assert raise_here.__name__ in text
+        self.assert_usable(executor)
+
+    def test_error_whose_constructor_wants_more(self, executor: JobExecutor) -> None:
+        """It arrives as itself, with what it keeps, though ``pickle`` alone could not make it again."""
+        with pytest.raises(WantsMoreError, match="caught at noon") as caught:
+            self.run(executor, [FakeTask(0), RaiseTask(1, make_error=partial(WantsMoreError, "caught", "noon"))])
+        assert (caught.value.args, caught.value.where) == (("caught at noon",), "noon")
+        assert raise_here.__name__ in "".join(traceback.format_exception(caught.value))
         self.assert_usable(executor)
 
     def test_error_that_carries_a_large_array(self, executor: JobExecutor) -> None:

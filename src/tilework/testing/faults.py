@@ -41,6 +41,7 @@ __all__ = [
     "StreamTask",
     "TwoArgumentsError",
     "UnpicklableError",
+    "WantsMoreError",
     "kill_this_process",
     "raise_here",
 ]
@@ -239,6 +240,14 @@ class TwoArgumentsError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # What exceptions do by default. Said here, because tblib, which Dask imports, repairs those that do not say it.
         return type(self), self.args
+
+
+class WantsMoreError(Exception):
+    """An exception whose constructor takes other arguments than it keeps."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} at {where}")
+        self.where = where
 
 
 class OneWayError(Exception):

@@ -57,6 +57,10 @@ CHANGES_INPUT = (
     "changes its input, or what it has from it: frames and tiles are read-only, because other functions see them, too. "
     "Make a copy first, for example frame = frame.copy()"
 )
+READ_ONLY_IN_NUMBA = (
+    "a function compiled with numba for given types gets frames and tiles only where it says that it does not change "
+    'them: leave the types out, or give numba.types.Array(numba.float32, 2, "C", readonly=True) for float32[:, ::1]'
+)
 _TILE_ATTRIBUTES = {"tile_slice": "self.meta.slice", "scheme_idx": "self.meta.tiling_scheme_idx"}
 
 
@@ -241,6 +245,8 @@ def explain(error: Exception, udf: UDF | None, method: str, where: str) -> Excep
     result.add_note(note)
     if shapes and method.startswith("process_"):
         result.add_note(f"self.results is there: {shapes}")
+    if isinstance(error, TypeError) and "readonly array" in text:
+        result.add_note(READ_ONLY_IN_NUMBA)
     return result
 
 

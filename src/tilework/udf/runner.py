@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.executor import JobExecutor, LazyExecutor, RunOptions
+from tilework.common.executor import AsyncJobExecutor, JobExecutor, LazyExecutor, RunOptions
 from tilework.common.progress import ProgressReporter, TQDMProgressReporter
 from tilework.common.roi import normalize_roi
 from tilework.common.tracing import RunSpan, get_tracer
@@ -202,7 +202,7 @@ class UDFRunner:
     async def run_for_dataset_async(
         self,
         dataset: DataSet,
-        executor: JobExecutor,
+        executor: JobExecutor | AsyncJobExecutor,
         cancel_id: str | None = None,
         roi: Any = None,
         corrections: Any = None,
@@ -214,14 +214,15 @@ class UDFRunner:
     ) -> AsyncIterator[UDFResults]:
         """Run in the background and give copies of the partial results; see `run_for_dataset_sync`.
 
-        Cancelling the asyncio task that iterates, or closing the generator, cancels the run.
+        The executor may be one for asyncio, as from ``executor.ensure_async()``. Cancelling the asyncio task that
+        iterates, or closing the generator, cancels the run.
         """
         from tilework.udf.async_steps import AsyncSteps
 
         steps = AsyncSteps(
             lambda: self.run_for_dataset_sync(
                 dataset,
-                executor,
+                executor.ensure_sync(),
                 roi,
                 progress,
                 corrections,

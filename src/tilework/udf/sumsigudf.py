@@ -26,6 +26,16 @@ class SumSigUDF(UDF):
     Result: ``intensity``, of nav shape, float32 or what the dataset's dtype is promoted to with it; in the units of the
     data.
 
+    Parameters
+    ----------
+    **kwargs
+        Parameters of a class that derives from this one; it has none itself.
+
+    Raises
+    ------
+    TypeError
+        When it is given any itself.
+
     Examples
     --------
     >>> result = ctx.run_udf(dataset=ds, udf=SumSigUDF())
@@ -36,8 +46,11 @@ class SumSigUDF(UDF):
     # NumPy sums whole frames nearly as fast as the kernel.
     COMPILED_FROM_PIXELS = 2**26
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **kwargs: Any) -> None:
+        if kwargs and type(self) is SumSigUDF:
+            msg = f"SumSigUDF has no parameters, got {', '.join(kwargs)}"
+            raise TypeError(msg)
+        super().__init__(**kwargs)
 
     def get_backends(self) -> tuple[str, ...]:
         """Take arrays of every kind."""

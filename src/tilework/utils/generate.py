@@ -74,10 +74,11 @@ def cbed_frame(
     wanted = np.mgrid[-10:11, -10:11] if indices is None else np.asarray(indices, dtype=np.int64)
     orders, peaks = frame_peaks(fy, fx, origin, first, second, radius if margin is None else margin, wanted)
     distances = np.hypot(*(peaks - origin).T)
+    brightest = max(len(peaks), distances.max(initial=0))
     frame = np.zeros((1, fy, fx), dtype=np.float32)
     y, x = np.ogrid[:fy, :fx]
     for number, (peak, distance) in enumerate(zip(peaks, distances, strict=True), start=1):
-        intensity = 1.0 if all_equal else number + distances.max() - distance
+        intensity = 1.0 if all_equal else number + brightest - distance
         disc = np.clip(radius + 0.5 - np.hypot(y - peak[0], x - peak[1]), 0, 1)
         frame[0] += (intensity * disc).astype(np.float32)
     return frame, orders, peaks

@@ -77,6 +77,11 @@ class Live2DPlot(ABC):
 
     Attributes
     ----------
+    udf
+        The UDF whose result is shown. It may be replaced between runs.
+    channel
+        The name of the result that is shown; None with a function of all results. Where no function was given, it may
+        be replaced by another name.
     data
         The array that is shown.
     title
@@ -111,8 +116,8 @@ class Live2DPlot(ABC):
             from tilework.udf.runner import UDFRunner
 
             udfresult = UDFRunner.dry_run([udf], dataset, roi).buffers[0]
-        name, self._extract = _resolve(channel, udfresult, type(udf).__name__)
-        self._udf = udf
+        name, self.channel, self._extract = _resolve(channel, udfresult, type(udf).__name__)
+        self.udf = udf
         self.title = f"{type(udf).__name__}: {name}" if title is None else title
         self.min_delta = min_delta
         self.last_update = 0.0
@@ -121,7 +126,7 @@ class Live2DPlot(ABC):
 
     def get_udf(self) -> UDF:
         """Return the UDF whose result is shown."""
-        return self._udf
+        return self.udf
 
     def extract(self, udf_results: Mapping[str, Any], damage: NDArray[np.bool_]) -> tuple[Array, Array]:
         """Return what is shown of some results, and where it is there.
@@ -135,7 +140,9 @@ class Live2DPlot(ABC):
         """
         # Where no data is yet, there are zeros, of which functions may have no value; what is not finite is not shown.
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self._extract(udf_results, damage)
+            if self._extract is not None:
+                return self._extract(udf_results, damage)
+            return _taking(str(self.channel), np.squeeze)(udf_results, damage)
 
     def is_due(self) -> bool:
         """Return whether `min_delta` has passed since it was shown last."""
@@ -233,7 +240,8 @@ class PicturePlot(Live2DPlot):
         return np.abs(values) if np.iscomplexobj(values) else values, damage[::every, ::every]
 
 
-def _resolve(channel: Channel, buffers: Mapping[str, Any], udf_name: str) -> tuple[str, Extract]:
+def _resolve(channel: Channel, buffers: Mapping[str, Any], udf_name: str) -> tuple[str, str | None, Extract | None]:
+    """Return what the channel is called, the name of its result, and its function, as far as it has them."""
     plottable = get_plottable_2D_channels(buffers)
     known = f"pictures are {', '.join(plottable)}" if plottable else "none of its results is a picture"
     if channel is None:
@@ -245,7 +253,7 @@ def _resolve(channel: Channel, buffers: Mapping[str, Any], udf_name: str) -> tup
         if channel not in plottable:
             msg = f"{udf_name}: {channel!r} cannot be plotted: {known}"
             raise ValueError(msg)
-        return channel, _taking(channel, np.squeeze)
+        return channel, channel, None
     if isinstance(channel, type) or not (callable(channel) or _is_pair(channel)):
         msg = f"{udf_name}: {channel!r} is no channel: {CHANNELS}"
         raise TypeError(msg)
@@ -254,8 +262,8 @@ def _resolve(channel: Channel, buffers: Mapping[str, Any], udf_name: str) -> tup
         if name not in buffers:
             msg = f"{udf_name} has no result {name!r}: it has {', '.join(buffers)}"
             raise ValueError(msg)
-        return f"{_name_of(function)}({name})", _taking(name, function)
-    return getattr(channel, "__name__", type(channel).__name__), _giving_two(channel)
+        return f"{_name_of(function)}({name})", name, _taking(name, function)
+    return getattr(channel, "__name__", type(channel).__name__), None, _giving_two(channel)
 
 
 def _is_pair(channel: Any) -> bool:

@@ -97,6 +97,12 @@ class TestRaw:
         with pytest.warns(FutureWarning, match="use nav_shape"):
             dataset = _load("raw", tmp_path / "scan.raw", dtype="u1", scan_size=(2, 2), sig_shape=(4, 4))
         assert dataset.shape == (2, 2, 4, 4)
+        kwargs = {"detector_size_raw": (4, 4), "crop_detector_to": (4, 4)}
+        with pytest.warns(FutureWarning, match="use sig_shape"):
+            dataset = _load("raw", tmp_path / "scan.raw", dtype="u1", nav_shape=(2, 2), **kwargs)
+        assert dataset.shape == (2, 2, 4, 4)
+        with pytest.raises(ValueError, match=r"crop_detector_to=\(4, 2\): nothing is cut off from frames of \(4, 4\)"):
+            _load("raw", tmp_path / "scan.raw", dtype="u1", nav_shape=(2, 2), **kwargs | {"crop_detector_to": (4, 2)})
         with pytest.raises(TypeError, match="unexpected keyword argument 'color'"):
             _load("raw", tmp_path / "scan.raw", dtype="u1", nav_shape=(2, 2), sig_shape=(4, 4), color=1)
         with pytest.raises(ValueError, match="old name"), pytest.warns(FutureWarning):
@@ -173,8 +179,9 @@ class TestUnreadable:
     def test_missing(self, tmp_path: Path, filetype: str) -> None:
         """A path where nothing is."""
         path = tmp_path / f"scan.{filetype}"
-        with pytest.raises(DataSetException, match=f"{path} does not exist"):
+        with pytest.raises(DataSetException, match=f"{path} does not exist") as raised:
             _load(filetype, path, **self.KWARGS[filetype])
+        assert isinstance(raised.value, FileNotFoundError)
 
     @pytest.mark.parametrize("filetype", KWARGS)
     def test_folder(self, tmp_path: Path, filetype: str) -> None:

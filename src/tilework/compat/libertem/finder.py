@@ -119,7 +119,7 @@ class _NamesLoader(Loader):
         vars(module).update(
             __getattr__=get,
             __all__=sorted({*names, *getattr(ours, "__all__", ())}),
-            __dir__=lambda: sorted({*vars(module), *names, *dir(ours or object())}),
+            __dir__=lambda: sorted({*vars(module), *names, *(n for n in dir(ours) if not n.startswith("__"))}),
         )
 
 

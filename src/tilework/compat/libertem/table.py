@@ -32,6 +32,7 @@ _ASYNC: Final = _from(
 )
 _TILING: Final = _from("io.dataset.tiling_scheme", "TilingScheme") | _from("io.dataset.tiling", "Negotiator")
 _BACKENDS: Final = _from("compat.libertem.backends", "BufferedBackend", "DirectBackend", "MMapBackend")
+_PARTITION: Final = {"BasePartition": "tilework.io.dataset.partition:Partition"}
 
 MOVED: Final[dict[str, dict[str, str]]] = {
     "libertem.common.exceptions": _UDF_EXCEPTIONS,
@@ -44,13 +45,23 @@ MOVED: Final[dict[str, dict[str, str]]] = {
     ),
     "libertem.io.corrections.detector": _CORRECTION_ERRORS,
     "libertem.io.dataset": _from("io.dataset.registry", "build_extension_map"),
-    "libertem.io.dataset.base": _TILING | _BACKENDS | {"BasePartition": "tilework.io.dataset.partition:Partition"},
+    "libertem.io.dataset.base": _TILING | _BACKENDS | _PARTITION,
+    "libertem.io.dataset.base.backend_buffered": _from("compat.libertem.backends", "BufferedBackend"),
+    "libertem.io.dataset.base.backend_direct": _from("compat.libertem.backends", "DirectBackend"),
+    "libertem.io.dataset.base.backend_mmap": _from("compat.libertem.backends", "MMapBackend"),
+    "libertem.io.dataset.base.dataset": _from("io.dataset.base", "DataSet"),
+    "libertem.io.dataset.base.exceptions": _from("exceptions", "DataSetException"),
+    "libertem.io.dataset.base.meta": _from("io.dataset.meta", "DataSetMeta"),
+    "libertem.io.dataset.base.partition": _PARTITION | _from("io.dataset.partition", "Partition"),
+    "libertem.io.dataset.base.tiling": _from("io.dataset.tile", "DataTile"),
     "libertem.io.dataset.base.tiling_scheme": _TILING,
     "libertem.preload": {},  # workers load what tasks need by themselves
     "libertem.udf.base": (
         _from("common.udf", "TilingPreferences", "UDFMethod")
+        | _from("io.dataset.tile", "DataTile")
         | _from("udf.runner", "ResultsForDataSet")
         | _from("udf.tile_forms", "TileConverter")
+        | {"UDFResultDict": "tilework.udf.results:RunResult"}
     ),
     "libertem.utils.async_utils": _ASYNC,
     "libertem.viz": _CYCLIC,

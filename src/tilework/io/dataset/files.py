@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from tilework.exceptions import DataSetException
+from tilework.exceptions import DataSetException, MissingFileError
 
 if TYPE_CHECKING:
     import os
@@ -32,7 +32,7 @@ def absolute(path: str | os.PathLike[str]) -> str:
 def explain_os_error(error: Exception, path: str) -> DataSetException:
     """Return what an error of the operating system means for the one who wants to read `path`."""
     if isinstance(error, FileNotFoundError):
-        return DataSetException(f"{path} does not exist: check the path, and that it is the same on all workers")
+        return MissingFileError(f"{path} does not exist: check the path, and that it is the same on all workers")
     if isinstance(error, PermissionError):
         return DataSetException(
             f"{path} cannot be read, permission is missing: ask its owner, or change its mode (chmod)"
@@ -47,8 +47,10 @@ def stat_file(path: str) -> os.stat_result:
 
     Raises
     ------
+    MissingFileError
+        When there is no such file.
     DataSetException
-        When there is no such file, it is no regular file, or it is empty.
+        When it is no regular file, or it is empty.
     """
     try:
         facts = Path(path).stat()

@@ -18,6 +18,7 @@ __all__ = ["check_dtype", "check_shape", "check_sync_offset", "count", "cut_off"
 
 _OLD_NAMES = {"scan_size": "nav_shape", "detector_size": "sig_shape"}
 _NO_EFFECT = ("tileshape", "enable_direct")
+_CROPPING = ("detector_size_raw", "crop_detector_to")
 
 
 def check_dtype(dtype: Any, where: str) -> np.dtype[Any]:
@@ -125,3 +126,29 @@ def take_deprecated(params: dict[str, Any], deprecated: dict[str, Any], stacklev
             raise ValueError(msg)
         params[new] = value
     return params
+
+
+def take_uncropped(deprecated: dict[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments with the size of what is left of a frame, as long as that is the frame.
+
+    Parameters
+    ----------
+    deprecated
+        Older programs say ``detector_size_raw``, what is stored, and ``crop_detector_to``, what is left of it.
+
+    Raises
+    ------
+    ValueError
+        When something is to be cut off.
+    """
+    kept = {name: value for name, value in deprecated.items() if name not in _CROPPING}
+    stored, left = (deprecated.get(name) for name in _CROPPING)
+    if left is None:
+        return kept
+    if stored is None or tuple(left) != tuple(stored):
+        msg = (
+            f"crop_detector_to={left!r}: nothing is cut off from frames of {stored!r} any more; give all of it as "
+            "sig_shape, and leave out in your function, or with masks, what does not belong to them"
+        )
+        raise ValueError(msg)
+    return {"detector_size": left, **kept}

@@ -10,7 +10,7 @@ from tilework.io.dataset.files import stat_file
 from tilework.io.dataset.fixed_stride import Source
 from tilework.io.dataset.fixed_stride_file import FixedStrideFile
 from tilework.io.dataset.layout import FileSegment, FrameLayout
-from tilework.io.dataset.params import check_dtype, count
+from tilework.io.dataset.params import check_dtype, count, take_uncropped
 
 if TYPE_CHECKING:
     import os
@@ -63,7 +63,8 @@ class RawFileDataSet(FixedStrideFile):
         num_partitions: int | None = None,
         **deprecated: Any,
     ) -> None:
-        super().__init__(path, nav_shape, sig_shape, sync_offset, io_backend, num_partitions, **deprecated)
+        kept = take_uncropped(deprecated)
+        super().__init__(path, nav_shape, sig_shape, sync_offset, io_backend, num_partitions, **kept)
         shapes = {"nav_shape": self._nav_shape, "sig_shape": self._sig_shape}
         if missing := [name for name, shape in shapes.items() if shape is None]:
             msg = f"a raw file does not tell its shape: missing {' and '.join(missing)}"
