@@ -1,6 +1,6 @@
 """Runs over data of random shapes, dtypes and sizes, with random functions and selections, beside LiberTEM.
 
-``python benchmarks/random_runs.py --peer PEER/bin/python [--executor pipelined] [--seed N] [--count N]``
+``python benchmarks/random_runs.py --peer PEER/bin/python [--executor pipelined] [--count N] [--functions NAME ...]``
 
 What is tuned for a few workloads shows here. One process for each package holds an executor with two workers, and both
 do the same, one after the other, twice; the quickest of several runs counts. The files are in the system's cache of
@@ -40,9 +40,9 @@ SIGS = (
 DTYPES = ("uint8", "int8", "uint16", ">u2", "int16", "uint32", "int32", "float32", "float64")
 MIB = (4, 32, 128, 256)
 FUNCTIONS = (
-    "sum", "sumsig", "stddev", "masks1", "masks4", "masks16", "masks64", "sparse4", "sparse32", "com", "com_all",
-    "logsum", "pick", "auto", "frame_max", "frame_stat", "tile_max", "frame_row", "partition_sum",
-    "sum+sumsig", "com+masks1", "sum+stddev+com", "frame_max+sum",
+    "sum", "sumsig", "stddev", "masks1", "masks4", "masks16", "masks64", "sparse4", "sparse32", "shifted", "com",
+    "com_all", "logsum", "fem", "crystallinity", "pick", "auto", "frame_max", "frame_stat", "tile_max", "frame_row",
+    "partition_sum", "sum+sumsig", "com+masks1", "sum+stddev+com", "frame_max+sum",
 )  # fmt: skip
 SELECTED = (0, 0, 0, 0.1, 0.5)
 """Parts of the positions, at random; 0: all of them, without a selection."""
@@ -165,11 +165,20 @@ class Package:
                 sparse: Any = "sparse.pydata" if kind == "sparse" else False
                 udf = self._find("udf.masks", "ApplyMasksUDF")
                 return udf(mask_factories=partial(make, n, sig), mask_count=n, mask_dtype=np.float32, use_sparse=sparse)
+        middle = sig[0] / 2, sig[1] / 2
         match name:
             case "com":
-                return self._find("udf.com", "CoMUDF").with_params(cy=sig[0] / 2, cx=sig[1] / 2, r=min(sig) / 2.2)
+                return self._find("udf.com", "CoMUDF").with_params(cy=middle[0], cx=middle[1], r=min(sig) / 2.2)
             case "com_all":
                 return self._find("udf.com", "CoMUDF").with_params()
+            case "fem":
+                return self._find("udf.FEM", "FEMUDF")(center=middle, rad_in=min(sig) / 8, rad_out=min(sig) / 3)
+            case "crystallinity":
+                rings = {"rad_in": min(sig) / 8, "rad_out": min(sig) / 3, "real_center": middle, "real_rad": 2}
+                return self._find("udf.crystallinity", "CrystallinityUDF")(**rings)
+            case "shifted":
+                udf = self._find("udf.masks", "ApplyMasksUDF")
+                return udf(mask_factories=[partial(np.ones, sig, "f4")], shifts=(2, 3))
             case "auto":
                 return self._find("udf.auto", "AutoUDF")(f=largest)
         module, udf = {
@@ -263,6 +272,7 @@ def main() -> None:
     parser.add_argument("--executor", default="pipelined", choices=("inline", "threads", "pipelined", "dask"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--functions", nargs="+", default=FUNCTIONS, metavar="NAME", help=", ".join(FUNCTIONS))
     parser.add_argument("--package", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.package:
@@ -279,7 +289,7 @@ def main() -> None:
             path, sig, what = make_file(rng, Path(folder), number)
             for _ in range(4):
                 repeat = 5 if path.stat().st_size < 2**26 else 3
-                function, is_corrected = rng.choice(FUNCTIONS), rng.random() < 0.12
+                function, is_corrected = rng.choice(args.functions), rng.random() < 0.12
                 if math.prod(sig) > 2**18 and function in {"masks16", "masks64", "sparse32"}:
                     continue  # gigabytes of masks
                 work = Work(str(path), sig, function, rng.choice(SELECTED), is_corrected and function != "pick", repeat)
