@@ -248,3 +248,38 @@ def test_sums_with_parameters_of_a_class_derived_from_it(ctx: Context) -> None:
     np.testing.assert_allclose(result["binned"].data, data.sum(axis=(2, 3))[:, 0])
     with pytest.raises(TypeError, match="SumSigUDF has no parameters, got dtype"):
         SumSigUDF(dtype="float64")
+
+
+class _Brightened(LogsumUDF):
+    def process_frame(self, frame: Any) -> None:
+        super().process_frame(frame * 2)
+
+
+class _Counted(LogsumUDF):
+    def process_frame(self, frame: Any) -> None:
+        assert frame.dtype == np.float32  # as derived classes always get frames, also where the kernel takes integers
+        self.results.logsum[:] += 1
+
+
+class _InTiles(_Counted):
+    def process_tile(self, tile: Any) -> None:
+        self.results.logsum[:] += 100 * len(tile)
+
+
+def test_sums_of_logarithms_can_be_derived_from_by_frames(ctx: Context) -> None:
+    data = counts(dtype="u2")
+    brightened, counted, tiles = ctx.run_udf(dataset=load(ctx, data), udf=[_Brightened(), _Counted(), _InTiles()])
+    doubled = load(ctx, exact(data).astype("f4") * 2)
+    expected = ctx.run_udf(dataset=doubled, udf=LogsumUDF())["logsum"].data
+    np.testing.assert_allclose(brightened["logsum"].data, expected, rtol=1e-5)
+    assert (counted["logsum"].data == 30).all()
+    assert (tiles["logsum"].data == 3000).all()
+
+
+def test_derived_sums_of_logarithms_get_sparse_frames_as_well(ctx: Context) -> None:
+    sparse = pytest.importorskip("sparse")
+    data = counts(dtype="f4") * (np.random.default_rng(3).random((6, 5, 8, 7)) < 0.1)
+    ds = ctx.load("memory", data=sparse.COO.from_numpy(data), sig_dims=2, num_partitions=3)
+    expected = ctx.run_udf(dataset=load(ctx, data * 2), udf=LogsumUDF())["logsum"].data
+    result = ctx.run_udf(dataset=ds, udf=_Brightened(), backends=("sparse.COO",))["logsum"].data
+    np.testing.assert_allclose(result, expected, rtol=1e-5)

@@ -9,6 +9,7 @@ import numpy as np
 from tilework.common.array_backends import CUPY_BACKENDS, NUMPY, NUMPY_BACKENDS, frames_of
 from tilework.common.kernels import sum_logarithms, takes_dtype
 from tilework.common.sparse import sparse_to_coo
+from tilework.common.udf import UDFMethod
 from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from tilework.udf.data import MergeAttrMapping
 
 __all__ = ["LogsumUDF", "run_logsum"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class LogsumUDF(UDF):
@@ -52,16 +55,35 @@ class LogsumUDF(UDF):
         """Take any number of frames, but whole ones: the lowest pixel can be anywhere."""
         return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX, "whole_frames": True}
 
+    def get_method(self) -> UDFMethod:
+        """Work on tiles; on frames in a class that derives from this one and does something else with each frame."""
+        mine, its = LogsumUDF, type(self)
+        if its.process_frame is not mine.process_frame and its.process_tile is mine.process_tile:
+            return UDFMethod.FRAME
+        return super().get_method()
+
+    def process_frame(self, frame: Any) -> None:
+        """Add a frame; for classes that derive from this one."""
+        if self._takes_numpy:
+            self._add(frame[np.newaxis])
+        else:
+            self._add_other(frame)
+
     def process_tile(self, tile: Any) -> None:
         """Add the frames of a tile."""
-        backend = self.meta.array_backend or NUMPY
-        if backend not in NUMPY_BACKENDS:
-            for frame in frames_of(tile, backend):
-                self._add_other(frame)
+        if self._takes_numpy:
+            self._add(tile)
             return
-        if tile.dtype.kind == "c":
-            tile = np.abs(tile)
-        sum_logarithms(tile, self.results.logsum, compiled=self.meta.compiled)
+        for frame in frames_of(tile, self.meta.array_backend or NUMPY):
+            self._add_other(frame)
+
+    @property
+    def _takes_numpy(self) -> bool:
+        return (self.meta.array_backend or NUMPY) in NUMPY_BACKENDS
+
+    def _add(self, tile: Array) -> None:
+        values = np.abs(tile) if tile.dtype.kind == "c" else tile
+        sum_logarithms(values, self.results.logsum, compiled=self.meta.compiled)
 
     def _add_other(self, frame: Any) -> None:
         """Add a frame that is sparse, or on a GPU."""
