@@ -140,7 +140,7 @@ def pack_error(error: BaseException) -> PackedError:
         pickled, back = _there_and_back(error)
     except BaseException as obstacle:  # noqa: BLE001  (users' code runs in there)
         try:
-            pickled, back = _there_and_back(_Bare(error))
+            pickled, back = _there_and_back_bare(error)
         except BaseException:  # noqa: BLE001
             return PackedError(None, summary, text, describe_error(obstacle))
     if not isinstance(back, Exception):
@@ -151,6 +151,14 @@ def pack_error(error: BaseException) -> PackedError:
 def _there_and_back(obj: Any) -> tuple[bytes, Any]:
     pickled = dumps(obj)
     return pickled, loads(pickled)
+
+
+def _there_and_back_bare(error: Exception) -> tuple[bytes, Any]:
+    pickled, back = _there_and_back(_Bare(error))
+    if str(back) != str(error):
+        msg = f"a {type(error).__name__} has its text from its constructor"  # in C, as a UnicodeDecodeError has
+        raise TypeError(msg)
+    return pickled, back
 
 
 class _Bare:
@@ -168,7 +176,8 @@ class _Bare:
 
 def _make_bare(kind: type[Exception], args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
     error = kind.__new__(kind, *args)
-    error.__dict__.update(state)
+    if state:
+        error.__setstate__(state)
     return error
 
 

@@ -1,0 +1,41 @@
+"""Errors on their way between processes: what they say is never lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tilework.exceptions import RemoteError
+from tilework.executor.remote import pack_error, unpack_error
+
+
+class _UndecodedError(UnicodeDecodeError):
+    """An exception whose text is made of what only its constructor, which wants something else, can set."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__("utf-8", b"\xff", 0, 1, f"no text in {where}")
+        self.where = where
+
+
+class _ParticularError(Exception):
+    """An exception that wants more than it keeps, and says itself how its state is set."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} at {where}")
+        self.where = where
+
+    def __setstate__(self, state: Any) -> None:
+        self.where = state["where"].upper()
+
+
+def test_error_that_would_lose_its_text_arrives_with_it_as_a_remote_error() -> None:
+    arrived = unpack_error(pack_error(_UndecodedError("the header")))
+    assert isinstance(arrived, RemoteError)
+    assert "_UndecodedError" in str(arrived)
+    assert "no text in the header" in str(arrived)
+
+
+def test_error_without_its_constructor_sets_its_state_itself() -> None:
+    arrived = unpack_error(pack_error(_ParticularError("caught", "noon")))
+    assert isinstance(arrived, _ParticularError)
+    assert str(arrived) == "caught at noon"
+    assert arrived.where == "NOON"
