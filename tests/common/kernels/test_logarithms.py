@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -93,3 +94,17 @@ def test_bits_do_not_depend_on_how_frames_are_cut_into_tiles(tile: Array, data: 
     for cut in data.draw(cuts(len(tile))):
         sum_logarithms(tile[cut], parts, compiled=compiled)
     assert whole.tobytes() == parts.tobytes()
+
+
+def test_frames_that_are_not_contiguous_are_copied_once_at_most() -> None:
+    tile = np.asfortranarray(np.random.default_rng(3).integers(0, 100, (50, 100, 150)).astype("u2"))
+    out = np.zeros(tile.shape[1:])
+    sum_logarithms(tile[:1], out, compiled=True)  # what compiling takes is not meant
+    tracemalloc.start()
+    try:
+        sum_logarithms(tile[1:], out, compiled=True)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1.5 * tile.nbytes
+    np.testing.assert_allclose(out.reshape(-1), logarithms(tile).sum(axis=0), rtol=3e-7)

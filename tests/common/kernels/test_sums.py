@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -151,3 +152,22 @@ def test_nothing_is_added_for_no_frames(compiled: bool) -> None:
     sum_frames(np.zeros((0, 4, 4), dtype="u2"), out, compiled=compiled)
     sum_pixels(np.zeros((0, 4, 4), dtype="u2"), np.zeros(0, dtype="f4"), compiled=compiled)
     assert (out == 1).all()
+
+
+@pytest.mark.parametrize("layout", ["columns", "frames last", "Fortran"])
+def test_frames_that_are_not_contiguous_are_not_copied_without_the_kernel(layout: str) -> None:
+    frames = np.random.default_rng(3).integers(0, 100, (50, 200, 150)).astype("u2")
+    tile = {
+        "columns": frames.transpose(0, 2, 1),
+        "frames last": np.ascontiguousarray(frames.transpose(1, 2, 0)).transpose(2, 0, 1),
+        "Fortran": np.asfortranarray(frames),
+    }[layout]
+    out = np.zeros(tile.shape[1:])
+    tracemalloc.start()
+    try:
+        sum_frames(tile, out, compiled=False)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < tile.nbytes / 2
+    np.testing.assert_array_equal(out, exact(tile).sum(axis=0).reshape(out.shape))

@@ -44,7 +44,7 @@ def sum_logarithms(tile: Array, out: Array, *, compiled: bool) -> None:
 
     rows = as_rows(tile)
     form = _form_of(rows.flat.dtype)
-    lowest = tile.reshape(rows.frames, -1).min(axis=1).astype(form.difference)
+    lowest = tile.min(axis=tuple(range(1, tile.ndim))).astype(form.difference)
     add_logarithms(rows.flat, rows.stride, lowest, rows.pixels, form.kind, form.integers, out.reshape(-1))
 
 

@@ -128,7 +128,9 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
 def _sum_numpy(tile: Array, dtype: np.dtype[Any]) -> Array:
     """Return the sum over all frames: of floats in short chains of additions, as the compiled kernel does."""
     if dtype.kind in "iu" or len(tile) <= _FLUSH_FLOAT:
-        rows = tile.reshape(len(tile), -1)
+        if tile[0].size <= _LONG_ROW or not tile[0].flags.c_contiguous:
+            return np.asarray(tile.sum(axis=0, dtype=dtype))
+        rows = tile.reshape(len(tile), -1)  # no copy, as frames are contiguous
         total = np.empty(rows.shape[1], dtype=dtype)
         for start in range(0, total.size, _LONG_ROW):
             part = slice(start, start + _LONG_ROW)
