@@ -110,6 +110,15 @@ def test_small_deviations_from_a_large_mean(ctx: Context) -> None:
     np.testing.assert_allclose(result["var"].data, data.var(axis=(0, 1)), rtol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", ["g", "G"])
+def test_numbers_longer_than_double_precision_are_summed_as_they_are(ctx: Context, dtype: str) -> None:
+    data = exact(counts(dtype="f4")).astype(dtype) / 3
+    total, deviations = ctx.run_udf(dataset=load(ctx, data), udf=[SumUDF(), StdDevUDF()])
+    assert total["intensity"].dtype == data.dtype
+    np.testing.assert_allclose(total["intensity"].data, data.sum(axis=(0, 1)), rtol=1e-17)
+    np.testing.assert_allclose(deviations["var"].data, data.var(axis=(0, 1)).astype("f8"), rtol=1e-12)
+
+
 def test_run_functions(ctx: Context) -> None:
     data = counts(dtype="f4")
     ds = load(ctx, data)

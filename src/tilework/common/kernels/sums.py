@@ -57,7 +57,7 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
         sum_frames(tile, real, compiled=compiled, threads=threads)
         out += real
         return
-    if not compiled:
+    if not compiled or out.real.dtype.itemsize > 8:  # numba has no such numbers
         with np.errstate(invalid="ignore", over="ignore"):
             total = _sum_numpy(tile, _sum_dtype(tile.dtype, out.dtype))
             np.add(out, total.reshape(out.shape), out=out, casting="unsafe")

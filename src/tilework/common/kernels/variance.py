@@ -54,7 +54,7 @@ def accumulate_variance(tile: Array, n0: int, sum0: Array, var0: Array, *, compi
     n1: int = tile.shape[0]
     if n1 == 0 or sum0.size == 0:
         return n0 + n1
-    if not compiled:
+    if not compiled or sum0.real.dtype.itemsize > 8:  # numba has no such numbers
         return _accumulate_with_numpy(tile, n0, sum0, var0)
     if tile.dtype.kind == "c":
         # Real and imaginary parts are two pixels each; their squared deviations add up.
