@@ -1,4 +1,4 @@
-"""Functions with a cache reach workers, which have nothing of the program's own module."""
+"""Functions and properties with a cache reach workers, which have nothing of the program's own module."""
 
 from __future__ import annotations
 
@@ -44,8 +44,12 @@ class Weighted(UDF):
     def offset(n):
         return fibonacci(n)
 
+    @functools.cached_property
+    def scale(self):
+        return self.params.factor(3)
+
     def process_frame(self, frame):
-        self.results.total[:] = frame.sum() * self.params.factor(3) + self.offset(10)
+        self.results.total[:] = frame.sum() * self.scale + self.offset(10)
 
 
 if __name__ == "__main__":

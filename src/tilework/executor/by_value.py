@@ -2,7 +2,8 @@
 
 cloudpickle sends functions and classes of ``__main__`` and of notebooks as they are, but refers to a function with a
 cache (`functools.lru_cache`, `functools.cache`) by its name, as `pickle` does. On the other side there is nothing of
-that name, since workers do not run the program again.
+that name, since workers do not run the program again. Nor can it send a class with a `functools.cached_property`, which
+holds a lock before Python 3.12.
 """
 
 from __future__ import annotations
@@ -28,11 +29,19 @@ class ByValuePickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         if isinstance(obj, functools._lru_cache_wrapper) and not _is_importable(obj):
             parameters = obj.cache_parameters()
             return _with_cache, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
+        if type(obj) is functools.cached_property:
+            return _property, (obj.func, obj.attrname)
         return super().reducer_override(obj)
 
 
 def _with_cache(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
     return functools.lru_cache(maxsize, typed)(function)
+
+
+def _property(function: Callable[[Any], Any], name: str | None) -> functools.cached_property[Any]:
+    made = functools.cached_property(function)
+    made.attrname = name  # classes that are made again do not tell it
+    return made
 
 
 def _is_importable(function: Any) -> bool:
