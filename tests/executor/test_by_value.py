@@ -61,6 +61,10 @@ if __name__ == "__main__":
 
         pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
         ctx = Context(executor=ConcurrentJobExecutor(pool))
+    elif sys.argv[1] == "debug":
+        from tilework.executor.inline import InlineJobExecutor
+
+        ctx = Context(executor=InlineJobExecutor(debug=True))
     else:
         ctx = Context.make_with(sys.argv[1], cpus=2)
     with ctx:
@@ -72,7 +76,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("executor", ["pipelined", "dask", "pool"])
+@pytest.mark.parametrize("executor", ["debug", "pipelined", "dask", "pool"])
 def test_functions_of_the_program(tmp_path: Path, executor: str) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, str(tmp_path / "program.py"), executor]

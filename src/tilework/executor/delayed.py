@@ -12,7 +12,6 @@ results are put together is the business of whoever calls `run_tasks`.
 
 from __future__ import annotations
 
-import pickle
 import threading
 from collections.abc import Iterable
 from contextlib import closing
@@ -28,7 +27,7 @@ from tilework.executor.calling import call_task, partition_name
 from tilework.executor.driven import is_streamed
 from tilework.executor.inline import InlineBackend
 from tilework.executor.local import LocalJobExecutor, LocalStore, workers_here
-from tilework.executor.remote import contained
+from tilework.executor.remote import contained, dumps, loads
 from tilework.executor.run import Bounds
 from tilework.executor.storing import patched
 from tilework.utils.devices import available_cpu_count
@@ -248,11 +247,7 @@ class PureStore(LocalStore):
 
     def patch(self, handle: Any, patch: Any) -> None:
         """Let the handle stand for a patched copy; TypeError when the object has no method ``patch``."""
-        import cloudpickle
-
-        obj = self.look_up(handle)
-        copy = pickle.loads(cloudpickle.dumps(obj))  # noqa: S301  (written a moment ago)
-        self.update(handle, patched(copy, patch))
+        self.update(handle, patched(loads(dumps(self.look_up(handle))), patch))
 
 
 class NodeWork:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -10,7 +9,7 @@ from tilework.common.backend import get_use_cuda
 from tilework.common.executor import Environment
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.local import LocalJobExecutor, workers_here
-from tilework.executor.remote import contained
+from tilework.executor.remote import contained, dumps, loads
 from tilework.executor.run import Bounds, Completed, Failed
 from tilework.utils.devices import available_cpu_count
 
@@ -111,10 +110,8 @@ class InlineJobExecutor(LocalJobExecutor):
     def _transfer(self, obj: Any) -> Any:
         if not self._debug:
             return obj
-        import cloudpickle
-
         try:
-            return pickle.loads(cloudpickle.dumps(obj))  # noqa: S301  (written a moment ago)
+            return loads(dumps(obj))
         except Exception as error:
             error.add_note(f"InlineJobExecutor(debug=True) sent this through cloudpickle: {obj!r}")
             raise
