@@ -103,6 +103,11 @@ class TestRaw:
         assert dataset.shape == (2, 2, 4, 4)
         with pytest.raises(ValueError, match=r"crop_detector_to=\(4, 2\): nothing is cut off from frames of \(4, 4\)"):
             _load("raw", tmp_path / "scan.raw", dtype="u1", nav_shape=(2, 2), **kwargs | {"crop_detector_to": (4, 2)})
+        left: dict[str, Any] = {"sig_shape": [4, 2], "detector_size_raw": (4, 4)}
+        with pytest.raises(ValueError, match=r"sig_shape=\(4, 2\): nothing is cut off from frames of \(4, 4\)"):
+            _load("raw", tmp_path / "scan.raw", dtype="u1", nav_shape=(2, 2), **left)
+        left["sig_shape"] = [4, 4]
+        assert tuple(_load("raw", tmp_path / "scan.raw", dtype="u1", nav_shape=(2, 2), **left).shape) == (2, 2, 4, 4)
         with pytest.raises(TypeError, match="unexpected keyword argument 'color'"):
             _load("raw", tmp_path / "scan.raw", dtype="u1", nav_shape=(2, 2), sig_shape=(4, 4), color=1)
         with pytest.raises(ValueError, match="old name"), pytest.warns(FutureWarning):

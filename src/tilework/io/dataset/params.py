@@ -128,13 +128,15 @@ def take_deprecated(params: dict[str, Any], deprecated: dict[str, Any], stacklev
     return params
 
 
-def take_uncropped(deprecated: dict[str, Any]) -> dict[str, Any]:
+def take_uncropped(deprecated: dict[str, Any], sig_shape: Sequence[int] | None) -> dict[str, Any]:
     """Return keyword arguments with the size of what is left of a frame, as long as that is the frame.
 
     Parameters
     ----------
     deprecated
         Older programs say ``detector_size_raw``, what is stored, and ``crop_detector_to``, what is left of it.
+    sig_shape
+        What is left, where they say only the former.
 
     Raises
     ------
@@ -142,13 +144,14 @@ def take_uncropped(deprecated: dict[str, Any]) -> dict[str, Any]:
         When something is to be cut off.
     """
     kept = {name: value for name, value in deprecated.items() if name not in _CROPPING}
-    stored, left = (deprecated.get(name) for name in _CROPPING)
-    if left is None:
-        return kept
-    if stored is None or tuple(left) != tuple(stored):
+    stored, left = (check_shape(name, deprecated.get(name)) for name in _CROPPING)
+    frame = check_shape("sig_shape", kept.get("detector_size") if sig_shape is None else sig_shape)
+    name, wanted = ("sig_shape", frame) if left is None else ("crop_detector_to", left)
+    is_said = stored is not None or left is not None
+    if is_said and wanted is not None and wanted != stored:
         msg = (
-            f"crop_detector_to={left!r}: nothing is cut off from frames of {stored!r} any more; give all of it as "
+            f"{name}={wanted!r}: nothing is cut off from frames of {stored!r} any more; give all of it as "
             "sig_shape, and leave out in your function, or with masks, what does not belong to them"
         )
         raise ValueError(msg)
-    return {"detector_size": left, **kept}
+    return kept if left is None else {"detector_size": left, **kept}

@@ -63,7 +63,7 @@ class RawFileDataSet(FixedStrideFile):
         num_partitions: int | None = None,
         **deprecated: Any,
     ) -> None:
-        kept = take_uncropped(deprecated)
+        kept = take_uncropped(deprecated, sig_shape)
         super().__init__(path, nav_shape, sig_shape, sync_offset, io_backend, num_partitions, **kept)
         shapes = {"nav_shape": self._nav_shape, "sig_shape": self._sig_shape}
         if missing := [name for name, shape in shapes.items() if shape is None]:
