@@ -107,6 +107,16 @@ def test_frames_and_partitions_are_never_cut() -> None:
     assert scheme.intent == "partition"
 
 
+@pytest.mark.parametrize("side", [512, 1024, 2048])
+def test_tiles_have_several_frames_also_of_large_ones_but_selected_frames_stay_whole(side: int) -> None:
+    ds = FakeDataSet((8, 8, side, side))
+    scheme = negotiate([FakeUDF()], ds, "f4")
+    assert scheme.shape[0] >= 8
+    assert scheme.shape[2] == side
+    selected = negotiate([FakeUDF()], ds, "f4", roi=np.ones((8, 8), dtype=bool))
+    assert (tuple(selected.shape)[1:] == (side, side)) == (side < 2048)
+
+
 def test_large_frames_are_cut_along_rows() -> None:
     scheme = negotiate([FakeUDF()], FakeDataSet((8, 8, 2048, 2048)), "f4")
     depth, rows, width = tuple(scheme.shape)

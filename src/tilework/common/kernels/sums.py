@@ -59,8 +59,7 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
         return
     if not compiled or out.real.dtype.itemsize > 8:  # numba has no such numbers
         with np.errstate(invalid="ignore", over="ignore"):
-            total = _sum_numpy(tile, _sum_dtype(tile.dtype, out.dtype))
-            np.add(out, total.reshape(out.shape), out=out, casting="unsafe")
+            _add_numpy(tile, out)
         return
     from tilework.common.kernels.sums_numba import add_frames
 
@@ -125,23 +124,29 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
     np.add(out, sums.view(np.complex128)[:, 0] if tile.dtype.kind == "c" else sums, out=out, casting="unsafe")
 
 
-def _sum_numpy(tile: Array, dtype: np.dtype[Any]) -> Array:
-    """Return the sum over all frames: of floats in short chains of additions, as the compiled kernel does."""
-    if dtype.kind in "iu" or len(tile) <= _FLUSH_FLOAT:
-        if tile[0].size <= _LONG_ROW or not tile[0].flags.c_contiguous:
-            return np.asarray(tile.sum(axis=0, dtype=dtype))
-        rows = tile.reshape(len(tile), -1)  # no copy, as frames are contiguous
-        total = np.empty(rows.shape[1], dtype=dtype)
-        for start in range(0, total.size, _LONG_ROW):
-            part = slice(start, start + _LONG_ROW)
-            np.add.reduce(rows[:, part], axis=0, dtype=dtype, out=total[part])
-        return total
-    wide = _wide(dtype)
-    apart = len(tile) // _CHAIN
-    whole = apart * _CHAIN
-    # Frames that are far apart are added: long rows are added faster than short ones.
-    sums = tile[:whole].reshape((_CHAIN, apart, *tile.shape[1:])).sum(axis=0, dtype=dtype)
-    return np.asarray(sums.sum(axis=0, dtype=wide) + tile[whole:].sum(axis=0, dtype=wide))
+def _add_numpy(tile: Array, out: Array) -> None:
+    """Add the sum over all frames: of floats in short chains of additions, as the compiled kernel does."""
+    dtype = _sum_dtype(tile.dtype, out.dtype)
+    if dtype.kind not in "iu" and len(tile) > _FLUSH_FLOAT:
+        wide = _wide(dtype)
+        apart = len(tile) // _CHAIN
+        whole = apart * _CHAIN
+        # Frames that are far apart are added: long rows are added faster than short ones.
+        sums = tile[:whole].reshape((_CHAIN, apart, *tile.shape[1:])).sum(axis=0, dtype=dtype)
+        total = sums.sum(axis=0, dtype=wide) + tile[whole:].sum(axis=0, dtype=wide)
+        np.add(out, total.reshape(out.shape), out=out, casting="unsafe")
+    elif not tile[0].flags.c_contiguous:
+        np.add(out, tile.sum(axis=0, dtype=dtype).reshape(out.shape), out=out, casting="unsafe")
+    else:
+        _add_rows(tile.reshape(len(tile), -1), out.reshape(-1), dtype)  # no copy, as frames are contiguous
+
+
+def _add_rows(rows: Array, out: Array, dtype: np.dtype[Any]) -> None:
+    is_one = len(rows) == 1 and np.can_cast(rows.dtype, out.dtype)
+    for start in range(0, out.size, _LONG_ROW):
+        part = slice(start, start + _LONG_ROW)
+        total = rows[0, part] if is_one else np.add.reduce(rows[:, part], axis=0, dtype=dtype)
+        np.add(out[part], total, out=out[part], casting="unsafe")
 
 
 def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -7,8 +7,8 @@ A tile is a block of ``depth`` frames times a rectangle of the detector. The rul
 * where all UDFs block for the caches themselves and the data needs no conversion, a tile is the whole partition: a
   view, nothing is copied, and what a kernel sets up is set up once;
 * otherwise a tile is as large as a core's share of the last-level cache, because several functions (or a conversion and
-  a function) go over it one after the other; frames larger than that are cut along their rows,
-  where no excluded pixel that is to be repaired touches a border.
+  a function) go over it one after the other, and has several frames: large ones are cut along their rows, where no
+  excluded pixel that is to be repaired touches a border.
 
 Bounds that a UDF states (`UDF.get_tiling_preferences`) are kept where the dataset has a tile that is small enough, and
 otherwise its smallest is used; the sentinels mean "whatever is fastest".
@@ -128,9 +128,12 @@ class Negotiator:
             return self._make((depth, *sig), dataset, "frame")
         cache = CACHE_BYTES if corrections is None else CORRECTED_BYTES
         budget = min(max_bytes, cache)
+        # What is added up over frames, such as a sum, is read and written for each tile, so that has several frames.
+        # Selected frames are gathered, which takes longer for parts of them.
+        whole = CACHE_BYTES // 4 if roi is None else 4 * CACHE_BYTES
         part = (
             sig
-            if frame_bytes * stored <= 4 * CACHE_BYTES and frame_bytes <= max_bytes
+            if frame_bytes * stored <= whole and frame_bytes <= max_bytes
             else self._part_of_frame(dataset, sig, itemsize, budget, roi)
         )
         if corrections is not None:
