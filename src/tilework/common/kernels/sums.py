@@ -134,11 +134,12 @@ def _add_numpy(tile: Array, out: Array) -> None:
         # Frames that are far apart are added: long rows are added faster than short ones.
         sums = tile[:whole].reshape((_CHAIN, apart, *tile.shape[1:])).sum(axis=0, dtype=dtype)
         total = sums.sum(axis=0, dtype=wide) + tile[whole:].sum(axis=0, dtype=wide)
-        np.add(out, total.reshape(out.shape), out=out, casting="unsafe")
     elif not tile[0].flags.c_contiguous:
-        np.add(out, tile.sum(axis=0, dtype=dtype).reshape(out.shape), out=out, casting="unsafe")
+        total = tile.sum(axis=0, dtype=dtype)
     else:
         _add_rows(tile.reshape(len(tile), -1), out.reshape(-1), dtype)  # no copy, as frames are contiguous
+        return
+    np.add(out, total.reshape(out.shape), out=out, casting="unsafe")
 
 
 def _add_rows(rows: Array, out: Array, dtype: np.dtype[Any]) -> None:

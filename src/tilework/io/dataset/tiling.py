@@ -128,7 +128,7 @@ class Negotiator:
             return self._make((depth, *sig), dataset, "frame")
         cache = CACHE_BYTES if corrections is None else CORRECTED_BYTES
         budget = min(max_bytes, cache)
-        # What is added up over frames, such as a sum, is read and written for each tile, so that has several frames.
+        # What is added up over frames, such as a sum, is read and written for each tile, so a tile has several frames.
         # Selected frames are gathered, which takes longer for parts of them.
         whole = CACHE_BYTES // 4 if roi is None else 4 * CACHE_BYTES
         part = (
