@@ -53,8 +53,8 @@ def demo(args: argparse.Namespace) -> None:
             dataset = context.load("npy", path=str(scan.path))
             axes = [AxisInfo(size=size, **a) for a, size in zip(model.axes(), dataset.shape, strict=True)]
             functions = demo_functions(model)
-            # A part first: kernels are loaded, or the first time on a machine compiled, before the pass is timed. It is a
-            # quarter, since what uses kernels for the whole uses them from there on.
+            # A part first: kernels are loaded, or the first time on a machine compiled, before the pass is timed. A
+            # quarter of the scan, since what uses kernels for the whole uses them from there on.
             part = np.zeros(tuple(dataset.shape.nav), dtype=bool)
             part[: -(-len(part) // 4)] = True
             loading = execute(context, dataset, functions, part, args).seconds
