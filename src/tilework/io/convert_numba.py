@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.rows import as_rows
-from tilework.common.kernels.simd_numba import FOLLOWS_LONG_ROWS, lanes, load, pixel, prefetch, store
+from tilework.common.kernels.simd_numba import FOLLOWS_LONG_ROWS, lanes, load, pixel, prefetch_once, store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +41,7 @@ def _cast_to_floats(flat: NDArray[Any], order: Order, stride: int, frames: int, 
     for i in range(frames):
         at, to = i * stride, i * pixels
         for j in range(0, whole, step):
-            prefetch(flat, at + j + ahead)
+            prefetch_once(flat, at + j + ahead)
             store(out, to + j, load(out, flat, at + j, order))
         for j in range(whole, pixels):
             out[to + j] = pixel(flat, at + j, order)

@@ -60,6 +60,7 @@ __all__ = [
     "pick_upper",
     "pixel",
     "prefetch",
+    "prefetch_once",
     "store",
     "widen_even",
     "widen_odd",
@@ -172,22 +173,29 @@ def pixel(typing_context: Any, array: Any, index: Any, order: Any) -> Any:  # no
     return dtype(array, types.intp, order), generate
 
 
-@operation
-def prefetch(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
-    """Ask for the cache line of an element, to have it in L2 later; it may lie outside of the array."""
+def _prefetch(locality: int) -> Any:
+    @operation
+    def prefetch(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
+        """Ask for the cache line of an element, to have it soon; it may lie outside of the array."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte, number = ir.IntType(8), ir.IntType(32)
-        address = _element(context, builder, signature.args[0], arguments[0], arguments[1])
-        address = builder.bitcast(address, byte.as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
-        name = "llvm.prefetch.p0i8"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
-        # For reading, into L2, data.
-        builder.call(function, [address, number(0), number(2), number(1)])
-        return context.get_dummy_value()
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            byte, number = ir.IntType(8), ir.IntType(32)
+            address = _element(context, builder, signature.args[0], arguments[0], arguments[1])
+            address = builder.bitcast(address, byte.as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+            name = "llvm.prefetch.p0i8"
+            function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+            # For reading, data.
+            builder.call(function, [address, number(0), number(locality), number(1)])
+            return context.get_dummy_value()
 
-    return types.void(array, types.intp), generate
+        return types.void(array, types.intp), generate
+
+    return prefetch
+
+
+# Into L2, where it stays for the next function, or past the caches, where what is read once takes no place of others.
+prefetch, prefetch_once = _prefetch(2), _prefetch(0)
 
 
 def _load(parts: int) -> Any:
