@@ -80,7 +80,7 @@ def test_impossible_packings(bits: int, rows: int, columns: int, quad: bool) -> 
 @pytest.mark.parametrize("pixels", [0, 1 << 40])
 def test_choice_changes_no_bits(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
     """Whatever was decoded before, a large block gets the same pixels."""
-    monkeypatch.setattr(decode._amount, "pixels", pixels)
+    monkeypatch.setattr(decode.PAYOFF, "pixels", pixels)
     packing = Packing(12, 64, 1024, True)
     stored = np.random.default_rng(0).integers(0, 256, (2, packing.frame_bytes), dtype=np.uint8)
     expected = decode_frames(stored, packing, np.empty((2, 128, 512), "u2"), compiled=False)

@@ -2,16 +2,20 @@
 
 The NumPy path converts everything. For large tiles of integers that change their dtype, a compiled kernel is 1.2 to 2
 times as fast, most where they also change byte order or become 4 times as wide; it is used once this process has
-converted so much that compiling (once per machine, then read from disk) has paid off. The bits are the same either way.
+converted so much that loading it, or compiling it where that was never done, has paid off. The bits are the same either
+way.
 """
 
 from __future__ import annotations
 
 import functools
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tilework.common.kernels.kernel import Kernel
+from tilework.common.kernels.payoff import Payoff
+from tilework.common.kernels.rows import as_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,30 +27,12 @@ __all__ = ["CONVERTED_DTYPES", "convert_tile", "warmup_conversions"]
 CONVERTED_DTYPES = ("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", ">u2", ">i2", ">u4", ">i4")
 """What there is a kernel for in `warmup_conversions`, by default: the integers that detectors write."""
 
+_cast_to_floats = Kernel("tilework.io.convert_numba", "cast_to_floats")
+_cast_to_integers = Kernel("tilework.io.convert_numba", "cast_to_integers")
+
 # Tiles below this many pixels are converted in less time than choosing a kernel takes.
 SMALL_PIXELS = 64 * 1024
-# Pixels after which the kernels pay off: with numba already imported for something else, and without.
-PIXELS_WITH_NUMBA = 512 * 1024**2
-PIXELS_WITHOUT_NUMBA = 8 * 1024**3
-
-
-class _Amount:
-    """Pixels converted by this process. Threads may lose a count to each other, which only delays the kernels."""
-
-    __slots__ = ("pixels",)
-
-    def __init__(self) -> None:
-        self.pixels = 0
-
-    def pays(self, pixels: int) -> bool:
-        """Count `pixels` and return whether it is time for the kernels."""
-        if pixels < SMALL_PIXELS:
-            return False
-        self.pixels += pixels
-        return self.pixels >= (PIXELS_WITH_NUMBA if "numba" in sys.modules else PIXELS_WITHOUT_NUMBA)
-
-
-_amount = _Amount()
+PAYOFF = Payoff(to_load=2**27, to_compile=2**29, to_import=2**33)
 
 
 def convert_tile(
@@ -76,14 +62,23 @@ def convert_tile(
     """
     if out is None:
         out = np.empty(src.shape, dtype=dtype)
-    use_kernel = _amount.pays(src.size) if compiled is None else compiled
-    if use_kernel and _has_kernel(src.dtype, out.dtype) and _is_in_rows(src) and out.flags.c_contiguous:
-        from tilework.io.convert_numba import cast_tile
-
-        cast_tile(src, out)
-    else:
-        np.copyto(out, src, casting="unsafe")
+    is_worth_it = src.size >= SMALL_PIXELS if compiled is None else compiled
+    if is_worth_it and _has_kernel(src.dtype, out.dtype) and _is_in_rows(src) and out.flags.c_contiguous:
+        kernel, arguments = _as_call(src, out)
+        if compiled or PAYOFF.is_reached(src.size, kernel, arguments):
+            kernel(*arguments)
+            return out
+    np.copyto(out, src, casting="unsafe")
     return out
+
+
+def _as_call(src: NDArray[Any], out: NDArray[Any]) -> tuple[Kernel, tuple[Any, ...]]:
+    """Return the kernel that writes `src` to `out`, and its arguments."""
+    flat, stride, frames, pixels, order = as_rows(src)
+    if stride == pixels:  # one row, however small the frames are
+        frames, pixels = 1, frames * pixels
+    kernel = _cast_to_floats if out.dtype.kind == "f" else _cast_to_integers
+    return kernel, (flat, order, stride, frames, pixels, out.reshape(-1))
 
 
 def warmup_conversions(dtypes: Iterable[DTypeLike] = CONVERTED_DTYPES) -> None:

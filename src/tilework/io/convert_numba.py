@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.kernels.cpu import FOLLOWS_LONG_ROWS
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.rows import as_rows
-from tilework.common.kernels.simd_numba import FOLLOWS_LONG_ROWS, lanes, load, pixel, prefetch_once, store
+from tilework.common.kernels.simd_numba import lanes, load, pixel, prefetch_once, store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tilework.common.kernels.rows import Order
 
-__all__ = ["cast_tile"]
+__all__ = ["cast_to_floats", "cast_to_integers"]
 
 # How far ahead of what is converted is fetched: where the CPU does not look by itself, memory waits for it. Where it
 # does, what is near is on its way.
@@ -21,7 +21,7 @@ _AHEAD_BYTES = 8192 if FOLLOWS_LONG_ROWS else 1024
 
 
 @jit
-def _cast_to_integers(
+def cast_to_integers(
     flat: NDArray[Any], order: Order, stride: int, frames: int, pixels: int, out: NDArray[Any]
 ) -> None:
     """Write frames, `stride` apart and with pixels in byte order `order`, to `out`, one after the other."""
@@ -33,8 +33,8 @@ def _cast_to_integers(
 
 
 @jit
-def _cast_to_floats(flat: NDArray[Any], order: Order, stride: int, frames: int, pixels: int, out: NDArray[Any]) -> None:
-    """As `_cast_to_integers`, and fetch what comes next."""
+def cast_to_floats(flat: NDArray[Any], order: Order, stride: int, frames: int, pixels: int, out: NDArray[Any]) -> None:
+    """As `cast_to_integers`, and fetch what comes next."""
     step = lanes(out)
     ahead = _AHEAD_BYTES // flat.itemsize
     whole = pixels // step * step
@@ -45,20 +45,3 @@ def _cast_to_floats(flat: NDArray[Any], order: Order, stride: int, frames: int, 
             store(out, to + j, load(out, flat, at + j, order))
         for j in range(whole, pixels):
             out[to + j] = pixel(flat, at + j, order)
-
-
-def cast_tile(src: NDArray[Any], out: NDArray[Any]) -> None:
-    """Write `src` to `out`.
-
-    Parameters
-    ----------
-    src
-        Integers of shape (frames, ``*sig``) in any byte order, each frame contiguous.
-    out
-        Integers, f4 or f8 in native byte order, of the same shape, C-contiguous.
-    """
-    flat, stride, frames, pixels, order = as_rows(src)
-    if stride == pixels:  # one row, however small the frames are
-        frames, pixels = 1, frames * pixels
-    cast = _cast_to_floats if out.dtype.kind == "f" else _cast_to_integers
-    cast(flat, order, stride, frames, pixels, out.reshape(-1))

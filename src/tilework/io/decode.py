@@ -12,11 +12,15 @@ fast for the others. The bits are the same.
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tilework.common.kernels.kernel import Kernel
+from tilework.common.kernels.payoff import Payoff
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,12 +29,11 @@ __all__ = ["Packing", "decode_frames"]
 
 # Frames below this many pixels in one call are decoded by NumPy.
 SMALL_PIXELS = 64 * 1024
-# Pixels after which the compiled kernels pay off: with numba already imported for something else, and without.
-PIXELS_WITH_NUMBA = 16 * 1024**2
-PIXELS_WITHOUT_NUMBA = 256 * 1024**2
+PAYOFF = Payoff(to_load=2**24, to_compile=2**24, to_import=2**28)
 
 _BITS_STORED = {1: 1, 6: 8, 12: 16, 24: 32}
 _DTYPES = {1: "u1", 6: "u1", 12: "u2", 24: "u4"}
+_KERNELS = {bits: Kernel("tilework.io.decode_numba", f"decode_{bits}") for bits in _BITS_STORED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +87,6 @@ class Packing:
         return (2 * self.rows, self.columns // 2) if self.quad else (self.rows, self.columns)
 
 
-class _Amount:
-    __slots__ = ("pixels",)
-
-    def __init__(self) -> None:
-        self.pixels = 0
-
-
-_amount = _Amount()
-
-
 def decode_frames(
     stored: NDArray[np.uint8],
     packing: Packing,
@@ -119,21 +112,36 @@ def decode_frames(
     array
         `out`.
     """
-    if compiled is None and not packing.quad and packing.bits != 24:
-        compiled = False
-    elif compiled is None:
-        _amount.pixels += out.size
-        enough = PIXELS_WITH_NUMBA if "numba" in sys.modules else PIXELS_WITHOUT_NUMBA
-        compiled = out.size >= SMALL_PIXELS and _amount.pixels >= enough
-    if compiled and sys.byteorder == "little":
-        from tilework.io.decode_numba import decode
-
-        if stored.ctypes.data % 8 or stored.strides[0] % 8 or stored.strides[1] != 1:
-            stored = np.ascontiguousarray(stored)
-        decode(stored.view(np.uint64), packing.bits, packing.rows, packing.quad, out)
-    else:
-        _decode_numpy(stored, packing, out)
+    is_slow = packing.quad or packing.bits == 24  # with NumPy
+    is_worth_it = is_slow and out.size >= SMALL_PIXELS if compiled is None else compiled
+    if is_worth_it and sys.byteorder == "little":
+        kernel, arguments = _KERNELS[packing.bits], _arguments(stored, packing, out)
+        if compiled or PAYOFF.is_reached(out.size, kernel, arguments):
+            kernel(*arguments)
+            return out
+    _decode_numpy(stored, packing, out)
     return out
+
+
+def _arguments(stored: NDArray[np.uint8], packing: Packing, out: NDArray[Any]) -> tuple[Any, ...]:
+    """Return the arguments of the kernel that decodes frames: they are taken as native words."""
+    if stored.ctypes.data % 8 or stored.strides[0] % 8 or stored.strides[1] != 1:
+        stored = np.ascontiguousarray(stored)
+    words = stored.view(np.uint64)
+    frames, count = words.shape
+    stride = words.strides[0] // 8 if frames > 1 else count
+    flat = np.lib.stride_tricks.as_strided(words, ((frames - 1) * stride + count,), (8,), writeable=False)
+    lines = out.view(np.uint64)
+    half = lines.shape[2] // 2
+    places = np.array([(1, half), (1, 0), (0, half), (0, 0)] if packing.quad else [(0, 0)], dtype=np.int64)
+    return flat, stride, packing.rows, places, _pixels_of_byte(), lines
+
+
+@functools.cache
+def _pixels_of_byte() -> NDArray[np.uint64]:
+    """Return the eight pixels, one byte each, of the eight bits of a byte, least significant bit first."""
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    return np.ascontiguousarray(bits).view(np.uint64)[:, 0].copy()
 
 
 def _decode_numpy(stored: NDArray[np.uint8], packing: Packing, out: NDArray[Any]) -> None:

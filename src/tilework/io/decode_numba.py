@@ -7,29 +7,21 @@ reverse order and not swapped.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tilework.common.kernels.jit import jit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
-    Kernel = Callable[[NDArray[np.uint64], int, int, NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]], None]
-
-__all__ = ["decode"]
+__all__ = ["decode_1", "decode_6", "decode_12", "decode_24"]
 
 _LOW_BYTES = np.uint64(0x00FF00FF00FF00FF)
 _LOW_PAIRS = np.uint64(0x0000FFFF0000FFFF)
 _LOW_16 = np.uint64(0x000000000000FFFF)
 _NEXT_16 = np.uint64(0x00000000FFFF0000)
-
-# The eight pixels, one byte each, of the eight bits of a byte, least significant bit first.
-_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
-_PIXELS_OF_BYTE = np.ascontiguousarray(_BITS).view(np.uint64)[:, 0].copy()
 
 
 @jit
@@ -52,7 +44,7 @@ def _swap(w: np.uint64) -> np.uint64:
 
 
 @jit
-def _decode_1(
+def decode_1(
     words: NDArray[np.uint64],
     stride: int,
     rows: int,
@@ -60,6 +52,7 @@ def _decode_1(
     table: NDArray[np.uint64],
     out: NDArray[np.uint64],
 ) -> None:
+    """Decode pixels of one bit."""
     frames, height, width = out.shape
     chips = len(places)
     count = width * height // (rows * chips) // 8
@@ -85,7 +78,7 @@ def _decode_1(
 
 
 @jit
-def _decode_6(
+def decode_6(
     words: NDArray[np.uint64],
     stride: int,
     rows: int,
@@ -93,6 +86,7 @@ def _decode_6(
     table: NDArray[np.uint64],  # noqa: ARG001
     out: NDArray[np.uint64],
 ) -> None:
+    """Decode pixels of 6 bits."""
     frames, height, width = out.shape
     chips = len(places)
     count = width * height // (rows * chips)
@@ -113,7 +107,7 @@ def _decode_6(
 
 
 @jit
-def _decode_12(
+def decode_12(
     words: NDArray[np.uint64],
     stride: int,
     rows: int,
@@ -121,6 +115,7 @@ def _decode_12(
     table: NDArray[np.uint64],  # noqa: ARG001
     out: NDArray[np.uint64],
 ) -> None:
+    """Decode pixels of 12 bits."""
     frames, height, width = out.shape
     chips = len(places)
     count = width * height // (rows * chips)
@@ -147,7 +142,7 @@ def _widen(w: np.uint64) -> np.uint64:
 
 
 @jit
-def _decode_24(
+def decode_24(
     words: NDArray[np.uint64],
     stride: int,
     rows: int,
@@ -155,6 +150,7 @@ def _decode_24(
     table: NDArray[np.uint64],  # noqa: ARG001
     out: NDArray[np.uint64],
 ) -> None:
+    """Decode pixels of 24 bits."""
     frames, height, width = out.shape
     chips = len(places)
     count = width * height // (rows * chips) // 2
@@ -173,31 +169,3 @@ def _decode_24(
                     i = 2 * (count - 1 - k) if turned else 2 * k
                     line[i] = (_widen(h) << np.uint64(12)) | _widen(w)
                     line[i + 1] = (_widen(h >> np.uint64(32)) << np.uint64(12)) | _widen(w >> np.uint64(32))
-
-
-_KERNELS: dict[int, Kernel] = {1: _decode_1, 6: _decode_6, 12: _decode_12, 24: _decode_24}
-
-
-def decode(words: NDArray[np.uint64], bits: int, rows: int, quad: bool, out: NDArray[Any]) -> None:
-    """Decode frames.
-
-    Parameters
-    ----------
-    words
-        Stored frames as native words, of shape (frames, words of a frame); frames may lie apart.
-    bits
-        Bits of a pixel: 1, 6, 12 or 24.
-    rows
-        Stored rows.
-    quad
-        Whether there are four chips, to be put together.
-    out
-        Where to write, C-contiguous, of shape (frames, ``*sig``).
-    """
-    frames, count = words.shape
-    stride = words.strides[0] // 8 if frames > 1 else count
-    flat = np.lib.stride_tricks.as_strided(words, ((frames - 1) * stride + count,), (8,), writeable=False)
-    lines = out.view(np.uint64)
-    half = lines.shape[2] // 2
-    places = np.array([(1, half), (1, 0), (0, half), (0, 0)] if quad else [(0, 0)], dtype=np.int64)
-    _KERNELS[bits](flat, stride, rows, places, _PIXELS_OF_BYTE, lines)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.mask_products import MaskProducts
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.rows import NATIVE, as_real, frame_blocks
+from tilework.common.kernels.rows import NATIVE, aligned, as_real, frame_blocks
 
 if TYPE_CHECKING:
     from tilework.common.kernels.rows import Rows
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["DenseMasks", "real_masks"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+_add_products = Kernel("tilework.common.kernels.dense_numba", "add_products")
 
 # Bytes of a mask in a block: four masks and four frames of it stay in the L1 cache. Frames for which masks are read
 # once. For a few masks, several blocks of a frame are read at once: so many of a frame and the masks.
@@ -66,8 +69,7 @@ class DenseMasks(MaskProducts):
     def _products(self, tile: Array, rows: Rows, threads: int) -> Array:
         if not self._compiled:
             return self._apply_numpy(tile)
-        from tilework.common.kernels.dense_numba import FEW_MASKS, FRAMES, add_products
-        from tilework.common.kernels.simd_numba import aligned
+        from tilework.common.kernels.dense_registers import FEW_MASKS, FRAMES
 
         frames = tile.shape[0]
         products = np.zeros((frames, self._stored_rows))
@@ -80,8 +82,9 @@ class DenseMasks(MaskProducts):
 
         def part(start: int, stop: int) -> None:
             place = rows.flat, rows.order, rows.stride, start, stop, rows.pixels
-            panel, direct = (aligned(FRAMES * block, masks), None) if converts else (None, ())
-            add_products(*place, masks, stored, block, span, _GROUP, panel, direct, products)
+            panel, direct = (aligned(FRAMES * block, masks.dtype), None) if converts else (None, ())
+            scratch = aligned(16, masks.dtype)
+            _add_products(*place, masks, stored, block, span, _GROUP, panel, direct, scratch, products)
 
         run_parts(part, frames, threads, work=frames * rows.pixels * max(4, stored))
         return products[:, : self._n_rows]
@@ -143,9 +146,7 @@ def _pack(rows: Array) -> Array:
     count, pixels = rows.shape
     size = count * pixels
     block = _BLOCK_BYTES // rows.itemsize
-    memory = np.empty(size + 64 // rows.itemsize, dtype=rows.dtype)
-    offset = -memory.ctypes.data % 64 // rows.itemsize
-    packed = memory[offset : offset + size]
+    packed = aligned(size, rows.dtype)
     whole = pixels - pixels % (_VECTOR_BYTES // rows.itemsize)
     for begin, end in itertools.pairwise([*range(0, whole, block), whole, pixels]):
         packed[begin * count : end * count] = rows[:, begin:end].reshape(-1)

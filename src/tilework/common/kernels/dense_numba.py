@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.kernels.cpu import HAS_LONG_VECTORS
 from tilework.common.kernels.dense_groups_numba import (
     four_by_four,
     four_by_one,
@@ -28,22 +29,18 @@ from tilework.common.kernels.dense_groups_numba import (
     three_by_one,
     three_by_two,
 )
+from tilework.common.kernels.dense_registers import FRAMES, MASKS_AT_ONCE
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.rows import NATIVE
-from tilework.common.kernels.simd_numba import HAS_LONG_VECTORS, aligned, lanes, pixel
+from tilework.common.kernels.simd_numba import lanes, pixel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tilework.common.kernels.rows import Order
 
-__all__ = ["FEW_MASKS", "FRAMES", "add_products"]
+__all__ = ["add_products"]
 
-# Up to so many masks, converting pixels each time is quicker than into a panel.
-FEW_MASKS = 5 if HAS_LONG_VECTORS else 3
-# Frames and masks that are taken together.
-FRAMES = 4 if HAS_LONG_VECTORS else 3
-_MASKS_AT_ONCE = 4 if HAS_LONG_VECTORS else 2
 _some_by_one = four_by_one if HAS_LONG_VECTORS else three_by_one
 _some_by_some = four_by_four if HAS_LONG_VECTORS else three_by_two
 # Masks of a block that stay in the L2 cache.
@@ -115,7 +112,7 @@ def _add_blocks(
                 continue
             size = width >> shift
             apart = stride if shift == 0 else size
-            for m in range(first, fours, _MASKS_AT_ONCE):
+            for m in range(first, fours, MASKS_AT_ONCE):
                 mask = b * masks + m * width
                 part = (m - first) // 2
                 turn = here + ahead + min(part >> shift, FRAMES - 1) * stride + (part & ((1 << shift) - 1)) * size
@@ -181,6 +178,7 @@ def add_products(
     group: int,
     panel: NDArray[Any] | None,
     direct: tuple[()] | None,
+    scratch: NDArray[Any],
     out: NDArray[Any],
 ) -> None:
     """Add the products of frames `start` to `stop` with all masks to `out`, float64 of shape (frames, masks).
@@ -188,10 +186,9 @@ def add_products(
     `masks` is a multiple of four, or one more. Of `group` frames `span` pixels, one or several blocks, are read, then
     the next ones, so that masks are read from memory once per group. A `panel`, of
     `FRAMES` blocks, is for pixels that are converted once for all masks; when it is None, and `direct` is not, each
-    mask's turn converts them.
+    mask's turn converts them. `scratch` holds 16 numbers.
     """
     whole = pixels // lanes(packed) * lanes(packed)
-    scratch = aligned(16, packed)
     for top in range(start, stop, group):
         frames = min(group, stop - top)
         for begin in range(0, whole, span):

@@ -15,7 +15,7 @@ from tilework.common.kernels.cache import digest_of_kernels, mark
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["jit", "jit_cached", "why_not_kept"]
+__all__ = ["jit", "jit_cached", "say_not_kept", "why_not_kept"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +82,12 @@ def jit_cached(function: Callable[P, R], *, digest: bytes, **options: Any) -> Ca
     try:
         compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither beside the source nor in the home folder
-        _say_not_kept("there is no folder to keep compiled code in; NUMBA_CACHE_DIR can name one that can be written")
+        say_not_kept("there is no folder to keep compiled code in; NUMBA_CACHE_DIR can name one that can be written")
     else:
         if mark(compiled, digest):
             _go_on_when_not_kept(compiled)
             return compiled
-        _say_not_kept("this version of numba keeps compiled code in another way")
+        say_not_kept("this version of numba keeps compiled code in another way")
     uncached: Callable[P, R] = numba.njit(**options)(function)
     return uncached
 
@@ -104,13 +104,13 @@ def _go_on_when_not_kept(dispatcher: Any) -> None:
             save(*args)
         except OSError as error:
             reason = f"compiled code cannot be kept in {cache.cache_path} ({error.strerror or error})"
-            _say_not_kept(f"{reason}; NUMBA_CACHE_DIR can name another folder")
+            say_not_kept(f"{reason}; NUMBA_CACHE_DIR can name another folder")
 
     cache.save_overload = save_overload
 
 
-def _say_not_kept(reason: str) -> None:
-    """Say it once, not for each function."""
+def say_not_kept(reason: str) -> None:
+    """Log why what is compiled is not kept: once, not for each function."""
     if reason not in _not_kept:
         _not_kept.append(reason)
         logger.warning("%s: functions are compiled anew in each process, which takes some seconds", reason)

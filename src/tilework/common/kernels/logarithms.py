@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.rows import as_rows
 
 __all__ = ["sum_logarithms"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_add_logarithms = Kernel("tilework.common.kernels.logarithms_numba", "add_logarithms")
+# Pixels that pass through all steps of the kernel while they are in the L1 cache.
+_BLOCK = 512
 # Of a frame at a time with NumPy: larger arrays are pages that the system gives, and takes back, for each.
 _BLOCK_BYTES = 2**22
 # Numbers from which more, but quicker, calls of NumPy take less time.
@@ -40,26 +43,12 @@ def sum_logarithms(tile: Array, out: Array, *, compiled: bool) -> None:
         for frame in tile:
             _add_numpy(frame.reshape(-1).astype(np.result_type(frame, np.float32), copy=False), out.reshape(-1))
         return
-    from tilework.common.kernels.logarithms_numba import add_logarithms
-
     rows = as_rows(tile)
-    form = _form_of(rows.flat.dtype)
-    lowest = tile.min(axis=tuple(range(1, tile.ndim))).astype(form.difference)
-    add_logarithms(rows.flat, rows.stride, lowest, rows.pixels, form.kind, form.integers, out.reshape(-1))
-
-
-class _Form(NamedTuple):
-    """Empty arrays, whose dtypes the kernel looks at, and the dtype of differences."""
-
-    difference: np.dtype[Any]
-    kind: Array
-    integers: Array
-
-
-@functools.lru_cache(maxsize=64)
-def _form_of(dtype: np.dtype[Any]) -> _Form:
-    size = 8 if dtype.itemsize == 8 else 4
-    return _Form(np.result_type(dtype, np.float32), np.empty(0, f"f{size}"), np.empty(0, f"i{size}"))
+    data = rows.flat.dtype
+    lowest = tile.min(axis=tuple(range(1, tile.ndim))).astype(np.result_type(data, np.float32))
+    size = 8 if data.itemsize == 8 else 4
+    floats, integers = np.empty((3, _BLOCK), f"f{size}"), np.empty((2, _BLOCK), f"i{size}")
+    _add_logarithms(rows.flat, rows.stride, lowest, rows.pixels, floats, integers, out.reshape(-1))
 
 
 def _add_numpy(frame: Array, out: Array) -> None:

@@ -14,15 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["add_logarithms"]
 
-# Pixels that pass through all steps while they are in the L1 cache.
-_BLOCK = 512
 _LANES_OF_FLOAT32 = 16
 _LN2 = 0.6931471805599453
 
 
 @jit(math="contract")
 def add_logarithms(
-    flat: NDArray[Any], stride: int, lowest: NDArray[Any], pixels: int, kind: NDArray[Any], integers: NDArray[Any],
+    flat: NDArray[Any], stride: int, lowest: NDArray[Any], pixels: int, floats: NDArray[Any], integers: NDArray[Any],
     out: NDArray[Any],
 ) -> None:  # fmt: skip
     """Add ``log(1 + x)`` of each frame to `out`, where x is how much a pixel is above the lowest of its frame.
@@ -36,32 +34,28 @@ def add_logarithms(
     ----------
     lowest
         Of each frame, in a float dtype that holds every pixel: differences are taken in it.
-    kind
-        An array of the dtype of the logarithms, float32 or float64.
+    floats
+        Scratch of the dtype of the logarithms, float32 or float64, of shape (3, pixels of a block).
     integers
-        An array of integers of the same size.
+        Scratch of integers of the same size, of shape (2, pixels of a block).
     """
-    cast, difference, integer = kind.dtype.type, lowest.dtype.type, integers.dtype.type
+    cast, difference, integer = floats.dtype.type, lowest.dtype.type, integers.dtype.type
     one, two, infinite = cast(1), cast(2), cast(np.inf)
-    is_short = lanes(kind) == _LANES_OF_FLOAT32  # the compiler knows it, and the constants
+    is_short = lanes(floats) == _LANES_OF_FLOAT32  # the compiler knows it, and the constants
     digits = integer(23 if is_short else 52)
     bias = integer(127 if is_short else 1023)
     root = integer(0x3F3504F3 if is_short else 0x3FE6A09E667F3BCD)
     upwards = integer((bias << digits) - root)
     mantissa = integer((integer(1) << digits) - 1)
 
-    x = np.empty(_BLOCK, kind.dtype)
-    y = np.empty(_BLOCK, kind.dtype)
-    y_bits = y.view(integers.dtype)
-    m_bits = np.empty(_BLOCK, integers.dtype)
-    m = m_bits.view(kind.dtype)
-    scale_bits = np.empty(_BLOCK, integers.dtype)
-    scale = scale_bits.view(kind.dtype)
-    exponent = np.empty(_BLOCK, kind.dtype)
+    x, y, exponent = floats[0], floats[1], floats[2]
+    m_bits, scale_bits = integers[0], integers[1]
+    y_bits, m, scale = y.view(integers.dtype), m_bits.view(floats.dtype), scale_bits.view(floats.dtype)
+    block = x.size
     for frame in range(lowest.size):
         bottom = lowest[frame]
-        for start in range(0, pixels, _BLOCK):
-            width = min(_BLOCK, pixels - start)
+        for start in range(0, pixels, block):
+            width = min(block, pixels - start)
             row = flat[frame * stride + start : frame * stride + start + width]
             target = out[start : start + width]
             for j in range(width):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
 from tilework.common.kernels.rows import SHORTS, Rows, as_rows, frame_blocks
 
@@ -20,6 +21,10 @@ __all__ = ["MomentRegion", "find_runs", "sum_moments"]
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
+
+_add_moments_of_floats = Kernel("tilework.common.kernels.moments_numba", "add_moments_of_floats")
+_add_moments_of_integers = Kernel("tilework.common.kernels.moments_numba", "add_moments_of_integers")
+_add_moments_of_shorts = Kernel("tilework.common.kernels.moments_shorts_numba", "add_moments_of_shorts")
 
 _ACCUMULATORS = {"u1": "u4", "u2": "u4", "i1": "i4", "i2": "i4", "u4": "u8", "i4": "i8", "f4": "f4"}
 # Numbers of 4 bytes in a vector.
@@ -167,9 +172,6 @@ def sum_moments(tile: Array, region: MomentRegion, out: Array, *, compiled: bool
 
 def _compiled_part(rows: Rows, region: MomentRegion, sums: Array) -> Callable[[int, int], None]:
     """Return what writes the moments of some frames to `sums`."""
-    from tilework.common.kernels.moments_numba import add_moments_of_floats, add_moments_of_integers
-    from tilework.common.kernels.moments_shorts_numba import add_moments_of_shorts
-
     frames = rows.flat, rows.order, rows.stride
     runs = region.runs
     name = rows.flat.dtype.str[1:]
@@ -181,15 +183,15 @@ def _compiled_part(rows: Rows, region: MomentRegion, sums: Array) -> Callable[[i
         like, part = np.empty(0, np.int32), np.empty((4, 3), np.int64)
         spans, packed, base, limit = weights
         place = *frames, start, stop
-        add_moments_of_shorts(*place, spans, packed, limit, base, SHORTS[name], like, part, sums)
+        _add_moments_of_shorts(*place, spans, packed, limit, base, SHORTS[name], like, part, sums)
 
     def add_integers(start: int, stop: int) -> None:
         left = int(runs[:, 3].min())
         columns = int((runs[:, 3] + runs[:, 1]).max()) - left + _LANES
-        add_moments_of_integers(*frames, start, stop, runs, np.empty(columns, kind.dtype), left, sums)
+        _add_moments_of_integers(*frames, start, stop, runs, np.empty(columns, kind.dtype), left, sums)
 
     def add_floats(start: int, stop: int) -> None:
-        add_moments_of_floats(*frames, start, stop, runs, kind, sums)
+        _add_moments_of_floats(*frames, start, stop, runs, kind, sums)
 
     return add_floats if kind.dtype.kind == "f" else add_integers if weights is None else add_shorts
 

@@ -19,12 +19,15 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import DTypeLike
+
 __all__ = [
     "FOREIGN",
     "NATIVE",
     "SHORTS",
     "Order",
     "Rows",
+    "aligned",
     "as_real",
     "as_rows",
     "computable",
@@ -144,6 +147,14 @@ def _form_of(dtype: np.dtype[Any]) -> _Form:
             native = None
     real = {"c": np.empty(0, dtype).real.dtype, "b": np.dtype(np.uint8)}.get(dtype.kind)
     return _Form(order, native, converted, real)
+
+
+def aligned(size: int, dtype: DTypeLike) -> Array:
+    """Return memory for so many numbers that begins at a cache line, where vectors are read quickest."""
+    itemsize = np.dtype(dtype).itemsize
+    memory = np.empty(size + 64 // itemsize, dtype=dtype)
+    begin = -memory.ctypes.data % 64 // itemsize
+    return memory[begin : begin + size]
 
 
 def as_real(tile: Array) -> Array:

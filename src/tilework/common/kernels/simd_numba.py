@@ -13,30 +13,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_name
-from numba.core import cgutils, config, types
-from numba.core.codegen import get_host_cpu_features
+from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
-from tilework.common.kernels.jit import jit
+from tilework.common.kernels.cpu import FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
 __all__ = [
     "AHEAD_BYTES",
-    "FOLLOWS_LONG_ROWS",
-    "HAS_LONG_VECTORS",
     "add",
     "add_up",
     "add_up_even",
     "add_up_odd",
     "add_up_wide",
-    "aligned",
     "fill",
     "fill_half",
     "first",
@@ -73,13 +65,6 @@ __all__ = [
 VECTOR_BYTES = 64
 # How far ahead kernels fetch what they will need: beyond a page, where the CPU does not look by itself.
 AHEAD_BYTES = 4096
-# With AVX-512 there are 32 registers of a vector each, otherwise 16 of half a vector or less. NUMBA_CPU_FEATURES can
-# say otherwise than the CPU does.
-_TOLD: str | None = config.CPU_FEATURES  # type: ignore[attr-defined]
-_FEATURES: str = get_host_cpu_features() if _TOLD is None else _TOLD  # type: ignore[no-untyped-call]
-HAS_LONG_VECTORS = "+avx512vl" in _FEATURES
-# Whether the CPU looks beyond a page by itself, in long rows. Zen 5 does, and being told takes it a tenth longer.
-FOLLOWS_LONG_ROWS = (config.CPU_NAME or get_host_cpu_name()) == "znver5"  # type: ignore[attr-defined]
 
 
 def operation(function: Callable[..., Any]) -> Any:
@@ -254,7 +239,7 @@ def multiply_pairs(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
         target = _llvm(context, half)
-        if "+avx2" in _FEATURES:
+        if "+avx2" in FEATURES:
             kind = ir.FunctionType(target, [arguments[0].type] * 2)
             name = "llvm.x86.avx2.pmadd.wd"
             function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
@@ -472,11 +457,3 @@ def add_up_wide(typing_context: Any, a: Any) -> Any:  # noqa: ARG001
         return builder.extract_element(value, index(0))
 
     return types.int64(a), generate
-
-
-@jit
-def aligned(size: int, like: NDArray[Any]) -> NDArray[Any]:
-    """Return memory for so many numbers of a dtype that begins at a cache line, where vectors are read quickest."""
-    memory = np.empty(size + 64 // like.itemsize, like.dtype)
-    begin = (-memory.ctypes.data % 64) // like.itemsize
-    return memory[begin : begin + size]

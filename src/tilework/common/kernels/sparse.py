@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.mask_products import MaskProducts
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.rows import as_real, frame_blocks
+from tilework.common.kernels.rows import aligned, as_real, frame_blocks
 
 if TYPE_CHECKING:
     from tilework.common.kernels.rows import Rows
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["SparseMasks"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+_add_sparse_products = Kernel("tilework.common.kernels.sparse_numba", "add_sparse_products")
 
 # Pixels of a block: eight frames of it are 64 KiB of float64 in the L2 cache.
 _BLOCK = 1024
@@ -69,14 +72,13 @@ class SparseMasks(MaskProducts):
             for block in frame_blocks(tile):
                 products[block] = (self._matrix @ as_real(tile[block]).T).T
             return products
-        from tilework.common.kernels.sparse_numba import add_sparse_products
-
         products = np.zeros((frames, self._rows))
 
         def part(start: int, stop: int) -> None:
-            add_sparse_products(
+            panel, sums = aligned(8 * _BLOCK, np.float64), aligned(8 * self._rows, np.float64)
+            _add_sparse_products(
                 *(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, self._rows, _BLOCK),
-                *(*self._pieces, products),
+                *(*self._pieces, panel, sums, products),
             )
 
         run_parts(part, frames, threads, work=frames * max(self._size, rows.pixels) * 8)

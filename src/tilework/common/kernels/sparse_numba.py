@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
-    aligned,
     fill,
     load,
     multiply_add,
@@ -97,18 +96,18 @@ def add_sparse_products(
     pieces: NDArray[np.int64],
     places: NDArray[np.int32],
     values: NDArray[np.float64],
+    panel: NDArray[np.float64],
+    sums: NDArray[np.float64],
     out: NDArray[np.float64],
 ) -> None:
     """Add the products of frames `start` to `stop` with all masks to `out`, float64 of shape (frames, masks).
 
     What a mask has in one block of pixels is a piece. Block ``b`` has pieces ``blocks[b]`` to ``blocks[b + 1]``. Piece
     ``p`` is of mask ``pieces[p, 0]``, and has ``values[k]`` at pixel ``places[k]`` of the block, for ``k`` from
-    ``pieces[p, 1]`` to ``pieces[p + 1, 1]``.
+    ``pieces[p, 1]`` to ``pieces[p + 1, 1]``. Scratch is `panel`, 8 times `block` numbers, and `sums`, 8 times `masks`.
     """
     # Places of frames that are not there are computed with, but not used.
-    panel = aligned(8 * block, values)
     panel[:] = 0
-    sums = aligned(8 * masks, values)
     for first in range(start, stop, 8):
         frames = min(8, stop - first)
         sums[:] = 0

@@ -6,12 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
 from tilework.common.kernels.rows import as_rows
 
 __all__ = ["sum_frames", "sum_pixels"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+_NUMBA = "tilework.common.kernels.sums_numba"
+_add_frames = Kernel(_NUMBA, "add_frames")
+_add_pixels = Kernel(_NUMBA, "add_pixels")
+_add_pixels_complex = Kernel(_NUMBA, "add_pixels_complex")
 
 # Sums that are kept in the L2 cache while all frames of a tile pass by: as many pixels of a frame are read in a row,
 # and long rows are read faster.
@@ -61,8 +67,6 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
         with np.errstate(invalid="ignore", over="ignore"):
             _add_numpy(tile, out)
         return
-    from tilework.common.kernels.sums_numba import add_frames
-
     rows = as_rows(tile)
     dtype = _sum_dtype(rows.flat.dtype, out.real.dtype)
     target = out.reshape(-1)
@@ -76,7 +80,7 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
 
     def part(start: int, stop: int) -> None:
         scratch = np.empty(block, dtype=accumulator)
-        add_frames(rows.flat, rows.order, rows.stride, rows.frames, start, stop, scratch, result, flush)
+        _add_frames(rows.flat, rows.order, rows.stride, rows.frames, start, stop, scratch, result, flush)
 
     run_parts(part, rows.pixels, threads, _GRAIN, work=rows.nbytes)
     if not direct:
@@ -109,13 +113,11 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
             total = tile.sum(axis=axes, dtype=_sum_dtype(tile.dtype, np.dtype(np.float64)))
             np.add(out, total, out=out, casting="unsafe")
         return
-    from tilework.common.kernels.sums_numba import add_pixels, add_pixels_complex
-
     rows = as_rows(tile)
     name = rows.flat.dtype.str[1:]
     kind = np.empty(0, dtype=_ACCUMULATORS.get(name, "f4" if name == "f4" else "f8"))
     sums = np.empty((frames, 2) if tile.dtype.kind == "c" else frames, dtype=np.float64)
-    kernel = add_pixels_complex if tile.dtype.kind == "c" else add_pixels
+    kernel = _add_pixels_complex if tile.dtype.kind == "c" else _add_pixels
 
     def part(start: int, stop: int) -> None:
         kernel(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, kind, sums)

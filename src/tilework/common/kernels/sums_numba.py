@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.kernels.cpu import FOLLOWS_LONG_ROWS
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.simd_numba import (
     AHEAD_BYTES,
-    FOLLOWS_LONG_ROWS,
     add,
     add_up,
     add_up_even,

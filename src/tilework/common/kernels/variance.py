@@ -12,12 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
 from tilework.common.kernels.rows import SHORTS, as_rows, frame_blocks
 
 __all__ = ["accumulate_variance", "merge_variances"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+_accumulate_floats = Kernel("tilework.common.kernels.variance_numba", "accumulate_floats")
+_accumulate_integers = Kernel("tilework.common.kernels.variance_integers_numba", "accumulate_integers")
+_merge_sums = Kernel("tilework.common.kernels.variance_numba", "merge_sums")
 
 _BLOCK_INTEGERS = 4096
 _BLOCK_FLOATS = 2048
@@ -82,9 +87,6 @@ def _accumulate_with_numpy(tile: Array, n0: int, sum0: Array, var0: Array) -> in
 
 
 def _accumulate(tile: Array, n0: int, sum0: Array, var0: Array, threads: int) -> None:
-    from tilework.common.kernels.variance_integers_numba import accumulate_integers
-    from tilework.common.kernels.variance_numba import accumulate_floats
-
     rows = as_rows(tile)
     centre = SHORTS.get(rows.flat.dtype.str[1:])
     block = min(_BLOCK_FLOATS if centre is None else _BLOCK_INTEGERS, rows.pixels)
@@ -92,14 +94,16 @@ def _accumulate(tile: Array, n0: int, sum0: Array, var0: Array, threads: int) ->
     def part(start: int, stop: int) -> None:
         place = rows.flat, rows.order, rows.stride, rows.frames, start, stop
         if centre is None:
-            accumulate_floats(*place, block, n0, sum0, var0, _FLUSH_FLOATS)
+            _accumulate_floats(*place, np.empty((4, block)), n0, sum0, var0, _FLUSH_FLOATS)
         else:
             is_narrow = rows.flat.itemsize == 1
             narrow = np.empty(block, dtype=np.uint32) if is_narrow else None
             wide = None if is_narrow else np.empty(block, dtype=np.uint64)
             sums = np.empty(block, dtype=np.int32)
             like = np.empty(0, dtype=np.int16)
-            accumulate_integers(*place, centre, like, sums, narrow, wide, n0, sum0, var0, _FLUSH_INTEGERS)
+            _accumulate_integers(
+                *(*place, centre, like, sums, narrow, wide, np.empty((2, block)), n0, sum0, var0, _FLUSH_INTEGERS)
+            )
 
     run_parts(part, rows.pixels, threads, _BLOCK_FLOATS, work=rows.nbytes)
 
@@ -122,9 +126,7 @@ def merge_variances(n0: int, sum0: Array, var0: Array, n1: int, sum1: Array, var
         return
     arrays = sum0, var0, sum1, var1
     if compiled and all(a.dtype == np.float64 and a.flags.c_contiguous for a in arrays):
-        from tilework.common.kernels.variance_numba import merge_sums
-
-        merge_sums(n0, sum0.reshape(-1), var0.reshape(-1), n1, sum1.reshape(-1), var1.reshape(-1))
+        _merge_sums(n0, sum0.reshape(-1), var0.reshape(-1), n1, sum1.reshape(-1), var1.reshape(-1))
         return
     if n0 == 0:
         sum0[...] = sum1

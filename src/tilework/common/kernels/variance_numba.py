@@ -41,7 +41,7 @@ def accumulate_floats(
     frames: int,
     start: int,
     stop: int,
-    block_size: int,
+    scratch: NDArray[Any],
     n0: int,
     sum0: NDArray[Any],
     var0: NDArray[Any],
@@ -50,18 +50,16 @@ def accumulate_floats(
     """Merge pixels `start` to `stop` of frames of any real dtype into `sum0` and `var0`.
 
     In float64, as deviations from the first of up to `flush` frames: since that is one of them, the error relative to
-    the sum of squared deviations is at most `flush` times the precision of float64, however large the mean.
+    the sum of squared deviations is at most `flush` times the precision of float64, however large the mean. `scratch`
+    is float64 of shape (4, pixels of a block).
     """
-    part_sum = np.empty(block_size, np.float64)
-    part_var = np.empty(block_size, np.float64)
-    shifts = np.empty(block_size, np.float64)
-    pivots = np.empty(block_size, np.float64)
+    block_size = scratch.shape[1]
     for block in range(start, stop, block_size):
         width = min(block_size, stop - block)
-        s = part_sum[:width]
-        q = part_var[:width]
-        d = shifts[:width]
-        p = pivots[:width]
+        s = scratch[0, :width]
+        q = scratch[1, :width]
+        d = scratch[2, :width]  # shifts
+        p = scratch[3, :width]  # pivots
         n = n0
         for top in range(0, frames, flush):
             bottom = min(frames, top + flush)

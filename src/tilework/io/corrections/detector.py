@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
 from tilework.common.kernels.rows import as_rows, takes_dtype
 from tilework.common.sparse import is_sparse, to_dense, to_sparse
@@ -26,6 +27,8 @@ __all__ = ["RepairDescriptor", "as_numbers", "correct", "correct_dot_masks", "co
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_correct_rows = Kernel("tilework.io.corrections.detector_numba", "correct_rows")
+_correct_swapped_rows = Kernel("tilework.io.corrections.detector_numba", "correct_swapped_rows")
 # Words that the compiled kernel swaps at a time.
 _SWAPPED = 2048
 
@@ -227,26 +230,17 @@ def _has_kernel(frames: Array, out: Array) -> bool:
 
 
 def _correct_compiled(frames: Array, dark: Array | None, gain: Array | None, out: Array) -> None:
-    from tilework.io.corrections.detector_numba import correct_rows, correct_swapped_rows
-
-    # To numba, writeable and read-only arrays are two types; what comes out of shared memory is read-only.
-    dark, gain = (_read_only(np.empty(0, dtype=out.dtype) if a is None else a) for a in (dark, gain))
+    dark, gain = (np.empty(0, dtype=out.dtype) if a is None else a for a in (dark, gain))
     if frames.dtype.isnative:
         rows = as_rows(frames)
-        correct_rows(rows.flat, rows.stride, dark, gain, out)
+        _correct_rows(rows.flat, rows.stride, dark, gain, out)
         return
     size = frames.dtype.itemsize
     # Byte order is looked after by the kernel: to what lays out the rows, these are numbers of this machine.
     rows = as_rows(frames.view(f"u{size}"))
     swapped = np.empty(_SWAPPED, dtype=f"u{size}")
     values = swapped.view(frames.dtype.newbyteorder("="))
-    correct_swapped_rows(rows.flat, rows.stride, swapped, values, dark, gain, out)
-
-
-def _read_only(array: Array) -> Array:
-    view = array.view()
-    view.flags.writeable = False
-    return view
+    _correct_swapped_rows(rows.flat, rows.stride, swapped, values, dark, gain, out)
 
 
 def correct_dot_masks(masks: Any, gain_map: Any, excluded_pixels: Any = None, allow_empty: bool = False) -> Any:

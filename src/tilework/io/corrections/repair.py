@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.kernels.kernel import Kernel
 from tilework.common.sparse import is_sparse, sparse_to_coo
 from tilework.exceptions import RepairValueError
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["RepairDescriptor", "excluded_coordinates", "repair"]
+
+_repair_rows = Kernel("tilework.io.corrections.detector_numba", "repair_rows")
 
 
 def excluded_coordinates(excluded_pixels: Any, sig_shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -186,9 +189,7 @@ def repair(frames: NDArray[Any], descriptor: RepairDescriptor, *, compiled: bool
     if not len(descriptor) or not frames.size:
         return
     if compiled and frames.dtype.str[1:] in {"f4", "f8"}:
-        from tilework.io.corrections.detector_numba import repair_rows
-
-        repair_rows(frames, descriptor.exclude_flat, descriptor.repair_flat, descriptor.repair_counts)
+        _repair_rows(frames, descriptor.exclude_flat, descriptor.repair_flat, descriptor.repair_counts)
         return
     counts = descriptor.repair_counts
     total = np.zeros((len(frames), len(counts)), dtype=np.result_type(frames.dtype, np.float64))

@@ -1,0 +1,157 @@
+"""A compiled kernel as its callers see it: a function, which is loaded or compiled when it is first called.
+
+Loading takes milliseconds: the machine code is on disk (see `tilework.common.kernels.object_code`), and numba, whose
+import and first call take a second, is needed only to compile what is not there yet.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    Form = tuple[Hashable, ...]
+
+__all__ = ["Kernel"]
+
+logger = logging.getLogger(__name__)
+
+_CONTIGUOUS_ALIGNED: Final = 0x101
+"""Flags of arrays that machine code is made for, as NumPy's C API numbers them."""
+# With these variables, numba is asked to do something else than to make machine code as usual.
+_OF_NUMBA: Final = ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK", "NUMBA_DEBUGINFO")
+
+# Held while a kernel is loaded or compiled; a forked child has one of its own, since who held it may not be there.
+_lock = [threading.RLock()]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _lock.__setitem__(0, threading.RLock()))
+
+
+class Kernel:
+    """A compiled function of a module whose name ends in ``_numba``. Any number of threads may call it.
+
+    It is called with positional arguments: arrays in native byte order, C-contiguous and aligned, of ``int`` and
+    ``float``, and of None and tuples of integers, whose values the compiler sees as types. It returns nothing.
+
+    Parameters
+    ----------
+    module
+        Name of the module; it is imported only to compile.
+    name
+        Name of the function, which is decorated with `tilework.common.kernels.jit.jit`.
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module = module
+        self._name = name
+        self._functions: dict[Form, Callable[..., Any]] = {}
+        self._is_kept: dict[Form, bool] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._module!r}, {self._name!r})"
+
+    def __call__(self, *args: Any) -> None:
+        """Call it; without the GIL.
+
+        Raises
+        ------
+        RuntimeError
+            When the compiled code fails.
+        """
+        form = _form_of(args)
+        function = self._functions.get(form)
+        if function is None:
+            function = self._find(form)
+        if function(*args):
+            msg = f"the compiled function {self._name} of {self._module} failed"
+            raise RuntimeError(msg)
+
+    def is_at_hand(self, *args: Any) -> bool:
+        """Return whether a call with such arguments would not wait for the compiler."""
+        form = _form_of(args)
+        if form in self._functions:
+            return True
+        if form not in self._is_kept:  # which is asked once
+            from tilework.common.kernels import object_code
+
+            types = None if _asks_numba() else _types_of(form)
+            self._is_kept[form] = types is not None and object_code.find(self._module, self._name, types) is not None
+        return self._is_kept[form]
+
+    def _find(self, form: Form) -> Callable[..., Any]:
+        with _lock[0]:
+            function = self._functions.get(form)
+            if function is None:
+                types = None if _asks_numba() else _types_of(form)
+                function = None if types is None else self._load(types)
+                if function is None:
+                    function = self._function_of_numba()
+                self._functions[form] = function
+        return function
+
+    def _load(self, types: tuple[str, ...]) -> Callable[..., Any] | None:
+        """Return the function, after it was compiled if need be; None when that works in numba's own way alone."""
+        from tilework.common.kernels import object_code
+
+        try:
+            code = object_code.find(self._module, self._name, types)
+            if code is None:
+                from tilework.common.kernels.object_code_numba import compile_object
+
+                code = compile_object(self._module, self._name, types)
+                object_code.keep(self._module, self._name, types, code)
+            return object_code.load(code, types)
+        except Exception:
+            # Numba and LLVM are asked for more than they promise for all versions, so there is a second way.
+            logger.warning("%r is compiled by numba for each process, which takes longer", self, exc_info=True)
+            return None
+
+    def _function_of_numba(self) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(importlib.import_module(self._module), self._name)
+        return function
+
+
+def _form_of(args: tuple[Any, ...]) -> Form:
+    """Return what of the arguments the machine code depends on."""
+    return tuple(
+        [
+            (a.dtype, a.ndim, a.flags.num & _CONTIGUOUS_ALIGNED)
+            if isinstance(a, np.ndarray)
+            else len(a)
+            if a.__class__ is tuple
+            else a.__class__
+            for a in args
+        ]
+    )
+
+
+def _types_of(form: Form) -> tuple[str, ...] | None:
+    """Return the same in words: dtype and dimensions of arrays, lengths of tuples; None when there are no words."""
+    types: list[str] = []
+    for each in form:
+        if isinstance(each, tuple):
+            dtype, ndim, flags = each
+            if flags != _CONTIGUOUS_ALIGNED or not dtype.isnative or dtype.kind not in "iufc" or dtype.itemsize > 8:
+                return None
+            types.append(f"{dtype.str[1:]}x{ndim}")
+        elif isinstance(each, int):
+            types.append(f"t{each}")
+        elif each in _WORDS:
+            types.append(_WORDS[each])
+        else:
+            return None
+    return tuple(types)
+
+
+_WORDS: Final[dict[Any, str]] = {int: "i", float: "f", type(None): "n"}
+
+
+def _asks_numba() -> bool:
+    return any(os.environ.get(name, "") not in ("", "0") for name in _OF_NUMBA)

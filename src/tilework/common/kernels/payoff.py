@@ -1,0 +1,40 @@
+"""When kernels are used that give the same bits as NumPy: as soon as they have made up for what is to be loaded."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tilework.common.kernels.kernel import Kernel
+
+__all__ = ["Payoff"]
+
+
+class Payoff:
+    """Counts the pixels of this process. Threads may lose a count to each other, which only delays the kernels.
+
+    Parameters
+    ----------
+    to_load
+        Pixels after which a kernel pays that is on disk; where LLVM is in use already, it does at once.
+    to_compile
+        Pixels after which one pays that is to be compiled, if numba is imported already.
+    to_import
+        Pixels after which numba is imported for that.
+    """
+
+    __slots__ = ("pixels", "to_compile", "to_import", "to_load")
+
+    def __init__(self, *, to_load: int, to_compile: int, to_import: int) -> None:
+        self.to_load = to_load
+        self.to_compile = to_compile
+        self.to_import = to_import
+        self.pixels = 0
+
+    def is_reached(self, pixels: int, kernel: Kernel, arguments: tuple[Any, ...]) -> bool:
+        """Count pixels, and return whether it is time to call a kernel with these arguments."""
+        self.pixels += pixels
+        if self.pixels >= (self.to_compile if "numba" in sys.modules else self.to_import):
+            return True
+        return (self.pixels >= self.to_load or "llvmlite" in sys.modules) and kernel.is_at_hand(*arguments)

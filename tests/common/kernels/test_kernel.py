@@ -1,0 +1,287 @@
+"""Kernels are loaded from disk without numba, and give the same wherever that is not possible."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from tilework.common.kernels import jit, object_code, sum_frames
+from tilework.common.kernels.kernel import Kernel
+from tilework.common.kernels.rows import FOREIGN, NATIVE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+MODULE = "tilework.common.kernels.sums_numba"
+TYPES = ("u2x1", "t0", "i", "i", "i", "i", "u4x1", "f8x1")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where machine code is kept in this test."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(jit, "_not_kept", [])
+    return tmp_path / "tilework"
+
+
+def sums(kernel: Kernel, frames: NDArray[np.uint16]) -> list[float]:
+    """Return the sum of each frame."""
+    out = np.zeros(len(frames))
+    count, pixels = frames.shape
+    kernel(frames.reshape(-1), NATIVE, pixels, 0, count, pixels, np.empty(0, np.uint32), out)
+    return out.tolist()
+
+
+def run(program: str, folder: Path, **environment: str) -> str:
+    """Run a program that keeps machine code in the folder of the test."""
+    variables = {**os.environ, "NUMBA_CACHE_DIR": str(folder.parent), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+PROGRAM = """
+    import sys
+    import numpy as np
+    from tilework.common.kernels import sum_pixels
+    total = np.zeros(3)
+    sum_pixels(np.arange(30, dtype="u2").reshape(3, 10), total, compiled=True)
+    print(total.tolist(), {"numba", "llvmlite"} & set(sys.modules))
+"""
+TOTAL = "[45.0, 145.0, 245.0]"
+
+
+def test_another_process_loads_it_without_numba(folder: Path) -> None:
+    kernel = Kernel(MODULE, "add_pixels")
+    frames = np.arange(30, dtype=np.uint16).reshape(3, 10)
+    assert sums(kernel, frames) == [45, 145, 245]
+    assert len([*folder.iterdir()]) == 1
+    assert run(PROGRAM, folder) == f"{TOTAL} {{'llvmlite'}}"
+
+
+def test_byte_order_and_length_are_part_of_the_types(folder: Path) -> None:
+    """A tuple's length is seen by the compiler, as the dtype is; values of numbers are not."""
+    kernel = Kernel(MODULE, "add_pixels")
+    frames = np.arange(30, dtype=np.uint16)
+    out = np.zeros(3)
+    for order, data in ((NATIVE, frames), (FOREIGN, frames.byteswap())):
+        kernel(data, order, 10, 0, 3, 10, np.empty(0, np.uint32), out)
+        assert out.tolist() == [45, 145, 245]
+    assert len([*folder.iterdir()]) == 2
+    kernel(frames, NATIVE, 5, 0, 3, 5, np.empty(0, np.uint32), out)
+    assert out.tolist() == [10, 35, 60]
+    assert len([*folder.iterdir()]) == 2
+
+
+def test_a_damaged_file_is_made_again(folder: Path) -> None:
+    frames = np.arange(30, dtype=np.uint16).reshape(3, 10)
+    sums(Kernel(MODULE, "add_pixels"), frames)
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-7])
+    assert object_code.find(MODULE, "add_pixels", TYPES) is None
+    assert sums(Kernel(MODULE, "add_pixels"), frames) == [45, 145, 245]
+    assert object_code.find(MODULE, "add_pixels", TYPES) is not None
+
+
+def test_it_is_at_hand_once_it_is_kept(folder: Path) -> None:
+    frames = np.arange(30, dtype=np.uint16)
+    arguments = frames, NATIVE, 10, 0, 3, 10, np.empty(0, np.uint32), np.zeros(3)
+    first, second = Kernel(MODULE, "add_pixels"), Kernel(MODULE, "add_pixels")
+    assert not first.is_at_hand(*arguments)
+    first(*arguments)
+    assert first.is_at_hand(*arguments)
+    assert second.is_at_hand(*arguments), folder
+
+
+def test_machine_code_of_older_sources_is_removed(folder: Path) -> None:
+    """But not that for other CPUs, and for other types: these may share a home folder."""
+    folder.mkdir()
+    family = object_code._family(MODULE, "add_pixels", TYPES)
+    old, other = f"{family}0123456789abcdef.o", f"{family[:-10]}-01234567-0123456789abcdef.o"
+    for name in (old, other, f"{MODULE}.add_pixels-u1x1.t0-0123456789abcdef.o"):
+        (folder / name).write_bytes(b"")
+    sums(Kernel(MODULE, "add_pixels"), np.zeros((1, 4), np.uint16))
+    names = {file.name for file in folder.iterdir()}
+    assert len(names) == 3
+    assert old not in names
+    assert other in names
+
+
+def test_without_a_folder_it_works_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr(jit, "_not_kept", [])
+    for _ in range(2):
+        assert sums(Kernel(MODULE, "add_pixels"), np.ones((2, 4), np.uint16)) == [4, 4]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(tmp_path / "file" / "tilework") in caplog.text
+    assert "NUMBA_CACHE_DIR" in str(jit.why_not_kept())
+
+
+def test_where_object_code_cannot_be_made_numba_compiles(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with versions of numba or LLVM that do it in another way."""
+
+    def fail(*_: object) -> None:
+        msg = "no such pass"
+        raise AttributeError(msg)
+
+    monkeypatch.setattr("tilework.common.kernels.object_code_numba._leave_out_unused", fail)
+    assert sums(Kernel(MODULE, "add_pixels"), np.ones((2, 4), np.uint16)) == [4, 4]
+    assert "no such pass" in caplog.text
+    assert not [*folder.glob("*.o")]
+
+
+def test_a_kernel_that_takes_memory_of_numba_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would end the process of who loads it without numba; so numba calls it."""
+    (folder.parent / "greedy_numba.py").write_text(
+        textwrap.dedent(
+            """
+            import numpy as np
+            from tilework.common.kernels.jit import jit
+
+            @jit
+            def fill(out):
+                scratch = np.empty(out.size)
+                for i in range(out.size):
+                    scratch[i] = i
+                for i in range(out.size):
+                    out[i] = scratch[out.size - 1 - i]
+            """
+        )
+    )
+    monkeypatch.syspath_prepend(str(folder.parent))
+    out = np.zeros(3)
+    Kernel("greedy_numba", "fill")(out)
+    assert out.tolist() == [2, 1, 0]
+    assert "NRT_" in caplog.text
+    assert not [*folder.glob("*.o")]
+
+
+def test_arrays_of_another_kind_go_through_numba(folder: Path) -> None:
+    """Machine code is for memory without gaps, which is aligned."""
+    kernel = Kernel("tilework.common.kernels.variance_numba", "merge_sums")
+    gaps, unaligned = np.arange(8.0)[::2], np.frombuffer(b"\0" + np.arange(4.0).tobytes(), np.uint8)[1:].view(float)
+    total, deviations = np.zeros(4), np.zeros(4)
+    kernel(0, total, deviations, 1, gaps, unaligned)
+    assert total.tolist() == [0, 2, 4, 6]
+    assert deviations.tolist() == [0, 1, 2, 3]
+    assert not [*folder.glob("*.o")]
+
+
+@pytest.mark.parametrize(
+    ("variable", "modules"),
+    [("NUMBA_DISABLE_JIT", {"numba", "llvmlite"}), ("NUMBA_BOUNDSCHECK", {"numba", "llvmlite"})],
+)
+def test_variables_of_numba_are_obeyed(variable: str, modules: set[str], folder: Path) -> None:
+    if variable == "NUMBA_DISABLE_JIT":  # vectors are not there in Python
+        program = """
+            import numpy as np
+            from tilework.common.kernels.kernel import Kernel
+            out = np.zeros(4)
+            Kernel("tilework.common.kernels.variance_numba", "merge_sums")(0, out, out.copy(), 1, out + 1, out + 2)
+            print(out.tolist())
+        """
+        assert run(program, folder, **{variable: "1"}) == "[1.0, 1.0, 1.0, 1.0]"
+    else:
+        assert run(PROGRAM, folder, **{variable: "1"}).startswith(TOTAL)
+        assert modules
+    assert not [*folder.glob("*.o")]
+
+
+def test_threads_that_call_it_first_at_the_same_time(folder: Path) -> None:
+    kernel = Kernel(MODULE, "add_pixels")
+    frames = np.arange(4000, dtype=np.uint16).reshape(4, 1000)
+    start = threading.Barrier(8)
+    found: list[list[float]] = []
+
+    def call() -> None:
+        start.wait()
+        found.append(sums(kernel, frames))
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [frames.sum(axis=1).tolist()] * 8
+    assert len([*folder.iterdir()]) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_forked_while_another_thread_loads_a_kernel(folder: Path) -> None:
+    program = """
+        import os, threading
+        import numpy as np
+        from tilework.common.kernels import kernel, sum_pixels
+        held, done = threading.Event(), threading.Event()
+        def load():
+            with kernel._lock[0]:
+                held.set()
+                done.wait()
+        thread = threading.Thread(target=load)
+        thread.start()
+        held.wait()
+        child = os.fork()
+        if child == 0:
+            total = np.zeros(1)
+            sum_pixels(np.ones((1, 8), dtype="u2"), total, compiled=True)
+            os._exit(int(total[0]))
+        status = os.waitpid(child, 0)[1]
+        done.set()
+        thread.join()
+        print(os.waitstatus_to_exitcode(status))
+    """
+    assert run(program, folder) == "8"
+
+
+def test_the_gil_is_released(folder: Path) -> None:
+    """Another thread goes on while a kernel works: it ends first, though it begins later."""
+    program = """
+        import sys, threading
+        import numpy as np
+        from tilework.common.kernels.sums import _add_frames
+        sys.setswitchinterval(1e9)  # nobody is asked to let go of it
+        flat, out, scratch = np.ones(2**16, np.uint8), np.zeros(2**16), np.empty(2**16, np.uint32)
+        _add_frames(flat, (), 0, 1, 0, 8, scratch, out, 2**16)
+        out[:] = 0
+        order = []
+        other = threading.Timer(0.05, lambda: order.append("other"))
+        other.start()
+        _add_frames(flat, (), 0, 2**17, 0, 2**16, scratch, out, 2**16)
+        order.append("kernel")
+        other.join()
+        print(order, int(out[0]))
+    """
+    assert run(program, folder) == "['other', 'kernel'] 131072"
+
+
+def test_fields_of_an_array_are_where_numpy_has_them() -> None:
+    data, shape = object_code.array_fields()
+    assert 0 < data < shape < np.ndarray.__basicsize__
+    tile = np.arange(2 * 3 * 4, dtype=np.uint16).reshape(2, 3, 4)
+    out = np.zeros((3, 4))
+    sum_frames(tile, out, compiled=True)
+    np.testing.assert_array_equal(out, tile.sum(axis=0))
