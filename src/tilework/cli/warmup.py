@@ -54,6 +54,7 @@ def warmup(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from tilework.common.kernels import WARMUP_DTYPES
+    from tilework.common.kernels.jit import why_not_kept
     from tilework.io.convert import CONVERTED_DTYPES, warmup_conversions
 
     # Small data would not be worth compiling for otherwise. Workers get the variable as well.
@@ -61,7 +62,7 @@ def warmup(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     # A small one first: where nothing can be kept, that shows at once.
     warmup_conversions([np.uint8])
-    _require_kept()
+    _require_kept(why_not_kept())
     # Those that take longest begin first.
     dtypes = list(dict.fromkeys(map(np.dtype, (*_RUN_WITH, *WARMUP_DTYPES, *CONVERTED_DTYPES))))
     show = args.progress or (sys.stderr.isatty() and not args.quiet)
@@ -70,12 +71,9 @@ def warmup(args: argparse.Namespace) -> None:
         tqdm(desc="Compiling", unit="dtype", total=len(dtypes), file=sys.stderr, disable=not show) as bar,
     ):
         bar.refresh()  # the first takes long
-        for _ in context.executor.run_each_partition([_Job(dtype) for dtype in dtypes], _compile_for):
+        for reason in context.executor.run_each_partition([_Job(dtype) for dtype in dtypes], _compile_for):
+            _require_kept(reason)
             bar.update()
-    # Processes that save at the same moment can lose each other's entries in numba's index. What is there is only read.
-    for dtype in dtypes:
-        _compile_for(_Job(dtype))
-    _require_kept()
     seconds = time.perf_counter() - start
     names = [dtype.str if dtype.byteorder == ">" else dtype.name for dtype in dtypes]
     if args.json:
@@ -84,10 +82,8 @@ def warmup(args: argparse.Namespace) -> None:
         print(f"compiled for {', '.join(names)} in {seconds:.1f} s")
 
 
-def _require_kept() -> None:
-    from tilework.common.kernels.jit import why_not_kept
-
-    if reason := why_not_kept():
+def _require_kept(reason: str | None) -> None:
+    if reason:
         msg = f"later runs compile again, for {reason}"
         raise CommandError(msg)
 
@@ -101,12 +97,13 @@ def _make_context(workers: int | None, n_jobs: int) -> Context:
     return Context.make_with("pipelined", cpus=min(workers or len(detect()["cpus"]), n_jobs))
 
 
-def _compile_for(job: _Job) -> None:
-    """Compile the kernels and the conversions, and run the built-in UDFs once."""
+def _compile_for(job: _Job) -> str | None:
+    """Compile the kernels and the conversions, and run the built-in UDFs once; return why that is not kept."""
     from tilework.api import Context
     from tilework.cli.functions import disk_mask
     from tilework.common.kernels import WARMUP_DTYPES
     from tilework.common.kernels import warmup as compile_kernels
+    from tilework.common.kernels.jit import why_not_kept
     from tilework.io.convert import warmup_conversions
     from tilework.io.corrections import CorrectionSet
     from tilework.udf.com import CoMUDF
@@ -120,7 +117,7 @@ def _compile_for(job: _Job) -> None:
         compile_kernels([dtype])
     warmup_conversions([dtype])
     if dtype not in map(np.dtype, _RUN_WITH):
-        return
+        return why_not_kept()
     mask = disk_mask((128, 128), (64, 64), 40)
     corrections = CorrectionSet(dark=mask, gain=mask + 1, excluded_pixels=np.eye(128, dtype=bool))
     with Context.make_with("inline") as context:
@@ -136,3 +133,4 @@ def _compile_for(job: _Job) -> None:
         context.run_udf(dataset=dataset, udf=udfs)
         # Corrected frames are floats, of either size.
         context.run_udf(dataset=dataset, udf=udfs[1:], corrections=corrections)
+    return why_not_kept()

@@ -146,7 +146,7 @@ def test_where_object_code_cannot_be_made_numba_compiles(
         msg = "no such pass"
         raise AttributeError(msg)
 
-    monkeypatch.setattr("tilework.common.kernels.object_code_numba._leave_out_unused", fail)
+    monkeypatch.setattr("tilework.common.kernels.object_code_numba._entry", fail)
     assert sums(Kernel(MODULE, "add_pixels"), np.ones((2, 4), np.uint16)) == [4, 4]
     assert "no such pass" in caplog.text
     assert not [*folder.glob("*.o")]

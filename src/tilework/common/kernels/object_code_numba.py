@@ -54,10 +54,12 @@ def compile_object(module: str, name: str, types: tuple[str, ...]) -> bytes:
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=NAME, features=FEATURES, opt=3, reloc="pic", codemodel="jitdefault", jit=True
     )
-    _leave_out_unused(code, machine)
-    for function in code.functions:
-        if function.is_declaration and not _is_of_c(function.name):
-            msg = f"the kernel {name} of {module} needs {function.name}"
+    for each in (*code.functions, *code.global_variables):
+        if not each.is_declaration:
+            if each.name != ENTRY:
+                each.linkage = "internal"  # other kernels have the same
+        elif not _is_of_c(each.name):
+            msg = f"the kernel {name} of {module} needs {each.name}"
             raise NotImplementedError(msg)
     return bytes(machine.emit_object(code))
 
@@ -125,16 +127,6 @@ def _array(builder: ir.IRBuilder, array: Any, word: str) -> list[Any]:
 
 def _as_type(builder: ir.IRBuilder, value: Any, want: Any) -> Any:
     return builder.bitcast(value, want) if isinstance(want, ir.PointerType) else value
-
-
-def _leave_out_unused(code: Any, machine: Any) -> None:
-    """Remove what only other wrappers of numba would call."""
-    for each in (*code.functions, *code.global_variables):
-        if not each.is_declaration and each.name != ENTRY:
-            each.linkage = "internal"
-    passes = llvm.create_new_module_pass_manager()
-    passes.add_global_dead_code_eliminate_pass()
-    passes.run(code, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
 
 
 def _is_of_c(name: str) -> bool:
