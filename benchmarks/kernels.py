@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common import kernels
+from tilework.common.kernels.cpu import HAS_LONG_VECTORS
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.rows import NATIVE
-from tilework.common.kernels.simd_numba import HAS_LONG_VECTORS, add, add_up, load, load_half, multiply_add
+from tilework.common.kernels.simd_numba import add, add_up, load, load_half, multiply_add
 from tilework.common.masks import circular, radial_bins
 from tilework.io.convert import convert_tile
 
