@@ -139,10 +139,21 @@ def test_warmup(tilework: Any) -> None:
 
 def test_warmup_where_nothing_can_be_kept(command: list[str]) -> None:
     """With neither an installation nor a home folder that can be written, the minutes would be for nothing."""
-    source = Path(tilework.__file__).parent
-    here = f"mount --bind {source} {source} && mount -o remount,bind,ro {source}"
+    kept = Path(tilework.__file__).parent / "common" / "kernels" / "__pycache__"
+    kept.mkdir(exist_ok=True)
+    here = f"mount -t tmpfs -o ro none {kept}"
     called = f"env -u NUMBA_CACHE_DIR HOME=/dev/null XDG_CACHE_HOME=/dev/null {shlex.join(command)} warmup"
     done = in_mount_namespace(f"{here} && (timeout 60 {called}; echo ended with $?)")
     assert done.stdout == "ended with 1\n"
-    assert "tilework: later runs compile again, for there is no folder to keep compiled code in" in done.stderr
-    assert "NUMBA_CACHE_DIR can name one" in done.stderr
+    assert f"tilework: later runs compile again, for compiled code cannot be kept in {kept} (Read-only" in done.stderr
+    assert "NUMBA_CACHE_DIR can name another" in done.stderr
+
+
+def test_warmup_of_an_installation_that_was_made_ready(command: list[str]) -> None:
+    """As in the image of a container: nothing can be written, and nothing needs to be."""
+    source = Path(tilework.__file__).parent
+    here = f"mount --bind {source} {source} && mount -o remount,bind,ro {source}"
+    called = f"env -u NUMBA_CACHE_DIR HOME=/dev/null XDG_CACHE_HOME=/dev/null {shlex.join(command)} warmup --json"
+    subprocess.run([*command, "warmup", "--quiet"], check=True)
+    done = in_mount_namespace(f"{here} && (timeout 60 {called} > /dev/null; echo ended with $?)")
+    assert done.stdout == "ended with 0\n", done.stderr

@@ -9,17 +9,19 @@ from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 __all__ = ["FEATURES", "FOLLOWS_LONG_ROWS", "HAS_LONG_VECTORS", "NAME"]
 
 
+NAME: str = os.environ.get("NUMBA_CPU_NAME") or get_host_cpu_name()
+
+
 def _features() -> str:
     told = os.environ.get("NUMBA_CPU_FEATURES")
-    if told is not None:
-        return told
+    if told is not None or NAME.lower() == "generic":
+        return told or ""
     found = get_host_cpu_features()
     if os.environ.get("NUMBA_ENABLE_AVX") == "0":
         found.update({name: False for name in found if name.startswith("avx")})
     return str(found.flatten())
 
 
-NAME: str = os.environ.get("NUMBA_CPU_NAME") or get_host_cpu_name()
 FEATURES = _features()
 """As LLVM takes them, such as ``+avx2,-avx512f``."""
 # With AVX-512 there are 32 registers of a vector each, otherwise 16 of half a vector or less.
