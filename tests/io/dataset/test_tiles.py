@@ -175,6 +175,7 @@ class TestPartitionCount:
         [
             (1, 100, 1),
             (16384, 256, 2),  # 4 MiB
+            (2048, 16 * 1024, 8),  # 32 MiB: for parts of 2 MiB, what a task costs beside its pixels would be the most
             (8, 16 * MIB, 2),  # what takes long for each large frame needs more than one core
             (100, MIB, 12),  # a few cores have something to share
             (2048, MIB // 2, 16),  # parts of 64 MiB
