@@ -46,6 +46,8 @@ def default_num_partitions(n_frames: int, frame_bytes: int) -> int:
     by_frames = max(FEW_PARTITIONS, n_frames // PARALLEL_FRAMES)
     by_bytes = max(total // PARALLEL_BYTES, min(FEW_PARTITIONS, total // FEW_BYTES))
     for_cores = min(PARALLEL_PARTITIONS, by_bytes, by_frames)
+    if for_cores > 1:
+        for_cores += for_cores % 2  # of three, one core of two would do twice as much as the other
     return max(1, min(n_frames, max(by_size, for_cores)))
 
 
