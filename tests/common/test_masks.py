@@ -37,6 +37,21 @@ def test_disc_and_ring_hold_the_pixels_within_their_radii(
     np.testing.assert_array_equal(masks._make_circular_mask(cx, cy, sx, sy, r), disc)
 
 
+@given(
+    cy=st.floats(-30, 30) | st.integers(-30, 30),
+    cx=st.floats(-30, 30) | st.integers(-30, 30),
+    r=st.floats(0, 40) | st.integers(0, 40) | st.sampled_from([np.inf, 1e300]),
+    ri=st.floats(-1, 20) | st.integers(-1, 20) | st.just(np.inf),
+)
+def test_discs_and_rings_anywhere(cy: float, cx: float, r: float, ri: float) -> None:
+    """They may lie on the detector in part, around all of it, or elsewhere."""
+    y, x = np.ogrid[:9, :11]
+    square = (y - float(cy)) ** 2 + (x - float(cx)) ** 2
+    disc = square <= r * r
+    np.testing.assert_array_equal(masks.circular(cx, cy, 11, 9, r), disc)
+    np.testing.assert_array_equal(masks.ring(cx, cy, 11, 9, r, ri), disc & ~((square <= ri * ri) & (ri >= 0)))
+
+
 def test_radius_at_the_limits() -> None:
     assert masks.circular(3, 2, 8, 6, 0).sum() == 1
     assert masks.circular(3, 2, 8, 6, -1).sum() == 0

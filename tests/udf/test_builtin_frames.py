@@ -69,6 +69,20 @@ def test_fem_with_a_large_mean(ctx: Context) -> None:
     np.testing.assert_allclose(result["intensity"].data, data[..., (r > 5) & (r <= 30)].std(axis=-1), rtol=1e-7)
 
 
+@pytest.mark.parametrize("between", [0, 24])
+@pytest.mark.parametrize("dtype", ["u2", "f8", "c16"])
+def test_fem_of_a_ring_that_is_gathered_in_parts(ctx: Context, dtype: str, between: int) -> None:
+    """Parts with means of their own are the same as all pixels at once; of frames one after the other, or not."""
+    sig = (400, 400)
+    held = np.random.default_rng(0).poisson(3, (4, 400 * 400 + between)).astype(dtype)
+    data = held[:, between:].reshape((2, 2, *sig))
+    data += np.arange(400, dtype="u2")[:, np.newaxis].astype(dtype)
+    result = ctx.run_udf(dataset=load(ctx, data), udf=FEMUDF(center=(200, 200), rad_in=20, rad_out=190))
+    r = distance(200, 200, sig)
+    expected = wide(data)[..., (r > 20) & (r <= 190)].std(axis=-1)
+    np.testing.assert_allclose(result["intensity"].data, expected, rtol=1e-7)
+
+
 def test_fem_of_nothing_is_refused(ctx: Context) -> None:
     with pytest.raises(ValueError, match="holds no pixel of a detector"):
         ctx.run_udf(dataset=load(ctx, counts()), udf=FEMUDF(center=(100, 100), rad_in=1, rad_out=2))

@@ -102,10 +102,32 @@ def circular(
     if antialiased:
         bins = radial_bins(centerX, centerY, imageSizeX, imageSizeY, radius=radius, n_bins=1, use_sparse=False)
         return np.asarray(bins[0])
-    y, x = _distances(centerX, centerY, imageSizeX, imageSizeY)
+    return _between(centerX, centerY, imageSizeX, imageSizeY, radius, None)
+
+
+def _between(
+    centerX: float, centerY: float, imageSizeX: int, imageSizeY: int, radius: float, radius_inner: float | None
+) -> NDArray[np.bool_]:
+    """Return a disc, or what it has more than another one inside."""
+    selection = np.zeros((imageSizeY, imageSizeX), dtype=bool)
     if radius < 0:
-        return np.zeros((imageSizeY, imageSizeX), dtype=bool)
-    return np.asarray(x * x + y * y <= radius * radius)
+        return selection
+    box = _around(centerY, imageSizeY, radius), _around(centerX, imageSizeX, radius)
+    y, x = _distances(centerX, centerY, imageSizeX, imageSizeY)
+    y, x = y[box[0]], x[:, box[1]]
+    square = x * x + y * y
+    selection[box] = square <= radius * radius
+    if radius_inner is not None and radius_inner >= 0:
+        selection[box] &= ~(square <= radius_inner * radius_inner)
+    return selection
+
+
+def _around(center: float, size: int, radius: float) -> slice:
+    """Return the pixels of an axis that can be as near to a centre as that; no others need be looked at."""
+    if not (math.isfinite(center) and math.isfinite(radius)):
+        return slice(0, size)
+    start, stop = math.floor(center - radius), math.ceil(center + radius) + 1
+    return slice(min(max(start, 0), size), min(max(stop, 0), size))
 
 
 # Users' programs know it under this name, too.
@@ -147,8 +169,7 @@ def ring(
     if antialiased:
         bins = radial_bins(centerX, centerY, imageSizeX, imageSizeY, radius, radius_inner, n_bins=1, use_sparse=False)
         return np.asarray(bins[0])
-    outer = circular(centerX, centerY, imageSizeX, imageSizeY, radius)
-    return np.asarray(outer & ~circular(centerX, centerY, imageSizeX, imageSizeY, radius_inner))
+    return _between(centerX, centerY, imageSizeX, imageSizeY, radius, radius_inner)
 
 
 def radial_gradient(

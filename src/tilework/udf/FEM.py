@@ -75,7 +75,7 @@ class FEMUDF(UDF):
 
     def preprocess(self) -> None:
         """Look whether there is anything to compute."""
-        if not self._ring().any():
+        if not self._n_pixels():
             params = self.params
             msg = (
                 f"the ring around (y, x) = {tuple(params.center)} with {params.rad_in} < r <= {params.rad_out} holds "
@@ -83,7 +83,16 @@ class FEMUDF(UDF):
             )
             raise ValueError(msg)
 
+    def _n_pixels(self) -> int:
+        """Return how many pixels the ring holds."""
+        count: int = self.cached("pixels", lambda: int(np.count_nonzero(self._ring())))
+        return count
+
     def _ring(self) -> NDArray[np.bool_]:
+        selection: NDArray[np.bool_] = self.cached("selection", self._make_ring)
+        return selection
+
+    def _make_ring(self) -> NDArray[np.bool_]:
         sig = tuple(self.meta.dataset_shape.sig)
         if len(sig) != 2:
             msg = f"FEMUDF works on detectors with two axes, this has the shape {sig}"
@@ -102,13 +111,18 @@ class FEMUDF(UDF):
     def process_tile(self, tile: NDArray[Any]) -> None:
         """Merge the pixels of the ring in a tile into what is known of its frames."""
         places, earlier = self.cached(f"ring {self.meta.tiling_scheme_idx}", self._places)
-        if not len(places):
-            return
-        step = max(1, _GATHERED // len(places))
         flat = tile.reshape(len(tile), -1)
-        for start in range(0, len(tile), step):
-            rows = slice(start, start + step)
-            self._merge(flat[rows], places, earlier, self.results.ring_sum[rows], self.results.ring_varsum[rows])
+        for first in range(0, len(places), _GATHERED):
+            some = places[first : first + _GATHERED]
+            # Of frames that are not contiguous NumPy makes a copy before it takes pixels.
+            part, within = (
+                (flat, some) if flat.flags.c_contiguous else (flat[:, some[0] : some[-1] + 1], some - some[0])
+            )
+            step = max(1, _GATHERED // len(some))
+            for start in range(0, len(tile), step):
+                rows = slice(start, start + step)
+                sums = self.results.ring_sum[rows], self.results.ring_varsum[rows]
+                self._merge(part[rows], within, earlier + first, *sums)
 
     @staticmethod
     def _merge(
@@ -118,11 +132,13 @@ class FEMUDF(UDF):
         total: NDArray[Any],
         varsum: NDArray[np.float64],
     ) -> None:
-        pixels = np.take(frames, places, axis=1).astype(total.dtype)
+        deviations = np.take(frames, places, axis=1).astype(total.dtype, copy=False)
         here = len(places)
         with np.errstate(invalid="ignore", over="ignore"):
-            own = pixels.sum(axis=1)
-            deviations = np.abs(pixels - (own / here)[:, np.newaxis])
+            own = deviations.sum(axis=1)
+            deviations -= (own / here)[:, np.newaxis]
+            if deviations.dtype.kind == "c":
+                deviations = np.abs(deviations)
             varsum += np.einsum("ij,ij->i", deviations, deviations)
             if earlier:
                 # Two sets of pixels together, as in `tilework.udf.stddev.merge_single`.
@@ -132,7 +148,7 @@ class FEMUDF(UDF):
 
     def get_results(self) -> dict[str, Any]:
         """Return the standard deviation."""
-        count = np.count_nonzero(self._ring())
+        count = self._n_pixels()
         with np.errstate(invalid="ignore"):
             return {"intensity": np.sqrt(self.results.ring_varsum / count).astype(np.float32)}
 

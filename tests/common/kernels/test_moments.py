@@ -112,6 +112,23 @@ def test_moments_are_those_of_numpy_in_double_precision(selection: Any, dtype: s
         assert (np.abs(out - reference) <= 64 * np.finfo(dtype).eps * size).all()
 
 
+@pytest.mark.parametrize("between", [0, 24])
+@pytest.mark.parametrize("dtype", ["u2", ">i4", "f8"])
+def test_regions_that_numpy_sums_in_parts(dtype: str, between: int) -> None:
+    """Regions of many pixels, of frames one after the other in memory or not, are the sum of their parts."""
+    shape = (3, 250, 300)
+    held = np.random.default_rng(0).integers(0, 100, (3, 250 * 300 + between)).astype(dtype)
+    tile = held[:, between:].reshape(shape)
+    for selection in (np.ones(shape[1:], dtype=bool), ring(140, 120, 300, 250, 115, 30)):
+        region = MomentRegion(selection, (7, 5))
+        sums, single = np.zeros((2, 3, 3))
+        sum_moments(tile, region, sums, compiled=False)
+        np.testing.assert_allclose(sums, by_numpy(tile, selection, (7, 5)), rtol=1e-13)
+        for i in range(3):
+            sum_moments(tile[i : i + 1], region, single[i : i + 1], compiled=False)
+        np.testing.assert_array_equal(single, sums)
+
+
 def test_sums_are_exact_at_the_largest_values() -> None:
     """The 32-bit sums inside the kernel just hold the largest values, for all lengths of runs."""
     for dtype in ("u1", "u2", "i2", "u4"):

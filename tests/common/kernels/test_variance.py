@@ -182,3 +182,19 @@ def test_a_cpu_without_the_instruction_gives_the_same_bits() -> None:
         assert done.returncode == 0, done.stderr
         told.add(done.stdout)
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("dtype", ["u2", ">i4", "f4", "f8", "c8"])
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_numpy_merges_parts_of_large_tiles(dtype: str, is_transposed: bool) -> None:
+    """More frames and more pixels than are converted at a time; on means that differ from frame to frame."""
+    tile = np.random.default_rng(0).integers(0, 100, (40, 97, 101)).astype(dtype)
+    tile += np.arange(40, dtype=dtype.lstrip(">"))[:, np.newaxis, np.newaxis].astype(dtype)
+    if is_transposed:
+        tile = tile.transpose(0, 2, 1)
+    wide = tile.astype("c16" if dtype == "c8" else "f8")
+    total, varsum = np.zeros(tile.shape[1:], dtype=wide.dtype), np.zeros(tile.shape[1:])
+    assert accumulate_variance(tile[:1], 0, total, varsum, compiled=False) == 1
+    assert accumulate_variance(tile[1:], 1, total, varsum, compiled=False) == 40
+    np.testing.assert_allclose(total, wide.sum(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(varsum, wide.var(axis=0) * 40, rtol=1e-12)

@@ -175,7 +175,9 @@ class TestPartitionCount:
         [
             (1, 100, 1),
             (16384, 256, 2),  # 4 MiB
+            (2048, 16 * 1024, 8),  # 32 MiB: for parts of 2 MiB, what a task costs beside its pixels would be the most
             (8, 16 * MIB, 2),  # what takes long for each large frame needs more than one core
+            (30, MIB, 4),  # not 3, of which one of two cores would do two
             (100, MIB, 12),  # a few cores have something to share
             (2048, MIB // 2, 16),  # parts of 64 MiB
             (1024, MIB, 16),  # parts of 64 frames

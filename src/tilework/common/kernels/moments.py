@@ -9,7 +9,7 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.rows import SHORTS, Rows, as_rows, frame_blocks
+from tilework.common.kernels.rows import SHORTS, Rows, as_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,10 @@ _LANES = 16
 # Pixels of 2 bytes in half a vector, and how many may have weights: more come from memory again each time.
 _PIXELS: Final = 16
 _MOST_WEIGHED = 2**18
+# Pixels of a frame whose weights NumPy makes at a time, and pixels of all frames that it gathers: both stay in the L2
+# cache.
+_WEIGHED_AT_ONCE = 2**14
+_GATHERED = 2**16
 
 
 def find_runs(selection: BoolArray, origin: tuple[int, int] = (0, 0)) -> IntArray:
@@ -197,11 +201,28 @@ def _compiled_part(rows: Rows, region: MomentRegion, sums: Array) -> Callable[[i
 
 
 def _sum_with_numpy(flat: Array, runs: IntArray, sums: Array) -> None:
-    lengths = runs[:, 1]
-    # The place of each selected pixel in its run, for all runs one after the other.
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    places = np.repeat(runs[:, 0], lengths) + within
-    weights = np.stack([np.ones(len(places)), np.repeat(runs[:, 2], lengths), np.repeat(runs[:, 3], lengths) + within])
+    ends = np.cumsum(runs[:, 1])
+    is_last = np.diff((ends - 1) // _WEIGHED_AT_ONCE) != 0
     with np.errstate(invalid="ignore", over="ignore"):
-        for block in frame_blocks(flat):
-            sums[block] += np.einsum("ip,mp->im", flat[block][:, places].astype(np.float64), weights)
+        for group in np.split(runs, np.flatnonzero(is_last) + 1):
+            _add_group(flat, group, sums)
+
+
+def _add_group(flat: Array, runs: IntArray, sums: Array) -> None:
+    """Add what some runs, one after the other, make of the moments."""
+    starts, lengths, y, x = runs.T
+    # The place of each pixel in its run, and in the frame.
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    places = np.repeat(starts, lengths) + within
+    weights = np.ones((3, len(places)))
+    weights[1] = np.repeat(y, lengths)
+    np.add(np.repeat(x, lengths), within, out=weights[2])
+    first, last = places[0], places[-1] + 1
+    is_whole = last - first == len(places)
+    if is_whole or not flat.flags.c_contiguous:  # of which NumPy makes a copy before it takes pixels
+        flat, places = flat[:, first:last], places - first
+    step = max(1, _GATHERED // len(places))
+    for start in range(0, len(flat), step):
+        rows = slice(start, start + step)
+        pixels = flat[rows] if is_whole else np.take(flat[rows], places, axis=1)
+        sums[rows] += np.einsum("ip,mp->im", pixels.astype(np.float64, copy=False), weights)

@@ -14,7 +14,7 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.rows import SHORTS, as_rows, frame_blocks
+from tilework.common.kernels.rows import SHORTS, as_rows
 
 __all__ = ["accumulate_variance", "merge_variances"]
 
@@ -28,6 +28,10 @@ _BLOCK_INTEGERS = 4096
 _BLOCK_FLOATS = 2048
 _FLUSH_INTEGERS = 2**16
 _FLUSH_FLOATS = 2**12
+# Pixels that NumPy converts at a time, which then stay in the L2 cache, and from how many frames at least: what they
+# are merged into is read and written for each such part.
+_CONVERTED = 2**17
+_FEW_FRAMES = 16
 
 
 def accumulate_variance(tile: Array, n0: int, sum0: Array, var0: Array, *, compiled: bool, threads: int = 1) -> int:
@@ -74,16 +78,27 @@ def accumulate_variance(tile: Array, n0: int, sum0: Array, var0: Array, *, compi
 
 
 def _accumulate_with_numpy(tile: Array, n0: int, sum0: Array, var0: Array) -> int:
+    step = max(_FEW_FRAMES, _CONVERTED // sum0.size)
+    for start in range(0, len(tile), step):
+        rows = tile[start : start + step].reshape(-1, sum0.size)
+        for first in range(0, sum0.size, _CONVERTED // _FEW_FRAMES):
+            part = slice(first, first + _CONVERTED // _FEW_FRAMES)
+            _merge_rows(rows[:, part], n0, sum0.reshape(-1)[part], var0.reshape(-1)[part])
+        n0 += len(rows)
+    return n0
+
+
+def _merge_rows(rows: Array, n0: int, sum0: Array, var0: Array) -> None:
+    deviations = rows.astype(np.result_type(rows.dtype, sum0.dtype))
     # Infinities make NaN, as they should.
     with np.errstate(invalid="ignore", over="ignore"):
-        for block in frame_blocks(tile):
-            part = tile[block].reshape(-1, *sum0.shape)
-            sum1 = part.sum(axis=0, dtype=sum0.dtype)
-            deviations = part - sum1 / len(part)
-            squares = deviations.real**2 + deviations.imag**2 if part.dtype.kind == "c" else deviations**2
-            merge_variances(n0, sum0, var0, len(part), sum1, squares.sum(axis=0), compiled=False)
-            n0 += len(part)
-    return n0
+        sum1 = deviations.sum(axis=0)
+        deviations -= sum1 / len(rows)
+        if deviations.dtype.kind == "c":
+            squares = deviations.real**2 + deviations.imag**2
+        else:
+            squares = np.square(deviations, out=deviations)
+        merge_variances(n0, sum0, var0, len(rows), sum1, squares.sum(axis=0), compiled=False)
 
 
 def _accumulate(tile: Array, n0: int, sum0: Array, var0: Array, threads: int) -> None:

@@ -18,13 +18,16 @@ MIB = 1024 * 1024
 MIN_PARTITION_BYTES = 64 * MIB
 MAX_PARTITION_BYTES = 512 * MIB
 MIN_PARTITION_FRAMES = 64
-# Smaller data is cut into up to this many partitions, so that a few cores have something to share.
+# Smaller data is cut into up to this many partitions, so that a few cores have something to share. Where pixels are
+# only added up, those of a task of this size take about as long as the rest of it.
 PARALLEL_PARTITIONS = 16
-PARALLEL_BYTES = 2 * MIB
+PARALLEL_BYTES = 4 * MIB
+# Two cores share also smaller data, as Python takes long for many small frames.
+FEW_PARTITIONS = 2
+FEW_BYTES = 2 * MIB
 # With fewer frames in each, what is kept per partition (a sum has the size of a frame, or twice) costs as much as the
 # data; but a function that takes long for each large frame needs more than one core.
 PARALLEL_FRAMES = 8
-FEW_PARTITIONS = 2
 
 
 def default_num_partitions(n_frames: int, frame_bytes: int) -> int:
@@ -41,7 +44,10 @@ def default_num_partitions(n_frames: int, frame_bytes: int) -> int:
     part = min(max(MIN_PARTITION_BYTES, total / 1024, MIN_PARTITION_FRAMES * frame_bytes), MAX_PARTITION_BYTES)
     by_size = math.ceil(total / part)
     by_frames = max(FEW_PARTITIONS, n_frames // PARALLEL_FRAMES)
-    for_cores = min(PARALLEL_PARTITIONS, total // PARALLEL_BYTES, by_frames)
+    by_bytes = max(total // PARALLEL_BYTES, min(FEW_PARTITIONS, total // FEW_BYTES))
+    for_cores = min(PARALLEL_PARTITIONS, by_bytes, by_frames)
+    if for_cores > 1:
+        for_cores += for_cores % 2  # of three, one core of two would do twice as much as the other
     return max(1, min(n_frames, max(by_size, for_cores)))
 
 
