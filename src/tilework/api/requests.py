@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilework.api.plots import Plots
 from tilework.common.executor import Priority, RunOptions
 from tilework.exceptions import DataSetException, UDFException
 from tilework.io.corrections.corrset import CorrectionSet
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from tilework.api.context import Context
     from tilework.api.generators import ResultGenerator
+    from tilework.api.plots import Plots
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
 
@@ -71,7 +71,7 @@ class RunRequest:
         check_dataset(self.dataset)
         _check_recordings(self.dataset, self.udfs)
         corrections = find_corrections(self.dataset, self.corrections)
-        each = Plots.make(plots, lambda: ctx.plot_class, self.dataset, self.udfs, self.roi, corrections)
+        each = self._make_plots(ctx, plots, corrections)
         steps = UDFRunner(self.udfs).run_for_dataset_sync(
             self.dataset,
             ctx.executor,
@@ -83,6 +83,13 @@ class RunRequest:
             options=self.options if each is None else replace(self.options, meanwhile=each.display),
         )
         return ResultGenerator(steps, is_single=self.is_single, each=each)
+
+    def _make_plots(self, ctx: Context, plots: Any, corrections: CorrectionSet | None) -> Plots | None:
+        if plots is None or plots is False:
+            return None
+        from tilework.api.plots import Plots  # most programs do without, and without what they draw with
+
+        return Plots.make(plots, lambda: ctx.plot_class, self.dataset, self.udfs, self.roi, corrections)
 
 
 def check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:
