@@ -71,11 +71,14 @@ def make_executor(
 def _make_pipelined(
     cpus: int | Iterable[int] | None, gpus: int | Iterable[int] | None, main_process_gpu: GPUSpec
 ) -> JobExecutor:
-    from tilework.executor.base import make_canonical
-    from tilework.executor.pipelined import PipelinedExecutor
+    from tilework.executor.pipelined.process import Zygote
 
-    gpu = make_canonical(main_process_gpu)
-    return PipelinedExecutor(PipelinedExecutor.make_spec(*choose_devices(cpus, gpus)), main_process_gpu=gpu)
+    with Zygote.ahead():  # what is imported here takes a good part of the time that it needs
+        from tilework.executor.base import make_canonical
+        from tilework.executor.pipelined.executor import PipelinedExecutor
+
+        gpu = make_canonical(main_process_gpu)
+        return PipelinedExecutor(PipelinedExecutor.make_spec(*choose_devices(cpus, gpus)), main_process_gpu=gpu)
 
 
 def count(cpus: int | Iterable[int] | None) -> int | None:
