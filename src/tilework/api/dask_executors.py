@@ -45,10 +45,11 @@ def make_dask_executor(
         from tilework.executor.integration import get_dask_integration_executor
 
         return get_dask_integration_executor(main_process_gpu)
-    from tilework.executor.dask import DaskJobExecutor
     from tilework.executor.dask.template import Template
 
-    with Template.ahead():  # to say which workers there are loads Dask, too
+    with Template.ahead():  # what is imported here takes as long as what it imports
+        from tilework.executor.dask.executor import DaskJobExecutor
+
         return DaskJobExecutor.make_local(
             spec=_workers(cpus, gpus),
             client_kwargs={"set_as_default": spec == "dask-make-default"},
@@ -59,6 +60,6 @@ def make_dask_executor(
 
 def _workers(cpus: int | Iterable[int] | None, gpus: int | Iterable[int] | None) -> dict[str, Any]:
     """Return the workers: what was asked for, and what there is of what was not."""
-    from tilework.executor.dask import cluster_spec
+    from tilework.executor.dask.spec import cluster_spec
 
     return cluster_spec(*choose_devices(cpus, gpus))

@@ -33,9 +33,9 @@ from tilework.executor.forked import modules_to_preload
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Template"]
+__all__ = ["PRELOAD", "Template"]
 
-_PRELOAD: Final = "tilework.executor.dask.template_imports"
+PRELOAD: Final = "tilework.executor.dask.template_imports"
 
 
 class Template:
@@ -51,7 +51,7 @@ class Template:
         from multiprocessing.forkserver import ForkServer
 
         self._server = ForkServer()
-        self._server.set_forkserver_preload([_PRELOAD, *modules_to_preload()])
+        self._server.set_forkserver_preload([PRELOAD, *modules_to_preload()])
         self.start()
         # Not at exit, where workers may still be there: those of Dask's default client are ended by Dask, later.
         weakref.finalize(self, _end, self._server).atexit = False
