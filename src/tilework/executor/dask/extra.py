@@ -41,10 +41,12 @@ def configuration_read_in_c() -> Iterator[None]:
     The parser in Python, which does the same, takes a tenth of the time that the whole import takes.
     """
     yaml: Any = import_module("yaml")
-
-    in_python = yaml.SafeLoader
-    yaml.SafeLoader = getattr(yaml, "CSafeLoader", in_python)
+    in_python, in_c = yaml.loader.SafeLoader, getattr(yaml, "CSafeLoader", None)
+    is_replaced = in_c is not None and yaml.SafeLoader is in_python  # or another thread is here, or has its own
+    if is_replaced:
+        yaml.SafeLoader = in_c
     try:
         yield
     finally:
-        yaml.SafeLoader = in_python
+        if is_replaced:
+            yaml.SafeLoader = in_python

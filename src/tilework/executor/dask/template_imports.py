@@ -17,6 +17,7 @@ gc.disable()  # there is no garbage in what is imported
 
 with configuration_read_in_c():
     import distributed.nanny  # noqa: F401
+    from distributed.versions import get_versions
 
 import tilework.executor.dask.seat  # noqa: E402
 import tilework.executor.dask.spawning  # noqa: E402, F401
@@ -26,10 +27,7 @@ for name in (
     "distributed.http.prometheus",
     "distributed.http.statics",
     "distributed.http.worker.prometheus",
-    "email.headerregistry",
-    "email.policy",
     "gilknocker",
-    "importlib_metadata._adapters",
     "multiprocessing.popen_forkserver",
     "numpy.random",
     "prometheus_client",
@@ -40,3 +38,7 @@ for name in (
     # Each worker would load these by itself, at the same time as the others. Dask needs some only where they are there.
     with suppress(ImportError):
         import_module(name)
+
+# Each worker tells the scheduler which versions of what it has. Dask remembers what it has found out once, slowly.
+with suppress(Exception):
+    get_versions()
