@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+import tilework.api
+import tilework.common
 from tests_helpers import FrameMax, counts
 from tilework.api import Context
 from tilework.exceptions import ExecutorError, ExecutorSpecException
@@ -48,9 +50,20 @@ def run_python(code: str, timeout: float = 60) -> subprocess.CompletedProcess[st
 
 
 def test_importing_the_api_imports_nothing_heavy() -> None:
+    """Not even NumPy: processes for workers can be started before, and load it at the same time as this one."""
     done = run_python("import sys, tilework.api; print(*sys.modules)")
     assert done.returncode == 0, done.stderr
-    assert not (HEAVY | NOT_AT_ONCE) & set(done.stdout.split())
+    of_runs = {"numpy", "tilework.udf", "tilework.io", "tilework.executor", "tilework.api.requests"}
+    assert not (HEAVY | NOT_AT_ONCE | of_runs) & set(done.stdout.split())
+
+
+def test_names_that_are_imported_when_they_are_asked_for() -> None:
+    for module in (tilework.api, tilework.common):
+        for name in module.__all__:
+            assert name in dir(module)
+            assert getattr(module, name) is not None
+        with pytest.raises(AttributeError, match="no_such_name"):
+            module.no_such_name  # noqa: B018
 
 
 @pytest.mark.parametrize("executor", ["'inline'", "'threads', cpus=2", "'pipelined', cpus=2"])
@@ -75,25 +88,26 @@ def test_a_first_small_result_needs_no_compiler_and_no_scipy(executor: str, tmp_
 @pytest.mark.parametrize(
     ("executor", "start", "meanwhile"),
     [
-        ("'pipelined', cpus=1", "subprocess.Popen", "tilework.executor.pipelined.executor"),
-        ("'dask', cpus=1", "multiprocessing.util.spawnv_passfds", "tilework.executor.dask.executor"),
+        ("'pipelined', cpus=1", "subprocess.Popen", {"tilework.executor.pipelined.executor"}),
+        ("'dask', cpus=1", "multiprocessing.util.spawnv_passfds", {"tilework.executor.dask.executor", "distributed"}),
     ],
 )
-def test_a_process_is_started_before_what_is_imported_meanwhile(executor: str, start: str, meanwhile: str) -> None:
+def test_a_process_is_started_before_what_is_imported_meanwhile(executor: str, start: str, meanwhile: set[str]) -> None:
     """The process that workers are forked from loads what they need, while this one loads what it needs itself."""
+    meanwhile = meanwhile | {"numpy", "tilework.udf.runner", "tilework.api.generators"}
     done = run_python(
         "import sys, multiprocessing.util, subprocess\n"
         "from tilework.api import Context\n"
         f"start = {start}\n"
         "def started(*args, **kwargs):\n"
-        f"    print({meanwhile!r} in sys.modules)\n"
+        f"    print(*{meanwhile!r} & set(sys.modules), sep=',', end=';')\n"
         "    return start(*args, **kwargs)\n"
         f"{start} = started\n"
         f"Context.make_with({executor}).close()\n"
-        f"assert {meanwhile!r} in sys.modules"
+        f"assert {meanwhile!r} <= set(sys.modules)"
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[0] == "False"
+    assert not done.stdout.split(";")[0]
 
 
 @pytest.mark.parametrize("spec", ["inline", "synchronous", "threads"])

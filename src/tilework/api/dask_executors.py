@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.api.devices import choose_devices
-from tilework.common.math import is_real
+from tilework.api.preload import OF_TASKS, load_what_runs_need
+from tilework.common.numbers import is_real
 from tilework.exceptions import ExecutorSpecException
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ def make_dask_executor(
         return get_dask_integration_executor(main_process_gpu)
     from tilework.executor.dask.template import Template
 
-    with Template.ahead():  # what is imported here takes as long as what it imports
+    with Template.ahead(OF_TASKS):  # what is imported here takes as long as what it imports
         from tilework.executor.dask.executor import DaskJobExecutor
 
+        load_what_runs_need()
         return DaskJobExecutor.make_local(
             spec=_workers(cpus, gpus),
             client_kwargs={"set_as_default": spec == "dask-make-default"},

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
 
-__all__ = ["RunRequest", "check_dataset", "check_udfs", "find_corrections", "make_options"]
+__all__ = ["RunRequest", "check_dataset", "check_udfs", "find_corrections", "make_options", "make_request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,10 @@ class RunRequest:
     progress: bool | ProgressReporter
     backends: str | Iterable[str] | None
     options: RunOptions
+
+    def with_copies(self) -> RunRequest:
+        """Return the same request with copies of the UDFs."""
+        return replace(self, udfs=[each.copy() for each in self.udfs])
 
     def start(self, ctx: Context, *, plots: Any = None, iterate: bool = False) -> ResultGenerator:
         """Prepare the run, with its plots; the first step starts it.
@@ -90,6 +94,29 @@ class RunRequest:
         from tilework.api.plots import Plots  # most programs do without, and without what they draw with
 
         return Plots.make(plots, lambda: ctx.plot_class, self.dataset, self.udfs, self.roi, corrections)
+
+
+def make_request(
+    dataset: DataSet,
+    udf: UDF | Iterable[UDF],
+    roi: RoiT,
+    corrections: Any,
+    progress: bool | ProgressReporter,
+    backends: str | Iterable[str] | None,
+    priority: Priority | str,
+    timeout: float | None,
+) -> RunRequest:
+    """Return what `Context.run_udf` was asked for.
+
+    Raises
+    ------
+    TypeError
+        When `udf` is something else than an instance of UDF, or several, or the time is no number.
+    ValueError
+        When there is no such priority, or the time is not positive.
+    """
+    udfs, options = check_udfs(udf), make_options(priority, timeout)
+    return RunRequest(dataset, udfs, isinstance(udf, UDF), roi, corrections, progress, backends, options)
 
 
 def check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:

@@ -28,7 +28,7 @@ from tilework.executor.pipelined.messages import Exited, Spawn, decode, encode
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["Patience", "WorkerProcess", "Zygote", "environ_of_workers", "modules_of_workers"]
 
@@ -210,9 +210,15 @@ class Zygote:
 
     @classmethod
     @contextlib.contextmanager
-    def ahead(cls) -> Iterator[None]:
-        """Let it import what workers need while this process does the same; who asks for it in the block keeps it."""
-        zygote = cls.shared(modules_of_workers())
+    def ahead(cls, preload: Iterable[str]) -> Iterator[None]:
+        """Let it import what workers need while this process does the same; who asks for it in the block keeps it.
+
+        Parameters
+        ----------
+        preload
+            Names of modules that tasks will need, and that this process may not have loaded yet.
+        """
+        zygote = cls.shared([*modules_of_workers(), *preload])
         try:
             yield
         finally:
