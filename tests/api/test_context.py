@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-import tilework.api
-import tilework.common
 from tests_helpers import FrameMax, counts
 from tilework.api import Context
 from tilework.exceptions import ExecutorError, ExecutorSpecException
@@ -55,15 +53,6 @@ def test_importing_the_api_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     of_runs = {"numpy", "tilework.udf", "tilework.io", "tilework.executor", "tilework.api.requests"}
     assert not (HEAVY | NOT_AT_ONCE | of_runs) & set(done.stdout.split())
-
-
-def test_names_that_are_imported_when_they_are_asked_for() -> None:
-    for module in (tilework.api, tilework.common):
-        for name in module.__all__:
-            assert name in dir(module)
-            assert getattr(module, name) is not None
-        with pytest.raises(AttributeError, match="no_such_name"):
-            module.no_such_name  # noqa: B018
 
 
 @pytest.mark.parametrize("executor", ["'inline'", "'threads', cpus=2", "'pipelined', cpus=2"])
