@@ -18,6 +18,8 @@ APART = tests/testing tests/cluster tests/examples/test_thread_each.py tests/exe
 # uv installs ten times as fast; where it cannot be had, or does not find what pip finds, pip does it.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL = $(PIP) uv && $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable
+# Nobody compiles what is installed as editable; where Python is told not to write bytecode, each start would do that.
+COMPILE = $(BIN)/python -m compileall -q src
 
 .PHONY: demo test check types kernels peer fix clean
 
@@ -55,10 +57,12 @@ $(BIN)/python:
 
 $(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
 	$(INSTALL) '.[plot]' || $(PIP) --editable '.[plot]'
+	$(COMPILE)
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(INSTALL) '.[dev]' || $(PIP) --editable '.[dev]'
+	$(COMPILE)
 	@touch $@
 
 clean:

@@ -15,6 +15,8 @@ import tilework.api
 import tilework.api.async_generators
 import tilework.api.generators
 import tilework.api.runs
+import tilework.common
+import tilework.executor.dask
 import tilework.executor.pipelined
 import tilework.executor.pipelined.executor
 import tilework.udf
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 # With what they import when it is asked for.
 LAZY: dict[ModuleType, Collection[str]] = {
     tilework.api: tilework.api._LAZY,
+    tilework.common: tilework.common._PLACES,
+    tilework.executor.dask: tilework.executor.dask._PLACES,
     tilework.executor.pipelined: tilework.executor.pipelined._PLACES,
     tilework.udf: tilework.udf._BUILT_IN,
     tilework.udf.base: tilework.udf.base._ELSEWHERE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ import pytest
 from tests_helpers import FrameMax, counts
 from tilework.api import Context
 from tilework.exceptions import ExecutorError, ExecutorSpecException
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEAVY = {
     "numba",
@@ -27,29 +30,73 @@ HEAVY = {
     "psutil",
 }
 
+NOT_AT_ONCE = {
+    "html",
+    "numpy.ma",
+    "numpy.random",
+    "numpy.typing",
+    "shutil",
+    "tempfile",
+    "tilework.api.plots",
+    "tilework.viz",
+}
+"""What only some programs need, and what each costs some thousandths of a second."""
+
 
 def run_python(code: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def test_importing_the_api_imports_nothing_heavy() -> None:
-    done = run_python("import sys, tilework.api; print(*{m.split('.')[0] for m in sys.modules})")
+    """Not even NumPy: processes for workers can be started before, and load it at the same time as this one."""
+    done = run_python("import sys, tilework.api; print(*sys.modules)")
     assert done.returncode == 0, done.stderr
-    assert not HEAVY & set(done.stdout.split())
+    of_runs = {"numpy", "tilework.udf", "tilework.io", "tilework.executor", "tilework.api.requests"}
+    assert not (HEAVY | NOT_AT_ONCE | of_runs) & set(done.stdout.split())
 
 
-def test_a_first_small_result_needs_no_compiler_and_no_scipy() -> None:
+@pytest.mark.parametrize("executor", ["'inline'", "'threads', cpus=2", "'pipelined', cpus=2"])
+def test_a_first_small_result_needs_no_compiler_and_no_scipy(executor: str, tmp_path: Path) -> None:
+    """Nor what only some programs need: all of a program's start is the time until then."""
+    np.save(tmp_path / "data.npy", np.ones((4, 4, 8, 8), "u2"))
     done = run_python(
-        "import sys, numpy as np\n"
+        "import sys\n"
         "from tilework.api import Context\n"
         "from tilework.udf import SumUDF\n"
-        "ctx = Context.make_with('inline')\n"
-        "ds = ctx.load('memory', data=np.ones((4, 4, 8, 8), 'u2'))\n"
+        f"ctx = Context.make_with({executor})\n"
+        f"ds = ctx.load('npy', path={str(tmp_path / 'data.npy')!r})\n"
         "assert ctx.run_udf(dataset=ds, udf=SumUDF())['intensity'].data[0, 0] == 16\n"
-        "print(*{m.split('.')[0] for m in sys.modules})"
+        "ctx.close()\n"
+        "print(*sys.modules)"
     )
     assert done.returncode == 0, done.stderr
-    assert not (HEAVY - {"asyncio"}) & set(done.stdout.split())
+    assert not (HEAVY | NOT_AT_ONCE) & set(done.stdout.split())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+@pytest.mark.parametrize(
+    ("executor", "start", "meanwhile"),
+    [
+        ("'pipelined', cpus=1", "subprocess.Popen", {"tilework.executor.pipelined.executor"}),
+        ("'dask', cpus=1", "multiprocessing.util.spawnv_passfds", {"tilework.executor.dask.executor", "distributed"}),
+    ],
+)
+def test_a_process_is_started_before_what_is_imported_meanwhile(executor: str, start: str, meanwhile: set[str]) -> None:
+    """The process that workers are forked from loads what they need, while this one loads what it needs itself."""
+    meanwhile = meanwhile | {"numpy", "tilework.udf.runner", "tilework.api.generators"}
+    done = run_python(
+        "import sys, multiprocessing.util, subprocess\n"
+        "from tilework.api import Context\n"
+        f"start = {start}\n"
+        "def started(*args, **kwargs):\n"
+        f"    print(*{meanwhile!r} & set(sys.modules), sep=',', end=';')\n"
+        "    return start(*args, **kwargs)\n"
+        f"{start} = started\n"
+        f"Context.make_with({executor}).close()\n"
+        f"assert {meanwhile!r} <= set(sys.modules)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout.split(";")[0]
 
 
 @pytest.mark.parametrize("spec", ["inline", "synchronous", "threads"])

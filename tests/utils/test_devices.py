@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tilework.utils.devices import available_cpu_count, available_cpus, cgroup_cpu_limit, detect, has_cupy
+from tilework.utils.devices import (
+    available_cpu_count,
+    available_cpus,
+    available_memory,
+    cgroup_cpu_limit,
+    detect,
+    has_cupy,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,3 +165,17 @@ def test_detect_imports_nothing_heavy() -> None:
         "assert found['has_cupy'] or not {'cupy', 'numba'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_memory_that_the_system_has_left(tmp_path: Path) -> None:
+    files = {"proc/meminfo": "MemTotal: 4000 kB\nMemFree: 500 kB\nMemAvailable: 3000 kB\nHugePages_Total: 0\n"}
+    assert available_memory(make_root(tmp_path, v2(), "0::/\n", files)) == 3000 * 1024
+
+
+def test_memory_that_a_control_group_has_left(tmp_path: Path) -> None:
+    files = {
+        "proc/meminfo": "MemAvailable:   3000 kB\n",
+        "sys/fs/cgroup/memory.max": "1000000\n",
+        "sys/fs/cgroup/memory.current": "400000\n",
+    }
+    assert available_memory(make_root(tmp_path, v2(), "0::/\n", files)) == 600000

@@ -1,18 +1,22 @@
-"""What users' programs import: `Context`, and what its runs return."""
+"""What users' programs import: `Context`, and what its runs return.
+
+Importing it does not import NumPy, nor what runs need. A context whose workers are processes starts the process that
+these come from at once, which then loads NumPy and the rest at the same time as this one.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tilework.api.context import Context, ExecutorSpecType
-from tilework.common.executor import Priority
 from tilework.common.later import import_later
-from tilework.common.roi import RoiT
+from tilework.common.run_options import Priority
 
 if TYPE_CHECKING:
     from tilework.api.async_generators import ResultAsyncGenerator
     from tilework.api.generators import ResultGenerator
     from tilework.api.runs import RunProgress, UDFRun
+    from tilework.common.roi import RoiT
     from tilework.io.dataset.base import DataSet
 
 __all__ = [
@@ -31,6 +35,7 @@ _LAZY = {
     "DataSet": "io.dataset.base",
     "ResultAsyncGenerator": "api.async_generators",
     "ResultGenerator": "api.generators",
+    "RoiT": "common.roi",
     "RunProgress": "api.runs",
     "UDFRun": "api.runs",
 }

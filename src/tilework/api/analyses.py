@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tilework.common.roi import normalize_roi
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -78,6 +76,7 @@ class Analyses:
         (4, 4, 4)
         """
         from tilework.analysis.helper import positions_with_values
+        from tilework.common.roi import normalize_roi
 
         _check_analysis(job)
         if roi is None:

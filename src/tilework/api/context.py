@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tilework.api.analyses import Analyses
 from tilework.api.executors import ExecutorSpecType, make_executor
-from tilework.api.requests import RunRequest, check_dataset, check_udfs, find_corrections, make_options
-from tilework.common.executor import Priority
+from tilework.common.run_options import Priority
 from tilework.exceptions import ExecutorSpecException
-from tilework.udf.base import UDF
-from tilework.udf.runner import UDFRunner
 
 if TYPE_CHECKING:
     import os
@@ -24,6 +21,7 @@ if TYPE_CHECKING:
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
     from tilework.io.dataset.base import DataSet
+    from tilework.udf.base import UDF
 
 __all__ = ["Context", "ExecutorSpecType"]
 
@@ -262,8 +260,9 @@ class Context(Analyses):
         >>> total["intensity"].data.shape, int(deviation["num_frames"].data[0])
         ((32, 32), 12)
         """
-        udfs, options = check_udfs(udf), make_options(priority, timeout)
-        request = RunRequest(dataset, udfs, isinstance(udf, UDF), roi, corrections, progress, backends, options)
+        from tilework.api.requests import make_request
+
+        request = make_request(dataset, udf, roi, corrections, progress, backends, priority, timeout)
         if sync:
             return request.start(self, plots=plots).finish()
         from tilework.api.async_generators import ResultAsyncGenerator
@@ -295,8 +294,9 @@ class Context(Analyses):
             contain. Its attribute ``run`` is the run as other threads may see and cancel it, a `UDFRun`. With `sync`,
             the arrays in ``buffers`` are those of the run, and change with the next step: copy what you keep.
         """
-        udfs, options = check_udfs(udf), make_options(priority, timeout)
-        request = RunRequest(dataset, udfs, isinstance(udf, UDF), roi, corrections, progress, backends, options)
+        from tilework.api.requests import make_request
+
+        request = make_request(dataset, udf, roi, corrections, progress, backends, priority, timeout)
         if sync:
             return request.start(self, plots=plots, iterate=True)
         from tilework.api.async_generators import ResultAsyncGenerator
@@ -342,10 +342,10 @@ class Context(Analyses):
         np.float32(16.0)
         """
         from tilework.api.generators import in_background
+        from tilework.api.requests import make_request
 
-        udfs, options = [each.copy() for each in check_udfs(udf)], make_options(priority, timeout)
-        request = RunRequest(dataset, udfs, isinstance(udf, UDF), roi, corrections, progress, backends, options)
-        return in_background(request.start(self))
+        request = make_request(dataset, udf, roi, corrections, progress, backends, priority, timeout)
+        return in_background(request.with_copies().start(self))
 
     def map(
         self,
@@ -401,6 +401,8 @@ class Context(Analyses):
             Selected positions.
         """
         from tilework.api.display import UDFDisplay
+        from tilework.api.requests import check_dataset, check_udfs, find_corrections
+        from tilework.udf.runner import UDFRunner
 
         check_dataset(dataset)
         (udf,) = check_udfs([udf])

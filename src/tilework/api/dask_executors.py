@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.api.devices import choose_devices
-from tilework.common.math import is_real
+from tilework.api.preload import OF_TASKS, load_what_runs_need
+from tilework.common.numbers import is_real
 from tilework.exceptions import ExecutorSpecException
 
 if TYPE_CHECKING:
@@ -45,10 +46,12 @@ def make_dask_executor(
         from tilework.executor.integration import get_dask_integration_executor
 
         return get_dask_integration_executor(main_process_gpu)
-    from tilework.executor.dask import DaskJobExecutor
     from tilework.executor.dask.template import Template
 
-    with Template.ahead():  # to say which workers there are loads Dask, too
+    with Template.ahead(OF_TASKS):  # what is imported here takes as long as what it imports
+        from tilework.executor.dask.executor import DaskJobExecutor
+
+        load_what_runs_need()
         return DaskJobExecutor.make_local(
             spec=_workers(cpus, gpus),
             client_kwargs={"set_as_default": spec == "dask-make-default"},
@@ -59,6 +62,6 @@ def make_dask_executor(
 
 def _workers(cpus: int | Iterable[int] | None, gpus: int | Iterable[int] | None) -> dict[str, Any]:
     """Return the workers: what was asked for, and what there is of what was not."""
-    from tilework.executor.dask import cluster_spec
+    from tilework.executor.dask.spec import cluster_spec
 
     return cluster_spec(*choose_devices(cpus, gpus))

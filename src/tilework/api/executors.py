@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 from tilework.api.devices import choose_devices
+from tilework.api.preload import OF_TASKS, load_what_runs_need
 from tilework.exceptions import ExecutorSpecException
 
 if TYPE_CHECKING:
@@ -71,11 +72,15 @@ def make_executor(
 def _make_pipelined(
     cpus: int | Iterable[int] | None, gpus: int | Iterable[int] | None, main_process_gpu: GPUSpec
 ) -> JobExecutor:
-    from tilework.executor.base import make_canonical
-    from tilework.executor.pipelined import PipelinedExecutor
+    from tilework.executor.pipelined.process import Zygote
 
-    gpu = make_canonical(main_process_gpu)
-    return PipelinedExecutor(PipelinedExecutor.make_spec(*choose_devices(cpus, gpus)), main_process_gpu=gpu)
+    with Zygote.ahead(OF_TASKS):  # what is imported here takes as long as what it imports
+        from tilework.executor.base import make_canonical
+        from tilework.executor.pipelined.executor import PipelinedExecutor
+
+        load_what_runs_need()
+        gpu = make_canonical(main_process_gpu)
+        return PipelinedExecutor(PipelinedExecutor.make_spec(*choose_devices(cpus, gpus)), main_process_gpu=gpu)
 
 
 def count(cpus: int | Iterable[int] | None) -> int | None:

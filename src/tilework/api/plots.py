@@ -106,8 +106,8 @@ class Plots:
         udfs: Sequence[UDF],
         roi: Any,
         corrections: CorrectionSet | None = None,
-    ) -> Plots | None:
-        """Make the plots that `Context.run_udf` was asked for; None when there are none.
+    ) -> Plots:
+        """Make the plots that `Context.run_udf` was asked for.
 
         `plot_class` returns the class of plots; it is called only where plots are made, because importing it is dear.
 
@@ -118,8 +118,6 @@ class Plots:
         ValueError
             When there are not channels for each UDF; when something is no picture; when a plot is of another UDF.
         """
-        if plots is None or plots is False:
-            return None
         if plots is not True and (isinstance(plots, str) or not isinstance(plots, Sequence)):
             msg = f"plots must be True, plots, or a list of channels for each UDF, got {plots!r}"
             raise TypeError(msg)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilework.api.plots import Plots
 from tilework.common.executor import Priority, RunOptions
 from tilework.exceptions import DataSetException, UDFException
 from tilework.io.corrections.corrset import CorrectionSet
@@ -22,10 +21,11 @@ if TYPE_CHECKING:
 
     from tilework.api.context import Context
     from tilework.api.generators import ResultGenerator
+    from tilework.api.plots import Plots
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
 
-__all__ = ["RunRequest", "check_dataset", "check_udfs", "find_corrections", "make_options"]
+__all__ = ["RunRequest", "check_dataset", "check_udfs", "find_corrections", "make_options", "make_request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,10 @@ class RunRequest:
     backends: str | Iterable[str] | None
     options: RunOptions
 
+    def with_copies(self) -> RunRequest:
+        """Return the same request with copies of the UDFs."""
+        return replace(self, udfs=[each.copy() for each in self.udfs])
+
     def start(self, ctx: Context, *, plots: Any = None, iterate: bool = False) -> ResultGenerator:
         """Prepare the run, with its plots; the first step starts it.
 
@@ -71,7 +75,7 @@ class RunRequest:
         check_dataset(self.dataset)
         _check_recordings(self.dataset, self.udfs)
         corrections = find_corrections(self.dataset, self.corrections)
-        each = Plots.make(plots, lambda: ctx.plot_class, self.dataset, self.udfs, self.roi, corrections)
+        each = self._make_plots(ctx, plots, corrections)
         steps = UDFRunner(self.udfs).run_for_dataset_sync(
             self.dataset,
             ctx.executor,
@@ -83,6 +87,36 @@ class RunRequest:
             options=self.options if each is None else replace(self.options, meanwhile=each.display),
         )
         return ResultGenerator(steps, is_single=self.is_single, each=each)
+
+    def _make_plots(self, ctx: Context, plots: Any, corrections: CorrectionSet | None) -> Plots | None:
+        if plots is None or plots is False:
+            return None
+        from tilework.api.plots import Plots  # most programs do without, and without what they draw with
+
+        return Plots.make(plots, lambda: ctx.plot_class, self.dataset, self.udfs, self.roi, corrections)
+
+
+def make_request(
+    dataset: DataSet,
+    udf: UDF | Iterable[UDF],
+    roi: RoiT,
+    corrections: Any,
+    progress: bool | ProgressReporter,
+    backends: str | Iterable[str] | None,
+    priority: Priority | str,
+    timeout: float | None,
+) -> RunRequest:
+    """Return what `Context.run_udf` was asked for.
+
+    Raises
+    ------
+    TypeError
+        When `udf` is something else than an instance of UDF, or several, or the time is no number.
+    ValueError
+        When there is no such priority, or the time is not positive.
+    """
+    udfs, options = check_udfs(udf), make_options(priority, timeout)
+    return RunRequest(dataset, udfs, isinstance(udf, UDF), roi, corrections, progress, backends, options)
 
 
 def check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:

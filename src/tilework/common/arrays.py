@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
-__all__ = ["fill_value", "like_index", "reshaped_view", "to_numpy", "zeros"]
+__all__ = ["fill_value", "is_masked", "like_index", "reshaped_view", "to_numpy", "zeros"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -14,6 +15,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
     """Return a C-contiguous array of zeros (of the int 0 for object dtype)."""
     return np.zeros(shape, dtype=dtype)
+
+
+def is_masked(value: Any) -> bool:
+    """Return whether it is a masked array, without loading those: NumPy takes long to do so."""
+    return "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray)
 
 
 def fill_value(dtype: np.dtype[Any]) -> Any:

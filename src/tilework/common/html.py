@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,7 +12,7 @@ __all__ = ["html_table", "html_title"]
 
 def html_title(text: str) -> str:
     """Return a title; characters that mean something in HTML are escaped."""
-    return f"<h3>{escape(text)}</h3>"
+    return f"<h3>{_escape(text)}</h3>"
 
 
 def html_table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str:
@@ -32,4 +31,10 @@ def html_table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str
 
 
 def _cells(tag: str, cells: Sequence[str]) -> str:
-    return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
+    return "".join(f"<{tag}>{_escape(cell)}</{tag}>" for cell in cells)
+
+
+def _escape(text: str) -> str:
+    from html import escape  # loads the names of all characters; this module is loaded by all programs
+
+    return escape(text)

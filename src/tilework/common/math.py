@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral, Real
 from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.numbers import is_real, is_whole
 from tilework.common.sparse import is_scipy_sparse, is_sparse, sparse_to_coo
 
 if TYPE_CHECKING:
@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["count_nonzero", "flat_nonzero", "is_real", "is_whole", "make_2D_square", "ndenumerate", "prod"]
-
-
-def is_real(value: Any) -> bool:
-    """Return whether something is a real number, of Python or NumPy; whoever gives a bool means something else."""
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def is_whole(value: Any) -> bool:
-    """Return whether something is an integer, of Python or NumPy."""
-    return isinstance(value, Integral)
 
 
 def prod(iterable: Iterable[int]) -> int:

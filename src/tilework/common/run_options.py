@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from tilework.common.math import is_real
+from tilework.common.numbers import is_real
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from typing import Final
 
@@ -24,7 +23,8 @@ def modules_to_preload() -> list[str]:
 
 def reseed() -> None:
     """Let this process draw random numbers of its own, and not those of its siblings."""
-    random.seed()
+    if "random" in sys.modules:
+        sys.modules["random"].seed()
     generators = sys.modules.get("numpy.random")
     if generators is not None:
         generators.seed()

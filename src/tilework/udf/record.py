@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +90,8 @@ class RecordUDF(UDF):
     def end_run(self, is_complete: bool) -> None:
         """Give the file its name, or say where it is when frames are missing."""
         if is_complete:
+            import shutil  # with all that it can pack and unpack, which few programs need
+
             # A link stays one: what it leads to is replaced, which may be on another disk.
             shutil.move(self._unfinished, os.path.realpath(self.params.filename))
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.arrays import to_numpy
+from tilework.common.arrays import is_masked, to_numpy
 from tilework.common.buffers import ArrayWithMask, BufferWrapper, PreallocBufferWrapper
 from tilework.common.sparse import is_sparse
 from tilework.exceptions import UDFException, UndeclaredResultError
@@ -400,7 +400,7 @@ def _make_buffer(
     roi: BoolArray | None,
 ) -> ResultBuffer:
     arr, mask = (value.arr, value.mask) if isinstance(value, ArrayWithMask) else (value, None)
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         arr, mask = value.data, ~np.ma.getmaskarray(value)
     if value is None:
         msg = f"{udf_name}: get_results() returned None as the result {key!r}: return an array, or leave it out"

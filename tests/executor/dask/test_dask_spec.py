@@ -127,3 +127,25 @@ with Context.make_with("inline") as context:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_configuration_is_read_in_c() -> None:
+    """It is the same, and the program has its own reader again, also when two threads import Dask."""
+    code = """
+import json
+import yaml
+from tilework.executor.dask.extra import configuration_read_in_c
+in_python = yaml.SafeLoader
+with configuration_read_in_c():
+    with configuration_read_in_c():
+        pass
+    assert yaml.SafeLoader is yaml.CSafeLoader
+    import dask.config, distributed
+assert yaml.SafeLoader is in_python
+print(json.dumps(dask.config.config, default=str))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    plain = "import json, dask.config, distributed; print(json.dumps(dask.config.config, default=str))"
+    expected = subprocess.run([sys.executable, "-c", plain], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == expected.stdout

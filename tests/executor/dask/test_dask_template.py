@@ -18,7 +18,8 @@ import pytest
 
 from dask_clusters import wait_until
 from tilework.executor.dask import DaskJobExecutor, cluster_spec
-from tilework.executor.dask.template import Template
+from tilework.executor.dask.template import PRELOAD, Template
+from tilework.executor.forked import modules_to_preload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +53,20 @@ def test_one_template(executor: DaskJobExecutor) -> None:
         assert parents(other) == {template}
     gc.collect()
     assert parents(executor) == {template}
+
+
+def test_workers_load_no_more_than_they_need(executor: DaskJobExecutor) -> None:
+    """Nothing after the fork, which each of them would do by itself, but what has to be done there."""
+    loaded = set(executor.run_function(lambda: list(sys.modules)))
+    code = (
+        f"import importlib, multiprocessing.forkserver, sys\n"
+        f"for name in {[PRELOAD, *modules_to_preload()]!r}: importlib.import_module(name)\n"
+        f"print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    later = {name for name in loaded - set(done.stdout.split()) if name.split(".")[0] in sys.modules}
+    of_functions = {"tilework.executor.dask.calls", "tilework.executor.dask.dispatch"}
+    assert later - of_functions <= {"tilework.executor.dask.preload", "faulthandler"}
 
 
 def test_it_ends_with_the_last_cluster(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tilework.exceptions import PoolStateError
+from tilework.api import Context
+from tilework.exceptions import ExecutorSpecException, PoolStateError
 from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined import PipelinedExecutor
-from tilework.executor.pipelined.pool import WORKER_MODULES
+from tilework.executor.pipelined.process import WORKER_MODULES
 from tilework.testing.executor_harness import ExecutorHarness
 
 if TYPE_CHECKING:
@@ -65,6 +66,15 @@ class TestZygote(ExecutorHarness):
         assert not psutil.pid_exists(zygote)
         with make() as executor:
             assert parent(executor) != zygote
+
+    def test_it_ends_when_no_executor_comes_to_be(self, nothing_left: None) -> None:
+        """It is started before it is known whether what was asked for can be had."""
+        before = psutil.Process().children()
+        with pytest.raises(ExecutorSpecException, match="at least one worker"):
+            Context.make_with("pipelined", cpus=0, gpus=0)
+        assert psutil.Process().children() == before
+        with make() as executor:
+            self.assert_usable(executor)
 
     def test_workers_load_no_more_than_they_need(self, executor: PipelinedExecutor) -> None:
         """Nothing of the main side, and nothing of ours after the fork: that would be done by each of them."""

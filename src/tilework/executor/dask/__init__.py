@@ -28,8 +28,28 @@
 
 from __future__ import annotations
 
-from tilework.executor.dask.aio import AsyncDaskJobExecutor
-from tilework.executor.dask.executor import DaskJobExecutor
-from tilework.executor.dask.spec import cluster_spec, set_worker_log_level
+from typing import TYPE_CHECKING
+
+from tilework.common.later import import_later
+
+if TYPE_CHECKING:
+    from tilework.executor.dask.aio import AsyncDaskJobExecutor
+    from tilework.executor.dask.executor import DaskJobExecutor
+    from tilework.executor.dask.spec import cluster_spec, set_worker_log_level
+
+# The template is started before the rest is imported; and workers need little of it.
+_PLACES = {
+    "AsyncDaskJobExecutor": "aio",
+    "DaskJobExecutor": "executor",
+    "cluster_spec": "spec",
+    "set_worker_log_level": "spec",
+}
 
 __all__ = ["AsyncDaskJobExecutor", "DaskJobExecutor", "cluster_spec", "set_worker_log_level"]
+
+if not TYPE_CHECKING:  # for type checkers, only what is imported above exists
+    __getattr__ = import_later(__name__, __name__, _PLACES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

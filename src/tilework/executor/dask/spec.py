@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tilework.exceptions import ExecutorSpecException
-from tilework.executor.dask.extra import require_dask
+from tilework.executor.dask.extra import configuration_read_in_c, require_dask
 from tilework.utils.devices import detect
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def cluster_spec(
     turns them on.
     """
     require_dask()
-    from distributed import Nanny
+    with configuration_read_in_c():  # this is where a program imports Dask that has not done so
+        from distributed import Nanny
 
     cpu_ids, cuda_ids = _cpu_ids(cpus), _cuda_ids(cudas)
     if num_service < 0:

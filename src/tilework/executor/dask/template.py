@@ -31,11 +31,11 @@ from tilework.common.threading import set_num_threads_env
 from tilework.executor.forked import modules_to_preload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["Template"]
+__all__ = ["PRELOAD", "Template"]
 
-_PRELOAD: Final = "tilework.executor.dask.template_imports"
+PRELOAD: Final = "tilework.executor.dask.template_imports"
 
 
 class Template:
@@ -47,32 +47,38 @@ class Template:
     _lock: ClassVar = threading.Lock()
     _latest: ClassVar[weakref.ref[Template] | None] = None
 
-    def __init__(self) -> None:
+    def __init__(self, preload: Iterable[str] = ()) -> None:
         from multiprocessing.forkserver import ForkServer
 
         self._server = ForkServer()
-        self._server.set_forkserver_preload([_PRELOAD, *modules_to_preload()])
+        self._server.set_forkserver_preload([PRELOAD, *modules_to_preload(), *preload])
         self.start()
         # Not at exit, where workers may still be there: those of Dask's default client are ended by Dask, later.
         weakref.finalize(self, _end, self._server).atexit = False
 
     @classmethod
-    def shared(cls) -> Template | None:
+    def shared(cls, preload: Iterable[str] = ()) -> Template | None:
         """Return the template, which lives for as long as anybody holds it; None where there cannot be one."""
         if not cls.is_possible:
             return None
         with cls._lock:
             template = cls._latest() if cls._latest is not None else None
             if template is None:
-                template = cls()
+                template = cls(preload)
                 cls._latest = weakref.ref(template)
             return template
 
     @classmethod
     @contextmanager
-    def ahead(cls) -> Iterator[None]:
-        """Let it load what it needs while this process does the same; who asks for it in the block keeps it."""
-        template = cls.shared()
+    def ahead(cls, preload: Iterable[str] = ()) -> Iterator[None]:
+        """Let it load what it needs while this process does the same; who asks for it in the block keeps it.
+
+        Parameters
+        ----------
+        preload
+            Names of modules that tasks will need, and that this process may not have loaded yet.
+        """
+        template = cls.shared(preload)
         yield
         del template
 

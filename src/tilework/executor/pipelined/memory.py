@@ -13,7 +13,6 @@ import errno
 import logging
 import mmap
 import os
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -143,6 +142,8 @@ def _open(folder: str | None) -> int:
             return os.memfd_create("tilework", os.MFD_CLOEXEC)
         except OSError as error:  # forbidden in some sandboxes
             log.debug("no anonymous memory files: %s", error)
+    import tempfile  # and much else with it, which those that come before do not need
+
     for place in (folder,) if folder is not None else (SHM, tempfile.gettempdir()):
         try:
             fd, path = tempfile.mkstemp(prefix=f"tilework-{os.getpid()}-", dir=place)

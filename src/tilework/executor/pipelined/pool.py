@@ -16,12 +16,11 @@ import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from tilework.common.backend import set_file_limit
 from tilework.exceptions import PoolStateError
 from tilework.executor.exits import describe_last_words
-from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined.arena import Arena
 from tilework.executor.pipelined.budget import arena_size, available_shared_memory
 from tilework.executor.pipelined.control import ControlPage
@@ -34,7 +33,13 @@ from tilework.executor.pipelined.messages import (
     decode,
     encode,
 )
-from tilework.executor.pipelined.process import Patience, WorkerProcess, Zygote, environ_of_workers
+from tilework.executor.pipelined.process import (
+    Patience,
+    WorkerProcess,
+    Zygote,
+    environ_of_workers,
+    modules_of_workers,
+)
 from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.stderr import WorkerStderr
 from tilework.executor.pipelined.wire import Wire, WireClosedError
@@ -49,14 +54,6 @@ if TYPE_CHECKING:
 __all__ = ["WorkerPool"]
 
 log = logging.getLogger(__name__)
-
-WORKER_MODULES: Final = (
-    "tilework.executor.pipelined.worker",
-    "tilework.executor.forked",
-    "tilework.common.backend",
-    "cloudpickle",
-)
-"""What every worker imports."""
 
 
 class WorkerPool:
@@ -110,7 +107,7 @@ class WorkerPool:
         self._on_blocked = on_blocked
         self._on_launch: Callable[[Launch], None] | None = None
         self._folder = folder
-        self._preload = [*WORKER_MODULES, *modules_to_preload()]
+        self._preload = modules_of_workers()
         self._rows = list(range(4095, -1, -1))
         self._is_closed = False
         total = available_shared_memory(folder) // 2 if shared_memory is None else shared_memory

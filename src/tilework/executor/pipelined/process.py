@@ -23,18 +23,32 @@ import warnings
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from tilework.exceptions import ExecutorSpecException
+from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined.messages import Exited, Spawn, decode, encode
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["Patience", "WorkerProcess", "Zygote", "environ_of_workers"]
+__all__ = ["Patience", "WorkerProcess", "Zygote", "environ_of_workers", "modules_of_workers"]
 
 log = logging.getLogger(__name__)
 
 _SINGLE_THREADED: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _STATUS_SECONDS: Final = 0.2
+
+WORKER_MODULES: Final = (
+    "tilework.executor.pipelined.worker",
+    "tilework.executor.forked",
+    "tilework.common.backend",
+    "cloudpickle",
+)
+"""What every worker imports."""
+
+
+def modules_of_workers() -> list[str]:
+    """Return the names of the modules that workers need which are started now."""
+    return [*WORKER_MODULES, *modules_to_preload()]
 
 
 def environ_of_workers() -> dict[str, str]:
@@ -193,6 +207,22 @@ class Zygote:
                 zygote = cls._latest = cls(preload)
             zygote._holders += 1
             return zygote
+
+    @classmethod
+    @contextlib.contextmanager
+    def ahead(cls, preload: Iterable[str]) -> Iterator[None]:
+        """Let it import what workers need while this process does the same; who asks for it in the block keeps it.
+
+        Parameters
+        ----------
+        preload
+            Names of modules that tasks will need, and that this process may not have loaded yet.
+        """
+        zygote = cls.shared([*modules_of_workers(), *preload])
+        try:
+            yield
+        finally:
+            zygote.release(5.0)
 
     def release(self, timeout: float) -> None:
         """End it, and wait for that, unless another pool uses it."""

@@ -53,6 +53,7 @@ def main(fd: int, main_pid: int, preload: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # SIGINT was held back until here; and what whoever started this had blocked, SIGCHLD above all, must arrive.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    gc.disable()  # there is no garbage in what is imported
     from tilework.executor.pipelined.wire import Wire, WireClosedError
 
     _import(preload)
@@ -81,8 +82,7 @@ def _import(names: list[str]) -> None:
     for name in names:
         with contextlib.suppress(Exception):  # a worker says what is wrong with it, when it needs it
             importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # what all workers share is not gone through, and so not copied, by the garbage collector of each
 
 
 def _watch(main_pid: int) -> list[int]:
@@ -174,6 +174,7 @@ def _be_worker(wire_fd: int, stderr_fd: int, main_pid: int) -> int:
     os.dup2(stderr_fd, 2)
     os.close(stderr_fd)
     faulthandler.enable()
+    gc.enable()
     threading.Thread(target=_end_with, args=(main_pid,), name="watch", daemon=True).start()
     from tilework.executor.forked import reseed
     from tilework.executor.pipelined.arena import Arena, ArenaReader

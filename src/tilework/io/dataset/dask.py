@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.arrays import is_masked
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.exceptions import DataSetException
@@ -352,7 +353,7 @@ class DaskSegment:
 
 def _as_numpy(chunk: Any) -> NDArray[Any]:
     """Return a computed chunk as NumPy array."""
-    if np.ma.isMaskedArray(chunk):
+    if is_masked(chunk):
         msg = "the Dask array has masked arrays as chunks: fill what is masked, with dask.array.ma.filled(array, value)"
         raise DataSetException(msg)
     if isinstance(chunk, np.ndarray):

@@ -15,6 +15,7 @@ from tilework.common.array_backends import (
     SPARSE_BACKENDS,
     can_hold,
 )
+from tilework.common.arrays import is_masked
 from tilework.common.math import is_whole
 from tilework.common.sparse import is_sparse, to_dense
 from tilework.exceptions import DataSetException
@@ -338,7 +339,7 @@ def _as_array(data: Any) -> Any:
     if type(data) is np.ndarray:
         return data
     if isinstance(data, np.ndarray):  # memory maps, matrices, masked arrays
-        if np.ma.isMaskedArray(data):
+        if is_masked(data):
             msg = "masked arrays are not supported: give the filled array, data.filled(value)"
             raise DataSetException(msg)
         return np.asarray(data)
