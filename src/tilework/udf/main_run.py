@@ -48,6 +48,18 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 logger = logging.getLogger(__name__)
 
 
+def _spans_of_selected(roi: BoolArray, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return where stretches of flat positions begin and end among the selected ones."""
+    found = []
+    at = selected = 0
+    for start, stop in spans:
+        selected += int(np.count_nonzero(roi[at:start])) - int(np.count_nonzero(roi[start:at]))
+        count = int(np.count_nonzero(roi[start:stop]))
+        found.append((selected, selected + count))
+        at, selected = stop, selected + count
+    return found
+
+
 def _check_workers(plan: RunPlan, executor: JobExecutor | None) -> None:
     """Raise NoBackendError when what only a GPU can do is to be done where there is none."""
     needs = plan.resources
@@ -213,13 +225,11 @@ class MainRun:
     def _make_tasks(self, plan: RunPlan, partitions: Sequence[Partition]) -> list[UDFTask]:
         """Return the tasks of all partitions in which something is selected; keep which positions each covers."""
         classes = [type(udf) for udf in self.udfs]
-        offsets = None if self.roi is None else np.concatenate(([0], np.cumsum(self.roi.reshape(-1)))).tolist()
         tasks = []
-        for idx, partition in enumerate(partitions):
-            start = partition.slice.origin[0]
-            stop = start + partition.slice.shape[0]
-            if offsets is not None:
-                start, stop = offsets[start], offsets[stop]
+        spans = [(p.slice.origin[0], p.slice.origin[0] + p.slice.shape[0]) for p in partitions]
+        if self.roi is not None:
+            spans = _spans_of_selected(self.roi.reshape(-1), spans)
+        for idx, (partition, (start, stop)) in enumerate(zip(partitions, spans, strict=True)):
             if stop == start:
                 continue
             partition.set_idx(idx)

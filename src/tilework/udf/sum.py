@@ -46,8 +46,8 @@ class SumUDF(UDF):
     (32, 32)
     """
 
-    # NumPy sums whole frames nearly as fast as the kernel.
-    COMPILED_FROM_PIXELS = 2**26
+    # NumPy sums whole frames at half the speed of the kernel or more, which other functions do not reach.
+    COMPILED_FROM_PIXELS = 2**24
 
     def __init__(self, dtype: DTypeLike = "float32") -> None:
         super().__init__(dtype=dtype)

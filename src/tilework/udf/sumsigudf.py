@@ -43,8 +43,8 @@ class SumSigUDF(UDF):
     (6, 8)
     """
 
-    # NumPy sums whole frames nearly as fast as the kernel.
-    COMPILED_FROM_PIXELS = 2**26
+    # NumPy sums whole frames at half the speed of the kernel or more, which other functions do not reach.
+    COMPILED_FROM_PIXELS = 2**24
 
     def __init__(self, **kwargs: Any) -> None:
         if kwargs and type(self) is SumSigUDF:
