@@ -52,6 +52,12 @@ def test_discs_and_rings_anywhere(cy: float, cx: float, r: float, ri: float) -> 
     np.testing.assert_array_equal(masks.ring(cx, cy, 11, 9, r, ri), disc & ~((square <= ri * ri) & (ri >= 0)))
 
 
+def test_sizes_of_discs_and_rings_may_be_floats() -> None:
+    """As they are after a division."""
+    np.testing.assert_array_equal(masks.circular(3, 2, 16 / 2, 12 / 2, 2), masks.circular(3, 2, 8, 6, 2))
+    np.testing.assert_array_equal(masks.ring(3, 2, 16 / 2, 12 / 2, 2, 1), masks.ring(3, 2, 8, 6, 2, 1))
+
+
 def test_radius_at_the_limits() -> None:
     assert masks.circular(3, 2, 8, 6, 0).sum() == 1
     assert masks.circular(3, 2, 8, 6, -1).sum() == 0

@@ -109,11 +109,11 @@ def _between(
     centerX: float, centerY: float, imageSizeX: int, imageSizeY: int, radius: float, radius_inner: float | None
 ) -> NDArray[np.bool_]:
     """Return a disc, or what it has more than another one inside."""
-    selection = np.zeros((imageSizeY, imageSizeX), dtype=bool)
+    y, x = _distances(centerX, centerY, imageSizeX, imageSizeY)
+    selection = np.zeros((y.size, x.size), dtype=bool)  # sizes may be floats, as results of a division are
     if radius < 0:
         return selection
-    box = _around(centerY, imageSizeY, radius), _around(centerX, imageSizeX, radius)
-    y, x = _distances(centerX, centerY, imageSizeX, imageSizeY)
+    box = _around(centerY, y.size, radius), _around(centerX, x.size, radius)
     y, x = y[box[0]], x[:, box[1]]
     square = x * x + y * y
     selection[box] = square <= radius * radius
@@ -124,10 +124,10 @@ def _between(
 
 def _around(center: float, size: int, radius: float) -> slice:
     """Return the pixels of an axis that can be as near to a centre as that; no others need be looked at."""
-    if not (math.isfinite(center) and math.isfinite(radius)):
+    first, last = center - radius, center + radius
+    if not (math.isfinite(first) and math.isfinite(last)):
         return slice(0, size)
-    start, stop = math.floor(center - radius), math.ceil(center + radius) + 1
-    return slice(min(max(start, 0), size), min(max(stop, 0), size))
+    return slice(min(max(math.floor(first), 0), size), min(max(math.ceil(last) + 1, 0), size))
 
 
 # Users' programs know it under this name, too.
