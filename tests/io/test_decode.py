@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector_files import counts, packed_frame
+from tilework.common.kernels.kernel import Kernel
 from tilework.io import decode
 from tilework.io.decode import Packing, decode_frames
 
@@ -75,6 +76,19 @@ def test_impossible_packings(bits: int, rows: int, columns: int, quad: bool) -> 
     """A packing that cannot be is refused."""
     with pytest.raises(ValueError, match="packed"):
         Packing(bits, rows, columns, quad)
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+def test_frames_at_odd_addresses_are_decoded_without_numba(offset: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machine code is for memory that is aligned."""
+    kernel = Kernel("tilework.io.decode_numba", "decode_12")
+    monkeypatch.setitem(decode._KERNELS, 12, kernel)
+    monkeypatch.setattr(kernel, "_function_of_numba", lambda: pytest.fail("numba is asked"))
+    images = counts((1, 2, 8), "u2", high=2**12 - 1)
+    out = np.empty((1, 2, 8), "u2")
+    np.testing.assert_array_equal(
+        decode_frames(_stored(images, 12, False, 0, offset), Packing(12, 2, 8, False), out, compiled=True), images
+    )
 
 
 @pytest.mark.parametrize("pixels", [0, 1 << 40])

@@ -126,7 +126,7 @@ def decode_frames(
 def _arguments(stored: NDArray[np.uint8], packing: Packing, out: NDArray[Any]) -> tuple[Any, ...]:
     """Return the arguments of the kernel that decodes frames: they are taken as native words."""
     if stored.ctypes.data % 8 or stored.strides[0] % 8 or stored.strides[1] != 1:
-        stored = np.ascontiguousarray(stored)
+        stored = stored.copy()  # also what is contiguous, as it may lie at an odd address
     words = stored.view(np.uint64)
     frames, count = words.shape
     stride = words.strides[0] // 8 if frames > 1 else count
