@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
 import threading
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+import tilework
 from tilework.common.kernels import jit, object_code, sum_frames
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.rows import FOREIGN, NATIVE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 MODULE = "tilework.common.kernels.sums_numba"
@@ -30,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where machine code is kept in this test."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(jit, "_not_kept", [])
-    return tmp_path / "tilework"
+    return object_code._folders()[0]
 
 
 def sums(kernel: Kernel, frames: NDArray[np.uint16]) -> list[float]:
@@ -62,7 +64,7 @@ PROGRAM = """
     from tilework.common.kernels import sum_pixels
     total = np.zeros(3)
     sum_pixels(np.arange(30, dtype="u2").reshape(3, 10), total, compiled=True)
-    print(total.tolist(), {"numba", "llvmlite"} & set(sys.modules))
+    print(total.tolist(), sorted({"numba", "llvmlite"} & set(sys.modules)))
 """
 TOTAL = "[45.0, 145.0, 245.0]"
 
@@ -72,7 +74,7 @@ def test_another_process_loads_it_without_numba(folder: Path) -> None:
     frames = np.arange(30, dtype=np.uint16).reshape(3, 10)
     assert sums(kernel, frames) == [45, 145, 245]
     assert len([*folder.iterdir()]) == 1
-    assert run(PROGRAM, folder) == f"{TOTAL} {{'llvmlite'}}"
+    assert run(PROGRAM, folder) == f"{TOTAL} ['llvmlite']"
 
 
 def test_byte_order_and_length_are_part_of_the_types(folder: Path) -> None:
@@ -111,7 +113,7 @@ def test_it_is_at_hand_once_it_is_kept(folder: Path) -> None:
 
 
 def test_machine_code_of_older_sources_is_removed(folder: Path) -> None:
-    """But not that for other CPUs, and for other types: these may share a home folder."""
+    """But not that for other CPUs, of other compilers, and for other types: these may share a home folder."""
     folder.mkdir()
     family = object_code._family(MODULE, "add_pixels", TYPES)
     old, other = f"{family}0123456789abcdef.o", f"{family[:-10]}-01234567-0123456789abcdef.o"
@@ -124,6 +126,34 @@ def test_machine_code_of_older_sources_is_removed(folder: Path) -> None:
     assert other in names
 
 
+def test_other_compilers_do_not_remove_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two Pythons may share the sources, and have a numba each: they would compile again each time."""
+    frames = np.zeros((1, 4), np.uint16)
+    sums(Kernel(MODULE, "add_pixels"), frames)
+    before = {file.name for file in folder.iterdir()}
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "0.1")
+    for cached in (object_code._makers, object_code._version):
+        cached.cache_clear()
+    try:
+        sums(Kernel(MODULE, "add_pixels"), frames)
+        after = {file.name for file in folder.iterdir()}
+    finally:
+        for cached in (object_code._makers, object_code._version):
+            cached.cache_clear()
+    assert before < after
+    assert len(after) == 2
+
+
+def test_two_installations_with_one_folder_do_not_remove_what_the_other_has(folder: Path, tmp_path: Path) -> None:
+    """Each has sources of its own, and may be of another version."""
+    shutil.copytree(Path(tilework.__file__).parent, tmp_path / "other" / "tilework")
+    paths = [str(Path(tilework.__file__).parents[1]), str(tmp_path / "other")]
+    source = tmp_path / "other" / "tilework" / "common" / "kernels" / "sums_numba.py"
+    source.write_text(source.read_text(encoding="utf-8") + "# newer\n", encoding="utf-8")
+    assert [run(PROGRAM, folder, PYTHONPATH=path) for path in paths] == [f"{TOTAL} ['llvmlite', 'numba']"] * 2
+    assert [run(PROGRAM, folder, PYTHONPATH=path) for path in paths] == [f"{TOTAL} ['llvmlite']"] * 2
+
+
 def test_without_a_folder_it_works_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,7 +163,7 @@ def test_without_a_folder_it_works_and_says_so(
     for _ in range(2):
         assert sums(Kernel(MODULE, "add_pixels"), np.ones((2, 4), np.uint16)) == [4, 4]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert str(tmp_path / "file" / "tilework") in caplog.text
+    assert str(tmp_path / "file" / "tilework-") in caplog.text
     assert "NUMBA_CACHE_DIR" in str(jit.why_not_kept())
 
 
@@ -149,6 +179,24 @@ def test_where_object_code_cannot_be_made_numba_compiles(
     monkeypatch.setattr("tilework.common.kernels.object_code_numba._entry", fail)
     assert sums(Kernel(MODULE, "add_pixels"), np.ones((2, 4), np.uint16)) == [4, 4]
     assert "no such pass" in caplog.text
+    assert not [*folder.glob("*.o")]
+
+
+def test_where_nothing_can_be_loaded_nothing_is_at_hand(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in programs that are packed without what is known of their parts."""
+
+    def fail(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", fail)
+    object_code._makers.cache_clear()
+    kernel = Kernel(MODULE, "add_pixels")
+    frames = np.ones(8, dtype=np.uint16)
+    assert not kernel.is_at_hand(frames, NATIVE, 4, 0, 2, 4, np.empty(0, np.uint32), np.zeros(2))
+    assert sums(kernel, frames.reshape(2, 4)) == [4, 4]
+    assert "PackageNotFoundError" in caplog.text
     assert not [*folder.glob("*.o")]
 
 

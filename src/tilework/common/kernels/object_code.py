@@ -1,11 +1,12 @@
 """Machine code of kernels on disk, and loaded from there by LLVM alone.
 
 Each kernel has a file for each combination of types of its arguments: a digest, and the object code that
-`tilework.common.kernels.object_code_numba` made of it. The names of files say of what sources, for what CPU, and by
-which versions of the compilers, so what is old is not found; it is removed when its successor is written.
+`tilework.common.kernels.object_code_numba` made of it. The names of files say for what CPU, by which versions of the
+compilers, and of what sources, so what is old is not found. What was made of older sources is removed when its
+successor is written; what is for others who use the same folder stays.
 
 They lie where numba keeps what it compiles: in the folder that ``NUMBA_CACHE_DIR`` names, or beside the source, or,
-where that cannot be written, in the user's folder for such files.
+where that cannot be written, in the user's folder for such files. Each installation has a folder of its own there.
 """
 
 from __future__ import annotations
@@ -139,36 +140,39 @@ def array_fields() -> tuple[int, int]:
 
 def _folders() -> list[Path]:
     """Return where object code may be, in the order in which to look, and to write."""
+    here = Path(__file__).parent
+    # Two installations, with sources of their own, would remove each other's files all the time.
+    name = f"tilework-{_digest(os.fsencode(here)).hex()[:8]}"
     if told := os.environ.get("NUMBA_CACHE_DIR"):
-        return [Path(told) / "tilework"]
+        return [Path(told) / name]
     home = os.environ.get("XDG_CACHE_HOME")
     with contextlib.suppress(RuntimeError):  # there is no home
         home = home or str(Path.home() / ".cache")
-    return [Path(__file__).parent / "__pycache__", *([Path(home) / "tilework"] if home else [])]
+    return [here / "__pycache__", *([Path(home) / name] if home else [])]
 
 
 def _family(module: str, name: str, types: tuple[str, ...]) -> str:
     """Return how the names of a kernel's files begin, of whatever versions of its source."""
-    return f"{module.rpartition('.')[2]}.{name}-{'.'.join(types)}-{_digest(_cpu().encode()).hex()[:8]}-"
+    return f"{module.rpartition('.')[2]}.{name}-{'.'.join(types)}-{_makers()}-"
 
 
 @functools.cache
-def _cpu() -> str:
+def _makers() -> str:
+    """Return a name for all that object code depends on but the sources: other Pythons may share these."""
     from tilework.common.kernels.cpu import FEATURES, NAME
 
-    return f"{NAME} {FEATURES}"
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "llvmlite")]
+    return _digest(f"{NAME} {FEATURES} {versions} {array_fields()}".encode()).hex()[:8]
 
 
 @functools.cache
 def _version(module: str) -> str:
-    """Return a name for the sources of a module's kernels, and for what makes machine code of them."""
+    """Return a name for the sources of a module's kernels, with which names of files end."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         msg = f"there is no module {module}"
         raise ModuleNotFoundError(msg)
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "llvmlite")]
-    facts = f"{versions} {array_fields()}".encode()
-    return _digest(digest_of_kernels() + Path(spec.origin).read_bytes() + facts).hex()[:16] + ".o"
+    return _digest(digest_of_kernels() + Path(spec.origin).read_bytes()).hex()[:16] + ".o"
 
 
 def _digest(data: bytes) -> bytes:
