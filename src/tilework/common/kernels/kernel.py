@@ -79,11 +79,17 @@ class Kernel:
         if form in self._functions:
             return True
         if form not in self._is_kept:  # which is asked once
-            from tilework.common.kernels import object_code
-
-            types = None if _asks_numba() else _types_of(form)
-            self._is_kept[form] = types is not None and object_code.find(self._module, self._name, types) is not None
+            self._is_kept[form] = self._is_on_disk(form)
         return self._is_kept[form]
+
+    def _is_on_disk(self, form: Form) -> bool:
+        from tilework.common.kernels import object_code
+
+        types = None if _asks_numba() else _types_of(form)
+        try:
+            return types is not None and object_code.find(self._module, self._name, types) is not None
+        except Exception:  # noqa: BLE001  (where nothing can be loaded, `_load` says why, and goes on)
+            return False
 
     def _find(self, form: Form) -> Callable[..., Any]:
         with _lock[0]:
