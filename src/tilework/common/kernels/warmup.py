@@ -22,7 +22,7 @@ WARMUP_DTYPES = ("<u1", "<u2", "<u4", "<i2", "<i4", "<f4", "<f8", "<c8", ">u2", 
 
 
 def warmup(dtypes: Iterable[Any] | None = None) -> None:
-    """Compile the kernels of the built-in UDFs, and keep them in numba's cache on disk.
+    """Compile the kernels of the built-in UDFs, and keep them on disk.
 
     This takes about a minute the first time, and a few seconds when all is there already.
 
