@@ -8,16 +8,20 @@ from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 
 __all__ = ["FEATURES", "FOLLOWS_LONG_ROWS", "HAS_LONG_VECTORS", "NAME"]
 
-
 NAME: str = os.environ.get("NUMBA_CPU_NAME") or get_host_cpu_name()
+# As numba has it: where AVX makes code slower, and where virtual machines say that they have it, and do not.
+_AVX_IS_NOT_USED = {"corei7-avx", "core-avx-i", "sandybridge", "ivybridge", "nocona"}
 
 
 def _features() -> str:
     told = os.environ.get("NUMBA_CPU_FEATURES")
     if told is not None or NAME.lower() == "generic":
         return told or ""
-    found = get_host_cpu_features()
-    if os.environ.get("NUMBA_ENABLE_AVX") == "0":
+    try:
+        found = get_host_cpu_features()
+    except RuntimeError:  # LLVM cannot say it of this machine
+        return ""
+    if (os.environ.get("NUMBA_ENABLE_AVX") or ("0" if NAME in _AVX_IS_NOT_USED else "1")) == "0":
         found.update({name: False for name in found if name.startswith("avx")})
     return str(found.flatten())
 
