@@ -142,13 +142,13 @@ def _folders() -> list[Path]:
     """Return where object code may be, in the order in which to look, and to write."""
     here = Path(__file__).parent
     # Two installations, with sources of their own, would remove each other's files all the time.
-    name = f"tilework-{_digest(os.fsencode(here)).hex()[:8]}"
+    place = Path("tilework", _digest(os.fsencode(here)).hex()[:8])
     if told := os.environ.get("NUMBA_CACHE_DIR"):
-        return [Path(told) / name]
+        return [told / place]
     home = os.environ.get("XDG_CACHE_HOME")
     with contextlib.suppress(RuntimeError):  # there is no home
         home = home or str(Path.home() / ".cache")
-    return [here / "__pycache__", *([Path(home) / name] if home else [])]
+    return [here / "__pycache__", *([home / place] if home else [])]
 
 
 def _family(module: str, name: str, types: tuple[str, ...]) -> str:
