@@ -283,29 +283,35 @@ def test_threads_that_call_it_first_at_the_same_time(folder: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_child_forked_while_another_thread_loads_a_kernel(folder: Path) -> None:
-    program = """
-        import os, threading
+    """Here it is in the middle of an import, which nobody would ever end in the child."""
+    (folder.parents[1] / "slow.py").write_text("import __main__, time\n__main__.begun.set()\ntime.sleep(0.5)\n")
+    program = f"""
+        import os, signal, sys, threading
         import numpy as np
-        from tilework.common.kernels import kernel, sum_pixels
-        held, done = threading.Event(), threading.Event()
-        def load():
-            with kernel._lock[0]:
-                held.set()
-                done.wait()
-        thread = threading.Thread(target=load)
+        from tilework.common.kernels import object_code, sum_pixels
+        sys.path.insert(0, {str(folder.parents[1])!r})
+        begun = threading.Event()
+        load = object_code.load
+        def load_slowly(*arguments):
+            import slow
+            return load(*arguments)
+        object_code.load = load_slowly
+        def call(dtype):
+            total = np.zeros(1)
+            sum_pixels(np.ones((1, 8), dtype), total, compiled=True)
+            return int(total[0])
+        thread = threading.Thread(target=call, args=("u2",))
         thread.start()
-        held.wait()
+        begun.wait()
         child = os.fork()
         if child == 0:
-            total = np.zeros(1)
-            sum_pixels(np.ones((1, 8), dtype="u2"), total, compiled=True)
-            os._exit(int(total[0]))
+            signal.alarm(20)
+            os._exit(call("u1"))
         status = os.waitpid(child, 0)[1]
-        done.set()
         thread.join()
-        print(os.waitstatus_to_exitcode(status))
+        print(os.waitstatus_to_exitcode(status), call("i2"))
     """
-    assert run(program, folder) == "8"
+    assert run(program, folder) == "8 8"
 
 
 def test_the_gil_is_released(folder: Path) -> None:

@@ -28,10 +28,11 @@ _CONTIGUOUS_ALIGNED: Final = 0x101
 # With these variables, numba is asked to do something else than to make machine code as usual.
 _OF_NUMBA: Final = ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK", "NUMBA_DEBUGINFO")
 
-# Held while a kernel is loaded or compiled; a forked child has one of its own, since who held it may not be there.
-_lock = [threading.RLock()]
+# Held while a kernel is loaded or compiled. Who forks waits for that: in the child there is no thread that would go on,
+# and what it had locked, of the import system and of LLVM, would stay locked.
+_lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _lock.__setitem__(0, threading.RLock()))
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 class Kernel:
@@ -87,12 +88,13 @@ class Kernel:
 
         types = None if _asks_numba() else _types_of(form)
         try:
-            return types is not None and object_code.find(self._module, self._name, types) is not None
+            with _lock:  # what is asked for loads LLVM
+                return types is not None and object_code.find(self._module, self._name, types) is not None
         except Exception:  # noqa: BLE001  (where nothing can be loaded, `_load` says why, and goes on)
             return False
 
     def _find(self, form: Form) -> Callable[..., Any]:
-        with _lock[0]:
+        with _lock:
             function = self._functions.get(form)
             if function is None:
                 types = None if _asks_numba() else _types_of(form)
