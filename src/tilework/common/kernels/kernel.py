@@ -28,6 +28,8 @@ _CONTIGUOUS_ALIGNED: Final = 0x101
 # With these variables, numba is asked to do something else than to make machine code as usual.
 _OF_NUMBA: Final = ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK", "NUMBA_DEBUGINFO")
 
+# Kernels for which there is no object code.
+_failures: list[str] = []
 # Held while a kernel is loaded or compiled. Who forks waits for that: in the child there is no thread that would go on,
 # and what it had locked, of the import system and of LLVM, would stay locked.
 _lock = threading.RLock()
@@ -118,7 +120,9 @@ class Kernel:
             return object_code.load(code, types)
         except Exception:
             # Numba and LLVM are asked for more than they promise for all versions, so there is a second way.
-            logger.warning("%r is compiled by numba for each process, which takes longer", self, exc_info=True)
+            level = logging.DEBUG if _failures else logging.WARNING  # others fail for the same reason
+            logger.log(level, "%r is loaded or compiled by numba, which takes longer", self, exc_info=True)
+            _failures.append(self._name)
             return None
 
     def _function_of_numba(self) -> Callable[..., Any]:
