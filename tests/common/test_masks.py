@@ -54,8 +54,10 @@ def test_discs_and_rings_anywhere(cy: float, cx: float, r: float, ri: float) -> 
 
 def test_sizes_of_discs_and_rings_may_be_floats() -> None:
     """As they are after a division."""
-    np.testing.assert_array_equal(masks.circular(3, 2, 16 / 2, 12 / 2, 2), masks.circular(3, 2, 8, 6, 2))
-    np.testing.assert_array_equal(masks.ring(3, 2, 16 / 2, 12 / 2, 2, 1), masks.ring(3, 2, 8, 6, 2, 1))
+    width: Any = 16 / 2
+    height: Any = 12 / 2
+    np.testing.assert_array_equal(masks.circular(3, 2, width, height, 2), masks.circular(3, 2, 8, 6, 2))
+    np.testing.assert_array_equal(masks.ring(3, 2, width, height, 2, 1), masks.ring(3, 2, 8, 6, 2, 1))
 
 
 def test_radius_at_the_limits() -> None:
