@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from detector_files import counts, packed_frame
 from tilework.common.kernels.kernel import Kernel
 from tilework.io import decode
-from tilework.io.decode import Packing, decode_frames
+from tilework.io.decode import Packing, decode_frames, warmup_decoding
 
 
 def _stored(images: np.ndarray[Any, Any], bits: int, quad: bool, gap: int, offset: int) -> np.ndarray[Any, Any]:
@@ -99,3 +101,21 @@ def test_choice_changes_no_bits(monkeypatch: pytest.MonkeyPatch, pixels: int) ->
     stored = np.random.default_rng(0).integers(0, 256, (2, packing.frame_bytes), dtype=np.uint8)
     expected = decode_frames(stored, packing, np.empty((2, 128, 512), "u2"), compiled=False)
     np.testing.assert_array_equal(decode_frames(stored, packing, np.empty((2, 128, 512), "u2")), expected)
+
+
+def test_after_warmup_nothing_loads_numba() -> None:
+    warmup_decoding()
+    code = """
+import sys
+import numpy as np
+from tilework.io.decode import Packing, decode_frames, warmup_decoding
+for bits in (1, 6, 12, 24):
+    for quad in (False, True):
+        packing = Packing(bits, 2, 256, quad)
+        out = np.empty((3, *packing.sig_shape), packing.dtype)
+        decode_frames(np.zeros((3, packing.frame_bytes), np.uint8), packing, out, compiled=True)
+        assert not out.any()
+assert "numba" not in sys.modules
+assert "llvmlite" in sys.modules  # compiled code was used
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -30,13 +30,16 @@ _RUN_WITH = ("uint8", "uint16", "uint32", "int16", "float32", ">u2", ">u4")
 
 @dataclass(frozen=True)
 class _Job:
-    """What is compiled for one type of numbers; for the executor, it is a partition of the whole work."""
+    """What is compiled for one type of numbers, or, without one, for packed frames.
 
-    dtype: np.dtype[Any]
+    For the executor, it is a partition of the whole work.
+    """
+
+    dtype: np.dtype[Any] | None
 
     def get_ident(self) -> str:
         """Return the name that stands in messages."""
-        return f"warmup of {self.dtype}"
+        return f"warmup of {'packed frames' if self.dtype is None else self.dtype}"
 
     def get_locations(self) -> WorkerSet | None:
         """Any worker will do."""
@@ -65,13 +68,14 @@ def warmup(args: argparse.Namespace) -> None:
     _require_kept(why_not_kept())
     # Those that take longest begin first.
     dtypes = list(dict.fromkeys(map(np.dtype, (*_RUN_WITH, *WARMUP_DTYPES, *CONVERTED_DTYPES))))
+    jobs = [*map(_Job, dtypes), _Job(None)]
     show = args.progress or (sys.stderr.isatty() and not args.quiet)
     with (
-        _make_context(args.workers, len(dtypes)) as context,
-        tqdm(desc="Compiling", unit="dtype", total=len(dtypes), file=sys.stderr, disable=not show) as bar,
+        _make_context(args.workers, len(jobs)) as context,
+        tqdm(desc="Compiling", unit="dtype", total=len(jobs), file=sys.stderr, disable=not show) as bar,
     ):
         bar.refresh()  # the first takes long
-        for reason in context.executor.run_each_partition([_Job(dtype) for dtype in dtypes], _compile_for):
+        for reason in context.executor.run_each_partition(jobs, _compile_for):
             _require_kept(reason)
             bar.update()
     seconds = time.perf_counter() - start
@@ -106,6 +110,7 @@ def _compile_for(job: _Job) -> str | None:
     from tilework.common.kernels.jit import why_not_kept
     from tilework.io.convert import warmup_conversions
     from tilework.io.corrections import CorrectionSet
+    from tilework.io.decode import warmup_decoding
     from tilework.udf.com import CoMUDF
     from tilework.udf.masks import ApplyMasksUDF
     from tilework.udf.stddev import StdDevUDF
@@ -113,6 +118,9 @@ def _compile_for(job: _Job) -> str | None:
     from tilework.udf.sumsigudf import SumSigUDF
 
     dtype = job.dtype
+    if dtype is None:
+        warmup_decoding()
+        return why_not_kept()
     if dtype in map(np.dtype, WARMUP_DTYPES):
         compile_kernels([dtype])
     warmup_conversions([dtype])

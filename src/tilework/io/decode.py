@@ -25,7 +25,7 @@ from tilework.common.kernels.payoff import Payoff
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Packing", "decode_frames"]
+__all__ = ["Packing", "decode_frames", "warmup_decoding"]
 
 # Frames below this many pixels in one call are decoded by NumPy.
 SMALL_PIXELS = 64 * 1024
@@ -121,6 +121,14 @@ def decode_frames(
             return out
     _decode_numpy(stored, packing, out)
     return out
+
+
+def warmup_decoding() -> None:
+    """Compile the kernels, and keep them on disk."""
+    for bits in _BITS_STORED:
+        packing = Packing(bits, 1, 64, quad=False)
+        out = np.empty((1, *packing.sig_shape), dtype=packing.dtype)
+        decode_frames(np.zeros((1, packing.frame_bytes), dtype=np.uint8), packing, out, compiled=True)
 
 
 def _arguments(stored: NDArray[np.uint8], packing: Packing, out: NDArray[Any]) -> tuple[Any, ...]:

@@ -96,6 +96,7 @@ udfs = [
     StdDevUDF(),
     CoMUDF.with_params(r=4),
     *(ApplyMasksUDF(mask_factories=[lambda: np.ones((16, 16), dtype="f4")] * n) for n in (1, 4, 6)),
+    *(ApplyMasksUDF(mask_factories=[lambda: np.ones((16, 16))] * n) for n in (1, 4, 6)),
     *([] if data.dtype.kind == "c" or not data.dtype.isnative else [LogsumUDF()]),
 ]
 with Context.make_with("inline") as context:

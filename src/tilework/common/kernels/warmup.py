@@ -42,12 +42,10 @@ def _compile_for(dtype: np.dtype[Any]) -> None:
     sum_pixels(tile, np.zeros(5, dtype=result), compiled=True)
     for count in (4, 9):  # few and many have another kernel where CPUs have AVX-512
         masks = np.ones((count, 2, 5), dtype=np.float32)
-        DenseMasks(masks, dtype, result, compiled=True).apply(tile, np.zeros((5, count), dtype=result))
+        for product in {result, np.result_type(dtype, np.float64)}:  # masks that users make are float64 mostly
+            DenseMasks(masks, dtype, product, compiled=True).apply(tile, np.zeros((5, count), dtype=product))
     SparseMasks(masks.reshape(9, 10), dtype, result, compiled=True).apply(tile, np.zeros((5, 9), dtype=result))
-    if dtype.kind == "c":  # whose centre of mass are three products in double precision
-        three = np.ones((3, 2, 5))
-        DenseMasks(three, dtype, np.dtype(np.complex128), compiled=True).apply(tile, np.zeros((5, 3), np.complex128))
-    else:
+    if dtype.kind != "c":  # whose centre of mass are products with masks
         sum_logarithms(tile.astype(dtype.newbyteorder("=")), np.zeros((2, 5), np.float32), compiled=True)
         for sig in ((2, 5), (4, 5)):  # very small and very large frames have another kernel
             region = MomentRegion(np.ones(sig, dtype=bool))
