@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.kernels import takes_dtype
+from tilework.common.kernels.rows import GATHERED, gather, takes_dtype
 from tilework.common.masks import ring
 from tilework.udf.base import UDF
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from tilework.common.udf import TilingPreferences
 
 __all__ = ["FEMUDF", "run_fem"]
-
-# Pixels of the ring that are gathered at a time; as float64 they stay in the L2 cache.
-_GATHERED = 2**16
 
 
 class FEMUDF(UDF):
@@ -112,31 +109,23 @@ class FEMUDF(UDF):
         """Merge the pixels of the ring in a tile into what is known of its frames."""
         places, earlier = self.cached(f"ring {self.meta.tiling_scheme_idx}", self._places)
         flat = tile.reshape(len(tile), -1)
-        for first in range(0, len(places), _GATHERED):
-            some = places[first : first + _GATHERED]
-            # Of frames that are not contiguous NumPy makes a copy before it takes pixels.
-            part, within = (
-                (flat, some) if flat.flags.c_contiguous else (flat[:, some[0] : some[-1] + 1], some - some[0])
-            )
-            step = max(1, _GATHERED // len(some))
-            for start in range(0, len(tile), step):
-                rows = slice(start, start + step)
+        for first in range(0, len(places), GATHERED):
+            for rows, pixels in gather(flat, places[first : first + GATHERED]):
                 sums = self.results.ring_sum[rows], self.results.ring_varsum[rows]
-                self._merge(part[rows], within, earlier + first, *sums)
+                self._merge(pixels, earlier + first, *sums)
 
     @staticmethod
     def _merge(
-        frames: NDArray[Any],
-        places: NDArray[np.intp],
+        pixels: NDArray[Any],
         earlier: int,
         total: NDArray[Any],
         varsum: NDArray[np.float64],
     ) -> None:
-        deviations = np.take(frames, places, axis=1).astype(total.dtype, copy=False)
-        here = len(places)
+        pixels = pixels.astype(total.dtype, copy=False)
+        here = pixels.shape[1]
         with np.errstate(invalid="ignore", over="ignore"):
-            own = deviations.sum(axis=1)
-            deviations -= (own / here)[:, np.newaxis]
+            own = pixels.sum(axis=1)
+            deviations = pixels - (own / here)[:, np.newaxis]
             if deviations.dtype.kind == "c":
                 deviations = np.abs(deviations)
             varsum += np.einsum("ij,ij->i", deviations, deviations)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.rows import SHORTS, Rows, as_rows
+from tilework.common.kernels.rows import SHORTS, Rows, as_rows, gather
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +32,8 @@ _LANES = 16
 # Pixels of 2 bytes in half a vector, and how many may have weights: more come from memory again each time.
 _PIXELS: Final = 16
 _MOST_WEIGHED = 2**18
-# Pixels of a frame whose weights NumPy makes at a time, and pixels of all frames that it gathers: both stay in the L2
-# cache.
+# Pixels of a frame whose weights NumPy makes at a time, which stay in the L2 cache.
 _WEIGHED_AT_ONCE = 2**14
-_GATHERED = 2**16
 
 
 def find_runs(selection: BoolArray, origin: tuple[int, int] = (0, 0)) -> IntArray:
@@ -217,12 +215,5 @@ def _add_group(flat: Array, runs: IntArray, sums: Array) -> None:
     weights = np.ones((3, len(places)))
     weights[1] = np.repeat(y, lengths)
     np.add(np.repeat(x, lengths), within, out=weights[2])
-    first, last = places[0], places[-1] + 1
-    is_whole = last - first == len(places)
-    if is_whole or not flat.flags.c_contiguous:  # of which NumPy makes a copy before it takes pixels
-        flat, places = flat[:, first:last], places - first
-    step = max(1, _GATHERED // len(places))
-    for start in range(0, len(flat), step):
-        rows = slice(start, start + step)
-        pixels = flat[rows] if is_whole else np.take(flat[rows], places, axis=1)
+    for rows, pixels in gather(flat, places):
         sums[rows] += np.einsum("ip,mp->im", pixels.astype(np.float64, copy=False), weights)

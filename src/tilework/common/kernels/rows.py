@@ -19,10 +19,11 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import DTypeLike
+    from numpy.typing import DTypeLike, NDArray
 
 __all__ = [
     "FOREIGN",
+    "GATHERED",
     "NATIVE",
     "SHORTS",
     "Order",
@@ -32,6 +33,7 @@ __all__ = [
     "as_rows",
     "computable",
     "frame_blocks",
+    "gather",
     "takes_dtype",
 ]
 
@@ -39,6 +41,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _REAL = frozenset({"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"})
 _KNOWN = _REAL | {"b1", "c8", "c16"}
+
+GATHERED = 2**16
+"""Pixels that `gather` yields at a time: as float64 they stay in the L2 cache."""
 
 Order = tuple[int, ...]
 # Byte orders, as tuples of different length: numba sees them as different types, see `simd_numba`.
@@ -168,6 +173,31 @@ def frame_blocks(tile: Array) -> Iterator[slice]:
     step = max(1, 2**18 // max(1, math.prod(tile.shape[1:])))
     for start in range(0, tile.shape[0], step):
         yield slice(start, min(start + step, tile.shape[0]))
+
+
+def gather(flat: Array, places: NDArray[np.intp]) -> Iterator[tuple[slice, Array]]:
+    """Yield pixels of a few frames at a time, as many as stay in the L2 cache, with a slice of their frames.
+
+    Parameters
+    ----------
+    flat
+        Frames, of shape ``(n, pixels)``.
+    places
+        Places in a frame, ascending; at least one.
+
+    Yields
+    ------
+    rows, pixels
+        Pixels of shape ``(frames in rows, len(places))``; a view where places follow each other.
+    """
+    first, last = places[0], places[-1] + 1
+    is_whole = last - first == len(places)
+    if is_whole or not flat.flags.c_contiguous:  # of which NumPy makes a copy before it takes pixels
+        flat, places = flat[:, first:last], places - first
+    step = max(1, GATHERED // len(places))
+    for start in range(0, len(flat), step):
+        rows = slice(start, start + step)
+        yield rows, flat[rows] if is_whole else np.take(flat[rows], places, axis=1)
 
 
 def computable(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -220,8 +220,8 @@ def accumulate_integers(
     Pixels are taken as what `load_shorts` makes of them, that is less `centre`, which changes no deviation. `shorts` is
     any array of 2-byte integers. Scratch of the size of a block of pixels is `sums` (4 bytes, signed) and, for squares,
     `narrow` (4 bytes, unsigned) for pixels of one byte, or `wide` (8 bytes, unsigned) for those of two; and
-    float64, of shape (2, pixels of a block). Sums, sums of
-    squares and the difference ``n * squares - sums**2`` are exact for up to `flush` = 65536 frames.
+    `scratch`, float64 of shape (2, pixels of a block). Sums, sums of squares and the difference
+    ``n * squares - sums**2`` are exact for up to `flush` = 65536 frames.
     """
     part_sum, part_var = scratch[0], scratch[1]
     for block in range(start, stop, sums.size):
