@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,6 +125,23 @@ def test_what_cannot_be_streamed_is_not_begun(name: str) -> None:
     with Context(executor=MAKERS[name]()) as ctx, pytest.raises(ExecutorError, match=r"Detector .*stream"):
         ctx.run_udf(dataset=live, udf=TileSum())
     assert live.detector.calls == []
+
+
+class InC(UDF):
+    """Gives the frame to a function in C that has not said ``const``."""
+
+    def get_result_buffers(self) -> Any:
+        return {}
+
+    def process_frame(self, frame: Any) -> None:
+        (ctypes.c_float * frame.size).from_buffer(frame)
+
+
+def test_functions_that_insist_on_arrays_which_may_be_changed() -> None:
+    """Elsewhere the task is done again, with copies; here its data is gone by then."""
+    with Context(executor=InlineJobExecutor()) as ctx, pytest.raises(TypeError, match="not writable") as raised:
+        ctx.run_udf(dataset=Live(Detector()), udf=InC())
+    assert any("frame.copy()" in note for note in raised.value.__notes__)
 
 
 class LateLive(Live):

@@ -23,28 +23,11 @@ from tilework.testing.wrong_udfs import (
     make_raising,
     text_of,
 )
-from tilework.udf import UDF
 
 if TYPE_CHECKING:
     from tilework.api import Context
 # Where nothing is ever filled, the delayed executor has nothing to compute, and says so first.
 OF_DELAYED = {"FillsResultOnly": (UDFException, ("FillsResultOnly", "'maximum'", "nothing would ever be computed"))}
-
-
-class GivenTypes(UDF):
-    """Calls a function that is compiled for arrays which it could change, and for others."""
-
-    def get_result_buffers(self) -> dict[str, Any]:
-        return {"total": self.buffer("nav")}
-
-    def process_frame(self, frame: Any) -> None:
-        numba = pytest.importorskip("numba")
-        frame_type = numba.types.Array(numba.float32, 2, "C", readonly=self.params.readonly)
-        self.results.total[:] = numba.njit(numba.float32(frame_type))(sum_of)(frame)
-
-
-def sum_of(frame: Any) -> Any:
-    return frame.sum()
 
 
 class Watched(MemoryDataSet):
@@ -195,14 +178,3 @@ def test_wrong_arguments(ctx: Any) -> None:
         run(ctx, dataset=ds, udf=RightUDF(), roi=np.ones((2, 2), dtype=bool))
     with pytest.raises(UDFException, match=r"RightUDF supports numpy, and the run allows cupy.*backends="):
         run(ctx, dataset=ds, udf=RightUDF(), backends="cupy")
-
-
-def test_compiled_functions_of_arrays_that_can_be_changed() -> None:
-    """numba says only that types do not fit."""
-    with make_context("inline") as ctx:
-        dataset = ctx.load("memory", data=np.ones((2, 3, 4, 5), dtype=np.float32))
-        with pytest.raises(TypeError, match="readonly array") as raised:
-            ctx.run_udf(dataset=dataset, udf=GivenTypes(readonly=False))
-        (note,) = [note for note in raised.value.__notes__ if "readonly=True" in note]
-        assert "leave the types out" in note
-        assert np.all(ctx.run_udf(dataset=dataset, udf=GivenTypes(readonly=True))["total"].data == 20)

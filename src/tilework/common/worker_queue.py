@@ -133,6 +133,11 @@ class WorkerContext:
         self._worker_queue = worker_queue
         self._messages = messages
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether data is streamed to this task, which is there once."""
+        return self._worker_queue is not None
+
     def get_worker_queue(self) -> WorkerQueue:
         """Return the queue through which this task is given its data.
 

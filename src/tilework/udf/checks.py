@@ -33,6 +33,7 @@ __all__ = [
     "explain",
     "merges_by_name",
     "noted",
+    "refuses_read_only",
     "too_large",
 ]
 
@@ -57,9 +58,15 @@ CHANGES_INPUT = (
     "changes its input, or what it has from it: frames and tiles are read-only, because other functions see them, too. "
     "Make a copy first, for example frame = frame.copy()"
 )
-READ_ONLY_IN_NUMBA = (
-    "a function compiled with numba for given types gets frames and tiles only where it says that it does not change "
-    'them: leave the types out, or give numba.types.Array(numba.float32, 2, "C", readonly=True) for float32[:, ::1]'
+_INSISTS_ON_WRITING = (
+    "a compiled function insists on arrays that it may change, and some here are read-only: give it a copy, such as "
+    "frame.copy(), or declare its arguments as read-only (const in Cython, readonly=True for numba.types.Array)"
+)
+_REFUSALS_OF_READ_ONLY = (
+    "buffer source array is read-only",  # Cython
+    "underlying buffer is not writable",  # ctypes
+    "array must have flags ['WRITEABLE'",  # numpy.ctypeslib
+    "array is not writeable",  # pybind11
 )
 _TILE_ATTRIBUTES = {"tile_slice": "self.meta.slice", "scheme_idx": "self.meta.tiling_scheme_idx"}
 
@@ -229,7 +236,13 @@ def explain(error: Exception, udf: UDF | None, method: str, where: str) -> Excep
     clearer: Exception | None = None
     text = str(error)
     is_kernel = method.startswith("the ")
-    if isinstance(error, ValueError) and "read-only" in text and (is_kernel or method.startswith("process_")):
+    refuses = refuses_read_only(error)
+    if (
+        not refuses
+        and isinstance(error, ValueError)
+        and "read-only" in text
+        and (is_kernel or method.startswith("process_"))
+    ):
         clearer = UDFException(f"{name}{': ' if is_kernel else '.'}{method} {CHANGES_INPUT}")
     elif isinstance(error, AttributeError) and error.name in _TILE_ATTRIBUTES:
         clearer = AttributeError(
@@ -245,9 +258,16 @@ def explain(error: Exception, udf: UDF | None, method: str, where: str) -> Excep
     result.add_note(note)
     if shapes and method.startswith("process_"):
         result.add_note(f"self.results is there: {shapes}")
-    if isinstance(error, TypeError) and "readonly array" in text:
-        result.add_note(READ_ONLY_IN_NUMBA)
+    if refuses:
+        result.add_note(_INSISTS_ON_WRITING)
     return result
+
+
+def refuses_read_only(error: BaseException) -> bool:
+    """Return whether a compiled function has refused an array that is read-only, before it did anything with it."""
+    text = str(error)
+    of_numba = text.startswith("No matching definition for argument type(s)") and "readonly array" in text
+    return of_numba or any(each in text for each in _REFUSALS_OF_READ_ONLY)
 
 
 def describe_arrays(arrays: Mapping[str, Any]) -> str:

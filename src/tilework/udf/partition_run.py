@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.allocator import keep_freed_memory
+from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.buffers import AuxBufferWrapper
 from tilework.exceptions import JobCancelledError
 from tilework.io.dataset.scratch import give_back, take_scratch
 from tilework.udf.checks import check_own_results, explain, too_large
 from tilework.udf.meta import UDFMeta
+from tilework.udf.own_copies import on_own_copies, with_own_arrays
 from tilework.udf.steps import make_step
 from tilework.udf.tile_forms import TileConverter
 
@@ -50,7 +52,23 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class PartitionRun:
-    """All UDFs of a run over one partition; used once."""
+    """All UDFs of a run over one partition; used once.
+
+    Parameters
+    ----------
+    partition
+        The partition.
+    classes
+        Classes of the UDFs.
+    params
+        What they have in common.
+    env
+        Of the task.
+    absent
+        Which frames are not there; None: all are.
+    own_copies
+        Whether functions get copies of frames and parameters that they may write to, see `tilework.udf.own_copies`.
+    """
 
     def __init__(
         self,
@@ -59,8 +77,11 @@ class PartitionRun:
         params: UDFParams,
         env: Environment,
         absent: BoolArray | None,
+        *,
+        own_copies: bool = False,
     ) -> None:
         self._partition = partition
+        self._own_copies = own_copies
         self._absent = absent
         self._params = params
         self._env = env
@@ -73,6 +94,8 @@ class PartitionRun:
         self._udfs: list[UDF] = []
         for cls, kwargs in zip(classes, params.kwargs, strict=True):
             try:
+                if own_copies:
+                    kwargs = with_own_arrays(kwargs)  # noqa: PLW2901
                 self._udfs.append(cls.new_for_partition(kwargs, partition, roi))
             except Exception as e:
                 e.add_note(f"in the constructor of {cls.__name__}, {self._where()}")
@@ -203,6 +226,8 @@ class PartitionRun:
         for udf, plan, backend in zip(self._udfs, self._params.plan.udfs, backends.udfs, strict=True):
             self._doing = f"get_{plan.method.value}_kernel"
             label, step = make_step(udf, plan.method, self._slice, is_full_sig=self._scheme.is_full_sig, env=self._env)
+            if self._own_copies and backend in NUMPY_BACKENDS:
+                step = on_own_copies(step, f"{type(udf).__name__}.{label}")
             form = backend, plan.dtype_for(backend), plan.corrected_for(backend)
             groups.setdefault(form, []).append((udf, label, step))
         return [(converter.form(*key), steps) for key, steps in groups.items()]

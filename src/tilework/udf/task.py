@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.progress import PartitionProgressTracker, PartitionTrackerNoOp
+from tilework.udf.checks import refuses_read_only
 from tilework.udf.partition_run import PartitionRun
 
 if TYPE_CHECKING:
@@ -139,7 +140,17 @@ class UDFTask:
 
     def __call__(self, params: UDFParams, env: Environment) -> tuple[UDFData, ...]:
         """Process the partition; return the buffers of the UDFs in their order."""
-        run = PartitionRun(self._partition, self._udf_classes or params.classes, params, env, self._absent)
+        try:
+            return self._process(params, env)
+        except Exception as error:
+            is_streamed = env.worker_context is not None and env.worker_context.is_streamed
+            if is_streamed or not refuses_read_only(error):
+                raise
+        return self._process(params, env, own_copies=True)
+
+    def _process(self, params: UDFParams, env: Environment, *, own_copies: bool = False) -> tuple[UDFData, ...]:
+        classes = self._udf_classes or params.classes
+        run = PartitionRun(self._partition, classes, params, env, self._absent, own_copies=own_copies)
         return run(PartitionProgressTracker(self._partition) if self._report else _NO_PROGRESS)
 
 

@@ -81,8 +81,15 @@ class BufferWrapper:
     ) -> None:
         _check_options(kind, where, use)
         self._kind: BufferKind = kind
-        # An array's shape is made of what can be an index: 2.7 cannot, and a text is no list of numbers.
-        self._extra_shape = (extra_shape,) if isinstance(extra_shape, int) else tuple(map(index, extra_shape))
+        try:
+            # An array's shape is made of what can be an index: 2.7 cannot, and a text is no list of numbers.
+            self._extra_shape = (extra_shape,) if isinstance(extra_shape, int) else tuple(map(index, extra_shape))
+        except TypeError:
+            msg = (
+                f"the extra_shape of a buffer is an integer or a tuple of integers, got {extra_shape!r}; what comes "
+                "after it is given by name, as in dtype='float64'"
+            )
+            raise TypeError(msg) from None
         if min(self._extra_shape, default=0) < 0:
             msg = f"the extra shape of a buffer has sizes of at least 0, got {extra_shape}"
             raise ValueError(msg)
