@@ -135,3 +135,7 @@ def test_png() -> None:
         image = Image.open(BytesIO(encode_png(pixels)))
         assert image.mode == "RGBA"
         np.testing.assert_array_equal(np.asarray(image), pixels)
+        pixels[..., 3] = 255
+        image = Image.open(BytesIO(encode_png(pixels)))
+        assert image.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(image), pixels[..., :3])

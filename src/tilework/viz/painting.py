@@ -21,6 +21,8 @@ __all__ = ["Painter", "encode_png", "silent"]
 
 # Markers of ticks, see `matplotlib.markers`, which is imported when it is needed.
 TICK_LEFT, TICK_DOWN = 0, 3
+# Of zlib: looks for nothing but repetitions, of which figures are full.
+_RUN_LENGTHS = 3
 
 
 class Painter:
@@ -123,10 +125,13 @@ def encode_png(rgba: NDArray[np.uint8]) -> bytes:
     Parameters
     ----------
     rgba
-        uint8, (y, x, 4).
+        uint8, (y, x, 4). Where nothing is transparent, that is left out: it takes a third of the time.
     """
     from PIL import Image
 
+    image = Image.fromarray(rgba)
+    if rgba[..., 3].min(initial=255) == 255:
+        image = image.convert("RGB")
     file = BytesIO()
-    Image.fromarray(rgba).save(file, format="png", compress_level=1)
+    image.save(file, format="png", compress_level=1, compress_type=_RUN_LENGTHS)
     return file.getvalue()
