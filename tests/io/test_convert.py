@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilework.io import convert
-from tilework.io.convert import convert_tile
+from tilework.io.convert import convert_tile, is_in_one_piece, repeat_conversion
 
 REAL = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
 # Compiling takes its time: every kernel once, and some with all targets.
@@ -99,8 +99,35 @@ def test_small_tiles_never_wait_for_a_compiler(monkeypatch: pytest.MonkeyPatch) 
 import subprocess
 import sys
 import numpy as np
-from tilework.io.convert import convert_tile
+from tilework.io.convert import convert_tile, is_in_one_piece, repeat_conversion
 convert_tile(np.zeros((20, 256, 256), ">u2"), "f4")
 assert not {"numba", "llvmlite"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("source", ["<u2", ">u2", "<i4", "u1"])
+def test_tiles_that_are_like_the_one_before(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found out about one serves for the next."""
+    monkeypatch.setattr(convert.PAYOFF, "to_load", 0)
+    rng = np.random.default_rng(0)
+    tiles = rng.integers(0, 200, (3, 2, 256, 256)).astype(source)
+    tiles.flags.writeable = False
+    out = np.empty((2, 256, 256), np.float32)
+    convert_tile(tiles[0], np.float32, out, compiled=True)
+    repeat = repeat_conversion(tiles[0], out)
+    assert repeat is not None
+    for tile in tiles:
+        repeat(tile)
+        np.testing.assert_array_equal(out, tile)
+
+
+def test_tiles_for_which_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones, with gaps between frames, at odd addresses, and those that NumPy converts."""
+    monkeypatch.setattr(convert.PAYOFF, "to_load", 0)
+    whole = np.zeros((4, 512, 256), np.uint16)
+    odd = np.zeros(whole.nbytes + 1, np.uint8)[1:].view(np.uint16).reshape(whole.shape)
+    for tile in (whole[:, :2], whole[:, :256], odd, whole.astype(np.float64)):
+        assert repeat_conversion(tile, np.empty(tile.shape, np.float32)) is None
+    assert repeat_conversion(whole, np.empty(whole.shape, np.uint16)) is None
+    assert [is_in_one_piece(tile) for tile in (whole, whole[:, :256], odd)] == [True, False, False]

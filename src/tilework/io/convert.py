@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.kernels.kernel import Kernel
+from tilework.common.kernels.kernel import CONTIGUOUS_ALIGNED, Kernel
 from tilework.common.kernels.payoff import Payoff
 from tilework.common.kernels.rows import as_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["CONVERTED_DTYPES", "convert_tile", "warmup_conversions"]
+__all__ = ["CONVERTED_DTYPES", "convert_tile", "is_in_one_piece", "repeat_conversion", "warmup_conversions"]
 
 CONVERTED_DTYPES = ("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", ">u2", ">i2", ">u4", ">i4")
 """What there is a kernel for in `warmup_conversions`, by default: the integers that detectors write."""
@@ -70,6 +70,32 @@ def convert_tile(
             return out
     np.copyto(out, src, casting="unsafe")
     return out
+
+
+def repeat_conversion(src: NDArray[Any], out: NDArray[Any]) -> Callable[[NDArray[Any]], None] | None:
+    """Return a function that does to similar tiles what `convert_tile` has done, sooner; None where there is none.
+
+    Most tiles are like the one before, and what is found out about them takes as long as a small tile.
+
+    Parameters
+    ----------
+    src
+        A tile; the others have its dtype and shape, and are contiguous and aligned like it.
+    out
+        Where all of them are written.
+    """
+    if not (src.size >= SMALL_PIXELS and is_in_one_piece(src) and _has_kernel(src.dtype, out.dtype)):
+        return None
+    kernel, (flat, *rest) = _as_call(src, out)
+    if not PAYOFF.is_reached(0, kernel, (flat, *rest)):
+        return None
+    repeated, native = kernel.repeated(flat, *rest), flat.dtype
+    return lambda tile: repeated(tile.view(native).reshape(-1))
+
+
+def is_in_one_piece(tile: NDArray[Any]) -> bool:
+    """Return whether a tile is contiguous and aligned."""
+    return tile.flags.num & CONTIGUOUS_ALIGNED == CONTIGUOUS_ALIGNED
 
 
 def _as_call(src: NDArray[Any], out: NDArray[Any]) -> tuple[Kernel, tuple[Any, ...]]:

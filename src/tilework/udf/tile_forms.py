@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.array_backends import CUPY_BACKENDS, NUMPY_BACKENDS, as_backend, as_dtype
-from tilework.io.convert import convert_tile
+from tilework.io.convert import convert_tile, is_in_one_piece, repeat_conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,15 +80,22 @@ class TileConverter:
         scratch, compiled = self._scratch, None if self._compiled else False
         name = dtype.str
         out: Array = np.empty((0,), dtype)
+        source = dtype
+        repeat: Callable[[Array], None] | None = None
 
         def convert(tile: DataTile) -> Array:
-            nonlocal out
+            nonlocal out, source, repeat
             data: Array = tile.data
             if data.dtype == dtype:
                 return _read_only(data)
-            if out.shape != data.shape:  # most tiles have the shape of the one before
-                out = scratch.get(name, data.shape, dtype)
-            return _read_only(convert_tile(data, dtype, out, compiled=compiled))
+            if out.shape != data.shape or source != data.dtype:  # most tiles are like the one before
+                out, source, repeat = scratch.get(name, data.shape, dtype), data.dtype, None
+            if repeat is not None and is_in_one_piece(data):
+                repeat(data)
+            else:
+                convert_tile(data, dtype, out, compiled=compiled)
+                repeat = None if compiled is False else repeat_conversion(data, out)
+            return _read_only(out)
 
         return convert
 

@@ -17,13 +17,15 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from numpy.typing import NDArray
+
     Form = tuple[Hashable, ...]
 
-__all__ = ["Kernel"]
+__all__ = ["CONTIGUOUS_ALIGNED", "Kernel"]
 
 logger = logging.getLogger(__name__)
 
-_CONTIGUOUS_ALIGNED: Final = 0x101
+CONTIGUOUS_ALIGNED: Final = 0x101
 """Flags of arrays that machine code is made for, as NumPy's C API numbers them."""
 # With these variables, numba is asked to do something else than to make machine code as usual.
 _OF_NUMBA: Final = ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK", "NUMBA_DEBUGINFO")
@@ -73,8 +75,29 @@ class Kernel:
         if function is None:
             function = self._find(form)
         if function(*args):
-            msg = f"the compiled function {self._name} of {self._module} failed"
-            raise RuntimeError(msg)
+            raise self._failed()
+
+    def repeated(self, array: NDArray[Any], *rest: Any) -> Callable[[NDArray[Any]], None]:
+        """Return a function that calls it with other arrays of the same kind and the same rest, in half the time.
+
+        Parameters
+        ----------
+        array
+            What stands for the first argument; dtype, dimensions, contiguity and alignment of the others are the same.
+        *rest
+            The other arguments.
+        """
+        form = _form_of((array, *rest))
+        function = self._functions.get(form) or self._find(form)
+
+        def call(array: NDArray[Any]) -> None:
+            if function(array, *rest):
+                raise self._failed()
+
+        return call
+
+    def _failed(self) -> RuntimeError:
+        return RuntimeError(f"the compiled function {self._name} of {self._module} failed")
 
     def is_at_hand(self, *args: Any) -> bool:
         """Return whether a call with such arguments would not wait for the compiler."""
@@ -134,7 +157,7 @@ def _form_of(args: tuple[Any, ...]) -> Form:
     """Return what of the arguments the machine code depends on."""
     return tuple(
         [
-            (a.dtype, a.ndim, a.flags.num & _CONTIGUOUS_ALIGNED)
+            (a.dtype, a.ndim, a.flags.num & CONTIGUOUS_ALIGNED)
             if isinstance(a, np.ndarray)
             else len(a)
             if a.__class__ is tuple
@@ -150,7 +173,7 @@ def _types_of(form: Form) -> tuple[str, ...] | None:
     for each in form:
         if isinstance(each, tuple):
             dtype, ndim, flags = each
-            if flags != _CONTIGUOUS_ALIGNED or not dtype.isnative or dtype.kind not in "iufc" or dtype.itemsize > 8:
+            if flags != CONTIGUOUS_ALIGNED or not dtype.isnative or dtype.kind not in "iufc" or dtype.itemsize > 8:
                 return None
             types.append(f"{dtype.str[1:]}x{ndim}")
         elif isinstance(each, int):
