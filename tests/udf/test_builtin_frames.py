@@ -197,3 +197,18 @@ def test_a_monitor_keeps_what_it_saw_when_frames_are_absent(ctx: Context, tmp_pa
         dataset = ctx.load("raw", path=tmp_path / "a.raw", **how)
     result = ctx.run_udf(dataset=dataset, udf=SignalMonitorUDF())
     np.testing.assert_array_equal(result["intensity"].data, data[-1])
+
+
+class Brightest(FEMUDF):
+    """What users derive: something else of the ring of each frame."""
+
+    def process_frame(self, frame: Any) -> None:
+        self.results.intensity[:] = np.max(frame * self.task_data.mask)
+
+
+def test_classes_that_derive_from_fem(ctx: Context) -> None:
+    data = counts((3, 4, 16, 16))
+    result = ctx.run_udf(dataset=ctx.load("memory", data=data), udf=Brightest(center=(8, 8), rad_in=1, rad_out=5))
+    y, x = np.ogrid[-8:8, -8:8]
+    ring = (np.hypot(y, x) > 1) & (np.hypot(y, x) <= 5)
+    np.testing.assert_array_equal(result["intensity"].data, data[:, :, ring].max(axis=-1))

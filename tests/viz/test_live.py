@@ -238,6 +238,9 @@ def test_channel_and_udf_may_be_replaced_between_runs(context: Context, dataset:
     plot.udf, plot.channel = SumSigUDF(), "intensity"
     context.run_udf(dataset=dataset, udf=[first, plot.udf], plots=[plot])
     np.testing.assert_array_equal(plot.data, data.sum(axis=(2, 3)))
+    plot.channel = "std"
+    with pytest.raises(ValueError, match="no result 'std' to plot, but intensity"):
+        context.run_udf(dataset=dataset, udf=[first, plot.udf], plots=[plot])
 
 
 def test_a_function_stays_the_channel(dataset: Any) -> None:

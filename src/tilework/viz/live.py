@@ -288,6 +288,9 @@ def _giving_two(function: Extract) -> Extract:
 
 def _taking(name: str, function: Callable[[Array], Array]) -> Extract:
     def extract(results: Any, damage: NDArray[np.bool_]) -> tuple[Array, Array]:
+        if name not in results:  # of a channel that was replaced
+            msg = f"there is no result {name!r} to plot, but {', '.join(results)}"
+            raise ValueError(msg)
         buffer = results[name]
         data = np.asarray(function(buffer.data))
         there = np.squeeze(damage) if buffer.kind == "nav" else np.full(data.shape, bool(damage.any()))
