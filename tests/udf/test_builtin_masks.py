@@ -141,6 +141,16 @@ def test_an_unknown_shift_has_an_unknown_result(ctx: Context, dtype: str, use_sp
     np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("use_sparse", [False, True, "sparse.pydata.GCXS"])
+@pytest.mark.parametrize("shift", [(10**12, 0), (-3.0, -1e18), (0.0, 1e300)])
+def test_masks_that_are_shifted_far_away_have_no_products(ctx: Context, shift: Any, use_sparse: Any) -> None:
+    each = np.broadcast_to(np.array(shift, dtype=np.float64), (6, 5, 2))
+    aux = ApplyMasksUDF.aux_data(each, kind="nav", extra_shape=(2,), dtype=np.float64)
+    for shifts in (shift, aux):
+        udf = ApplyMasksUDF(mask_factories=stack, use_sparse=use_sparse, shifts=shifts)
+        assert not ctx.run_udf(dataset=load(ctx, counts()), udf=udf)["intensity"].data.any()
+
+
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("use_sparse", [False, True])
 @pytest.mark.parametrize("shift", ["none", "one", "for each frame"])
