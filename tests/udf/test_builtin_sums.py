@@ -104,6 +104,16 @@ def test_deviations_are_no_whole_numbers(ctx: Context, dtype: Any) -> None:
         ctx.run_udf(dataset=load(ctx, counts(dtype="u2")), udf=StdDevUDF(dtype=dtype))
 
 
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dtype", ["c8", "c16"])
+def test_real_frames_have_deviations_in_complex_numbers_as_well(ctx: Context, dtype: str) -> None:
+    data = counts(dtype="u2")
+    result = ctx.run_udf(dataset=load(ctx, data), udf=StdDevUDF(dtype=dtype))
+    assert result["std"].data.dtype == dtype
+    np.testing.assert_allclose(result["std"].data, data.std(axis=(0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(result["mean"].data, data.mean(axis=(0, 1)), rtol=1e-5)
+
+
 def test_small_deviations_from_a_large_mean(ctx: Context) -> None:
     data = (60_000 + np.random.default_rng(0).integers(0, 4, size=(8, 9, 5, 6))).astype("u2")
     result = ctx.run_udf(dataset=load(ctx, data), udf=StdDevUDF())
