@@ -268,3 +268,15 @@ def test_large_factories_are_warned_about_once_per_run(caplog: pytest.LogCapture
         for _ in range(2):
             context.run_udf(dataset=dataset, udf=udf)
     assert caplog.text.count("sent to every worker") == 2
+
+
+@pytest.mark.usefixtures("kernels")
+def test_real_sparse_masks_treat_real_and_imaginary_parts_apart(ctx: Context) -> None:
+    data, masks = counts(dtype="c16"), stack()
+    masks[:, 4, 4] = 1
+    reference = expected(data, masks)
+    data[2, 3, 4, 4] += np.inf
+    reference[2, 3] += np.inf
+    result = ctx.run_udf(dataset=load(ctx, data), udf=ApplyMasksUDF(lambda: masks, use_sparse=True))["intensity"].data
+    np.testing.assert_allclose(result.real, reference.real, rtol=1e-9)
+    np.testing.assert_allclose(result.imag, reference.imag, rtol=1e-9)
