@@ -302,3 +302,24 @@ def test_derived_sums_of_logarithms_get_sparse_frames_as_well(ctx: Context) -> N
     expected = ctx.run_udf(dataset=load(ctx, data * 2), udf=LogsumUDF())["logsum"].data
     result = ctx.run_udf(dataset=ds, udf=_Brightened(), backends=("sparse.COO",))["logsum"].data
     np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dtype", ["u2", "i1", "f4", "c8"])
+@pytest.mark.parametrize("kind", ["COO", "GCXS"])
+def test_sums_of_logarithms_of_sparse_frames_that_store_all_pixels_or_negative_ones(
+    ctx: Context, kind: str, dtype: str
+) -> None:
+    sparse = pytest.importorskip("sparse")
+    data = counts(dtype=dtype)
+    data[0] = np.abs(data[0]) + 3
+    data[1] = 127
+    if dtype[0] in "if":
+        data[2, :, ::2], data[2, :, 1::2, ::2] = -100, 0
+    if dtype == "f4":
+        data[3, 0, 0, 0] = -np.inf
+        data[3, 0, 1] = 0
+    ds = ctx.load("memory", data=getattr(sparse, kind).from_numpy(data), sig_dims=2, num_partitions=3)
+    expected = ctx.run_udf(dataset=load(ctx, data), udf=LogsumUDF())["logsum"].data
+    result = ctx.run_udf(dataset=ds, udf=LogsumUDF(), backends=(f"sparse.{kind}",))["logsum"].data
+    np.testing.assert_allclose(result, expected, rtol=1e-5)

@@ -94,13 +94,18 @@ class LogsumUDF(UDF):
             return
         coo = sparse_to_coo(frame)
         values = np.abs(coo.data) if coo.dtype.kind == "c" else coo.data
-        lowest = values.min() if values.size == coo.size else min(values.min(initial=0), 0)
-        if lowest:
-            # Pixels that are not stored have a logarithm, too.
-            target[:] += np.log1p(-lowest)
-            target[tuple(coo.coords)] -= np.log1p(-lowest)
+        stored = tuple(coo.coords)
+        is_full = values.size == coo.size
+        lowest = values.min() if is_full else min(values.min(initial=0), 0)
         with np.errstate(invalid="ignore"):
-            target[tuple(coo.coords)] += np.log1p(values - lowest)
+            logarithms = np.log1p(values - lowest)
+        if is_full or lowest == 0:
+            target[stored] += logarithms
+            return
+        # Pixels that are not stored have a logarithm, too.
+        frame = np.full(target.shape, np.log1p(-lowest))
+        frame[stored] = logarithms
+        target[:] += frame
 
     def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:
         """Add the sum of a partition."""
