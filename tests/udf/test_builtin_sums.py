@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import sparse
 
 from tests_helpers import counts
 from tilework.api import Context
@@ -269,6 +270,17 @@ def test_sums_with_parameters_of_a_class_derived_from_it(ctx: Context) -> None:
         SumSigUDF(dtype="float64")
 
 
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_sums_of_logarithms_of_very_many_frames_are_precise(ctx: Context, is_sparse: bool) -> None:
+    data = np.zeros((10 if is_sparse else 200, 400, 2, 3), dtype=np.uint8)
+    data[..., 0, 1], data[..., 1, 2] = 1, 7
+    frames = sparse.COO.from_numpy(data) if is_sparse else data
+    ds = ctx.load("memory", data=frames, sig_dims=2, num_partitions=1)
+    result = ctx.run_udf(dataset=ds, udf=LogsumUDF())["logsum"].data
+    np.testing.assert_allclose(result, np.log1p(exact(data)).sum(axis=(0, 1)), rtol=3e-7)
+
+
 class _Brightened(LogsumUDF):
     def process_frame(self, frame: Any) -> None:
         super().process_frame(frame * 2)
@@ -296,7 +308,6 @@ def test_sums_of_logarithms_can_be_derived_from_by_frames(ctx: Context) -> None:
 
 
 def test_derived_sums_of_logarithms_get_sparse_frames_as_well(ctx: Context) -> None:
-    sparse = pytest.importorskip("sparse")
     data = counts(dtype="f4") * (np.random.default_rng(3).random((6, 5, 8, 7)) < 0.1)
     ds = ctx.load("memory", data=sparse.COO.from_numpy(data), sig_dims=2, num_partitions=3)
     expected = ctx.run_udf(dataset=load(ctx, data * 2), udf=LogsumUDF())["logsum"].data
@@ -310,7 +321,6 @@ def test_derived_sums_of_logarithms_get_sparse_frames_as_well(ctx: Context) -> N
 def test_sums_of_logarithms_of_sparse_frames_that_store_all_pixels_or_negative_ones(
     ctx: Context, kind: str, dtype: str
 ) -> None:
-    sparse = pytest.importorskip("sparse")
     data = counts(dtype=dtype)
     data[0] = np.abs(data[0]) + 3
     data[1] = 127
