@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import operator
 import pickle
 from typing import Any
 
@@ -100,6 +101,39 @@ def test_any_part_in_any_format(kind: str, rows: Any, columns: Any, sparse_backe
         assert masks.format == formats[sparse_backend]
     elif sparse_backend is not None:
         assert isinstance(masks, sparse.GCXS if sparse_backend.endswith("GCXS") else sparse.COO)
+
+
+@pytest.mark.parametrize("use_sparse", [None, True, False, *SPARSE_BACKENDS])
+@pytest.mark.parametrize("dtype", [">f4", ">u2", ">c8", "f2"])
+def test_masks_in_numbers_that_scipy_does_not_take(dtype: str, use_sparse: Any) -> None:
+    """Foreign byte order, as of a file, and half precision."""
+    made = np.abs(stack(dtype="c8")).astype(dtype)
+    whole = np.abs(stack(dtype="c8"))
+    for kind in (np.array, sparse.COO.from_numpy):
+        singles = [functools.partial(kind, made[i]) for i in range(3)]
+        for container in (
+            MaskContainer(functools.partial(kind, made), use_sparse=use_sparse),
+            MaskContainer(singles, use_sparse=use_sparse),
+            MaskContainer(lambda: whole, dtype=dtype, use_sparse=use_sparse),
+        ):
+            assert container.dtype.isnative
+            masks = container.get(part(), transpose=False)
+            assert masks.dtype.isnative
+            np.testing.assert_array_equal(to_dense(masks), made.reshape(3, -1))
+            in_dtype = container.get(part(), dtype=dtype, transpose=False)
+            np.testing.assert_array_equal(to_dense(in_dtype), made.reshape(3, -1))
+
+
+@pytest.mark.parametrize("use_sparse", [None, True, False, *SPARSE_BACKENDS])
+def test_sparse_masks_with_a_background(use_sparse: Any) -> None:
+    hole = stack() > 0
+    for container in (
+        MaskContainer(lambda: ~sparse.COO.from_numpy(hole), use_sparse=use_sparse),
+        MaskContainer(
+            [functools.partial(operator.invert, sparse.COO.from_numpy(h)) for h in hole], use_sparse=use_sparse
+        ),
+    ):
+        np.testing.assert_array_equal(to_dense(container.get(part(), transpose=False)), ~hole.reshape(3, -1))
 
 
 class Counted:

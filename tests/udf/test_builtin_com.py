@@ -285,3 +285,29 @@ def test_nothing_can_be_guessed_from_a_line() -> None:
         com_module.guess_corrections(np.ones((1, 5)), np.ones((1, 5)))
     uniform = com_module.guess_corrections(np.ones((5, 5)), np.zeros((5, 5)))
     assert uniform.scan_rotation == 0
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("params", [{"r": 3}, {"r": 3, "ri": 1.5}], ids=["disc", "ring"])
+@pytest.mark.parametrize("kind", ["c8", "c16", "COO", "GCXS", "DOK"])
+def test_pixels_that_are_not_selected_do_not_count_even_if_they_are_nan(ctx: Context, kind: str, params: Any) -> None:
+    sparse = pytest.importorskip("sparse")
+    data = counts(dtype="f8" if kind.isupper() else kind)
+    expected = ctx.run_udf(dataset=load(ctx, data), udf=CoMUDF.with_params(**params))["raw_shifts"].data
+    data[1, 1, 0, 0], data[2, 0, -1, -1] = np.nan, np.inf
+    data[0, 1, 4, 3 if "ri" not in params else 1] = np.nan  # this one is selected
+    dataset = load(ctx, getattr(sparse, kind).from_numpy(data) if kind.isupper() else data)
+    shifts = ctx.run_udf(dataset=dataset, udf=CoMUDF.with_params(**params))["raw_shifts"].data
+    assert np.isnan(shifts[0, 1]).all()
+    shifts[0, 1] = expected[0, 1]
+    np.testing.assert_allclose(shifts, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dtype", ["f8", "c16"])
+def test_a_selected_pixel_that_is_infinite_leaves_no_centre(ctx: Context, dtype: str) -> None:
+    data = counts(dtype=dtype)
+    data[0, 0, 0, 0] = np.inf
+    shifts = ctx.run_udf(dataset=load(ctx, data), udf=CoMUDF.with_params(cy=0, cx=0, r=2))["raw_shifts"].data
+    assert np.isnan(shifts[0, 0]).all()
+    assert np.isfinite(shifts[0, 1:]).all()

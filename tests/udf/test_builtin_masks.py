@@ -141,6 +141,16 @@ def test_an_unknown_shift_has_an_unknown_result(ctx: Context, dtype: str, use_sp
     np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("use_sparse", [False, True, "sparse.pydata.GCXS"])
+@pytest.mark.parametrize("shift", [(10**12, 0), (-3.0, -1e18), (0.0, 1e300)])
+def test_masks_that_are_shifted_far_away_have_no_products(ctx: Context, shift: Any, use_sparse: Any) -> None:
+    each = np.broadcast_to(np.array(shift, dtype=np.float64), (6, 5, 2))
+    aux = ApplyMasksUDF.aux_data(each, kind="nav", extra_shape=(2,), dtype=np.float64)
+    for shifts in (shift, aux):
+        udf = ApplyMasksUDF(mask_factories=stack, use_sparse=use_sparse, shifts=shifts)
+        assert not ctx.run_udf(dataset=load(ctx, counts()), udf=udf)["intensity"].data.any()
+
+
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("use_sparse", [False, True])
 @pytest.mark.parametrize("shift", ["none", "one", "for each frame"])
@@ -258,3 +268,15 @@ def test_large_factories_are_warned_about_once_per_run(caplog: pytest.LogCapture
         for _ in range(2):
             context.run_udf(dataset=dataset, udf=udf)
     assert caplog.text.count("sent to every worker") == 2
+
+
+@pytest.mark.usefixtures("kernels")
+def test_real_sparse_masks_treat_real_and_imaginary_parts_apart(ctx: Context) -> None:
+    data, masks = counts(dtype="c16"), stack()
+    masks[:, 4, 4] = 1
+    reference = expected(data, masks)
+    data[2, 3, 4, 4] += np.inf
+    reference[2, 3] += np.inf
+    result = ctx.run_udf(dataset=load(ctx, data), udf=ApplyMasksUDF(lambda: masks, use_sparse=True))["intensity"].data
+    np.testing.assert_allclose(result.real, reference.real, rtol=1e-9)
+    np.testing.assert_allclose(result.imag, reference.imag, rtol=1e-9)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import sparse
 
 from tests_helpers import counts
 from tilework.api import Context
@@ -102,6 +103,16 @@ def test_deviations_in_single_precision(ctx: Context) -> None:
 def test_deviations_are_no_whole_numbers(ctx: Context, dtype: Any) -> None:
     with pytest.raises(UDFException, match="StdDevUDF: dtype="):
         ctx.run_udf(dataset=load(ctx, counts(dtype="u2")), udf=StdDevUDF(dtype=dtype))
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dtype", ["c8", "c16"])
+def test_real_frames_have_deviations_in_complex_numbers_as_well(ctx: Context, dtype: str) -> None:
+    data = counts(dtype="u2")
+    result = ctx.run_udf(dataset=load(ctx, data), udf=StdDevUDF(dtype=dtype))
+    assert result["std"].data.dtype == dtype
+    np.testing.assert_allclose(result["std"].data, data.std(axis=(0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(result["mean"].data, data.mean(axis=(0, 1)), rtol=1e-5)
 
 
 def test_small_deviations_from_a_large_mean(ctx: Context) -> None:
@@ -259,6 +270,17 @@ def test_sums_with_parameters_of_a_class_derived_from_it(ctx: Context) -> None:
         SumSigUDF(dtype="float64")
 
 
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_sums_of_logarithms_of_very_many_frames_are_precise(ctx: Context, is_sparse: bool) -> None:
+    data = np.zeros((10 if is_sparse else 200, 400, 2, 3), dtype=np.uint8)
+    data[..., 0, 1], data[..., 1, 2] = 1, 7
+    frames = sparse.COO.from_numpy(data) if is_sparse else data
+    ds = ctx.load("memory", data=frames, sig_dims=2, num_partitions=1)
+    result = ctx.run_udf(dataset=ds, udf=LogsumUDF())["logsum"].data
+    np.testing.assert_allclose(result, np.log1p(exact(data)).sum(axis=(0, 1)), rtol=3e-7)
+
+
 class _Brightened(LogsumUDF):
     def process_frame(self, frame: Any) -> None:
         super().process_frame(frame * 2)
@@ -286,9 +308,28 @@ def test_sums_of_logarithms_can_be_derived_from_by_frames(ctx: Context) -> None:
 
 
 def test_derived_sums_of_logarithms_get_sparse_frames_as_well(ctx: Context) -> None:
-    sparse = pytest.importorskip("sparse")
     data = counts(dtype="f4") * (np.random.default_rng(3).random((6, 5, 8, 7)) < 0.1)
     ds = ctx.load("memory", data=sparse.COO.from_numpy(data), sig_dims=2, num_partitions=3)
     expected = ctx.run_udf(dataset=load(ctx, data * 2), udf=LogsumUDF())["logsum"].data
     result = ctx.run_udf(dataset=ds, udf=_Brightened(), backends=("sparse.COO",))["logsum"].data
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dtype", ["u2", "i1", "f4", "c8"])
+@pytest.mark.parametrize("kind", ["COO", "GCXS"])
+def test_sums_of_logarithms_of_sparse_frames_that_store_all_pixels_or_negative_ones(
+    ctx: Context, kind: str, dtype: str
+) -> None:
+    data = counts(dtype=dtype)
+    data[0] = np.abs(data[0]) + 3
+    data[1] = 127
+    if dtype[0] in "if":
+        data[2, :, ::2], data[2, :, 1::2, ::2] = -100, 0
+    if dtype == "f4":
+        data[3, 0, 0, 0] = -np.inf
+        data[3, 0, 1] = 0
+    ds = ctx.load("memory", data=getattr(sparse, kind).from_numpy(data), sig_dims=2, num_partitions=3)
+    expected = ctx.run_udf(dataset=load(ctx, data), udf=LogsumUDF())["logsum"].data
+    result = ctx.run_udf(dataset=ds, udf=LogsumUDF(), backends=(f"sparse.{kind}",))["logsum"].data
     np.testing.assert_allclose(result, expected, rtol=1e-5)

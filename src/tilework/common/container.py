@@ -85,7 +85,7 @@ class MaskContainer:
         sig_shape: Sequence[int] | None = None,
     ) -> None:
         self.mask_factories = mask_factories
-        self._dtype = None if dtype is None else np.dtype(dtype)
+        self._dtype = None if dtype is None else np.dtype(dtype).newbyteorder("=")
         self._default_sparse = _checked_format(default_sparse, "default_sparse")
         self._use_sparse: bool | str | None = use_sparse
         if use_sparse is True:
@@ -203,7 +203,7 @@ class MaskContainer:
         """
         on_gpu = _checked_backend(backend or self._backend) in CUPY_BACKENDS
         kind = self.use_sparse if sparse_backend is None else _checked_format(sparse_backend, "sparse_backend")
-        target = self.dtype if dtype is None else np.dtype(dtype)
+        target = self.dtype if dtype is None else np.dtype(dtype).newbyteorder("=")
         place = (tuple(sig_slice.origin), tuple(sig_slice.shape))
         key = (place, target, kind, transpose, on_gpu)
         with self._lock:
@@ -215,12 +215,12 @@ class MaskContainer:
     def _cut(self, part: Slice, dtype: np.dtype[Any], kind: str | Literal[False], transpose: bool) -> Any:
         stack = self._computed()
         flat = stack.cut(part)
-        flat = flat.astype(dtype, copy=False)
         if kind is False:
-            dense = to_dense(flat)
+            dense = to_dense(flat).astype(dtype, copy=False)
             return np.ascontiguousarray(dense.T if transpose else dense)
         from scipy import sparse
 
+        flat = flat.astype(_stored_as(dtype), copy=False)
         matrix = sparse.csr_matrix(flat.T if transpose else flat)
         if kind == "scipy.sparse.csc":
             return matrix.tocsc()
@@ -249,7 +249,10 @@ class MaskContainer:
         if self._count is not None and count != self._count:
             msg = f"the mask factory returned {count} masks, but the mask count was given as {self._count}"
             raise ValueError(msg)
-        return stack if self._dtype is None else _Stack(stack.flat.astype(self._dtype, copy=False), stack.sig)
+        if self._dtype is None:
+            return stack
+        dtype = _stored_as(self._dtype) if stack.is_sparse else self._dtype
+        return _Stack(stack.flat.astype(dtype, copy=False), stack.sig)
 
     def _check_shape(self, stack: _Stack) -> None:
         frame = self._sig_shape
@@ -277,10 +280,9 @@ class _Stack:
     @classmethod
     def of(cls, masks: Any) -> _Stack:
         """Return a stack, first axis mask, in our form."""
+        masks = _as_masks(masks)
         if is_scipy_sparse(masks):
             return cls(_to_csr(masks), (int(masks.shape[1]),))
-        if not is_sparse(masks):
-            masks = np.asarray(masks)
         if masks.ndim < 2:
             msg = f"a stack of masks has at least two axes, this has the shape {tuple(masks.shape)}"
             raise ValueError(msg)
@@ -291,7 +293,7 @@ class _Stack:
     @classmethod
     def of_single(cls, masks: Sequence[Any]) -> _Stack:
         """Return single masks as a stack; sparse when all of them are."""
-        masks = [m if is_sparse(m) else np.asarray(m) for m in masks]
+        masks = [_as_masks(m) for m in masks]
         shapes = {tuple(int(s) for s in m.shape) for m in masks}
         if len(shapes) != 1:
             have = ", ".join(map(str, sorted(shapes))) or "there is none"
@@ -331,6 +333,22 @@ class _Stack:
         rows = (part.shape[0], *self.sig[1:])
         places = np.arange(math.prod(rows)).reshape(rows)[:, *part.get()[1:]].reshape(-1)
         return stretch[:, places]
+
+
+def _as_masks(made: Any) -> Any:
+    """Return what a factory made as an array whose numbers other libraries take: in native byte order."""
+    if is_scipy_sparse(made):
+        return made
+    if not is_sparse(made) or made.fill_value:  # nothing is left out where the background counts
+        dense = to_dense(made)
+        return dense.astype(dense.dtype.newbyteorder("="), copy=False)
+    dtype = _stored_as(made.dtype)
+    return made if made.dtype == dtype else made.astype(dtype)
+
+
+def _stored_as(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of sparse masks: SciPy has none of half precision."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
 
 
 def _to_csr(matrix: Any) -> Any:

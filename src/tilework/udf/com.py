@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tilework.common.array_backends import NUMPY_BACKENDS
-from tilework.common.kernels import DenseMasks, MomentRegion, sum_moments, takes_dtype
+from tilework.common.kernels import DenseMasks, MomentRegion, SparseMasks, sum_moments, takes_dtype
 from tilework.common.masks import circular, gradient_x, gradient_y, ring
 from tilework.udf.base import UDF
 from tilework.udf.com_field import (
@@ -316,18 +316,31 @@ class CoMUDF(UDF):
         part = self.meta.sig_slice
         return MomentRegion(self._selection()[part.get()], (part.origin[0], part.origin[1]))
 
-    def _mask_stack(self) -> Array:
-        """Return the selection, and it times y, and times x, for the current part of the detector."""
+    def _mask_stack(self) -> Any:
+        """Return masks of 1, y and x for the current part of the detector, of shape ``(3, pixels)``.
+
+        Where pixels are not selected, they are a CSR matrix without these: 0 × NaN would be NaN.
+        """
         part = self.meta.sig_slice
         selection = self._selection()[part.get()]
         y, x = (np.arange(o, o + n, dtype=np.float32) for o, n in zip(part.origin, part.shape, strict=True))
-        return np.stack([selection, y[:, np.newaxis] * selection, x * selection])
+        stack = np.stack([np.ones_like(selection, dtype=np.float32), *np.meshgrid(y, x, indexing="ij")])
+        stack, places = stack.reshape((3, -1)), np.flatnonzero(selection)
+        if len(places) == stack.shape[1]:
+            return stack
+        from scipy.sparse import csr_matrix
+
+        # A selected pixel counts for y and x also where these are 0: a frame in which it is infinite has no centre.
+        ends = len(places) * np.arange(4)
+        return csr_matrix((stack[:, places].reshape(-1), np.tile(places, 3), ends), shape=stack.shape)
 
     def _make_plain_masks(self) -> Any:
-        return masks_for(self, self._mask_stack().reshape((3, -1)))
+        return masks_for(self, self._mask_stack())
 
-    def _make_masks(self, tile_dtype: np.dtype[Any]) -> DenseMasks:
-        return DenseMasks(self._mask_stack(), tile_dtype, np.dtype(np.complex128), compiled=self.meta.compiled)
+    def _make_masks(self, tile_dtype: np.dtype[Any]) -> DenseMasks | SparseMasks:
+        stack, dtype, compiled = self._mask_stack(), np.dtype(np.complex128), self.meta.compiled
+        kind = DenseMasks if isinstance(stack, np.ndarray) else SparseMasks
+        return kind(stack, tile_dtype, dtype, compiled=compiled)
 
     # -- results
 

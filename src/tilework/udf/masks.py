@@ -223,8 +223,8 @@ class ApplyMasksUDF(UDF):
         shifts = self.params.shifts
         if shifts is None:
             return self.masks
-        dy, dx = (int(s) for s in shifts)
         masks = self._masks_to_shift()
+        dy, dx = _within(shifts, masks.shape[1:])
         use_sparse: Any = "scipy.sparse" if self.masks.use_sparse else False
         return MaskContainer(lambda: shift_stack(masks, dy, dx), use_sparse=use_sparse)
 
@@ -244,8 +244,8 @@ class ApplyMasksUDF(UDF):
         if not (math.isfinite(y) and math.isfinite(x)):
             self.results.intensity[:] = np.nan
             return
-        dy, dx = int(y), int(x)
         masks = self.cached("shifted", self._prepare_shifted)
+        dy, dx = _within((y, x), frame.shape)
         self.results.intensity[:] = self.forbuf(masks.apply(frame, dy, dx), self.results.intensity)
 
     def _prepare_shifted(self) -> _ShiftedDense | _ShiftedSparse:
@@ -336,6 +336,12 @@ def _check_shifts(shifts: Any) -> None:
 
 
 # -- masks that are shifted for each frame
+
+
+def _within(shifts: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return finite shifts as whole pixels; none is larger than the detector, beyond which nothing changes."""
+    dy, dx = (max(-n, min(n, int(s))) for s, n in zip(shifts, shape, strict=True))
+    return dy, dx
 
 
 def _overlap(shift: int, size: int) -> tuple[slice, slice]:

@@ -304,7 +304,8 @@ class StdDevUDF(UDF):
             counts[part] = process_tile_ndarray(tile, n_0, total, varsum, self.forbuf)
             return
         options: dict[str, Any] = {"compiled": self._compiled, "threads": self.meta.threads_per_worker or 1}
-        exact = np.result_type(total.dtype, np.float64)
+        # Real frames have real sums, also where complex results are asked for.
+        exact = np.result_type(total.real.dtype, tile.dtype, np.float64)
         if (total.dtype, varsum.dtype) == (exact, np.float64):
             counts[part] = accumulate_variance(tile, n_0, total, varsum, **options)
             return

@@ -92,12 +92,15 @@ def _real_and_imaginary(matrix: Any, is_tile_complex: bool) -> Any:
     count, pixels = matrix.shape
     coo = matrix.tocoo()
     per_pixel = 2 if is_tile_complex else 1
-    real, imaginary = coo.data.real.astype(np.float64), coo.data.imag.astype(np.float64)
-    values, masks, places = [real, imaginary], [2 * coo.row, 2 * coo.row + 1], [per_pixel * coo.col] * 2
+    real = coo.data.real.astype(np.float64)
+    values, masks, places = [real], [2 * coo.row], [per_pixel * coo.col]
     if is_tile_complex:
-        values += [-imaginary, real]
-        masks += [2 * coo.row, 2 * coo.row + 1]
-        places += [2 * coo.col + 1] * 2
+        values, masks, places = [real, real], [*masks, 2 * coo.row + 1], [*places, 2 * coo.col + 1]
+    if matrix.dtype.kind == "c":  # zeros of a real mask would make an infinite real part a NaN in the imaginary part
+        imaginary = coo.data.imag.astype(np.float64)
+        values, masks, places = [*values, imaginary], [*masks, 2 * coo.row + 1], [*places, per_pixel * coo.col]
+        if is_tile_complex:
+            values, masks, places = [*values, -imaginary], [*masks, 2 * coo.row], [*places, 2 * coo.col + 1]
     entries = np.concatenate(values), (np.concatenate(masks), np.concatenate(places))
     return sparse.csr_matrix(entries, shape=(2 * count, per_pixel * pixels))
 
