@@ -8,6 +8,7 @@ import numpy as np
 
 from tilework.common.kernels.rows import GATHERED, gather, takes_dtype
 from tilework.common.masks import ring
+from tilework.common.udf import UDFMethod, derives_for_frames
 from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class FEMUDF(UDF):
         """Take all numbers as they are stored."""
         return takes_dtype(dtype)
 
+    def get_method(self) -> UDFMethod:
+        """Work on tiles; on frames in a class that derives from this one and does something else with each frame."""
+        return UDFMethod.FRAME if derives_for_frames(self, FEMUDF) else super().get_method()
+
     def get_tiling_preferences(self) -> TilingPreferences:
         """Take tiles of any size: pixels of the ring are gathered from a few frames at a time."""
         return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX}
@@ -65,7 +70,7 @@ class FEMUDF(UDF):
         """Declare ``intensity``, and what is known of each frame so far."""
         total = np.result_type(self.meta.input_dtype, np.float64)
         return {
-            "intensity": self.buffer(kind="nav", dtype=np.float32, use="result_only"),
+            "intensity": self.buffer(kind="nav", dtype=np.float32),
             "ring_sum": self.buffer(kind="nav", dtype=total, use="private"),
             "ring_varsum": self.buffer(kind="nav", dtype=np.float64, use="private"),
         }
@@ -105,6 +110,10 @@ class FEMUDF(UDF):
         earlier = sum(int(np.count_nonzero(mask[scheme[i].get()])) for i in range(part))
         return np.flatnonzero(mask[scheme[part].get()]), earlier
 
+    def process_frame(self, frame: NDArray[Any]) -> None:
+        """Compute the result of a frame; for classes that derive from this one."""
+        self.process_tile(frame[np.newaxis])
+
     def process_tile(self, tile: NDArray[Any]) -> None:
         """Merge the pixels of the ring in a tile into what is known of its frames."""
         places, earlier = self.cached(f"ring {self.meta.tiling_scheme_idx}", self._places)
@@ -113,6 +122,8 @@ class FEMUDF(UDF):
             for rows, pixels in gather(flat, places[first : first + GATHERED]):
                 sums = self.results.ring_sum[rows], self.results.ring_varsum[rows]
                 self._merge(pixels, earlier + first, *sums)
+        with np.errstate(invalid="ignore", over="ignore"):
+            self.results.intensity[:] = np.sqrt(self.results.ring_varsum / self._n_pixels())
 
     @staticmethod
     def _merge(
@@ -134,12 +145,6 @@ class FEMUDF(UDF):
                 between = np.abs(own / here - total / earlier)
                 varsum += between**2 * (earlier * here / (earlier + here))
             total += own
-
-    def get_results(self) -> dict[str, Any]:
-        """Return the standard deviation."""
-        count = self._n_pixels()
-        with np.errstate(invalid="ignore"):
-            return {"intensity": np.sqrt(self.results.ring_varsum / count).astype(np.float32)}
 
 
 def run_fem(

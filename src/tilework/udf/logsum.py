@@ -9,7 +9,7 @@ import numpy as np
 from tilework.common.array_backends import CUPY_BACKENDS, NUMPY, NUMPY_BACKENDS, frames_of
 from tilework.common.kernels import sum_logarithms, takes_dtype
 from tilework.common.sparse import sparse_to_coo
-from tilework.common.udf import UDFMethod
+from tilework.common.udf import UDFMethod, derives_for_frames
 from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
@@ -57,10 +57,7 @@ class LogsumUDF(UDF):
 
     def get_method(self) -> UDFMethod:
         """Work on tiles; on frames in a class that derives from this one and does something else with each frame."""
-        mine, its = LogsumUDF, type(self)
-        if its.process_frame is not mine.process_frame and its.process_tile is mine.process_tile:
-            return UDFMethod.FRAME
-        return super().get_method()
+        return UDFMethod.FRAME if derives_for_frames(self, LogsumUDF) else super().get_method()
 
     def process_frame(self, frame: Any) -> None:
         """Add a frame; for classes that derive from this one."""
