@@ -56,8 +56,9 @@ class LogsumUDF(UDF):
         return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX, "whole_frames": True}
 
     def get_method(self) -> UDFMethod:
-        """Work on tiles; on frames in a class that derives from this one and does something else with each frame."""
-        return UDFMethod.FRAME if derives_for_frames(self, LogsumUDF) else super().get_method()
+        """Work on tiles; on frames in a class that derives from this one for them, or does not ask for whole frames."""
+        whole_frames = self.get_tiling_preferences().get("whole_frames")
+        return super().get_method() if whole_frames and not derives_for_frames(self, LogsumUDF) else UDFMethod.FRAME
 
     def process_frame(self, frame: Any) -> None:
         """Add a frame; for classes that derive from this one."""
