@@ -147,6 +147,33 @@ def com(lib: Library, **kwargs: Any) -> Any:
     return lib("udf.com").CoMUDF.with_params(**kwargs)
 
 
+DERIVED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "logsum": ("udf.logsum.LogsumUDF", "logsum", {}),
+    "fem": ("udf.FEM.FEMUDF", "intensity", {"center": (5.5, 4), "rad_in": 1, "rad_out": 4}),
+    "crystallinity": (
+        "udf.crystallinity.CrystallinityUDF",
+        "intensity",
+        {"rad_in": 1, "rad_out": 4, "real_center": (6, 5), "real_rad": 2},
+    ),
+    "masks shifted": ("udf.masks.ApplyMasksUDF", "intensity", {"mask_factories": partial(stack, 3), "shifts": (2, -1)}),
+}
+
+
+def derived(lib: Library, name: str) -> Any:
+    """Return what derives from a built-in function of frames: it doubles them, and has percents of the result."""
+    path, result, kwargs = DERIVED[name]
+    module, cls = path.rsplit(".", maxsplit=1)
+    base = getattr(lib(module), cls)
+
+    def process_frame(self: Any, frame: Any) -> None:
+        base.process_frame(self, frame * 2)
+
+    def postprocess(self: Any) -> None:
+        getattr(self.results, result)[:] *= 100
+
+    return type("Derived", (base,), {"process_frame": process_frame, "postprocess": postprocess})(**kwargs)
+
+
 FUNCTIONS: dict[str, Callable[[Library], Any]] = {
     "sum": lambda lib: lib("udf.sum").SumUDF(),
     "sum f8": lambda lib: lib("udf.sum").SumUDF(dtype="float64"),
@@ -187,6 +214,7 @@ FUNCTIONS: dict[str, Callable[[Library], Any]] = {
     ),
     "masks shifted for each frame": partial(shifted_masks, use_sparse=False),
     "sparse masks shifted for each frame": partial(shifted_masks, use_sparse=True),
+    **{f"derived {name}": partial(derived, name=name) for name in DERIVED},
 }
 
 

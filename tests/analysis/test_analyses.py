@@ -311,6 +311,24 @@ def test_result_set_access(ctx: Context, dataset: Any) -> None:
     assert not hasattr(result, "__deepcopy__")
 
 
+def test_results_go_through_pickle_with_their_pictures(ctx: Context, dataset: Any, complex_dataset: Any) -> None:
+    jobs = [
+        SumAnalysis(dataset, {}),
+        ctx.create_com_analysis(dataset),
+        ctx.create_radial_fourier_analysis(dataset, n_bins=1, max_order=1),
+        SumfftAnalysis(dataset, {"real_rad": 1, "real_centery": 3, "real_centerx": 3}),
+        ctx.create_disk_analysis(complex_dataset),
+        SumSigAnalysis(complex_dataset, {}),
+    ]
+    for job in jobs:
+        result = ctx.run(job)
+        again = pickle.loads(pickle.dumps(result))
+        assert again.keys() == result.keys()
+        for one, other in zip(again, result, strict=True):
+            np.testing.assert_array_equal(one.raw_data, other.raw_data)
+            np.testing.assert_array_equal(one.visualized, other.visualized)
+
+
 def test_what_is_not_selected_is_grey(ctx: Context, dataset: Any, data: Any) -> None:
     """Results and pictures have the shape of the scan; colours are those of the selected positions."""
     roi = np.zeros((6, 5), dtype=bool)

@@ -169,6 +169,18 @@ def test_further_results_by_overriding(ctx: Context) -> None:
     np.testing.assert_allclose(result["angle"].data[roi], np.arctan2(field[..., 0], field[..., 1])[roi], rtol=1e-5)
 
 
+class _Tilted(CoMUDF):
+    def __init__(self, tilt: float = 0, **parameters: Any) -> None:
+        super().__init__(**parameters)
+
+
+def test_classes_that_derive_from_it_may_have_parameters_of_their_own(ctx: Context) -> None:
+    data = counts()
+    expected = ctx.run_udf(dataset=load(ctx, data), udf=CoMUDF.with_params(cy=3, cx=2))["raw_shifts"].data
+    shifts = ctx.run_udf(dataset=load(ctx, data), udf=_Tilted.with_params(cy=3, cx=2))["raw_shifts"].data
+    np.testing.assert_array_equal(shifts, expected)
+
+
 def test_wrong_parameters_are_refused(ctx: Context) -> None:
     for r, ri in ((3, 3), (2, 3)):
         with pytest.raises(ValueError, match="inner radius"):

@@ -90,6 +90,37 @@ def test_fem_of_nothing_is_refused(ctx: Context) -> None:
         ctx.run_udf(dataset=ctx.load("memory", data=counts(), sig_dims=1), udf=FEMUDF((1, 1), 1, 2))
 
 
+class _Relative(FEMUDF):
+    def get_result_buffers(self) -> dict[str, Any]:
+        return {**super().get_result_buffers(), "brightest": self.buffer(kind="nav", dtype=np.float32)}
+
+    def process_frame(self, frame: Any) -> None:
+        assert frame.dtype == np.float32
+        super().process_frame(frame * 2)
+        self.results.intensity[:] /= frame.mean()
+        self.results.brightest[:] = frame.max()
+
+
+class _Percent(FEMUDF):
+    def postprocess(self) -> None:
+        self.results.intensity[:] *= 100
+
+
+@pytest.mark.parametrize("selected", [False, True])
+def test_fem_can_be_derived_from(ctx: Context, selected: bool) -> None:
+    """A function of frames is called, and results are there where frames and partitions are processed."""
+    data = counts(dtype="u2")
+    r = distance(3.5, 2)
+    std = wide(data)[..., (r > 1) & (r <= 3)].std(axis=-1)
+    roi = np.random.default_rng(0).random(data.shape[:2]) < 0.4 if selected else np.ones(data.shape[:2], dtype=bool)
+    udfs = [_Relative((3.5, 2), 1, 3), _Percent((3.5, 2), 1, 3)]
+    relative, percent = ctx.run_udf(dataset=load(ctx, data), udf=udfs, roi=roi)
+    mean, brightest = data.mean(axis=(-1, -2)), data.max(axis=(-1, -2))
+    np.testing.assert_allclose(relative["intensity"].raw_data, (2 * std / mean)[roi], rtol=1e-5)
+    np.testing.assert_array_equal(relative["brightest"].raw_data, brightest[roi])
+    np.testing.assert_allclose(percent["intensity"].raw_data, 100 * std[roi], rtol=1e-5)
+
+
 @pytest.mark.parametrize("sig", [(8, 8), (9, 8), (8, 9), (15, 11)])
 @pytest.mark.parametrize("dtype", [d for d in DTYPES if d != "c8"])
 def test_crystallinity(ctx: Context, dtype: str, sig: tuple[int, int]) -> None:

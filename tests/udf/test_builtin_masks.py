@@ -180,6 +180,19 @@ def test_what_is_no_number_where_a_mask_is_zero(ctx: Context, shift: str, use_sp
 
 
 @pytest.mark.usefixtures("kernels")
+class _LessDark(ApplyMasksUDF):
+    def process_frame(self, frame: Any) -> None:
+        super().process_frame(frame - 3)
+
+
+def test_classes_that_derive_from_shifted_masks_get_frames(ctx: Context) -> None:
+    """Also where one shift for all frames could be applied to tiles."""
+    data, masks = counts(dtype="u2"), stack()
+    result = ctx.run_udf(dataset=load(ctx, data), udf=_LessDark(mask_factories=lambda: masks, shifts=(2, -1)))
+    reference = expected(data.astype("f4") - 3, shifted(masks, 2, -1))
+    np.testing.assert_allclose(result["intensity"].data, reference, rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("shifts", [None, (1, 2)])
 @pytest.mark.parametrize("empty", [np.zeros((0, *SIG)), sparse.zeros((0, *SIG))], ids=["dense", "sparse"])
 def test_no_masks_have_no_products(ctx: Context, empty: Any, shifts: Any) -> None:

@@ -23,6 +23,8 @@ from tilework.udf.sumsigudf import run_sumsig
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tilework.common.udf import TilingPreferences
+
 DTYPES = ["u1", "u2", "u4", "i2", "f4", "f8", "c8", ">u2", "b1"]
 
 
@@ -297,6 +299,11 @@ class _InTiles(_Counted):
         self.results.logsum[:] += 100 * len(tile)
 
 
+class _InFewPixels(LogsumUDF):
+    def get_tiling_preferences(self) -> TilingPreferences:
+        return {"depth": 1, "total_size": 32}
+
+
 def test_sums_of_logarithms_can_be_derived_from_by_frames(ctx: Context) -> None:
     data = counts(dtype="u2")
     brightened, counted, tiles = ctx.run_udf(dataset=load(ctx, data), udf=[_Brightened(), _Counted(), _InTiles()])
@@ -305,6 +312,14 @@ def test_sums_of_logarithms_can_be_derived_from_by_frames(ctx: Context) -> None:
     np.testing.assert_allclose(brightened["logsum"].data, expected, rtol=1e-5)
     assert (counted["logsum"].data == 30).all()
     assert (tiles["logsum"].data == 3000).all()
+
+
+def test_derived_sums_of_logarithms_get_whole_frames(ctx: Context) -> None:
+    """The lowest pixel can be anywhere, whatever tiles they ask for."""
+    data = counts(dtype="u2")
+    plain = ctx.run_udf(dataset=load(ctx, data), udf=LogsumUDF())["logsum"].data
+    few = ctx.run_udf(dataset=load(ctx, data), udf=_InFewPixels())["logsum"].data
+    np.testing.assert_allclose(few, plain, rtol=1e-5)
 
 
 def test_derived_sums_of_logarithms_get_sparse_frames_as_well(ctx: Context) -> None:

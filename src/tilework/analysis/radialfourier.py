@@ -113,7 +113,7 @@ class RadialFourierAnalysis(BaseMasksAnalysis, id_="RADIAL_FOURIER"):
         data = udf_results["intensity"].data
         n_bins, orders = self.parameters["n_bins"], self.parameters["max_order"] + 1
         raw = np.moveaxis(data, -1, 0).reshape((n_bins, orders, *data.shape[:-1]))
-        return RadialFourierResultSet(lambda: _results(raw, damage), raw_results=raw)
+        return RadialFourierResultSet(partial(_results, raw, damage), raw_results=raw)
 
 
 def _results(raw: Array, damage: Damage) -> list[AnalysisResult]:

@@ -112,12 +112,12 @@ def complex_results(
 
 def vector_picture(y: Array, x: Array, damage: Damage = True) -> Any:
     """Return a function that draws vectors as colours; grey where there is none."""
+    return partial(_draw_vectors, y, x, damage)
 
-    def draw() -> Array:
-        there = np.broadcast_to(np.asarray(damage), np.shape(y))
-        return rgb_from_2dvector(np.where(there, y, np.nan), np.where(there, x, np.nan))
 
-    return draw
+def _draw_vectors(y: Array, x: Array, damage: Damage) -> Array:
+    there = np.broadcast_to(np.asarray(damage), np.shape(y))
+    return rgb_from_2dvector(np.where(there, y, np.nan), np.where(there, x, np.nan))
 
 
 def sig_damage(damage: Damage) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,10 +61,11 @@ class SumfftAnalysis(BaseAnalysis, id_="FFTSUM_FRAMES"):
 
     def get_udf_results(self, udf_results: Mapping[str, Any], roi: Any, damage: Damage) -> AnalysisResultSet:
         """Return the sum with the picture of its transform."""
-        values, there = udf_results["intensity"].data, sig_damage(damage)
+        values = udf_results["intensity"].data
+        picture = partial(_draw_transform, values, dict(self.parameters), sig_damage(damage))
+        desc = "fft of sum of all frames"
+        return AnalysisResultSet([AnalysisResult(values, picture, "intensity", desc, "intensity")])
 
-        def draw() -> Array:
-            magnitude = np.abs(masked_fft(values, self.parameters))
-            return visualize_simple(magnitude, logarithmic=True, damage=np.asarray(there))
 
-        return AnalysisResultSet([AnalysisResult(values, draw, "intensity", "fft of sum of all frames", "intensity")])
+def _draw_transform(values: Array, parameters: dict[str, Any], there: bool) -> Array:
+    return visualize_simple(np.abs(masked_fft(values, parameters)), logarithmic=True, damage=np.asarray(there))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,9 +53,6 @@ class SumSigAnalysis(BaseAnalysis, id_="SUM_SIG"):
         """Return the sums."""
         values, desc = udf_results["intensity"].data, "result from frame integration"
         if np.iscomplexobj(values):
-            there = np.asarray(damage)
-            result = AnalysisResult(
-                values, lambda: visualize_simple(np.abs(values), damage=there), "intensity", desc, "intensity"
-            )
-            return AnalysisResultSet([result])
+            picture = partial(visualize_simple, np.abs(values), damage=np.asarray(damage))
+            return AnalysisResultSet([AnalysisResult(values, picture, "intensity", desc, "intensity")])
         return AnalysisResultSet([real_result(values, "intensity", desc, "intensity", damage)])

@@ -17,6 +17,7 @@ __all__ = [
     "TilingPreferences",
     "UDFMethod",
     "UDFProtocol",
+    "derives_for_frames",
     "get_method",
     "kernel_of",
 ]
@@ -91,6 +92,15 @@ class UDFProtocol:
     def get_tiling_preferences(self) -> TilingPreferences:
         """Return the most frames and bytes a tile should have."""
         return {"depth": self.TILE_DEPTH_DEFAULT, "total_size": self.TILE_SIZE_MAX}
+
+
+def derives_for_frames(udf: Any, base: Any) -> bool:
+    """Return whether a UDF has a ``process_frame`` of its own, but the ``process_tile`` of the class it derives from.
+
+    What it does with each frame is in the former, which would go unused if `base` prefers the latter.
+    """
+    own = type(udf)
+    return own.process_frame is not base.process_frame and own.process_tile is base.process_tile
 
 
 def kernel_of(udf: Any, method: UDFMethod) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tilework.common.kernels.rows import GATHERED, gather, takes_dtype
 from tilework.common.masks import ring
-from tilework.common.udf import UDFMethod
+from tilework.common.udf import UDFMethod, derives_for_frames
 from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
@@ -54,18 +54,13 @@ class FEMUDF(UDF):
     def __init__(self, center: tuple[float, float], rad_in: float, rad_out: float) -> None:
         super().__init__(center=center, rad_in=rad_in, rad_out=rad_out)
 
-    @property
-    def _takes_frames(self) -> bool:
-        """Whether this is a class that derives from this one, and does something of its own with each frame."""
-        return hasattr(self, "process_frame")
-
-    def get_method(self) -> UDFMethod:
-        """Work on tiles; on frames in a class that derives from this one and has a `process_frame`."""
-        return UDFMethod.FRAME if self._takes_frames else super().get_method()
-
     def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
         """Take all numbers as they are stored."""
-        return not self._takes_frames and takes_dtype(dtype)
+        return takes_dtype(dtype)
+
+    def get_method(self) -> UDFMethod:
+        """Work on tiles; on frames in a class that derives from this one and does something else with each frame."""
+        return UDFMethod.FRAME if derives_for_frames(self, FEMUDF) else super().get_method()
 
     def get_tiling_preferences(self) -> TilingPreferences:
         """Take tiles of any size: pixels of the ring are gathered from a few frames at a time."""
@@ -73,18 +68,16 @@ class FEMUDF(UDF):
 
     def get_result_buffers(self) -> dict[str, BufferWrapper]:
         """Declare ``intensity``, and what is known of each frame so far."""
-        if self._takes_frames:
-            return {"intensity": self.buffer(kind="nav", dtype=np.float32)}
         total = np.result_type(self.meta.input_dtype, np.float64)
         return {
-            "intensity": self.buffer(kind="nav", dtype=np.float32, use="result_only"),
+            "intensity": self.buffer(kind="nav", dtype=np.float32),
             "ring_sum": self.buffer(kind="nav", dtype=total, use="private"),
             "ring_varsum": self.buffer(kind="nav", dtype=np.float64, use="private"),
         }
 
     def get_task_data(self) -> dict[str, Any]:
-        """Give ``mask``, the ring as int64 of sig shape, to classes that derive from this one."""
-        return {"mask": self._ring().astype(np.int64)} if self._takes_frames else {}
+        """Give ``mask``, the ring as int64 of sig shape, to classes that derive from this one and process frames."""
+        return {"mask": self._ring().astype(np.int64)} if derives_for_frames(self, FEMUDF) else {}
 
     def preprocess(self) -> None:
         """Look whether there is anything to compute."""
@@ -121,6 +114,10 @@ class FEMUDF(UDF):
         earlier = sum(int(np.count_nonzero(mask[scheme[i].get()])) for i in range(part))
         return np.flatnonzero(mask[scheme[part].get()]), earlier
 
+    def process_frame(self, frame: NDArray[Any]) -> None:
+        """Compute the result of a frame; for classes that derive from this one."""
+        self.process_tile(frame[np.newaxis])
+
     def process_tile(self, tile: NDArray[Any]) -> None:
         """Merge the pixels of the ring in a tile into what is known of its frames."""
         places, earlier = self.cached(f"ring {self.meta.tiling_scheme_idx}", self._places)
@@ -129,6 +126,8 @@ class FEMUDF(UDF):
             for rows, pixels in gather(flat, places[first : first + GATHERED]):
                 sums = self.results.ring_sum[rows], self.results.ring_varsum[rows]
                 self._merge(pixels, earlier + first, *sums)
+        with np.errstate(invalid="ignore", over="ignore"):
+            self.results.intensity[:] = np.sqrt(self.results.ring_varsum / self._n_pixels())
 
     @staticmethod
     def _merge(
@@ -150,14 +149,6 @@ class FEMUDF(UDF):
                 between = np.abs(own / here - total / earlier)
                 varsum += between**2 * (earlier * here / (earlier + here))
             total += own
-
-    def get_results(self) -> dict[str, Any]:
-        """Return the standard deviation."""
-        if self._takes_frames:
-            return dict(super().get_results())
-        count = self._n_pixels()
-        with np.errstate(invalid="ignore"):
-            return {"intensity": np.sqrt(self.results.ring_varsum / count).astype(np.float32)}
 
 
 def run_fem(

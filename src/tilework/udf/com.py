@@ -229,7 +229,7 @@ class CoMUDF(UDF):
         >>> float(abs(result["field"].data).max()) < 1e-5
         True
         """
-        return cls(CoMParams(cy, cx, r, ri, scan_rotation, flip_y, regression))
+        return cls(com_params=CoMParams(cy, cx, r, ri, scan_rotation, flip_y, regression))
 
     # -- what is asked before a run
 

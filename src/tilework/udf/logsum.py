@@ -9,7 +9,7 @@ import numpy as np
 from tilework.common.array_backends import CUPY_BACKENDS, NUMPY, NUMPY_BACKENDS, frames_of
 from tilework.common.kernels import sum_logarithms, takes_dtype
 from tilework.common.sparse import sparse_to_coo
-from tilework.common.udf import UDFMethod
+from tilework.common.udf import UDFMethod, derives_for_frames
 from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
@@ -60,11 +60,9 @@ class LogsumUDF(UDF):
         return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX, "whole_frames": True}
 
     def get_method(self) -> UDFMethod:
-        """Work on tiles; on frames in a class that derives from this one and does something else with each frame."""
-        mine, its = LogsumUDF, type(self)
-        if its.process_frame is not mine.process_frame and its.process_tile is mine.process_tile:
-            return UDFMethod.FRAME
-        return super().get_method()
+        """Work on tiles; on frames in a class that derives from this one for them, or does not ask for whole frames."""
+        whole_frames = self.get_tiling_preferences().get("whole_frames")
+        return super().get_method() if whole_frames and not derives_for_frames(self, LogsumUDF) else UDFMethod.FRAME
 
     def process_frame(self, frame: Any) -> None:
         """Add a frame; for classes that derive from this one."""

@@ -12,7 +12,7 @@ from tilework.common.buffers import AuxBufferWrapper
 from tilework.common.container import MaskContainer, warn_if_large
 from tilework.common.kernels import DenseMasks, SparseMasks, takes_dtype
 from tilework.common.sparse import to_sparse
-from tilework.common.udf import UDFMethod
+from tilework.common.udf import UDFMethod, derives_for_frames
 from tilework.udf.base import UDF
 from tilework.udf.linear import add_products, masks_for
 
@@ -154,8 +154,9 @@ class ApplyMasksUDF(UDF):
         return usable
 
     def get_method(self) -> UDFMethod:
-        """Work on tiles; on frames when each has its own shift."""
-        return UDFMethod.FRAME if self._shifts_per_frame else UDFMethod.TILE
+        """Work on tiles; on frames when each has its own shift, or a derived class does something else with each."""
+        own_frames = self.params.shifts is not None and derives_for_frames(self, ApplyMasksUDF)
+        return UDFMethod.FRAME if self._shifts_per_frame or own_frames else UDFMethod.TILE
 
     def get_tiling_preferences(self) -> TilingPreferences:
         """Take tiles of any size: the kernel works in blocks."""

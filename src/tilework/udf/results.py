@@ -39,8 +39,27 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
+class _DescribedDataSet:
+    """What results say of their dataset, without its data."""
+
+    shape: Shape
+    axes: Sequence[Any]
+    description: Mapping[str, Any]
+    present: BoolArray
+
+    def describe(self) -> Mapping[str, Any]:
+        return self.description
+
+    def present_positions(self, roi: BoolArray | None = None) -> BoolArray:
+        return self.present if roi is None else self.present & roi.reshape(self.present.shape)
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """Where results come from; kept with them when they are saved.
+
+    In what pickle and `copy.deepcopy` make of results, there are descriptions of the parameters and of the dataset:
+    functions may not be picklable, and its data, which can be in memory, is no part of results.
 
     Parameters
     ----------
@@ -61,6 +80,14 @@ class Provenance:
     roi: BoolArray | None
     corrections: CorrectionSet | None = None
     merged: BoolArray | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from tilework.io.results.jsonable import jsonable
+
+        dataset = self.dataset
+        described = _DescribedDataSet(dataset.shape, dataset.axes, dataset.describe(), dataset.present_positions())
+        parameters = jsonable(dict(self.parameters))
+        return Provenance, (self.udf, parameters, described, self.roi, self.corrections, self.merged)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is saved with results: UDF, parameters, dataset, selected and merged positions, corrections."""

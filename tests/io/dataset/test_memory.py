@@ -166,6 +166,18 @@ def test_partition_travels_with_its_part() -> None:
         assert len(pickle.dumps(partition)) < data.nbytes / 64 + 2048
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_dataset_travels_with_its_array_once(order: Any) -> None:
+    data = np.asarray(counts((64, 8, 16, 16)), order=order)
+    dataset = MemoryDataSet(data=data, num_partitions=8)
+    pickled = pickle.dumps(dataset)
+    assert len(pickled) < data.nbytes * 1.1
+    again = pickle.loads(pickled)
+    np.testing.assert_array_equal(again.data, data)
+    np.testing.assert_array_equal(read_all(again)[0], read_all(dataset)[0])
+    assert again.describe() == dataset.describe()
+
+
 def test_frames_before_and_after() -> None:
     """sync_offset and larger scans work for arrays as for files."""
     data = counts((10, 3, 3))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +17,11 @@ from hypothesis.extra import numpy as hnp
 from tests_helpers import counts
 from tilework.api import Context
 from tilework.io.results import load_results, pack_mask, unpack_mask
-from tilework.udf import SumUDF
+from tilework.udf import ApplyMasksUDF, SumUDF
 from tilework.udf.com import CoMUDF
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 NAV, SIG = (6, 7), (8, 9)
@@ -101,6 +103,25 @@ def test_a_lazy_result_says_the_same(roi: Any, tmp_path: Path) -> None:
         loaded = load_results(context.run_udf(dataset=scan, udf=SumUDF(), roi=roi).save(tmp_path / "r.npz"))
     assert loaded.complete
     np.testing.assert_array_equal(loaded.merged, roi)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda result: pickle.loads(pickle.dumps(result))])
+@pytest.mark.parametrize("selected", [False, True])
+def test_results_travel_without_functions_and_data(
+    ctx: Context, roi: Any, tmp_path: Path, again: Callable[[Any], Any], selected: bool
+) -> None:
+    """Masks may be functions that pickle cannot take, and the dataset can be large; files say the same of a copy."""
+    scan = ctx.load("memory", data=counts((*NAV, 256, 128)), sig_dims=2, num_partitions=6)
+    udf = ApplyMasksUDF(mask_factories=lambda: np.ones((1, 256, 128)))
+    result = ctx.run_udf(dataset=scan, udf=udf, roi=roi if selected else None)
+    assert len(pickle.dumps(again(result))) < 20_000
+    kept = again(result)
+    np.testing.assert_array_equal(kept["intensity"].data, result["intensity"].data)
+    assert kept.to_xarray()["intensity"].dims == ("y", "x", "intensity_0")
+    assert kept._repr_html_() == result._repr_html_()
+    files = [r.save(tmp_path / f"{i}.npz") for i, r in enumerate((result, kept))]
+    documents = [{**load_results(file).provenance, "saved": ""} for file in files]
+    assert documents[0] == documents[1]
 
 
 def test_files_without_a_region(tmp_path: Path, ctx: Context, dataset: Any) -> None:

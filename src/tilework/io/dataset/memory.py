@@ -164,6 +164,16 @@ class MemoryDataSet(FixedStrideDataSet):
         self._tileshape = self._check_tile("tileshape", tileshape)
         self._base_shape = self._check_tile("base_shape", base_shape)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickle, with the array once: its frames are views, which pickle would copy."""
+        return {**self.__dict__, "_array": self._array.shape} if self._own_backend == "numpy" else self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._own_backend == "numpy":
+            (frames,) = (segment for segment in self.source.layout.segments if isinstance(segment, ArraySegment))
+            self._array = frames.array.reshape(self._array)
+
     IN_PROCESS = True
     _density = 1.0
 
