@@ -183,6 +183,27 @@ class TestProcesses(ExecutorHarness):
             assert time.monotonic() < until
             time.sleep(0.01)
 
+    def test_arguments_of_a_worker_that_did_not_stop(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """What was on its way to a worker that is killed after the end of its run leaves the shared memory."""
+
+        def work(item: np.ndarray[Any, Any]) -> None:
+            if item[0]:
+                signals.wait("started")
+                msg = "the other one"
+                raise ValueError(msg)
+            signals.add("started")
+            time.sleep(60)
+
+        items = [np.full(1 << 20, i, np.uint8) for i in (0, 1, 0, 0, 0)]
+        with pytest.raises(ValueError, match="the other one"):
+            executor.map(work, items)
+        self.assert_usable(executor)
+        arena = executor._hub.pool.arena
+        until = time.monotonic() + 10
+        while arena.n_blocks:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
     def test_signals_that_cannot_be_unpickled(
         self, executor: PipelinedExecutor, caplog: pytest.LogCaptureFixture
     ) -> None:

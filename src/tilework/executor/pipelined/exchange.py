@@ -328,8 +328,8 @@ class Exchange:
         cause = self.pool.remove(member)
         self.pool.arena.forget_reader(member)
         for item in had:
+            item.ticket.release()
             if not item.lane.is_over:
-                item.ticket.release()
                 self._post(item.ticket.run, Lost(item.ticket.ticket.number, cause, item.serial <= begun))
         self.roster.note_loss(member, was, cause)
         if self.roster.is_hopeless:
