@@ -101,6 +101,11 @@ class TestStreams(ExecutorHarness):
         got = self.run(executor, [ReadTask(i, signals=signals) for i in range(12)], handler=source, ordered=True)
         assert got == self.expect(12, source)
 
+    def test_many_small_items(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """More for one task than there may be blocks in the shared memory."""
+        source = Source(n=70_000, size=4)
+        assert self.run(executor, [ReadTask(0, signals=signals)], handler=source) == self.expect(1, source)
+
     def test_runs_at_once_in_little_memory(self, signals: Signals) -> None:
         """The data of tasks that wait behind those of another run leaves room for the data of these."""
 
