@@ -249,6 +249,28 @@ class TestProcesses(ExecutorHarness):
             assert time.monotonic() < until, executor.report()["events"]
             time.sleep(0.01)
 
+    def test_the_hub_does_not_wait_for_itself(self, executor: PipelinedExecutor) -> None:
+        """A run that nobody has any more may be found by the garbage collector in the hub's own thread."""
+
+        def leave() -> None:
+            results = executor.run_tasks([SleepTask(i) for i in range(10)], handle, "left", NoopCommHandler())
+            next(results)
+            circle: list[Any] = [results]
+            circle.append(circle)
+
+        gc.collect()
+        gc.disable()
+        try:
+            with executor.scatter(None) as handle:
+                leave()
+                start = time.monotonic()
+                executor._hub.request(gc.collect)  # type: ignore[arg-type]
+                self.assert_usable(executor)
+                while executor.cancel("left"):
+                    assert time.monotonic() - start < 5
+        finally:
+            gc.enable()
+
     def test_a_stopped_worker_delays_only_its_task(self, executor: PipelinedExecutor) -> None:
         """While a worker is stopped from outside, the other one does all the rest; then it goes on."""
         pid = self.worker_pids(executor)[0]

@@ -188,7 +188,7 @@ class TestResults(ExecutorHarness):
                 time.sleep(0.01)
 
         def cancel() -> None:
-            while not any(executor.cancel(control.cancel_id) for control in list(executor._controls)):
+            while not any(executor.cancel(control.cancel_id) for control in executor._runs_under_way()):
                 time.sleep(0.01)
 
         thread = threading.Thread(target=cancel)

@@ -170,15 +170,24 @@ class PipelinedBackend(Generic[V]):
 
     def end(self) -> None:
         """Let nothing more begin, and wait for what is at work."""
-        control = self._control
-        control.wake = None
-        run = self._run
+        self._control.wake = None
+        feeder = self._run.feeder
+        if self._hub.is_current() or (feeder is not None and feeder.is_current()):
+            # The garbage collector ends a run that nobody has any more, in whatever thread it comes by.
+            self._hub.request(self._end_without_waiting)
+            return
+        self._end_without_waiting()
+        if feeder is not None:
+            feeder.wait_for_end(self._control.grace)
+        self._hub.wait_for_end(self._run)
+
+    def _end_without_waiting(self) -> None:
         for item in self._packed:
             item.ticket.release()
         self._packed.clear()
-        if run.feeder is not None:
-            run.feeder.end(control.grace)
-        self._hub.end_run(run, control.grace)
+        if self._run.feeder is not None:
+            self._run.feeder.end()
+        self._hub.end_run(self._run, self._control.grace)
 
     def _wake(self) -> None:
         self._run.inbox.put([])

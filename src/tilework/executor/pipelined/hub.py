@@ -114,6 +114,10 @@ class Hub:
         with contextlib.suppress(OSError):  # full: it will wake up anyway; closed: nobody is to be woken
             self._wake_write.send(b"x")
 
+    def is_current(self) -> bool:
+        """Return whether the calling thread is the hub's own, for which nobody must wait in there."""
+        return threading.current_thread() is self._thread
+
     @property
     def is_closed(self) -> bool:
         """Whether nothing that is asked for now will be done."""
@@ -164,14 +168,16 @@ class Hub:
         if self._is_asleep and not all(item.is_behind_others() for item in items):
             self._wake()
 
-    def end_run(self, run: HubRun, grace: float) -> bool:
-        """Let no ticket of a run begin any more, and wait until none is at work; returns whether that was so in time.
+    def end_run(self, run: HubRun, grace: float) -> None:
+        """Let no ticket of a run begin any more.
 
-        What does not end is killed, together with its worker, when its time is over, also after an interrupt of the
-        wait.
+        What does not end is killed, together with its worker, when its time is over.
         """
         run.end_by = time.monotonic() + grace
         self.request(lambda: self.exchange.end_run(run))
+
+    def wait_for_end(self, run: HubRun) -> bool:
+        """Wait until nothing of a run that was ended is at work; returns whether that was so in time."""
         while not run.has_ended.wait(_LONGEST_WAIT):
             if self._is_closed or time.monotonic() > run.end_by:
                 return False
@@ -209,7 +215,7 @@ class Hub:
             self.exchange.stop()
             self._is_closed = True
             self._wake()
-        if threading.current_thread() is not self._thread:
+        if not self.is_current():
             while self._thread.is_alive():
                 self._thread.join(_LONGEST_WAIT)
 

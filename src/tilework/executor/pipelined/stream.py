@@ -233,13 +233,20 @@ class Feeder:
             record.has_end = True
             self._hub.exchange.send_after(record.item, StreamEnd(record.item.serial))
 
-    def end(self, grace: float) -> None:
+    def is_current(self) -> bool:
+        """Return whether the calling thread is the feeder's own."""
+        return threading.current_thread() is self._thread
+
+    def end(self) -> None:
         """Give nothing more, and let tasks that wait for data know."""
         with self._lock:
             self._is_over = True
             self._waiting.clear()
             self._changed.notify_all()
         self._hub.request(self._end_streams)
+
+    def wait_for_end(self, grace: float) -> None:
+        """Wait for the handler, for a while."""
         until = time.monotonic() + min(grace, _FEEDER_SECONDS)
         while self._thread.is_alive() and time.monotonic() < until:
             self._thread.join(_LONGEST_WAIT)
