@@ -330,6 +330,27 @@ class TestProcesses(ExecutorHarness):
         with pytest.raises(ExecutorSpecException, match=r"whole number of workers, not 1\.5"):
             executor.resize(1.5)  # type: ignore[arg-type]
 
+    def test_a_call_for_a_worker_that_is_taken_away(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """It says so, when the worker has not begun it; other calls are done by the others."""
+
+        def work(i: int) -> int:
+            signals.add("started")
+            signals.wait("go on")
+            return i
+
+        with self.background() as submit:
+            others = submit(executor.map, work, range(6))
+            signals.wait("started", 2)
+            each = submit(executor.run_each_worker, os.getpid)
+            time.sleep(0.2)
+            executor.resize(1)
+            with pytest.raises(WorkerLostError, match=r"cpu-1 is not there any more: it was taken away by resize\(\)"):
+                each.result(10)
+            signals.add("go on")
+            assert others.result(10) == list(range(6))
+        self.assert_usable(executor)
+        assert list(executor.run_each_worker(os.getpid)) == ["cpu-0"]
+
     def test_resize_while_workers_start(self, nothing_left: None) -> None:
         """Those that are not wanted any more when they are ready take nothing, and are not replaced."""
         with make(early_setup=lambda: time.sleep(0.3)) as executor:

@@ -136,11 +136,27 @@ class Exchange:
         for item in items:
             if item.lane.is_over:
                 item.ticket.release()
-            elif self.roster.is_hopeless:
-                self._post(item.ticket.run, Failed(item.ticket.ticket.number, self.roster.hopeless()))
-            else:
+            elif self._can_be_done(item):
                 wanted.append(item)
+            else:
+                self._refuse(item)
         self._send(self._dispatch.put(wanted))
+
+    def _can_be_done(self, item: Item) -> bool:
+        """Return whether there is, or will be, a worker for a ticket."""
+        stations = [s for s in self._dispatch.stations if s.owner.state is not MemberState.RETIRING]
+        return any(station.fits(item) for station in stations) or any(
+            Station(describe_worker(spec)).fits(item) for spec in self.roster.coming()
+        )
+
+    def _refuse(self, item: Item) -> None:
+        item.ticket.release()
+        self._post(item.ticket.run, Failed(item.ticket.ticket.number, self.roster.no_worker(item.target)))
+
+    def _refuse_what_waits(self) -> None:
+        """End the runs that wait for workers which are not there any more, and will not come."""
+        for item in self._dispatch.take_out(self._can_be_done):
+            self._refuse(item)
 
     def end_run(self, run: HubRun) -> None:
         """Let no ticket of a run begin any more, and forget it when none is at work."""
@@ -260,6 +276,7 @@ class Exchange:
         """Start and end workers until there are those of `spec`."""
         for member in self.roster.set_wanted(spec):
             self._retire(member)
+        self._refuse_what_waits()
         for run in self._runs.values():
             self._post(run, WorkersChanged(len(spec)))
 
@@ -309,6 +326,8 @@ class Exchange:
             self._send(self._dispatch.skipped(station, item))
             if item.lane.is_over:
                 item.ticket.release()
+            elif not self._can_be_done(item):
+                self._refuse_what_waits()
         else:
             if isinstance(message, say.Done):
                 item.lane.note_seconds(message.seconds)
@@ -332,9 +351,7 @@ class Exchange:
             if not item.lane.is_over:
                 self._post(item.ticket.run, Lost(item.ticket.ticket.number, cause, item.serial <= begun))
         self.roster.note_loss(member, was, cause)
-        if self.roster.is_hopeless:
-            for item in self._dispatch.waiting():
-                self._post(item.ticket.run, Failed(item.ticket.ticket.number, self.roster.hopeless()))
+        self._refuse_what_waits()
         self._check_ending()
         self._on_change()
         if was is not MemberState.RETIRING:
