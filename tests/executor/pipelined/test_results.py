@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -48,6 +49,20 @@ class Masks:
 
     def __call__(self) -> Any:
         return np.random.default_rng(3).random((3, 16, 16)).astype(np.float32)
+
+
+class InterruptedResult:
+    """Its reader is interrupted while it is unpickled."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __reduce__(self) -> Any:
+        return _interrupt, (self.array,)
+
+
+def _interrupt(_array: Any) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 def functions() -> list[UDF]:
@@ -172,6 +187,18 @@ class TestResults(ExecutorHarness):
             kept = small.map(lambda i: np.full(1 << 19, i, np.float64), range(20))
             assert [int(array[0]) for array in kept] == list(range(20))
             kept[0][:] = 1
+
+    def test_interrupted_while_a_result_is_unpickled(self, executor: PipelinedExecutor) -> None:
+        """Ctrl-C is Ctrl-C, also while users' code makes the object again; what else has arrived leaves the memory."""
+        with pytest.raises(KeyboardInterrupt):
+            executor.map(lambda i: InterruptedResult(np.full(1 << 18, i, np.uint8)), range(20))
+        self.assert_usable(executor)
+        for member in executor._hub.pool.members:
+            assert member.arena is not None
+            until = time.monotonic() + 10
+            while any(member.arena._ledger[: 1 << 16]):
+                assert time.monotonic() < until, "memory of results is not released"
+                time.sleep(0.01)
 
     def test_cancelled_in_the_middle(self, executor: PipelinedExecutor, data: Any) -> None:
         """A run that its consumer leaves, or cancels, stops; the next one is whole."""

@@ -181,9 +181,11 @@ def unpack(parcel: Parcel, arena: ArenaReader, fd: int | None, *, copy: bool, ke
     elif parcel.block is None:
         return loads(parcel.data)
     elif copy:
-        with arena.view(parcel.block) as view:
-            memory = memoryview(bytearray(view))
-        arena.release(parcel.block)
+        try:
+            with arena.view(parcel.block) as view:
+                memory = memoryview(bytearray(view))
+        finally:  # there may be no memory for it, and it may be interrupted
+            arena.release(parcel.block)
     else:
         memory = arena.view_until_forgotten(parcel.block) if keep else arena.view(parcel.block)
     buffers = [memory[start : start + size] for start, size in parcel.spans]
