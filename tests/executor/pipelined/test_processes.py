@@ -482,6 +482,24 @@ class TestProcesses(ExecutorHarness):
             with pytest.raises(WorkerLostError, match=r"no worker|lost its worker"):
                 executor.run_function(abs, -1)
 
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_the_current_folder_is_removed(
+        self, when: str, nothing_left: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Workers are started, and started again, all the same."""
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        if when == "before":
+            folder.rmdir()
+        with make() as executor:
+            if when == "after":
+                folder.rmdir()
+            for pid in self.worker_pids(executor):
+                self.kill_worker(pid)
+            self.assert_usable(executor)
+            assert len(executor.run_each_worker(os.getpid)) == 2
+
     def test_environment_of_workers(self, executor: PipelinedExecutor) -> None:
         """Workers have the main process's folder and module path, a name, and ignore Ctrl-C."""
 
