@@ -25,7 +25,7 @@ from tilework.exceptions import ExecutorError
 from tilework.executor.calling import call_task
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.control import WorkerStopFlag
-from tilework.executor.pipelined.memory import map_segment
+from tilework.executor.pipelined.memory import SharedMemoryFullError, map_segment
 from tilework.executor.pipelined.parcel import pack
 from tilework.executor.pipelined.worker_queues import (
     MessageQueue,
@@ -37,6 +37,7 @@ from tilework.executor.pipelined.worker_queues import (
 from tilework.executor.remote import loads, pack_error
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Callable
 
     from tilework.executor.pipelined.parcel import Parcel
@@ -150,10 +151,16 @@ class _Scattered:
     def __init__(self, message: say.Scatter, descriptors: tuple[int, ...]) -> None:
         self._data = message.data
         self._spans = message.spans
-        self._map = map_segment(descriptors[0], message.segment, private=True) if descriptors else None
+        self._map: mmap.mmap | None = None
         self._patches: list[bytes] = []
         self._object: Any = None
         self._is_made = False
+        if descriptors:
+            try:
+                self._map = map_segment(descriptors[0], message.segment, private=True)
+            except SharedMemoryFullError as error:
+                error.add_note("the parameters of the run arrived at a worker, which has no room for them")
+                self._object, self._is_made = _Failure(error), True
 
     def patch(self, data: bytes) -> None:
         """Let the object be patched before it is used next."""
