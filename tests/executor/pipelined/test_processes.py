@@ -533,6 +533,24 @@ class TestProcesses(ExecutorHarness):
             assert seen
             assert set(self.run(executor, [CallTask(0, fn=look)])) == {(None, "cpu", None, 1)}
 
+    @pytest.mark.parametrize(("ending", "status"), [("returns", 0), ("exits", 3), ("says why", 1), ("raises", 1)])
+    def test_a_task_that_forks(self, executor: PipelinedExecutor, ending: str, status: int) -> None:
+        """A child that comes back from the task is no worker: it ends as a program does, and its parent answers."""
+
+        def fork(i: int) -> int:
+            pid = os.fork()
+            if pid == 0:
+                if ending == "raises":
+                    msg = "in the child"
+                    raise ValueError(msg)
+                if ending != "returns":
+                    raise SystemExit({"exits": 3, "says why": "because"}[ending])
+                return -1
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        assert executor.map(fork, range(8)) == [status] * 8
+        self.assert_usable(executor)
+
     def test_forked_parent(self, executor: PipelinedExecutor) -> None:
         """A process that is forked from the main process can neither use nor harm the executor."""
         pid = os.fork()

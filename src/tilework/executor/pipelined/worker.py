@@ -17,7 +17,7 @@ import os
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tilework.common.executor import Environment
 from tilework.common.tracing import attach_to_parent, maybe_setup_tracing
@@ -405,15 +405,34 @@ def _answer(message: say.RunTask, run: _OpenRun, queues: WorkerQueues, work: Cal
         responses.put(say.Skipped(serial))
         return
     start = time.perf_counter()
+    pid = os.getpid()
     try:
         run.stop.raise_if_set()
         result = work()
+        if os.getpid() != pid:
+            _end_fork(SystemExit())
         seconds = time.perf_counter() - start
         packed = _pack_result(result)
         del result
         responses.put_object(lambda parcel: say.Done(serial, seconds, parcel), packed, run.stop.is_set)
     except BaseException as error:  # noqa: BLE001  (users' code, which may raise anything, also what ends interpreters)
+        if os.getpid() != pid:
+            _end_fork(error)
         responses.put(say.Failed(serial, pack_error(error)))
+
+
+def _end_fork(error: BaseException) -> NoReturn:
+    """End this process, which a task forked and let come back, as Python would: only its parent is the worker."""
+    code = error.code if isinstance(error, SystemExit) else 1
+    try:
+        if not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        elif code is not None and not isinstance(code, int):
+            print(code, file=sys.stderr)  # noqa: T201  (as Python does)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
 
 
 def _pack_result(result: Any) -> Any:
