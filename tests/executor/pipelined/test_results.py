@@ -188,6 +188,23 @@ class TestResults(ExecutorHarness):
             assert [int(array[0]) for array in kept] == list(range(20))
             kept[0][:] = 1
 
+    @pytest.mark.parametrize("n", [100, 100_000, 4_000_000])
+    def test_arguments_belong_to_the_function(self, executor: PipelinedExecutor, n: int) -> None:
+        """It may write to them, and keep them: they are not overwritten by what comes later, however large they are."""
+
+        def keep(array: Any) -> float:
+            array += 1
+            os.kept = array  # type: ignore[attr-defined]
+            return float(array.sum())
+
+        def kept() -> float:
+            return float(os.kept.sum())  # type: ignore[attr-defined]
+
+        assert executor.map(keep, [np.zeros(n)] * 3) == [n] * 3
+        assert executor.run_each_worker(keep, np.zeros(n)) == {"cpu-0": n, "cpu-1": n}
+        executor.map(np.sum, [np.full(n, 7.0)] * 6)
+        assert executor.run_each_worker(kept) == {"cpu-0": n, "cpu-1": n}
+
     def test_interrupted_while_a_result_is_unpickled(self, executor: PipelinedExecutor) -> None:
         """Ctrl-C is Ctrl-C, also while users' code makes the object again; what else has arrived leaves the memory."""
         with pytest.raises(KeyboardInterrupt):

@@ -216,11 +216,11 @@ class _Arrived:
         self._parcel = parcel
         self._descriptors = descriptors
 
-    def unpack(self) -> Any:
-        """Return the object; called once at most."""
+    def unpack(self, *, copy: bool) -> Any:
+        """Return the object; called once at most. See `RequestQueue.unpack`."""
         descriptors, self._descriptors = self._descriptors, ()
         try:
-            return self._requests.unpack(self._parcel, descriptors)
+            return self._requests.unpack(self._parcel, descriptors, copy=copy)
         except ModuleNotFoundError as error:
             _note_module_path(error)
             raise
@@ -258,7 +258,7 @@ class _OpenRun:
         if self._parcel is not None:
             parcel, self._parcel = self._parcel, None
             try:
-                self._fn = parcel.unpack()
+                self._fn = parcel.unpack(copy=True)
             except BaseException as error:  # noqa: BLE001  (it is raised for every ticket)
                 self._fn = _Failure(error)
         if isinstance(self._fn, _Failure):
@@ -355,7 +355,7 @@ def worker_run_task(
             msg = "the parameters of this task are not scattered any more: their block has ended"
             raise ExecutorError(msg)
         params = scattered.get()
-        task = parcel.unpack()
+        task = parcel.unpack(copy=False)  # its data, which is only read
         with attach_to_parent(run.span_context):
             return call_task(task, params, run.env if stream is None else run.environment(env, stream))
 
@@ -387,7 +387,7 @@ def worker_run_function(header: dict[str, Any], queues: WorkerQueues, worker_idx
 
     def work() -> Any:
         fn = run.function()
-        return fn(parcel.unpack())
+        return fn(parcel.unpack(copy=True))  # it may change what it gets, or keep it
 
     try:
         _answer(message, run, queues, work)
