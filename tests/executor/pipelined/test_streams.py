@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tilework.common.executor import TaskCommHandler, WorkerQueueEmpty
+from tilework.common.executor import NoopCommHandler, TaskCommHandler, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
+from tilework.executor.driver import STOP_GRACE_SECONDS
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.testing.executor_harness import ExecutorHarness
-from tilework.testing.faults import CallTask, FakeTask, Signals, StreamHandler, StreamTask
+from tilework.testing.faults import CallTask, FakeTask, Signals, SleepTask, StreamHandler, StreamTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -313,6 +315,34 @@ class TestStreams(ExecutorHarness):
         assert "still waits for its source" in caplog.text
         self.assert_usable(executor)
         silence.set()
+
+    def test_runs_in_garbage_that_a_feeder_finds(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """The thread that streams holds the hub's lock at times: it waits for no run that it ends in there."""
+
+        def collect(task: int, item: int) -> None:
+            if item == 1:
+                with executor._hub.lock:
+                    gc.collect()
+
+        source = Source(3, pause=collect)
+
+        def leave(handle: Any) -> None:
+            results = executor.run_tasks([SleepTask(i) for i in range(10)], handle, "left", NoopCommHandler())
+            next(results)
+            circle: list[Any] = [results]
+            circle.append(circle)
+
+        gc.collect()
+        gc.disable()
+        start = time.monotonic()
+        try:
+            with executor.scatter(None) as handle:
+                leave(handle)
+                got = self.run(executor, [ReadTask(i, signals=signals) for i in range(3)], handler=source, ordered=True)
+        finally:
+            gc.enable()
+        assert got == self.expect(3, source)
+        assert time.monotonic() - start < STOP_GRACE_SECONDS
 
     def test_two_streams_at_a_time(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """Runs that stream, and one that does not, share the workers without mixing anything up."""

@@ -187,14 +187,13 @@ class PipelinedBackend(Generic[V]):
     def end(self) -> None:
         """Let nothing more begin, and wait for what is at work."""
         self._control.wake = None
-        feeder = self._run.feeder
-        if self._hub.is_current() or (feeder is not None and feeder.is_current()):
+        if self._hub.is_awaited():
             # The garbage collector ends a run that nobody has any more, in whatever thread it comes by.
             self._hub.request(self._end_without_waiting)
             return
         self._end_without_waiting()
-        if feeder is not None:
-            feeder.wait_for_end(self._control.grace)
+        if self._run.feeder is not None:
+            self._run.feeder.wait_for_end(self._control.grace)
         self._hub.wait_for_end(self._run)
 
     def _end_without_waiting(self) -> None:

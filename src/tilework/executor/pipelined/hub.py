@@ -31,6 +31,7 @@ import selectors
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -94,6 +95,7 @@ class Hub:
         self._is_asleep = False
         self._has_failed = False
         self._thread = threading.Thread(target=self._loop, name="tilework-hub", daemon=True)
+        self._threads = weakref.WeakSet([self._thread])
         try:
             self.pool = make_pool(self._note_blocked, self._watch_launch)
         except BaseException:
@@ -114,9 +116,13 @@ class Hub:
         with contextlib.suppress(OSError):  # full: it will wake up anyway; closed: nobody is to be woken
             self._wake_write.send(b"x")
 
-    def is_current(self) -> bool:
-        """Return whether the calling thread is the hub's own, for which nobody must wait in there."""
-        return threading.current_thread() is self._thread
+    def add_thread(self, thread: threading.Thread) -> None:
+        """Take note of a thread that may hold the lock, besides the hub's own."""
+        self._threads.add(thread)
+
+    def is_awaited(self) -> bool:
+        """Return whether the hub's own thread may wait for the calling one, which then must not wait for the hub."""
+        return threading.current_thread() in self._threads
 
     @property
     def is_closed(self) -> bool:
@@ -215,7 +221,7 @@ class Hub:
             self.exchange.stop()
             self._is_closed = True
             self._wake()
-        if not self.is_current():
+        if threading.current_thread() is not self._thread:
             while self._thread.is_alive():
                 self._thread.join(_LONGEST_WAIT)
 

@@ -112,6 +112,7 @@ class Feeder:
         self._records: dict[int, _Record] = {}  # by the index of the task
         self._is_over = False
         self._thread = threading.Thread(target=self._feed, name="tilework-feeder", daemon=True)
+        hub.add_thread(self._thread)
         self._thread.start()
 
     @property
@@ -232,10 +233,6 @@ class Feeder:
         if record.item is not None and not record.has_end:
             record.has_end = True
             self._hub.exchange.send_after(record.item, StreamEnd(record.item.serial))
-
-    def is_current(self) -> bool:
-        """Return whether the calling thread is the feeder's own."""
-        return threading.current_thread() is self._thread
 
     def end(self) -> None:
         """Give nothing more, and let tasks that wait for data know."""
