@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import random
@@ -18,7 +19,7 @@ import pytest
 
 from mount_namespace import in_mount_namespace
 from tilework.api import Context
-from tilework.exceptions import UDFRunCancelled, WorkerLostError
+from tilework.exceptions import ExecutorError, UDFRunCancelled, WorkerLostError
 from tilework.executor.inline import InlineJobExecutor
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.testing.executor_harness import ExecutorHarness
@@ -216,6 +217,25 @@ class TestResults(ExecutorHarness):
             while any(member.arena._ledger[: 1 << 16]):
                 assert time.monotonic() < until, "memory of results is not released"
                 time.sleep(0.01)
+
+    def test_closed_while_runs_have_large_parameters(self, nothing_left: None, data: Any) -> None:
+        """Their memory is given back, whether they give it back themselves or the executor does."""
+        for _ in range(6):
+            ctx = Context(executor=self.make_executor())
+            dataset = load(ctx, data)
+
+            def run(ctx: Context = ctx, dataset: DataSet = dataset) -> None:
+                with contextlib.suppress(UDFRunCancelled, ExecutorError):
+                    while True:
+                        ctx.run_udf(dataset=dataset, udf=LargeResult(large=np.ones(1 << 17)))
+
+            threads = [threading.Thread(target=run) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.2)
+            ctx.close()
+            for thread in threads:
+                thread.join()
 
     def test_cancelled_in_the_middle(self, executor: PipelinedExecutor, data: Any) -> None:
         """A run that its consumer leaves, or cancels, stops; the next one is whole."""

@@ -381,9 +381,9 @@ class Exchange:
             run.release()
             run.has_ended.set()
             run.inbox.put([Cancelled(CLOSED)])  # whoever still waits for it has no other news to wait for
-        for obj in self.scattered.values():
-            obj.close()
-        self.scattered.clear()
+        while self.scattered:  # from which those whose runs end just now take what is theirs
+            with contextlib.suppress(KeyError):
+                self.scattered.popitem()[1].close()
         self._runs.clear()
 
 

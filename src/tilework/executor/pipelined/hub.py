@@ -85,6 +85,7 @@ class Hub:
         self._requests: deque[Callable[[], None]] = deque()
         self._blocked: set[Wire] = set()
         self._is_closed = False
+        self._is_over = False  # when its thread does nothing more
         self._close_timeout = 0.0
         self._changed = threading.Condition()
         self._selector = selectors.DefaultSelector()
@@ -111,6 +112,8 @@ class Hub:
         self._requests.append(request)
         if self._is_asleep:
             self._wake()
+        if self._is_over:
+            self._requests.clear()  # with what they hold
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it will wake up anyway; closed: nobody is to be woken
@@ -383,6 +386,7 @@ class Hub:
         with self.lock:
             self.pool.close(self._close_timeout)
             self.exchange.close()
+            self._is_over = True
             self._requests.clear()
             self._close_selector()
         self._notify()
