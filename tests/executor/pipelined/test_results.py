@@ -19,7 +19,7 @@ import pytest
 
 from mount_namespace import in_mount_namespace
 from tilework.api import Context
-from tilework.exceptions import ExecutorError, UDFRunCancelled, WorkerLostError
+from tilework.exceptions import ExecutorError, JobCancelledError, UDFRunCancelled, WorkerLostError
 from tilework.executor.inline import InlineJobExecutor
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.testing.executor_harness import ExecutorHarness
@@ -234,6 +234,24 @@ class TestResults(ExecutorHarness):
                 thread.start()
             time.sleep(0.2)
             ctx.close()
+            for thread in threads:
+                thread.join()
+
+    def test_closed_while_items_have_files_of_their_own(self, nothing_left: None) -> None:
+        """What did not fit into the shared memory, and is on its way when the executor is closed."""
+        for _ in range(6):
+            executor = PipelinedExecutor(PipelinedExecutor.make_spec(2, []), shared_memory=2 << 20)
+
+            def run(executor: PipelinedExecutor = executor) -> None:
+                with contextlib.suppress(JobCancelledError, ExecutorError):
+                    while True:
+                        executor.map(np.sum, [np.ones(200_000)] * 8)
+
+            threads = [threading.Thread(target=run) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.1)
+            executor.close()
             for thread in threads:
                 thread.join()
 

@@ -344,6 +344,26 @@ class TestStreams(ExecutorHarness):
         assert got == self.expect(3, source)
         assert time.monotonic() - start < STOP_GRACE_SECONDS
 
+    def test_closed_while_tasks_wait_for_data(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """They are told that none will come, and so need not be killed when the time for closing is over."""
+        go_on = threading.Event()
+
+        def wait(task: int, item: int) -> None:
+            if item == 1:
+                signals.add("waiting")
+                go_on.wait(20)
+
+        with self.background() as submit:
+            tasks = [ReadTask(i, signals=signals) for i in range(4)]
+            done = submit(self.run, executor, tasks, handler=Source(3, pause=wait))
+            signals.wait("waiting")
+            start = time.monotonic()
+            executor.close()
+            assert time.monotonic() - start < 8
+            go_on.set()
+            with pytest.raises(JobCancelledError, match="closed"):
+                done.result(10)
+
     def test_two_streams_at_a_time(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """Runs that stream, and one that does not, share the workers without mixing anything up."""
         with self.background() as call:

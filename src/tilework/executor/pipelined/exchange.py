@@ -75,6 +75,7 @@ class Exchange:
         self._watch = watch
         self._on_change = on_change
         self._on_loss = on_loss
+        self._is_closed = False
         self._numbers = itertools.count(1)
         self._runs: dict[int, HubRun] = {}
         self._ending: list[HubRun] = []  # runs that are over, but something of them is still at work
@@ -134,7 +135,7 @@ class Exchange:
         """Give tickets to workers, now or when one has room."""
         wanted = []
         for item in items:
-            if item.lane.is_over:
+            if item.lane.is_over or self._is_closed:
                 item.ticket.release()
             elif self._can_be_done(item):
                 wanted.append(item)
@@ -375,8 +376,21 @@ class Exchange:
             for member in list(self.pool.members)
         ]
 
+    def end_streams(self) -> None:
+        """Let tasks that wait for data know that none will come."""
+        for run in list(self._runs.values()):
+            if run.feeder is not None:
+                run.feeder.end()
+
     def close(self) -> None:
-        """Let go of all runs and objects: the workers have ended."""
+        """Let go of all tickets, runs and objects: the workers have ended."""
+        self._is_closed = True
+        tickets = self._dispatch.take_out(lambda _: False)
+        for station in list(self._dispatch.stations):
+            tickets += self._dispatch.lost(station)
+        for item in tickets:
+            item.ticket.release()
+        self._known.clear()
         for run in list(self._runs.values()):
             run.release()
             run.has_ended.set()

@@ -113,7 +113,7 @@ class Hub:
         if self._is_asleep:
             self._wake()
         if self._is_over:
-            self._requests.clear()  # with what they hold
+            self._serve_requests()
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it will wake up anyway; closed: nobody is to be woken
@@ -176,6 +176,8 @@ class Hub:
         self._requests.append(lambda: self.exchange.put(items))
         if self._is_asleep and not all(item.is_behind_others() for item in items):
             self._wake()
+        if self._is_over:
+            self._serve_requests()
 
     def end_run(self, run: HubRun, grace: float) -> None:
         """Let no ticket of a run begin any more.
@@ -271,8 +273,7 @@ class Hub:
         self._is_asleep = False
         with self.lock:
             try:
-                while self._requests:
-                    self._attempt(self._requests.popleft())
+                self._serve_requests()
                 for key, mask in events:
                     self._attempt(self._take_event, key.fileobj, key.data, mask)
             finally:
@@ -384,12 +385,21 @@ class Hub:
     def _close(self) -> None:
         """The last that the thread does."""
         with self.lock:
+            self.exchange.end_streams()
+            self._serve_requests()
+            self.exchange.release_wires()
             self.pool.close(self._close_timeout)
             self.exchange.close()
             self._is_over = True
-            self._requests.clear()
+            self._serve_requests()
             self._close_selector()
         self._notify()
+
+    def _serve_requests(self) -> None:
+        """Do what was asked for; when the hub's thread has ended, by who asks: what they hold is given back."""
+        with self.lock:
+            while self._requests:
+                self._attempt(self._requests.popleft())
 
     def _close_selector(self) -> None:
         self._selector.close()
