@@ -52,8 +52,8 @@ class Weighted(UDF):
         self.results.total[:] = frame.sum() * self.scale + self.offset(10)
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "pool":
+def run(executor):
+    if executor == "pool":
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
@@ -61,25 +61,40 @@ if __name__ == "__main__":
 
         pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
         ctx = Context(executor=ConcurrentJobExecutor(pool))
-    elif sys.argv[1] == "debug":
+    elif executor == "debug":
         from tilework.executor.inline import InlineJobExecutor
 
         ctx = Context(executor=InlineJobExecutor(debug=True))
     else:
-        ctx = Context.make_with(sys.argv[1], cpus=2)
+        ctx = Context.make_with(executor, cpus=2)
     with ctx:
         dataset = ctx.load("memory", data=np.ones((2, 3, 4, 5), dtype=np.float32), num_partitions=2)
         found = ctx.run_udf(dataset=dataset, udf=Weighted(factor=weight))
         assert np.all(found["total"].data == 20 * 8 + 55), found["total"].data
         assert ctx.executor.run_function(lambda: weight.cache_parameters()) == {"maxsize": 7, "typed": True}
     print("right")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        import multiprocessing
+
+        process = multiprocessing.get_context(sys.argv[2]).Process(target=run, args=sys.argv[1:2])
+        process.start()
+        process.join()
+    else:
+        run(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("executor", ["debug", "pipelined", "dask", "pool"])
-def test_functions_of_the_program(tmp_path: Path, executor: str) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    ["debug", "pipelined", "dask", "pool", "debug spawn", "pipelined spawn", "pipelined forkserver", "dask spawn"],
+)
+def test_functions_of_the_program(tmp_path: Path, arguments: str) -> None:
+    """Also in a process that `multiprocessing` started, where the program has another name."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, str(tmp_path / "program.py"), executor]
+    command = [sys.executable, str(tmp_path / "program.py"), *arguments.split()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
 

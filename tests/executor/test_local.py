@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tilework.common.executor import Environment, JobExecutor, NoopCommHandler, RunOptions
+from tilework.executor.base import BaseJobExecutor
 from tilework.executor.concurrent import ConcurrentJobExecutor
+from tilework.executor.driver import STOP_GRACE_SECONDS
 from tilework.executor.inline import InlineJobExecutor
 from tilework.testing.faults import CallTask, StreamHandler, StreamTask
 
@@ -77,5 +80,44 @@ def test_memory_is_free_when_the_run_is_over(executor: JobExecutor, how: str, or
         while any(ref() is not None for ref in alive) and time.monotonic() < until:
             executor.run_function(abs, -1)
         assert [ref for ref in alive if ref() is not None] == []
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("where", ["lock", "task"])
+def test_runs_in_garbage_end_where_the_collector_comes_by(executor: JobExecutor, where: str) -> None:
+    """A run that nobody has any more, in a circle of references, is ended in the midst of anything that allocates.
+
+    It waits neither for a lock that this thread holds, nor for the task that this thread is in.
+    """
+    is_left = threading.Event()
+
+    def later(params: Any, env: Environment) -> None:
+        is_left.wait(20)
+        if where == "task":
+            gc.collect()
+
+    def leave(handle: Any) -> None:
+        tasks = [CallTask(i, fn=later if i else lambda params, env: None) for i in range(10)]
+        results = executor.run_tasks(tasks, handle, "left", NoopCommHandler())
+        next(results)
+        circle: list[Any] = [results]
+        circle.append(circle)
+
+    assert isinstance(executor, BaseJobExecutor)
+    gc.collect()
+    gc.disable()
+    start = time.monotonic()
+    try:
+        with executor.scatter(None) as handle:
+            leave(handle)
+            is_left.set()
+            if where == "lock":
+                with executor._lock:
+                    gc.collect()
+            else:
+                executor.map(lambda _: gc.collect(), range(20))
+            while executor.cancel("left"):
+                assert time.monotonic() - start < STOP_GRACE_SECONDS / 2
     finally:
         gc.enable()

@@ -96,10 +96,11 @@ class BaseJobExecutor(JobExecutor):
             self._main_process_gpu = make_canonical(main_process_gpu)
         self._is_main_gpu_known = main_process_gpu is not None
         self._subscriptions = SubscriptionManager()
-        self._lock = threading.Lock()
+        # The garbage collector may come by while a thread holds it, and end a run there that nobody has any more.
+        self._lock = threading.RLock()
         self._is_closed = False
         # A run is in here from the call that makes its generator until the generator ends, or is forgotten unused.
-        self._controls: weakref.WeakSet[RunControl] = weakref.WeakSet()
+        self._controls: weakref.WeakValueDictionary[int, RunControl] = weakref.WeakValueDictionary()
         self._counts: Counter[str] = Counter()
         self._events: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
 
@@ -128,13 +129,18 @@ class BaseJobExecutor(JobExecutor):
         """Make a run known, so that it can be cancelled."""
         with self._lock:
             self._check_open()
-            self._controls.add(control)
+            self._controls[id(control)] = control
 
     def _end(self, control: RunControl) -> None:
         if self._is_forked():
             return
         with self._lock:
-            self._controls.discard(control)
+            self._controls.pop(id(control), None)
+
+    def _runs_under_way(self) -> list[RunControl]:
+        # First a list that is made in one step: a run may end while it is gone through, also in this thread.
+        with self._lock:
+            return [control for each in self._controls.valuerefs() if (control := each()) is not None]
 
     def _note_start(self, control: RunControl) -> None:
         self._note("run_start", {"cancel_id": control.cancel_id})
@@ -167,8 +173,7 @@ class BaseJobExecutor(JobExecutor):
         """Cancel all runs with the given name; see `JobExecutor.cancel`."""
         if self._is_forked():
             return False
-        with self._lock:
-            controls = [control for control in self._controls if control.cancel_id == cancel_id]
+        controls = [control for control in self._runs_under_way() if control.cancel_id == cancel_id]
         for control in controls:
             control.cancel("the run was cancelled")
         return bool(controls)
@@ -188,9 +193,7 @@ class BaseJobExecutor(JobExecutor):
         self._release()
 
     def _cancel_all(self, reason: str) -> None:
-        with self._lock:
-            controls = list(self._controls)
-        for control in controls:
+        for control in self._runs_under_way():
             control.cancel(reason)
 
     def run_process_local(

@@ -3,7 +3,8 @@
 cloudpickle sends functions and classes of ``__main__`` and of notebooks as they are, but refers to a function with a
 cache (`functools.lru_cache`, `functools.cache`) by its name, as `pickle` does. On the other side there is nothing of
 that name, since workers do not run the program again. Nor can it send a class with a `functools.cached_property`, which
-holds a lock before Python 3.12.
+holds a lock before Python 3.12. And it takes ``__mp_main__``, as `multiprocessing` calls the program's own module in
+processes that it started anew, for one that can be imported.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ __all__ = ["ByValuePickler"]
 # cloudpickle has no types.
 class ByValuePickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """That of cloudpickle; functions with a cache arrive with an empty one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        main = sys.modules.get("__mp_main__")
+        if main is not None:
+            cloudpickle.register_pickle_by_value(main)
+        super().__init__(*args, **kwargs)
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how to make an object on the other side; NotImplemented: as its class says."""

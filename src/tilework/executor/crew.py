@@ -148,10 +148,12 @@ class Crew:
         self._queue = LaneQueue()
         # One token for each pump that is running or about to start. A pump whose token was withdrawn does nothing.
         self._pumps: set[object] = set()
-        self._members: set[int] = set()
+        self._served: dict[int, Lane[Any] | None] = {}
+        """Which lane each thread serves now."""
         self._is_closed = False
-        # A KeyboardInterrupt can leave a condition locked that was entered with "with", but not a plain lock.
-        self._lock = threading.Lock()
+        # A KeyboardInterrupt can leave a condition locked that was entered with "with", but not a plain lock. The
+        # garbage collector may come by while a thread holds it, and end a run there that nobody has any more.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
 
     def put(self, lane: Lane[T], item: T) -> None:
@@ -197,13 +199,14 @@ class Crew:
         """Forget what waits in a lane, and wait until nothing of it runs; returns whether that was so in time."""
         with self._lock:
             self._queue.drop(lane)
-            if lane.n_running == 0:
+            # The garbage collector may end a run in the midst of one of its tasks, which would wait for itself.
+            if lane.n_running == 0 or self._served.get(threading.get_ident()) is lane:
                 return True
             return self._wait_for(lambda: lane.n_running == 0, timeout)
 
     def is_member(self) -> bool:
         """Return whether the calling thread is one of the crew, serving an item just now."""
-        return threading.get_ident() in self._members
+        return threading.get_ident() in self._served
 
     def close(self, timeout: float) -> bool:
         """Take no more items, and wait until all threads are idle; returns whether that was so in time."""
@@ -249,18 +252,18 @@ class Crew:
 
     def _pump(self, token: object) -> None:
         """Serve items until there are none, or until it is time to make way."""
-        self._members.add(threading.get_ident())
+        self._served[threading.get_ident()] = None
         makes_way = self._serve(token, time.monotonic() + PUMP_SECONDS)
         if makes_way:
             try:
                 self._pool.submit(self._pump, token)
             except RuntimeError:  # the pool was shut down; what it took on is still served
                 self._serve(token, math.inf)
-        self._members.discard(threading.get_ident())
+        del self._served[threading.get_ident()]
 
     def _serve(self, token: object, until: float) -> bool:
         """Serve items; returns whether it stopped because the time is over, and did not give up its token."""
-        lock, queue = self._lock, self._queue
+        lock, queue, me = self._lock, self._queue, threading.get_ident()
         lane: Lane[Any] | None = None
         answer: Any = None
         while True:
@@ -283,5 +286,7 @@ class Crew:
             if taken is None:
                 return makes_way
             lane, item = taken
+            self._served[me] = lane
             answer = lane.serve(item)
+            self._served[me] = None  # else it would keep its lane until it serves the next
             del item, taken

@@ -73,10 +73,10 @@ def dumps_apart(obj: Any, smallest: int | None) -> tuple[bytes, list[pickle.Pick
         return False
 
     # Several times as fast as cloudpickle, but it refers to what others cannot import: then the name of that is inside.
-    if not cloudpickle.list_registry_pickle_by_value():
+    if cloudpickle.list_registry_pickle_by_value() <= {"__mp_main__"}:
         try:
             pickled = pickle.dumps(obj, PROTOCOL, buffer_callback=keep_inside)
-            if b"__main__" not in pickled:
+            if b"__main__" not in pickled and b"__mp_main__" not in pickled:
                 return pickled, buffers
         except Exception:  # noqa: BLE001, S110  (whatever it is, cloudpickle may do better, or say what is wrong)
             pass

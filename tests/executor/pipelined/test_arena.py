@@ -115,6 +115,26 @@ def test_half_is_left_to_others(arena: Arena) -> None:
     assert arena.allocate(600_000, leave_half=True) is None  # more than the half, but no error: later all is there
 
 
+def test_more_blocks_than_slots() -> None:
+    """Tiny blocks use up the slots, not the budget: half of them is left to others, and kept blocks make way."""
+    large = Arena(1 << 24)
+    other = reader(large)
+    lost: list[int] = []
+    ahead = []
+    while (block := large.allocate(1, lambda: lost.append(1), leave_half=True)) is not None:
+        ahead.append(block)
+    rest = []
+    while (block := large.allocate(1, lambda: lost.append(1))) is not None:
+        rest.append(block)
+    assert len(ahead) == len(rest)
+    assert lost == []
+    for block in ahead[:10]:
+        other.release(block)
+    assert large.allocate(1) is not None
+    assert len(lost) == 10
+    large.close()
+
+
 def test_readers_that_are_gone(arena: Arena) -> None:
     """What was lent to a reader that is gone is free again, unless it is kept for another."""
     first, second = object(), object()

@@ -207,7 +207,7 @@ def test_ended_and_lost() -> None:
     assert dispatch.at_work(tickets[0].lane, lambda s: begun.get(s.worker.name, 0)) == [a]
     assert dispatch.lost(a) == [tickets[0], tickets[2]]
     assert dispatch.at_work(tickets[0].lane, lambda s: begun.get(s.worker.name, 0)) == []
-    assert dispatch.waiting() == []
+    assert dispatch.take_out(lambda _: False) == []
 
 
 def test_what_is_behind_others_can_wait() -> None:

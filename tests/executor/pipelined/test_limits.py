@@ -155,3 +155,31 @@ def test_no_room_in_the_folder() -> None:
     )
     assert "no room for 64 KiB of shared memory in /dev/shm" in done.stdout
     assert "make room there" in done.stdout
+
+
+def test_parameters_that_a_worker_has_no_room_for() -> None:
+    """They are an error of the tasks that want them, and the workers stay."""
+    done = run_limited(
+        """
+        from tilework.common.executor import NoopCommHandler
+        from tilework.testing.faults import EchoTask
+
+        def limit_worker():
+            pages = int(open("/proc/self/statm").read().split()[0])
+            limit(resource.RLIMIT_AS, pages * 4096 + (128 << 20), -1)
+
+        def run(params):
+            with executor.scatter(params) as handle:
+                return [len(result) for result, _ in executor.run_tasks([EchoTask(0)], handle, 0, NoopCommHandler())]
+
+        with make(shared_memory=16 << 20, early_setup=limit_worker) as executor:
+            before = executor.run_each_worker(os.getpid)
+            print(told(lambda: run(np.zeros(1 << 28, np.uint8))))
+            print(executor.run_each_worker(os.getpid) == before, executor.report()["losses"])
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    large, after = done.stdout.splitlines()
+    assert "cannot map 256 MiB" in large
+    assert "ulimit -v" in large
+    assert after == "True 0"

@@ -183,6 +183,27 @@ class TestProcesses(ExecutorHarness):
             assert time.monotonic() < until
             time.sleep(0.01)
 
+    def test_arguments_of_a_worker_that_did_not_stop(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """What was on its way to a worker that is killed after the end of its run leaves the shared memory."""
+
+        def work(item: np.ndarray[Any, Any]) -> None:
+            if item[0]:
+                signals.wait("started")
+                msg = "the other one"
+                raise ValueError(msg)
+            signals.add("started")
+            time.sleep(60)
+
+        items = [np.full(1 << 20, i, np.uint8) for i in (0, 1, 0, 0, 0)]
+        with pytest.raises(ValueError, match="the other one"):
+            executor.map(work, items)
+        self.assert_usable(executor)
+        arena = executor._hub.pool.arena
+        until = time.monotonic() + 10
+        while arena.n_blocks:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
     def test_signals_that_cannot_be_unpickled(
         self, executor: PipelinedExecutor, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -227,6 +248,28 @@ class TestProcesses(ExecutorHarness):
         while "something that it sent could not be taken" not in str(executor.report()["events"]):
             assert time.monotonic() < until, executor.report()["events"]
             time.sleep(0.01)
+
+    def test_the_hub_does_not_wait_for_itself(self, executor: PipelinedExecutor) -> None:
+        """A run that nobody has any more may be found by the garbage collector in the hub's own thread."""
+
+        def leave() -> None:
+            results = executor.run_tasks([SleepTask(i) for i in range(10)], handle, "left", NoopCommHandler())
+            next(results)
+            circle: list[Any] = [results]
+            circle.append(circle)
+
+        gc.collect()
+        gc.disable()
+        try:
+            with executor.scatter(None) as handle:
+                leave()
+                start = time.monotonic()
+                executor._hub.request(gc.collect)  # type: ignore[arg-type]
+                self.assert_usable(executor)
+                while executor.cancel("left"):
+                    assert time.monotonic() - start < 5
+        finally:
+            gc.enable()
 
     def test_a_stopped_worker_delays_only_its_task(self, executor: PipelinedExecutor) -> None:
         """While a worker is stopped from outside, the other one does all the rest; then it goes on."""
@@ -286,6 +329,27 @@ class TestProcesses(ExecutorHarness):
             executor.resize(0)
         with pytest.raises(ExecutorSpecException, match=r"whole number of workers, not 1\.5"):
             executor.resize(1.5)  # type: ignore[arg-type]
+
+    def test_a_call_for_a_worker_that_is_taken_away(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """It says so, when the worker has not begun it; other calls are done by the others."""
+
+        def work(i: int) -> int:
+            signals.add("started")
+            signals.wait("go on")
+            return i
+
+        with self.background() as submit:
+            others = submit(executor.map, work, range(6))
+            signals.wait("started", 2)
+            each = submit(executor.run_each_worker, os.getpid)
+            time.sleep(0.2)
+            executor.resize(1)
+            with pytest.raises(WorkerLostError, match=r"cpu-1 is not there any more: it was taken away by resize\(\)"):
+                each.result(10)
+            signals.add("go on")
+            assert others.result(10) == list(range(6))
+        self.assert_usable(executor)
+        assert list(executor.run_each_worker(os.getpid)) == ["cpu-0"]
 
     def test_resize_while_workers_start(self, nothing_left: None) -> None:
         """Those that are not wanted any more when they are ready take nothing, and are not replaced."""
@@ -418,6 +482,24 @@ class TestProcesses(ExecutorHarness):
             with pytest.raises(WorkerLostError, match=r"no worker|lost its worker"):
                 executor.run_function(abs, -1)
 
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_the_current_folder_is_removed(
+        self, when: str, nothing_left: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Workers are started, and started again, all the same."""
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        if when == "before":
+            folder.rmdir()
+        with make() as executor:
+            if when == "after":
+                folder.rmdir()
+            for pid in self.worker_pids(executor):
+                self.kill_worker(pid)
+            self.assert_usable(executor)
+            assert len(executor.run_each_worker(os.getpid)) == 2
+
     def test_environment_of_workers(self, executor: PipelinedExecutor) -> None:
         """Workers have the main process's folder and module path, a name, and ignore Ctrl-C."""
 
@@ -450,6 +532,24 @@ class TestProcesses(ExecutorHarness):
             assert seen <= {(3, "cuda", "3", len(cpus)), (5, "cuda", "5", len(cpus))}, "pinned, or on another device"
             assert seen
             assert set(self.run(executor, [CallTask(0, fn=look)])) == {(None, "cpu", None, 1)}
+
+    @pytest.mark.parametrize(("ending", "status"), [("returns", 0), ("exits", 3), ("says why", 1), ("raises", 1)])
+    def test_a_task_that_forks(self, executor: PipelinedExecutor, ending: str, status: int) -> None:
+        """A child that comes back from the task is no worker: it ends as a program does, and its parent answers."""
+
+        def fork(i: int) -> int:
+            pid = os.fork()
+            if pid == 0:
+                if ending == "raises":
+                    msg = "in the child"
+                    raise ValueError(msg)
+                if ending != "returns":
+                    raise SystemExit({"exits": 3, "says why": "because"}[ending])
+                return -1
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        assert executor.map(fork, range(8)) == [status] * 8
+        self.assert_usable(executor)
 
     def test_forked_parent(self, executor: PipelinedExecutor) -> None:
         """A process that is forked from the main process can neither use nor harm the executor."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -17,7 +19,7 @@ import pytest
 
 from mount_namespace import in_mount_namespace
 from tilework.api import Context
-from tilework.exceptions import UDFRunCancelled, WorkerLostError
+from tilework.exceptions import ExecutorError, JobCancelledError, UDFRunCancelled, WorkerLostError
 from tilework.executor.inline import InlineJobExecutor
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.testing.executor_harness import ExecutorHarness
@@ -48,6 +50,20 @@ class Masks:
 
     def __call__(self) -> Any:
         return np.random.default_rng(3).random((3, 16, 16)).astype(np.float32)
+
+
+class InterruptedResult:
+    """Its reader is interrupted while it is unpickled."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __reduce__(self) -> Any:
+        return _interrupt, (self.array,)
+
+
+def _interrupt(_array: Any) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 def functions() -> list[UDF]:
@@ -173,6 +189,72 @@ class TestResults(ExecutorHarness):
             assert [int(array[0]) for array in kept] == list(range(20))
             kept[0][:] = 1
 
+    @pytest.mark.parametrize("n", [100, 100_000, 4_000_000])
+    def test_arguments_belong_to_the_function(self, executor: PipelinedExecutor, n: int) -> None:
+        """It may write to them, and keep them: they are not overwritten by what comes later, however large they are."""
+
+        def keep(array: Any) -> float:
+            array += 1
+            os.kept = array  # type: ignore[attr-defined]
+            return float(array.sum())
+
+        def kept() -> float:
+            return float(os.kept.sum())  # type: ignore[attr-defined]
+
+        assert executor.map(keep, [np.zeros(n)] * 3) == [n] * 3
+        assert executor.run_each_worker(keep, np.zeros(n)) == {"cpu-0": n, "cpu-1": n}
+        executor.map(np.sum, [np.full(n, 7.0)] * 6)
+        assert executor.run_each_worker(kept) == {"cpu-0": n, "cpu-1": n}
+
+    def test_interrupted_while_a_result_is_unpickled(self, executor: PipelinedExecutor) -> None:
+        """Ctrl-C is Ctrl-C, also while users' code makes the object again; what else has arrived leaves the memory."""
+        with pytest.raises(KeyboardInterrupt):
+            executor.map(lambda i: InterruptedResult(np.full(1 << 18, i, np.uint8)), range(20))
+        self.assert_usable(executor)
+        for member in executor._hub.pool.members:
+            assert member.arena is not None
+            until = time.monotonic() + 10
+            while any(member.arena._ledger[: 1 << 16]):
+                assert time.monotonic() < until, "memory of results is not released"
+                time.sleep(0.01)
+
+    def test_closed_while_runs_have_large_parameters(self, nothing_left: None, data: Any) -> None:
+        """Their memory is given back, whether they give it back themselves or the executor does."""
+        for _ in range(6):
+            ctx = Context(executor=self.make_executor())
+            dataset = load(ctx, data)
+
+            def run(ctx: Context = ctx, dataset: DataSet = dataset) -> None:
+                with contextlib.suppress(UDFRunCancelled, ExecutorError):
+                    while True:
+                        ctx.run_udf(dataset=dataset, udf=LargeResult(large=np.ones(1 << 17)))
+
+            threads = [threading.Thread(target=run) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.2)
+            ctx.close()
+            for thread in threads:
+                thread.join()
+
+    def test_closed_while_items_have_files_of_their_own(self, nothing_left: None) -> None:
+        """What did not fit into the shared memory, and is on its way when the executor is closed."""
+        for _ in range(6):
+            executor = PipelinedExecutor(PipelinedExecutor.make_spec(2, []), shared_memory=2 << 20)
+
+            def run(executor: PipelinedExecutor = executor) -> None:
+                with contextlib.suppress(JobCancelledError, ExecutorError):
+                    while True:
+                        executor.map(np.sum, [np.ones(200_000)] * 8)
+
+            threads = [threading.Thread(target=run) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.1)
+            executor.close()
+            for thread in threads:
+                thread.join()
+
     def test_cancelled_in_the_middle(self, executor: PipelinedExecutor, data: Any) -> None:
         """A run that its consumer leaves, or cancels, stops; the next one is whole."""
         ctx = Context(executor=executor)
@@ -188,7 +270,7 @@ class TestResults(ExecutorHarness):
                 time.sleep(0.01)
 
         def cancel() -> None:
-            while not any(executor.cancel(control.cancel_id) for control in list(executor._controls)):
+            while not any(executor.cancel(control.cancel_id) for control in executor._runs_under_way()):
                 time.sleep(0.01)
 
         thread = threading.Thread(target=cancel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tilework.common.executor import TaskCommHandler, WorkerQueueEmpty
+from tilework.common.executor import NoopCommHandler, TaskCommHandler, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
+from tilework.executor.driver import STOP_GRACE_SECONDS
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.testing.executor_harness import ExecutorHarness
-from tilework.testing.faults import CallTask, FakeTask, Signals, StreamHandler, StreamTask
+from tilework.testing.faults import CallTask, FakeTask, Signals, SleepTask, StreamHandler, StreamTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +102,11 @@ class TestStreams(ExecutorHarness):
         source = Source(size=max(4, size))
         got = self.run(executor, [ReadTask(i, signals=signals) for i in range(12)], handler=source, ordered=True)
         assert got == self.expect(12, source)
+
+    def test_many_small_items(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """More for one task than there may be blocks in the shared memory."""
+        source = Source(n=70_000, size=4)
+        assert self.run(executor, [ReadTask(0, signals=signals)], handler=source) == self.expect(1, source)
 
     def test_runs_at_once_in_little_memory(self, signals: Signals) -> None:
         """The data of tasks that wait behind those of another run leaves room for the data of these."""
@@ -308,6 +315,54 @@ class TestStreams(ExecutorHarness):
         assert "still waits for its source" in caplog.text
         self.assert_usable(executor)
         silence.set()
+
+    def test_runs_in_garbage_that_a_feeder_finds(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """The thread that streams holds the hub's lock at times: it waits for no run that it ends in there."""
+
+        def collect(task: int, item: int) -> None:
+            if item == 1:
+                with executor._hub.lock:
+                    gc.collect()
+
+        source = Source(3, pause=collect)
+
+        def leave(handle: Any) -> None:
+            results = executor.run_tasks([SleepTask(i) for i in range(10)], handle, "left", NoopCommHandler())
+            next(results)
+            circle: list[Any] = [results]
+            circle.append(circle)
+
+        gc.collect()
+        gc.disable()
+        start = time.monotonic()
+        try:
+            with executor.scatter(None) as handle:
+                leave(handle)
+                got = self.run(executor, [ReadTask(i, signals=signals) for i in range(3)], handler=source, ordered=True)
+        finally:
+            gc.enable()
+        assert got == self.expect(3, source)
+        assert time.monotonic() - start < STOP_GRACE_SECONDS
+
+    def test_closed_while_tasks_wait_for_data(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """They are told that none will come, and so need not be killed when the time for closing is over."""
+        go_on = threading.Event()
+
+        def wait(task: int, item: int) -> None:
+            if item == 1:
+                signals.add("waiting")
+                go_on.wait(20)
+
+        with self.background() as submit:
+            tasks = [ReadTask(i, signals=signals) for i in range(4)]
+            done = submit(self.run, executor, tasks, handler=Source(3, pause=wait))
+            signals.wait("waiting")
+            start = time.monotonic()
+            executor.close()
+            assert time.monotonic() - start < 8
+            go_on.set()
+            with pytest.raises(JobCancelledError, match="closed"):
+                done.result(10)
 
     def test_two_streams_at_a_time(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """Runs that stream, and one that does not, share the workers without mixing anything up."""

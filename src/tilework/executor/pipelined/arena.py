@@ -114,7 +114,7 @@ class Arena:
             A block with this is kept after its reader has released it, until `free`, or until there is need of its
             place: then this is called, with the arena locked.
         leave_half
-            Whether the upper half of the budget is left to others.
+            Whether half of the room is left to others: of the budget the upper half, and half of the slots.
 
         Raises
         ------
@@ -126,14 +126,17 @@ class Arena:
             raise SharedMemoryFullError(msg)
         room = max(_ALIGNMENT, -(-size // _ALIGNMENT) * _ALIGNMENT)
         limit = _LEDGER_BYTES + (self.budget // 2 if leave_half else self.budget)
+        spare = _LEDGER_BYTES // 2 if leave_half else 0
         with self._lock:
             self._reclaim_oldest()
-            offset = self._find_hole(room, limit)
-            if offset is None and (self._end + room > limit or self._end > _LEDGER_BYTES + self.budget // 4):
-                self._reclaim_all(limit, kept=self._end + room > limit)
-                offset = self._find_hole(room, limit)
+            offset = self._find_hole(room, limit, spare)
+            # Many small blocks need all slots long before they need all of the budget.
+            is_full = self._end + room > limit or len(self._slots) <= spare
+            if offset is None and (is_full or self._end > _LEDGER_BYTES + self.budget // 4):
+                self._reclaim_all(limit, kept=is_full)
+                offset = self._find_hole(room, limit, spare)
             if offset is None:
-                if self._end + room > limit or not self._slots:
+                if self._end + room > limit or len(self._slots) <= spare:
                     return None
                 self._segment.allocate(min(self._segment.size, self._end + room + _STEP))
                 offset = self._end
@@ -146,8 +149,8 @@ class Arena:
             self._ledger[slot] = 1
             return block
 
-    def _find_hole(self, room: int, limit: int) -> int | None:
-        if not self._slots:
+    def _find_hole(self, room: int, limit: int, spare: int) -> int | None:
+        if len(self._slots) <= spare:
             return None
         for i, (offset, size) in enumerate(self._free):
             if offset + room > limit:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.exceptions import JobCancelledError, RemoteError
@@ -136,20 +137,33 @@ class PipelinedBackend(Generic[V]):
         except queue.Empty:
             # A run that began in the moment when the hub was closed is not known to it.
             return (Cancelled(self._control.reason or CLOSED),) if self._hub.is_closed else ()
-        answers = list(first)
+        answers = deque(first)
         for _ in range(inbox.qsize()):  # this is the only reader: what is counted now is there
             answers += inbox.get_nowait()
         broken = next((answer for answer in answers if isinstance(answer, Broken)), None)
         if broken is None:
-            return [self._decode(answer) for answer in answers if not isinstance(answer, Broken)]
-        for answer in answers:
-            if isinstance(answer, Answer):
-                answer.discard()
+            return self._decode_all(answers)
+        self._discard(answers)
         try:
             raise broken.error
         finally:
             # the error's traceback has this frame, which must have neither the error nor the memory of workers
-            del first, answers, answer, broken
+            del first, answers, broken
+
+    def _decode_all(self, answers: deque[Any]) -> list[Event]:
+        events = []
+        try:
+            while answers:
+                events.append(self._decode(answers.popleft()))
+        finally:
+            self._discard(answers)  # what is left after a KeyboardInterrupt
+        return events
+
+    @staticmethod
+    def _discard(answers: Iterable[Any]) -> None:
+        for answer in answers:
+            if isinstance(answer, Answer):
+                answer.discard()
 
     def _decode(self, answer: Answer | Event) -> Event:
         if not isinstance(answer, Answer):
@@ -164,21 +178,31 @@ class PipelinedBackend(Generic[V]):
         copy = parcel.block is not None and (self._is_call or arena.watched_bytes > self._hub.pool.result_budget // 4)
         try:
             result = unpack(parcel, arena, fd, copy=copy, keep=True)
+        except KeyboardInterrupt:  # unpickling may take long
+            raise
         except BaseException as error:  # noqa: BLE001  (users' code runs in there)
             return Failed(number, RemoteError(f"what a worker returned cannot be unpickled: {describe_error(error)}"))
         return Completed(number, result, message.seconds)
 
     def end(self) -> None:
         """Let nothing more begin, and wait for what is at work."""
-        control = self._control
-        control.wake = None
-        run = self._run
+        self._control.wake = None
+        if self._hub.is_awaited():
+            # The garbage collector ends a run that nobody has any more, in whatever thread it comes by.
+            self._hub.request(self._end_without_waiting)
+            return
+        self._end_without_waiting()
+        if self._run.feeder is not None:
+            self._run.feeder.wait_for_end(self._control.grace)
+        self._hub.wait_for_end(self._run)
+
+    def _end_without_waiting(self) -> None:
         for item in self._packed:
             item.ticket.release()
         self._packed.clear()
-        if run.feeder is not None:
-            run.feeder.end(control.grace)
-        self._hub.end_run(run, control.grace)
+        if self._run.feeder is not None:
+            self._run.feeder.end()
+        self._hub.end_run(self._run, self._control.grace)
 
     def _wake(self) -> None:
         self._run.inbox.put([])

@@ -219,12 +219,18 @@ class Dispatch:
             if item.lane is lane and item.serial <= begun(station)
         ]
 
-    def waiting(self) -> list[Item]:
-        """Return, and forget, everything that waits for a worker."""
-        waiting = []
+    def take_out(self, stays: Callable[[Item], bool]) -> list[Item]:
+        """Return, and forget, what waits for a worker, but for what stays."""
+        waiting: list[Item] = []
         while (taken := self._queue.take()) is not None:
             waiting.append(taken[1])
-        return waiting
+        out = []
+        for item in waiting:
+            if stays(item):
+                self._queue.put(item.lane, item)  # type: ignore[arg-type]
+            else:
+                out.append(item)
+        return out
 
     def has_stock(self) -> bool:
         """Whether every worker has more than the usual tickets to do: short ones, of which there are many."""

@@ -75,6 +75,7 @@ class Exchange:
         self._watch = watch
         self._on_change = on_change
         self._on_loss = on_loss
+        self._is_closed = False
         self._numbers = itertools.count(1)
         self._runs: dict[int, HubRun] = {}
         self._ending: list[HubRun] = []  # runs that are over, but something of them is still at work
@@ -134,13 +135,29 @@ class Exchange:
         """Give tickets to workers, now or when one has room."""
         wanted = []
         for item in items:
-            if item.lane.is_over:
+            if item.lane.is_over or self._is_closed:
                 item.ticket.release()
-            elif self.roster.is_hopeless:
-                self._post(item.ticket.run, Failed(item.ticket.ticket.number, self.roster.hopeless()))
-            else:
+            elif self._can_be_done(item):
                 wanted.append(item)
+            else:
+                self._refuse(item)
         self._send(self._dispatch.put(wanted))
+
+    def _can_be_done(self, item: Item) -> bool:
+        """Return whether there is, or will be, a worker for a ticket."""
+        stations = [s for s in self._dispatch.stations if s.owner.state is not MemberState.RETIRING]
+        return any(station.fits(item) for station in stations) or any(
+            Station(describe_worker(spec)).fits(item) for spec in self.roster.coming()
+        )
+
+    def _refuse(self, item: Item) -> None:
+        item.ticket.release()
+        self._post(item.ticket.run, Failed(item.ticket.ticket.number, self.roster.no_worker(item.target)))
+
+    def _refuse_what_waits(self) -> None:
+        """End the runs that wait for workers which are not there any more, and will not come."""
+        for item in self._dispatch.take_out(self._can_be_done):
+            self._refuse(item)
 
     def end_run(self, run: HubRun) -> None:
         """Let no ticket of a run begin any more, and forget it when none is at work."""
@@ -260,6 +277,7 @@ class Exchange:
         """Start and end workers until there are those of `spec`."""
         for member in self.roster.set_wanted(spec):
             self._retire(member)
+        self._refuse_what_waits()
         for run in self._runs.values():
             self._post(run, WorkersChanged(len(spec)))
 
@@ -309,6 +327,8 @@ class Exchange:
             self._send(self._dispatch.skipped(station, item))
             if item.lane.is_over:
                 item.ticket.release()
+            elif not self._can_be_done(item):
+                self._refuse_what_waits()
         else:
             if isinstance(message, say.Done):
                 item.lane.note_seconds(message.seconds)
@@ -328,13 +348,11 @@ class Exchange:
         cause = self.pool.remove(member)
         self.pool.arena.forget_reader(member)
         for item in had:
+            item.ticket.release()
             if not item.lane.is_over:
-                item.ticket.release()
                 self._post(item.ticket.run, Lost(item.ticket.ticket.number, cause, item.serial <= begun))
         self.roster.note_loss(member, was, cause)
-        if self.roster.is_hopeless:
-            for item in self._dispatch.waiting():
-                self._post(item.ticket.run, Failed(item.ticket.ticket.number, self.roster.hopeless()))
+        self._refuse_what_waits()
         self._check_ending()
         self._on_change()
         if was is not MemberState.RETIRING:
@@ -358,15 +376,28 @@ class Exchange:
             for member in list(self.pool.members)
         ]
 
+    def end_streams(self) -> None:
+        """Let tasks that wait for data know that none will come."""
+        for run in list(self._runs.values()):
+            if run.feeder is not None:
+                run.feeder.end()
+
     def close(self) -> None:
-        """Let go of all runs and objects: the workers have ended."""
+        """Let go of all tickets, runs and objects: the workers have ended."""
+        self._is_closed = True
+        tickets = self._dispatch.take_out(lambda _: False)
+        for station in list(self._dispatch.stations):
+            tickets += self._dispatch.lost(station)
+        for item in tickets:
+            item.ticket.release()
+        self._known.clear()
         for run in list(self._runs.values()):
             run.release()
             run.has_ended.set()
             run.inbox.put([Cancelled(CLOSED)])  # whoever still waits for it has no other news to wait for
-        for obj in self.scattered.values():
-            obj.close()
-        self.scattered.clear()
+        while self.scattered:  # from which those whose runs end just now take what is theirs
+            with contextlib.suppress(KeyError):
+                self.scattered.popitem()[1].close()
         self._runs.clear()
 
 

@@ -31,6 +31,7 @@ import selectors
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,6 +85,7 @@ class Hub:
         self._requests: deque[Callable[[], None]] = deque()
         self._blocked: set[Wire] = set()
         self._is_closed = False
+        self._is_over = False  # when its thread does nothing more
         self._close_timeout = 0.0
         self._changed = threading.Condition()
         self._selector = selectors.DefaultSelector()
@@ -94,6 +96,7 @@ class Hub:
         self._is_asleep = False
         self._has_failed = False
         self._thread = threading.Thread(target=self._loop, name="tilework-hub", daemon=True)
+        self._threads = weakref.WeakSet([self._thread])
         try:
             self.pool = make_pool(self._note_blocked, self._watch_launch)
         except BaseException:
@@ -109,10 +112,20 @@ class Hub:
         self._requests.append(request)
         if self._is_asleep:
             self._wake()
+        if self._is_over:
+            self._serve_requests()
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it will wake up anyway; closed: nobody is to be woken
             self._wake_write.send(b"x")
+
+    def add_thread(self, thread: threading.Thread) -> None:
+        """Take note of a thread that may hold the lock, besides the hub's own."""
+        self._threads.add(thread)
+
+    def is_awaited(self) -> bool:
+        """Return whether the hub's own thread may wait for the calling one, which then must not wait for the hub."""
+        return threading.current_thread() in self._threads
 
     @property
     def is_closed(self) -> bool:
@@ -163,15 +176,19 @@ class Hub:
         self._requests.append(lambda: self.exchange.put(items))
         if self._is_asleep and not all(item.is_behind_others() for item in items):
             self._wake()
+        if self._is_over:
+            self._serve_requests()
 
-    def end_run(self, run: HubRun, grace: float) -> bool:
-        """Let no ticket of a run begin any more, and wait until none is at work; returns whether that was so in time.
+    def end_run(self, run: HubRun, grace: float) -> None:
+        """Let no ticket of a run begin any more.
 
-        What does not end is killed, together with its worker, when its time is over, also after an interrupt of the
-        wait.
+        What does not end is killed, together with its worker, when its time is over.
         """
         run.end_by = time.monotonic() + grace
         self.request(lambda: self.exchange.end_run(run))
+
+    def wait_for_end(self, run: HubRun) -> bool:
+        """Wait until nothing of a run that was ended is at work; returns whether that was so in time."""
         while not run.has_ended.wait(_LONGEST_WAIT):
             if self._is_closed or time.monotonic() > run.end_by:
                 return False
@@ -256,8 +273,7 @@ class Hub:
         self._is_asleep = False
         with self.lock:
             try:
-                while self._requests:
-                    self._attempt(self._requests.popleft())
+                self._serve_requests()
                 for key, mask in events:
                     self._attempt(self._take_event, key.fileobj, key.data, mask)
             finally:
@@ -369,11 +385,21 @@ class Hub:
     def _close(self) -> None:
         """The last that the thread does."""
         with self.lock:
+            self.exchange.end_streams()
+            self._serve_requests()
+            self.exchange.release_wires()
             self.pool.close(self._close_timeout)
             self.exchange.close()
-            self._requests.clear()
+            self._is_over = True
+            self._serve_requests()
             self._close_selector()
         self._notify()
+
+    def _serve_requests(self) -> None:
+        """Do what was asked for; when the hub's thread has ended, by who asks: what they hold is given back."""
+        with self.lock:
+            while self._requests:
+                self._attempt(self._requests.popleft())
 
     def _close_selector(self) -> None:
         self._selector.close()

@@ -14,7 +14,10 @@ import logging
 import mmap
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["PAGE", "Segment", "SharedMemoryFullError", "cannot_map", "map_segment"]
 
@@ -64,6 +67,7 @@ class Segment:
     """
 
     def __init__(self, size: int, folder: str | None = None) -> None:
+        self.fd = -1
         self.size = max(PAGE, -(-size // PAGE) * PAGE)
         self._folder = folder
         self.fd = _open(folder)
@@ -72,7 +76,7 @@ class Segment:
             os.ftruncate(self.fd, self.size)
             self.map = mmap.mmap(self.fd, self.size)
         except OSError as error:
-            os.close(self.fd)
+            self._close_descriptor()
             raise cannot_map(self.size, error) from error
 
     def allocate(self, stop: int) -> None:
@@ -102,9 +106,18 @@ class Segment:
     def close(self) -> None:
         """Close the descriptor, and the mapping when nothing uses it any more."""
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+            self._close_descriptor()
             close_map(self.map)
+
+    def _close_descriptor(self, close: Callable[[int], None] = os.close) -> None:
+        # First the number: a fork meanwhile must not close what is somebody else's by then.
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            close(fd)
+
+    def __del__(self) -> None:
+        """Close the descriptor, where whoever had it was interrupted, or found that the executor was closed."""
+        self._close_descriptor()
 
 
 def close_map(mapping: mmap.mmap) -> None:

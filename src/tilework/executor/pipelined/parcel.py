@@ -170,10 +170,10 @@ def unpack(parcel: Parcel, arena: ArenaReader, fd: int | None, *, copy: bool, ke
     fd
         The descriptor that came with it, which is closed.
     copy
-        Whether the object's arrays are copied, and the block released at once.
+        Whether the object's arrays are copied, so that they may be kept and written to.
     keep
-        Whether the block belongs to the receiver until nothing refers to the object's arrays; otherwise the sender
-        takes it back when it knows that they are not needed.
+        Whether the block belongs to the receiver until nothing refers to it any more; otherwise the sender takes it
+        back when it knows that it is not needed.
     """
     if parcel.segment:
         assert fd is not None
@@ -181,9 +181,12 @@ def unpack(parcel: Parcel, arena: ArenaReader, fd: int | None, *, copy: bool, ke
     elif parcel.block is None:
         return loads(parcel.data)
     elif copy:
-        with arena.view(parcel.block) as view:
-            memory = memoryview(bytearray(view))
-        arena.release(parcel.block)
+        try:
+            with arena.view(parcel.block) as view:
+                memory = memoryview(bytearray(view))
+        finally:  # there may be no memory for it, and it may be interrupted
+            if keep:
+                arena.release(parcel.block)
     else:
         memory = arena.view_until_forgotten(parcel.block) if keep else arena.view(parcel.block)
     buffers = [memory[start : start + size] for start, size in parcel.spans]

@@ -15,7 +15,6 @@ import sys
 import time
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.backend import set_file_limit
@@ -261,7 +260,7 @@ class WorkerPool:
             self.result_budget,
             self._folder,
             list(sys.path),
-            str(Path.cwd()),
+            _current_folder(),
             environ_of_workers(),
         )
         with contextlib.suppress(WireClosedError):  # it has died already, as will be seen
@@ -351,3 +350,11 @@ class WorkerPool:
         self.page.forget()
         self.members.clear()
         self.launches.clear()
+
+
+def _current_folder() -> str:
+    """Return the folder that workers go to; empty when it was removed, then they stay where they are."""
+    try:
+        return os.getcwd()  # noqa: PTH109  (a name, to be sent)
+    except OSError:
+        return ""

@@ -64,11 +64,26 @@ class Roster:
         """Whether there is no worker, and none will come."""
         return not self._pool.members and not self._pool.launches and not self._to_start
 
-    @staticmethod
-    def hopeless() -> WorkerLostError:
-        """Return the error for who needs a worker then."""
+    def coming(self) -> list[WorkerSpec]:
+        """Return the workers that were asked for, or will be."""
+        launched = [launch.spec for launch in self._pool.launches if self.is_wanted(launch.name)]
+        return launched + [spec for _, spec in self._to_start]
+
+    def no_worker(self, target: str | None) -> WorkerLostError:
+        """Return the error for who needs a worker that is not there, and will not come.
+
+        Parameters
+        ----------
+        target
+            Its name; None: any that can do the work would do.
+        """
+        if self.is_hopeless:
+            return WorkerLostError(
+                "no worker is left, and none could be started again: the log says why; make a new executor"
+            )
+        which = "no worker is left that can do this" if target is None else f"worker {target} is not there any more"
         return WorkerLostError(
-            "no worker is left, and none could be started again: the log says why; make a new executor"
+            f"{which}: it was taken away by resize(), or could not be started again, about which the log says more"
         )
 
     def note_ready(self, member: Member) -> None:

@@ -112,6 +112,7 @@ class Feeder:
         self._records: dict[int, _Record] = {}  # by the index of the task
         self._is_over = False
         self._thread = threading.Thread(target=self._feed, name="tilework-feeder", daemon=True)
+        hub.add_thread(self._thread)
         self._thread.start()
 
     @property
@@ -233,13 +234,16 @@ class Feeder:
             record.has_end = True
             self._hub.exchange.send_after(record.item, StreamEnd(record.item.serial))
 
-    def end(self, grace: float) -> None:
+    def end(self) -> None:
         """Give nothing more, and let tasks that wait for data know."""
         with self._lock:
             self._is_over = True
             self._waiting.clear()
             self._changed.notify_all()
         self._hub.request(self._end_streams)
+
+    def wait_for_end(self, grace: float) -> None:
+        """Wait for the handler, for a while."""
         until = time.monotonic() + min(grace, _FEEDER_SECONDS)
         while self._thread.is_alive() and time.monotonic() < until:
             self._thread.join(_LONGEST_WAIT)

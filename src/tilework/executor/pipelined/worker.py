@@ -17,7 +17,7 @@ import os
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tilework.common.executor import Environment
 from tilework.common.tracing import attach_to_parent, maybe_setup_tracing
@@ -25,7 +25,7 @@ from tilework.exceptions import ExecutorError
 from tilework.executor.calling import call_task
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.control import WorkerStopFlag
-from tilework.executor.pipelined.memory import map_segment
+from tilework.executor.pipelined.memory import SharedMemoryFullError, map_segment
 from tilework.executor.pipelined.parcel import pack
 from tilework.executor.pipelined.worker_queues import (
     MessageQueue,
@@ -37,6 +37,7 @@ from tilework.executor.pipelined.worker_queues import (
 from tilework.executor.remote import loads, pack_error
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Callable
 
     from tilework.executor.pipelined.parcel import Parcel
@@ -150,10 +151,16 @@ class _Scattered:
     def __init__(self, message: say.Scatter, descriptors: tuple[int, ...]) -> None:
         self._data = message.data
         self._spans = message.spans
-        self._map = map_segment(descriptors[0], message.segment, private=True) if descriptors else None
+        self._map: mmap.mmap | None = None
         self._patches: list[bytes] = []
         self._object: Any = None
         self._is_made = False
+        if descriptors:
+            try:
+                self._map = map_segment(descriptors[0], message.segment, private=True)
+            except SharedMemoryFullError as error:
+                error.add_note("the parameters of the run arrived at a worker, which has no room for them")
+                self._object, self._is_made = _Failure(error), True
 
     def patch(self, data: bytes) -> None:
         """Let the object be patched before it is used next."""
@@ -209,11 +216,11 @@ class _Arrived:
         self._parcel = parcel
         self._descriptors = descriptors
 
-    def unpack(self) -> Any:
-        """Return the object; called once at most."""
+    def unpack(self, *, copy: bool) -> Any:
+        """Return the object; called once at most. See `RequestQueue.unpack`."""
         descriptors, self._descriptors = self._descriptors, ()
         try:
-            return self._requests.unpack(self._parcel, descriptors)
+            return self._requests.unpack(self._parcel, descriptors, copy=copy)
         except ModuleNotFoundError as error:
             _note_module_path(error)
             raise
@@ -251,7 +258,7 @@ class _OpenRun:
         if self._parcel is not None:
             parcel, self._parcel = self._parcel, None
             try:
-                self._fn = parcel.unpack()
+                self._fn = parcel.unpack(copy=True)
             except BaseException as error:  # noqa: BLE001  (it is raised for every ticket)
                 self._fn = _Failure(error)
         if isinstance(self._fn, _Failure):
@@ -348,7 +355,7 @@ def worker_run_task(
             msg = "the parameters of this task are not scattered any more: their block has ended"
             raise ExecutorError(msg)
         params = scattered.get()
-        task = parcel.unpack()
+        task = parcel.unpack(copy=False)  # its data, which is only read
         with attach_to_parent(run.span_context):
             return call_task(task, params, run.env if stream is None else run.environment(env, stream))
 
@@ -380,7 +387,7 @@ def worker_run_function(header: dict[str, Any], queues: WorkerQueues, worker_idx
 
     def work() -> Any:
         fn = run.function()
-        return fn(parcel.unpack())
+        return fn(parcel.unpack(copy=True))  # it may change what it gets, or keep it
 
     try:
         _answer(message, run, queues, work)
@@ -398,15 +405,34 @@ def _answer(message: say.RunTask, run: _OpenRun, queues: WorkerQueues, work: Cal
         responses.put(say.Skipped(serial))
         return
     start = time.perf_counter()
+    pid = os.getpid()
     try:
         run.stop.raise_if_set()
         result = work()
+        if os.getpid() != pid:
+            _end_fork(SystemExit())
         seconds = time.perf_counter() - start
         packed = _pack_result(result)
         del result
         responses.put_object(lambda parcel: say.Done(serial, seconds, parcel), packed, run.stop.is_set)
     except BaseException as error:  # noqa: BLE001  (users' code, which may raise anything, also what ends interpreters)
+        if os.getpid() != pid:
+            _end_fork(error)
         responses.put(say.Failed(serial, pack_error(error)))
+
+
+def _end_fork(error: BaseException) -> NoReturn:
+    """End this process, which a task forked and let come back, as Python would: only its parent is the worker."""
+    code = error.code if isinstance(error, SystemExit) else 1
+    try:
+        if not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        elif code is not None and not isinstance(code, int):
+            print(code, file=sys.stderr)  # noqa: T201  (as Python does)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
 
 
 def _pack_result(result: Any) -> Any:

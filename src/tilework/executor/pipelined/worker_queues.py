@@ -159,9 +159,12 @@ class RequestQueue(OneWayQueue):
                     self.release(item.block)
             self._receive(None)
 
-    def unpack(self, parcel: Parcel, descriptors: tuple[int, ...]) -> Any:
-        """Return the object of a parcel; its arrays may be used until its ticket is answered."""
-        return unpack(parcel, self._arena, descriptors[0] if descriptors else None, copy=False, keep=False)
+    def unpack(self, parcel: Parcel, descriptors: tuple[int, ...], *, copy: bool) -> Any:
+        """Return the object of a parcel.
+
+        Unless they are copied, its arrays are read-only, and may be used until its ticket is answered.
+        """
+        return unpack(parcel, self._arena, descriptors[0] if descriptors else None, copy=copy, keep=False)
 
     def view(self, block: Block) -> memoryview:
         """Return the bytes of a block of the main process's memory."""
