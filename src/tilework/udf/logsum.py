@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["LogsumUDF", "run_logsum"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+# Frames that are added up in float32: equal ones are wrong by 2e-6 then.
+_TOGETHER = 256
 
 
 class LogsumUDF(UDF):
     """Sum over all (selected) frames of ``log(frame - min(frame) + 1)``.
 
     Result: ``logsum``, float32, of sig shape, without unit. Of complex frames the absolute value is taken. Within a
-    partition the sum is taken in double precision.
+    partition, sums of 256 frames are added in double precision.
 
     Examples
     --------
@@ -39,6 +41,9 @@ class LogsumUDF(UDF):
 
     _sums: Any = None
     """Those of the partition: in float32, a hundred thousand frames would be wrong by a thousandth."""
+    _few: Any = None
+    """Those of the last frames, which kernels add up in float32: that takes three quarters of the time."""
+    _n_few = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,10 +90,25 @@ class LogsumUDF(UDF):
 
     def _add(self, tile: Array) -> None:
         values = np.abs(tile) if tile.dtype.kind == "c" else tile
-        sum_logarithms(values, self._target(), compiled=self.meta.compiled)
+        if self._few is None:
+            self._few = np.zeros(self.results.logsum.shape, dtype=np.float32)
+        start = 0
+        while start < len(values):  # always as many together, however frames are cut into tiles
+            some = values[start : start + _TOGETHER - self._n_few]
+            sum_logarithms(some, self._few, compiled=self.meta.compiled)
+            start += len(some)
+            self._n_few += len(some)
+            if self._n_few == _TOGETHER:
+                self._add_few()
+
+    def _add_few(self) -> None:
+        if self._n_few:
+            self._target()[:] += self._few
+            self._few[:] = 0
+            self._n_few = 0
 
     def _target(self) -> Any:
-        """Return what frames are added to: float64, of the kind of the results."""
+        """Return the sums of the partition: float64, of the kind of the results."""
         if self._sums is None:
             self._sums = self.xp.zeros(self.results.logsum.shape, dtype=np.float64)
         return self._sums
@@ -117,6 +137,7 @@ class LogsumUDF(UDF):
 
     def postprocess(self) -> None:
         """Round the sum of the partition."""
+        self._add_few()
         if self._sums is not None:
             self.results.logsum[:] += self._sums
 

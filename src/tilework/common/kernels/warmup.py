@@ -46,7 +46,7 @@ def _compile_for(dtype: np.dtype[Any]) -> None:
             DenseMasks(masks, dtype, product, compiled=True).apply(tile, np.zeros((5, count), dtype=product))
     SparseMasks(masks.reshape(9, 10), dtype, result, compiled=True).apply(tile, np.zeros((5, 9), dtype=result))
     if dtype.kind != "c":  # whose centre of mass are products with masks
-        sum_logarithms(tile.astype(dtype.newbyteorder("=")), np.zeros((2, 5)), compiled=True)
+        sum_logarithms(tile.astype(dtype.newbyteorder("=")), np.zeros((2, 5), np.float32), compiled=True)
         for sig in ((2, 5), (4, 5)):  # very small and very large frames have another kernel
             region = MomentRegion(np.ones(sig, dtype=bool))
             sum_moments(np.ones((5, *sig), dtype), region, np.zeros((5, 3)), compiled=True)

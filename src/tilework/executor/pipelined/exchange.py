@@ -145,10 +145,10 @@ class Exchange:
 
     def _can_be_done(self, item: Item) -> bool:
         """Return whether there is, or will be, a worker for a ticket."""
-        stations = [s for s in self._dispatch.stations if s.owner.state is not MemberState.RETIRING]
-        return any(station.fits(item) for station in stations) or any(
-            Station(describe_worker(spec)).fits(item) for spec in self.roster.coming()
-        )
+        for station in self._dispatch.stations:  # without a generator, as this is asked for each ticket
+            if station.owner.state is not MemberState.RETIRING and station.fits(item):
+                return True
+        return any(Station(describe_worker(spec)).fits(item) for spec in self.roster.coming())
 
     def _refuse(self, item: Item) -> None:
         item.ticket.release()
