@@ -216,10 +216,11 @@ class Exchange:
         self._runs.pop(run.number, None)
         run.release()
         run.has_ended.set()
-        message = encode(say.CloseRun(run.number))
-        for member, known in self._known.items():
-            if run.number in known:
-                known.discard(run.number)
+        told = [member for member, known in self._known.items() if run.number in known]
+        if told:  # else this may be the end of the interpreter, where nothing can be pickled any more
+            message = encode(say.CloseRun(run.number))
+            for member in told:
+                self._known[member].discard(run.number)
                 self.tell(member, message)
 
     def _send(self, items: list[Item]) -> None:
