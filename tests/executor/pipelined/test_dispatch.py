@@ -162,6 +162,23 @@ def test_urgent_tickets_go_first() -> None:
     assert dispatch.completed(a, slow[0]) == [slow[1]]
 
 
+def test_each_of_several_urgent_tickets_finds_its_place() -> None:
+    """Also the first, where its room is taken by the second, whose data that worker had before."""
+    a, b = station("a"), station("b")
+    dispatch, workers = make(a, b)
+    live = RunLane(Priority.LIVE)
+    for i, each in enumerate((b, a)):
+        (before,) = dispatch.put([Item(live, None, CPU, target=each.worker.name, data=f"data {i}")])
+        dispatch.completed(each, before)
+    slow = items(RunLane(Priority.BATCH), 4)
+    dispatch.put(slow)
+    workers.begin_next(a)
+    workers.begin_next(b)
+    urgent = [Item(live, None, CPU, data=f"data {i}") for i in range(2)]
+    dispatch.put(urgent)
+    assert [where(ticket) for ticket in urgent] == ["b", "a"]
+
+
 def test_who_loses_urgent_tickets_gets_other_work_at_once() -> None:
     """A worker that is idle takes over urgent ones that another was sent and has not begun; then both have work."""
     a, b = station("a"), station("b")

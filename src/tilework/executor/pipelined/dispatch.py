@@ -19,6 +19,7 @@ Every method returns what to send now, in this order.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -183,10 +184,18 @@ class Dispatch:
             self._queue.put(item.lane, item)  # type: ignore[arg-type]
         sent = self._fill_all()
         if len(self._priorities) > 1:
-            for item in items:
-                if item.station is None and self._make_way(item):
-                    sent += self._fill_all()
+            # Again where the room of one was taken by another of them, whose data that worker had before.
+            left, before = self._waiting_of(items), math.inf
+            while 0 < left < before:
+                for item in items:
+                    if item.station is None and self._make_way(item):
+                        sent += self._fill_all()
+                left, before = self._waiting_of(items), left
         return sent
+
+    @staticmethod
+    def _waiting_of(items: Iterable[Item]) -> int:
+        return sum(item.station is None for item in items)
 
     def completed(self, station: Station, item: Item) -> list[Item]:
         """Take note that a ticket is done, one way or another."""
