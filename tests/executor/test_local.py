@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests_helpers import collecting_by_hand, leave_run
 from tilework.common.executor import Environment, JobExecutor, NoopCommHandler, RunOptions
 from tilework.executor.base import BaseJobExecutor
 from tilework.executor.concurrent import ConcurrentJobExecutor
@@ -97,27 +98,16 @@ def test_runs_in_garbage_end_where_the_collector_comes_by(executor: JobExecutor,
         if where == "task":
             gc.collect()
 
-    def leave(handle: Any) -> None:
-        tasks = [CallTask(i, fn=later if i else lambda params, env: None) for i in range(10)]
-        results = executor.run_tasks(tasks, handle, "left", NoopCommHandler())
-        next(results)
-        circle: list[Any] = [results]
-        circle.append(circle)
-
     assert isinstance(executor, BaseJobExecutor)
-    gc.collect()
-    gc.disable()
-    start = time.monotonic()
-    try:
-        with executor.scatter(None) as handle:
-            leave(handle)
-            is_left.set()
-            if where == "lock":
-                with executor._lock:
-                    gc.collect()
-            else:
-                executor.map(lambda _: gc.collect(), range(20))
-            while executor.cancel("left"):
-                assert time.monotonic() - start < STOP_GRACE_SECONDS / 2
-    finally:
-        gc.enable()
+    tasks = [CallTask(i, fn=later if i else lambda params, env: None) for i in range(10)]
+    with collecting_by_hand(), executor.scatter(None) as handle:
+        start = time.monotonic()
+        leave_run(executor, handle, tasks)
+        is_left.set()
+        if where == "lock":
+            with executor._lock:
+                gc.collect()
+        else:
+            executor.map(lambda _: gc.collect(), range(20))
+        while executor.cancel("left"):
+            assert time.monotonic() - start < STOP_GRACE_SECONDS / 2

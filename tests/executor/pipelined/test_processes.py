@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests_helpers import collecting_by_hand, leave_run
 from tilework.api import Context
 from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ExecutorError, ExecutorSpecException, WorkerLostError
@@ -252,24 +253,13 @@ class TestProcesses(ExecutorHarness):
     def test_the_hub_does_not_wait_for_itself(self, executor: PipelinedExecutor) -> None:
         """A run that nobody has any more may be found by the garbage collector in the hub's own thread."""
 
-        def leave() -> None:
-            results = executor.run_tasks([SleepTask(i) for i in range(10)], handle, "left", NoopCommHandler())
-            next(results)
-            circle: list[Any] = [results]
-            circle.append(circle)
-
-        gc.collect()
-        gc.disable()
-        try:
-            with executor.scatter(None) as handle:
-                leave()
-                start = time.monotonic()
-                executor._hub.request(gc.collect)  # type: ignore[arg-type]
-                self.assert_usable(executor)
-                while executor.cancel("left"):
-                    assert time.monotonic() - start < 5
-        finally:
-            gc.enable()
+        with collecting_by_hand(), executor.scatter(None) as handle:
+            leave_run(executor, handle, [SleepTask(i) for i in range(10)])
+            start = time.monotonic()
+            executor._hub.request(gc.collect)  # type: ignore[arg-type]
+            self.assert_usable(executor)
+            while executor.cancel("left"):
+                assert time.monotonic() - start < 5
 
     def test_a_stopped_worker_delays_only_its_task(self, executor: PipelinedExecutor) -> None:
         """While a worker is stopped from outside, the other one does all the rest; then it goes on."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tilework.common.executor import NoopCommHandler, TaskCommHandler, WorkerQueueEmpty
+from tests_helpers import collecting_by_hand, leave_run
+from tilework.common.executor import TaskCommHandler, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
 from tilework.executor.driver import STOP_GRACE_SECONDS
 from tilework.executor.pipelined import PipelinedExecutor
@@ -326,21 +327,10 @@ class TestStreams(ExecutorHarness):
 
         source = Source(3, pause=collect)
 
-        def leave(handle: Any) -> None:
-            results = executor.run_tasks([SleepTask(i) for i in range(10)], handle, "left", NoopCommHandler())
-            next(results)
-            circle: list[Any] = [results]
-            circle.append(circle)
-
-        gc.collect()
-        gc.disable()
-        start = time.monotonic()
-        try:
-            with executor.scatter(None) as handle:
-                leave(handle)
-                got = self.run(executor, [ReadTask(i, signals=signals) for i in range(3)], handler=source, ordered=True)
-        finally:
-            gc.enable()
+        with collecting_by_hand(), executor.scatter(None) as handle:
+            start = time.monotonic()
+            leave_run(executor, handle, [SleepTask(i) for i in range(10)])
+            got = self.run(executor, [ReadTask(i, signals=signals) for i in range(3)], handler=source, ordered=True)
         assert got == self.expect(3, source)
         assert time.monotonic() - start < STOP_GRACE_SECONDS
 

@@ -428,7 +428,7 @@ def _end_fork(error: BaseException) -> NoReturn:
         if not isinstance(error, SystemExit):
             traceback.print_exception(error)
         elif code is not None and not isinstance(code, int):
-            print(code, file=sys.stderr)  # noqa: T201  (as Python does)
+            sys.stderr.write(f"{code}\n")
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
     finally:
