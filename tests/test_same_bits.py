@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from every_executor import EVERY_EXECUTOR, make_context
 from tilework.api import Context
+from tilework.common.kernels.payoff import EXACT_SUMS
 from tilework.corrections import CorrectionSet
 from tilework.executor.concurrent import ConcurrentJobExecutor
 from tilework.executor.inline import InlineJobExecutor
@@ -148,10 +149,32 @@ def test_every_executor_gives_the_same_bits(contexts: dict[str, Context], data: 
         # Functions of whole frames are not cut, and then nothing is.
         udfs = [u for u in udfs if not isinstance(u, LogsumUDF | AutoUDF | CrystallinityUDF)]
     corrections = make_corrections(sig, rng, cut) if data.draw(st.booleans(), label="corrections") else None
-    with kernels(data.draw(st.sampled_from(["numpy", "numba"]), label="kernels")):
+    with kernels(data.draw(st.sampled_from(["numpy", "numba", "auto"]), label="kernels")):
         got = {}
         for name, context in contexts.items():
             ds = context.load("memory", data=frames, sig_dims=2, num_partitions=parts, tileshape=tileshape)
             got[name] = bits(context.run_udf(dataset=ds, udf=udfs, roi=roi, corrections=corrections))
     for name, result in got.items():
         assert result == got["inline"], name
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_kernels_change_no_bits_of_sums_of_short_integers(contexts: dict[str, Context], data: st.DataObject) -> None:
+    """Those of small runs are NumPy's, until the kernels have paid off in a process."""
+    nav = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7)), label="nav")
+    sig = data.draw(st.tuples(st.integers(1, 20), st.integers(1, 20)), label="sig")
+    dtype = data.draw(st.sampled_from(["u1", "i1", "<u2", ">u2", "<i2", ">i2"]), label="dtype")
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**16), label="seed"))
+    frames = rng.integers(-(2**15), 2**15, (*nav, *sig)).astype(dtype)
+    roi = rng.random(nav) < 0.5 if data.draw(st.booleans(), label="roi") else None
+    ds = contexts["inline"].load("memory", data=frames, sig_dims=2, num_partitions=min(3, nav[0] * nav[1]))
+    got = {}
+    for choice in ("numpy", "auto", "numba"):
+        before, EXACT_SUMS.pixels = EXACT_SUMS.pixels, 1 << 60
+        with kernels(choice):
+            udfs = [SumUDF(), SumUDF(dtype="i8"), SumSigUDF(), StdDevUDF(), CoMUDF.with_params(r=min(sig) / 2)]
+            got[choice] = bits(contexts["inline"].run_udf(dataset=ds, udf=udfs, roi=roi))
+        EXACT_SUMS.pixels = before
+    assert got["auto"] == got["numpy"]
+    assert got["numba"] == got["numpy"]

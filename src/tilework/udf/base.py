@@ -137,7 +137,8 @@ class UDF(UDFInstance):
     """Size of a dataset, in pixels, from which `meta.compiled` is True (a quarter of it must be selected).
 
     Loading compiled kernels takes half a second, compiling them, once per machine, a few. What NumPy does nearly as
-    fast can wait for larger datasets.
+    fast can wait for larger datasets. Sums of integers, which are exact in any order, use them in small runs too, as
+    soon as that pays.
     """
 
     # -- to implement

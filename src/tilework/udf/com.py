@@ -310,7 +310,7 @@ class CoMUDF(UDF):
             masks.apply(tile, self.results.raw_mask_result, threads=threads)
             return
         region = self.cached(f"region {index}", self._make_region)
-        sum_moments(tile, region, self.results.raw_mask_result, compiled=meta.compiled, threads=threads)
+        sum_moments(tile, region, self.results.raw_mask_result, compiled=meta.kernels, threads=threads)
 
     def _make_region(self) -> MomentRegion:
         part = self.meta.sig_slice

@@ -51,7 +51,8 @@ class UDFMeta:
     valid_nav_mask
         Flat positions that are merged already; None on workers.
     compiled
-        Whether the run is large enough for compiled kernels; the same for all tasks of a run.
+        Whether the run is large enough for compiled kernels; the same for all tasks of a run. None: it is not, but
+        those with the same bits as NumPy may be used.
 
     Examples
     --------
@@ -90,7 +91,7 @@ class UDFMeta:
         array_backend: str | None = None,
         valid_nav_mask: BoolArray | None = None,
         *,
-        compiled: bool = False,
+        compiled: bool | None = False,
     ) -> None:
         self._partition_slice = partition_slice
         self._dataset_shape = dataset_shape
@@ -212,7 +213,12 @@ class UDFMeta:
 
     @property
     def compiled(self) -> bool:
-        """Whether compiled kernels are used in this run."""
+        """Whether compiled kernels are used in this run, whatever their bits."""
+        return bool(self._compiled)
+
+    @property
+    def kernels(self) -> bool | None:
+        """What functions of `tilework.common.kernels` that know it take as ``compiled``: as `compiled`, or None."""
         return self._compiled
 
     @property

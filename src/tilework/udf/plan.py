@@ -45,8 +45,10 @@ KERNELS_VARIABLE = "TILEWORK_KERNELS"
 USER_KERNEL_FROM_PIXELS = 2**18
 
 
-def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool:
+def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool | None:
     """Return whether `udf` uses compiled kernels in a run over `run_pixels` pixels of a dataset of `dataset_pixels`.
+
+    None stands for those with the same bits as NumPy, in each process from when they pay on.
 
     A large dataset is probably looked at more than once, but a small selection of it is still done at once.
 
@@ -62,8 +64,9 @@ def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool:
     enough = udf.COMPILED_FROM_PIXELS
     if _has_kernel(udf):
         enough = min(enough, USER_KERNEL_FROM_PIXELS)
-    large = dataset_pixels >= enough and run_pixels >= enough // 4
-    return choice == "numba" or (choice == "auto" and large)
+    if choice == "auto":
+        return (dataset_pixels >= enough and run_pixels >= enough // 4) or None
+    return choice == "numba"
 
 
 def _allowed(backends: Any) -> frozenset[str] | None:
@@ -154,7 +157,7 @@ def _plan_one(
     corrections: Any,
     allowed: frozenset[str] | None,
     *,
-    compiled: bool,
+    compiled: bool | None,
 ) -> UDFPlan:
     name = type(udf).__name__
     data_dtype = dataset_dtype if corrections is None else np.result_type(np.float32, dataset_dtype)
@@ -191,7 +194,7 @@ def _plan_one(
         and udf.accepts_tile_dtype(dataset_dtype)
     )
     any_order = (
-        compiled
+        bool(compiled)
         and not has_kernel
         and _speaks_for(udf, "accepts_foreign_order", process)
         and udf.accepts_foreign_order()

@@ -35,7 +35,7 @@ class UDFPlan:
     backends
         Kinds of array it can get, best first; which of them it gets depends on the worker's device.
     compiled
-        Whether it uses compiled kernels.
+        Whether it uses compiled kernels; None: those with the same bits as NumPy, from when they pay on.
     corrected
         Whether its NumPy tiles are corrected for the detector; otherwise it corrects its results, if necessary.
     corrections
@@ -47,7 +47,7 @@ class UDFPlan:
     input_dtype: np.dtype[Any]
     tile_dtype: np.dtype[Any]
     backends: tuple[str, ...]
-    compiled: bool
+    compiled: bool | None
     corrected: bool = False
     corrections: bool = False
 
@@ -79,7 +79,7 @@ class RunPlan:
     usual
         The array backends on the CPU, or on a GPU if the UDFs can run on nothing else: what tiles are cut for.
     compiled
-        Whether some UDF uses compiled kernels, so that they are loaded anyway.
+        Whether some UDF uses compiled kernels, so that they are loaded anyway; None: some UDF may.
     """
 
     udfs: tuple[UDFPlan, ...]
@@ -88,10 +88,12 @@ class RunPlan:
     offered: tuple[str, ...]
     resources: ResourceDef
     usual: BackendPlan
-    compiled: bool = field(init=False)
+    compiled: bool | None = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "compiled", any(p.compiled for p in self.udfs))  # asked for by every task
+        choices = {p.compiled for p in self.udfs}
+        compiled = True if True in choices else None if None in choices else False
+        object.__setattr__(self, "compiled", compiled)  # asked for by every task
 
     @classmethod
     def make(

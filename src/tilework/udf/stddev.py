@@ -290,9 +290,9 @@ class StdDevUDF(UDF):
         return {"num_frames": {}}
 
     @property
-    def _compiled(self) -> bool:
+    def _compiled(self) -> bool | None:
         # There is no run when results are merged that somebody else computed.
-        return bool(self._meta is not None and self._meta.compiled and self.params.use_numba)
+        return self._meta.kernels if self._meta is not None and self.params.use_numba else False
 
     def process_tile(self, tile: Any) -> None:
         """Merge the frames of a tile."""
@@ -324,7 +324,7 @@ class StdDevUDF(UDF):
     def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:
         """Merge a partition."""
         n_0, n_1 = int(dest.num_frames[0]), int(src.num_frames[0])
-        merge_variances(n_0, dest.sum, dest.varsum, n_1, src.sum, src.varsum, compiled=self._compiled)
+        merge_variances(n_0, dest.sum, dest.varsum, n_1, src.sum, src.varsum, compiled=bool(self._compiled))
         dest.num_frames[:] = n_0 + n_1
 
     def merge_all(self, ordered_results: OrderedDict[Slice, MergeAttrMapping]) -> Mapping[str, Any]:

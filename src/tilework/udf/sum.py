@@ -106,7 +106,7 @@ class SumUDF(UDF):
                 raw[part] = np.zeros(tile.shape[1:], dtype=np.result_type(tile.dtype, np.float64))
             out = raw[part]
             self.task_data.frames[part] = self.task_data.frames.get(part, 0) + len(tile)
-        sum_frames(tile, out, compiled=meta.compiled, threads=meta.threads_per_worker or 1)
+        sum_frames(tile, out, compiled=meta.kernels, threads=meta.threads_per_worker or 1)
 
     def postprocess(self) -> None:
         """Correct the sum of the partition, where that is left to do."""

@@ -79,7 +79,7 @@ class SumSigUDF(UDF):
         if meta.array_backend not in NUMPY_BACKENDS:
             add_frame_sums(self, tile, self.results.intensity)
             return
-        sum_pixels(tile, self.results.intensity, compiled=meta.compiled, threads=meta.threads_per_worker or 1)
+        sum_pixels(tile, self.results.intensity, compiled=meta.kernels, threads=meta.threads_per_worker or 1)
 
 
 def run_sumsig(ctx: Any, dataset: Any) -> Mapping[str, Any]:

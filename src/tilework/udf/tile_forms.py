@@ -36,7 +36,7 @@ class TileConverter:
     corrections
         Detector corrections of the run, or None.
     compiled
-        Whether compiled kernels are loaded anyway.
+        Whether compiled kernels are loaded anyway; None: they may be, for conversions, from when they pay on.
     threads
         The most threads to use.
     """
@@ -47,7 +47,7 @@ class TileConverter:
         scratch: Scratch,
         corrections: CorrectionSet | None = None,
         *,
-        compiled: bool,
+        compiled: bool | None,
         threads: int = 1,
     ) -> None:
         self._dataset = plan.dataset
@@ -77,7 +77,7 @@ class TileConverter:
         return lambda tile: self._get(tile, backend, dtype, corrected)
 
     def _convert_to(self, dtype: np.dtype[Any]) -> Callable[[DataTile], Array]:
-        scratch, compiled = self._scratch, None if self._compiled else False
+        scratch, compiled = self._scratch, False if self._compiled is False else None
         name = dtype.str
         out: Array = np.empty((0,), dtype)
         source = dtype
@@ -105,7 +105,7 @@ class TileConverter:
 
         def correct(tile: DataTile) -> Array:
             out = scratch.get(f"corrected {dtype.str}", tile.data.shape, dtype)
-            options: dict[str, Any] = {"compiled": self._compiled, "threads": self._threads}
+            options: dict[str, Any] = {"compiled": bool(self._compiled), "threads": self._threads}
             corrections.corrected(tile.data, tile.tile_slice, dtype, out, **options)
             out.flags.writeable = False
             return out

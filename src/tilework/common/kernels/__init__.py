@@ -2,8 +2,10 @@
 
 Every function has two paths, chosen by the caller: ``compiled=True`` is a numba kernel that reads each byte once, works
 in blocks that stay in the CPU's caches and releases the GIL; ``compiled=False`` is NumPy, for small inputs, where
-nothing should wait for a compiler. Both are right to the same precision; the bits may differ. On one path the bits do
-not depend on the number of threads, and those of a frame's results not on which other frames are in the same tile.
+nothing should wait for a compiler. Both are right to the same precision; the bits may differ. Those of sums of integers
+do not, where each number is exact on the way: for these, ``compiled=None`` is NumPy until the kernel pays. On one path
+the bits do not depend on the number of threads, and those of a frame's results not on which other frames are in the
+same tile.
 
 Data comes as tiles of shape ``(n, *sig part)`` in native byte order. Results are added to arrays of the caller. NaN and
 infinities propagate as IEEE 754 says, without warnings.

@@ -9,6 +9,7 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
+from tilework.common.kernels.payoff import EXACT_SUMS
 from tilework.common.kernels.rows import SHORTS, Rows, as_rows, gather
 
 if TYPE_CHECKING:
@@ -85,6 +86,13 @@ class MomentRegion:
         self._selection = selection
         self._origin = origin
 
+    def is_exact(self, dtype: np.dtype[Any]) -> bool:
+        """Return whether sums over such pixels have the same bits in any order, as all are integers below 2**53."""
+        if dtype.str[1:] not in SHORTS or not len(self.runs):
+            return False
+        largest = int(max(self.runs[:, 2].max(), (self.runs[:, 3] + self.runs[:, 1]).max(), 1))
+        return 2**16 * largest * int(self.runs[:, 1].sum()) < 2**53
+
     @functools.cached_property
     def _weights(self) -> _Weights | None:
         """Weights of the pixels, for compiled kernels; None where they would not stay in a cache. There are pixels."""
@@ -131,7 +139,7 @@ class _Weights(NamedTuple):
     limit: int
 
 
-def sum_moments(tile: Array, region: MomentRegion, out: Array, *, compiled: bool, threads: int = 1) -> None:
+def sum_moments(tile: Array, region: MomentRegion, out: Array, *, compiled: bool | None, threads: int = 1) -> None:
     """Add the sum and the first moments of each frame inside a region to `out`.
 
     Sums over integers of up to 4 bytes are exact, as long as they are below 2**53. The result of a frame does not
@@ -147,7 +155,8 @@ def sum_moments(tile: Array, region: MomentRegion, out: Array, *, compiled: bool
         Result, of shape ``(n, 3)``, a float dtype: the sum of the pixels, the sum of pixel times y, and of pixel
         times x; y and x are detector coordinates in pixels.
     compiled
-        True for the compiled kernel, False for NumPy.
+        True for the compiled kernel, False for NumPy; None for NumPy, or the kernel where that pays and gives the same
+        bits.
     threads
         The most threads to use. The bits do not depend on it.
 
@@ -163,39 +172,45 @@ def sum_moments(tile: Array, region: MomentRegion, out: Array, *, compiled: bool
     runs = region.runs
     if frames == 0 or len(runs) == 0:
         return
-    rows = as_rows(tile)
     sums = np.zeros((frames, 3))
-    if not compiled:
-        _sum_with_numpy(tile.reshape(frames, -1), runs, sums)
+    if compiled is None and not (region.is_exact(tile.dtype) and EXACT_SUMS.count(tile.size)):
+        compiled = False
+    if compiled is not False:
+        rows = as_rows(tile)
+        kernel, arguments = _as_call(rows, region, sums)
+        compiled = compiled or EXACT_SUMS.is_reached(0, kernel, arguments(0, 0))
+    if compiled:
+        run_parts(lambda start, stop: kernel(*arguments(start, stop)), frames, threads, work=rows.nbytes)
     else:
-        run_parts(_compiled_part(rows, region, sums), frames, threads, work=rows.nbytes)
+        _sum_with_numpy(tile.reshape(frames, -1), runs, sums)
     np.add(out, sums, out=out, casting="unsafe")
 
 
-def _compiled_part(rows: Rows, region: MomentRegion, sums: Array) -> Callable[[int, int], None]:
-    """Return what writes the moments of some frames to `sums`."""
+def _as_call(rows: Rows, region: MomentRegion, sums: Array) -> tuple[Kernel, Callable[[int, int], tuple[Any, ...]]]:
+    """Return what writes the moments of frames to `sums`, and its arguments for some of them."""
     frames = rows.flat, rows.order, rows.stride
     runs = region.runs
     name = rows.flat.dtype.str[1:]
     kind = np.empty(0, _ACCUMULATORS.get(name, "f8"))
     weights = region._weights if name in SHORTS else None
 
-    def add_shorts(start: int, stop: int) -> None:
+    def of_shorts(start: int, stop: int) -> tuple[Any, ...]:
         assert weights is not None
         like, part = np.empty(0, np.int32), np.empty((4, 3), np.int64)
         spans, packed, base, limit = weights
-        place = *frames, start, stop
-        _add_moments_of_shorts(*place, spans, packed, limit, base, SHORTS[name], like, part, sums)
+        return *frames, start, stop, spans, packed, limit, base, SHORTS[name], like, part, sums
 
-    def add_integers(start: int, stop: int) -> None:
+    def of_integers(start: int, stop: int) -> tuple[Any, ...]:
         left = int(runs[:, 3].min())
         columns = int((runs[:, 3] + runs[:, 1]).max()) - left + _LANES
-        _add_moments_of_integers(*frames, start, stop, runs, np.empty(columns, kind.dtype), left, sums)
+        return *frames, start, stop, runs, np.empty(columns, kind.dtype), left, sums
 
-    def add_floats(start: int, stop: int) -> None:
-        _add_moments_of_floats(*frames, start, stop, runs, kind, sums)
+    def of_floats(start: int, stop: int) -> tuple[Any, ...]:
+        return *frames, start, stop, runs, kind, sums
 
-    return add_floats if kind.dtype.kind == "f" else add_integers if weights is None else add_shorts
+    if kind.dtype.kind == "f":
+        return _add_moments_of_floats, of_floats
+    return (_add_moments_of_integers, of_integers) if weights is None else (_add_moments_of_shorts, of_shorts)
 
 
 def _sum_with_numpy(flat: Array, runs: IntArray, sums: Array) -> None:

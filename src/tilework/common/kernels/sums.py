@@ -8,6 +8,7 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
+from tilework.common.kernels.payoff import EXACT_SUMS
 from tilework.common.kernels.rows import as_rows
 
 __all__ = ["sum_frames", "sum_pixels"]
@@ -37,7 +38,7 @@ _ACCUMULATORS = {"u1": "u4", "u2": "u4", "i1": "i4", "i2": "i4", "u4": "u8", "i4
 _KERNEL_OUT = frozenset("fdlLqQ")
 
 
-def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> None:
+def sum_frames(tile: Array, out: Array, *, compiled: bool | None, threads: int = 1) -> None:
     """Add the sum over all frames of a tile to `out`.
 
     Integers of up to 4 bytes are summed exactly within a tile; floats in their own precision or in that of
@@ -52,7 +53,8 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
         Result, of shape ``sig`` (or anything of that size), C-contiguous; of a dtype that can hold the sum: complex
         when the tile is. Integers wrap around.
     compiled
-        True for the compiled kernel, False for NumPy.
+        True for the compiled kernel, False for NumPy; None for NumPy, or the kernel where that pays and gives the same
+        bits.
     threads
         The most threads to use. The bits do not depend on it.
     """
@@ -63,9 +65,10 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
         sum_frames(tile, real, compiled=compiled, threads=threads)
         out += real
         return
-    if not compiled or out.real.dtype.itemsize > 8:  # numba has no such numbers
-        with np.errstate(invalid="ignore", over="ignore"):
-            _add_numpy(tile, out)
+    if compiled is None and not (_are_frames_exact(tile, out.dtype) and EXACT_SUMS.count(tile.size)):
+        compiled = False
+    if compiled is False or out.real.dtype.itemsize > 8:  # numba has no such numbers
+        _add_numpy(tile, out)
         return
     rows = as_rows(tile)
     dtype = _sum_dtype(rows.flat.dtype, out.real.dtype)
@@ -78,16 +81,23 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
     result = target if direct else np.zeros(target.size, dtype=_wide(dtype))
     block = min(_BLOCK_BYTES // accumulator.itemsize, rows.pixels)
 
-    def part(start: int, stop: int) -> None:
+    def arguments(start: int, stop: int) -> tuple[Any, ...]:
         scratch = np.empty(block, dtype=accumulator)
-        _add_frames(rows.flat, rows.order, rows.stride, rows.frames, start, stop, scratch, result, flush)
+        return rows.flat, rows.order, rows.stride, rows.frames, start, stop, scratch, result, flush
+
+    if not compiled and not EXACT_SUMS.is_reached(0, _add_frames, arguments(0, 0)):
+        _add_numpy(tile, out)
+        return
+
+    def part(start: int, stop: int) -> None:
+        _add_frames(*arguments(start, stop))
 
     run_parts(part, rows.pixels, threads, _GRAIN, work=rows.nbytes)
     if not direct:
-        np.add(target, result, out=target, casting="unsafe")
+        _add_rounded(target, result)
 
 
-def sum_pixels(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> None:
+def sum_pixels(tile: Array, out: Array, *, compiled: bool | None, threads: int = 1) -> None:
     """Add the sum over the pixels of each frame to `out`.
 
     Integers of up to 4 bytes are summed exactly. The result of a frame does not depend on which frames are in the same
@@ -100,18 +110,17 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
     out
         Result, of shape ``(n,)``; a float dtype, complex when the tile is.
     compiled
-        True for the compiled kernel, False for NumPy.
+        As in `sum_frames`.
     threads
         The most threads to use. The bits do not depend on it.
     """
     if tile.size == 0:
         return
     frames = tile.shape[0]
-    if not compiled:
-        axes = tuple(range(1, tile.ndim))
-        with np.errstate(invalid="ignore", over="ignore"):
-            total = tile.sum(axis=axes, dtype=_sum_dtype(tile.dtype, np.dtype(np.float64)))
-            np.add(out, total, out=out, casting="unsafe")
+    if compiled is None and not (_are_pixels_exact(tile) and EXACT_SUMS.count(tile.size)):
+        compiled = False
+    if compiled is False:
+        _add_pixels_numpy(tile, out)
         return
     rows = as_rows(tile)
     name = rows.flat.dtype.str[1:]
@@ -122,12 +131,45 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool, threads: int = 1) -> 
     def part(start: int, stop: int) -> None:
         kernel(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, kind, sums)
 
+    example = rows.flat, rows.order, rows.stride, 0, 0, rows.pixels, kind, sums
+    if not compiled and not EXACT_SUMS.is_reached(0, kernel, example):
+        _add_pixels_numpy(tile, out)
+        return
     run_parts(part, frames, threads, work=rows.nbytes)
-    np.add(out, sums.view(np.complex128)[:, 0] if tile.dtype.kind == "c" else sums, out=out, casting="unsafe")
+    _add_rounded(out, sums.view(np.complex128)[:, 0] if tile.dtype.kind == "c" else sums)
+
+
+def _are_frames_exact(tile: Array, out: np.dtype[Any]) -> bool:
+    """Return whether the sum over frames has the same bits in any order, and on both paths."""
+    data = tile.dtype
+    is_kept = out.kind == "f" or (out.kind == "i" and data.itemsize <= 2)
+    return data.kind in "biu" and data.itemsize <= 4 and is_kept and len(tile) <= _FLUSH_INTEGER
+
+
+def _are_pixels_exact(tile: Array) -> bool:
+    """Return the same of the sums over pixels, which are below 2**53."""
+    return tile.dtype.kind in "biu" and tile.dtype.itemsize <= 4 and tile[0].size <= 2**21
+
+
+def _add_rounded(out: Array, total: Array) -> None:
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.add(out, total, out=out, casting="unsafe")
+
+
+def _add_pixels_numpy(tile: Array, out: Array) -> None:
+    axes = tuple(range(1, tile.ndim))
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = tile.sum(axis=axes, dtype=_sum_dtype(tile.dtype, np.dtype(np.float64)))
+    _add_rounded(out, total)
 
 
 def _add_numpy(tile: Array, out: Array) -> None:
     """Add the sum over all frames: of floats in short chains of additions, as the compiled kernel does."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        _add_frames_numpy(tile, out)
+
+
+def _add_frames_numpy(tile: Array, out: Array) -> None:
     dtype = _sum_dtype(tile.dtype, out.dtype)
     if dtype.kind not in "iu" and len(tile) > _FLUSH_FLOAT:
         wide = _wide(dtype)

@@ -8,13 +8,17 @@ computing sample variances", COMPSTAT 1982 / Stanford report STAN-CS-79-773:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
+from tilework.common.kernels.payoff import EXACT_SUMS
 from tilework.common.kernels.rows import SHORTS, as_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["accumulate_variance", "merge_variances"]
 
@@ -26,6 +30,7 @@ _merge_sums = Kernel("tilework.common.kernels.variance_numba", "merge_sums")
 
 _BLOCK_INTEGERS = 4096
 _BLOCK_FLOATS = 2048
+_PART_PIXELS = 2048
 _FLUSH_INTEGERS = 2**16
 _FLUSH_FLOATS = 2**12
 # Pixels that NumPy converts at a time, which then stay in the L2 cache, and from how many frames at least: what they
@@ -34,7 +39,9 @@ _CONVERTED = 2**17
 _FEW_FRAMES = 16
 
 
-def accumulate_variance(tile: Array, n0: int, sum0: Array, var0: Array, *, compiled: bool, threads: int = 1) -> int:
+def accumulate_variance(
+    tile: Array, n0: int, sum0: Array, var0: Array, *, compiled: bool | None, threads: int = 1
+) -> int:
     """Merge the frames of a tile into a sum and a sum of squared deviations.
 
     Numerically stable: means that are large compared with the deviations do no harm. For integers of 1 and 2 bytes the
@@ -51,7 +58,8 @@ def accumulate_variance(tile: Array, n0: int, sum0: Array, var0: Array, *, compi
     var0
         Sum of squared deviations from the mean, float64 of the same shape. Updated.
     compiled
-        True for the compiled kernel, False for NumPy.
+        True for the compiled kernel, False for NumPy; None for NumPy, or the kernel where that pays and gives the same
+        bits.
     threads
         The most threads to use. The bits do not depend on it.
 
@@ -63,29 +71,37 @@ def accumulate_variance(tile: Array, n0: int, sum0: Array, var0: Array, *, compi
     n1: int = tile.shape[0]
     if n1 == 0 or sum0.size == 0:
         return n0 + n1
-    if not compiled or sum0.real.dtype.itemsize > 8:  # numba has no such numbers
-        return _accumulate_with_numpy(tile, n0, sum0, var0)
-    if tile.dtype.kind == "c":
+    if tile.dtype.kind == "b":
+        tile = tile.view(np.uint8)
+    if tile.dtype.str[1:] in SHORTS and sum0.dtype == np.float64:
+        _accumulate_shorts(tile, n0, sum0.reshape(-1), var0.reshape(-1), compiled, threads)
+    elif not compiled or sum0.real.dtype.itemsize > 8:  # numba has no such numbers
+        _accumulate_with_numpy(tile, n0, sum0, var0)
+    elif tile.dtype.kind == "c":
         # Real and imaginary parts are two pixels each; their squared deviations add up.
         sum1 = np.zeros(2 * sum0.size)
         var1 = np.zeros(2 * sum0.size)
-        _accumulate(tile, 0, sum1, var1, threads)
+        _accumulate_floats_compiled(tile, 0, sum1, var1, threads)
         total = sum1.view(np.complex128).reshape(sum0.shape)
         merge_variances(n0, sum0, var0, n1, total, (var1[0::2] + var1[1::2]).reshape(var0.shape), compiled=True)
     else:
-        _accumulate(tile, n0, sum0.reshape(-1), var0.reshape(-1), threads)
+        _accumulate_floats_compiled(tile, n0, sum0.reshape(-1), var0.reshape(-1), threads)
     return n0 + n1
 
 
-def _accumulate_with_numpy(tile: Array, n0: int, sum0: Array, var0: Array) -> int:
-    step = max(_FEW_FRAMES, _CONVERTED // sum0.size)
+def _parts_to_convert(tile: Array, pixels: int) -> Iterator[tuple[int, slice, Array]]:
+    """Yield parts of a tile: number of frames before it, which pixels, and the frames with these pixels as rows."""
+    step = max(_FEW_FRAMES, _CONVERTED // pixels)
     for start in range(0, len(tile), step):
-        rows = tile[start : start + step].reshape(-1, sum0.size)
-        for first in range(0, sum0.size, _CONVERTED // _FEW_FRAMES):
+        rows = tile[start : start + step].reshape(-1, pixels)
+        for first in range(0, pixels, _CONVERTED // _FEW_FRAMES):
             part = slice(first, first + _CONVERTED // _FEW_FRAMES)
-            _merge_rows(rows[:, part], n0, sum0.reshape(-1)[part], var0.reshape(-1)[part])
-        n0 += len(rows)
-    return n0
+            yield start, part, rows[:, part]
+
+
+def _accumulate_with_numpy(tile: Array, n0: int, sum0: Array, var0: Array) -> None:
+    for start, part, rows in _parts_to_convert(tile, sum0.size):
+        _merge_rows(rows, n0 + start, sum0.reshape(-1)[part], var0.reshape(-1)[part])
 
 
 def _merge_rows(rows: Array, n0: int, sum0: Array, var0: Array) -> None:
@@ -101,26 +117,54 @@ def _merge_rows(rows: Array, n0: int, sum0: Array, var0: Array) -> None:
         merge_variances(n0, sum0, var0, len(rows), sum1, squares.sum(axis=0), compiled=False)
 
 
-def _accumulate(tile: Array, n0: int, sum0: Array, var0: Array, threads: int) -> None:
+def _accumulate_floats_compiled(tile: Array, n0: int, sum0: Array, var0: Array, threads: int) -> None:
     rows = as_rows(tile)
-    centre = SHORTS.get(rows.flat.dtype.str[1:])
-    block = min(_BLOCK_FLOATS if centre is None else _BLOCK_INTEGERS, rows.pixels)
+    block = min(_BLOCK_FLOATS, rows.pixels)
 
     def part(start: int, stop: int) -> None:
         place = rows.flat, rows.order, rows.stride, rows.frames, start, stop
-        if centre is None:
-            _accumulate_floats(*place, np.empty((4, block)), n0, sum0, var0, _FLUSH_FLOATS)
-        else:
-            is_narrow = rows.flat.itemsize == 1
-            narrow = np.empty(block, dtype=np.uint32) if is_narrow else None
-            wide = None if is_narrow else np.empty(block, dtype=np.uint64)
-            sums = np.empty(block, dtype=np.int32)
-            like = np.empty(0, dtype=np.int16)
-            _accumulate_integers(
-                *(*place, centre, like, sums, narrow, wide, np.empty((2, block)), n0, sum0, var0, _FLUSH_INTEGERS)
-            )
+        _accumulate_floats(*place, np.empty((4, block)), n0, sum0, var0, _FLUSH_FLOATS)
 
-    run_parts(part, rows.pixels, threads, _BLOCK_FLOATS, work=rows.nbytes)
+    run_parts(part, rows.pixels, threads, _PART_PIXELS, work=rows.nbytes)
+
+
+def _accumulate_shorts(tile: Array, n0: int, sum0: Array, var0: Array, compiled: bool | None, threads: int) -> None:
+    """Merge integers of 1 or 2 bytes; the bits are the same on both paths, as all that is added up is exact."""
+    if compiled is False or (compiled is None and not EXACT_SUMS.count(tile.size)):
+        _accumulate_shorts_with_numpy(tile, n0, sum0, var0)
+        return
+    rows = as_rows(tile)
+    centre = SHORTS[rows.flat.dtype.str[1:]]
+    block = min(_BLOCK_INTEGERS, rows.pixels)
+    is_narrow = rows.flat.itemsize == 1
+
+    def arguments(start: int, stop: int) -> tuple[Any, ...]:
+        place = rows.flat, rows.order, rows.stride, rows.frames, start, stop
+        narrow = np.empty(block, dtype=np.uint32) if is_narrow else None
+        wide = None if is_narrow else np.empty(block, dtype=np.uint64)
+        sums, like = np.empty(block, dtype=np.int32), np.empty(0, dtype=np.int16)
+        return *place, centre, like, sums, narrow, wide, np.empty((2, block)), n0, sum0, var0, _FLUSH_INTEGERS
+
+    if compiled or EXACT_SUMS.is_reached(0, _accumulate_integers, arguments(0, 0)):
+        call = lambda start, stop: _accumulate_integers(*arguments(start, stop))  # noqa: E731
+        run_parts(call, rows.pixels, threads, _PART_PIXELS, work=rows.nbytes)
+    else:
+        _accumulate_shorts_with_numpy(tile, n0, sum0, var0)
+
+
+def _accumulate_shorts_with_numpy(tile: Array, n0: int, sum0: Array, var0: Array) -> None:
+    for top in range(0, len(tile), _FLUSH_INTEGERS):
+        frames = tile[top : top + _FLUSH_INTEGERS]
+        n1 = len(frames)
+        sum1, squares = np.zeros(sum0.size), np.zeros(sum0.size)
+        for _, part, rows in _parts_to_convert(frames, sum0.size):
+            values = rows.astype(np.float64)
+            sum1[part] += values.sum(axis=0)
+            squares[part] += np.square(values, out=values).sum(axis=0)
+        # What they are multiplied to wraps around at 2**64, and so does the difference, which is below that.
+        total = sum1.astype(np.int64).view(np.uint64)
+        var1 = (np.uint64(n1) * squares.astype(np.uint64) - total * total).astype(np.float64) / n1
+        merge_variances(n0 + top, sum0, var0, n1, sum1, var1, compiled=False)
 
 
 def merge_variances(n0: int, sum0: Array, var0: Array, n1: int, sum1: Array, var1: Array, *, compiled: bool) -> None:
@@ -149,5 +193,5 @@ def merge_variances(n0: int, sum0: Array, var0: Array, n1: int, sum1: Array, var
         return
     with np.errstate(invalid="ignore", over="ignore"):
         delta = np.abs(sum1 / n1 - sum0 / n0)
-        var0 += var1 + delta * delta * (n0 * n1 / (n0 + n1))
+        var0 += var1 + delta * delta * (float(n0) * n1 / (n0 + n1))
         sum0 += sum1
