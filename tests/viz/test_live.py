@@ -246,7 +246,7 @@ def test_channel_and_udf_may_be_replaced_between_runs(context: Context, dataset:
 def test_a_function_stays_the_channel(dataset: Any) -> None:
     """Then the name says which result the function is of, if it is of one."""
     assert Recorder(dataset, StdDevUDF(), channel=("sum", np.sqrt)).channel == "sum"
-    assert Recorder(dataset, StdDevUDF(), channel=lambda results, damage: (results["sum"].data, damage)).channel is None
+    assert Recorder(dataset, StdDevUDF(), channel=lambda results, damage: (results["sum"].data, True)).channel is None
 
 
 def test_who_takes_new_data_in_an_own_way_gets_all_of_it(context: Context, dataset: Any) -> None:
@@ -448,14 +448,55 @@ def test_wrong_plots_of_several(context: Context, dataset: Any) -> None:
         context.run_udf(dataset=dataset, udf=[StdDevUDF(), SumUDF()], plots=["std", "intensity"])
 
 
-@pytest.mark.parametrize("function", [cube, np.ravel])
+def too_small(results: Any, damage: Any) -> Any:
+    return results["std"].data, damage[:2, :3]
+
+
+def without_mask(results: Any, damage: Any) -> Any:
+    return results["std"].data, None
+
+
+@pytest.mark.parametrize(
+    ("channel", "error", "message"),
+    [
+        (too_small, ValueError, r"channel too_small returned an array of shape \(8, 7\) and a mask of shape \(2, 3\)"),
+        (without_mask, TypeError, "channel without_mask returned None as mask"),
+    ],
+)
+def test_wrong_masks(context: Context, dataset: Any, channel: Any, error: Any, message: str) -> None:
+    """A function that gives an array and a mask of it is told what is wrong with them."""
+    with pytest.raises(error, match=message):
+        context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=[channel])
+
+
+def test_what_a_channel_masks_is_not_shown(context: Context, dataset: Any, data: Any) -> None:
+    """A function may return a masked array."""
+    udf = SumSigUDF()
+    sums = data.sum(axis=(2, 3))
+
+    def bright(array: Any) -> Any:
+        return np.ma.masked_less(array, np.median(sums))
+
+    def also_bright(results: Any, damage: Any) -> Any:
+        return bright(results["intensity"].data), damage
+
+    plots = [Recorder(dataset, udf, channel=channel) for channel in (("intensity", bright), also_bright)]
+    context.run_udf(dataset=dataset, udf=udf, plots=plots)
+    for plot in plots:
+        shown, there, is_last = plot.shown[-1]
+        assert is_last
+        np.testing.assert_array_equal(shown, sums)
+        np.testing.assert_array_equal(there, sums >= np.median(sums))
+
+
+@pytest.mark.parametrize("function", [cube, np.ravel, lambda mean: mean[:0]])
 def test_a_picture_has_two_axes(context: Context, dataset: Any, function: Any) -> None:
     """What a function makes of a result is looked at before the run; plots of another kind may show it."""
     channel = ("mean", function)
     context.plot_class = MPLLive2DPlot
     with pytest.raises(ValueError, match=r"\(mean\) cannot be plotted: it has shape .* but a picture has two axes"):
         context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=[channel])
-    assert Dummy2DPlot(dataset, StdDevUDF(), channel=channel).data.ndim != 2
+    assert Dummy2DPlot(dataset, StdDevUDF(), channel=channel).data.shape != (8, 7)
 
 
 def test_functions_are_asked_of_what_is_not_there_yet_without_a_word(context: Context, dataset: Any) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.arrays import is_masked
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -223,10 +225,10 @@ class PicturePlot(Live2DPlot):
         udfresult: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(dataset, udf, roi, channel, title, min_delta, udfresult)
-        if self.data.ndim != 2 or self.data.dtype.kind not in "buifc":
+        if self.data.ndim != 2 or not self.data.size or self.data.dtype.kind not in "buifc":
             msg = (
                 f"{self.title} cannot be plotted: it has shape {self.data.shape} and dtype {self.data.dtype}, but a "
-                "picture has two axes, and numbers"
+                "picture has two axes with pixels, and numbers"
             )
             raise ValueError(msg)
         if title is None and np.iscomplexobj(self.data):
@@ -281,9 +283,30 @@ def _giving_two(function: Extract) -> Extract:
         if not isinstance(given, Sequence) or len(given) != 2:
             msg = f"the channel {_name_of(function)} returned {type(given).__name__}: return an array and its mask"
             raise TypeError(msg)
-        return np.asarray(given[0]), given[1]
+        array, mask = np.asanyarray(given[0]), np.asarray(given[1])
+        if mask.dtype.kind not in "bui":
+            msg = (
+                f"the channel {_name_of(function)} returned {given[1]!r} as mask: return True where the array is there"
+            )
+            raise TypeError(msg)
+        try:
+            there = np.broadcast_to(mask.astype(bool), array.shape)
+        except ValueError:
+            msg = (
+                f"the channel {_name_of(function)} returned an array of shape {array.shape} and a mask of shape "
+                f"{mask.shape}, which does not fit: return True where the array is there"
+            )
+            raise ValueError(msg) from None
+        return _without_masked(array, there)
 
     return extract
+
+
+def _without_masked(array: Any, there: Array) -> tuple[Array, Array]:
+    """Return an array and where it is there, which a masked array says by itself, too."""
+    if is_masked(array):
+        return np.asarray(array), there & ~np.ma.getmaskarray(array)
+    return np.asarray(array), there
 
 
 def _taking(name: str, function: Callable[[Array], Array]) -> Extract:
@@ -292,13 +315,13 @@ def _taking(name: str, function: Callable[[Array], Array]) -> Extract:
             msg = f"there is no result {name!r} to plot, but {', '.join(results)}"
             raise ValueError(msg)
         buffer = results[name]
-        data = np.asarray(function(buffer.data))
+        data = np.asanyarray(function(buffer.data))
         there = np.squeeze(damage) if buffer.kind == "nav" else np.full(data.shape, bool(damage.any()))
         # What the function made of the scan may have another shape; then nothing is known of its positions.
         if there.shape != data.shape:
             there = np.ones(data.shape, dtype=bool)
         valid = _valid_mask(buffer)
-        return data, there & valid if valid is not None and valid.shape == data.shape else there
+        return _without_masked(data, there & valid if valid is not None and valid.shape == data.shape else there)
 
     return extract
 
