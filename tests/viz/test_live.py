@@ -19,6 +19,7 @@ from tilework.udf.stddev import StdDevUDF
 from tilework.udf.sum import SumUDF
 from tilework.udf.sumsigudf import SumSigUDF
 from tilework.viz import Dummy2DPlot, Live2DPlot, get_plottable_2D_channels
+from tilework.viz.colors import NEUTRAL
 from tilework.viz.mpl import MPLLive2DPlot
 
 if TYPE_CHECKING:
@@ -446,6 +447,29 @@ def test_wrong_plots_of_several(context: Context, dataset: Any) -> None:
             context.run_udf(dataset=dataset, udf=udf, plots=plots)
     with pytest.raises(TypeError, match="a list of channels for StdDevUDF, got 'std'"):
         context.run_udf(dataset=dataset, udf=[StdDevUDF(), SumUDF()], plots=["std", "intensity"])
+
+
+def colors(array: Any) -> Any:
+    return np.stack([array / 1e4, array / 2e4, np.zeros(array.shape)], axis=-1)
+
+
+def colors_and_mask(results: Any, damage: Any) -> Any:
+    return (colors(results["intensity"].data) * 255).astype("u1"), damage
+
+
+def test_channels_that_are_colors(context: Context, dataset: Any, data: Any) -> None:
+    """They are shown as they are, grey where nothing is yet; plots that cannot show them say so."""
+    udf = SumSigUDF()
+    roi = np.ones((6, 5), dtype=bool)
+    roi[2, 3] = False
+    expected = colors(data.sum(axis=(2, 3)).astype("f4"))
+    for channel, scale in ((("intensity", colors), 1), (colors_and_mask, 255)):
+        plot = MPLLive2DPlot(dataset, udf, roi=roi, channel=channel)
+        context.run_udf(dataset=dataset, udf=udf, roi=roi, plots=[plot])
+        shown = np.asarray(plot.axes.images[0].get_array())
+        np.testing.assert_allclose(shown[roi], expected[roi] * scale, atol=1e-6 * scale + (scale > 1))
+        np.testing.assert_allclose(shown[2, 3], np.array(NEUTRAL) * scale, atol=scale / 100)
+        plot.figure.canvas.draw()
 
 
 def too_small(results: Any, damage: Any) -> Any:

@@ -201,6 +201,8 @@ class Dummy2DPlot(Live2DPlot):
 class PicturePlot(Live2DPlot):
     """A live plot that shows values as colours, and of complex ones the magnitude.
 
+    A function may also give the colours themselves, RGB or RGBA in the third axis, where a subclass shows them.
+
     Parameters
     ----------
     dataset, udf, roi, channel, title, min_delta, udfresult
@@ -213,6 +215,7 @@ class PicturePlot(Live2DPlot):
     """
 
     is_displayed = False
+    _shows_colors = False
 
     def __init__(
         self,
@@ -225,7 +228,8 @@ class PicturePlot(Live2DPlot):
         udfresult: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(dataset, udf, roi, channel, title, min_delta, udfresult)
-        if self.data.ndim != 2 or not self.data.size or self.data.dtype.kind not in "buifc":
+        is_picture = self.data.ndim == 2 and self.data.dtype.kind in "buifc"
+        if not self.data.size or not (is_picture or (self._shows_colors and self.is_colors)):
             msg = (
                 f"{self.title} cannot be plotted: it has shape {self.data.shape} and dtype {self.data.dtype}, but a "
                 "picture has two axes with pixels, and numbers"
@@ -234,6 +238,11 @@ class PicturePlot(Live2DPlot):
         if title is None and np.iscomplexobj(self.data):
             udf_name, _, name = self.title.partition(": ")
             self.title = f"{udf_name}: magnitude of {name}"
+
+    @property
+    def is_colors(self) -> bool:
+        """Whether what is shown has the colours themselves in the third axis."""
+        return self.data.ndim == 3 and self.data.shape[2] in {3, 4} and self.data.dtype.kind in "uif"
 
     def to_show(self, damage: Array, *, whole: bool) -> tuple[Array, Array]:
         """Return real values to show, and where they are there: all, or of every few pixels one, so that they fit."""
@@ -290,7 +299,7 @@ def _giving_two(function: Extract) -> Extract:
             )
             raise TypeError(msg)
         try:
-            there = np.broadcast_to(mask.astype(bool), array.shape)
+            there = _of_colors(mask.astype(bool), array)
         except ValueError:
             msg = (
                 f"the channel {_name_of(function)} returned an array of shape {array.shape} and a mask of shape "
@@ -300,6 +309,13 @@ def _giving_two(function: Extract) -> Extract:
         return _without_masked(array, there)
 
     return extract
+
+
+def _of_colors(there: Array, array: Array) -> Array:
+    """Return a mask in the shape of an array, which may have one axis more: for the colour of each pixel."""
+    if array.ndim == 3 and there.shape == array.shape[:-1]:
+        there = there[..., np.newaxis]
+    return np.broadcast_to(there, array.shape)
 
 
 def _without_masked(array: Any, there: Array) -> tuple[Array, Array]:
@@ -318,10 +334,12 @@ def _taking(name: str, function: Callable[[Array], Array]) -> Extract:
         data = np.asanyarray(function(buffer.data))
         there = np.squeeze(damage) if buffer.kind == "nav" else np.full(data.shape, bool(damage.any()))
         # What the function made of the scan may have another shape; then nothing is known of its positions.
-        if there.shape != data.shape:
+        if there.shape not in {data.shape, data.shape[:-1]}:
             there = np.ones(data.shape, dtype=bool)
         valid = _valid_mask(buffer)
-        return _without_masked(data, there & valid if valid is not None and valid.shape == data.shape else there)
+        if valid is not None and valid.shape == there.shape:
+            there = there & valid
+        return _without_masked(data, _of_colors(there, data))
 
     return extract
 
