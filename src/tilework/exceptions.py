@@ -25,7 +25,7 @@
     ├── SliceUsageError               (also ValueError) slices or shapes were combined that do not fit together
     ├── CorrectError                  detector corrections cannot be applied to this array
     ├── RepairValueError              (also ValueError) an excluded pixel has no neighbour to repair it from
-    ├── MyStopIteration               a StopIteration on its way through an await, which cannot carry one
+    ├── MyStopIteration               a StopIteration of a function, which neither await nor generators can carry
     ├── ResultFileError               (also OSError) results cannot be written
     └── CommandError                  the ``tilework`` command cannot do what it was asked for
 
@@ -148,7 +148,7 @@ class UnknownFormatError(DataSetException):
 
 
 class MyStopIteration(TileworkError):
-    """Stands for a StopIteration, which a coroutine cannot raise."""
+    """Stands for a StopIteration that a function raised, which neither a coroutine nor a generator can raise again."""
 
 
 class SliceUsageError(TileworkError, ValueError):

@@ -213,6 +213,45 @@ def test_an_absent_frame_is_picked_as_not_valid(ctx: Context, dtype: str) -> Non
     )
 
 
+class HalfOfFrames(PickUDF):
+    """Changes what is picked, where all selected frames have their place."""
+
+    def process_tile(self, tile: Any) -> None:
+        super().process_tile(tile)
+        self.results.intensity[self.meta.slice.get()] //= 2
+
+
+class WithCount(PickUDF):
+    """Has a result of its own, and merges both."""
+
+    def get_result_buffers(self) -> Any:
+        return {**super().get_result_buffers(), "count": self.buffer(kind="single", dtype="i8")}
+
+    def process_tile(self, tile: Any) -> None:
+        super().process_tile(tile)
+        self.results.count[:] += tile.size
+
+    def merge(self, dest: Any, src: Any) -> None:
+        super().merge(dest, src)
+        dest.count[:] += src.count
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads", "delayed"])
+@pytest.mark.parametrize("roi", [None, ROI], ids=["all", "roi"])
+def test_classes_that_derive_from_it_have_the_picked_frames(executor: str, roi: Any) -> None:
+    """In tasks, too: there is room for all of them, under the name of the result."""
+    data = counts()
+    expected = data[ROI] if roi is ROI else data.reshape(30, 8, 7)
+    with Context.make_with(executor) as ctx:  # type: ignore[arg-type]
+        half = ctx.run_udf(dataset=load(ctx, data), udf=HalfOfFrames(), roi=roi)
+        both = ctx.run_udf(dataset=load(ctx, data), udf=WithCount(), roi=roi)
+        assert (list(half), sorted(both)) == (["intensity"], ["count", "intensity"])
+        np.testing.assert_array_equal(half["intensity"].data, expected // 2)
+        np.testing.assert_array_equal(both["intensity"].data, expected)
+        assert both["count"].data == expected.size
+        assert half["intensity"].dtype == data.dtype
+
+
 def test_picking_very_much_is_warned_about(
     ctx: Context, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +259,37 @@ def test_picking_very_much_is_warned_about(
     caplog.set_level(logging.WARNING)
     ctx.run_udf(dataset=load(ctx, counts()), udf=PickUDF())
     assert sum("fewer frames" in r.message for r in caplog.records) == 1
+
+
+class Extremes(AutoUDF):
+    """Declares results of its own in the way of its base."""
+
+    def get_result_buffers(self) -> Any:
+        return {
+            **super().get_result_buffers(),
+            "extremes": self.auto_buffer(np.zeros(2, dtype="u2")),
+            "half": self.auto_buffer(0.5),
+            "largest": self.auto_monitor_buffer(np.uint16(7)),
+        }
+
+    def process_frame(self, frame: Any) -> None:
+        super().process_frame(frame)
+        self.results.extremes[:] = frame.min(), frame.max()
+        self.results.half[:] = frame.max() / 2
+
+    def get_results(self) -> Any:
+        results = self.results
+        return {**super().get_results(), "largest": results.extremes.max(keepdims=True)[0, -1:]}
+
+
+def test_classes_that_derive_from_it_declare_results_as_it_does(ctx: Context) -> None:
+    data = counts()
+    result = ctx.run_udf(dataset=load(ctx, data), udf=Extremes(f=np.sum))
+    np.testing.assert_array_equal(result["result"].data, data.sum(axis=(2, 3)))
+    np.testing.assert_array_equal(result["extremes"].data[..., 1], data.max(axis=(2, 3)))
+    np.testing.assert_array_equal(result["half"].data, data.max(axis=(2, 3)) / 2)
+    assert (result["extremes"].dtype, result["half"].dtype) == ("u2", "f8")
+    assert (result["largest"].kind, result["largest"].data[0]) == ("single", data.max())
 
 
 def test_any_function_of_a_frame(ctx: Context) -> None:

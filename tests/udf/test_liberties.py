@@ -254,6 +254,15 @@ def test_an_iterator_that_has_no_more(ctx: Context) -> None:
         run(ctx, Next())
 
 
+@pytest.mark.parametrize("method", ["get_results", "get_result_buffers", "preprocess", "get_tiling_preferences"])
+def test_an_iterator_that_has_no_more_before_and_after(ctx: Context, method: str) -> None:
+    def fail(self: Any) -> Any:
+        next(iter(()))
+
+    with pytest.raises(UDFException, match=rf"{method} of Next.* raised StopIteration"):
+        run(ctx, type("Next", (Sums,), {method: fail})())
+
+
 def test_a_dtype_that_no_frame_has(ctx: Context) -> None:
     class Objects(Sums):
         def get_preferred_input_dtype(self) -> Any:

@@ -19,6 +19,7 @@ from tilework.udf.stddev import StdDevUDF
 from tilework.udf.sum import SumUDF
 from tilework.udf.sumsigudf import SumSigUDF
 from tilework.viz import Dummy2DPlot, Live2DPlot, get_plottable_2D_channels
+from tilework.viz.colors import NEUTRAL
 from tilework.viz.mpl import MPLLive2DPlot
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def test_channel_and_udf_may_be_replaced_between_runs(context: Context, dataset:
 def test_a_function_stays_the_channel(dataset: Any) -> None:
     """Then the name says which result the function is of, if it is of one."""
     assert Recorder(dataset, StdDevUDF(), channel=("sum", np.sqrt)).channel == "sum"
-    assert Recorder(dataset, StdDevUDF(), channel=lambda results, damage: (results["sum"].data, damage)).channel is None
+    assert Recorder(dataset, StdDevUDF(), channel=lambda results, damage: (results["sum"].data, True)).channel is None
 
 
 def test_who_takes_new_data_in_an_own_way_gets_all_of_it(context: Context, dataset: Any) -> None:
@@ -448,14 +449,78 @@ def test_wrong_plots_of_several(context: Context, dataset: Any) -> None:
         context.run_udf(dataset=dataset, udf=[StdDevUDF(), SumUDF()], plots=["std", "intensity"])
 
 
-@pytest.mark.parametrize("function", [cube, np.ravel])
+def colors(array: Any) -> Any:
+    return np.stack([array / 1e4, array / 2e4, np.zeros(array.shape)], axis=-1)
+
+
+def colors_and_mask(results: Any, damage: Any) -> Any:
+    return (colors(results["intensity"].data) * 255).astype("u1"), damage
+
+
+def test_channels_that_are_colors(context: Context, dataset: Any, data: Any) -> None:
+    """They are shown as they are, grey where nothing is yet; plots that cannot show them say so."""
+    udf = SumSigUDF()
+    roi = np.ones((6, 5), dtype=bool)
+    roi[2, 3] = False
+    expected = colors(data.sum(axis=(2, 3)).astype("f4"))
+    for channel, scale in ((("intensity", colors), 1), (colors_and_mask, 255)):
+        plot = MPLLive2DPlot(dataset, udf, roi=roi, channel=channel)
+        context.run_udf(dataset=dataset, udf=udf, roi=roi, plots=[plot])
+        shown = np.asarray(plot.axes.images[0].get_array())
+        np.testing.assert_allclose(shown[roi], expected[roi] * scale, atol=1e-6 * scale + (scale > 1))
+        np.testing.assert_allclose(shown[2, 3], np.array(NEUTRAL) * scale, atol=scale / 100)
+        plot.figure.canvas.draw()
+
+
+def too_small(results: Any, damage: Any) -> Any:
+    return results["std"].data, damage[:2, :3]
+
+
+def without_mask(results: Any, damage: Any) -> Any:
+    return results["std"].data, None
+
+
+@pytest.mark.parametrize(
+    ("channel", "error", "message"),
+    [
+        (too_small, ValueError, r"channel too_small returned an array of shape \(8, 7\) and a mask of shape \(2, 3\)"),
+        (without_mask, TypeError, "channel without_mask returned None as mask"),
+    ],
+)
+def test_wrong_masks(context: Context, dataset: Any, channel: Any, error: Any, message: str) -> None:
+    """A function that gives an array and a mask of it is told what is wrong with them."""
+    with pytest.raises(error, match=message):
+        context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=[channel])
+
+
+def test_what_a_channel_masks_is_not_shown(context: Context, dataset: Any, data: Any) -> None:
+    """A function may return a masked array."""
+    udf = SumSigUDF()
+    sums = data.sum(axis=(2, 3))
+
+    def bright(array: Any) -> Any:
+        return np.ma.masked_less(array, np.median(sums))
+
+    def also_bright(results: Any, damage: Any) -> Any:
+        return bright(results["intensity"].data), damage
+
+    plots = [Recorder(dataset, udf, channel=channel) for channel in (("intensity", bright), also_bright)]
+    context.run_udf(dataset=dataset, udf=udf, plots=plots)
+    for plot in plots:
+        shown, there, is_last = plot.shown[-1]
+        assert is_last
+        np.testing.assert_array_equal(shown, sums)
+        np.testing.assert_array_equal(there, sums >= np.median(sums))
+
+
+@pytest.mark.parametrize("function", [cube, np.ravel, lambda mean: mean[:0]])
 def test_a_picture_has_two_axes(context: Context, dataset: Any, function: Any) -> None:
     """What a function makes of a result is looked at before the run; plots of another kind may show it."""
     channel = ("mean", function)
     context.plot_class = MPLLive2DPlot
     with pytest.raises(ValueError, match=r"\(mean\) cannot be plotted: it has shape .* but a picture has two axes"):
         context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=[channel])
-    assert Dummy2DPlot(dataset, StdDevUDF(), channel=channel).data.ndim != 2
+    assert Dummy2DPlot(dataset, StdDevUDF(), channel=channel).data.shape != (8, 7)
 
 
 def test_functions_are_asked_of_what_is_not_there_yet_without_a_word(context: Context, dataset: Any) -> None:

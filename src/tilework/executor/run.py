@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
-from tilework.exceptions import DeadlineExceededError, JobCancelledError, WorkerLostError
+from tilework.exceptions import DeadlineExceededError, JobCancelledError, MyStopIteration, WorkerLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -369,7 +369,7 @@ class Run(Generic[T]):
             self._on_completed(event)
         elif isinstance(event, Failed):
             if event.number in self._under_way:
-                self._end(RunState.FAILED, event.error)
+                self._end(RunState.FAILED, self._as_error(event))
         elif isinstance(event, Lost):
             self._on_lost(event)
         elif isinstance(event, Cancelled):
@@ -377,6 +377,15 @@ class Run(Generic[T]):
         else:
             self._workers = event.workers
             self._set_limit()
+
+    def _as_error(self, event: Failed) -> BaseException:
+        """Return what to raise: a StopIteration would only say to whoever iterates that there are no more results."""
+        if not isinstance(event.error, StopIteration):
+            return event.error
+        name = self._name(self._under_way[event.number])
+        error = MyStopIteration(f"{name} raised {event.error!r}: next() was called on an iterator that has no more")
+        error.__cause__ = event.error
+        return error
 
     def close(self) -> None:
         """End the run because its consumer wants no more; nothing when it is over already."""

@@ -21,7 +21,7 @@ from tilework.common.executor import (
     TaskProtocol,
 )
 from tilework.common.scheduler import Worker, WorkerSet
-from tilework.exceptions import DeadlineExceededError, ExecutorError, JobCancelledError
+from tilework.exceptions import DeadlineExceededError, ExecutorError, JobCancelledError, MyStopIteration
 from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import (
     CallTask,
@@ -70,6 +70,10 @@ def _fail(*_: Any) -> None:
     raise_here(lambda: ValueError("on purpose"))
 
 
+def _no_more(_: Any) -> None:
+    raise StopIteration("empty")
+
+
 class ServiceContract(ExecutorHarness):
     """Functions, scattered objects, workers, report."""
 
@@ -83,6 +87,16 @@ class ServiceContract(ExecutorHarness):
         with pytest.raises(ValueError, match="on purpose") as caught:
             executor.run_function(_fail)
         assert any(entry.name == raise_here.__name__ for entry in caught.traceback) or not self.shares_memory
+        self.assert_usable(executor)
+
+    def test_a_function_that_ends_iteration(self, executor: JobExecutor) -> None:
+        """A StopIteration that a function raises is an error with its name; nobody takes it for an end of results."""
+        with pytest.raises(MyStopIteration, match=r"^the function .*_no_more.* raised StopIteration\('empty'\)"):
+            executor.run_function(_no_more, 0)
+        with pytest.raises(MyStopIteration, match=r"_no_more .* raised StopIteration"):
+            list(executor.map(_no_more, range(3)))
+        with pytest.raises(MyStopIteration, match=r"the task of partition part-1 raised StopIteration"):
+            self.run(executor, [FakeTask(0), RaiseTask(1, make_error=StopIteration)])
         self.assert_usable(executor)
 
     def test_map(self, executor: JobExecutor) -> None:
@@ -185,6 +199,12 @@ class ServiceContract(ExecutorHarness):
             for total in (11, 21):
                 executor.scatter_update_patch(handle, 10)
                 assert {r for r, _ in executor.run_tasks(tasks, handle, "run", NoopCommHandler())} == {total}
+        with executor.scatter(Patched(1)) as handle:
+            for i in range(300):
+                executor.scatter_update_patch(handle, 1)
+                if i % 50 == 0:
+                    assert {r for r, _ in executor.run_tasks(tasks, handle, "run", NoopCommHandler())} == {2 + i}
+            assert {r for r, _ in executor.run_tasks(tasks, handle, "run", NoopCommHandler())} == {301}
         with executor.scatter(7) as handle, pytest.raises(TypeError, match="patch"):
             executor.scatter_update_patch(handle, 10)
 

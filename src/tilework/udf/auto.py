@@ -49,12 +49,20 @@ class AutoUDF(UDF):
     def get_result_buffers(self) -> dict[str, BufferWrapper]:
         """Declare what the function returns for a frame of ones."""
         example = np.array(self.params.f(np.ones(tuple(self.meta.dataset_shape.sig), dtype=self.meta.input_dtype)))
-        buffers = {"result": self.buffer(kind="nav", extra_shape=example.shape, dtype=example.dtype)}
+        buffers = {"result": self.auto_buffer(example)}
         if self.params.monitor:
-            buffers["monitor"] = self.buffer(
-                kind="single", extra_shape=example.shape, dtype=example.dtype, use="result_only"
-            )
+            buffers["monitor"] = self.auto_monitor_buffer(example)
         return buffers
+
+    def auto_buffer(self, var: Any) -> BufferWrapper:
+        """Declare a result that has, for each position, what `var` is, an array or a number; for derived classes."""
+        example = np.asarray(var)
+        return self.buffer(kind="nav", extra_shape=example.shape, dtype=example.dtype)
+
+    def auto_monitor_buffer(self, var: Any) -> BufferWrapper:
+        """Declare a result that is once what `var` is, and that `get_results` makes; for derived classes."""
+        example = np.asarray(var)
+        return self.buffer(kind="single", extra_shape=example.shape, dtype=example.dtype, use="result_only")
 
     def process_frame(self, frame: NDArray[Any]) -> None:
         """Apply the function."""

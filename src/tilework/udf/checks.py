@@ -73,9 +73,12 @@ _TILE_ATTRIBUTES = {"tile_slice": "self.meta.slice", "scheme_idx": "self.meta.ti
 
 @contextlib.contextmanager
 def noted(where: str) -> Iterator[None]:
-    """Add to exceptions from the block where they happened."""
+    """Add to exceptions from the block where they happened; a StopIteration must not end anybody's iteration."""
     try:
         yield
+    except StopIteration as e:
+        msg = f"{where} raised StopIteration: next() was called on an iterator that has no more"
+        raise UDFException(msg) from e
     except Exception as e:
         e.add_note(f"in {where}")
         raise

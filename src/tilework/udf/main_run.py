@@ -178,11 +178,8 @@ class MainRun:
                 compiled=planned.compiled,
             )
             udf.set_meta(meta)
-            try:
+            with noted(f"get_result_buffers of {planned.name}"):
                 udf.init_result_buffers()
-            except Exception as e:
-                e.add_note(f"in get_result_buffers of {planned.name}")
-                raise
             check_results_can_be_made(udf)
             if (kernel := kernel_of(udf, planned.method)) is not None:
                 check_kernel(udf, kernel, planned.method)

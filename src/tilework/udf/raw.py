@@ -12,10 +12,15 @@ from tilework.common.kernels import takes_dtype
 from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
+    from collections import OrderedDict
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from tilework.common.buffers import BufferWrapper
+    from tilework.common.slice import Slice
     from tilework.common.udf import TilingPreferences
+    from tilework.udf.data import MergeAttrMapping
 
 __all__ = ["PickUDF"]
 
@@ -31,6 +36,9 @@ class PickUDF(UDF):
     order of the scan. A frame that the source does not have is NaN, or 0 for integers, and False in ``valid_mask``.
     Use it with a ``roi`` that selects a few frames: all of them must fit into memory.
 
+    For a class that derives from it, ``self.results.intensity`` has room for all selected frames in each task, those of
+    other partitions being 0, and `merge` adds them up; frames that the source does not have are 0.
+
     Examples
     --------
     >>> result = ctx.run_udf(dataset=ds, udf=PickUDF(), roi=ds.roi[2, :3])
@@ -40,6 +48,10 @@ class PickUDF(UDF):
 
     def __init__(self) -> None:
         super().__init__()
+
+    @property
+    def _is_derived(self) -> bool:
+        return type(self) is not PickUDF
 
     def get_preferred_input_dtype(self) -> Any:
         """Take the dataset's own."""
@@ -54,12 +66,14 @@ class PickUDF(UDF):
         return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX}
 
     def get_result_buffers(self) -> dict[str, BufferWrapper]:
-        """Declare ``intensity``; partitions have their own frames only, and need not be added up."""
+        """Declare ``intensity``; partitions have their own frames only, but for a class that derives from this."""
         shape = self.meta.dataset_shape
         roi = self.meta.roi
         count = shape.nav.size if roi is None else int(np.count_nonzero(roi))
         sig = tuple(shape.sig)
         dtype = self.meta.input_dtype
+        if self._is_derived:
+            return {"intensity": self.buffer(kind="single", extra_shape=(count, *sig), dtype=dtype)}
         return {
             "intensity": self.buffer(kind="single", extra_shape=(count, *sig), dtype=dtype, use="result_only"),
             "frames": self.buffer(kind="nav", extra_shape=sig, dtype=dtype, use="private"),
@@ -74,10 +88,25 @@ class PickUDF(UDF):
 
     def process_tile(self, tile: NDArray[Any]) -> None:
         """Copy a tile."""
-        self.results.frames[(slice(None), *self.meta.sig_slice.get())] = tile
+        if self._is_derived:
+            self.results.intensity[self.meta.slice.get()] = tile
+        else:
+            self.results.frames[(slice(None), *self.meta.sig_slice.get())] = tile
+
+    def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:
+        """Take the frames of a partition; those of a class that derives from this are added up."""
+        if self._is_derived:
+            dest.intensity[:] += src.intensity
+        else:
+            dest.frames[:] = src.frames
+
+    def merge_all(self, ordered_results: OrderedDict[Slice, MergeAttrMapping]) -> Mapping[str, Any]:
+        """Take the frames of all partitions, see `merge`; those that are not added up need only be put together."""
+        return {"intensity": sum(part.intensity for part in ordered_results.values())} if self._is_derived else {}
 
     def get_results(self) -> dict[str, Any]:
         """Return the frames."""
-        frames, merged = self.results.frames, self.meta.get_valid_nav_mask()
+        frames = self.results.intensity if self._is_derived else self.results.frames
+        merged = self.meta.get_valid_nav_mask()
         assert merged is not None  # on the main side
         return {"intensity": self.with_mask(frames, merged.reshape(-1, *(1,) * (frames.ndim - 1)))}

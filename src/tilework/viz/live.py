@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.arrays import is_masked
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -199,6 +201,8 @@ class Dummy2DPlot(Live2DPlot):
 class PicturePlot(Live2DPlot):
     """A live plot that shows values as colours, and of complex ones the magnitude.
 
+    A function may also give the colours themselves, RGB or RGBA in the third axis, where a subclass shows them.
+
     Parameters
     ----------
     dataset, udf, roi, channel, title, min_delta, udfresult
@@ -211,6 +215,7 @@ class PicturePlot(Live2DPlot):
     """
 
     is_displayed = False
+    _shows_colors = False
 
     def __init__(
         self,
@@ -223,15 +228,21 @@ class PicturePlot(Live2DPlot):
         udfresult: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(dataset, udf, roi, channel, title, min_delta, udfresult)
-        if self.data.ndim != 2 or self.data.dtype.kind not in "buifc":
+        is_picture = self.data.ndim == 2 and self.data.dtype.kind in "buifc"
+        if not self.data.size or not (is_picture or (self._shows_colors and self.is_colors)):
             msg = (
                 f"{self.title} cannot be plotted: it has shape {self.data.shape} and dtype {self.data.dtype}, but a "
-                "picture has two axes, and numbers"
+                "picture has two axes with pixels, and numbers"
             )
             raise ValueError(msg)
         if title is None and np.iscomplexobj(self.data):
             udf_name, _, name = self.title.partition(": ")
             self.title = f"{udf_name}: magnitude of {name}"
+
+    @property
+    def is_colors(self) -> bool:
+        """Whether what is shown has the colours themselves in the third axis."""
+        return self.data.ndim == 3 and self.data.shape[2] in {3, 4} and self.data.dtype.kind in "uif"
 
     def to_show(self, damage: Array, *, whole: bool) -> tuple[Array, Array]:
         """Return real values to show, and where they are there: all, or of every few pixels one, so that they fit."""
@@ -281,9 +292,37 @@ def _giving_two(function: Extract) -> Extract:
         if not isinstance(given, Sequence) or len(given) != 2:
             msg = f"the channel {_name_of(function)} returned {type(given).__name__}: return an array and its mask"
             raise TypeError(msg)
-        return np.asarray(given[0]), given[1]
+        array, mask = np.asanyarray(given[0]), np.asarray(given[1])
+        if mask.dtype.kind not in "bui":
+            msg = (
+                f"the channel {_name_of(function)} returned {given[1]!r} as mask: return True where the array is there"
+            )
+            raise TypeError(msg)
+        try:
+            there = _of_colors(mask.astype(bool), array)
+        except ValueError:
+            msg = (
+                f"the channel {_name_of(function)} returned an array of shape {array.shape} and a mask of shape "
+                f"{mask.shape}, which does not fit: return True where the array is there"
+            )
+            raise ValueError(msg) from None
+        return _without_masked(array, there)
 
     return extract
+
+
+def _of_colors(there: Array, array: Array) -> Array:
+    """Return a mask in the shape of an array, which may have one axis more: for the colour of each pixel."""
+    if array.ndim == 3 and there.shape == array.shape[:-1]:
+        there = there[..., np.newaxis]
+    return np.broadcast_to(there, array.shape)
+
+
+def _without_masked(array: Any, there: Array) -> tuple[Array, Array]:
+    """Return an array and where it is there, which a masked array says by itself, too."""
+    if is_masked(array):
+        return np.asarray(array), there & ~np.ma.getmaskarray(array)
+    return np.asarray(array), there
 
 
 def _taking(name: str, function: Callable[[Array], Array]) -> Extract:
@@ -292,13 +331,15 @@ def _taking(name: str, function: Callable[[Array], Array]) -> Extract:
             msg = f"there is no result {name!r} to plot, but {', '.join(results)}"
             raise ValueError(msg)
         buffer = results[name]
-        data = np.asarray(function(buffer.data))
+        data = np.asanyarray(function(buffer.data))
         there = np.squeeze(damage) if buffer.kind == "nav" else np.full(data.shape, bool(damage.any()))
         # What the function made of the scan may have another shape; then nothing is known of its positions.
-        if there.shape != data.shape:
+        if there.shape not in {data.shape, data.shape[:-1]}:
             there = np.ones(data.shape, dtype=bool)
         valid = _valid_mask(buffer)
-        return data, there & valid if valid is not None and valid.shape == data.shape else there
+        if valid is not None and valid.shape == there.shape:
+            there = there & valid
+        return _without_masked(data, _of_colors(there, data))
 
     return extract
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.viz.colors import colormap, require_matplotlib
+from tilework.viz.colors import NEUTRAL, colormap, require_matplotlib
 from tilework.viz.live import Channel, PicturePlot, notebook_display
 from tilework.viz.painting import Painter, encode_png, silent
 from tilework.viz.pixels import auto_range
@@ -35,7 +35,8 @@ class MPLLive2DPlot(PicturePlot):
     there is a screen. Elsewhere it is a figure in memory, `figure`, to be saved.
 
     What is not there yet is grey, and the colours span what is there. Of large pictures, every second, third, ... pixel
-    is shown until the run is over, as many as fit the screen.
+    is shown until the run is over, as many as fit the screen. A channel may be a function that gives colours, of shape
+    (y, x, 3) or (y, x, 4): floats from 0 to 1, or uint8.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ class MPLLive2DPlot(PicturePlot):
     >>> _ = ctx.run_udf(dataset=ds, udf=udf, plots=[plot])
     >>> plot.figure.savefig("intensity.png")
     """
+
+    _shows_colors = True
 
     def __init__(
         self,
@@ -120,8 +123,7 @@ class MPLLive2DPlot(PicturePlot):
 
     def _fill(self) -> None:
         """Put a picture of nothing into the figure, with a bar of colours that is not seen before there is data."""
-        values, there = self.to_show(np.zeros(self.data.shape, dtype=bool), whole=True)
-        shown = np.ma.array(values, mask=~there)
+        shown = self._values(np.zeros(self.data.shape, dtype=bool), whole=True)
         options = {"interpolation": "nearest", **self._kwargs, "cmap": colormap(self._kwargs.get("cmap"))}
         self._image = self.axes.imshow(shown, **options)
         # Stays what it is when fewer pixels are shown.
@@ -143,21 +145,31 @@ class MPLLive2DPlot(PicturePlot):
         if not self.is_displayed:
             warnings.warn(f"the plot {self.title!r} is not on the screen: call display() first", stacklevel=3)
             return
-        values, there = self.to_show(damage, whole=force)
-        shown = np.ma.array(values, mask=~there)
+        shown = self._values(damage, whole=force)
         # Others have changed something, such as what is seen of the picture.
         anew = self.figure.stale
         with silent(self.figure):
             self._image.set_data(shown)
-            found = self._range_of(shown)
-            limits = (own if given is None else given for own, given in zip(found, self._given, strict=True))
-            self._image.set_clim(*limits)
-            self._bar_axes.set_visible(True)
+            if not self.is_colors:
+                found = self._range_of(shown)
+                limits = (own if given is None else given for own, given in zip(found, self._given, strict=True))
+                self._image.set_clim(*limits)
+                self._bar_axes.set_visible(True)
             self._find_places(last=force)
             if self._on_screen:
                 self._bring(anew=anew, is_last=force)
         if force and self._painter is not None:
             self._painter.let_go()
+
+    def _values(self, damage: Array, *, whole: bool) -> Any:
+        """Return what the image is made of: values, masked where they are not there; colours, which are grey there."""
+        values, there = self.to_show(damage, whole=whole)
+        if not self.is_colors:
+            return np.ma.array(values, mask=~there)
+        neutral = np.array([*NEUTRAL, 1.0][: values.shape[2]])
+        if values.dtype.kind in "ui":
+            neutral = np.rint(neutral * 255).astype(values.dtype)
+        return np.where(there.all(axis=2, keepdims=True), values, neutral)
 
     def _show(self, notebook: Any) -> None:
         """Show a figure of pyplot in the output of a cell that goes on."""

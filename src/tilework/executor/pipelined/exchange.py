@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.hub_run import HubRun
     from tilework.executor.pipelined.member import Launch
     from tilework.executor.pipelined.pool import WorkerPool
-    from tilework.executor.pipelined.scattered import Scattered
+    from tilework.executor.pipelined.scattered import Base, Scattered
     from tilework.executor.pipelined.spec import WorkerSpec
     from tilework.executor.pipelined.wire import Wire
     from tilework.executor.run import Event
@@ -249,9 +249,15 @@ class Exchange:
 
     def patch(self, obj: Scattered, data: bytes) -> None:
         """Let all workers patch an object."""
-        obj.patches.append(data)
+        message = obj.tell(data)
         for member in self._ready_members():
-            self.tell(member, encode(say.Patch(obj.key, data)))
+            self.tell(member, message)
+
+    def rebase(self, obj: Scattered, base: Base) -> None:
+        """Give all workers an object as it is after all its patches, and forget these."""
+        if obj.rebase(base):
+            for member in self._ready_members():
+                self._introduce(member, obj)
 
     def unscatter(self, obj: Scattered) -> None:
         """Let all workers forget an object."""

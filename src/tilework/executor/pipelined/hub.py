@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.dispatch import Item
     from tilework.executor.pipelined.hub_run import HubRun
     from tilework.executor.pipelined.pool import WorkerPool
-    from tilework.executor.pipelined.scattered import Scattered
+    from tilework.executor.pipelined.scattered import Base, Scattered
     from tilework.executor.pipelined.spec import WorkerSpec
     from tilework.executor.pipelined.wire import Frame, Wire
 
@@ -205,6 +205,11 @@ class Hub:
         """Let all workers patch an object."""
         self.check_open()
         self.request(lambda: self.exchange.patch(obj, data))
+
+    def rebase(self, obj: Scattered, base: Base) -> None:
+        """Let all workers have an object as it is after all its patches."""
+        self.check_open()
+        self.request(lambda: self.exchange.rebase(obj, base))
 
     def unscatter(self, key: str) -> None:
         """Let all workers forget an object."""

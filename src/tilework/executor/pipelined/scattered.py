@@ -1,23 +1,86 @@
-"""Objects that all workers have, as the main process keeps them: ready to be given to a new worker as well."""
+"""Objects that all workers have, as the main process keeps them: ready to be given to a new worker as well.
+
+An object is kept as it was pickled, its *base*, and with the patches since. When these are many, whoever gives the next
+one makes a new base of them, so that what is kept does not grow with the length of a run.
+
+Who does what: the hub thread has the base, and the patches that it told the workers of. Threads that patch have their
+own list of all patches since the base, which the hub learns of later; they take turns. What both touch is the memory of
+a base, which the hub may give back while a thread makes the next one of it: that has a lock.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.calling import note_unpicklable
+from tilework.executor.driven import no_such_handle
 from tilework.executor.pipelined.messages import Patch, Scatter, encode
 from tilework.executor.pipelined.parcel import Layout, pack
+from tilework.executor.remote import loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tilework.executor.pipelined.memory import Segment
 
-__all__ = ["Scattered"]
+__all__ = ["Base", "Scattered"]
+
+_MOST_PATCHES: Final = 64
+_MOST_PATCH_BYTES: Final = 1 << 16
+"""That many are kept for small objects, too; for large ones, as many as the object has."""
+
+
+class Base:
+    """A pickled object; its large arrays are in a segment, once for all workers of this machine.
+
+    Parameters
+    ----------
+    key
+        Stands for the object.
+    obj
+        The object.
+    """
+
+    def __init__(self, key: str, obj: Any) -> None:
+        try:
+            layout = Layout(pack(obj))
+        except Exception as error:
+            note_unpicklable(error, obj)
+            raise
+        self._key = key
+        self._data, self._spans = layout.data, layout.spans
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._segment: Segment | None = layout.make_segment() if layout.size else None
+        self.size = len(layout.data) + layout.size
+        self.message = encode(Scatter(key, layout.data, layout.spans, layout.size))
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What is sent with the message."""
+        return () if self._segment is None else (self._segment.fd,)
+
+    def open(self) -> Any:
+        """Return a copy of the object, which shares no memory with the workers'."""
+        with self._lock:
+            if self._is_closed:
+                raise no_such_handle(self._key)
+            memory = memoryview(b"" if self._segment is None else bytearray(self._segment.map))
+        buffers = [memory[start : start + size] for start, size in self._spans]
+        return loads(self._data or buffers.pop(), buffers=buffers)
+
+    def close(self) -> None:
+        """Release the memory here; workers keep what they have."""
+        with self._lock:
+            self._is_closed = True
+            if self._segment is not None:
+                self._segment.close()
+                self._segment = None
 
 
 class Scattered:
-    """A pickled object; its large arrays are in a segment, once for all workers of this machine.
+    """An object, and what happened to it since.
 
     Parameters
     ----------
@@ -31,24 +94,52 @@ class Scattered:
         self.key = key
         self.can_be_patched = callable(getattr(obj, "patch", None))
         self.type_name = type(obj).__name__
-        self.patches: list[bytes] = []
-        """What happened to it since, in this order."""
-        try:
-            layout = Layout(pack(obj))
-        except Exception as error:
-            note_unpicklable(error, obj)
-            raise
-        self._segment: Segment | None = layout.make_segment() if layout.size else None
-        self._message = encode(Scatter(key, layout.data, layout.spans, layout.size))
+        self.patching = threading.Lock()
+        """Held by whoever patches, until the hub has been asked to."""
+        self._is_closed = False
+        self._base = self._latest = Base(key, obj)
+        self._told: list[bytes] = []
+        self._given: list[bytes] = []
+
+    # ---- for threads that patch, which hold `patching`
+
+    def note_patch(self, patch: bytes) -> Base | None:
+        """Take note of a patch, in its pickled form; returns the new base where there are too many, else None."""
+        given = [*self._given, patch]
+        base = None
+        if len(given) > _MOST_PATCHES or sum(map(len, given)) > max(_MOST_PATCH_BYTES, self._latest.size):
+            obj = self._latest.open()
+            for each in given:
+                obj.patch(loads(each))
+            base = self._latest = Base(self.key, obj)
+            given = []
+        self._given = given
+        return base
+
+    # ---- for the hub
 
     def messages(self) -> Iterator[tuple[bytes, tuple[int, ...]]]:
         """Yield what a worker has to be told, each with descriptors."""
-        yield self._message, () if self._segment is None else (self._segment.fd,)
-        for patch in self.patches:
+        yield self._base.message, self._base.descriptors
+        for patch in self._told:
             yield encode(Patch(self.key, patch)), ()
+
+    def tell(self, patch: bytes) -> bytes:
+        """Take note that workers are told of a patch; returns the message."""
+        self._told.append(patch)
+        return encode(Patch(self.key, patch))
+
+    def rebase(self, base: Base) -> bool:
+        """Replace the base, and all patches since; returns whether the object is still there."""
+        if self._is_closed:
+            base.close()
+            return False
+        before, self._base = self._base, base
+        self._told = []
+        before.close()
+        return True
 
     def close(self) -> None:
         """Release the memory here; workers keep what they have."""
-        if self._segment is not None:
-            self._segment.close()
-            self._segment = None
+        self._is_closed = True
+        self._base.close()

@@ -51,7 +51,13 @@ class HubStore:
         obj = self.look_up(handle)
         if not obj.can_be_patched:
             raise not_patchable(obj.type_name)
-        self._hub.patch(obj, dumps(patch))
+        pickled = dumps(patch)
+        with obj.patching:
+            base = obj.note_patch(pickled)
+            if base is None:
+                self._hub.patch(obj, pickled)
+            else:
+                self._hub.rebase(obj, base)
 
     def drop(self, handle: str) -> None:
         """Let all workers forget the object."""
