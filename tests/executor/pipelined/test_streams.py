@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tests_helpers import collecting_by_hand, leave_run
@@ -159,6 +160,33 @@ class TestStreams(ExecutorHarness):
 
         each = [(True, b"four"), (False, b"four"), (True, b""), (False, None)]
         expected = [(header, *kind) for header in headers for kind in each]
+        assert self.run(executor, [KindsTask(0, signals=signals)], handler=Kinds()) == [expected]
+
+    def test_payloads_of_all_kinds(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """Arrays of any layout arrive as their values in C order; sizes may be numbers of numpy."""
+        numbers = np.arange(12, dtype="u2").reshape(3, 4)
+        read_only = numbers.copy()
+        read_only.flags.writeable = False
+        payloads: list[Any] = [
+            *(numbers, numbers[:, ::2], numbers.T, read_only, numbers.astype(">u2"), numbers[:0], np.empty(0)),
+            *(np.array(5), numbers.astype("f4,i2"), bytearray(b"four"), memoryview(b"")),
+        ]
+
+        class Kinds(TaskCommHandler):
+            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+                for payload in payloads:
+                    queue.put("put", payload)
+                with queue.put_nocopy("nocopy", np.int64(3)) as view:  # type: ignore[arg-type]
+                    view[:] = b"abc"
+                for size in (-1, 1.5):
+                    try:
+                        queue.put_nocopy("never", size)  # type: ignore[arg-type]
+                    except (TypeError, ValueError) as error:
+                        queue.put(type(error).__name__)
+                queue.put("end")
+
+        expected: list[Any] = [("put", False, np.asarray(payload).tobytes()) for payload in payloads]
+        expected += [("nocopy", False, b"abc"), ("ValueError", False, None), ("TypeError", False, None)]
         assert self.run(executor, [KindsTask(0, signals=signals)], handler=Kinds()) == [expected]
 
     def test_a_header_that_cannot_be_sent(self, executor: PipelinedExecutor, signals: Signals) -> None:
