@@ -135,6 +135,7 @@ class PipelinedBackend(Generic[V]):
         try:
             first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
         except queue.Empty:
+            self._hub.check_files()
             # A run that began in the moment when the hub was closed is not known to it.
             return (Cancelled(self._control.reason or CLOSED),) if self._hub.is_closed else ()
         answers = deque(first)
@@ -145,6 +146,7 @@ class PipelinedBackend(Generic[V]):
             return self._decode_all(answers)
         self._discard(answers)
         try:
+            self._hub.check_files()  # it may have gone wrong because of that
             raise broken.error
         finally:
             # the error's traceback has this frame, which must have neither the error nor the memory of workers
