@@ -486,8 +486,13 @@ class TestProcesses(ExecutorHarness):
             threading.Thread(target=end, daemon=True).start()
 
         with make(early_setup=early) as executor:
+
+            def is_hopeless() -> bool:
+                with executor._hub.lock:
+                    return executor._hub.exchange.roster.is_hopeless
+
             until = time.monotonic() + 20
-            while not executor._hub.exchange.roster.is_hopeless:
+            while not is_hopeless():
                 assert time.monotonic() < until, f"started {len(starts.read_text())} times, and no end"
                 time.sleep(0.05)
             assert len(starts.read_text()) <= 12

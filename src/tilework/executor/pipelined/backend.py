@@ -106,7 +106,9 @@ class PipelinedBackend(Generic[V]):
         hub_ticket = HubTicket(run, ticket, parcel, fd, is_streamed=run.feeder is not None)
         requests = () if self._is_call else tuple(task.get_resources().items())
         data = None if self._is_call or run.feeder is not None else task.get_partition().get_ident()
-        item = Item(run.lane, hub_ticket, requests, target, is_bound=hub_ticket.is_streamed, data=data)
+        item = Item(
+            run.lane, hub_ticket, requests, target, is_bound=hub_ticket.is_streamed, place=ticket.index, data=data
+        )
         hub_ticket.item = item
         if run.feeder is not None:
             run.feeder.expect(hub_ticket)

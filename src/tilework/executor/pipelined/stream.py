@@ -69,7 +69,7 @@ class _Record:
         self.item: Item | None = None
         """The ticket that it goes to, on its way to a worker."""
         self.has_begun = False
-        """Whether the task is known to have begun, once."""
+        """Whether the task is known to have begun, and has not lost its worker since."""
         self.is_answered = False
         """Whether the task needs nothing more."""
         self.items: list[tuple[bytes, Block | None]] = []
@@ -134,8 +134,9 @@ class Feeder:
                 self._waiting.append((ticket.ticket.task, record))
                 self._changed.notify_all()
                 return
-            # the task has lost its worker
+            # the task has lost its worker, and waits for another as those do that have not begun
             record.item = ticket.item
+            record.has_begun = False
             for _, block in record.items:
                 if block is not None:
                     self._arena.keep(block)
