@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tilework.common.worker_queue import SimpleWorkerQueue, WorkerContext, WorkerQueue, WorkerQueueEmpty
@@ -35,6 +37,17 @@ def test_payload_is_a_copy() -> None:
     buffer[:] = b"two"
     with queue.get() as (_, payload):
         assert bytes(payload or b"") == b"one"
+
+
+@pytest.mark.parametrize(
+    "payload", [np.array(5), np.arange(6, dtype=">u2").reshape(2, 3)[:, ::2], np.empty((0, 3)), bytearray(b"four")]
+)
+def test_payloads_of_all_kinds(payload: Any) -> None:
+    """Whatever has a buffer, of any layout: its values in C order."""
+    queue = SimpleWorkerQueue()
+    queue.put("data", payload)
+    with queue.get() as (_, got):
+        assert bytes(got or b"") == np.asarray(payload).tobytes()
 
 
 def test_bytes_arrive_as_bytes() -> None:

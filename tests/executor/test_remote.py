@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copyreg
 from typing import Any
+
+import pytest
+from tblib.pickling_support import pickle_exception  # type: ignore[import-untyped]
 
 from tilework.exceptions import RemoteError
 from tilework.executor.remote import pack_error, unpack_error
@@ -27,7 +31,14 @@ class _ParticularError(Exception):
         self.where = state["where"].upper()
 
 
-def test_error_that_would_lose_its_text_arrives_with_it_as_a_remote_error() -> None:
+@pytest.mark.parametrize("is_for_dask", [False, True])
+def test_error_that_would_lose_its_text_arrives_with_it_as_a_remote_error(
+    is_for_dask: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where tblib has taken charge of all errors, as it does when distributed is imported."""
+    monkeypatch.setitem(copyreg.dispatch_table, _UndecodedError, pickle_exception)
+    if not is_for_dask:
+        monkeypatch.delitem(copyreg.dispatch_table, _UndecodedError)
     arrived = unpack_error(pack_error(_UndecodedError("the header")))
     assert isinstance(arrived, RemoteError)
     assert "_UndecodedError" in str(arrived)

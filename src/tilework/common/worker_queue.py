@@ -51,7 +51,10 @@ class WorkerQueue(ABC):
 
     @abstractmethod
     def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
-        """Append an item. The header may be any object that cloudpickle can pickle; the payload is copied."""
+        """Append an item. The header may be any object that cloudpickle can pickle; the payload is copied.
+
+        It may be anything that has a buffer, such as an array.
+        """
 
     @abstractmethod
     def put_nocopy(self, header: Any, size: int) -> AbstractContextManager[memoryview]:
@@ -93,7 +96,7 @@ class SimpleWorkerQueue(WorkerQueue):
     def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
         """Append an item; the header goes by reference."""
         if payload is not None and not isinstance(payload, bytes):
-            payload = memoryview(bytes(payload))
+            payload = memoryview(memoryview(payload).tobytes())
         self._items.put((header, payload))
 
     @contextmanager

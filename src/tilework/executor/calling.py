@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.tracing import add_partition_to_span, attach_to_parent, errors_recorded, get_tracer, is_tracing
+from tilework.exceptions import ExecutorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from tilework.common.executor import Environment, TaskProtocol
     from tilework.executor.run import Ticket
 
-__all__ = ["Call", "call_task", "function_name", "item_name", "note_unpicklable", "partition_name"]
+__all__ = ["Call", "call_task", "function_name", "item_name", "no_more_data", "note_unpicklable", "partition_name"]
 
 _tracer = get_tracer(__name__)
 
@@ -51,6 +52,14 @@ def item_name(ticket: Ticket[Any]) -> str:
     """
     worker = getattr(ticket.task, "target_worker", None)
     return f" for item {ticket.index}" if worker is None else f" on worker {worker}"
+
+
+def no_more_data(n: int) -> ExecutorError:
+    """Return the error for a task that waits for data when its handler has given everything, which were `n` items."""
+    return ExecutorError(
+        f"this task waits for more data than was streamed to it: TaskCommHandler.handle_task returned after {n} items. "
+        "It must put all that the task reads, also what tells the task that nothing follows"
+    )
 
 
 def note_unpicklable(error: Exception, obj: Any) -> None:

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from tilework.common.backend import get_use_cuda
-from tilework.common.executor import SimpleWorkerQueue, WorkerContext
+from tilework.common.executor import SimpleWorkerQueue, WorkerContext, WorkerQueueEmpty
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import JobCancelledError
-from tilework.executor.calling import call_task
+from tilework.executor.calling import call_task, no_more_data
 from tilework.executor.driven import is_streamed, no_such_handle
 from tilework.executor.storing import StoringJobExecutor, patched
 
@@ -43,6 +43,7 @@ V = TypeVar("V")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 _INTERRUPT: Final = object()
+_END: Final = object()
 
 
 class Work(Protocol[T_contra]):
@@ -134,8 +135,9 @@ class StreamedTaskWork:
         """Let the handler push the data of the ticket's task."""
         # The task may have failed before it was fed. Its data is taken from the source all the same, else the handler
         # would lose count of what belongs to which task.
-        queue = self._queues.get(ticket.number)
-        self._handler.handle_task(ticket.task, SimpleWorkerQueue() if queue is None else queue)
+        queue = self._queues.get(ticket.number) or _StreamQueue()
+        self._handler.handle_task(ticket.task, queue)
+        queue.finish()
 
     def __call__(self, ticket: Ticket[TaskProtocol]) -> Any:
         """Call the ticket's task, and discard what it left in its queue."""
@@ -155,18 +157,39 @@ class StreamedTaskWork:
 class _StreamQueue(SimpleWorkerQueue):
     """A queue whose reader can be told that nothing more will come."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._n_taken = 0
+        self._has_end = False
+
+    def finish(self) -> None:
+        """Let a reader that waits for more than there is get an ExecutorError."""
+        self._has_end = True
+        super().put(_END)
+
+    def size(self) -> int:
+        """Return how many items there are."""
+        return max(0, super().size() - self._has_end)
+
     def interrupt(self) -> None:
         """Let the reader, and whoever reads later, get a JobCancelledError once it has read everything else."""
         super().put(_INTERRUPT)
 
     @contextmanager
     def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, bytes | memoryview | None]]:
-        """Take the next item; JobCancelledError when the run has ended."""
+        """Take the next item; JobCancelledError when the run has ended, ExecutorError when all was taken."""
         with super().get(block, timeout) as (header, payload):
+            if header is _END:
+                self.finish()
+                if not block:
+                    msg = "the queue is empty"
+                    raise WorkerQueueEmpty(msg)
+                raise no_more_data(self._n_taken)
             if header is _INTERRUPT:
                 self.interrupt()
                 msg = "the run has ended: no more data will come for this task"
                 raise JobCancelledError(msg)
+            self._n_taken += 1
             yield header, payload
 
 

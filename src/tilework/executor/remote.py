@@ -138,6 +138,8 @@ def pack_error(error: BaseException) -> PackedError:
         return PackedError(None, summary, text, f"a {type(error).__name__} must not end the program that waits for it")
     try:
         pickled, back = _there_and_back(error)
+        if _text_of(error) and not _text_of(back):  # for Dask, tblib makes errors without their constructors
+            raise _needs_constructor(error)
     except BaseException as obstacle:  # noqa: BLE001  (users' code runs in there)
         try:
             pickled, back = _there_and_back_bare(error)
@@ -156,9 +158,19 @@ def _there_and_back(obj: Any) -> tuple[bytes, Any]:
 def _there_and_back_bare(error: Exception) -> tuple[bytes, Any]:
     pickled, back = _there_and_back(_Bare(error))
     if str(back) != str(error):
-        msg = f"a {type(error).__name__} has its text from its constructor"  # in C, as a UnicodeDecodeError has
-        raise TypeError(msg)
+        raise _needs_constructor(error)
     return pickled, back
+
+
+def _text_of(error: object) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  (users' code runs in there)
+        return ""
+
+
+def _needs_constructor(error: Exception) -> TypeError:
+    return TypeError(f"a {type(error).__name__} has its text from its constructor")  # in C, as UnicodeDecodeError has
 
 
 class _Bare:

@@ -22,7 +22,7 @@ from tilework.testing.faults import BlockTask, CallTask, EchoTask, FakeTask, Sle
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tilework.common.executor import Environment
+    from tilework.common.executor import Environment, TaskProtocol, WorkerQueue
     from tilework.testing.faults import Signals
 
 __all__ = ["RunContract"]
@@ -367,6 +367,23 @@ class RunContract(ExecutorHarness):
         with pytest.raises(type(error), match=re.escape(str(error))):
             self.run(executor, [StreamTask(i) for i in range(50)], handler=handler)
         assert handler.calls == ["start", "task 0", "task 1", "task 2", "task 3", "done"]
+        self.assert_usable(executor)
+
+    def test_handler_that_gives_too_little(self, executor: JobExecutor) -> None:
+        """A task that waits for more than there is gets an error that says so, and so does whoever waits for it."""
+        self.require("streams")
+
+        class Short(StreamHandler):
+            def handle_task(self, task: TaskProtocol, queue: WorkerQueue) -> None:
+                if getattr(task, "index", None) != 3:
+                    super().handle_task(task, queue)
+                    return
+                queue.put("data", b"12")
+
+        handler = Short()
+        with pytest.raises(ExecutorError, match=r"waits for more data .*handle_task returned after 1 items"):
+            self.run(executor, [StreamTask(i) for i in range(50)], handler=handler)
+        assert handler.calls[-1] == "done"
         self.assert_usable(executor)
 
     def test_messages_of_tasks(self, executor: JobExecutor) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.buffers import BufferWrapper
+from tilework.common.interrupts import interrupts_later
 from tilework.common.kernels.rows import as_rows
 from tilework.common.udf import UDFMethod
 from tilework.exceptions import UDFException
@@ -214,7 +215,8 @@ class _CompiledKernels:
         """Return what `make` makes of a dispatcher, once for each `key`: the types of the arguments."""
         with self._lock:
             if (dispatcher, key) not in self._entries:
-                self._entries[dispatcher, key] = make(dispatcher)
+                with interrupts_later():
+                    self._entries[dispatcher, key] = make(dispatcher)
             return self._entries[dispatcher, key]
 
     def dispatcher(self, kernel: Any, *, checked: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -316,6 +317,52 @@ def test_a_child_forked_while_another_thread_loads_a_kernel(folder: Path) -> Non
         print(os.waitstatus_to_exitcode(status), call("i2"))
     """
     assert run(program, folder) == "8 8"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_forked_while_another_thread_loads_llvm_for_masks(folder: Path) -> None:
+    """How many masks are taken at once depends on the CPU, which LLVM tells."""
+    program = """
+        import os, signal, sys, threading, time
+        import numpy as np
+        from tilework.common.kernels.dense import DenseMasks
+        begun = threading.Event()
+        class Slow:
+            def find_spec(self, name, path=None, target=None):
+                if name == "llvmlite":
+                    begun.set()
+                    time.sleep(0.5)
+        sys.meta_path.insert(0, Slow())
+        def call(dtype):
+            total = np.zeros((1, 1))
+            DenseMasks(np.ones((1, 1, 8)), np.dtype(dtype), np.dtype("f8"), compiled=True).apply(
+                np.ones((1, 1, 8), dtype), total
+            )
+            return int(total[0, 0])
+        thread = threading.Thread(target=call, args=("u2",))
+        thread.start()
+        begun.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            os._exit(call("u1"))
+        status = os.waitpid(child, 0)[1]
+        thread.join()
+        print(os.waitstatus_to_exitcode(status), call("i2"))
+    """
+    assert run(program, folder) == "8 8"
+
+
+def test_functions_that_kernels_may_call() -> None:
+    """Those of C, and none that only this process has, because some library in it has them."""
+    from tilework.common.kernels.object_code_numba import _is_of_c
+
+    openblas = next((Path(np.__file__).parents[1] / "numpy.libs").glob("libscipy_openblas*"))
+    ctypes.CDLL(str(openblas), mode=ctypes.RTLD_GLOBAL)
+    assert hasattr(ctypes.CDLL(None), "scipy_openblas_get_num_threads64_")
+    assert [_is_of_c(name) for name in ("llvm.fma.f64", "memset", "log", "sqrtf")] == [True] * 4
+    others = "scipy_openblas_get_num_threads64_", "PyErr_Clear", "NRT_Free", "numba_unpickle", "nobody_has_this"
+    assert [_is_of_c(name) for name in others] == [False] * 5
 
 
 def test_the_gil_is_released(folder: Path) -> None:

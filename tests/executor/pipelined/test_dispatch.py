@@ -147,6 +147,25 @@ def test_bound_tickets_stay() -> None:
     assert where(tickets[2]) == "a"
 
 
+def test_bound_tickets_that_were_lost_go_before_those_behind_them() -> None:
+    """Data comes in order: who waits for what comes later must not have the worker that an earlier one needs."""
+    one, two = station("a"), station("b")
+    dispatch, _ = make(one, two)
+    lane = RunLane(Priority.BATCH)
+    work = [Item(lane, f"{i}", CPU, is_bound=True, place=i) for i in range(7)]
+    assert [where(item) for item in dispatch.put(work)] == ["a", "b", "a", "b"]
+    assert dispatch.lost(one) == [work[0], work[2]]
+    new = station("new")
+    dispatch.add(new)
+    assert dispatch.ready(new) == []
+    assert dispatch.completed(two, work[1]) == []
+    again = [Item(lane, f"{i} again", CPU, is_bound=True, place=i) for i in (2, 0)]
+    assert dispatch.put(again[:1]) == []
+    assert dispatch.put(again[1:]) == [again[1], again[0], work[4]]
+    assert lane.lost == set()
+    assert dispatch.completed(two, work[3]) == [work[5]]
+
+
 def test_urgent_tickets_go_first() -> None:
     """A ticket of higher priority takes the place of those that were sent but not begun."""
     a = station("a")

@@ -6,10 +6,14 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from typing import TYPE_CHECKING
 
 import pytest
 
 from mount_namespace import in_mount_namespace
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEAD = """
 import faulthandler; faulthandler.dump_traceback_later(40, exit=True)
@@ -183,3 +187,69 @@ def test_parameters_that_a_worker_has_no_room_for() -> None:
     assert "cannot map 256 MiB" in large
     assert "ulimit -v" in large
     assert after == "True 0"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "<&- 2>&-"])
+def test_a_program_without_standard_files(closed: str, tmp_path: Path) -> None:
+    """As daemons are started, and programs without a terminal."""
+    out = tmp_path / "out"
+    script = HEAD.replace("faulthandler.dump", "pass #") + textwrap.dedent(
+        f"""
+        with make() as executor:
+            told = [executor.run_function(abs, -3), int(executor.run_function(np.ones, 1_000_000).sum())]
+            executor.run_each_worker(lambda: [os.write(fd, b"text") for fd in (1, 2)])
+            told.append(len(executor.run_each_worker(os.getpid)))
+        open({str(out)!r}, "w").write(str(told))
+        """
+    )
+    command = f"exec {shlex.join([sys.executable, '-c', script])} {closed}"
+    subprocess.run(["sh", "-c", command], check=True, timeout=80)
+    assert out.read_text() == "[3, 1000000, 2]"
+
+
+@pytest.mark.parametrize("when", ["idle", "run", "stream"])
+def test_somebody_closes_all_files(when: str) -> None:
+    """Runs end with an error that says so, the interpreter ends, and a new executor works."""
+    done = run_limited(
+        f"""
+        import threading, time
+        from tilework.common.executor import NoopCommHandler, TaskCommHandler
+        from tilework.testing.faults import SleepTask
+
+        class Slow(TaskCommHandler):
+            def handle_task(self, task, queue):
+                while True:
+                    queue.put("x", bytes(1000))
+                    time.sleep(0.01)
+
+        def run(handler):
+            with executor.scatter(None) as handle:
+                return list(executor.run_tasks([SleepTask(i, seconds=60) for i in range(5)], handle, 0, handler))
+
+        def close_all():
+            time.sleep(0.5)
+            os.closerange(3, 4096)
+
+        executor = make()
+        when = {when!r}
+        if when == "idle":
+            close_all()
+        else:
+            threading.Thread(target=close_all).start()
+        handler = Slow() if when == "stream" else NoopCommHandler()
+        call = (lambda: executor.run_function(abs, -3)) if when == "idle" else lambda: run(handler)
+        start = time.monotonic()
+        print(told(call))
+        print(told(call))
+        print(time.monotonic() - start < 8)
+        with make() as another:
+            print(another.run_function(abs, -3))
+        """
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4, done.stderr
+    assert lines[0].startswith("ExecutorError: something in this program has closed files"), done.stderr
+    assert lines[1] == lines[0]
+    assert lines[2:] == ["True", "3"]
+    assert done.returncode == 0, done.stderr
+    assert "please report it" not in done.stderr

@@ -21,7 +21,8 @@ PARCELS = [Parcel(b"pickled", (), None, 0), Parcel(b"", ((0, 9000), (9024, 1 << 
         *(say.Done(5, 0.1, parcel) for parcel in PARCELS),
         say.StreamItem(6, b"header", Block(0, 0, 1)),
         say.StreamItem(6, b"", None),
-        say.StreamEnd(7),
+        say.StreamEnd(7, True),
+        say.StreamEnd(7, False),
         say.OpenRun(8, None, PARCELS[0], 12.5, {"trace": "x"}),
         say.CloseRun(9),
         say.Skipped(10),
@@ -41,5 +42,5 @@ def test_there_and_back(message: Any) -> None:
 
 
 def test_what_is_frequent_is_not_pickled() -> None:
-    for message in (say.RunTask(1, 2, PARCELS[0], False), say.Done(1, 0.1, PARCELS[1]), say.StreamEnd(1)):
+    for message in (say.RunTask(1, 2, PARCELS[0], False), say.Done(1, 0.1, PARCELS[1]), say.StreamEnd(1, True)):
         assert not say.encode(message).startswith(pickle.PROTO)

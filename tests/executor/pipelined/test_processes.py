@@ -472,6 +472,33 @@ class TestProcesses(ExecutorHarness):
             with pytest.raises(WorkerLostError, match=r"no worker|lost its worker"):
                 executor.run_function(abs, -1)
 
+    def test_workers_that_end_as_soon_as_they_are_ready(self, nothing_left: None, tmp_path: Path) -> None:
+        """They are started again a few times, and then a run ends with an error."""
+        starts = tmp_path / "starts"
+
+        def early() -> None:
+            def end() -> None:
+                time.sleep(0.02)
+                os._exit(3)
+
+            with starts.open("a") as file:
+                file.write("x")
+            threading.Thread(target=end, daemon=True).start()
+
+        with make(early_setup=early) as executor:
+
+            def is_hopeless() -> bool:
+                with executor._hub.lock:
+                    return executor._hub.exchange.roster.is_hopeless
+
+            until = time.monotonic() + 20
+            while not is_hopeless():
+                assert time.monotonic() < until, f"started {len(starts.read_text())} times, and no end"
+                time.sleep(0.05)
+            assert len(starts.read_text()) <= 12
+            with pytest.raises(WorkerLostError, match="exit code 3"):
+                executor.run_function(abs, -1)
+
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_the_current_folder_is_removed(
         self, when: str, nothing_left: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

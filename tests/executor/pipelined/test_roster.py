@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from tilework.executor.pipelined.member import MemberState
 from tilework.executor.pipelined.roster import Roster
 from tilework.executor.pipelined.spec import make_spec
 
@@ -43,3 +45,37 @@ def test_attempts_become_rare(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
     assert pauses == [0.25, 0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
     assert "cpu-0 cannot be started, the next attempt is in 0.25 s: Too many open files" in caplog.records[0].message
     assert not roster.is_hopeless
+
+
+def test_workers_that_are_lost_as_soon_as_they_are_ready(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first is replaced at once, the others after longer and longer pauses, and then no more."""
+    now = 1000.0
+    monkeypatch.setattr("tilework.executor.pipelined.roster.time.monotonic", lambda: now)
+    pool: Any = Pool()
+    pool.launch = lambda spec: None
+    roster = Roster(pool)
+
+    def lose(*, after: float, has_begun: bool = False) -> float:
+        nonlocal now
+        member: Any = SimpleNamespace(name="cpu-0", info=SimpleNamespace(spec=pool.spec[0]), ready_since=now)
+        member.state = MemberState.READY
+        pool.members.append(member)
+        roster.note_ready(member)
+        now += after
+        pool.members.remove(member)
+        roster.note_loss(member, MemberState.READY, "it fell over", has_begun=has_begun)
+        pause = max(0.0, roster.next_date() - now)
+        now += pause
+        roster.keep_dates(now)
+        return round(pause, 3)
+
+    assert [lose(after=0.1) for _ in range(3)] == [0, 0.2, 0.6]
+    assert lose(after=10) == 0
+    assert [lose(after=0.1) for _ in range(3)] == [0, 0.2, 0.6]
+    assert lose(after=0.1, has_begun=True) == 0
+    assert [lose(after=0.1) for _ in range(6)] == [0, 0.2, 0.6, 1.4, 3, float("inf")]
+    assert roster.is_hopeless
+    assert "it fell over" in str(roster.no_worker(None))
+    assert "cpu-0 could not be started, or was lost as soon as it was, 6 times" in caplog.text

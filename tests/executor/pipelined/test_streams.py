@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tests_helpers import collecting_by_hand, leave_run
-from tilework.common.executor import TaskCommHandler, WorkerQueueEmpty
+from tilework.common.executor import Priority, TaskCommHandler, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
 from tilework.executor.driver import STOP_GRACE_SECONDS
 from tilework.executor.pipelined import PipelinedExecutor
@@ -33,6 +34,7 @@ class ReadTask(FakeTask):
     signals: Signals = field(kw_only=True)
     die_after: int = -1
     lives: int = 0
+    die_when: str | None = None
 
     def __call__(self, params: Any, env: Environment) -> tuple[int, list[int], int]:
         assert env.worker_context is not None
@@ -47,6 +49,8 @@ class ReadTask(FakeTask):
                 headers.append(header)
                 total += len(payload)
             if len(headers) == self.die_after and self.signals.count(f"died-{self.index}") < self.lives:
+                if self.die_when is not None:
+                    self.signals.wait(self.die_when)
                 self.signals.add(f"died-{self.index}")
                 os.kill(os.getpid(), 9)
 
@@ -161,6 +165,33 @@ class TestStreams(ExecutorHarness):
         expected = [(header, *kind) for header in headers for kind in each]
         assert self.run(executor, [KindsTask(0, signals=signals)], handler=Kinds()) == [expected]
 
+    def test_payloads_of_all_kinds(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """Arrays of any layout arrive as their values in C order; sizes may be numbers of numpy."""
+        numbers = np.arange(12, dtype="u2").reshape(3, 4)
+        read_only = numbers.copy()
+        read_only.flags.writeable = False
+        payloads: list[Any] = [
+            *(numbers, numbers[:, ::2], numbers.T, read_only, numbers.astype(">u2"), numbers[:0], np.empty(0)),
+            *(np.array(5), numbers.astype("f4,i2"), bytearray(b"four"), memoryview(b"")),
+        ]
+
+        class Kinds(TaskCommHandler):
+            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+                for payload in payloads:
+                    queue.put("put", payload)
+                with queue.put_nocopy("nocopy", np.int64(3)) as view:  # type: ignore[arg-type]
+                    view[:] = b"abc"
+                for size in (-1, 1.5):
+                    try:
+                        queue.put_nocopy("never", size)  # type: ignore[arg-type]
+                    except (TypeError, ValueError) as error:
+                        queue.put(type(error).__name__)
+                queue.put("end")
+
+        expected: list[Any] = [("put", False, np.asarray(payload).tobytes()) for payload in payloads]
+        expected += [("nocopy", False, b"abc"), ("ValueError", False, None), ("TypeError", False, None)]
+        assert self.run(executor, [KindsTask(0, signals=signals)], handler=Kinds()) == [expected]
+
     def test_a_header_that_cannot_be_sent(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """Its error ends the run, and its payload takes no memory from then on."""
 
@@ -222,6 +253,44 @@ class TestStreams(ExecutorHarness):
         source = Source(pause=pause)
         tasks = [ReadTask(i, signals=signals, die_after=10 if i == 1 else -1, lives=1) for i in range(4)]
         assert self.run(executor, tasks, handler=source, ordered=True) == self.expect(4, source)
+
+    def test_a_task_that_waits_for_another_worker_leaves_room(self, signals: Signals) -> None:
+        """Its data must not take what those need that come before it now, for it would wait for them for ever."""
+
+        def pause(task: int, item: int) -> None:
+            if item == 5:  # more than half is used
+                signals.wait("died-0")
+                time.sleep(0.3)  # until that is known here
+
+        def wait(task: int, item: int) -> None:
+            signals.wait("died-0")
+            time.sleep(1 if item == 0 else 0)  # until the other source has filled what it may fill
+
+        with PipelinedExecutor(PipelinedExecutor.make_spec(1, []), shared_memory=32 << 20) as small:
+            got: list[Any] = []
+
+            def stream(source: Source, priority: Priority, **kwargs: Any) -> None:
+                task = ReadTask(0, signals=signals, **kwargs)
+                got.append(self.run(small, [task], handler=source, priority=priority))
+
+            other = Source(7, 2 << 20, pause)
+            urgent = Source(8, 3 << 20, wait)
+            threads = [
+                threading.Thread(
+                    target=stream, args=(other, Priority.BATCH), kwargs={"die_after": 2, "lives": 1, "die_when": "go"}
+                ),
+                threading.Thread(target=stream, args=(urgent, Priority.LIVE)),
+            ]
+            for thread in threads:
+                thread.start()
+                while small._hub.exchange.describe()[0]["tickets"] <= threads.index(thread):
+                    time.sleep(0.01)
+            signals.add("go")
+            for thread in threads:
+                thread.join(20)
+            running = [thread.is_alive() for thread in threads]
+        assert running == [False] * 2
+        assert got == [self.expect(1, urgent), self.expect(1, other)]
 
     def test_data_that_cannot_be_kept(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """When room is short, what was read makes way; a task whose data is gone ends the run, and says so."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.kernels.kernel import Kernel
+from tilework.common.kernels.kernel import Kernel, loaded
 from tilework.common.kernels.mask_products import MaskProducts
 from tilework.common.kernels.parallel import run_parts
 from tilework.common.kernels.rows import NATIVE, aligned, as_real, frame_blocks
@@ -69,20 +70,19 @@ class DenseMasks(MaskProducts):
     def _products(self, tile: Array, rows: Rows, threads: int) -> Array:
         if not self._compiled:
             return self._apply_numpy(tile)
-        from tilework.common.kernels.dense_registers import FEW_MASKS, FRAMES
-
+        few_masks, frames_at_once = _registers()
         frames = tile.shape[0]
         products = np.zeros((frames, self._stored_rows))
         masks, stored = self._masks, self._stored_rows
         # A single mask does not use a panel, but then the same kernel is compiled for one mask and for many.
-        has_panel = stored == 1 or stored > FEW_MASKS
+        has_panel = stored == 1 or stored > few_masks
         converts = has_panel and (rows.flat.dtype != masks.dtype or rows.order != NATIVE)
         block = _BLOCK_BYTES // masks.itemsize
-        span = block if stored > FEW_MASKS else max(_FEWEST_BLOCKS, _FEW_BLOCKS // stored) * block
+        span = block if stored > few_masks else max(_FEWEST_BLOCKS, _FEW_BLOCKS // stored) * block
 
         def part(start: int, stop: int) -> None:
             place = rows.flat, rows.order, rows.stride, start, stop, rows.pixels
-            panel, direct = (aligned(FRAMES * block, masks.dtype), None) if converts else (None, ())
+            panel, direct = (aligned(frames_at_once * block, masks.dtype), None) if converts else (None, ())
             scratch = aligned(16, masks.dtype)
             _add_products(*place, masks, stored, block, span, _GROUP, panel, direct, scratch, products)
 
@@ -99,6 +99,12 @@ class DenseMasks(MaskProducts):
                     part = slice(begin, begin + _BLOCK_NUMPY)
                     products[block] += np.einsum("ip,mp->im", flat[:, part], self._masks[:, part])
         return products
+
+
+@functools.cache
+def _registers() -> tuple[int, int]:
+    module = loaded("tilework.common.kernels.dense_registers")
+    return module.FEW_MASKS, module.FRAMES
 
 
 def real_masks(masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any]) -> Array:

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from tilework.common.interrupts import interrupts_later
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
+    from types import ModuleType
 
     from numpy.typing import NDArray
 
     Form = tuple[Hashable, ...]
 
-__all__ = ["CONTIGUOUS_ALIGNED", "Kernel"]
+__all__ = ["CONTIGUOUS_ALIGNED", "Kernel", "loaded"]
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +122,7 @@ class Kernel:
             return False
 
     def _find(self, form: Form) -> Callable[..., Any]:
-        with _lock:
+        with interrupts_later(), _lock:
             function = self._functions.get(form)
             if function is None:
                 types = None if _asks_numba() else _types_of(form)
@@ -151,6 +154,12 @@ class Kernel:
     def _function_of_numba(self) -> Callable[..., Any]:
         function: Callable[..., Any] = getattr(importlib.import_module(self._module), self._name)
         return function
+
+
+def loaded(name: str) -> ModuleType:
+    """Return a module that loads LLVM. As for kernels, who forks waits until it is there."""
+    with _lock:
+        return importlib.import_module(name)
 
 
 def _form_of(args: tuple[Any, ...]) -> Form:

@@ -26,6 +26,13 @@ _BYTES = ir.IntType(8).as_pointer()
 _WORD = ir.IntType(8 * ctypes.sizeof(ctypes.c_void_p))
 _STATUS = ir.IntType(32)
 _NO_DESTRUCTOR = "NRT_MemInfo_call_dtor"
+_MATH = (
+    *("acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos", "cosh", "erf"),
+    *("erfc", "exp", "exp2", "expm1", "fabs", "floor", "fma", "fmax", "fmin", "fmod", "frexp", "hypot", "ldexp"),
+    *("lgamma", "log", "log10", "log1p", "log2", "nearbyint", "nextafter", "pow", "rint", "round", "sin", "sincos"),
+    *("sinh", "sqrt", "tan", "tanh", "tgamma", "trunc"),
+)
+_OF_C = frozenset({"memcmp", "memcpy", "memmove", "memset", *_MATH, *(f"{name}f" for name in _MATH)})
 
 
 def compile_object(module: str, name: str, types: tuple[str, ...]) -> bytes:
@@ -130,7 +137,8 @@ def _as_type(builder: ir.IRBuilder, value: Any, want: Any) -> Any:
 
 
 def _is_of_c(name: str) -> bool:
-    """Return whether a function is there in each process: one of LLVM's own, or of the C library."""
-    if name.startswith("llvm."):
-        return True
-    return not name.startswith(("Py", "_Py", "NRT_", "numba_")) and hasattr(ctypes.CDLL(None), name)
+    """Return whether a function is there in each process: one of LLVM's own, or of the C library.
+
+    What other libraries of this process have may not be there in another, or be something else.
+    """
+    return name.startswith("llvm.") or (name in _OF_C and hasattr(ctypes.CDLL(None), name))

@@ -106,7 +106,9 @@ class PipelinedBackend(Generic[V]):
         hub_ticket = HubTicket(run, ticket, parcel, fd, is_streamed=run.feeder is not None)
         requests = () if self._is_call else tuple(task.get_resources().items())
         data = None if self._is_call or run.feeder is not None else task.get_partition().get_ident()
-        item = Item(run.lane, hub_ticket, requests, target, is_bound=hub_ticket.is_streamed, data=data)
+        item = Item(
+            run.lane, hub_ticket, requests, target, is_bound=hub_ticket.is_streamed, place=ticket.index, data=data
+        )
         hub_ticket.item = item
         if run.feeder is not None:
             run.feeder.expect(hub_ticket)
@@ -135,6 +137,7 @@ class PipelinedBackend(Generic[V]):
         try:
             first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
         except queue.Empty:
+            self._hub.check_files()
             # A run that began in the moment when the hub was closed is not known to it.
             return (Cancelled(self._control.reason or CLOSED),) if self._hub.is_closed else ()
         answers = deque(first)
@@ -145,6 +148,7 @@ class PipelinedBackend(Generic[V]):
             return self._decode_all(answers)
         self._discard(answers)
         try:
+            self._hub.check_files()  # it may have gone wrong because of that
             raise broken.error
         finally:
             # the error's traceback has this frame, which must have neither the error nor the memory of workers

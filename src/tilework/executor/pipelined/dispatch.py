@@ -54,13 +54,20 @@ class RunLane:
         Lanes of a lower number go first, always.
     """
 
-    __slots__ = ("is_over", "items", "mean_seconds", "priority")
+    __slots__ = ("is_over", "items", "lost", "mean_seconds", "priority")
 
     def __init__(self, priority: Priority) -> None:
         self.priority = priority
         self.items: deque[Item] = deque()
         self.mean_seconds = float("inf")
         self.is_over = False
+        self.lost: set[int] = set()
+        """Places of bound tickets that have lost their worker, and will be put again."""
+
+    def put_again(self, item: Item) -> None:
+        """Put a ticket that was lost in its place among those that wait; there are some."""
+        self.lost.remove(item.place)
+        self.items.insert(sum(each.place < item.place for each in self.items), item)
 
     def note_seconds(self, seconds: float) -> None:
         """Take note of how long a ticket took."""
@@ -80,6 +87,9 @@ class Item:
     """The only worker that may have it; None: any."""
     is_bound: bool = False
     """Whether it stays where it was sent, because data was sent after it."""
+    place: int = 0
+    """Of a bound one, in the order in which data is sent: it must not wait for those behind it, whose data comes later,
+    when there is room for it."""
     data: str | None = None
     """Name of the data that it reads; None: not known."""
     serial: int = 0
@@ -172,6 +182,9 @@ class Dispatch:
         self.stations.remove(station)
         had = list(station.items)
         station.items.clear()
+        for item in had:
+            if item.is_bound and not item.lane.is_over:
+                item.lane.lost.add(item.place)
         return had
 
     # ---- tickets ----
@@ -181,7 +194,11 @@ class Dispatch:
         for item in items:
             self._priorities.add(item.lane.priority)
             self._kinds.add((item.requests, item.target))
-            self._queue.put(item.lane, item)  # type: ignore[arg-type]
+            if item.is_bound and item.place in item.lane.lost and item.lane.items:
+                item.lane.put_again(item)
+            else:
+                item.lane.lost.discard(item.place)
+                self._queue.put(item.lane, item)  # type: ignore[arg-type]
         sent = self._fill_all()
         if len(self._priorities) > 1:
             # Again where the room of one was taken by another of them, whose data that worker had before.
@@ -304,7 +321,12 @@ class Dispatch:
             reader = self._readers.get(item.data) if item.data is not None else None
             return 0 if reader == station.worker.name else 1 if reader is None else 2
 
-        return self._queue.take(station.fits, rank)
+        def may_go(item: Item) -> bool:
+            # not to one behind another that was lost, and will need a worker before it
+            lost = item.lane.lost
+            return station.fits(item) and not (lost and min(lost) < item.place)
+
+        return self._queue.take(may_go, rank)
 
     def _find_more_urgent(self, item: Item, station: Station) -> Station | None:
         """Return a worker at which something more urgent waits, that this one could take over instead."""

@@ -358,7 +358,7 @@ class Exchange:
             item.ticket.release()
             if not item.lane.is_over:
                 self._post(item.ticket.run, Lost(item.ticket.ticket.number, cause, item.serial <= begun))
-        self.roster.note_loss(member, was, cause)
+        self.roster.note_loss(member, was, cause, has_begun=begun > 0)
         self._refuse_what_waits()
         self._check_ending()
         self._on_change()

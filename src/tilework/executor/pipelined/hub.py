@@ -39,6 +39,7 @@ from tilework.exceptions import ExecutorError, PoolStateError
 from tilework.executor.pipelined.exchange import Exchange
 from tilework.executor.pipelined.member import Launch, Member, MemberState
 from tilework.executor.pipelined.messages import decode
+from tilework.executor.pipelined.process import have_standard_files
 from tilework.executor.pipelined.wire import WireClosedError
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ _ERROR_SECONDS: Final = 0.01
 _LONGEST_WAIT: Final = 0.2
 """A longer wait for a lock can miss a KeyboardInterrupt."""
 
+_cut_off: Final[list[Hub]] = []
+"""Those whose files somebody else has closed. They are kept: the numbers of their files may be those of others by now,
+which must not be closed."""
+
 
 class Hub:
     """Hears what other threads ask for and what workers say, and lets the exchange act on it.
@@ -80,6 +85,7 @@ class Hub:
         make_pool: Callable[[Callable[[Wire], None], Callable[[Launch], None]], WorkerPool],
         on_loss: Callable[[str, str], None],
     ) -> None:
+        have_standard_files()
         self.lock = threading.RLock()
         self._pid = os.getpid()
         self._requests: deque[Callable[[], None]] = deque()
@@ -93,6 +99,7 @@ class Hub:
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._file = os.fstat(self._wake_read.fileno())
         self._is_asleep = False
         self._has_failed = False
         self._thread = threading.Thread(target=self._loop, name="tilework-hub", daemon=True)
@@ -137,9 +144,35 @@ class Hub:
         if os.getpid() != self._pid:
             msg = "this executor belongs to the process that this one was forked from: make a new one"
             raise ExecutorError(msg)
+        self.check_files()
         if self._is_closed:
             msg = "this executor is closed: make a new one"
             raise ExecutorError(msg)
+
+    def check_files(self) -> None:
+        """Raise ExecutorError when something else has closed the files of this process, ours among them.
+
+        The hub's thread may sleep for ever then, and whoever waits for it must ask. What has become of the workers is
+        clear: their lines are closed, and so they end.
+        """
+        if self._has_lost_files():
+            msg = (
+                "something in this program has closed files that are not its own, and so cut the lines to the workers "
+                "(os.closerange, or a library that makes a daemon of a process): do that before the executor is made, "
+                "and make a new one"
+            )
+            raise ExecutorError(msg)
+
+    def _has_lost_files(self) -> bool:
+        if self not in _cut_off and not self._is_over and os.getpid() == self._pid:
+            try:
+                is_there = os.path.samestat(os.fstat(self._wake_read.fileno()), self._file)
+            except OSError:
+                is_there = False
+            if not is_there and not self._is_over:
+                self._is_closed = True
+                _cut_off.append(self)
+        return self in _cut_off
 
     def wait_started(self) -> None:
         """Wait until all workers take tickets.
@@ -158,6 +191,7 @@ class Hub:
         """
         with self._changed:
             while not self.exchange.roster.is_complete:
+                self.check_files()
                 if self.exchange.roster.start_error is not None:
                     raise self.exchange.roster.start_error
                 if self._is_closed:
@@ -190,7 +224,7 @@ class Hub:
     def wait_for_end(self, run: HubRun) -> bool:
         """Wait until nothing of a run that was ended is at work; returns whether that was so in time."""
         while not run.has_ended.wait(_LONGEST_WAIT):
-            if self._is_closed or time.monotonic() > run.end_by:
+            if self._is_closed or self._has_lost_files() or time.monotonic() > run.end_by:
                 return False
         return True
 
@@ -224,7 +258,7 @@ class Hub:
 
     def close(self, timeout: float) -> None:
         """End the workers, killing those that are still busy after `timeout` seconds; may be called twice."""
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or self._has_lost_files():
             return
         if not self._is_closed:
             self._close_timeout = timeout
@@ -232,7 +266,7 @@ class Hub:
             self._is_closed = True
             self._wake()
         if threading.current_thread() is not self._thread:
-            while self._thread.is_alive():
+            while self._thread.is_alive() and not self._has_lost_files():
                 self._thread.join(_LONGEST_WAIT)
 
     def forget(self) -> None:
@@ -253,7 +287,8 @@ class Hub:
             if self._has_failed:
                 self._has_failed = False
                 time.sleep(_ERROR_SECONDS)
-        self._close()
+        if not self._has_lost_files():
+            self._close()
 
     def _attempt(self, what: Callable[..., None], *args: Any) -> None:
         """Do something whose errors must not end this thread, for which everybody would wait, nor cost others."""
@@ -263,6 +298,8 @@ class Hub:
             self._note_error(error)
 
     def _note_error(self, error: Exception) -> None:
+        if self._has_lost_files():
+            return
         log.error("an error in the hub of a pipelined executor: please report it", exc_info=error)
         self._has_failed = True
 

@@ -6,6 +6,7 @@ belongs to decides what becomes of it.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -88,6 +89,8 @@ class Member:
     """What went wrong in its set-up."""
     deadline: float = float("inf")
     """When its set-up must be over."""
+    ready_since: float = float("inf")
+    """When its set-up was over."""
     reason: str | None = None
     """Why it was ended from here."""
 
@@ -112,6 +115,7 @@ class Member:
             # one that is to end, for whatever reason, is never ready
             if self.state is MemberState.STARTING and self.reason is None:
                 self.state = MemberState.READY
+                self.ready_since = time.monotonic()
         elif isinstance(message, StartupFailed):
             self.error = unpack_error(message.error)
         else:

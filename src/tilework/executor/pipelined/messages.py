@@ -99,9 +99,11 @@ AS_BYTES: Final = b"b"
 
 
 class StreamEnd(NamedTuple):
-    """No more data will come for a ticket: its run has ended."""
+    """No more data will come for a ticket."""
 
     serial: int
+    is_complete: bool
+    """Whether its handler has given everything; otherwise the run has ended before."""
 
 
 class Shutdown(NamedTuple):
@@ -201,7 +203,7 @@ def encode(message: Any) -> bytes:
         block = message.block
         fields = _STREAM_ITEM, message.serial, message.header, None if block is None else tuple(block)
     elif kind is StreamEnd:
-        fields = _STREAM_END, message.serial
+        fields = _STREAM_END, message.serial, message.is_complete
     else:
         return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     return marshal.dumps(fields)

@@ -37,6 +37,7 @@ from tilework.executor.pipelined.process import (
     WorkerProcess,
     Zygote,
     environ_of_workers,
+    have_standard_files,
     modules_of_workers,
 )
 from tilework.executor.pipelined.spec import check_spec
@@ -97,6 +98,7 @@ class WorkerPool:
         folder: str | None = None,
     ) -> None:
         check_spec(spec)
+        have_standard_files()
         set_file_limit()  # each worker takes five descriptors here
         self.spec = list(spec)
         self.members: list[Member] = []

@@ -26,7 +26,11 @@ __all__ = ["Roster"]
 log = logging.getLogger(__name__)
 
 _MOST_FAILED_STARTS: Final = 3
+_MOST_LOST_SOON: Final = 6
+_SOON_SECONDS: Final = 1.0
+"""A worker that is lost so soon after it was ready, and has begun nothing, is as good as one that cannot be started."""
 _RETRY_SECONDS: Final = 0.2
+"""The first pause before another attempt; each is more than twice as long as the one before."""
 _PAUSE_SECONDS: Final = 0.25
 _LONGEST_PAUSE: Final = 60.0
 _MOST_LAUNCHES: Final = 32
@@ -50,6 +54,7 @@ class Roster:
         self.start_error: Exception | None = None
         """What went wrong with a worker before all had been ready once."""
         self._was_complete = False
+        self._cause = ""  # how the last one ended that was given up
 
     @property
     def is_complete(self) -> bool:
@@ -79,7 +84,8 @@ class Roster:
         """
         if self.is_hopeless:
             return WorkerLostError(
-                "no worker is left, and none could be started again: the log says why; make a new executor"
+                f"no worker is left, and none could be started again, the last one so: {self._cause}. "
+                "Make a new executor when that is mended"
             )
         which = "no worker is left that can do this" if target is None else f"worker {target} is not there any more"
         return WorkerLostError(
@@ -88,26 +94,44 @@ class Roster:
 
     def note_ready(self, member: Member) -> None:
         """Take note that a worker takes tickets."""
-        del self._failed_starts[member.name]
         self._pauses.pop(member.name, None)
+        self._was_complete = self.is_complete  # now, as it may be lost before anybody asks
 
-    def note_loss(self, member: Member, was: MemberState, cause: str) -> None:
-        """Plan what replaces a worker that has ended."""
-        spec = member.info.spec
+    def note_loss(self, member: Member, was: MemberState, cause: str, *, has_begun: bool) -> None:
+        """Plan what replaces a worker that has ended.
+
+        Parameters
+        ----------
+        member
+            The worker.
+        was
+            Where it stood before.
+        cause
+            How it ended.
+        has_begun
+            Whether it has begun a ticket, ever.
+        """
         if was is MemberState.RETIRING:
             return
-        if was is not MemberState.STARTING:
-            self._to_start.append((0.0, spec))
-            return
-        if not self.is_complete:
+        is_failed_start = was is MemberState.STARTING
+        if is_failed_start and not self.is_complete:
             self.start_error = member.error or PoolStateError(f"One or more workers failed to start: {cause}")
             return
-        self._failed_starts[member.name] += 1
-        n = self._failed_starts[member.name]
-        if n < _MOST_FAILED_STARTS:
-            self._to_start.append((time.monotonic() + _RETRY_SECONDS * n, spec))
+        name = member.name
+        if is_failed_start or (not has_begun and time.monotonic() < member.ready_since + _SOON_SECONDS):
+            self._failed_starts[name] += 1
         else:
-            log.error("worker %s could not be started %d times and is given up", member.name, n)
+            del self._failed_starts[name]
+        n = self._failed_starts[name]
+        if n >= (_MOST_FAILED_STARTS if is_failed_start else _MOST_LOST_SOON):
+            self._cause = cause
+            log.error(
+                "worker %s could not be started, or was lost as soon as it was, %d times and is given up", name, n
+            )
+            return
+        # One that was ready is replaced at once, unless that is not the first time.
+        steps = n if is_failed_start else max(0, n - 1)
+        self._to_start.append((time.monotonic() + _RETRY_SECONDS * (2**steps - 1), member.info.spec))
 
     def set_wanted(self, spec: Sequence[WorkerSpec]) -> list[Member]:
         """Have the workers of `spec` from now on; returns those that are too many."""

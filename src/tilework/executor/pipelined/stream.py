@@ -22,6 +22,7 @@ is lost, its task can be repeated on another one, with the same data, unless roo
 from __future__ import annotations
 
 import logging
+import operator
 import threading
 import time
 from collections import deque
@@ -68,7 +69,7 @@ class _Record:
         self.item: Item | None = None
         """The ticket that it goes to, on its way to a worker."""
         self.has_begun = False
-        """Whether the task is known to have begun, once."""
+        """Whether the task is known to have begun, and has not lost its worker since."""
         self.is_answered = False
         """Whether the task needs nothing more."""
         self.items: list[tuple[bytes, Block | None]] = []
@@ -133,8 +134,9 @@ class Feeder:
                 self._waiting.append((ticket.ticket.task, record))
                 self._changed.notify_all()
                 return
-            # the task has lost its worker
+            # the task has lost its worker, and waits for another as those do that have not begun
             record.item = ticket.item
+            record.has_begun = False
             for _, block in record.items:
                 if block is not None:
                     self._arena.keep(block)
@@ -155,7 +157,8 @@ class Feeder:
                     self._arena.lend(block, member)
                 member.wire.send(encode(StreamItem(serial, header, block)))
             if record.is_complete or self._is_over:
-                member.wire.send(encode(StreamEnd(serial)))
+                record.has_end = True
+                member.wire.send(encode(StreamEnd(serial, record.is_complete)))
 
     def answered(self, ticket: HubTicket) -> None:
         """Keep nothing for a ticket that is done."""
@@ -232,7 +235,7 @@ class Feeder:
         # task and the end of the run may both come here, in any order.
         if record.item is not None and not record.has_end:
             record.has_end = True
-            self._hub.exchange.send_after(record.item, StreamEnd(record.item.serial))
+            self._hub.exchange.send_after(record.item, StreamEnd(record.item.serial, record.is_complete))
 
     def end(self) -> None:
         """Give nothing more, and let tasks that wait for data know."""
@@ -292,8 +295,9 @@ class FeedQueue(OneWayQueue):
         if payload is None:
             self.append(header, None)
             return
-        with _NewItem(self, header, memoryview(payload).nbytes, as_bytes=isinstance(payload, bytes)) as view:
-            view[:] = memoryview(payload).cast("B")
+        content = _content_of(payload)
+        with _NewItem(self, header, len(content), as_bytes=isinstance(payload, bytes)) as view:
+            view[:] = content
 
     def put_nocopy(self, header: Any, size: int) -> AbstractContextManager[memoryview]:
         """Give out a buffer that the worker will read, and append it when the block ends normally."""
@@ -335,6 +339,15 @@ class FeedQueue(OneWayQueue):
         return len(self._record.items)
 
 
+def _content_of(payload: bytes | memoryview) -> bytes | memoryview:
+    """Return the bytes of a payload, which may be anything that has a buffer."""
+    view = memoryview(payload)
+    try:
+        return view.cast("B")
+    except (TypeError, ValueError):  # not contiguous, empty, or of numbers in another byte order
+        return view.tobytes()
+
+
 class _NewItem(AbstractContextManager[memoryview]):
     """An item on its way into a queue, while a handler fills it. Not a generator, since there are thousands a second.
 
@@ -356,7 +369,10 @@ class _NewItem(AbstractContextManager[memoryview]):
         self._as_bytes = as_bytes
         self._queue = queue
         self._header = header
-        self._size = size
+        self._size = operator.index(size)  # one of numpy cannot be sent
+        if self._size < 0:
+            msg = f"an item cannot have {size} bytes"
+            raise ValueError(msg)
 
     def __enter__(self) -> memoryview:
         self._block = self._queue.allocate(self._size)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tilework.common.executor import WorkerContext, WorkerQueue, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError
+from tilework.executor.calling import no_more_data
 from tilework.executor.pipelined.messages import AS_BYTES, Signal, StreamEnd, StreamItem, decode, encode
 from tilework.executor.pipelined.parcel import Packed, Parcel, ship, unpack
 from tilework.executor.remote import dumps, loads
@@ -250,27 +251,34 @@ class StreamQueue(OneWayQueue):
     def __init__(self, requests: RequestQueue, serial: int) -> None:
         self.requests = requests
         self._serial = serial
-        self._has_ended = False
+        self._n_taken = 0
+        self._end: StreamEnd | None = None
 
     def get(
         self, block: bool = True, timeout: float | None = None
     ) -> AbstractContextManager[tuple[Any, bytes | memoryview | None]]:
-        """Take the next item; JobCancelledError when the run has ended. See `WorkerQueue.get`."""
+        """Take the next item; see `WorkerQueue.get`.
+
+        Raises
+        ------
+        JobCancelledError
+            When the run has ended.
+        ExecutorError
+            When the handler has given everything, and the task has read it.
+        """
         return _NextOfStream(self, timeout if block else 0.0)
 
     def take(self, timeout: float | None) -> StreamItem:
         """Return the next item; raises as `get`."""
-        if self._has_ended:
-            self._raise_ended()
-        item = self.requests.next_of_stream(self._serial, timeout)
-        if isinstance(item, StreamEnd):
-            self._has_ended = True
-            self._raise_ended()
-        return item
-
-    @staticmethod
-    def _raise_ended() -> NoReturn:
-        msg = "no more data will come for this task"
+        if self._end is None:
+            item = self.requests.next_of_stream(self._serial, timeout)
+            if isinstance(item, StreamItem):
+                self._n_taken += 1
+                return item
+            self._end = item
+        if self._end.is_complete:
+            raise no_more_data(self._n_taken)
+        msg = "the run has ended: no more data will come for this task"
         raise JobCancelledError(msg)
 
     def size(self) -> int:
@@ -279,7 +287,7 @@ class StreamQueue(OneWayQueue):
 
     def end(self) -> None:
         """Discard what the task did not take, so that nothing of it reaches the next."""
-        if not self._has_ended:
+        if self._end is None:
             self.requests.end_stream(self._serial)
 
 
