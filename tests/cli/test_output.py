@@ -210,6 +210,16 @@ def test_messages_name_no_hidden_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_where_no_folder_can_be(tmp_path: Path) -> None:
+    """Below a file, or with too long a name: what is named is the folder that was asked for."""
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file" / "out", tmp_path / ("x" * 300)):
+        with pytest.raises(OSError, match=r"Not a directory|File name too long") as refused:
+            _fail(target, RuntimeError())
+        assert refused.value.filename == str(target)
+        assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_text_that_no_encoding_has(tmp_path: Path) -> None:
     """The name of a file need not be text; a terminal need not know ×."""
     target = tmp_path / "out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tilework.cli import main
@@ -130,6 +131,29 @@ def test_bad_requests(
     assert len(captured.err.strip().splitlines()) == 1, captured.err
     assert captured.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--roi", "--dark", "--masks", "--param"])
+@pytest.mark.parametrize(
+    ("content", "said"), [("nothing", "is empty (0 bytes)"), ("several", "holds several arrays"), ("text", "is not an")]
+)
+def test_files_that_hold_no_array(
+    called: Any, scan: Path, tmp_path: Path, option: str, content: str, said: str
+) -> None:
+    """What is called .npy need not be one."""
+    path = tmp_path / "array.npy"
+    with path.open("wb") as file:
+        if content == "several":
+            np.savez(file, a=np.ones((16, 12)), b=np.ones((16, 12)))
+        elif content == "text":
+            file.write(b"\x93NUMPY\x01\x00v\x00" + b"{'shape': (".ljust(118))
+    value = f"flip_y=@{path}" if option == "--param" else path
+    name = {"--masks": "masks", "--param": "com"}.get(option, "sum")
+    done = called("run", scan, "--udf", name, option, value, "--out", "out", "--executor", "inline")
+    assert done.returncode == 1
+    assert f"{path} {said}" in done.stderr
+    assert f"tilework: {option} " in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 @pytest.mark.parametrize(

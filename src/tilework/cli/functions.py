@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilework.cli.values import FromFile
+from tilework.cli.values import FromFile, read_array
 from tilework.exceptions import CommandError
 
 if TYPE_CHECKING:
@@ -163,15 +163,13 @@ def load_array(what: str, path: str) -> NDArray[Any]:
     CommandError
         When there is no such file, or no array in it.
     """
-    import numpy as np
-
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        return read_array(path)
     except OSError as error:
         msg = f"{what}{path}: {error.strerror or error}"
         raise CommandError(msg) from error
     except ValueError as error:
-        msg = f"{what}{path} is not an array in a .npy file: {error}"
+        msg = f"{what}{error}"
         raise CommandError(msg) from error
 
 

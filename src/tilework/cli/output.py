@@ -121,7 +121,9 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         raise ResultFileError(_in_its_place(str(error), workshop)) from error.__cause__
     except OSError as error:
         _remove_parents(made)
-        if error.filename is not None:
+        if workshop is None:  # which could not be made
+            error.filename = str(target)
+        elif error.filename is not None:
             error.filename = _in_its_place(str(error.filename), workshop)
         elif error.errno in NO_SPACE:  # some libraries do not say which file it was that had no room
             error.filename = str(target)
