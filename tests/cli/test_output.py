@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -183,6 +184,24 @@ def test_ctrl_c_while_a_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.M
         write(target, "second", overwrite=True)
     assert (target / "a.txt").read_text() == "first"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("which", [1, 2, 3, 4])
+def test_ctrl_c_while_a_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int) -> None:
+    """None is left, neither the hidden one nor those above: the signal comes in the call that makes it."""
+    mkdir, made = os.mkdir, []
+
+    def interrupted(path: Any, *args: Any, **kwargs: Any) -> None:
+        mkdir(path, *args, **kwargs)
+        made.append(path)
+        if len(made) == which:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a" / "b" / "out", "new")
+    assert len(made) == which
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_with_what_is_read_is_not_replaced(tmp_path: Path) -> None:

@@ -133,6 +133,19 @@ def test_bad_requests(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_traceback_of_a_worker_is_not_shown(called: Any, scan: Path, tmp_path: Path) -> None:
+    """An error that could not travel says so in one line."""
+    (tmp_path / "ends.py").write_text(
+        "from tilework.udf import UDF\n\n\nclass Ends(UDF):\n"
+        "    def get_result_buffers(self):\n        return {'m': self.buffer(kind='nav', dtype='f4')}\n\n"
+        "    def process_frame(self, frame):\n        raise SystemExit(3)\n"
+    )
+    done = called("run", scan, "--udf", "ends:Ends", "--out", "out", "--executor", "pipelined", "--workers", "1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("tilework: SystemExit: 3 (raised on a worker")
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
 @pytest.mark.parametrize("option", ["--roi", "--dark", "--masks", "--param"])
 @pytest.mark.parametrize(
     ("content", "said"), [("nothing", "is empty (0 bytes)"), ("several", "holds several arrays"), ("text", "is not an")]

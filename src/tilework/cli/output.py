@@ -96,9 +96,10 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         When nothing can be written there.
     """
     check_output(target, overwrite=overwrite)
-    made = _make_parents(target)
+    made: list[Path] = []
     workshop: Path | None = None
     try:
+        _make_parents(target, made)
         with appearing(target, overwrite=overwrite) as folder:
             folder.mkdir()
             workshop = folder.parent
@@ -172,13 +173,13 @@ def as_json(document: Any, encoding: str | None = None) -> str:
     return text
 
 
-def _make_parents(target: Path) -> list[Path]:
-    """Create missing parents; return them, the innermost first."""
+def _make_parents(target: Path, made: list[Path]) -> None:
+    """Create missing parents; `made` gets them before they are there, the innermost first."""
     missing = []
     parent = target.absolute().parent
     while not parent.exists():
         missing.append(parent)
         parent = parent.parent
+    made.extend(missing)
     for folder in reversed(missing):
         folder.mkdir()
-    return missing
