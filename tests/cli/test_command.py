@@ -70,6 +70,8 @@ def test_values_may_begin_with_a_negative_number() -> None:
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--nav-shape", "4,0"), "is not a shape"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--center", "4"), "is not a point"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--scan-step", "4"), "is not a length"),
+        (("run", "x.npy", "--udf", "ring", "--out", "o", "--radius", "wide"), "is not a radius"),
+        (("run", "x.npy", "--udf", "ring", "--out", "o", "--inner", "nan"), "is not a radius"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--param", "4"), "is not a parameter"),
         (("run", "x.npy", "--param", "a=4", "--udf", "sum", "--out", "o"), "--param belongs to the --udf before it"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--workers", "0"), "not positive"),

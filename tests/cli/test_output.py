@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -185,6 +186,24 @@ def test_ctrl_c_while_a_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.M
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("which", [1, 2, 3, 4])
+def test_ctrl_c_while_a_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int) -> None:
+    """None is left, neither the hidden one nor those above: the signal comes in the call that makes it."""
+    mkdir, made = os.mkdir, []
+
+    def interrupted(path: Any, *args: Any, **kwargs: Any) -> None:
+        mkdir(path, *args, **kwargs)
+        made.append(path)
+        if len(made) == which:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a" / "b" / "out", "new")
+    assert len(made) == which
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_with_what_is_read_is_not_replaced(tmp_path: Path) -> None:
     """The input would be deleted; wherever it is in there, and by whatever path it is read."""
     target = tmp_path / "out"
@@ -208,6 +227,16 @@ def test_messages_name_no_hidden_folder(tmp_path: Path) -> None:
             _fail(tmp_path / "out", OSError(28, "No space left on device", *([] if named is None else [named])))
         assert full.value.filename == said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_where_no_folder_can_be(tmp_path: Path) -> None:
+    """Below a file, or with too long a name: what is named is the folder that was asked for."""
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file" / "out", tmp_path / ("x" * 300)):
+        with pytest.raises(OSError, match=r"Not a directory|File name too long") as refused:
+            _fail(target, RuntimeError())
+        assert refused.value.filename == str(target)
+        assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_text_that_no_encoding_has(tmp_path: Path) -> None:

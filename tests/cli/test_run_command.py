@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,6 +103,19 @@ def test_progress_goes_to_stderr(tilework: Any, scan: Path) -> None:
     assert done.returncode == 0
     json.loads(done.stdout)
     assert "30/30" in done.stderr
+
+
+def test_a_bar_that_cannot_be_written_costs_no_results(command: list[str], scan: Path, tmp_path: Path) -> None:
+    """Whoever looked at it is gone, or the disk with the log is full."""
+    arguments = ["run", str(scan), "--udf", "sum", "--progress", "--no-pictures"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for name, stderr in (("full", full), ("gone", writer)):
+        call = [*command, *arguments, "--out", name]
+        assert subprocess.run(call, check=False, cwd=tmp_path, stderr=stderr, timeout=100).returncode == 0
+        assert (tmp_path / name / "sum.npz").exists()
+        os.close(stderr)
 
 
 def test_roi(called: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:

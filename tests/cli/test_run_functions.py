@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from tilework.api import Context
 from tilework.cli import main
@@ -13,8 +14,6 @@ from tilework.io.results import load_results
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 pytest_plugins = ["command_fixtures"]
 
@@ -104,7 +103,8 @@ def test_rings_are_those_of_analyses(scan: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_results(out / "ring.npz")["intensity"][..., 0], expected)
 
 
-def test_own_function(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["threads", "pipelined"])
+def test_own_function(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: Path, executor: str) -> None:
     """A UDF from a module in the current folder, with a parameter and an array from a file."""
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n"
@@ -119,7 +119,9 @@ def test_own_function(tilework: Any, scan: Path, counts: np.ndarray, tmp_path: P
     weight = np.random.default_rng(0).integers(0, 3, (16, 12))
     np.save(tmp_path / "w.npy", weight)
     parameters = ["--param", "limit=20", "--param", "weight=@w.npy"]
-    done = tilework("run", scan, "--udf", "mine:Above", *parameters, "--out", "out", "--workers", "2")
+    done = tilework(
+        "run", scan, "--udf", "mine:Above", *parameters, "--out", "out", "--workers", "2", "--executor", executor
+    )
     assert done.returncode == 0, done.stderr
     loaded = load_results(tmp_path / "out" / "Above.npz")
     np.testing.assert_array_equal(loaded["number"], (counts * weight > 20).sum(axis=(2, 3)))

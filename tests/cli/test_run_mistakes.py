@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tilework.cli import main
@@ -130,6 +131,42 @@ def test_bad_requests(
     assert len(captured.err.strip().splitlines()) == 1, captured.err
     assert captured.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_traceback_of_a_worker_is_not_shown(called: Any, scan: Path, tmp_path: Path) -> None:
+    """An error that could not travel says so in one line."""
+    (tmp_path / "ends.py").write_text(
+        "from tilework.udf import UDF\n\n\nclass Ends(UDF):\n"
+        "    def get_result_buffers(self):\n        return {'m': self.buffer(kind='nav', dtype='f4')}\n\n"
+        "    def process_frame(self, frame):\n        raise SystemExit(3)\n"
+    )
+    done = called("run", scan, "--udf", "ends:Ends", "--out", "out", "--executor", "pipelined", "--workers", "1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("tilework: SystemExit: 3 (raised on a worker")
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize("option", ["--roi", "--dark", "--masks", "--param"])
+@pytest.mark.parametrize(
+    ("content", "said"), [("nothing", "is empty (0 bytes)"), ("several", "holds several arrays"), ("text", "is not an")]
+)
+def test_files_that_hold_no_array(
+    called: Any, scan: Path, tmp_path: Path, option: str, content: str, said: str
+) -> None:
+    """What is called .npy need not be one."""
+    path = tmp_path / "array.npy"
+    with path.open("wb") as file:
+        if content == "several":
+            np.savez(file, a=np.ones((16, 12)), b=np.ones((16, 12)))
+        elif content == "text":
+            file.write(b"\x93NUMPY\x01\x00v\x00" + b"{'shape': (".ljust(118))
+    value = f"flip_y=@{path}" if option == "--param" else path
+    name = {"--masks": "masks", "--param": "com"}.get(option, "sum")
+    done = called("run", scan, "--udf", name, option, value, "--out", "out", "--executor", "inline")
+    assert done.returncode == 1
+    assert f"{path} {said}" in done.stderr
+    assert f"tilework: {option} " in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 @pytest.mark.parametrize(

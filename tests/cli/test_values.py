@@ -51,7 +51,7 @@ def test_lengths() -> None:
     assert parse_length("0.5nm") == Length(0.5, "nm")
     assert parse_length(" 3e-1 mrad ") == Length(0.3, "mrad")
     assert parse_length("2um") == Length(2, "µm")
-    for text in ("5", "nm", "-1nm", "0nm", "1..2nm"):
+    for text in ("5", "nm", "-1nm", "0nm", "1..2nm", "1e999nm"):
         with pytest.raises(argparse.ArgumentTypeError, match="is not a length"):
             parse_length(text)
 

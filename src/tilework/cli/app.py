@@ -123,8 +123,11 @@ def _describe(error: Exception) -> str:
     # Notes say in which method of which UDF, and where in the data, something happened.
     text = "; ".join(" ".join(part.split()) for part in (str(error), *getattr(error, "__notes__", ())) if part)
     if isinstance(error, TileworkError):
+        from tilework.executor.remote import RemoteTraceback
+
         cause = error.__cause__
-        known = cause is None or isinstance(cause, OSError | TileworkError | ImportError) or str(cause) in text
+        told = OSError | TileworkError | ImportError | RemoteTraceback
+        known = cause is None or isinstance(cause, told) or str(cause) in text
         return text if known else f"{text} ({type(cause).__name__}: {cause}); --debug shows the traceback"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""

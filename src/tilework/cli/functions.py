@@ -6,12 +6,12 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilework.cli.values import FromFile
+from tilework.cli.values import FromFile, read_array
 from tilework.exceptions import CommandError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
 
-__all__ = ["Function", "disk_mask", "load_array", "make_functions"]
+__all__ = ["Function", "disk_mask", "find_own_modules", "load_array", "make_functions"]
 
 
 @dataclass(frozen=True)
@@ -163,15 +163,13 @@ def load_array(what: str, path: str) -> NDArray[Any]:
     CommandError
         When there is no such file, or no array in it.
     """
-    import numpy as np
-
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        return read_array(path)
     except OSError as error:
         msg = f"{what}{path}: {error.strerror or error}"
         raise CommandError(msg) from error
     except ValueError as error:
-        msg = f"{what}{path} is not an array in a .npy file: {error}"
+        msg = f"{what}{error}"
         raise CommandError(msg) from error
 
 
@@ -337,19 +335,25 @@ def _crystallinity(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
 # -- users' own UDFs
 
 
+def find_own_modules(names: Iterable[str]) -> None:
+    """Have modules of the current folder found, where one of the names is ``module:Class``.
+
+    Here, and in workers that are started from now on.
+    """
+    if any(":" in name for name in names) and (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+
+
 def _load_class(name: str) -> Any:
-    """Return the class ``module:Class``; modules of the current folder are found."""
+    """Return the class ``module:Class``."""
     from tilework.udf.base import UDF
 
     module_name, _, class_name = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            msg = f"--udf {name}: there is no module {error.name!r} in {here} or installed; write module:Class"
+            msg = f"--udf {name}: there is no module {error.name!r} in {Path.cwd()} or installed; write module:Class"
             raise CommandError(msg) from error
         msg = f"--udf {name}: {module_name} needs a module that is not installed: {error.name}"
         raise CommandError(msg) from error

@@ -96,9 +96,10 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         When nothing can be written there.
     """
     check_output(target, overwrite=overwrite)
-    made = _make_parents(target)
+    made: list[Path] = []
     workshop: Path | None = None
     try:
+        _make_parents(target, made)
         with appearing(target, overwrite=overwrite) as folder:
             folder.mkdir()
             workshop = folder.parent
@@ -121,7 +122,9 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         raise ResultFileError(_in_its_place(str(error), workshop)) from error.__cause__
     except OSError as error:
         _remove_parents(made)
-        if error.filename is not None:
+        if workshop is None:  # which could not be made
+            error.filename = str(target)
+        elif error.filename is not None:
             error.filename = _in_its_place(str(error.filename), workshop)
         elif error.errno in NO_SPACE:  # some libraries do not say which file it was that had no room
             error.filename = str(target)
@@ -170,13 +173,13 @@ def as_json(document: Any, encoding: str | None = None) -> str:
     return text
 
 
-def _make_parents(target: Path) -> list[Path]:
-    """Create missing parents; return them, the innermost first."""
+def _make_parents(target: Path, made: list[Path]) -> None:
+    """Create missing parents; `made` gets them before they are there, the innermost first."""
     missing = []
     parent = target.absolute().parent
     while not parent.exists():
         missing.append(parent)
         parent = parent.parent
+    made.extend(missing)
     for folder in reversed(missing):
         folder.mkdir()
-    return missing

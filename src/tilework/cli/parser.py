@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tilework import __version__
-from tilework.cli.values import parse_length, parse_parameter, parse_point, parse_roi, parse_shape
+from tilework.cli.values import parse_length, parse_parameter, parse_point, parse_radius, parse_roi, parse_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,11 +113,11 @@ def _add_run(commands: Any) -> None:
     )
     what.add_argument(
         "--radius",
-        type=float,
+        type=parse_radius,
         metavar="R",
         help="(outer) radius of disk, ring, com and fem; for crystallinity, of the beam that is masked out (px)",
     )
-    what.add_argument("--inner", type=float, metavar="R", help="inner radius of ring, com and fem (px)")
+    what.add_argument("--inner", type=parse_radius, metavar="R", help="inner radius of ring, com and fem (px)")
     what.add_argument(
         "--masks", metavar="FILE.npy", help="for the UDF 'masks': a stack of masks (n, detector y, detector x)"
     )

@@ -13,7 +13,7 @@ from tilework import __version__
 from tilework.cli.contexts import count_workers, describe_executor, open_context
 from tilework.cli.detector import corrections_for_people, make_corrections
 from tilework.cli.executor_report import report_lines
-from tilework.cli.functions import Function, make_functions
+from tilework.cli.functions import Function, find_own_modules, make_functions
 from tilework.cli.opening import describe_axes, describe_dataset, open_dataset, scaled_axes
 from tilework.cli.output import as_json, check_output, output_folder, write_summary
 from tilework.cli.values import FromFile
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
     require_format(f".{args.format}")
     if not args.no_pictures:
         require_matplotlib()
+    find_own_modules(name for name, _ in args.udfs)  # before there are workers
     with open_context(args) as context:
         dataset = open_dataset(context, args)
         roi = _selected(args, dataset)

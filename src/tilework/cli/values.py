@@ -20,8 +20,10 @@ __all__ = [
     "parse_length",
     "parse_parameter",
     "parse_point",
+    "parse_radius",
     "parse_roi",
     "parse_shape",
+    "read_array",
 ]
 
 # What is meant by them is no text; with quotes inside, ``mode='on'``, it is.
@@ -54,6 +56,47 @@ def parse_point(text: str) -> tuple[float, float]:
     return y, x
 
 
+def parse_radius(text: str) -> float:
+    """Return a number of pixels; ``inf`` is one."""
+    try:
+        radius = float(text)
+    except ValueError:
+        radius = math.nan
+    if math.isnan(radius):
+        msg = f"{text!r} is not a radius: write a number of pixels, such as 12.5"
+        raise argparse.ArgumentTypeError(msg)
+    return radius
+
+
+def read_array(path: str) -> NDArray[Any]:
+    """Return the array in a .npy file.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read.
+    ValueError
+        When it holds something else.
+    """
+    import numpy as np
+
+    try:
+        found = np.load(path, allow_pickle=False)
+    except OSError:
+        raise
+    except EOFError as error:
+        msg = f"{path} is empty (0 bytes): write it anew with numpy.save"
+        raise ValueError(msg) from error
+    except Exception as error:  # a broken header makes errors of many kinds
+        msg = f"{path} is not an array in a .npy file: {error}"
+        raise ValueError(msg) from error
+    if not isinstance(found, np.ndarray):
+        found.close()
+        msg = f"{path} holds several arrays (.npz), not one: save the one that is meant with numpy.save"
+        raise ValueError(msg)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Length:
     """A number with a unit."""
@@ -69,7 +112,7 @@ def parse_length(text: str) -> Length:
         value = float(found[1]) if found else 0.0
     except ValueError:
         value = 0.0
-    if not found or value <= 0:
+    if not 0 < value < math.inf or not found:
         msg = f"{text!r} is not a length: write a positive number with its unit, such as 0.5nm or 0.3mrad"
         raise argparse.ArgumentTypeError(msg)
     return Length(value, {"um": "µm", "A": "Å"}.get(found[2], found[2]))
@@ -191,9 +234,9 @@ def _load_mask(path: str) -> NDArray[np.bool_]:
     import numpy as np
 
     try:
-        mask = np.load(path, allow_pickle=False)
+        mask = read_array(path)
     except ValueError as error:
-        msg = f"--roi {path} is not an array in a .npy file: {error}"
+        msg = f"--roi {error}"
         raise ValueError(msg) from error
     if mask.dtype != np.bool_ and not (mask.dtype.kind in "ui" and np.isin(mask, (0, 1)).all()):
         msg = f"--roi {path} holds {mask.dtype}, not bool: save it as (array > 0)"

@@ -8,6 +8,8 @@ reporter is called, so a reporter sees one state after the other and need not be
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import threading
 import time
@@ -104,6 +106,30 @@ class ProgressReporter(ABC):
         """End; always called, also when the run failed. `update` is not called any more."""
 
 
+@functools.cache
+def _bar_type() -> Any:
+    """Return the class of bars: tqdm's, but a run does not fail where its bar cannot be written any more."""
+    from tqdm.auto import tqdm
+
+    class ProgressBar(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
+        # tqdm would start a thread to watch over bars that are seldom updated; it stays until the program ends.
+        monitor_interval = 0
+
+        def display(self, *args: Any, **kwargs: Any) -> Any:
+            """Draw the bar, for as long as somebody can see it."""
+            try:
+                return super().display(*args, **kwargs)
+            except (OSError, ValueError):  # who read it is gone, the disk of a log is full; the file was closed
+                self.disable = True
+
+        def close(self) -> None:
+            """Leave the bar."""
+            with contextlib.suppress(OSError, ValueError):
+                super().close()
+
+    return ProgressBar
+
+
 class TQDMProgressReporter(ProgressReporter):
     """A progress bar of tqdm, in the terminal or in a notebook: frames, with partitions in the description.
 
@@ -115,11 +141,7 @@ class TQDMProgressReporter(ProgressReporter):
 
     def start(self, state: ProgressState) -> None:
         """Open the bar."""
-        from tqdm.auto import tqdm
-
-        # tqdm would start a thread to watch over bars that are seldom updated; it stays until the program ends.
-        bar_type = type("ProgressBar", (tqdm,), {"monitor_interval": 0})
-        self._bar = bar_type(desc=self._get_description(state), total=state.num_frames_total, leave=True)
+        self._bar = _bar_type()(desc=self._get_description(state), total=state.num_frames_total, leave=True)
 
     def update(self, state: ProgressState) -> None:
         """Move the bar; tqdm decides whether it is time to draw it."""

@@ -216,6 +216,12 @@ class TestUnreadable:
         with pytest.raises(DataSetException, match="must be the path of a file"):
             _load("npy", path)
 
+    @pytest.mark.parametrize("filetype", KWARGS)
+    def test_path_with_a_null_byte(self, tmp_path: Path, filetype: str) -> None:
+        """A path that no system has."""
+        with pytest.raises(DataSetException, match="cannot be read: embedded null byte"):
+            _load(filetype, tmp_path / "a\0b", **self.KWARGS[filetype])
+
     @pytest.mark.parametrize("filetype", ["raw", "npy", "mib", "blo"])
     def test_no_permission(self, tmp_path: Path, filetype: str) -> None:
         """A file that may not be read; as root the test gives up its rights in a process of its own."""
@@ -339,6 +345,26 @@ class TestNPY:
         with pytest.raises(DataSetException, match=r"scan\.npy .*npy"):
             _load("npy", tmp_path / "scan.npy")
 
+    @pytest.mark.parametrize(
+        ("was", "now", "message"),
+        [
+            (b"(4, 4", b"((4,4", "has a broken npy header"),
+            (b"}", b" ", "has a broken npy header"),
+            (b"(4, 4, 6, 6), }", b"(-4,-4, 6,6), }", "or its header is broken"),
+            (b"(4, 4, 6, 6), }", b"(4, 4,-6,-6), }", "or its header is broken"),
+            (b"(4, 4, 6, 6), }", b"(-4, 4, 6,6), }", "or its header is broken"),
+        ],
+    )
+    def test_wrong_header(self, tmp_path: Path, was: bytes, now: bytes, message: str) -> None:
+        """A header that is no dict, or tells negative sizes, is an error that names the file."""
+        np.save(tmp_path / "scan.npy", counts((4, 4, 6, 6)))
+        content = (tmp_path / "scan.npy").read_bytes()
+        assert was in content
+        (tmp_path / "scan.npy").write_bytes(content.replace(was, now, 1))
+        for filetype in ("npy", "auto"):
+            with pytest.raises(DataSetException, match=rf"scan\.npy .*{message}"):
+                _load(filetype, tmp_path / "scan.npy")
+
 
 class TestBlo:
     @pytest.mark.parametrize("order", ["<", ">"])
@@ -456,6 +482,34 @@ class TestEMPAD:
         (tmp_path / "gone.raw").write_bytes(bytes(1000))
         with pytest.raises(DataSetException, match="one frame of an EMPAD has 66560"):
             _load("empad", tmp_path / "a.xml")
+
+    @pytest.mark.parametrize("name", ["folder/", "D:\\data\\", ".", ".."])
+    def test_xml_that_names_no_file(self, tmp_path: Path, name: str) -> None:
+        """A folder is no raw file."""
+        (tmp_path / "a.xml").write_text(empad_xml(name, (2, 2)))
+        with pytest.raises(DataSetException, match=r"a\.xml .*names no raw_file"):
+            _load("empad", tmp_path / "a.xml")
+
+    def test_xml_with_a_name_that_is_too_long(self, tmp_path: Path) -> None:
+        (tmp_path / "a.xml").write_text(empad_xml("a" * 300, (2, 2)))
+        with pytest.raises(DataSetException, match="File name too long"):
+            _load("empad", tmp_path / "a.xml")
+
+    @pytest.mark.parametrize(
+        "extra",
+        [
+            "<type>series</type><count>0.5</count>",
+            "<optics.get_full_scan_field_of_view>[1.2.3]</optics.get_full_scan_field_of_view>",
+        ],
+    )
+    def test_xml_with_numbers_that_are_none(self, tmp_path: Path, extra: str) -> None:
+        """What makes no sense is as if it was not said."""
+        extra = f"{extra}<iom_measurements>{extra}</iom_measurements>"
+        write_empad(tmp_path / "a.raw", counts((4, 128, 128), "f4"))
+        (tmp_path / "a.xml").write_text(empad_xml("a.raw", (2, 2), search=(2, 2), extra=extra))
+        dataset = _load("empad", tmp_path / "a.xml")
+        assert dataset.shape.nav == (2, 2)
+        assert dataset.axes[0].scale is None
 
     def test_xml_bombs_are_refused(self, tmp_path: Path) -> None:
         """Entities are not expanded."""

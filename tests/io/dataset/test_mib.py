@@ -89,6 +89,20 @@ class TestScanShape:
         (tmp_path / "scan.hdr").write_text(hdr_text(12, 6))
         assert _load(tmp_path / "scan.hdr").shape.nav == (2, 6)
 
+    @pytest.mark.parametrize("number", ["\u00b2", "9" * 5000, "-4", "4.0"])
+    def test_numbers_that_are_none(self, tmp_path: Path, number: str) -> None:
+        """What is no number in a .hdr file is as if it was not said."""
+        write_mib(tmp_path / "scan.mib", counts((12, 2, 4)))
+        text = hdr_text(12, 6, scan=(3, 4)).replace("ScanX:\t4", f"ScanX:\t{number}")
+        (tmp_path / "scan.hdr").write_text(text, encoding="latin-1")
+        assert _load(tmp_path / "scan.hdr").shape.nav == (2, 6)
+
+    def test_times_are_not_looked_at_where_frames_are_missing(self, tmp_path: Path) -> None:
+        """Sequence numbers that lie make no scan of which all possible lines are looked for."""
+        write_mib(tmp_path / "scan.mib", counts((3, 2, 4)), sequence=[1, 2, 10**18])
+        with pytest.raises(DataSetException, match=r"1000000000000000000 positions.*check nav_shape"):
+            _load(tmp_path / "scan.mib")
+
     @pytest.mark.parametrize("per_trigger", [1, 9])
     def test_triggers_that_tell_nothing(self, tmp_path: Path, per_trigger: int) -> None:
         """A trigger for each frame, or one for all of them, tells nothing about lines."""

@@ -418,6 +418,25 @@ def test_channel_from_a_buffer() -> None:
     assert [a.name for a in unknown.dims] == ["scan_z", "scan_y", "scan_x"]
 
 
+@pytest.mark.parametrize("suffix", ALL)
+def test_names_in_any_language(tmp_path: Path, suffix: str) -> None:
+    """What Python takes for a name can be the name of a result."""
+    channels = {name: ResultChannel(name, np.arange(6.0).reshape(2, 3)) for name in ("größe", "Σ", "強度", "__x")}
+    loaded = load_results(save_results(tmp_path / f"results{suffix}", channels, {}))
+    assert list(loaded) == list(channels)
+    for name, channel in channels.items():
+        same(channel, loaded.channels[name])
+
+
+def test_empty_results_are_no_images(tmp_path: Path) -> None:
+    """A .tif file cannot hold them, and could not be read; others can."""
+    channels = {"x": ResultChannel("x", np.zeros((2, 0))), "y": ResultChannel("y", np.zeros((2, 2)))}
+    with pytest.raises(ResultFileError, match=r"'x' of shape \(2, 0\) is empty.*save it as \.npz"):
+        save_results(tmp_path / "x.tif", channels, {})
+    for suffix in LOSSLESS:
+        same(channels["x"], load_results(save_results(tmp_path / f"x{suffix}", channels, {})).channels["x"])
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "x.valid", "a b"])
 def test_bad_channel_names(name: str) -> None:
     """A name that some format cannot hold is refused at once."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.exceptions import DataSetException
+from tilework.exceptions import DataSetException, MissingFileError
 from tilework.io.dataset.files import open_file, stat_file
 from tilework.io.dataset.fixed_stride import Source
 from tilework.io.dataset.fixed_stride_file import FixedStrideFile
@@ -54,27 +54,25 @@ class _Acquisition:
                 raise DataSetException(msg) from e
         self._path = path
         element = self._root.find("raw_file")
-        name = element.get("filename") if element is not None else None
-        if not name:
+        # The name may be the whole path on the acquisition computer.
+        name = re.split(r"[/\\]", element.get("filename", ""))[-1] if element is not None else ""
+        if name in {"", ".", ".."}:
             msg = f"{path} is no XML file of an EMPAD acquisition: it names no raw_file; check the path"
             raise DataSetException(msg)
-        # The name may be the whole path on the acquisition computer.
-        self.raw_path = str(Path(path).with_name(re.split(r"[/\\]", name)[-1]))
+        self.raw_path = str(Path(path).with_name(name))
 
     def _number(self, where: str) -> float | None:
-        text = self._root.findtext(where)
-        try:
-            value = float(text) if text is not None else None
-        except ValueError:
-            return None
-        return value if value is not None and math.isfinite(value) and value > 0 else None
+        return _positive(self._root.findtext(where) or "")
+
+    def _count(self, where: str) -> int:
+        return int(self._number(where) or 0)
 
     def _scan(self, mode: str) -> tuple[int, int] | None:
         return self._pair(f"scan_parameters[@mode='{mode}']/scan_resolution_")
 
     def _pair(self, prefix: str) -> tuple[int, int] | None:
-        y, x = self._number(prefix + "y"), self._number(prefix + "x")
-        return (int(y), int(x)) if y and x else None
+        y, x = self._count(prefix + "y"), self._count(prefix + "x")
+        return (y, x) if y and x else None
 
     def nav_shape(self, frames: int) -> tuple[int, ...]:
         """Return the scan shape: the one that fits the number of frames, or that of the acquisition when none does.
@@ -84,9 +82,8 @@ class _Acquisition:
         DataSetException
             When there is no scan shape, or all are too small.
         """
-        series = self._number("count") if self._root.findtext("type") == "series" else None
-        if series is not None:
-            return (int(series),)
+        if self._root.findtext("type") == "series" and (series := self._count("count")):
+            return (series,)
         shapes = [s for s in (self._scan("acquire"), self._pair("pix_"), self._scan("search")) if s is not None]
         for shape in shapes:
             if math.prod(shape) == frames:
@@ -106,7 +103,7 @@ class _Acquisition:
         if field is None:
             old = self._root.findtext("iom_measurements/optics.get_full_scan_field_of_view") or ""
             if found := re.match(r"\[\s*([-+.\deE]+)", old):
-                field = float(found.group(1))
+                field = _positive(found.group(1))
         mode = next((m for m in ("acquire", "search") if self._scan(m) == nav_shape), None)
         part = self._number(f"scan_parameters[@mode='{mode}']/scan_size") if mode else None
         return field * part / nav_shape[0] * 1e9 if field and part else None
@@ -128,6 +125,15 @@ class _Acquisition:
         }
         found = {title: self._root.findtext(where) for where, title in names.items()}
         return {title: text for title, text in found.items() if text}
+
+
+def _positive(text: str) -> float | None:
+    """Return the positive, finite number that a text is; None for others."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
 
 
 def _scan_in_name(path: str) -> tuple[int, int] | None:
@@ -176,11 +182,14 @@ class EMPADDataSet(FixedStrideFile):
         if Path(self._path).suffix.lower() == ".xml":
             acquisition = _Acquisition(self._path)
             raw_path = acquisition.raw_path
-            if not Path(raw_path).exists():
-                name = Path(raw_path).name
-                msg = f"{self._path} names the raw file {name}, which is not beside it: put both into one folder"
-                raise DataSetException(msg)
-        facts = stat_file(raw_path)
+        try:
+            facts = stat_file(raw_path)
+        except MissingFileError as e:
+            if acquisition is None:
+                raise
+            name = Path(raw_path).name
+            msg = f"{self._path} names the raw file {name}, which is not beside it: put both into one folder"
+            raise DataSetException(msg) from e
         frames, rest = divmod(facts.st_size, STRIDE)
         if frames == 0:
             msg = f"{raw_path} has {facts.st_size} bytes, one frame of an EMPAD has {STRIDE}: check the path"

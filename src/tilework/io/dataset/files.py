@@ -54,7 +54,7 @@ def stat_file(path: str) -> os.stat_result:
     """
     try:
         facts = Path(path).stat()
-    except OSError as e:
+    except (OSError, ValueError) as e:  # ValueError: a path with a null byte
         raise explain_os_error(e, path) from e
     if stat.S_ISDIR(facts.st_mode):
         raise explain_os_error(IsADirectoryError(), path)

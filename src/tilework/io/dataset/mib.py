@@ -307,7 +307,7 @@ def _nav_shape(entries: dict[str, str], frames: int, files: list[_MIBFile]) -> t
 
     def number(name: str) -> int:
         value = entries.get(name, "")
-        return int(value) if value.isdigit() else 0
+        return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else 0
 
     if number("scanx") and number("scany"):
         return (number("scany"), number("scanx"))
@@ -316,7 +316,8 @@ def _nav_shape(entries: dict[str, str], frames: int, files: list[_MIBFile]) -> t
     # One trigger for each frame, or one for all of them, tells nothing about the lines of the scan.
     if 1 < per_trigger < promised and promised % per_trigger == 0:
         return (promised // per_trigger, per_trigger)
-    if promised == frames and len(files) == 1 and (line := _line_length(files[0], frames)):
+    is_complete = len(files) == len(files[0].runs) == 1  # then the numbers of frames are their places in the file
+    if promised == frames and is_complete and (line := _line_length(files[0], frames)):
         return (frames // line, line)
     if "internal" in entries.get("trigger start", "").lower():
         # The detector ran by its own clock: a series of frames, no scan that anything is known of.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.exceptions import DataSetException
-from tilework.io.dataset.files import open_file
+from tilework.io.dataset.files import explain_os_error, open_file
 from tilework.io.dataset.fixed_stride import Source
 from tilework.io.dataset.fixed_stride_file import FixedStrideFile
 from tilework.io.dataset.layout import FileSegment, FrameLayout
@@ -36,7 +36,9 @@ def _read_header(path: str) -> tuple[tuple[int, ...], np.dtype[Any], bool, int, 
             else:
                 msg = f"format version {version} is not known"
                 raise ValueError(msg)
-        except (ValueError, TypeError, SyntaxError, UnicodeDecodeError) as e:
+        except OSError as e:
+            raise explain_os_error(e, path) from e
+        except Exception as e:  # NumPy reads a header as Python code, which can be broken in many ways
             what = "is no npy file" if not _has_magic(path) else "has a broken npy header"
             msg = f"{path} {what} ({e}): check the path, or write the array anew with numpy.save"
             raise DataSetException(msg) from e
@@ -105,8 +107,8 @@ class NPYDataSet(FixedStrideFile):
         if len(shape) < self._sig_dims:
             msg = f"{self._path} has the shape {shape}, too few axes for sig_dims={self._sig_dims}: give fewer sig_dims"
             raise DataSetException(msg)
-        if math.prod(shape) == 0:
-            msg = f"{self._path} has the shape {shape}: it holds no data"
+        if min(shape) < 1:
+            msg = f"{self._path} has the shape {shape}: it holds no data, or its header is broken; write it anew"
             raise DataSetException(msg)
         nav_shape, sig_shape = shape[: -self._sig_dims] or (1,), shape[-self._sig_dims :]
         frame_bytes = math.prod(sig_shape) * dtype.itemsize

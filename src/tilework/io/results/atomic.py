@@ -6,14 +6,14 @@ import contextlib
 import ctypes
 import errno
 import os
+import secrets
 import shutil
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["appearing"]
 
@@ -51,9 +51,11 @@ def appearing(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     if not overwrite and os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    # A hidden folder of our own keeps the name of the target free, and is removed with everything in it.
-    workshop = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent))
+    # A hidden folder of our own keeps the name of the target free, and is removed with everything in it. Its name is
+    # known before it is there: Ctrl-C may come while it is made.
+    workshop = target.parent / f".{target.name[:100]}.{secrets.token_hex(8)}.part"
     try:
+        workshop.mkdir(mode=0o700)
         made = workshop / target.name
         yield made
         if made.is_dir():

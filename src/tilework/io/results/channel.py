@@ -17,7 +17,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 ResultKind = Literal["nav", "sig", "single"]
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_NAME = re.compile(r"\w[\w.\-]*")
 
 
 class AxisLike(Protocol):
@@ -106,7 +106,7 @@ class ResultChannel:
     Parameters
     ----------
     name
-        Letters, digits, ``_``, ``.`` and ``-``.
+        Letters and digits (of any language), ``_``, ``.`` and ``-``.
     data
         The array, in the shape of the dataset: scan axes, or detector axes, then those that the UDF added.
     kind

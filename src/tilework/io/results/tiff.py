@@ -92,6 +92,9 @@ def _parts(channel: ResultChannel) -> Iterator[tuple[str, Array]]:
 
 
 def _viewable(name: str, data: Array) -> Array:
+    if data.size == 0:
+        msg = f"the result {name!r} of shape {data.shape} is empty, and no image: save it as .npz"
+        raise TypeError(msg)
     match data.dtype.kind, data.dtype.itemsize:
         case ("b", _):
             return data.astype(np.uint8)
