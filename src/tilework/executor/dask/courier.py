@@ -62,18 +62,13 @@ class Courier:
         The Dask client; its event loop runs in another thread.
     name
         Of the executor, unique.
-    is_tagged
-        Whether the workers have resources that tasks ask for.
     describe_loss
         Coroutine that says how a worker ended, for people.
     """
 
-    def __init__(
-        self, client: Any, name: str, is_tagged: bool, describe_loss: Callable[[Station], Awaitable[str]]
-    ) -> None:
+    def __init__(self, client: Any, name: str, describe_loss: Callable[[Station], Awaitable[str]]) -> None:
         self.client = client
         self.topic = f"tilework-{name}"
-        self.is_tagged = is_tagged
         self.dispatch = Dispatch()
         self._describe_loss = describe_loss
         self._shipments: dict[str, Shipment] = {}
@@ -81,7 +76,7 @@ class Courier:
         self._recalls: dict[str, asyncio.Task[None]] = {}  # the same
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self.carriage = Carriage(client, self.topic, is_tagged, self._on_seat_failure)
+        self.carriage = Carriage(client, self.topic, self._on_seat_failure)
         self.is_closed = False
         self.loop_thread = 0
 

@@ -82,8 +82,8 @@ class DaskJobExecutor(StoringJobExecutor):
     is_local
         Whether to close the client with the executor.
     lt_resources
-        Whether the workers have the resources of `cluster_spec`; None: found out. Without, all of them take tasks for
-        the CPU.
+        Whether the workers have the resources of `cluster_spec`; None: found out, also of workers that come later.
+        Without, all of them take tasks for the CPU.
     main_process_gpu
         GPU for what runs outside of tasks: the number of a CUDA device, True for the first one, False for none; None
         for the first one if CuPy can use it.
@@ -121,7 +121,6 @@ class DaskJobExecutor(StoringJobExecutor):
         self._snooze_manager: SnoozeManager | None = None
         self._connection = Connection(client, lt_resources, self._on_loss)
         self._courier = self._connection.courier
-        self.lt_resources = self._connection.is_tagged
         open_executors.add(self)
 
     @classmethod
@@ -232,6 +231,11 @@ class DaskJobExecutor(StoringJobExecutor):
         return executor
 
     # ---- workers ----
+
+    @property
+    def lt_resources(self) -> bool:
+        """Whether the workers that there are, or were, have the resources of `cluster_spec`."""
+        return self._connection.is_tagged
 
     def get_available_workers(self) -> WorkerSet:
         """Return the workers that the scheduler knows of now, by name."""
