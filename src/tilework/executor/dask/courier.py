@@ -183,7 +183,7 @@ class Courier:
                 shipment.post(outcome)
         self.dispatch.put_back(sent, report.unbegun)
 
-    def _explain(self, error: BaseException) -> ExecutorError | None:
+    def _explain(self, error: object) -> ExecutorError | None:
         """Return what is behind an error when it is not the error itself."""
         if self.client.status == "running":
             return None
@@ -348,7 +348,7 @@ class Courier:
             if shipment.stranded_since is None:
                 shipment.stranded_since = now
             waited = now - shipment.stranded_since
-            if need.addresses is None and waited < NO_WORKER_SECONDS:
+            if need.addresses is None and waited < NO_WORKER_SECONDS and self.client.status != "closed":
                 continue
             shipment.stranded_since = None
             ticket = next(queue for each, queue in shipment.lane.waiting() if each == need).popleft()
@@ -357,7 +357,7 @@ class Courier:
                 f"the worker for {shipment.name_of(ticket.task)} is gone: {who} has not come back within "
                 f"{waited:.0f} s; {len(self.dispatch.stations)} workers are left"
             )
-            shipment.post(Failed(ticket.number, WorkerLostError(msg)))
+            shipment.post(Failed(ticket.number, self._explain(msg) or WorkerLostError(msg)))
 
     # ---- messages of tasks ----
 
