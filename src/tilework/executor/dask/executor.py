@@ -6,7 +6,6 @@ interface asks for in terms of these.
 
 from __future__ import annotations
 
-import queue
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -38,6 +37,7 @@ from tilework.executor.dask.shipment import Shipment
 from tilework.executor.dask.spec import cluster_spec
 from tilework.executor.dask.template import Template
 from tilework.executor.driven import is_streamed, results_of
+from tilework.executor.inbox import Inbox
 from tilework.executor.run import Bounds
 from tilework.executor.storing import SharingStore, StoringJobExecutor
 from tilework.utils.devices import detect
@@ -289,7 +289,7 @@ class DaskJobExecutor(StoringJobExecutor):
             yield from super()._drive_calls(*args)
 
     def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
-        inbox: queue.SimpleQueue[Event | Outcome | None] = queue.SimpleQueue()
+        inbox: Inbox[Event | Outcome] = Inbox()
         shipment = Shipment(
             self._lane(asked.options),
             task_need,
@@ -315,7 +315,7 @@ class DaskJobExecutor(StoringJobExecutor):
         control: RunControl,
         options: RunOptions,
     ) -> Backend[V]:
-        inbox: queue.SimpleQueue[Event | Outcome | None] = queue.SimpleQueue()
+        inbox: Inbox[Event | Outcome] = Inbox()
         name = function_name(fn)
         shipment = Shipment(
             self._lane(options), call_need, inbox.put, lambda _: name, seal(fn), None, None, control.deadline
