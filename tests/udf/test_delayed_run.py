@@ -532,6 +532,34 @@ def test_a_dtype_that_was_not_declared_is_kept(ctx: Context, inline: Context) ->
     assert bits([lazy]) == bits([inline.run_udf(dataset=ds, udf=udf)])
 
 
+def test_text_is_not_cut(ctx: Context, inline: Context) -> None:
+    """How long it is shows when it is made, and not before."""
+
+    class Words(UDF):
+        def get_result_buffers(self) -> Any:
+            return {
+                "total": self.buffer(kind="nav", dtype="f4"),
+                "short": self.buffer(kind="nav", dtype="U2", use="result_only"),
+                "long": self.buffer(kind="single", dtype="S1", use="result_only"),
+            }
+
+        def process_frame(self, frame: Any) -> None:
+            self.results.total[:] = frame.sum()
+
+        def get_results(self) -> Any:
+            words = np.array(["", "ab"])[(self.results.total > 0).astype(int)]
+            long = str(self.results.total.sum()).encode()
+            return {"total": self.results.total, "short": words, "long": np.array([long])}
+
+    def name(frame: Any) -> str:
+        return "high" if frame.sum() else "low"
+
+    udfs = [Words(), AutoUDF(f=name, monitor=True)]
+    expected, lazy = (c.run_udf(dataset=c.load("memory", data=DATA, num_partitions=6), udf=udfs) for c in (inline, ctx))
+    assert bits(lazy) == bits(expected)
+    assert lazy[1]["monitor"].data == ["high"]
+
+
 def test_an_error_in_a_task_says_where(ctx: Context, dataset: CountingDataSet) -> None:
     class Fails(UDF):
         def get_result_buffers(self) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import queue
-import sys
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tilework.executor.crew import Crew, Lane
+from tilework.executor.inbox import Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,9 +21,6 @@ __all__ = ["LaneBackend"]
 log = logging.getLogger(__name__)
 
 V = TypeVar("V")
-
-# A wait for a lock is not interrupted by Ctrl-C on Windows, and elsewhere not by one that comes just before it begins.
-_LONGEST_WAIT: Final = 0.1 if sys.platform == "win32" else 0.5
 
 
 class LaneBackend(ABC, Generic[V]):
@@ -45,7 +41,7 @@ class LaneBackend(ABC, Generic[V]):
     def __init__(self, control: RunControl, crew: Crew, priority: Priority) -> None:
         self._control = control
         self._crew = crew
-        self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._inbox: Inbox[Event] = Inbox()
         self._lane: Lane[Ticket[V]] = Lane(priority, self._serve, self._post)
         control.wake = self._wake
 
@@ -63,18 +59,7 @@ class LaneBackend(ABC, Generic[V]):
 
     def wait(self, timeout: float | None) -> Iterable[Event]:
         """Return what has arrived, after waiting for something to arrive."""
-        inbox = self._inbox
-        try:
-            first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
-        except queue.Empty:
-            return ()
-        events = [] if first is None else [first]
-        # This is the only reader: what is counted now is there.
-        for _ in range(inbox.qsize()):
-            event = inbox.get_nowait()
-            if event is not None:
-                events.append(event)
-        return events
+        return self._inbox.wait(timeout)
 
     def end(self) -> None:
         """Empty the lane, and wait for what runs."""
@@ -97,4 +82,4 @@ class LaneBackend(ABC, Generic[V]):
         """Tell the tasks that run, or wait for data, that the run has ended. The run's flag is set already."""
 
     def _wake(self) -> None:
-        self._inbox.put(None)
+        self._inbox.wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import traceback
 from functools import partial
@@ -147,6 +148,18 @@ class ErrorContract(ExecutorHarness):
                 self.run(executor, tasks)
             with pytest.raises(Exception, match="pickle"):
                 executor.run_function(threading.Lock)
+        self.assert_usable(executor)
+
+    @pytest.mark.parametrize("obstacle", [RuntimeError, SystemExit])
+    def test_result_that_cannot_be_unpickled(self, executor: JobExecutor, obstacle: type[BaseException]) -> None:
+        """Where results come from other processes, the error says what is wrong, and does not end the interpreter."""
+        tasks = [FakeTask(0), CallTask(1, fn=lambda params, env: OneWayError("a result", obstacle))]
+        if executor.run_function(os.getpid) == os.getpid():
+            assert len(self.run(executor, tasks)) == 2
+        else:
+            with pytest.raises(Exception, match="not here") as caught:
+                self.run(executor, tasks)
+            assert "cannot be unpickled" in "".join(traceback.format_exception(caught.value))
         self.assert_usable(executor)
 
     def test_parameters_and_functions_that_cannot_be_pickled(self, executor: JobExecutor) -> None:

@@ -76,7 +76,8 @@ class AutoUDF(UDF):
             valid = self.meta.get_valid_nav_mask()
             finished = np.flatnonzero(valid) if valid is not None else np.arange(len(result))
             shape = self.results.get_buffer("monitor").shape
+            # As a slice: of text, one entry by its number would have a dtype of its own length.
             results["monitor"] = (
-                result[finished[-1]].reshape(shape) if len(finished) else np.zeros(shape, dtype=result.dtype)
+                result[finished[-1] :][:1].reshape(shape) if len(finished) else np.zeros(shape, dtype=result.dtype)
             )
         return results

@@ -72,7 +72,8 @@ class Finish:
 def rehearse(finish: Finish, udf: UDF, merged: Mapping[str, Any]) -> dict[str, np.dtype[Any]]:
     """Return which results `udf` will return, and in which dtypes, by asking it for those of zeros.
 
-    A UDF that cannot work on zeros is taken at its word: all that is declared, in the declared dtypes.
+    A UDF that cannot work on zeros is taken at its word: all that is declared, in the declared dtypes. So is the length
+    of text, which is of none when it is of zeros.
 
     Raises
     ------
@@ -83,11 +84,17 @@ def rehearse(finish: Finish, udf: UDF, merged: Mapping[str, Any]) -> dict[str, n
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             zeros = [np.zeros(array.shape, array.dtype) for array in merged.values()]
-            return {name: buffer.dtype for name, buffer in finish(udf, zeros).items()}
+            found = {name: buffer.dtype for name, buffer in finish(udf, zeros).items()}
+            return {n: _long_enough(dtype, finish.declared[n].dtype) for n, dtype in found.items()}
     except UDFException:
         raise
     except Exception:  # noqa: BLE001  (whatever its code does with zeros that it would not do with results)
         return {name: buffer.dtype for name, buffer in finish.declared.items() if buffer.use != "private"}
+
+
+def _long_enough(dtype: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype; of text, the longer of two."""
+    return np.promote_types(dtype, other) if dtype.kind in "US" else dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ class RawOf:
             msg = f"{self.udf}.get_results() did not return {self.name!r}: return all results that are declared"
             raise UDFException(msg)
         array: Any = results[self.name].raw_data
-        return np.asarray(array, dtype=self.dtype)
+        return np.asarray(array, dtype=_long_enough(self.dtype, array.dtype))
 
 
 @dataclass(frozen=True, slots=True)

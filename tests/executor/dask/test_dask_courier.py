@@ -31,7 +31,7 @@ class Bench:
         self.answers: list[asyncio.Future[BatchReport]] = []
         self.recalled: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         client = SimpleNamespace(status="running", run=self._run)
-        self.courier = Courier(client, "name", False, None)  # type: ignore[arg-type]
+        self.courier = Courier(client, "name", None)  # type: ignore[arg-type]
         self.courier.carriage.run_batch = self._run_batch  # type: ignore[method-assign]
         self.courier.join(Station("one", Worker("one", "here", {}, 1), is_service=False, slots=1))
         self.got: list[int] = []

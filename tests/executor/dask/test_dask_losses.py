@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 from distributed.core import Status
 from distributed.nanny import WorkerProcess
 
@@ -271,3 +272,21 @@ def test_the_scheduler_dies(address: str) -> None:
         with pytest.raises(ExecutorError, match="scheduler"):
             executor.run_function(abs, -1)
     assert time.monotonic() - start < 30
+
+
+def test_the_cluster_is_closed() -> None:
+    """Its owner ends it, with the client: nobody waits for workers that cannot come any more."""
+    options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, **options) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        DaskJobExecutor(client) as executor,
+        executor.scatter(1) as handle,
+    ):
+        run = executor.run_tasks((SleepTask(i) for i in count()), handle, 0, NoopCommHandler())
+        next(run)
+        cluster.close()
+        with pytest.raises(ExecutorError, match="connection to the Dask scheduler was lost"):
+            list(run)
+        with pytest.raises(ExecutorError, match="connection to the Dask scheduler was lost"):
+            executor.run_function(abs, -1)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from dask_clusters import scheduler_process, wait_for_workers, wait_until, worker_process
 from tilework.api import Context
+from tilework.common.executor import NoopCommHandler, RunOptions
 from tilework.executor.dask import DaskJobExecutor
-from tilework.testing.faults import Signals
+from tilework.executor.dask.orphans import POLL_SECONDS
+from tilework.testing.faults import Signals, SleepTask
 from tilework.udf.sum import SumUDF
 
 if TYPE_CHECKING:
@@ -98,3 +100,17 @@ def test_a_killed_program_leaves_nothing(address: str, tmp_path: Path, n: int, w
         ctx = Context(executor)
         dataset = ctx.load("memory", data=np.ones((8, 8, 4, 4), np.float32), sig_dims=2, num_partitions=8)
         assert (ctx.run_udf(dataset=dataset, udf=SumUDF())["intensity"].data == 64).all()
+
+
+def test_several_workers_in_one_process() -> None:
+    """Each is asked for its own tasks only: those of another are not orphans."""
+    options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, **options) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        DaskJobExecutor(client) as executor,
+        executor.scatter(None) as handle,
+    ):
+        tasks = [SleepTask(i, seconds=3 * POLL_SECONDS) for i in range(4)]
+        results = executor.run_tasks(tasks, handle, 0, NoopCommHandler(), options=RunOptions(ordered=True))
+        assert [result for result, _ in results] == [0, 1, 2, 3]

@@ -46,7 +46,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     monkeypatch.setattr(distributed, "get_worker", lambda: worker)
     monkeypatch.setattr(table, "LATE_SECONDS", 15.0)
     monkeypatch.setattr(table, "LINGER_SECONDS", 15.0)  # no seat goes but for a reason
-    monkeypatch.setattr(orphans, "_is_watching", True)  # nobody asks what is wanted while a batch runs
+    monkeypatch.setitem(orphans._watched, worker, {})  # nobody asks what is wanted while a batch runs
     return worker
 
 

@@ -38,7 +38,10 @@ def new_executor() -> DaskJobExecutor:
 
 
 def is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def parents(executor: DaskJobExecutor) -> set[int]:

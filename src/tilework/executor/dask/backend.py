@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import queue
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.exceptions import ExecutorError
 from tilework.executor.dask.worker import Outcome
+from tilework.executor.remote import contained
 from tilework.executor.run import Completed, Failed
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from tilework.executor.dask.courier import Courier
     from tilework.executor.dask.shipment import Shipment
     from tilework.executor.driver import RunControl
+    from tilework.executor.inbox import Inbox
     from tilework.executor.run import Event, Ticket
 
 __all__ = ["DaskBackend"]
@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
-_LONGEST_WAIT: Final = 0.1 if sys.platform == "win32" else 0.5
+_POLL_SECONDS: Final = 0.1
+"""How often the end of a run looks whether the courier has closed; on Windows, Ctrl-C is not noticed in between."""
 
 
 class DaskBackend(Generic[V]):
@@ -42,7 +43,7 @@ class DaskBackend(Generic[V]):
         self,
         courier: Courier,
         shipment: Shipment,
-        inbox: queue.SimpleQueue[Event | Outcome | None],
+        inbox: Inbox[Event | Outcome],
         control: RunControl,
     ) -> None:
         self._courier = courier
@@ -50,7 +51,7 @@ class DaskBackend(Generic[V]):
         self._inbox = inbox
         self._control = control
         self._is_used = False
-        control.wake = self._wake
+        control.wake = inbox.wake
 
     def submit(self, ticket: Ticket[V]) -> None:
         """Append a ticket."""
@@ -60,18 +61,7 @@ class DaskBackend(Generic[V]):
 
     def wait(self, timeout: float | None) -> Iterable[Event]:
         """Return what has arrived, after waiting for something to arrive."""
-        inbox = self._inbox
-        try:
-            first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
-        except queue.Empty:
-            return ()
-        events = [] if first is None else [_unpack(first)]
-        # This is the only reader: what is counted now is there.
-        for _ in range(inbox.qsize()):
-            item = inbox.get_nowait()
-            if item is not None:
-                events.append(_unpack(item))
-        return events
+        return [_unpack(item) for item in self._inbox.wait(timeout)]
 
     def end(self) -> None:
         """Drop what has not begun, and wait for what runs."""
@@ -88,7 +78,7 @@ class DaskBackend(Generic[V]):
         if threading.get_ident() == self._courier.loop_thread:
             return  # a generator that was forgotten ends wherever the garbage collector finds it
         until = time.monotonic() + control.grace
-        while not ended.wait(min(_LONGEST_WAIT, max(0.0, until - time.monotonic()))):
+        while not ended.wait(min(_POLL_SECONDS, max(0.0, until - time.monotonic()))):
             if courier.has_closed():
                 return
             if time.monotonic() >= until:
@@ -100,15 +90,15 @@ class DaskBackend(Generic[V]):
                 )
                 return
 
-    def _wake(self) -> None:
-        self._inbox.put(None)
-
 
 def _unpack(item: Event | Outcome) -> Event:
     if not isinstance(item, Outcome):
         return item
     try:
         result: Any = None if item.result is None else item.result.open()
-    except Exception as error:  # noqa: BLE001  (users' code runs in there; the run decides)
-        return Failed(item.number, error)
+    except KeyboardInterrupt:  # unpickling may take long
+        raise
+    except BaseException as error:  # noqa: BLE001  (users' code runs in there; the run decides)
+        error.add_note("a result cannot be unpickled in the main process")
+        return Failed(item.number, contained(error))
     return Completed(item.number, result, item.seconds)

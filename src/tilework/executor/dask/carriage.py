@@ -51,16 +51,13 @@ class Carriage:
         The Dask client.
     topic
         Where messages of tasks go.
-    is_tagged
-        Whether the workers have resources that tasks ask for.
     on_seat_failure
         Called with the name of a run one of whose seats was given up by Dask.
     """
 
-    def __init__(self, client: Any, topic: str, is_tagged: bool, on_seat_failure: Callable[[str], None]) -> None:
+    def __init__(self, client: Any, topic: str, on_seat_failure: Callable[[str], None]) -> None:
         self._client = client
         self._topic = topic
-        self._is_tagged = is_tagged
         self.reach = Reach(client)
         self.seating = Seating(client, on_seat_failure)
         self._sent: dict[str, asyncio.Event] = {}  # by worker: whether the last batch is on its way
@@ -133,7 +130,7 @@ class Carriage:
             mine.set()
 
     def _options(self, sent: Sent) -> dict[str, Any]:
-        resources = dict(sent.need.resources) if self._is_tagged and sent.need.resources else None
+        resources = dict(sent.need.resources) if sent.station.is_tagged and sent.need.resources else None
         return {
             "priority": _PRIORITIES[sent.lane.priority] + 5 * sent.need.is_service,
             "resources": resources,

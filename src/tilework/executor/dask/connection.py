@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.exceptions import ExecutorError
 from tilework.executor.dask.courier import NO_WORKER_SECONDS, Courier
 from tilework.executor.dask.extra import quick
-from tilework.executor.dask.roster import Roster, has_tags, identity, make_workers
+from tilework.executor.dask.roster import Roster, identity, make_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,7 +74,7 @@ class Connection:
     client
         The Dask client.
     is_tagged
-        Whether the workers have the resources of `cluster_spec`; None: found out.
+        Whether the workers have the resources of `cluster_spec`; None: found out, also of those that come later.
     on_loss
         Called in the client's event loop with a worker that has left.
     """
@@ -91,14 +91,18 @@ class Connection:
         self._is_closed = False
         self._pid = os.getpid()
         infos = client.sync(identity, client)
-        self.is_tagged = has_tags(infos) if is_tagged is None else is_tagged
-        self.courier = Courier(client, self.name, self.is_tagged, self._describe_loss)
-        self._roster = Roster(self.courier, self._on_change, self._on_shortage)
+        self.courier = Courier(client, self.name, self._describe_loss)
+        self._roster = Roster(self.courier, is_tagged, self._on_change, self._on_shortage)
         client.sync(self._open, infos)
 
     async def _open(self, infos: Mapping[str, Mapping[str, Any]]) -> None:
         self.courier.loop_thread = threading.get_ident()
         self._roster.open(infos)
+
+    @property
+    def is_tagged(self) -> bool:
+        """Whether the workers that there are, or were, have the resources of `cluster_spec`."""
+        return self._roster.is_tagged
 
     # ---- workers ----
 

@@ -62,18 +62,13 @@ class Courier:
         The Dask client; its event loop runs in another thread.
     name
         Of the executor, unique.
-    is_tagged
-        Whether the workers have resources that tasks ask for.
     describe_loss
         Coroutine that says how a worker ended, for people.
     """
 
-    def __init__(
-        self, client: Any, name: str, is_tagged: bool, describe_loss: Callable[[Station], Awaitable[str]]
-    ) -> None:
+    def __init__(self, client: Any, name: str, describe_loss: Callable[[Station], Awaitable[str]]) -> None:
         self.client = client
         self.topic = f"tilework-{name}"
-        self.is_tagged = is_tagged
         self.dispatch = Dispatch()
         self._describe_loss = describe_loss
         self._shipments: dict[str, Shipment] = {}
@@ -81,7 +76,7 @@ class Courier:
         self._recalls: dict[str, asyncio.Task[None]] = {}  # the same
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self.carriage = Carriage(client, self.topic, is_tagged, self._on_seat_failure)
+        self.carriage = Carriage(client, self.topic, self._on_seat_failure)
         self.is_closed = False
         self.loop_thread = 0
 
@@ -188,7 +183,7 @@ class Courier:
                 shipment.post(outcome)
         self.dispatch.put_back(sent, report.unbegun)
 
-    def _explain(self, error: BaseException) -> ExecutorError | None:
+    def _explain(self, error: object) -> ExecutorError | None:
         """Return what is behind an error when it is not the error itself."""
         if self.client.status == "running":
             return None
@@ -353,7 +348,7 @@ class Courier:
             if shipment.stranded_since is None:
                 shipment.stranded_since = now
             waited = now - shipment.stranded_since
-            if need.addresses is None and waited < NO_WORKER_SECONDS:
+            if need.addresses is None and waited < NO_WORKER_SECONDS and self.client.status != "closed":
                 continue
             shipment.stranded_since = None
             ticket = next(queue for each, queue in shipment.lane.waiting() if each == need).popleft()
@@ -362,7 +357,7 @@ class Courier:
                 f"the worker for {shipment.name_of(ticket.task)} is gone: {who} has not come back within "
                 f"{waited:.0f} s; {len(self.dispatch.stations)} workers are left"
             )
-            shipment.post(Failed(ticket.number, WorkerLostError(msg)))
+            shipment.post(Failed(ticket.number, self._explain(msg) or WorkerLostError(msg)))
 
     # ---- messages of tasks ----
 

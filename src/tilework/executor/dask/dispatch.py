@@ -172,6 +172,8 @@ class Station:
         How many tasks it runs at a time.
     pid
         The number of its process, if it tells that.
+    is_tagged
+        Whether its resources are what Dask knows of it, too.
     """
 
     address: str
@@ -179,6 +181,7 @@ class Station:
     is_service: bool
     slots: int
     pid: int | None = None
+    is_tagged: bool = False
     sent: dict[str, Sent] = field(default_factory=dict)
     batch_seconds: float = BATCH_SECONDS
     """Work that is sent to it at a time."""
@@ -255,6 +258,13 @@ class Dispatch:
         """Take note of a new worker."""
         self.stations[station.address] = station
         self._missed_hosts.discard(station.worker.host)
+        self._fitting.clear()
+
+    def describe(self, station: Station) -> None:
+        """Take note that a worker is something else than was thought; this changes nothing of what it has."""
+        known = self.stations[station.address]
+        known.worker, known.is_service = station.worker, station.is_service
+        known.slots, known.is_tagged = station.slots, station.is_tagged
         self._fitting.clear()
 
     def leave(self, address: str) -> list[Sent]:

@@ -6,7 +6,6 @@ interface asks for in terms of these.
 
 from __future__ import annotations
 
-import queue
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -38,6 +37,7 @@ from tilework.executor.dask.shipment import Shipment
 from tilework.executor.dask.spec import cluster_spec
 from tilework.executor.dask.template import Template
 from tilework.executor.driven import is_streamed, results_of
+from tilework.executor.inbox import Inbox
 from tilework.executor.run import Bounds
 from tilework.executor.storing import SharingStore, StoringJobExecutor
 from tilework.utils.devices import detect
@@ -82,8 +82,8 @@ class DaskJobExecutor(StoringJobExecutor):
     is_local
         Whether to close the client with the executor.
     lt_resources
-        Whether the workers have the resources of `cluster_spec`; None: found out. Without, all of them take tasks for
-        the CPU.
+        Whether the workers have the resources of `cluster_spec`; None: found out, also of workers that come later.
+        Without, all of them take tasks for the CPU.
     main_process_gpu
         GPU for what runs outside of tasks: the number of a CUDA device, True for the first one, False for none; None
         for the first one if CuPy can use it.
@@ -121,7 +121,6 @@ class DaskJobExecutor(StoringJobExecutor):
         self._snooze_manager: SnoozeManager | None = None
         self._connection = Connection(client, lt_resources, self._on_loss)
         self._courier = self._connection.courier
-        self.lt_resources = self._connection.is_tagged
         open_executors.add(self)
 
     @classmethod
@@ -233,6 +232,11 @@ class DaskJobExecutor(StoringJobExecutor):
 
     # ---- workers ----
 
+    @property
+    def lt_resources(self) -> bool:
+        """Whether the workers that there are, or were, have the resources of `cluster_spec`."""
+        return self._connection.is_tagged
+
     def get_available_workers(self) -> WorkerSet:
         """Return the workers that the scheduler knows of now, by name."""
         self._check_open()
@@ -285,7 +289,7 @@ class DaskJobExecutor(StoringJobExecutor):
             yield from super()._drive_calls(*args)
 
     def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
-        inbox: queue.SimpleQueue[Event | Outcome | None] = queue.SimpleQueue()
+        inbox: Inbox[Event | Outcome] = Inbox()
         shipment = Shipment(
             self._lane(asked.options),
             task_need,
@@ -311,7 +315,7 @@ class DaskJobExecutor(StoringJobExecutor):
         control: RunControl,
         options: RunOptions,
     ) -> Backend[V]:
-        inbox: queue.SimpleQueue[Event | Outcome | None] = queue.SimpleQueue()
+        inbox: Inbox[Event | Outcome] = Inbox()
         name = function_name(fn)
         shipment = Shipment(
             self._lane(options), call_need, inbox.put, lambda _: name, seal(fn), None, None, control.deadline

@@ -84,7 +84,8 @@ def make_station(address: str, info: Mapping[str, Any], *, is_tagged: bool) -> S
     nthreads = int(info["nthreads"])
     amounts = [resources[key] for key in ("compute", "CPU", "CUDA") if key in resources] if is_tagged else []
     worker = Worker(str(info["name"]), str(info["host"]), resources, nthreads)
-    return Station(address, worker, is_tagged and not resources, max(1, min([nthreads, *amounts])), info.get(PID))
+    slots = max(1, min([nthreads, *amounts]))
+    return Station(address, worker, is_tagged and not resources, slots, info.get(PID), is_tagged)
 
 
 def make_workers(stations: Mapping[str, Station]) -> WorkerSet:
@@ -105,15 +106,25 @@ class Roster:
     ----------
     courier
         Is told, in the event loop.
+    is_tagged
+        Whether the workers have the resources of `cluster_spec`; None: when one comes that has.
     on_change
-        Called in the event loop with ``"worker_joined"`` or ``"worker_lost"`` and the worker.
+        Called in the event loop with ``"worker_joined"``, ``"worker_described"`` (anew) or ``"worker_lost"``, and the
+        worker.
     on_shortage
         Called in the event loop now and then while there are fewer workers than there were.
     """
 
     def __init__(
-        self, courier: Courier, on_change: Callable[[str, Worker], None], on_shortage: Callable[[], None]
+        self,
+        courier: Courier,
+        is_tagged: bool | None,
+        on_change: Callable[[str, Worker], None],
+        on_shortage: Callable[[], None],
     ) -> None:
+        self.is_tagged = bool(is_tagged)
+        """Whether the workers that there are, or were, have the resources of `cluster_spec`."""
+        self._can_find_tags = is_tagged is None
         self._courier = courier
         self._on_shortage = on_shortage
         self._client = courier.client
@@ -135,15 +146,23 @@ class Roster:
     # ---- those who come ----
 
     def _join_all(self, infos: Mapping[str, Mapping[str, Any]]) -> None:
+        known = self._courier.dispatch.stations
+        if self._can_find_tags and not self.is_tagged and has_tags(infos):
+            # Those who came before it may be for services, which nothing but this tells.
+            self.is_tagged = True
+            for address in known.keys() & infos.keys():
+                station = make_station(address, infos[address], is_tagged=True)
+                self._courier.dispatch.describe(station)
+                self._on_change("worker_described", station.worker)
         for address, info in infos.items():
             # What the scheduler said a moment before must not bring back one that has left meanwhile.
-            if address not in self._courier.dispatch.stations and address not in self._gone:
-                station = make_station(address, info, is_tagged=self._courier.is_tagged)
+            if address not in known and address not in self._gone:
+                station = make_station(address, info, is_tagged=self.is_tagged)
                 self._subscribe(address, partial(self._on_event, address))
                 self._courier.join(station)
                 self._on_change("worker_joined", station.worker)
         self._most = max(self._most, len(infos))
-        for address in [a for a in self._courier.dispatch.stations if a not in infos]:
+        for address in [a for a in known if a not in infos]:
             self._leave(address)
 
     async def _ask_again_and_again(self) -> None:

@@ -30,7 +30,7 @@ class Shipment:
 
     lane: Lane
     need_of: Callable[[Ticket[Any]], Need]
-    post: Callable[[Event | Outcome | None], None]
+    post: Callable[[Event | Outcome], None]
     name_of: Callable[[Any], str]
     """The name of a ticket's item on the dashboard."""
     fn: Sealed | None

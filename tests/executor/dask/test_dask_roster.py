@@ -1,0 +1,66 @@
+"""Who is there, and what for."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any
+
+from distributed import get_worker
+
+from dask_clusters import process, scheduler_process, wait_until
+from tilework.executor.dask import DaskJobExecutor
+from tilework.executor.dask.courier import Courier
+from tilework.executor.dask.roster import Roster
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tilework.common.scheduler import Worker
+
+
+def test_workers_that_come_later(tmp_path: Path) -> None:
+    """What workers are for is found out also when there were none at first."""
+    arguments = ("-c", "1", "--services", "1", "-u", "", "-n", "late", "-d", str(tmp_path))
+    with scheduler_process(tmp_path) as address, DaskJobExecutor.connect(address) as executor:
+        assert executor.get_resource_details() == []
+        command = [sys.executable, "-m", "tilework", "worker", address, *arguments]
+        with process(command, tmp_path / "log"):
+            wait_until(lambda: len(executor.get_available_workers()) == 2, "they do not come", 60)
+            assert executor.lt_resources
+            (details,) = executor.get_resource_details()
+            assert (details["cpu"], details["cuda"], details["service"]) == (1, 0, 1)
+            assert set(executor.map(lambda _: get_worker().name, range(20))) == {"late-cpu-0"}
+            assert executor.run_function(lambda: get_worker().name) == "late-service-0"
+
+
+class NoClient:
+    """A client as far as a roster uses it."""
+
+    status = "running"
+
+    def subscribe_topic(self, topic: str, handler: Any) -> None: ...
+
+
+def test_a_worker_for_services_comes_first() -> None:
+    """Nothing tells it from any other worker before the first one comes that is tagged."""
+    told: list[tuple[str, Worker]] = []
+    service: dict[str, Any] = {"name": "service", "host": "here", "nthreads": 1, "resources": {}}
+    cpu = {**service, "name": "cpu", "resources": {"CPU": 1, "compute": 1, "ndarray": 1}}
+
+    async def join() -> None:
+        courier = Courier(NoClient(), "name", None)  # type: ignore[arg-type]
+        roster = Roster(courier, None, lambda topic, worker: told.append((topic, worker)), lambda: None)
+        roster._join_all({"tcp://1": service})
+        assert not courier.dispatch.stations["tcp://1"].is_service
+        roster._join_all({"tcp://1": service, "tcp://2": cpu})
+        assert roster.is_tagged
+        stations = courier.dispatch.stations.values()
+        assert {s.worker.name: s.is_service for s in stations} == {"service": True, "cpu": False}
+
+    asyncio.run(join())
+    assert [(topic, worker.name, bool(worker.resources)) for topic, worker in told] == [
+        ("worker_joined", "service", True),
+        ("worker_described", "service", False),
+        ("worker_joined", "cpu", True),
+    ]
