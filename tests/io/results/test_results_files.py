@@ -274,7 +274,7 @@ def test_failure_leaves_nothing(tmp_path: Path, suffix: str, overwrite: bool) ->
         (".h5", np.array(["ab", "cde"])),
         (".h5", np.array(["2020-01-01"], "M8[D]")),
         pytest.param(
-            ".zarr", np.ones(2, np.longdouble), marks=pytest.mark.skipif(np.longdouble is np.double, reason="no long")
+            ".zarr", np.ones(2, np.longdouble), marks=pytest.mark.skipif(np.dtype("g").itemsize == 8, reason="no long")
         ),
         (".zarr", np.zeros(2, dtype=[("v", "f4", (2,))])),
     ],
