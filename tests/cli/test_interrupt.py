@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in the middle of a run: the right exit code, at once, and nothing left."""
+"""Ctrl-C and other signals in the middle of a run: the right exit code, at once, and nothing left."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def wait_until_started(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)],
+)
 def test_interrupted_run(command: list[str], slow: Path, executor: str, number: signal.Signals, code: int) -> None:
     """The run is cancelled, no result folder and no hidden rest of one is left, there is one line and no traceback."""
     arguments = ["run", "scan.npy", "--udf", "slow:Slow", "--param", "started=begun", "--out", "new/out"]
@@ -71,6 +74,24 @@ def test_interrupted_run(command: list[str], slow: Path, executor: str, number: 
     assert "nothing was left half-written" in stderr
     assert len(stderr.strip().splitlines()) == 1, stderr
     assert {p.name for p in slow.iterdir()} - {"__pycache__"} == {"slow.py", "scan.npy", "begun"}
+
+
+def test_a_closed_terminal_can_be_ignored(command: list[str], slow: Path) -> None:
+    """With nohup, the run goes on."""
+    np.save(slow / "scan.npy", np.zeros((5, 8, 4, 4), np.uint8))
+    arguments = ["run", "scan.npy", "--udf", "slow:Slow", "--param", "started=begun", "--out", "out"]
+    process = subprocess.Popen(
+        ["nohup", *command, *arguments], cwd=slow, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until_started(slow / "begun", process)
+        process.send_signal(signal.SIGHUP)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, stderr
+    assert (slow / "out" / "summary.json").exists()
 
 
 def test_interrupted_demo(command: list[str], tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def test_bad_functions(called: Any, scan: Path, tmp_path: Path, name: str, said:
         (["--udf", "sum", "--type", "npy", "--dtype", "uint8"], "--dtype is for raw files"),
         (["--udf", "sum", "--type", "docx"], "docx"),
         (["--udf", "sum", "--executor", "inline", "--workers", "3"], "inline has one worker"),
+        (["--udf", "sum", "--executor", "threads", "--workers", "100000"], "100000 workers, which is more than this"),
     ],
 )
 def test_bad_requests(

@@ -14,6 +14,7 @@ from tilework.common.shape import Shape
 from tilework.io.dataset.base import DataSetMeta
 from tilework.io.dataset.blocks import FrameFormat
 from tilework.io.dataset.layout import FileSegment
+from tilework.io.dataset.seen import SeenFile
 
 
 class Point(PickledOnce):
@@ -73,5 +74,7 @@ def test_formats_and_segments() -> None:
     frames = FrameFormat(np.dtype(">u2"), (4, 5), None, aligned=True)
     back = pickle.loads(pickle.dumps(frames))
     assert all(getattr(back, name) == getattr(frames, name) for name in FrameFormat.__slots__)
-    segment = FileSegment("/data/scan.raw", 1 << 40, 1 << 60, 256, 512, 7, 8)
+    segment = FileSegment(
+        SeenFile("/data/scan.raw", 1 << 40, 1 << 60, 1 << 50, 256, 1 << 39, 8, bytes(8)), 256, 512, 7, 8
+    )
     assert pickle.loads(pickle.dumps(segment)) == segment

@@ -46,6 +46,9 @@ def test_refuses_what_is_no_pool() -> None:
         ConcurrentJobExecutor.make_processes(0)
     with pytest.raises(ExecutorSpecException, match="n_threads"):
         ConcurrentJobExecutor.make_local(0)
+    for make in (ConcurrentJobExecutor.make_processes, ConcurrentJobExecutor.make_local):
+        with pytest.raises(ExecutorSpecException, match=r"n_(processes|threads) asks for 100000 workers"):
+            make(100_000)
     with pytest.raises(ExecutorSpecException, match="main_process_gpu=99"):
         ConcurrentJobExecutor.make_local(1, main_process_gpu=99)
 

@@ -157,6 +157,36 @@ def test_masked_arrays_keep_their_mask(ctx: Context) -> None:
     np.testing.assert_array_equal(result.masked_data.mask, SUMS > 1e5)
 
 
+def test_masked_records_keep_their_mask(ctx: Context) -> None:
+    """A record of which any field is masked is no result."""
+    dtype = np.dtype([("total", "f4"), ("pair", "f8", (2,))])
+
+    class Masked(Sums):
+        def get_result_buffers(self) -> Any:
+            return {**super().get_result_buffers(), "record": self.buffer("nav", dtype=dtype, use="result_only")}
+
+        def get_results(self) -> Any:
+            records = np.ma.zeros(len(self.results.of_frame), dtype=dtype)
+            records["total"] = self.results.of_frame
+            records["total"][3] = np.ma.masked
+            records["pair"][5, 1] = np.ma.masked
+            records[7] = np.ma.masked
+            return {"record": records}
+
+    result = run(ctx, Masked())["record"]
+    np.testing.assert_array_equal(np.flatnonzero(~result.valid_mask), [3, 5, 7])
+    np.testing.assert_array_equal(result.raw_data["total"].reshape(6, 5), SUMS)
+
+
+def test_results_that_are_no_arrays(ctx: Context) -> None:
+    class Ragged(Sums):
+        def get_results(self) -> Any:
+            return {"of_frame": [[1], [2, 3]]}
+
+    with pytest.raises(UDFException, match=r"Ragged: .* the result 'of_frame' as a list that is no array .* one array"):
+        run(ctx, Ragged())
+
+
 def test_nothing_of_each_frame(ctx: Context) -> None:
     """A result may have no entries."""
     result = ctx.map(dataset=ctx.load("memory", data=DATA, sig_dims=2), f=lambda frame: [])

@@ -12,7 +12,8 @@
     info.py run.py demo.py warmup.py worker.py    the subcommands
 
 Exit codes: 0 done; 1 failed, with one line on stderr that says what and what to do; 2 wrong usage; 130 interrupted
-(Ctrl-C); 143 terminated. ``--help`` and ``--version`` import next to nothing.
+(Ctrl-C); 143 terminated (129: the terminal was closed; 131: SIGQUIT). ``--help`` and ``--version`` import next to
+nothing.
 """
 
 from collections.abc import Sequence

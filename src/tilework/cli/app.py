@@ -23,21 +23,22 @@ if TYPE_CHECKING:
 
 __all__ = ["run_command"]
 
-INTERRUPTED, TERMINATED = 130, 143
-SAID = {
-    INTERRUPTED: "interrupted; nothing was left half-written",
-    TERMINATED: "terminated; nothing was left half-written",
-}
+# Ctrl-C, what schedulers send, a terminal that is closed, Ctrl-\.
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 # How long after Ctrl-C a run may take to stop in order, while further ones are ignored (s). Then the process ends: a
 # function that computes for minutes on one frame must not keep anybody waiting.
 GRACE = 1.5
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM arrived. It interrupts this process as Ctrl-C does, whatever runs in its main thread.
+    """A signal other than that of Ctrl-C arrived. It interrupts this process as that does, whatever it is doing.
 
     So it is a `KeyboardInterrupt`, which executors tell from errors of tasks, and let through.
     """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def run_command(argv: Sequence[str] | None) -> int:
@@ -50,15 +51,19 @@ def run_command(argv: Sequence[str] | None) -> int:
     try:
         with _signals(impatient=argv is None), _short_warnings():
             return _dispatch(args, parser)
-    except _Terminated:
-        code = TERMINATED
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    _complain(SAID[code])
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, _Terminated) else signal.SIGINT
+    code = _say_end(number)
     if argv is None:
         # Threads may still be within a tile, or in a compiler; everything that matters is cleaned up.
         _end_now(code)
     return code
+
+
+def _say_end(number: int) -> int:
+    """Say which kind of signal ended the command, and return its exit code."""
+    _complain(f"{'interrupted' if number == signal.SIGINT else 'terminated'}; nothing was left half-written")
+    return 128 + number
 
 
 def _open_standard_files() -> None:
@@ -154,7 +159,10 @@ def _complain(message: str) -> None:
 
 @contextlib.contextmanager
 def _signals(*, impatient: bool) -> Iterator[None]:
-    """Let SIGINT or SIGTERM end the command in order; or at once, if we are impatient and that takes too long."""
+    """Let signals end the command in order; or at once, if we are impatient and that takes too long.
+
+    ``nohup`` has a closed terminal ignored, which stays so.
+    """
     first: list[int] = []
 
     def handle(number: int, _frame: Any) -> None:
@@ -166,7 +174,8 @@ def _signals(*, impatient: bool) -> Iterator[None]:
         _raise_for(number)
 
     try:
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        heeded = [n for n in ENDING if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, handle) for number in heeded}
     except ValueError:
         # Not in the main thread: whoever called us has the signals.
         yield
@@ -185,15 +194,13 @@ def _end_after_grace(number: int) -> None:
     from tilework.cli.output import remove_unfinished
 
     remove_unfinished()
-    interrupted = number == signal.SIGINT
-    _complain(SAID[INTERRUPTED if interrupted else TERMINATED])
-    _end_now(INTERRUPTED if interrupted else TERMINATED)
+    _end_now(_say_end(number))
 
 
 def _raise_for(number: int) -> NoReturn:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    raise _Terminated
+    raise _Terminated(number)
 
 
 @contextlib.contextmanager

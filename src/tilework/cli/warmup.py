@@ -80,10 +80,12 @@ def warmup(args: argparse.Namespace) -> None:
             bar.update()
     seconds = time.perf_counter() - start
     names = [dtype.str if dtype.byteorder == ">" else dtype.name for dtype in dtypes]
+    whole, part = names[: len(_RUN_WITH)], names[len(_RUN_WITH) :]
     if args.json:
-        print(json.dumps({"seconds": round(seconds, 3), "dtypes": names}))
+        print(json.dumps({"seconds": round(seconds, 3), "dtypes": whole, "in_part": part}))
     elif not args.quiet:
-        print(f"compiled for {', '.join(names)} in {seconds:.1f} s")
+        print(f"compiled the built-in functions for {', '.join(whole)} in {seconds:.1f} s")
+        print(f"and parts of them for {', '.join(part)}: what is missing is compiled when it is used first")
 
 
 def _require_kept(reason: str | None) -> None:

@@ -25,6 +25,7 @@ from tilework.executor.local import workers_here
 from tilework.executor.steady_threads import SteadyThreads
 from tilework.executor.storing import StoringJobExecutor
 from tilework.executor.threads import ThreadWorkforce
+from tilework.utils.device_ids import check_number
 from tilework.utils.devices import available_cpu_count
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def _count(name: str, n: int | None) -> int:
     if n < 1:
         msg = f"{name} must be at least 1, or None for all CPUs, not {n}"
         raise ExecutorSpecException(msg)
+    check_number(name, n)
     return n
 
 

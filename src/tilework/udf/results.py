@@ -12,7 +12,7 @@ import numpy as np
 from tilework.common.arrays import is_masked, to_numpy
 from tilework.common.buffers import ArrayWithMask, BufferWrapper, PreallocBufferWrapper
 from tilework.common.sparse import is_sparse
-from tilework.exceptions import UDFException, UndeclaredResultError
+from tilework.exceptions import ResultFileError, UDFException, UndeclaredResultError
 from tilework.udf.checks import noted
 from tilework.udf.tables import as_html
 
@@ -252,7 +252,10 @@ class RunResult(dict[str, ResultBuffer]):
         from tilework.io.results import ResultChannel
 
         axes = () if self.provenance is None else tuple(self.provenance.dataset.axes)
-        return {name: ResultChannel.from_buffer(name, buffer, axes) for name, buffer in self.items()}
+        try:
+            return {name: ResultChannel.from_buffer(name, buffer, axes) for name, buffer in self.items()}
+        except ValueError as e:
+            raise ResultFileError(str(e)) from e
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,7 +399,24 @@ def _as_plain(udf_name: str, key: str, value: Any) -> Array:
             "buffer with self.forbuf(array, self.results.name), or return a dense array"
         )
         raise UDFException(msg)
-    return to_numpy(value) if type(value).__module__.startswith("cupy") else np.asarray(value)
+    if type(value).__module__.startswith("cupy"):
+        return to_numpy(value)
+    try:
+        return np.asarray(value)
+    except ValueError as e:
+        msg = (
+            f"{udf_name}: get_results() returned the result {key!r} as a {type(value).__name__} that is no array "
+            f"({e}): return one array"
+        )
+        raise UDFException(msg) from e
+
+
+def _any_field(mask: Array, ndim: int) -> BoolArray:
+    """Return which of the entries of an array with `ndim` axes are masked; those of structured ones, with any field."""
+    if mask.dtype.names is not None:
+        fields = [_any_field(mask[name], ndim) for name in mask.dtype.names]
+        return np.asarray(np.any(fields, axis=0))
+    return np.asarray(mask.any(axis=tuple(range(ndim, mask.ndim))))
 
 
 def _is_same_shape(shape: tuple[int, ...], declared: BufferWrapper, dataset_shape: Shape) -> bool:
@@ -428,7 +448,7 @@ def _make_buffer(
 ) -> ResultBuffer:
     arr, mask = (value.arr, value.mask) if isinstance(value, ArrayWithMask) else (value, None)
     if is_masked(value):
-        arr, mask = value.data, ~np.ma.getmaskarray(value)
+        arr, mask = value.data, ~_any_field(np.ma.getmaskarray(value), value.ndim)
     if value is None:
         msg = f"{udf_name}: get_results() returned None as the result {key!r}: return an array, or leave it out"
         raise UDFException(msg)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import operator
+import os
 from typing import Any
 
 from tilework.exceptions import ExecutorSpecException
 
-__all__ = ["device_ids"]
+__all__ = ["check_number", "device_ids"]
+
+# Whoever asks for more mistyped. Each worker costs memory, pipes and a start; a machine that runs out of them is lost.
+MOST_PER_CPU = 16
+MOST_AT_LEAST = 256
 
 
 def device_ids(name: str, given: Any) -> int | list[int]:
@@ -23,7 +28,7 @@ def device_ids(name: str, given: Any) -> int | list[int]:
     Raises
     ------
     ExecutorSpecException
-        When it is neither, or a number is negative.
+        When it is neither, a number is negative, or there are too many for a machine.
 
     Examples
     --------
@@ -31,6 +36,8 @@ def device_ids(name: str, given: Any) -> int | list[int]:
     (2, [0, 1])
     """
     ids: int | list[int]
+    if hasattr(given, "__len__"):
+        check_number(name, len(given))
     try:
         if isinstance(given, str | bytes):
             raise TypeError
@@ -41,4 +48,30 @@ def device_ids(name: str, given: Any) -> int | list[int]:
     if min([ids] if isinstance(ids, int) else ids, default=0) < 0:
         msg = f"{name} must not be negative: {given!r}"
         raise ExecutorSpecException(msg)
+    check_number(name, ids if isinstance(ids, int) else len(ids))
     return ids
+
+
+def check_number(name: str, n: int) -> None:
+    """See that a machine can have so many workers, before any is started.
+
+    Parameters
+    ----------
+    name
+        What they were asked for with, for messages.
+    n
+        How many.
+
+    Raises
+    ------
+    ExecutorSpecException
+        When they are far more than there are CPUs.
+    """
+    cpus = os.cpu_count() or 1
+    most = max(MOST_AT_LEAST, MOST_PER_CPU * cpus)
+    if n > most:
+        msg = (
+            f"{name} asks for {n} workers, which is more than this machine with {cpus} CPUs can do anything with: the "
+            f"most is {most}, and best is one for each CPU"
+        )
+        raise ExecutorSpecException(msg)

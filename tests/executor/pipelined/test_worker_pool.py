@@ -19,7 +19,7 @@ from tilework.executor.pipelined import (
     set_thread_name,
 )
 from tilework.executor.pipelined.selection import select_in_turn
-from tilework.executor.pipelined.spec import describe_worker
+from tilework.executor.pipelined.spec import describe_worker, resized
 from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import FakeTask
 
@@ -63,6 +63,8 @@ def test_specs() -> None:
     for negative in (-1, [0, -1]):
         with pytest.raises(ExecutorSpecException, match="cudas must not be negative"):
             PipelinedExecutor.make_spec(1, negative)
+    with pytest.raises(ExecutorSpecException, match="resize asks for 100000 workers"):
+        resized(PipelinedExecutor.make_spec(1, []), 100_000)
     with pytest.raises(ExecutorSpecException, match="several times: cpu-1"):
         PipelinedExecutor.make_spec([1, 1], [])
     with pytest.raises(ExecutorSpecException, match="at least one worker"):

@@ -17,6 +17,7 @@ from detector_files import counts
 from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io.dataset import load, mapping
+from tilework.io.dataset.seen import SeenFile, see
 from tilework.testing.datasets import make_scheme, read_all
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ def _close_all() -> Iterator[None]:
     mapping.close_all()
 
 
-def _facts(path: Path) -> tuple[str, int, int]:
+def _seen(path: Path) -> SeenFile:
     facts = path.stat()
-    return str(path), facts.st_size, facts.st_mtime_ns
+    return see(str(path), facts, 0, facts.st_size)
 
 
 def _scan(path: Path) -> Any:
@@ -48,8 +49,8 @@ def test_one_map_per_file(tmp_path: Path) -> None:
     """A file is mapped once, and can only be read through the map."""
     path = tmp_path / "a"
     path.write_bytes(b"abc" * 1000)
-    first = mapping.get_map(*_facts(path))
-    assert mapping.get_map(*_facts(path)) is first
+    first = mapping.get_map(_seen(path))
+    assert mapping.get_map(_seen(path)) is first
     assert first[:3] == b"abc"
     with pytest.raises(TypeError):
         first[:3] = b"xyz"
@@ -63,8 +64,8 @@ def test_number_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         path.write_bytes(b"x" * 5000)
     before = len(list(Path("/proc/self/fd").iterdir()))
     for path in paths:
-        mapping.get_map(*_facts(path))
-        mapping.get_map(*_facts(paths[0]))  # stays in use
+        mapping.get_map(_seen(path))
+        mapping.get_map(_seen(paths[0]))  # stays in use
     assert [_mapped(path) for path in paths] == [True] + [False] * 24 + [True] * 15
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 16
 
@@ -138,10 +139,10 @@ def test_threads_share_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     paths = [tmp_path / f"f{i}" for i in range(12)]
     for i, path in enumerate(paths):
         path.write_bytes(bytes([i]) * 4096)
-    facts = [_facts(path) for path in paths]
+    seen = [_seen(path) for path in paths]
 
     def read(start: int) -> bool:
-        return all(mapping.get_map(*facts[(start + k) % 12])[17] == (start + k) % 12 for k in range(500))
+        return all(mapping.get_map(seen[(start + k) % 12])[17] == (start + k) % 12 for k in range(500))
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(read, range(8)))

@@ -22,6 +22,7 @@ from tilework.io.dataset.base import DataSetMeta, DataTile, Partition, default_n
 from tilework.io.dataset.layout import ArraySegment, FileSegment, FrameLayout
 from tilework.io.dataset.memory import MemoryDataSet, MemoryPartition
 from tilework.io.dataset.scratch import KEPT_BYTES, give_back, take_scratch
+from tilework.io.dataset.seen import SeenFile
 from tilework.io.dataset.tiling_scheme import TilingIntent, TilingScheme
 from tilework.testing.datasets import read_all
 
@@ -214,12 +215,16 @@ class TestPartitionCount:
             assert len(list(make_slices(Shape((3, 2), 1), 5))) == 3
 
 
+def _seen(path: str) -> SeenFile:
+    return SeenFile(path, 1000, 1, 2, 0, 1000, 8, b"digest")
+
+
 class TestLayout:
     LAYOUT = FrameLayout(
         (
-            FileSegment("a", 1000, 1, 10, 50, 4, 0),
-            FileSegment("b", 1000, 1, 20, 50, 3, 6),
-            FileSegment("b", 1000, 1, 220, 50, 1, 10),
+            FileSegment(_seen("a"), 10, 50, 4, 0),
+            FileSegment(_seen("b"), 20, 50, 3, 6),
+            FileSegment(_seen("b"), 220, 50, 1, 10),
         ),
         np.dtype("u1"),
         (40,),
@@ -234,7 +239,7 @@ class TestLayout:
         for segment in self.LAYOUT.cut(start, start + length, sync_offset):
             assert isinstance(segment, FileSegment)
             for k in range(segment.frames):
-                found[segment.first + k] = (segment.path, segment.offset + k * segment.stride)
+                found[segment.first + k] = (segment.seen.path, segment.offset + k * segment.stride)
         expected = {p: byte[p + sync_offset] for p in range(start, start + length) if p + sync_offset in byte}
         assert found == expected
 

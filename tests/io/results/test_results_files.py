@@ -91,6 +91,13 @@ def test_named_tuples_keep_their_names() -> None:
     }  # fmt: skip
 
 
+def test_numbers_that_python_does_not_have() -> None:
+    """Long doubles in parameters are described as they are: NumPy gives no Python number for them."""
+    long = np.longdouble("0.1")
+    assert jsonable({"a": long, "b": np.array([long, 2])}) == {"a": str(long), "b": [str(long), "2.0"]}
+    assert jsonable(np.clongdouble(1 + 2j)) == "(1+2j)"
+
+
 @given(
     data=st.data(),
     shape=hnp.array_shapes(min_dims=1, max_dims=5, max_side=4),
@@ -259,6 +266,26 @@ def test_failure_leaves_nothing(tmp_path: Path, suffix: str, overwrite: bool) ->
     assert [p.name for p in tmp_path.iterdir()] == ([path.name] if overwrite else [])
     if overwrite:
         assert set(load_results(path).channels) == set(some_channels())
+
+
+@pytest.mark.parametrize(
+    ("suffix", "data"),
+    [
+        (".h5", np.array(["ab", "cde"])),
+        (".h5", np.array(["2020-01-01"], "M8[D]")),
+        pytest.param(
+            ".zarr", np.ones(2, np.longdouble), marks=pytest.mark.skipif(np.dtype("g").itemsize == 8, reason="no long")
+        ),
+        (".zarr", np.zeros(2, dtype=[("v", "f4", (2,))])),
+    ],
+)
+def test_what_a_library_cannot_store_is_named(tmp_path: Path, suffix: str, data: Any) -> None:
+    """Libraries do not say which of the results they cannot store; the message does, and what to do."""
+    bad = {**some_channels(), "bad": ResultChannel("bad", data)}
+    with pytest.raises(ResultFileError, match=r"'bad' of dtype .* cannot be stored .* or save it as \.npz"):
+        save_results(tmp_path / f"r{suffix}", bad, {})
+    assert list(tmp_path.iterdir()) == []
+    assert load_results(save_results(tmp_path / "r.npz", bad, {}))["bad"].tobytes() == data.tobytes()
 
 
 _WRITE_BIG = """

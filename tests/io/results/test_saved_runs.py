@@ -16,8 +16,9 @@ from hypothesis.extra import numpy as hnp
 
 from tests_helpers import counts
 from tilework.api import Context
+from tilework.exceptions import ResultFileError
 from tilework.io.results import load_results, pack_mask, unpack_mask
-from tilework.udf import ApplyMasksUDF, SumUDF
+from tilework.udf import UDF, ApplyMasksUDF, SumUDF
 from tilework.udf.com import CoMUDF
 
 if TYPE_CHECKING:
@@ -184,3 +185,20 @@ def test_what_is_loaded_as_xarray(ctx: Context, dataset: Any, tmp_path: Path, su
     live = result.to_xarray()
     xr.testing.assert_identical(loaded.drop_attrs(deep=False), live.drop_attrs(deep=False))
     assert loaded.attrs.keys() == live.attrs.keys()
+
+
+class _BadName(UDF):
+    def get_result_buffers(self) -> dict[str, Any]:
+        return {"a/b": self.buffer("nav")}
+
+    def process_frame(self, frame: Any) -> None:
+        getattr(self.results, "a/b")[:] = frame.sum()
+
+
+def test_a_name_that_no_file_can_hold(ctx: Context, dataset: Any, tmp_path: Path) -> None:
+    """The error is that of all results that cannot be saved, and says which names can."""
+    result = ctx.run_udf(dataset=dataset, udf=_BadName())
+    for each in (result, result["a/b"]):
+        with pytest.raises(ResultFileError, match="under the name 'a/b': use letters, digits"):
+            each.save(tmp_path / "r.h5")
+    assert list(tmp_path.iterdir()) == []

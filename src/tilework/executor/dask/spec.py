@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.dask.extra import configuration_read_in_c, require_dask
+from tilework.utils.device_ids import check_number, device_ids
 from tilework.utils.devices import detect
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def cluster_spec(
     Raises
     ------
     ExecutorSpecException
-        When a number is negative, or Dask is not installed.
+        When a number is negative or far too large, or Dask is not installed.
 
     Warns
     -----
@@ -83,6 +84,7 @@ def cluster_spec(
     if num_service < 0:
         msg = f"num_service must not be negative: {num_service}"
         raise ExecutorSpecException(msg)
+    check_number("num_service", num_service)
     base = {"nthreads": 1, "silence_logs": logging.WARNING, "memory_limit": 0, **(options or {})}
     before = (*(preload or ()),)
 
@@ -103,12 +105,9 @@ def cluster_spec(
 
 
 def _cpu_ids(cpus: int | Iterable[int]) -> list[int]:
-    if isinstance(cpus, int):
-        if cpus < 0:
-            msg = f"cpus must not be negative: {cpus}"
-            raise ExecutorSpecException(msg)
-        return list(range(cpus))
-    ids = list(cpus)
+    ids = device_ids("cpus", cpus)
+    if isinstance(ids, int):
+        return list(range(ids))
     if len(set(ids)) != len(ids):
         msg = f"each CPU worker needs a number of its own, got cpus={ids}"
         raise ExecutorSpecException(msg)
@@ -116,19 +115,17 @@ def _cpu_ids(cpus: int | Iterable[int]) -> list[int]:
 
 
 def _cuda_ids(cudas: int | Iterable[int]) -> list[int]:
-    if not isinstance(cudas, int):
-        return list(cudas)
-    if cudas < 0:
-        msg = f"cudas must not be negative: {cudas}"
-        raise ExecutorSpecException(msg)
-    if cudas == 0:
+    wanted = device_ids("cudas", cudas)
+    if not isinstance(wanted, int):
+        return wanted
+    if wanted == 0:
         return []
     devices = detect()["cudas"]
     if not devices:
         msg = "Specifying CUDA workers on system with no visible CUDA devices"
         warnings.warn(msg, RuntimeWarning, stacklevel=3)
-        return list(range(cudas))
-    return [devices[i % len(devices)] for i in range(cudas)]
+        return list(range(wanted))
+    return [devices[i % len(devices)] for i in range(wanted)]
 
 
 def _setup(resource: str, device: int) -> str:

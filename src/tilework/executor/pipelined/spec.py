@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from tilework.common.scheduler import Worker
 from tilework.exceptions import ExecutorSpecException
-from tilework.utils.device_ids import device_ids
+from tilework.utils.device_ids import check_number, device_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,6 +92,7 @@ def resized(spec: Iterable[WorkerSpec], n: int) -> list[WorkerSpec]:
     except TypeError:
         msg = f"resize takes a whole number of workers, not {n!r}"
         raise ExecutorSpecException(msg) from None
+    check_number("resize", n)
     spec = list(spec)
     cpus = [each for each in spec if each["device_kind"] == "CPU"]
     others = [each for each in spec if each["device_kind"] != "CPU"]

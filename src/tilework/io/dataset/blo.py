@@ -17,6 +17,7 @@ from tilework.io.dataset.fixed_stride_file import FixedStrideFile
 from tilework.io.dataset.frame_marks import marked_frames
 from tilework.io.dataset.layout import FileSegment, FrameLayout
 from tilework.io.dataset.params import cut_off
+from tilework.io.dataset.seen import see
 
 if TYPE_CHECKING:
     import os
@@ -139,7 +140,8 @@ class BloDataSet(FixedStrideFile):
         if frames < promised:
             warnings = (cut_off(self._path, promised, frames, rest if there == frames else 0),)
         offset = header.offset + _FRAME_HEADER
-        segment = FileSegment(self._path, facts.st_size, facts.st_mtime_ns, offset, stride, frames, 0)
+        seen = see(self._path, facts, header.offset, header.offset + frames * stride)
+        segment = FileSegment(seen, offset, stride, frames, 0)
         scale = 10 / header.pixels_per_cm if header.pixels_per_cm else None
         return Source(
             layout=FrameLayout((segment,), dtype, (header.pattern, header.pattern)),

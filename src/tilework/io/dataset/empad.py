@@ -15,6 +15,7 @@ from tilework.io.dataset.fixed_stride import Source
 from tilework.io.dataset.fixed_stride_file import FixedStrideFile
 from tilework.io.dataset.layout import FileSegment, FrameLayout
 from tilework.io.dataset.params import count
+from tilework.io.dataset.seen import see
 
 if TYPE_CHECKING:
     import os
@@ -200,7 +201,7 @@ class EMPADDataSet(FixedStrideFile):
         nav_shape = self._find_nav_shape(acquisition, raw_path, frames)
         nav_scale = acquisition.nav_scale(nav_shape) if acquisition else None
         sig_scale = acquisition.sig_scale() if acquisition else None
-        segment = FileSegment(raw_path, facts.st_size, facts.st_mtime_ns, 0, STRIDE, frames, 0)
+        segment = FileSegment(see(raw_path, facts, 0, frames * STRIDE), 0, STRIDE, frames, 0)
         return Source(
             layout=FrameLayout((segment,), DTYPE, SIG_SHAPE),
             dtype=DTYPE,

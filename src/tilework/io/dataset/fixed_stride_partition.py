@@ -14,8 +14,10 @@ from tilework.common.slice import Slice
 from tilework.io.convert import convert_tile
 from tilework.io.corrections.detector import corrected_dtype
 from tilework.io.dataset.blocks import SCRATCH_BYTES, BlockReader, FrameFormat
+from tilework.io.dataset.layout import FileSegment
 from tilework.io.dataset.partition import Partition
 from tilework.io.dataset.scratch import Scratch, give_back, take_scratch
+from tilework.io.dataset.seen import check_unchanged
 from tilework.io.dataset.tile import DataTile
 
 if TYPE_CHECKING:
@@ -181,6 +183,13 @@ class FixedStridePartition(Partition):
             n = len(block)
             for part in plan.parts:
                 yield DataTile(block if part.is_full else block[part.index], part.slice_at(nav, n), part.idx)
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        """See, after the last tile, that nobody wrote to the files meanwhile."""
+        for segment in self._segments:
+            if isinstance(segment, FileSegment):
+                check_unchanged(segment.seen)
 
     def _tiles(self, plan: _SchemePlan, dest: np.dtype[Any], reader: BlockReader | None) -> Iterator[DataTile]:
         """Yield tiles that may have to be gathered, decoded or converted."""
@@ -220,6 +229,7 @@ class FixedStridePartition(Partition):
                     data = convert_tile(data, dest, scratch.get("tile", (n, *part.sig_shape), dest))
                 data.flags.writeable = False
                 yield DataTile(data, part.slice_at(nav, n), part.idx)
+        self._check_unchanged()
 
     def _view_blocks(self, depth: int) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield views of the frames of a partition that lies in one piece, with the position of their first frame."""

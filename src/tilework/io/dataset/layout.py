@@ -19,6 +19,7 @@ from tilework.io.dataset.mapping import get_map
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tilework.io.dataset.seen import SeenFile
     from tilework.io.decode import Packing
 
 __all__ = ["ArraySegment", "FileSegment", "FrameLayout", "Segment", "SparseSegment", "cut_rows"]
@@ -31,10 +32,8 @@ class FileSegment(NamedTuple):
 
     Parameters
     ----------
-    path
-        Absolute path.
-    size, mtime_ns
-        Size in bytes and modification time of the file when it was opened.
+    seen
+        The file, as it was when it was opened.
     offset
         Byte at which the pixels of the first frame begin.
     stride
@@ -45,9 +44,7 @@ class FileSegment(NamedTuple):
         Number of the first frame.
     """
 
-    path: str
-    size: int
-    mtime_ns: int
+    seen: SeenFile
     offset: int
     stride: int
     frames: int
@@ -57,19 +54,18 @@ class FileSegment(NamedTuple):
         """Return the frames from `start` to `stop` (numbers of the source), their numbers lowered by `shift`."""
         skipped = start - self.first
         offset = self.offset + skipped * self.stride
-        return FileSegment(self.path, self.size, self.mtime_ns, offset, self.stride, stop - start, start - shift)
+        return FileSegment(self.seen, offset, self.stride, stop - start, start - shift)
 
     def view(self, dtype: np.dtype[Any], frame_shape: tuple[int, ...], inner: tuple[int, ...]) -> NDArray[Any]:
         """Return all frames as a read-only array of shape (frames, ``*frame_shape``) into the map of the file.
 
         `inner` are the strides within a frame, in bytes.
         """
-        buffer = get_map(self.path, self.size, self.mtime_ns)
-        return np.ndarray((self.frames, *frame_shape), dtype, buffer, self.offset, (self.stride, *inner))
+        return np.ndarray((self.frames, *frame_shape), dtype, get_map(self.seen), self.offset, (self.stride, *inner))
 
     def check(self) -> None:
-        """Raise a `DataSetException` when the file cannot be read."""
-        get_map(self.path, self.size, self.mtime_ns)
+        """Raise a `DataSetException` when the file is not as it was, or cannot be read."""
+        get_map(self.seen)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,7 +195,7 @@ class FrameLayout:
     @property
     def paths(self) -> list[str]:
         """Paths of all files."""
-        return list(dict.fromkeys(s.path for s in self.segments if isinstance(s, FileSegment)))
+        return list(dict.fromkeys(s.seen.path for s in self.segments if isinstance(s, FileSegment)))
 
     def cut(self, start: int, stop: int, sync_offset: int) -> tuple[Segment, ...]:
         """Return the segments with the frames at scan positions `start` to `stop`.

@@ -7,9 +7,10 @@ never under a reader.
 
 Any thread may call; after a fork the child goes on with the maps it inherited. All maps are read-only.
 
-A process that reads beyond the end of a file that shrank is killed by SIGBUS. Therefore size and modification time are
-compared with those at opening whenever a partition starts, which leaves the short time of its reading. A file may
-grow: what was seen of it does not move.
+A process that reads beyond the end of a file that shrank is killed by SIGBUS. Therefore files are compared with what
+was seen of them (`tilework.io.dataset.seen`) whenever a partition starts, which leaves the short time of its reading.
+They are compared when it ends, too, so that nothing counts that was read while somebody wrote. A file may grow: what
+was seen of it does not move.
 
 Populating page tables ahead of reading (``MADV_POPULATE_READ``) was measured on page-cached files and is slower than
 the page faults with fault-around, more so with two threads; so nothing is advised here.
@@ -26,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from tilework.common.tracing import get_tracer
-from tilework.exceptions import DataSetException
 from tilework.io.dataset.files import explain_os_error
+from tilework.io.dataset.seen import SeenFile, check_unchanged
 
 __all__ = ["close_all", "get_map", "map_limit"]
 
@@ -38,7 +39,7 @@ _OPTIONS: dict[str, Any] = {} if _KEEPS_DESCRIPTOR else {"trackfd": False}
 
 _tracer = get_tracer(__name__)
 
-_maps: OrderedDict[str, tuple[int, int, mmap.mmap]] = OrderedDict()
+_maps: OrderedDict[str, tuple[SeenFile, mmap.mmap]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -52,55 +53,38 @@ def map_limit() -> int:
     return 512 if soft == resource.RLIM_INFINITY else max(16, min(512, soft // 4))
 
 
-def get_map(path: str, size: int, mtime_ns: int) -> mmap.mmap:
+def get_map(seen: SeenFile) -> mmap.mmap:
     """Return the map of a file that was opened before.
-
-    Parameters
-    ----------
-    path
-        Absolute path.
-    size, mtime_ns
-        Size in bytes and modification time in nanoseconds when the file was opened.
 
     Raises
     ------
     DataSetException
-        When the file is gone, is shorter now, or was written to without growing.
+        When the file is gone, is shorter now, or was written to other than at its end.
     """
-    try:
-        now = os.stat(path)  # noqa: PTH116  (once for each partition: a Path costs as much again)
-    except OSError as e:
-        raise explain_os_error(e, path) from e
-    if now.st_size < size:
-        msg = (
-            f"{path} has shrunk from {size} to {now.st_size} bytes since it was opened: it was cut off or is being "
-            "written anew; load it again"
-        )
-        raise DataSetException(msg)
-    if now.st_mtime_ns != mtime_ns and now.st_size == size:
-        msg = f"{path} was written to since it was opened; load it again to see its present contents"
-        raise DataSetException(msg)
+    check_unchanged(seen)
     with _lock:
-        entry = _maps.get(path)
-        if entry is not None and entry[0] == size and entry[1] == mtime_ns:
-            _maps.move_to_end(path)
-            return entry[2]
-    return _open(path, size, mtime_ns)
+        entry = _maps.get(seen.path)
+        if entry is not None and entry[0] == seen:
+            _maps.move_to_end(seen.path)
+            return entry[1]
+    return _open(seen)
 
 
-def _open(path: str, size: int, mtime_ns: int) -> mmap.mmap:
+def _open(seen: SeenFile) -> mmap.mmap:
+    path, size = seen.path, seen.size
     try:
         about = {"file.path": path, "file.size": size}
         with _tracer.start_as_current_span("open", attributes=about), Path(path).open("rb") as f:
             new = mmap.mmap(f.fileno(), size, access=mmap.ACCESS_READ, **_OPTIONS)
     except (OSError, ValueError) as e:
+        check_unchanged(seen)  # it may have become shorter just now
         raise explain_os_error(e, path) from e
     limit = map_limit()
     with _lock:
         entry = _maps.get(path)
-        if entry is not None and entry[0] == size and entry[1] == mtime_ns:
-            return entry[2]  # another thread was faster
-        _maps[path] = (size, mtime_ns, new)
+        if entry is not None and entry[0] == seen:
+            return entry[1]  # another thread was faster
+        _maps[path] = (seen, new)
         _maps.move_to_end(path)
         while len(_maps) > limit:
             _maps.popitem(last=False)

@@ -19,6 +19,7 @@ from tilework.io.dataset.layout import FileSegment, FrameLayout
 from tilework.io.dataset.mib_header import HEADER_MAX, MARK, MIBHeader, parse_frame_header, parse_sequence, read_hdr
 from tilework.io.dataset.mib_timing import find_line_length, parse_time
 from tilework.io.dataset.params import count, guess_nav_shape
+from tilework.io.dataset.seen import SeenFile, see
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,11 +42,14 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _MIBFile:
-    path: str
-    facts: os.stat_result
+    seen: SeenFile
     header: MIBHeader
     runs: tuple[_Run, ...]
     notes: tuple[str, ...]  # what is odd about this file
+
+    @property
+    def path(self) -> str:
+        return self.seen.path
 
     @property
     def first(self) -> int:
@@ -83,7 +87,9 @@ def _probe_file(path: str) -> _MIBFile:
         elif rest:
             notes.append(f"{path} is cut off: {count(frames, 'whole frame')} and {rest} bytes of another")
         runs, note = _runs(file, header, written, path)
-    return _MIBFile(path, facts, header, runs, (*notes, *note))
+    # There may be thousands of files, and each begins with the time of its first frame.
+    seen = see(path, facts, 0, written * header.stride, blocks=2)
+    return _MIBFile(seen, header, runs, (*notes, *note))
 
 
 def _check_second(file: BinaryIO, header: MIBHeader, path: str) -> None:
@@ -220,9 +226,7 @@ class MIBDataSet(FixedStrideFile):
         base = files[0].first
         segments = tuple(
             FileSegment(
-                path=file.path,
-                size=file.facts.st_size,
-                mtime_ns=file.facts.st_mtime_ns,
+                seen=file.seen,
                 offset=run.index * file.header.stride + file.header.header_bytes,
                 stride=file.header.stride,
                 frames=run.frames,

@@ -13,6 +13,7 @@ from tilework.io.dataset.fixed_stride import Source
 from tilework.io.dataset.fixed_stride_file import FixedStrideFile
 from tilework.io.dataset.layout import FileSegment, FrameLayout
 from tilework.io.dataset.params import check_dtype, cut_off
+from tilework.io.dataset.seen import see
 
 if TYPE_CHECKING:
     import os
@@ -123,9 +124,9 @@ class NPYDataSet(FixedStrideFile):
         warnings: tuple[str, ...] = ()
         if frames < promised:
             warnings = (cut_off(self._path, promised, frames, rest),)
-        segment = FileSegment(
-            self._path, facts.st_size, facts.st_mtime_ns, offset, frame_bytes, min(frames, promised), 0
-        )
+        frames = min(frames, promised)
+        seen = see(self._path, facts, offset, offset + frames * frame_bytes)
+        segment = FileSegment(seen, offset, frame_bytes, frames, 0)
         return Source(
             layout=FrameLayout((segment,), dtype, sig_shape),
             dtype=dtype,

@@ -11,6 +11,7 @@ from tilework.io.dataset.fixed_stride import Source
 from tilework.io.dataset.fixed_stride_file import FixedStrideFile
 from tilework.io.dataset.layout import FileSegment, FrameLayout
 from tilework.io.dataset.params import check_dtype, count, take_uncropped
+from tilework.io.dataset.seen import see
 
 if TYPE_CHECKING:
     import os
@@ -102,7 +103,7 @@ class RawFileDataSet(FixedStrideFile):
                 f"{dtype}, after {count(frames, 'whole frame')}: it is cut off, or sig_shape or dtype are wrong"
             )
             warnings = (message,)
-        segment = FileSegment(self._path, facts.st_size, facts.st_mtime_ns, 0, frame_bytes, frames, 0)
+        segment = FileSegment(see(self._path, facts, 0, frames * frame_bytes), 0, frame_bytes, frames, 0)
         return Source(
             layout=FrameLayout((segment,), dtype, self._sig_shape),
             dtype=dtype,

@@ -5,6 +5,7 @@ HDF5 and Zarr hold the coordinates of axes with a known scale as well, under the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ Document = dict[str, Any]
 Channels = Mapping[str, ResultChannel]
 
 KEY = "tilework"
+_OTHERWISE = "give it another dtype, or save it as .npz"
 
 
 def _named_arrays(channels: Channels) -> Iterator[tuple[str, Array, ResultChannel]]:
@@ -34,6 +36,16 @@ def _named_arrays(channels: Channels) -> Iterator[tuple[str, Array, ResultChanne
         yield name, channel.data, channel
         if channel.valid is not None:
             yield f"{name}.valid", channel.valid, channel
+
+
+@contextlib.contextmanager
+def _naming(name: str, array: Array, advice: str) -> Iterator[None]:
+    """Have the name of the result, and what to do, in the error of a library that cannot store an array."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        msg = f"{name!r} of dtype {array.dtype} cannot be stored in such a file ({error}): {advice}"
+        raise ValueError(msg) from error
 
 
 def _channels(document: Document, arrays: Mapping[str, Array]) -> dict[str, ResultChannel]:
@@ -51,7 +63,10 @@ def write_npz(path: Path, channels: Channels, document: Document) -> None:
     text = np.array(json.dumps(document))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in [*((n, a) for n, a, _ in _named_arrays(channels)), (f"{KEY}.json", text)]:
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            with (
+                archive.open(f"{name}.npy", "w", force_zip64=True) as member,
+                _naming(name, array, "give it another dtype"),
+            ):
                 np.lib.format.write_array(member, np.asanyarray(array, order="C"), allow_pickle=False)
 
 
@@ -86,7 +101,8 @@ def write_hdf5(path: Path, channels: Channels, document: Document) -> None:
             if axis.units is not None:
                 scale.attrs["units"] = axis.units
         for name, array, channel in _named_arrays(channels):
-            dataset = file.create_dataset(name, data=array)
+            with _naming(name, array, _OTHERWISE):
+                dataset = file.create_dataset(name, data=array)
             dataset.attrs.update(_attributes(name, channel))
             for dimension, axis in zip(dataset.dims, channel.dims, strict=True):
                 dimension.label = axis.name
@@ -114,7 +130,8 @@ def write_zarr(path: Path, channels: Channels, document: Document) -> None:
     for name, (axis, values) in shared_coordinates(channels).items():
         _write_chunks(group, name, values, [name], {} if axis.units is None else {"units": axis.units})
     for name, array, channel in _named_arrays(channels):
-        _write_chunks(group, name, array, [axis.name for axis in channel.dims], _attributes(name, channel))
+        with _naming(name, array, _OTHERWISE):
+            _write_chunks(group, name, array, [axis.name for axis in channel.dims], _attributes(name, channel))
 
 
 def _write_chunks(group: Any, name: str, array: Array, dims: list[str], attributes: dict[str, str]) -> None:

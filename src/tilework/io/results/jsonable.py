@@ -29,7 +29,9 @@ def jsonable(value: Any) -> Any:
         case complex():
             return {"real": jsonable(value.real), "imag": jsonable(value.imag)}
         case np.generic():
-            return jsonable(value.item())
+            item = value.item()
+            # Python has no long doubles: they stay what they are.
+            return str(item) if isinstance(item, np.generic) else jsonable(item)
         case np.ndarray():
             return jsonable(value.tolist()) if value.size <= 256 else f"array of shape {value.shape}, {value.dtype}"
         case Mapping():
