@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import sparse
 from tests_helpers import counts
 from tilework.api import Context
 from tilework.exceptions import UDFException
-from tilework.udf import AutoUDF, LogsumUDF, PickUDF, StdDevUDF, SumSigUDF, SumUDF
+from tilework.udf import UDF, AutoUDF, LogsumUDF, PickUDF, StdDevUDF, SumSigUDF, SumUDF
 from tilework.udf import stddev as stddev_module
 from tilework.udf.logsum import run_logsum
 from tilework.udf.plan import KERNELS_VARIABLE
@@ -250,6 +251,34 @@ def test_classes_that_derive_from_it_have_the_picked_frames(executor: str, roi: 
         np.testing.assert_array_equal(both["intensity"].data, expected)
         assert both["count"].data == expected.size
         assert half["intensity"].dtype == data.dtype
+
+
+class Late(UDF):
+    """Of the first frames, there is nothing before those of others have been looked at."""
+
+    def get_result_buffers(self) -> Any:
+        return {"seen": self.buffer(kind="nav", dtype=bool)}
+
+    def process_partition(self, partition: Any) -> None:
+        if self.meta.slice.origin[0] == 0:
+            assert self.params.others.wait(5)
+        self.results.seen[:] = True
+
+
+def test_picked_frames_do_not_wait_for_those_before_them() -> None:
+    """Each partition has its own frames, so they are shown in the order in which they come."""
+    others = threading.Event()
+    data = counts()
+    with Context.make_with("threads", cpus=2) as ctx:
+        parts = ctx.run_udf_iter(dataset=load(ctx, data), udf=[PickUDF(), Late(others=others)])
+        first = next(parts)
+        others.set()
+        there = first.damage.data.reshape(-1)
+        assert there.any()
+        assert not there[0]
+        np.testing.assert_array_equal(first.buffers[0]["intensity"].data[there], data.reshape(30, 8, 7)[there])
+        (last,) = [*parts][-1:]
+        np.testing.assert_array_equal(last.buffers[0]["intensity"].data, data.reshape(30, 8, 7))
 
 
 def test_picking_very_much_is_warned_about(
