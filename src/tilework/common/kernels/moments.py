@@ -99,7 +99,7 @@ class MomentRegion:
     @property
     def is_long(self) -> bool:
         """Whether 4 bytes may not hold the sum of a line, or of a column, of pixels of 2 bytes."""
-        return max(self._selection.shape) > 2**15
+        return bool(max(self._selection.shape) > 2**15)
 
     @functools.cached_property
     def _weights(self) -> _Weights | None:
