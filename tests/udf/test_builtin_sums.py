@@ -398,6 +398,22 @@ class _InTiles(_Counted):
         self.results.logsum[:] += 100 * len(tile)
 
 
+class _Percent(_Brightened):
+    """Finds the sum in the results, also at the end of a partition, and need not know that more is to be done there."""
+
+    def process_frame(self, frame: Any) -> None:
+        super().process_frame(frame)
+        assert self.results.logsum.any()
+
+    def postprocess(self) -> None:
+        self.results.logsum[:] *= 100
+
+
+class _PercentOfTiles(LogsumUDF):
+    def postprocess(self) -> None:
+        self.results.logsum[:] *= 100
+
+
 class _InFewPixels(LogsumUDF):
     def get_tiling_preferences(self) -> TilingPreferences:
         return {"depth": 1, "total_size": 32}
@@ -409,6 +425,10 @@ def test_sums_of_logarithms_can_be_derived_from_by_frames(ctx: Context) -> None:
     doubled = load(ctx, exact(data).astype("f4") * 2)
     expected = ctx.run_udf(dataset=doubled, udf=LogsumUDF())["logsum"].data
     np.testing.assert_allclose(brightened["logsum"].data, expected, rtol=1e-5)
+    percent, of_tiles = ctx.run_udf(dataset=load(ctx, data), udf=[_Percent(), _PercentOfTiles()])
+    np.testing.assert_allclose(percent["logsum"].data, 100 * expected, rtol=1e-5)
+    plain = ctx.run_udf(dataset=load(ctx, data), udf=LogsumUDF())["logsum"].data
+    np.testing.assert_allclose(of_tiles["logsum"].data, 100 * plain, rtol=1e-5)
     assert (counted["logsum"].data == 30).all()
     assert (tiles["logsum"].data == 3000).all()
 
