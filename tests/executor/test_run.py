@@ -272,6 +272,15 @@ def test_no_workers_for_a_while() -> None:
     assert [ticket.index for ticket in submitted(run)] == [0]
 
 
+def test_a_lost_task_has_its_place_also_among_fewer_workers() -> None:
+    """It is given out again at once: streamed tasks behind it are held back for it, and may fill all the room."""
+    run = Run(range(9), Bounds(workers=4, prefetch=2))
+    first = submitted(run)[0]
+    run.handle(WorkersChanged(1))
+    run.handle(Lost(first.number, "gone"))
+    assert [ticket.index for ticket in submitted(run)] == [0]
+
+
 @pytest.mark.parametrize(
     "wrong", [{"workers": -1}, {"prefetch": 0}, {"prefetch": 4, "prefetch_short": 2}, {"windows": 0}, {"losses": 0}]
 )
@@ -338,7 +347,10 @@ class AnyRun(RuleBasedStateMachine):
                 assert ticket.index not in self.delivered
                 assert ticket.index not in [other.index for other in self.under_way.values()]
                 self.under_way[ticket.number] = ticket
-                assert len(self.under_way) <= self.run_.limit
+                is_first_and_lost = (
+                    ticket.index == min(t.index for t in self.under_way.values()) and ticket.index in self.blamed
+                )
+                assert len(self.under_way) <= self.run_.limit or (is_first_and_lost and self.run_.limit > 0)
             case Deliver(result, task):
                 assert not self.is_over
                 assert result == task * 10

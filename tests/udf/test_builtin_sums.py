@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import sparse
 from tests_helpers import counts
 from tilework.api import Context
 from tilework.exceptions import UDFException
-from tilework.udf import AutoUDF, LogsumUDF, PickUDF, StdDevUDF, SumSigUDF, SumUDF
+from tilework.udf import UDF, AutoUDF, LogsumUDF, PickUDF, StdDevUDF, SumSigUDF, SumUDF
 from tilework.udf import stddev as stddev_module
 from tilework.udf.logsum import run_logsum
 from tilework.udf.plan import KERNELS_VARIABLE
@@ -252,6 +253,34 @@ def test_classes_that_derive_from_it_have_the_picked_frames(executor: str, roi: 
         assert half["intensity"].dtype == data.dtype
 
 
+class Late(UDF):
+    """Of the first frames, there is nothing before those of others have been looked at."""
+
+    def get_result_buffers(self) -> Any:
+        return {"seen": self.buffer(kind="nav", dtype=bool)}
+
+    def process_partition(self, partition: Any) -> None:
+        if self.meta.slice.origin[0] == 0:
+            assert self.params.others.wait(5)
+        self.results.seen[:] = True
+
+
+def test_picked_frames_do_not_wait_for_those_before_them() -> None:
+    """Each partition has its own frames, so they are shown in the order in which they come."""
+    others = threading.Event()
+    data = counts()
+    with Context.make_with("threads", cpus=2) as ctx:
+        parts = ctx.run_udf_iter(dataset=load(ctx, data), udf=[PickUDF(), Late(others=others)])
+        first = next(parts)
+        others.set()
+        there = first.damage.data.reshape(-1)
+        assert there.any()
+        assert not there[0]
+        np.testing.assert_array_equal(first.buffers[0]["intensity"].data[there], data.reshape(30, 8, 7)[there])
+        (last,) = [*parts][-1:]
+        np.testing.assert_array_equal(last.buffers[0]["intensity"].data, data.reshape(30, 8, 7))
+
+
 def test_picking_very_much_is_warned_about(
     ctx: Context, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,6 +398,22 @@ class _InTiles(_Counted):
         self.results.logsum[:] += 100 * len(tile)
 
 
+class _Percent(_Brightened):
+    """Finds the sum in the results, also at the end of a partition, and need not know that more is to be done there."""
+
+    def process_frame(self, frame: Any) -> None:
+        super().process_frame(frame)
+        assert self.results.logsum.any()
+
+    def postprocess(self) -> None:
+        self.results.logsum[:] *= 100
+
+
+class _PercentOfTiles(LogsumUDF):
+    def postprocess(self) -> None:
+        self.results.logsum[:] *= 100
+
+
 class _InFewPixels(LogsumUDF):
     def get_tiling_preferences(self) -> TilingPreferences:
         return {"depth": 1, "total_size": 32}
@@ -380,6 +425,10 @@ def test_sums_of_logarithms_can_be_derived_from_by_frames(ctx: Context) -> None:
     doubled = load(ctx, exact(data).astype("f4") * 2)
     expected = ctx.run_udf(dataset=doubled, udf=LogsumUDF())["logsum"].data
     np.testing.assert_allclose(brightened["logsum"].data, expected, rtol=1e-5)
+    percent, of_tiles = ctx.run_udf(dataset=load(ctx, data), udf=[_Percent(), _PercentOfTiles()])
+    np.testing.assert_allclose(percent["logsum"].data, 100 * expected, rtol=1e-5)
+    plain = ctx.run_udf(dataset=load(ctx, data), udf=LogsumUDF())["logsum"].data
+    np.testing.assert_allclose(of_tiles["logsum"].data, 100 * plain, rtol=1e-5)
     assert (counted["logsum"].data == 30).all()
     assert (tiles["logsum"].data == 3000).all()
 

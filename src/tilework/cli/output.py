@@ -101,8 +101,8 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
         _make_parents(target, made)
         with appearing(target, overwrite=overwrite) as folder:
-            folder.mkdir()
             workshop = folder.parent
+            folder.mkdir()
             _unfinished[workshop] = made
             try:
                 yield folder
@@ -122,9 +122,7 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         raise ResultFileError(_in_its_place(str(error), workshop)) from error.__cause__
     except OSError as error:
         _remove_parents(made)
-        if workshop is None:  # which could not be made
-            error.filename = str(target)
-        elif error.filename is not None:
+        if error.filename is not None:
             error.filename = _in_its_place(str(error.filename), workshop)
         elif error.errno in NO_SPACE:  # some libraries do not say which file it was that had no room
             error.filename = str(target)

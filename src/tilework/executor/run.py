@@ -21,6 +21,7 @@ What is guaranteed:
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
@@ -258,7 +259,7 @@ class Run(Generic[T]):
         self._n_tickets = 0
         self._n_pulled = 0
         self._under_way: dict[int, Ticket[T]] = {}  # by number
-        self._again: deque[Ticket[T]] = deque()  # lost with their workers, to be submitted once more
+        self._again: list[Ticket[T]] = []  # lost with their workers, to be submitted once more, the last one first
         self._lost: dict[int, int] = {}  # how often, by index
         self._held: dict[int, tuple[Any, T]] = {}  # results that wait for an earlier task, by index
         self._next_index = 0  # of the next result in task order
@@ -314,13 +315,13 @@ class Run(Generic[T]):
 
     def _take_ticket(self, now: float) -> Ticket[T] | None:
         """Return the next ticket when there is one, and room for it; ends the run when it cannot be had."""
-        if len(self._under_way) >= self._limit or (self._is_exhausted and not self._again):
+        if len(self._under_way) >= self._limit and not self._is_waited_for():
             return None
         if self._again:
-            lost = self._again.popleft()
+            lost = self._again.pop()
             index, task = lost.index, lost.task
         else:
-            if self._n_pulled - self.delivered >= self._limit * self._windows:
+            if self._is_exhausted or self._n_pulled - self.delivered >= self._limit * self._windows:
                 return None
             pulled = self._pull()
             if pulled is _END:
@@ -334,6 +335,15 @@ class Run(Generic[T]):
         self._n_tickets += 1
         self._under_way[ticket.number] = ticket
         return ticket
+
+    def _is_waited_for(self) -> bool:
+        """Return whether a lost task is before all that are under way: streamed ones may be held back for it.
+
+        Then it is given out although workers have become fewer, and those behind it are as many as may be under way.
+        """
+        return bool(self._again and self._limit) and self._again[-1].index < min(
+            t.index for t in self._under_way.values()
+        )
 
     def _pull(self) -> Any:
         try:
@@ -418,7 +428,7 @@ class Run(Generic[T]):
         self.losses += 1
         times = self._lost[ticket.index] = self._lost.get(ticket.index, 0) + event.is_started
         if times < self._bounds.losses:
-            self._again.append(ticket)
+            insort(self._again, ticket, key=lambda each: -each.index)
             return
         msg = (
             f"{self._name(ticket)} lost its worker {times} times, the last one so: {event.cause}. Either it kills its "

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from tilework.common.executor import JobExecutor, NoopCommHandler, Priority
-from tilework.exceptions import ExecutorError, JobCancelledError, ResourceError
+from tilework.common.executor import JobExecutor, NoopCommHandler, Priority, TaskCommHandler
+from tilework.exceptions import ExecutorError, JobCancelledError, ResourceError, WorkerQueueEmpty
 from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import BlockTask, CallTask, EchoTask, FakeTask, SleepTask, StreamHandler, StreamTask
 
@@ -385,6 +385,29 @@ class RunContract(ExecutorHarness):
             self.run(executor, [StreamTask(i) for i in range(50)], handler=handler)
         assert handler.calls[-1] == "done"
         self.assert_usable(executor)
+
+    def test_asking_without_waiting_when_all_was_taken(self, executor: JobExecutor) -> None:
+        """A task may take what there is until there is nothing; an error is only for who waits for more."""
+        self.require("streams")
+
+        def drain(params: Any, env: Environment) -> list[str]:
+            assert env.worker_context is not None
+            queue = env.worker_context.get_worker_queue()
+            seen = []
+            for wait in ({"timeout": 20}, {"timeout": 20}, {"block": False}, {"timeout": 20}):
+                try:
+                    with queue.get(**wait) as (header, _):
+                        seen.append(header)
+                except (WorkerQueueEmpty, ExecutorError) as error:
+                    seen.append(type(error).__name__)
+            return seen
+
+        class One(TaskCommHandler):
+            def handle_task(self, task: TaskProtocol, queue: WorkerQueue) -> None:
+                queue.put("one")
+
+        (seen,) = self.run(executor, [CallTask(0, fn=drain)], handler=One())
+        assert seen == ["one", "ExecutorError", "WorkerQueueEmpty", "ExecutorError"]
 
     def test_messages_of_tasks(self, executor: JobExecutor) -> None:
         """What tasks signal reaches the subscribers of its topic, all of it before the run is over."""

@@ -297,6 +297,11 @@ class UDF(UDFInstance):
         for name in dest:
             getattr(dest, name)[:] = getattr(src, name)
 
+    @property
+    def _needs_order(self) -> bool:
+        """Whether the order of merging can change the bits of a result."""
+        return type(self).merge is not UDF.merge
+
     def get_results(self) -> Mapping[str, Array | ArrayWithMask]:
         """Return the results by name; called whenever somebody looks, so it must not change anything.
 

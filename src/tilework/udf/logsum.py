@@ -30,7 +30,7 @@ class LogsumUDF(UDF):
     """Sum over all (selected) frames of ``log(frame - min(frame) + 1)``.
 
     Result: ``logsum``, float32, of sig shape, without unit. Of complex frames the absolute value is taken. Within a
-    partition, sums of 256 frames are added in double precision.
+    partition, sums of 256 frames are added in double precision; in a class that derives from this one, those of a tile.
 
     Examples
     --------
@@ -75,14 +75,16 @@ class LogsumUDF(UDF):
             self._add(frame[np.newaxis])
         else:
             self._add_other(frame)
+        self._show()
 
     def process_tile(self, tile: Any) -> None:
         """Add the frames of a tile."""
         if self._takes_numpy:
             self._add(tile)
-            return
-        for frame in frames_of(tile, self.meta.array_backend or NUMPY):
-            self._add_other(frame)
+        else:
+            for frame in frames_of(tile, self.meta.array_backend or NUMPY):
+                self._add_other(frame)
+        self._show()
 
     @property
     def _takes_numpy(self) -> bool:
@@ -137,9 +139,21 @@ class LogsumUDF(UDF):
 
     def postprocess(self) -> None:
         """Round the sum of the partition."""
+        self._round()
+
+    def _show(self) -> None:
+        """Have the sum in the results at any time for a class that derives from this one, which may look for it there.
+
+        It may also have a `postprocess` of its own.
+        """
+        if type(self) is not LogsumUDF:
+            self._round()
+
+    def _round(self) -> None:
         self._add_few()
         if self._sums is not None:
             self.results.logsum[:] += self._sums
+            self._sums[:] = 0
 
     def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:
         """Add the sum of a partition."""

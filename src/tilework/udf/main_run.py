@@ -19,7 +19,6 @@ from tilework.common.shape import Shape
 from tilework.common.udf import kernel_of
 from tilework.exceptions import NoBackendError, UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
-from tilework.udf.base import UDF
 from tilework.udf.checks import check_results_can_be_made, noted, too_large
 from tilework.udf.data import prepare_aux
 from tilework.udf.kernel_arguments import check_kernel
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet
     from tilework.io.dataset.partition import Partition
+    from tilework.udf.base import UDF
     from tilework.udf.data import UDFData
     from tilework.udf.run_plan import RunPlan
 
@@ -247,7 +247,7 @@ class MainRun:
     @property
     def needs_order(self) -> bool:
         """Whether the order of merging can change the bits of a result."""
-        return any(type(udf).merge is not UDF.merge for udf in self.udfs)
+        return any(udf._needs_order for udf in self.udfs)
 
     @property
     def covered(self) -> BoolArray:

@@ -93,6 +93,10 @@ class PickUDF(UDF):
         else:
             self.results.frames[(slice(None), *self.meta.sig_slice.get())] = tile
 
+    @property
+    def _needs_order(self) -> bool:
+        return self._is_derived  # its own frames are put where nobody else's are
+
     def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:
         """Take the frames of a partition; those of a class that derives from this are added up."""
         if self._is_derived:

@@ -72,6 +72,18 @@ def test_the_widest_detectors(dtype: str, width: int) -> None:
         np.testing.assert_array_equal(sums, [expected, expected])
 
 
+@pytest.mark.parametrize("extreme", ["min", "max"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2"])
+@pytest.mark.parametrize("sig", [(1, 70_000), (2, 131_000), (70_000, 3)])
+def test_sums_of_4_bytes_are_not_enough_for_very_long_lines(sig: tuple[int, int], dtype: str, extreme: str) -> None:
+    """A line or a column of more than 65536 pixels, such as a spectrum."""
+    tile = np.full((3, *sig), getattr(np.iinfo(dtype), extreme), dtype=dtype)
+    selection = np.ones(sig, dtype=bool)
+    sums = np.zeros((3, 3))
+    sum_moments(tile, MomentRegion(selection), sums, compiled=True)
+    np.testing.assert_array_equal(sums, by_numpy(tile, selection))
+
+
 @pytest.mark.parametrize("dtype", ["u1", "i1", "<u2", ">u2", "<i2"])
 @pytest.mark.parametrize("sig", [(1, 16), (4, 4), (5, 5), (7, 9), (16, 16), (33, 31)])
 def test_every_number_of_frames(dtype: str, sig: tuple[int, int]) -> None:

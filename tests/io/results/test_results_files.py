@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -23,12 +24,11 @@ from hypothesis.extra import numpy as hnp
 from tilework import __version__
 from tilework.exceptions import ResultFileError
 from tilework.io.results import ResultAxis, ResultChannel, load_results, save_results, suffixes, to_xarray
+from tilework.io.results.atomic import appearing
 from tilework.io.results.jsonable import jsonable
 from tilework.udf.com import CoMParams
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tilework.io.results.channel import ResultKind
 
 SCAN = (ResultAxis("scan_y", 0.5, "nm", 1.0), ResultAxis("scan_x", 0.25, "nm"))
@@ -497,3 +497,10 @@ def test_to_xarray_without_xarray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xarray", None)
     with pytest.raises(ResultFileError, match=r"pip install 'tilework\[xarray\]'"):
         to_xarray(some_channels(), {})
+
+
+def test_a_folder_that_takes_no_files_is_named_with_the_file_that_was_asked_for() -> None:
+    """And not with a hidden folder that nobody knows."""
+    target = Path("/proc/results.npz")
+    with pytest.raises(OSError, match=r"'/proc/results\.npz'$"), appearing(target, overwrite=False):
+        pytest.fail("something was made there")

@@ -88,10 +88,18 @@ class MomentRegion:
 
     def is_exact(self, dtype: np.dtype[Any]) -> bool:
         """Return whether sums over such pixels have the same bits in any order, as all are integers below 2**53."""
-        if dtype.str[1:] not in SHORTS or not len(self.runs):
-            return False
-        largest = int(max(self.runs[:, 2].max(), (self.runs[:, 3] + self.runs[:, 1]).max(), 1))
-        return 2**16 * largest * int(self.runs[:, 1].sum()) < 2**53
+        return dtype.str[1:] in SHORTS and 2**16 * self._most < 2**53
+
+    @functools.cached_property
+    def _most(self) -> int:
+        """What the moments of pixels of up to 1 are at most; there are pixels."""
+        x_stop = self.runs[:, 3] + self.runs[:, 1]
+        return int(self.runs[:, 1].sum()) * int(max(self.runs[:, 2].max(), x_stop.max()))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether 4 bytes may not hold the sum of a line, or of a column, of pixels of 2 bytes."""
+        return bool(max(self._selection.shape) > 2**15)
 
     @functools.cached_property
     def _weights(self) -> _Weights | None:
@@ -102,7 +110,7 @@ class MomentRegion:
         is_apart = starts[1:] != ends[:-1]
         starts, ends = starts[np.append(True, is_apart)], ends[np.append(is_apart, True)]
         lengths = -(-(ends - starts) // _PIXELS)
-        if height * width < _PIXELS or lengths.sum() * _PIXELS > _MOST_WEIGHED or max(height, width) > 2**15:
+        if height * width < _PIXELS or lengths.sum() * _PIXELS > _MOST_WEIGHED or self.is_long:
             return None
         # Each vector: its first pixel, not so late that it would end after the frame; what it has of other runs counts
         # nothing.
@@ -191,6 +199,8 @@ def _as_call(rows: Rows, region: MomentRegion, sums: Array) -> tuple[Kernel, Cal
     frames = rows.flat, rows.order, rows.stride
     runs = region.runs
     name = rows.flat.dtype.str[1:]
+    if name in SHORTS and region.is_long:
+        name = f"{name[0]}4"
     kind = np.empty(0, _ACCUMULATORS.get(name, "f8"))
     weights = region._weights if name in SHORTS else None
 

@@ -263,8 +263,10 @@ class StreamQueue(OneWayQueue):
         ------
         JobCancelledError
             When the run has ended.
+        WorkerQueueEmpty
+            When there is nothing, and it is not to wait, or nothing arrives in time.
         ExecutorError
-            When the handler has given everything, and the task has read it.
+            When it is to wait, but the handler has given everything, and the task has read it.
         """
         return _NextOfStream(self, timeout if block else 0.0)
 
@@ -277,6 +279,9 @@ class StreamQueue(OneWayQueue):
                 return item
             self._end = item
         if self._end.is_complete:
+            if timeout == 0:
+                msg = "the queue is empty"
+                raise WorkerQueueEmpty(msg)
             raise no_more_data(self._n_taken)
         msg = "the run has ended: no more data will come for this task"
         raise JobCancelledError(msg)

@@ -55,7 +55,11 @@ def appearing(target: Path, *, overwrite: bool) -> Iterator[Path]:
     # known before it is there: Ctrl-C may come while it is made.
     workshop = target.parent / f".{target.name[:100]}.{secrets.token_hex(8)}.part"
     try:
-        workshop.mkdir(mode=0o700)
+        try:
+            workshop.mkdir(mode=0o700)
+        except OSError as error:
+            error.filename = str(target)  # nobody knows the other name
+            raise
         made = workshop / target.name
         yield made
         if made.is_dir():
