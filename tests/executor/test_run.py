@@ -162,6 +162,17 @@ def test_first_error_wins(ordered: bool) -> None:
     assert (run.state, run.delivered, run.n_undelivered, run.n_under_way) == (RunState.FAILED, 0, 0, 0)
 
 
+def test_lost_when_there_are_fewer_workers() -> None:
+    """What was under way is under way again at once: where data is streamed, all others may wait for it."""
+    run = Run(range(8), Bounds(workers=3, prefetch=2))
+    tickets = submitted(run)
+    run.handle(WorkersChanged(1))
+    run.handle(Lost(tickets[1].number, "killed"))
+    (again,) = submitted(run)
+    assert again.index == 1
+    assert run.n_under_way == 6 > run.limit
+
+
 def test_error_of_the_iterator() -> None:
     """An error while pulling ends the run like an error of a task."""
 
@@ -314,6 +325,8 @@ class AnyRun(RuleBasedStateMachine):
         self.run_ = Run(self.tasks(), self.bounds, ordered=ordered, deadline=deadline)
         self.under_way: dict[int, Ticket[int]] = {}
         self.given_up: list[int] = []
+        self.lost: set[int] = set()
+        self.most = 0
         self.blamed: dict[int, int] = {}
         self.delivered: list[int] = []
         self.most_workers = workers
@@ -338,7 +351,8 @@ class AnyRun(RuleBasedStateMachine):
                 assert ticket.index not in self.delivered
                 assert ticket.index not in [other.index for other in self.under_way.values()]
                 self.under_way[ticket.number] = ticket
-                assert len(self.under_way) <= self.run_.limit
+                self.most = max(self.most, self.run_.limit)
+                assert len(self.under_way) <= (self.most if ticket.index in self.lost else self.run_.limit)
             case Deliver(result, task):
                 assert not self.is_over
                 assert result == task * 10
@@ -386,6 +400,7 @@ class AnyRun(RuleBasedStateMachine):
         ticket = self.pick(data)
         was_running = self.run_.state is RunState.RUNNING
         self.run_.handle(Lost(ticket.number, "killed", is_started))
+        self.lost.add(ticket.index)
         self.blamed[ticket.index] = self.blamed.get(ticket.index, 0) + is_started
         if was_running and self.blamed[ticket.index] >= 3:
             assert self.run_.state is RunState.FAILED

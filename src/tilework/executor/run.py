@@ -13,9 +13,10 @@ or queues, so that all of it can be tested without a worker, and means the same 
 What is guaranteed:
 
 - Each task is delivered exactly once, or the run does not end as FINISHED; there can be no gap.
-- Never more than the limit (workers x a small number) is under way. Results that nobody took yet are bounded as well:
-  what was pulled is at most one reorder window ahead of what was delivered when the run is ordered, and otherwise at
-  most twice the limit.
+- Never more than the limit (workers x a small number) is under way; only when workers are taken away, there may be more
+  for a while. Then what loses its worker is under way again at once if something that comes after it is, as that may
+  wait for it. Results that nobody took yet are bounded as well: what was pulled is at most one reorder window ahead of
+  what was delivered when the run is ordered, and otherwise at most twice the limit.
 - After the end nothing is submitted or delivered, and whatever still arrives is ignored.
 """
 
@@ -24,6 +25,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, MyStopIteration, WorkerLostError
@@ -314,12 +316,14 @@ class Run(Generic[T]):
 
     def _take_ticket(self, now: float) -> Ticket[T] | None:
         """Return the next ticket when there is one, and room for it; ends the run when it cannot be had."""
-        if len(self._under_way) >= self._limit or (self._is_exhausted and not self._again):
-            return None
-        if self._again:
-            lost = self._again.popleft()
+        is_full = len(self._under_way) >= self._limit
+        if self._again and (not is_full or self._is_awaited()):
+            lost = min(self._again, key=attrgetter("index"))
+            self._again.remove(lost)
             index, task = lost.index, lost.task
         else:
+            if is_full or self._is_exhausted:
+                return None
             if self._n_pulled - self.delivered >= self._limit * self._windows:
                 return None
             pulled = self._pull()
@@ -334,6 +338,11 @@ class Run(Generic[T]):
         self._n_tickets += 1
         self._under_way[ticket.number] = ticket
         return ticket
+
+    def _is_awaited(self) -> bool:
+        """Return whether something is under way that comes after a ticket which has lost its worker."""
+        last = max((each.index for each in self._under_way.values()), default=-1)
+        return bool(self._limit) and any(lost.index < last for lost in self._again)
 
     def _pull(self) -> Any:
         try:
