@@ -192,6 +192,36 @@ class TestStreams(ExecutorHarness):
         expected += [("nocopy", False, b"abc"), ("ValueError", False, None), ("TypeError", False, None)]
         assert self.run(executor, [KindsTask(0, signals=signals)], handler=Kinds()) == [expected]
 
+    def test_a_handler_that_forks(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """The child cannot put anything: it would write over what is on its way to tasks."""
+        statuses: list[int] = []
+
+        def fork(task: int, item: int) -> None:
+            if item:
+                return
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    queues[-1].put("header", b"payload")
+                except ExecutorError as error:
+                    status = 2 if "belongs to the process" in str(error) else 3
+                finally:
+                    os._exit(status)
+            statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+        queues: list[WorkerQueue] = []
+
+        class Forks(Source):
+            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+                queues.append(queue)
+                super().handle_task(task, queue)
+
+        source = Forks(pause=fork)
+        got = self.run(executor, [ReadTask(i, signals=signals) for i in range(3)], handler=source, ordered=True)
+        assert got == self.expect(3, source)
+        assert statuses == [2] * 3
+
     def test_a_header_that_cannot_be_sent(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """Its error ends the run, and its payload takes no memory from then on."""
 

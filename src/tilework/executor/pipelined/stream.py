@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import logging
 import operator
+import os
 import threading
 import time
 from collections import deque
@@ -82,6 +83,7 @@ class Feeder:
 
     def __init__(self, hub: Hub, handler: TaskCommHandler, run: HubRun, fail: Callable[[BaseException], None]) -> None:
         self._hub = hub
+        self._pid = os.getpid()
         self._arena: Arena = hub.pool.arena
         self._handler = handler
         self._run = run
@@ -145,6 +147,11 @@ class Feeder:
             record.let_go(self._arena)
             if record.is_complete:
                 del self._records[ticket.ticket.index]
+
+    def check_process(self) -> None:
+        """Raise ExecutorError in a process that was forked by a handler: the memory is that of the other one."""
+        if os.getpid() != self._pid:
+            self._hub.check_open()
 
     def put(self, record: StreamRecord, parts: list[StreamPart]) -> None:
         """Send an item to a record's ticket, now or when it has a worker."""
@@ -313,6 +320,7 @@ class FeedQueue(OneWayQueue):
 
     def allocate(self, size: int) -> StreamPart:
         """Return room for so many bytes, when there is some; raises as `put`."""
+        self._feeder.check_process()
         try:
             while not self._feeder.is_over:
                 part = self._allocate_nowait(size)
