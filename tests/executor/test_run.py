@@ -162,6 +162,17 @@ def test_first_error_wins(ordered: bool) -> None:
     assert (run.state, run.delivered, run.n_undelivered, run.n_under_way) == (RunState.FAILED, 0, 0, 0)
 
 
+def test_lost_when_there_are_fewer_workers() -> None:
+    """What was under way is under way again at once: where data is streamed, all others may wait for it."""
+    run = Run(range(8), Bounds(workers=3, prefetch=2))
+    tickets = submitted(run)
+    run.handle(WorkersChanged(1))
+    run.handle(Lost(tickets[1].number, "killed"))
+    (again,) = submitted(run)
+    assert again.index == 1
+    assert run.n_under_way == 6 > run.limit
+
+
 def test_error_of_the_iterator() -> None:
     """An error while pulling ends the run like an error of a task."""
 
@@ -272,15 +283,6 @@ def test_no_workers_for_a_while() -> None:
     assert [ticket.index for ticket in submitted(run)] == [0]
 
 
-def test_a_lost_task_has_its_place_also_among_fewer_workers() -> None:
-    """It is given out again at once: streamed tasks behind it are held back for it, and may fill all the room."""
-    run = Run(range(9), Bounds(workers=4, prefetch=2))
-    first = submitted(run)[0]
-    run.handle(WorkersChanged(1))
-    run.handle(Lost(first.number, "gone"))
-    assert [ticket.index for ticket in submitted(run)] == [0]
-
-
 @pytest.mark.parametrize(
     "wrong", [{"workers": -1}, {"prefetch": 0}, {"prefetch": 4, "prefetch_short": 2}, {"windows": 0}, {"losses": 0}]
 )
@@ -323,6 +325,8 @@ class AnyRun(RuleBasedStateMachine):
         self.run_ = Run(self.tasks(), self.bounds, ordered=ordered, deadline=deadline)
         self.under_way: dict[int, Ticket[int]] = {}
         self.given_up: list[int] = []
+        self.lost: set[int] = set()
+        self.most = 0
         self.blamed: dict[int, int] = {}
         self.delivered: list[int] = []
         self.most_workers = workers
@@ -347,10 +351,8 @@ class AnyRun(RuleBasedStateMachine):
                 assert ticket.index not in self.delivered
                 assert ticket.index not in [other.index for other in self.under_way.values()]
                 self.under_way[ticket.number] = ticket
-                is_first_and_lost = (
-                    ticket.index == min(t.index for t in self.under_way.values()) and ticket.index in self.blamed
-                )
-                assert len(self.under_way) <= self.run_.limit or (is_first_and_lost and self.run_.limit > 0)
+                self.most = max(self.most, self.run_.limit)
+                assert len(self.under_way) <= (self.most if ticket.index in self.lost else self.run_.limit)
             case Deliver(result, task):
                 assert not self.is_over
                 assert result == task * 10
@@ -398,6 +400,7 @@ class AnyRun(RuleBasedStateMachine):
         ticket = self.pick(data)
         was_running = self.run_.state is RunState.RUNNING
         self.run_.handle(Lost(ticket.number, "killed", is_started))
+        self.lost.add(ticket.index)
         self.blamed[ticket.index] = self.blamed.get(ticket.index, 0) + is_started
         if was_running and self.blamed[ticket.index] >= 3:
             assert self.run_.state is RunState.FAILED

@@ -13,18 +13,19 @@ or queues, so that all of it can be tested without a worker, and means the same 
 What is guaranteed:
 
 - Each task is delivered exactly once, or the run does not end as FINISHED; there can be no gap.
-- Never more than the limit (workers x a small number) is under way. Results that nobody took yet are bounded as well:
-  what was pulled is at most one reorder window ahead of what was delivered when the run is ordered, and otherwise at
-  most twice the limit.
+- Never more than the limit (workers x a small number) is under way; only when workers are taken away, there may be more
+  for a while. Then what loses its worker is under way again at once if something that comes after it is, as that may
+  wait for it. Results that nobody took yet are bounded as well: what was pulled is at most one reorder window ahead of
+  what was delivered when the run is ordered, and otherwise at most twice the limit.
 - After the end nothing is submitted or delivered, and whatever still arrives is ignored.
 """
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, MyStopIteration, WorkerLostError
@@ -259,7 +260,7 @@ class Run(Generic[T]):
         self._n_tickets = 0
         self._n_pulled = 0
         self._under_way: dict[int, Ticket[T]] = {}  # by number
-        self._again: list[Ticket[T]] = []  # lost with their workers, to be submitted once more, the last one first
+        self._again: deque[Ticket[T]] = deque()  # lost with their workers, to be submitted once more
         self._lost: dict[int, int] = {}  # how often, by index
         self._held: dict[int, tuple[Any, T]] = {}  # results that wait for an earlier task, by index
         self._next_index = 0  # of the next result in task order
@@ -315,13 +316,15 @@ class Run(Generic[T]):
 
     def _take_ticket(self, now: float) -> Ticket[T] | None:
         """Return the next ticket when there is one, and room for it; ends the run when it cannot be had."""
-        if len(self._under_way) >= self._limit and not self._is_waited_for():
-            return None
-        if self._again:
-            lost = self._again.pop()
+        is_full = len(self._under_way) >= self._limit
+        if self._again and (not is_full or self._is_awaited()):
+            lost = min(self._again, key=attrgetter("index"))
+            self._again.remove(lost)
             index, task = lost.index, lost.task
         else:
-            if self._is_exhausted or self._n_pulled - self.delivered >= self._limit * self._windows:
+            if is_full or self._is_exhausted:
+                return None
+            if self._n_pulled - self.delivered >= self._limit * self._windows:
                 return None
             pulled = self._pull()
             if pulled is _END:
@@ -336,14 +339,10 @@ class Run(Generic[T]):
         self._under_way[ticket.number] = ticket
         return ticket
 
-    def _is_waited_for(self) -> bool:
-        """Return whether a lost task is before all that are under way: streamed ones may be held back for it.
-
-        Then it is given out although workers have become fewer, and those behind it are as many as may be under way.
-        """
-        return bool(self._again and self._limit) and self._again[-1].index < min(
-            t.index for t in self._under_way.values()
-        )
+    def _is_awaited(self) -> bool:
+        """Return whether something is under way that comes after a ticket which has lost its worker."""
+        last = max((each.index for each in self._under_way.values()), default=-1)
+        return bool(self._limit) and any(lost.index < last for lost in self._again)
 
     def _pull(self) -> Any:
         try:
@@ -428,7 +427,7 @@ class Run(Generic[T]):
         self.losses += 1
         times = self._lost[ticket.index] = self._lost.get(ticket.index, 0) + event.is_started
         if times < self._bounds.losses:
-            insort(self._again, ticket, key=lambda each: -each.index)
+            self._again.append(ticket)
             return
         msg = (
             f"{self._name(ticket)} lost its worker {times} times, the last one so: {event.cause}. Either it kills its "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tilework.common.buffers import BufferWrapper
+from tilework.common.kernels.kernel import loaded
 from tilework.common.kernels.rows import takes_dtype
 from tilework.exceptions import UDFException
 from tilework.udf.base import UDF
@@ -142,13 +143,10 @@ def _check_type(what: str, value: Any) -> None:
     if isinstance(value, list | set):
         msg = f"{what} is a {type(value).__name__}, which numba takes in rare cases only: give a tuple or an array"
         raise UDFException(msg)
-    from numba.core.errors import NumbaError
-
-    from tilework.udf.user_kernels_numba import type_of
-
+    numba = loaded("tilework.udf.user_kernels_numba")
     try:
-        type_of(value)
-    except (ValueError, NumbaError) as e:
+        numba.type_of(value)
+    except (ValueError, numba.NumbaError) as e:
         msg = f"{what} is {value!r}, for which numba has no type ({e}): give numbers, arrays or tuples of these"
         raise UDFException(msg) from e
 

@@ -9,6 +9,8 @@ than the work, Python calls the same function.
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from tilework.common.buffers import BufferWrapper
 from tilework.common.interrupts import interrupts_later
+from tilework.common.kernels.kernel import loaded
 from tilework.common.kernels.rows import as_rows
 from tilework.common.udf import UDFMethod
 from tilework.exceptions import UDFException
@@ -169,30 +172,25 @@ class _CompiledKernel:
         self, flat: Array, shape: tuple[int, ...], arguments: Arguments, per_frame: tuple[tuple[int, ...], ...]
     ) -> Any:
         """Return the loop over such frames; see `tilework.udf.user_kernels_numba.loop_for`."""
-        from tilework.udf.user_kernels_numba import loop_for, type_of
-
-        key = shape, type_of(flat), type_of(arguments), per_frame
-        return self._compiled(flat.dtype, key, lambda d: loop_for(d, flat, shape, arguments, per_frame))
+        numba = _numba_side()
+        key = shape, numba.type_of(flat), numba.type_of(arguments), per_frame
+        return self._compiled(flat.dtype, key, lambda d: numba.loop_for(d, flat, shape, arguments, per_frame))
 
     def over_tile(self, tile: Array, arguments: Arguments) -> Any:
         """Return what calls the kernel for such tiles; see `tilework.udf.user_kernels_numba.call_for`."""
-        from tilework.udf.user_kernels_numba import call_for, type_of
-
-        key = type_of(tile), type_of(arguments)
-        return self._compiled(tile.dtype, key, lambda d: call_for(d, tile, arguments))
+        numba = _numba_side()
+        key = numba.type_of(tile), numba.type_of(arguments)
+        return self._compiled(tile.dtype, key, lambda d: numba.call_for(d, tile, arguments))
 
     def _compiled(self, dtype: np.dtype[Any], key: Hashable, make: Callable[[Any], Any]) -> Any:
-        from numba.core.errors import NumbaError, UnsupportedBytecodeError
-
-        from tilework.udf.user_kernels_numba import ReturnsSomethingError
-
+        numba = _numba_side()
         try:
             if self._dispatcher is None:
                 self._dispatcher = _compiled.dispatcher(self._kernel, checked=self._checked)
             return _compiled.get(self._dispatcher, key, make)
-        except ReturnsSomethingError as e:
+        except numba.ReturnsSomethingError as e:
             raise _returns(self._label) from e
-        except (NumbaError, UnsupportedBytecodeError, NotImplementedError) as e:
+        except numba.CANNOT_COMPILE as e:
             if "Cannot modify readonly array" in str(e):
                 msg = f"{self._label} {CHANGES_INPUT}"
             else:
@@ -203,11 +201,21 @@ class _CompiledKernel:
             raise UDFException(msg) from e
 
 
+@functools.cache
+def _numba_side() -> Any:
+    """Return `user_kernels_numba`; who forks waits while it is imported."""
+    return loaded("tilework.udf.user_kernels_numba")
+
+
 class _CompiledKernels:
     """What this process has compiled, by function and types of arguments."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Who forks waits for the compiler, as for kernels: what it had locked would stay locked in the child.
+        self._lock = threading.RLock()
+        if hasattr(os, "register_at_fork"):
+            release = self._lock.release
+            os.register_at_fork(before=self._lock.acquire, after_in_parent=release, after_in_child=release)
         self._dispatchers: dict[Hashable, Any] = {}
         self._entries: dict[Hashable, Any] = {}
 
@@ -229,10 +237,8 @@ class _CompiledKernels:
         checked
             Whether it looks at every index.
         """
-        from tilework.udf.user_kernels_numba import is_open
-
         is_decorated = hasattr(kernel, "py_func")
-        if is_decorated and is_open(kernel) and not checked:
+        if is_decorated and _numba_side().is_open(kernel) and not checked:
             return kernel
         with self._lock:
             if is_decorated:

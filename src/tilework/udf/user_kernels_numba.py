@@ -11,7 +11,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numba
+import numpy as np
 from numba import types
+from numba.core.errors import NumbaError, UnsupportedBytecodeError
 from numba.extending import overload
 
 from tilework.common.kernels.jit import jit
@@ -19,10 +21,14 @@ from tilework.common.kernels.jit import jit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ReturnsSomethingError", "call_for", "is_open", "loop_for", "type_of"]
+__all__ = ["CANNOT_COMPILE", "NumbaError", "ReturnsSomethingError", "call_for", "is_open", "loop_for", "type_of"]
+
+CANNOT_COMPILE = (NumbaError, UnsupportedBytecodeError, NotImplementedError)
+"""What numba raises for functions that it cannot compile."""
 
 type_of: Callable[[Any], Any] = numba.typeof
 """The numba type of an object."""
+type_of(np.empty(0))  # which imports more, the first time: now, while those who fork wait
 
 
 class ReturnsSomethingError(TypeError):

@@ -135,6 +135,55 @@ def test_more_blocks_than_slots() -> None:
     large.close()
 
 
+def test_kept_blocks_in_places_that_were_others() -> None:
+    """What was noted of a block that is gone, is not taken for a note of the next one in its slot."""
+    arena = Arena(1 << 20)
+    other = reader(arena)
+    lost: list[str] = []
+    first, second = arena.allocate(100), arena.allocate(100)
+    assert first is not None
+    assert second is not None
+    arena.free(second)
+    kept = arena.allocate(100, lambda: lost.append("kept"))
+    assert kept is not None
+    assert kept.slot == second.slot
+    arena.view(kept)[:] = b"k" * 100
+    other.release(kept)
+    other.release(first)
+    for _ in range(5):
+        block = arena.allocate(100)
+        assert block is not None
+        arena.view(block)[:] = bytes(100)
+    assert lost == []
+    assert bytes(arena.view(kept)) == b"k" * 100
+    arena.close()
+
+
+def test_blocks_apart(arena: Arena) -> None:
+    """They need no place in the arena, and all of them take no more than its budget."""
+    other = reader(arena)
+    while arena.allocate(100_000) is not None:
+        pass
+    n = arena.n_blocks
+    first = arena.allocate_apart(700_000)
+    assert first is not None
+    block, segment = first
+    assert block.is_apart
+    assert len(memoryview(segment.map)) >= 700_000
+    assert arena.allocate_apart(700_000) is None
+    assert arena.is_unread(block)
+    other.release(block)
+    assert not arena.is_unread(block)
+    segment.close()
+    second = arena.allocate_apart(700_000)
+    assert second is not None
+    second[1].close()
+    arena.lend(second[0], "reader")
+    arena.let_go(second[0])
+    arena.forget_reader("reader")
+    assert arena.n_blocks == n
+
+
 def test_readers_that_are_gone(arena: Arena) -> None:
     """What was lent to a reader that is gone is free again, unless it is kept for another."""
     first, second = object(), object()

@@ -20,7 +20,7 @@ PARCELS = [Parcel(b"pickled", (), None, 0), Parcel(b"", ((0, 9000), (9024, 1 << 
         *(say.RunTask(3, 1 << 40, parcel, streamed) for parcel in PARCELS for streamed in (False, True)),
         *(say.Done(5, 0.1, parcel) for parcel in PARCELS),
         say.StreamItem(6, b"header", Block(0, 0, 1)),
-        say.StreamItem(6, b"", None),
+        say.StreamItem(6, b"b", Block(3, 0, 5)),
         say.StreamEnd(7, True),
         say.StreamEnd(7, False),
         say.OpenRun(8, None, PARCELS[0], 12.5, {"trace": "x"}),

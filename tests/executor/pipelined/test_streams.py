@@ -42,17 +42,17 @@ class ReadTask(FakeTask):
         headers: list[Any] = []
         total = 0
         while True:
+            if len(headers) == self.die_after and self.signals.count(f"died-{self.index}") < self.lives:
+                if self.die_when is not None:
+                    self.signals.wait(self.die_when)
+                self.signals.add(f"died-{self.index}")
+                os.kill(os.getpid(), 9)
             with queue.get() as (header, payload):
                 if header == "end":
                     return self.index, headers, total
                 assert payload is not None
                 headers.append(header)
                 total += len(payload)
-            if len(headers) == self.die_after and self.signals.count(f"died-{self.index}") < self.lives:
-                if self.die_when is not None:
-                    self.signals.wait(self.die_when)
-                self.signals.add(f"died-{self.index}")
-                os.kill(os.getpid(), 9)
 
 
 class KindsTask(ReadTask):
@@ -192,6 +192,36 @@ class TestStreams(ExecutorHarness):
         expected += [("nocopy", False, b"abc"), ("ValueError", False, None), ("TypeError", False, None)]
         assert self.run(executor, [KindsTask(0, signals=signals)], handler=Kinds()) == [expected]
 
+    def test_a_handler_that_forks(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """The child cannot put anything: it would write over what is on its way to tasks."""
+        statuses: list[int] = []
+
+        def fork(task: int, item: int) -> None:
+            if item:
+                return
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    queues[-1].put("header", b"payload")
+                except ExecutorError as error:
+                    status = 2 if "belongs to the process" in str(error) else 3
+                finally:
+                    os._exit(status)
+            statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+        queues: list[WorkerQueue] = []
+
+        class Forks(Source):
+            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+                queues.append(queue)
+                super().handle_task(task, queue)
+
+        source = Forks(pause=fork)
+        got = self.run(executor, [ReadTask(i, signals=signals) for i in range(3)], handler=source, ordered=True)
+        assert got == self.expect(3, source)
+        assert statuses == [2] * 3
+
     def test_a_header_that_cannot_be_sent(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """Its error ends the run, and its payload takes no memory from then on."""
 
@@ -291,6 +321,148 @@ class TestStreams(ExecutorHarness):
             running = [thread.is_alive() for thread in threads]
         assert running == [False] * 2
         assert got == [self.expect(1, urgent), self.expect(1, other)]
+
+    def test_an_item_for_which_there_is_no_place(self, signals: Signals) -> None:
+        """What others have in the memory waits for the worker of the task that waits for the item."""
+        calls: list[threading.Thread] = []
+        sums: list[int] = []
+
+        with PipelinedExecutor(PipelinedExecutor.make_spec(1, []), shared_memory=8 << 20) as small:
+
+            def call() -> None:
+                sums.append(small.run_function(np.sum, np.ones(3_000_000, np.uint8)))
+
+            def pause(task: int, item: int) -> None:
+                if item == 1:
+                    calls.append(threading.Thread(target=call))
+                    calls[0].start()
+                    while small._hub.exchange.describe()[0]["tickets"] < 2:
+                        time.sleep(0.01)
+
+            source = Source(4, 2 << 20, pause)
+            stream = threading.Thread(
+                target=lambda: sums.append(self.run(small, [ReadTask(0, signals=signals)], handler=source)[0][2])
+            )
+            stream.start()
+            stream.join(20)
+            is_running = stream.is_alive()
+            if not is_running:
+                calls[0].join(20)
+        assert not is_running
+        assert sorted(sums) == [3_000_000, 4 * (2 << 20)]
+
+    def test_data_that_waits_for_a_worker_while_others_have_it(self, signals: Signals) -> None:
+        """More urgent runs take the worker that was lost: they have room, though that data has all there is."""
+
+        def wait(task: int, item: int) -> None:
+            signals.wait("died-0")
+            time.sleep(1 if item == 0 else 0)  # until that is known here
+
+        with PipelinedExecutor(PipelinedExecutor.make_spec(1, []), shared_memory=32 << 20) as small:
+            got: list[Any] = []
+
+            def stream(source: Source, priority: Priority, **kwargs: Any) -> None:
+                task = ReadTask(0, signals=signals, **kwargs)
+                got.append(self.run(small, [task], handler=source, priority=priority))
+
+            other = Source(15, 1 << 20)
+            urgent = Source(8, 3 << 20, wait)
+            threads = [
+                threading.Thread(
+                    target=stream, args=(other, Priority.BATCH), kwargs={"die_after": 0, "lives": 1, "die_when": "go"}
+                ),
+                threading.Thread(target=stream, args=(urgent, Priority.LIVE)),
+            ]
+            for thread in threads:
+                thread.start()
+                while small._hub.exchange.describe()[0]["tickets"] <= threads.index(thread) or other.put < 15:
+                    time.sleep(0.01)
+            signals.add("go")
+            for thread in threads:
+                thread.join(20)
+            running = [thread.is_alive() for thread in threads]
+        assert running == [False] * 2
+        assert sorted(got) == sorted([self.expect(1, urgent), self.expect(1, other)])
+
+    def test_a_task_whose_worker_is_not_replaced(self, signals: Signals) -> None:
+        """It takes that of a task whose data comes after its own, when its data leaves no room for more."""
+        with PipelinedExecutor(PipelinedExecutor.make_spec(2, []), shared_memory=32 << 20) as small:
+
+            def pause(task: int, item: int) -> None:
+                if (task, item) == (0, 12):  # more than half is used, and nothing read
+                    while [each["tickets"] for each in small._hub.exchange.describe()] != [1, 1]:
+                        time.sleep(0.01)
+                    small._hub.resize(PipelinedExecutor.make_spec(2, [])[1:])
+                    signals.add("go")
+                    while len(small._hub.exchange.describe()) > 1:
+                        time.sleep(0.01)
+
+            source = Source(20, 1 << 20, pause)
+            got: list[Any] = []
+            tasks = [
+                ReadTask(i, signals=signals, die_after=0 if i == 0 else -1, lives=1, die_when="go") for i in range(2)
+            ]
+            thread = threading.Thread(target=lambda: got.append(self.run(small, tasks, handler=source)))
+            thread.start()
+            thread.join(20)
+            is_running = thread.is_alive()
+        assert not is_running
+        assert sorted(got[0]) == self.expect(2, source)
+
+    @pytest.mark.parametrize(("n", "size", "most"), [(100_000, 1, 70_000), (3000, 100_000, 1400)])
+    def test_a_source_of_headers_is_held_up(
+        self, executor: PipelinedExecutor, signals: Signals, n: int, size: int, most: int
+    ) -> None:
+        """They take room as data does."""
+        put = 0
+
+        class Headers(TaskCommHandler):
+            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+                nonlocal put
+                for i in range(n):
+                    queue.put(bytes([i % 251]) * size)
+                    put += 1
+                queue.put("end")
+
+        def read(params: Any, env: Environment) -> int:
+            assert env.worker_context is not None
+            queue = env.worker_context.get_worker_queue()
+            signals.wait("read")
+            n = 0
+            while True:
+                with queue.get() as (header, payload):
+                    if header == "end":
+                        return n
+                    assert header == bytes([n % 251]) * size
+                    assert payload is None
+                    n += 1
+
+        with self.background() as call:
+            run = call(self.run, executor, [CallTask(0, fn=read)], handler=Headers())
+            seen = -1
+            while seen != put or seen < 1:
+                seen = put
+                time.sleep(0.3)
+            signals.add("read")
+            assert run.result() == [n]
+        assert seen <= most
+
+    def test_large_headers(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """They arrive with their payload, of whatever kind that is."""
+        headers = ["h" * n for n in (900, 1100, 60_000, 10 << 20)]
+
+        class Kinds(TaskCommHandler):
+            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+                for header in headers:
+                    queue.put(header, b"four")
+                    queue.put(header, memoryview(b"four"))
+                    queue.put(header, b"")
+                    queue.put(header)
+                queue.put("end")
+
+        each = [(True, b"four"), (False, b"four"), (True, b""), (False, None)]
+        expected = [(header, *kind) for header in headers for kind in each]
+        assert self.run(executor, [KindsTask(0, signals=signals)], handler=Kinds()) == [expected]
 
     def test_data_that_cannot_be_kept(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """When room is short, what was read makes way; a task whose data is gone ends the run, and says so."""

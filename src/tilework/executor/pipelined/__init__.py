@@ -4,6 +4,7 @@
 
     executor      PipelinedExecutor: the interface
       backend     one run's way to the workers            stream     data on its way to the tasks of a run
+                                                          streamed a task's, as it is kept
       hub         the thread between runs and workers     exchange   what becomes of tickets, answers, lost workers
       dispatch    which ticket to which worker, no I/O    roster     which workers there should be
       pool        the processes: started, ended           spec       which workers there are

@@ -15,7 +15,8 @@ needs a block no more by writing one byte, the block's entry in the ledger, whic
 Blocks at the beginning are used first: the pages that are in the caches, and allocated already, come around again.
 
 The arena has a budget. When that is full, `allocate` returns None, and whoever wants to write waits, or takes another
-way; nothing grows without bound.
+way; nothing grows without bound. For data that a reader waits for, while what others have there leaves no room for it,
+there are blocks apart: each is a segment of its own, and all of them together may take as much as the budget again.
 """
 
 from __future__ import annotations
@@ -40,14 +41,23 @@ _LEDGER_BYTES: Final = 16 * PAGE
 _ALIGNMENT: Final = 64
 _STEP: Final = 1 << 22
 """Pages are allocated in steps of this many bytes."""
+_SLOTS_APART: Final = 4096
+"""Slots that are left to blocks apart: as many as there may be workers, each of which waits for one."""
+_APART: Final = 0
+"""The offset of a block apart, where in an arena the ledger is."""
 
 
 class Block(NamedTuple):
-    """A piece of an arena."""
+    """A piece of an arena, or one apart."""
 
     slot: int
     offset: int
     size: int
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether it is in a segment of its own, whose descriptor travels with it."""
+        return self.offset == _APART
 
 
 class _Use:
@@ -75,6 +85,7 @@ class Arena:
 
     def __init__(self, budget: int, folder: str | None = None) -> None:
         self.budget = max(PAGE, -(-budget // PAGE) * PAGE)
+        self._folder = folder
         self._segment = Segment(_LEDGER_BYTES + self.budget, folder)
         self._segment.allocate(_LEDGER_BYTES)
         self._memory = memoryview(self._segment.map)
@@ -84,7 +95,8 @@ class Arena:
         self._end = _LEDGER_BYTES
         self._slots = list(range(_LEDGER_BYTES - 1, -1, -1))
         self._in_use: dict[int, _Use] = {}  # by slot
-        self._oldest: deque[int] = deque()  # slots without a keeper, in the order of allocation
+        self._oldest: deque[_Use] = deque()  # of blocks without a keeper, in the order of allocation
+        self._bytes_apart = 0
 
     @property
     def fd(self) -> int:
@@ -126,7 +138,7 @@ class Arena:
             raise SharedMemoryFullError(msg)
         room = max(_ALIGNMENT, -(-size // _ALIGNMENT) * _ALIGNMENT)
         limit = _LEDGER_BYTES + (self.budget // 2 if leave_half else self.budget)
-        spare = _LEDGER_BYTES // 2 if leave_half else 0
+        spare = (_LEDGER_BYTES + _SLOTS_APART) // 2 if leave_half else _SLOTS_APART
         with self._lock:
             self._reclaim_oldest()
             offset = self._find_hole(room, limit, spare)
@@ -141,13 +153,42 @@ class Arena:
                 self._segment.allocate(min(self._segment.size, self._end + room + _STEP))
                 offset = self._end
                 self._end += room
-            slot = self._slots.pop()
-            block = Block(slot, offset, size)
-            self._in_use[slot] = _Use(block, on_reclaimed)
-            if on_reclaimed is None:
-                self._oldest.append(slot)
-            self._ledger[slot] = 1
-            return block
+            return self._take_slot(offset, size, on_reclaimed)
+
+    def allocate_apart(self, size: int) -> tuple[Block, Segment] | None:
+        """Return a block apart, and the segment that it is in; None when there are too many now.
+
+        Parameters
+        ----------
+        size
+            In bytes; no more than the budget.
+
+        Raises
+        ------
+        SharedMemoryFullError
+            When the system has no memory.
+        """
+        with self._lock:
+            self._reclaim_all(0, kept=False)
+            if self._bytes_apart + size > self.budget or not self._slots:
+                return None
+            block = self._take_slot(_APART, size, None)
+            self._bytes_apart += size
+        try:
+            segment = Segment(size, self._folder)
+            segment.allocate(segment.size)
+        except BaseException:
+            self.free(block)
+            raise
+        return block, segment
+
+    def _take_slot(self, offset: int, size: int, on_reclaimed: Callable[[], None] | None) -> Block:
+        slot = self._slots.pop()
+        use = self._in_use[slot] = _Use(Block(slot, offset, size), on_reclaimed)
+        if not use.is_kept:
+            self._oldest.append(use)
+        self._ledger[slot] = 1
+        return use.block
 
     def _find_hole(self, room: int, limit: int, spare: int) -> int | None:
         if len(self._slots) <= spare:
@@ -166,8 +207,9 @@ class Arena:
     def _reclaim_oldest(self) -> None:
         oldest, ledger = self._oldest, self._ledger
         while oldest:
-            slot = oldest[0]
-            if slot in self._in_use:
+            use = oldest[0]
+            slot = use.block.slot
+            if self._in_use.get(slot) is use:  # and not another one, which may be kept
                 if ledger[slot]:
                     return
                 self._give_back(slot)
@@ -180,11 +222,14 @@ class Arena:
                 self._give_back(slot)
                 if use.is_kept and use.on_reclaimed is not None:
                     use.on_reclaimed()
-        self._oldest = deque(slot for slot in self._oldest if slot in self._in_use)
+        self._oldest = deque(use for use in self._oldest if self._in_use.get(use.block.slot) is use)
 
     def _give_back(self, slot: int) -> None:
         block = self._in_use.pop(slot).block
         self._slots.append(slot)
+        if block.is_apart:
+            self._bytes_apart -= block.size
+            return
         start, stop = block.offset, block.offset + max(_ALIGNMENT, -(-block.size // _ALIGNMENT) * _ALIGNMENT)
         i = bisect_left(self._free, (start, 0))
         if i < len(self._free) and self._free[i][0] == stop:
@@ -217,11 +262,11 @@ class Arena:
             use = self._use_of(block)
             if use is None:
                 return
-            use.is_kept = False
+            was_kept, use.is_kept = use.is_kept, False
             if use.reader is None:
                 self._give_back(block.slot)
-            else:
-                self._oldest.append(block.slot)
+            elif was_kept:
+                self._oldest.append(use)
 
     def forget_reader(self, reader: object) -> None:
         """Take back what was lent to a reader that is gone, but for what is kept."""
@@ -232,12 +277,17 @@ class Arena:
                     if not use.is_kept:
                         self._give_back(slot)
 
+    def is_unread(self, block: Block) -> bool:
+        """Return whether the reader of a block has not released it yet."""
+        with self._lock:
+            return self._use_of(block) is not None and self._ledger[block.slot] == 1
+
     def _use_of(self, block: Block) -> _Use | None:
         use = self._in_use.get(block.slot)
         return use if use is not None and use.block is block else None
 
     def view(self, block: Block) -> memoryview:
-        """Return the bytes of a block, to be written."""
+        """Return the bytes of a block, to be written; not of one apart."""
         return self._memory[block.offset : block.offset + block.size]
 
     def free(self, block: Block) -> None:

@@ -23,7 +23,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from tilework.executor.crew import LaneQueue
@@ -244,6 +245,18 @@ class Dispatch:
             for item in station.items
             if item.lane is lane and item.serial <= begun(station)
         ]
+
+    def behind(self, item: Item) -> Station | None:
+        """Return a worker on whose tickets a bound one waits, though they come after it; None if it need not wait."""
+        found: list[tuple[int, Station]] = []
+        for station in self.stations if item.station is None else [item.station]:
+            if station.is_ready and station.fits(item):
+                before = takewhile(lambda i: i is not item, station.items)
+                places = [i.place for i in before if i.lane is item.lane and i.place > item.place]
+                if not places:
+                    return None
+                found.append((max(places), station))
+        return max(found, key=itemgetter(0))[1] if found else None
 
     def take_out(self, stays: Callable[[Item], bool]) -> list[Item]:
         """Return, and forget, what waits for a worker, but for what stays."""

@@ -183,6 +183,19 @@ class Exchange:
         member = self.holder_of(item)
         return member is not None and item.serial <= self.pool.page.begun(member.row)
 
+    def make_way(self, item: Item) -> None:
+        """End a worker for a ticket of a stream, if that waits for one that waits for data after the ticket's own.
+
+        So it is when a worker was lost, and no other one takes its place. The tickets are repeated in order.
+        """
+        if item.station is None:
+            is_starting = any(member.state is MemberState.STARTING for member in self.pool.members)
+            if item not in item.lane.items or self.roster.coming() or is_starting:
+                return
+        behind = self._dispatch.behind(item)
+        if behind is not None:
+            behind.owner.end("its task was to have data after another one that had lost its worker, and goes behind it")
+
     def send_after(self, item: Item, message: Any) -> None:
         """Send something after a ticket to the worker that has it, if any. Called by any thread, with the lock."""
         member = self.holder_of(item)

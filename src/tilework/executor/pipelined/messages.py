@@ -91,11 +91,19 @@ class StreamItem(NamedTuple):
 
     serial: int
     header: bytes
-    """Pickled; empty for None. After `AS_BYTES`, which no pickle begins with, when the payload was put as bytes."""
-    block: Block | None
+    """Pickled; empty for None. Before it, or instead of it, may be one of the words below: no pickle begins so."""
+    block: Block
+    """Where the payload is."""
+    fd: int = -1
+    """Descriptor of the segment that the block is in, as it came with the message; -1 for one that is not apart."""
 
 
 AS_BYTES: Final = b"b"
+"""The payload was put as bytes."""
+ONLY_HEADER: Final = b"n"
+"""What is in the block is the header; there is no payload."""
+HEADER_FIRST: Final = b"h"
+"""What is in the block is the header of the next item: it is large."""
 
 
 class StreamEnd(NamedTuple):
@@ -200,8 +208,7 @@ def encode(message: Any) -> bytes:
     elif kind is Done:
         fields = _DONE, message.serial, message.seconds, _plain(message.parcel)
     elif kind is StreamItem:
-        block = message.block
-        fields = _STREAM_ITEM, message.serial, message.header, None if block is None else tuple(block)
+        fields = _STREAM_ITEM, message.serial, message.header, tuple(message.block)
     elif kind is StreamEnd:
         fields = _STREAM_END, message.serial, message.is_complete
     else:
@@ -222,7 +229,7 @@ def decode(body: bytes) -> Any:
         return Done(serial, seconds, _parcel(parcel))
     if kind == _STREAM_ITEM:
         serial, header, block = fields
-        return StreamItem(serial, header, None if block is None else Block(*block))
+        return StreamItem(serial, header, Block(*block))
     return StreamEnd(*fields)
 
 

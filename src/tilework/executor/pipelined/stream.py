@@ -13,16 +13,20 @@
 Who does what: one thread for a streamed run calls the handler, for one task after the other. What is put goes into the
 task's record, and to its worker when it has one. When the arena is full, putting waits: a source that is quicker than
 the workers is held up, and memory does not grow. For a task that no worker has begun it waits earlier, when the lower
-half is full: it may be behind tasks of another run, which could not end if there was no room for their data.
+half is full: it may be behind tasks of another run, which could not end if there was no room for their data. A task
+that has read everything, and for whose next item there is no room after a while, gets it apart, in a segment of its
+own: what is in the way may be data of those that wait for its worker.
 
 What a worker has read stays in the arena until its task is done, or until there is need of the room. So when a worker
-is lost, its task can be repeated on another one, with the same data, unless room was short.
+is lost, its task can be repeated on another one, with the same data, unless room was short. Headers are in the arena as
+well, unless they are small and have a payload: so a source of them alone is held up, too.
 """
 
 from __future__ import annotations
 
 import logging
 import operator
+import os
 import threading
 import time
 from collections import deque
@@ -32,7 +36,8 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
 from tilework.executor.calling import partition_name
 from tilework.executor.pipelined.memory import SharedMemoryFullError
-from tilework.executor.pipelined.messages import AS_BYTES, StreamEnd, StreamItem, encode
+from tilework.executor.pipelined.messages import AS_BYTES, HEADER_FIRST, ONLY_HEADER, StreamEnd, StreamItem, encode
+from tilework.executor.pipelined.streamed import StreamPart, StreamRecord
 from tilework.executor.pipelined.worker_queues import OneWayQueue
 from tilework.executor.remote import dumps
 from tilework.executor.run import Failed
@@ -41,8 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tilework.common.executor import TaskCommHandler
-    from tilework.executor.pipelined.arena import Arena, Block
-    from tilework.executor.pipelined.dispatch import Item
+    from tilework.executor.pipelined.arena import Arena
     from tilework.executor.pipelined.hub import Hub
     from tilework.executor.pipelined.hub_run import HubRun, HubTicket
     from tilework.executor.pipelined.member import Member
@@ -53,36 +57,13 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 1e-4
 _LONGEST_WAIT: Final = 0.2
-_PATIENCE_SECONDS: Final = 10.0
-"""After which it is said that an item waits that may never have room."""
+_APART_SECONDS: Final = 0.1
+"""How long an item waits for room in the arena, while its task waits for it."""
+_MAKE_WAY_SECONDS: Final = 1.0
+"""How long it waits when its task has not begun, until it is seen whether that can begin."""
+_LARGE_HEADER: Final = 1 << 10
 _FEEDER_SECONDS: Final = 2.0
 """How long the end of a run waits for a handler that is waiting for its source."""
-
-
-class _Record:
-    """What was streamed to a task."""
-
-    __slots__ = ("has_begun", "has_end", "index", "is_answered", "is_complete", "is_incomplete", "item", "items")
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.item: Item | None = None
-        """The ticket that it goes to, on its way to a worker."""
-        self.has_begun = False
-        """Whether the task is known to have begun, and has not lost its worker since."""
-        self.is_answered = False
-        """Whether the task needs nothing more."""
-        self.items: list[tuple[bytes, Block | None]] = []
-        self.is_complete = False
-        """Whether the handler has given everything."""
-        self.has_end = False
-        """Whether the end of the stream was sent after the data."""
-        self.is_incomplete = False
-        """Whether something of it is not in the arena any more."""
-
-    def lose(self) -> None:
-        """Take note that a block was needed for something else."""
-        self.is_incomplete = True
 
 
 class Feeder:
@@ -102,6 +83,7 @@ class Feeder:
 
     def __init__(self, hub: Hub, handler: TaskCommHandler, run: HubRun, fail: Callable[[BaseException], None]) -> None:
         self._hub = hub
+        self._pid = os.getpid()
         self._arena: Arena = hub.pool.arena
         self._handler = handler
         self._run = run
@@ -109,8 +91,8 @@ class Feeder:
         # A KeyboardInterrupt can leave a condition locked that was entered with "with", but not a plain lock.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._waiting: deque[tuple[Any, _Record]] = deque()
-        self._records: dict[int, _Record] = {}  # by the index of the task
+        self._waiting: deque[tuple[Any, StreamRecord]] = deque()
+        self._records: dict[int, StreamRecord] = {}  # by the index of the task
         self._is_over = False
         self._thread = threading.Thread(target=self._feed, name="tilework-feeder", daemon=True)
         hub.add_thread(self._thread)
@@ -129,7 +111,7 @@ class Feeder:
             index = ticket.ticket.index
             record = self._records.get(index)
             if record is None:
-                record = self._records[index] = _Record(index)
+                record = self._records[index] = StreamRecord(index)
                 record.item = ticket.item
                 self._waiting.append((ticket.ticket.task, record))
                 self._changed.notify_all()
@@ -137,9 +119,8 @@ class Feeder:
             # the task has lost its worker, and waits for another as those do that have not begun
             record.item = ticket.item
             record.has_begun = False
-            for _, block in record.items:
-                if block is not None:
-                    self._arena.keep(block)
+            for part in record.parts:
+                self._arena.keep(part.block)
             if record.is_incomplete:
                 name = partition_name(ticket.ticket.task)
                 msg = (
@@ -152,10 +133,8 @@ class Feeder:
         """Send everything that was streamed to a ticket so far; called with the hub locked, when a worker gets it."""
         with self._lock:
             record = self._records[ticket.ticket.index]
-            for header, block in record.items:
-                if block is not None:
-                    self._arena.lend(block, member)
-                member.wire.send(encode(StreamItem(serial, header, block)))
+            for part in () if record.is_incomplete else record.parts:  # incomplete: the run fails because of that
+                self._send(record, part, member, serial)
             if record.is_complete or self._is_over:
                 record.has_end = True
                 member.wire.send(encode(StreamEnd(serial, record.is_complete)))
@@ -165,33 +144,55 @@ class Feeder:
         with self._lock:
             record = self._records[ticket.ticket.index]
             record.is_answered = True
-            for _, block in record.items:
-                if block is not None:
-                    self._arena.let_go(block)
-            record.items.clear()
+            record.let_go(self._arena)
             if record.is_complete:
                 del self._records[ticket.ticket.index]
 
-    def put(self, record: _Record, header: bytes, block: Block | None) -> None:
-        """Send data to a record's ticket, now or when it has a worker."""
+    def check_process(self) -> None:
+        """Raise ExecutorError in a process that was forked by a handler: the memory is that of the other one."""
+        if os.getpid() != self._pid:
+            self._hub.check_open()
+
+    def put(self, record: StreamRecord, parts: list[StreamPart]) -> None:
+        """Send an item to a record's ticket, now or when it has a worker."""
         # The hub is locked first, always: it calls `send_again` with its lock held.
         with self._hub.lock, self._lock:
             if self._is_over or record.is_answered:  # a task need not wait for all of its data
-                if block is not None:
-                    self._arena.free(block)
+                for part in parts:
+                    part.free(self._arena)
                 if self._is_over:
                     raise self.over()
                 return
-            record.items.append((header, block))
+            if record.is_incomplete:
+                record.let_go(self._arena)  # it cannot be repeated any more
+            record.parts += parts
+            record.n_items += 1
             assert record.item is not None
-            exchange = self._hub.exchange
-            reader = exchange.holder_of(record.item)
+            reader = self._hub.exchange.holder_of(record.item)
             if reader is not None:
-                if block is not None:
-                    self._arena.lend(block, reader)
-                exchange.tell(reader, encode(StreamItem(record.item.serial, header, block)))
+                for part in parts:
+                    self._send(record, part, reader, record.item.serial)
 
-    def has_begun(self, record: _Record) -> bool:
+    def _send(self, record: StreamRecord, part: StreamPart, reader: Member, serial: int) -> None:
+        self._arena.lend(part.block, reader)
+        self._hub.exchange.tell(reader, encode(StreamItem(serial, part.header, part.block)), part.descriptors())
+        if part.segment is not None:  # which only its reader has from now on
+            part.segment.close()
+            part.segment = None
+            record.lose()
+
+    def waits_for_data(self, record: StreamRecord) -> bool:
+        """Return whether a task has begun, and has read everything."""
+        with self._lock:
+            return record.has_begun and not (record.parts and self._arena.is_unread(record.parts[-1].block))
+
+    def make_way(self, record: StreamRecord) -> None:
+        """Let a task that has lost its worker have another, if only those have one that wait for data after its own."""
+        item = record.item
+        if item is not None:
+            self._hub.request(lambda: self._hub.exchange.make_way(item))
+
+    def has_begun(self, record: StreamRecord) -> bool:
         """Return whether a worker has begun a task, or has even done it."""
         if not record.has_begun:
             with self._hub.lock:
@@ -223,14 +224,14 @@ class Feeder:
                 return
             self._finish(record)
 
-    def _finish(self, record: _Record) -> None:
+    def _finish(self, record: StreamRecord) -> None:
         with self._hub.lock, self._lock:
             record.is_complete = True
             self._end_stream(record)
             if record.is_answered:
                 self._records.pop(record.index, None)
 
-    def _end_stream(self, record: _Record) -> None:
+    def _end_stream(self, record: StreamRecord) -> None:
         # Also for a task that is done already: its worker discards what comes until here. The thread that has fed the
         # task and the end of the run may both come here, in any order.
         if record.item is not None and not record.has_end:
@@ -260,10 +261,7 @@ class Feeder:
         with self._lock:
             for record in self._records.values():
                 self._end_stream(record)
-                for _, block in record.items:
-                    if block is not None:
-                        self._arena.let_go(block)
-                record.items.clear()
+                record.let_go(self._arena)
 
 
 class FeedQueue(OneWayQueue):
@@ -279,10 +277,11 @@ class FeedQueue(OneWayQueue):
         The task.
     """
 
-    def __init__(self, feeder: Feeder, arena: Arena, record: _Record) -> None:
+    def __init__(self, feeder: Feeder, arena: Arena, record: StreamRecord) -> None:
         self.arena = arena
         self._feeder = feeder
         self._record = record
+        self._short_since: float | None = None
 
     def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
         """Append an item; see `WorkerQueue.put`. Waits while there is no room.
@@ -293,7 +292,7 @@ class FeedQueue(OneWayQueue):
             When the run has ended.
         """
         if payload is None:
-            self.append(header, None)
+            self._feeder.put(self._record, [self._pack_header(_pickled(header), ONLY_HEADER)])
             return
         content = _content_of(payload)
         with _NewItem(self, header, len(content), as_bytes=isinstance(payload, bytes)) as view:
@@ -303,40 +302,63 @@ class FeedQueue(OneWayQueue):
         """Give out a buffer that the worker will read, and append it when the block ends normally."""
         return _NewItem(self, header, size)
 
-    def append(self, header: Any, block: Block | None, *, as_bytes: bool = False) -> None:
-        """Append an item whose payload is in a block, or that has none."""
-        pickled = b"" if header is None else dumps(header)
-        self._feeder.put(self._record, AS_BYTES + pickled if as_bytes else pickled, block)
+    def append(self, header: Any, payload: StreamPart, *, as_bytes: bool) -> None:
+        """Append an item whose payload was written."""
+        pickled, parts = _pickled(header), [payload]
+        if len(pickled) > _LARGE_HEADER:
+            parts = [self._pack_header(pickled, HEADER_FIRST), payload]
+            pickled = b""
+        payload.header = AS_BYTES + pickled if as_bytes else pickled
+        self._feeder.put(self._record, parts)
 
-    def allocate(self, size: int) -> Block:
-        """Return a block, when there is room; raises as `put`."""
-        record = self._record
-        warn_at = time.monotonic() + _PATIENCE_SECONDS if size > self.arena.budget // 2 else float("inf")
-        while not self._feeder.is_over:
-            try:
-                block = self.arena.allocate(size, record.lose, leave_half=not record.has_begun)
-                if block is None and not record.has_begun and self._feeder.has_begun(record):
-                    continue
-            except SharedMemoryFullError as error:
-                msg = f"{error}: put less at a time, or give the machine or its container more memory"
-                raise ExecutorError(msg) from error
-            if block is not None:
-                return block
-            time.sleep(_POLL_SECONDS)
-            if time.monotonic() > warn_at:
-                warn_at = float("inf")
-                log.warning(
-                    "an item of %.0f MiB waits for room: it needs more than half of the %.0f MiB that there are, and "
-                    "data of other runs may be in the way until they end; put less at a time, or give the executor "
-                    "more shared_memory",
-                    size / 2**20,
-                    self.arena.budget / 2**20,
-                )
+    def _pack_header(self, pickled: bytes, kind: bytes) -> StreamPart:
+        part = self.allocate(len(pickled))
+        part.header = kind
+        with part.view(self.arena) as view:
+            view[:] = pickled
+        return part
+
+    def allocate(self, size: int) -> StreamPart:
+        """Return room for so many bytes, when there is some; raises as `put`."""
+        self._feeder.check_process()
+        try:
+            while not self._feeder.is_over:
+                part = self._allocate_nowait(size)
+                if part is not None:
+                    return part
+                time.sleep(_POLL_SECONDS)
+        except SharedMemoryFullError as error:
+            msg = f"{error}: put less at a time, or give the machine or its container more memory"
+            raise ExecutorError(msg) from error
         raise self._feeder.over()
+
+    def _allocate_nowait(self, size: int) -> StreamPart | None:
+        record = self._record
+        block = self.arena.allocate(size, record.lose, leave_half=not record.has_begun)
+        if block is None and not record.has_begun and self._feeder.has_begun(record):
+            block = self.arena.allocate(size, record.lose)
+        if block is not None:
+            self._short_since = None
+            return StreamPart(b"", block)
+        now = time.monotonic()
+        if self._short_since is None:
+            self._short_since = now
+        seconds = now - self._short_since
+        if record.has_begun and seconds > _APART_SECONDS and self._feeder.waits_for_data(record):
+            apart = self.arena.allocate_apart(size)
+            return None if apart is None else StreamPart(b"", *apart)
+        if not record.has_begun and seconds > _MAKE_WAY_SECONDS:
+            self._feeder.make_way(record)
+            self._short_since = now
+        return None
 
     def size(self) -> int:
         """Return how many items were put."""
-        return len(self._record.items)
+        return self._record.n_items
+
+
+def _pickled(header: Any) -> bytes:
+    return b"" if header is None else dumps(header)
 
 
 def _content_of(payload: bytes | memoryview) -> bytes | memoryview:
@@ -363,7 +385,7 @@ class _NewItem(AbstractContextManager[memoryview]):
         Whether its reader gets the payload as bytes of its own.
     """
 
-    __slots__ = ("_as_bytes", "_block", "_header", "_queue", "_size", "_view")
+    __slots__ = ("_as_bytes", "_header", "_part", "_queue", "_size", "_view")
 
     def __init__(self, queue: FeedQueue, header: Any, size: int, *, as_bytes: bool = False) -> None:
         self._as_bytes = as_bytes
@@ -375,17 +397,17 @@ class _NewItem(AbstractContextManager[memoryview]):
             raise ValueError(msg)
 
     def __enter__(self) -> memoryview:
-        self._block = self._queue.allocate(self._size)
-        self._view = self._queue.arena.view(self._block)
+        self._part = self._queue.allocate(self._size)
+        self._view = self._part.view(self._queue.arena)
         return self._view
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
         try:
             self._view.release()
             if kind is None:
-                self._queue.append(self._header, self._block, as_bytes=self._as_bytes)
+                self._queue.append(self._header, self._part, as_bytes=self._as_bytes)
         except BaseException:
-            self._queue.arena.free(self._block)  # nothing, where the end of the run did it
+            self._part.free(self._queue.arena)  # nothing, where the end of the run did it
             raise
         if kind is not None:
-            self._queue.arena.free(self._block)
+            self._part.free(self._queue.arena)

@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from tilework.common.executor import WorkerContext, WorkerQueue, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError
 from tilework.executor.calling import no_more_data
-from tilework.executor.pipelined.messages import AS_BYTES, Signal, StreamEnd, StreamItem, decode, encode
+from tilework.executor.pipelined.memory import map_segment
+from tilework.executor.pipelined.messages import (
+    AS_BYTES,
+    HEADER_FIRST,
+    ONLY_HEADER,
+    Signal,
+    StreamEnd,
+    StreamItem,
+    decode,
+    encode,
+)
 from tilework.executor.pipelined.parcel import Packed, Parcel, ship, unpack
 from tilework.executor.remote import dumps, loads
 
@@ -139,13 +149,16 @@ class RequestQueue(OneWayQueue):
             raise WorkerQueueEmpty(msg)
         message = decode(frame.body)
         if isinstance(message, StreamItem | StreamEnd):
+            if isinstance(message, StreamItem) and frame.descriptors:
+                message = message._replace(fd=frame.descriptors[0])
             self._streams.setdefault(message.serial, deque()).append(message)
         else:
             self._messages.append((message, frame.descriptors))
 
     def n_of_stream(self, serial: int) -> int:
-        """Return how much data for a ticket is here already."""
-        return len(self._streams.get(serial, ()))
+        """Return how many items for a ticket are here already."""
+        stream = self._streams.get(serial, ())
+        return sum(isinstance(item, StreamItem) and item.header != HEADER_FIRST for item in stream)
 
     def end_stream(self, serial: int) -> None:
         """Discard what a ticket did not take, and what still comes for it before the stream's end."""
@@ -156,8 +169,9 @@ class RequestQueue(OneWayQueue):
                 if isinstance(item, StreamEnd):
                     del self._streams[serial]
                     return
-                if item.block is not None:
-                    self.release(item.block)
+                if item.fd >= 0:
+                    os.close(item.fd)
+                self.release(item.block)
             self._receive(None)
 
     def unpack(self, parcel: Parcel, descriptors: tuple[int, ...], *, copy: bool) -> Any:
@@ -167,9 +181,19 @@ class RequestQueue(OneWayQueue):
         """
         return unpack(parcel, self._arena, descriptors[0] if descriptors else None, copy=copy, keep=False)
 
-    def view(self, block: Block) -> memoryview:
-        """Return the bytes of a block of the main process's memory."""
-        return self._arena.view(block)
+    def view(self, item: StreamItem) -> memoryview:
+        """Return the bytes of an item's block; called once for each."""
+        if item.block.is_apart:
+            return memoryview(map_segment(item.fd, max(1, item.block.size)))[: item.block.size]
+        return self._arena.view(item.block)
+
+    def read(self, item: StreamItem) -> bytes:
+        """Return a copy of the bytes of an item's block, which is released."""
+        try:
+            with self.view(item) as view:
+                return bytes(view)
+        finally:
+            self.release(item.block)
 
     def release(self, block: Block) -> None:
         """Tell the main process that a block is not needed any more."""
@@ -252,6 +276,7 @@ class StreamQueue(OneWayQueue):
         self.requests = requests
         self._serial = serial
         self._n_taken = 0
+        self._header: bytes | None = None  # of the next item, when it came before it
         self._end: StreamEnd | None = None
 
     def get(
@@ -270,14 +295,20 @@ class StreamQueue(OneWayQueue):
         """
         return _NextOfStream(self, timeout if block else 0.0)
 
-    def take(self, timeout: float | None) -> StreamItem:
-        """Return the next item; raises as `get`."""
-        if self._end is None:
+    def take(self, timeout: float | None) -> tuple[bytes, StreamItem | None]:
+        """Return the pickled header of the next item, and what has its payload, if it has one; raises as `get`."""
+        while self._end is None:
             item = self.requests.next_of_stream(self._serial, timeout)
-            if isinstance(item, StreamItem):
+            if isinstance(item, StreamEnd):
+                self._end = item
+            elif item.header == HEADER_FIRST:
+                self._header = self.requests.read(item)
+            else:
                 self._n_taken += 1
-                return item
-            self._end = item
+                if item.header == ONLY_HEADER:
+                    return self.requests.read(item), None
+                header, self._header = self._header, None
+                return item.header.removeprefix(AS_BYTES) if header is None else header, item
         if self._end.is_complete:
             if timeout == 0:
                 msg = "the queue is empty"
@@ -315,15 +346,13 @@ class _NextOfStream(AbstractContextManager[tuple[Any, "bytes | memoryview | None
         self._block: Block | None = None
 
     def __enter__(self) -> tuple[Any, bytes | memoryview | None]:
-        item = self._queue.take(self._timeout)
-        self._block = block = item.block
-        as_bytes, pickled = item.header.startswith(AS_BYTES), item.header.removeprefix(AS_BYTES)
+        pickled, item = self._queue.take(self._timeout)
+        if item is None:
+            return loads(pickled) if pickled else None, None
+        self._block = item.block
         try:
-            header = loads(pickled) if pickled else None
-            if block is None:
-                return header, None
-            view = self._queue.requests.view(block)
-            return header, bytes(view) if as_bytes else view
+            view = self._queue.requests.view(item)  # first, as it takes what the item came with
+            return loads(pickled) if pickled else None, bytes(view) if item.header.startswith(AS_BYTES) else view
         except BaseException:
             self.__exit__()
             raise
