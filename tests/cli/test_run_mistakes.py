@@ -143,8 +143,8 @@ def test_the_traceback_of_a_worker_is_not_shown(called: Any, scan: Path, tmp_pat
     )
     done = called("run", scan, "--udf", "ends:Ends", "--out", "out", "--executor", "pipelined", "--workers", "1")
     assert done.returncode == 1
-    assert done.stderr.startswith("tilework: SystemExit: 3 (raised on a worker")
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if "Slow worker startup" not in line)  # on a busy machine
+    assert line.startswith("tilework: SystemExit: 3 (raised on a worker")
 
 
 @pytest.mark.parametrize("option", ["--roi", "--dark", "--masks", "--param"])

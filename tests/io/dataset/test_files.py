@@ -219,7 +219,7 @@ class TestUnreadable:
     @pytest.mark.parametrize("filetype", KWARGS)
     def test_path_with_a_null_byte(self, tmp_path: Path, filetype: str) -> None:
         """A path that no system has."""
-        with pytest.raises(DataSetException, match="cannot be read: embedded null byte"):
+        with pytest.raises(DataSetException, match=r"cannot be read: .*embedded null"):
             _load(filetype, tmp_path / "a\0b", **self.KWARGS[filetype])
 
     @pytest.mark.parametrize("filetype", ["raw", "npy", "mib", "blo"])

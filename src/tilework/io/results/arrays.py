@@ -48,6 +48,18 @@ def _naming(name: str, array: Array, advice: str) -> Iterator[None]:
         raise ValueError(msg) from error
 
 
+@contextlib.contextmanager
+def _found_behind(kind: type[Exception]) -> Iterator[None]:
+    """Raise the error of this kind that a SystemError came from: HDF5 calls on after an error, which Python resents."""
+    try:
+        yield
+    except SystemError as error:
+        behind: BaseException | None = error
+        while behind is not None and not isinstance(behind, kind):
+            behind = behind.__cause__ or behind.__context__
+        raise behind or error from None
+
+
 def _channels(document: Document, arrays: Mapping[str, Array]) -> dict[str, ResultChannel]:
     return {
         name: ResultChannel.from_description(name, description, arrays[name], arrays.get(f"{name}.valid"))
@@ -92,7 +104,7 @@ def write_hdf5(path: Path, channels: Channels, document: Document) -> None:
     import h5py
 
     # Through a Python file, a full disk shows as the OSError it is.
-    with path.open("w+b") as raw, h5py.File(raw, "w") as file:
+    with path.open("w+b") as raw, _found_behind(OSError), h5py.File(raw, "w") as file:
         file.attrs[KEY] = json.dumps(document)
         scales = shared_coordinates(channels)
         for name, (axis, values) in scales.items():
