@@ -174,6 +174,8 @@ class Courier:
         self._pump()
 
     def _receive(self, sent: Sent, shipment: Shipment, report: BatchReport) -> None:
+        if report.outcomes:
+            sent.station.prove()
         for outcome in report.outcomes:
             sent.tickets.pop(outcome.number, None)
             if outcome.error is not None:
@@ -223,6 +225,8 @@ class Courier:
             sent.is_begun = True
         if sent.ident not in self._carriers:
             return
+        if report is None or (not report.outcomes and len(report.unbegun) == len(sent.tickets)):
+            self.dispatch.note_unbegun(sent, time.monotonic())
         if report is None:
             self._forget(sent)
             if sent.ident not in self._carriers:

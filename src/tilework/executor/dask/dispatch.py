@@ -13,6 +13,11 @@ is worth `BATCH_SECONDS` of work by the measure of the run's tasks so far, and o
 measure. What a worker has not begun can be recalled. That is done when another worker is idle while this one takes
 longer than expected, so that a slow task delays only itself; and when a run of higher priority finds no room.
 
+The threads of a worker may belong to somebody else's tasks, for as long as these like. It shows when the batch that
+should run is recalled, which a worker that has begun it does not give back. Then the worker is held: others are
+preferred until it has worked again, or a while has passed, which is longer each time. So a ticket that finds all
+workers held goes from one to the other ever more rarely, and is done wherever a thread is free first for long enough.
+
 Among runs of equal priority each gets a batch in turn; a lower number of priority always goes first. A ticket whose
 data is on some hosts goes there as long as one of them has a worker that can do it.
 """
@@ -57,6 +62,9 @@ MAX_BATCH: Final = 64
 
 PATIENCE: Final = 0.05
 """How much longer than expected a worker may take until what it has not begun is recalled for an idle one, in s."""
+
+HELD_SECONDS: Final = (1.0, 60.0)
+"""How long a worker is taken to be held by others, in s: at first, twice as long each time, and at most."""
 
 SHARE_SECONDS: Final = 0.004
 """Less work than this is not shared any further, in s: a message costs about as much as it takes."""
@@ -147,7 +155,7 @@ class Sent:
     """Whether its worker is being asked for what it has not begun."""
     recall_time: float = -math.inf
     is_begun: bool = False
-    """Whether it is known to run, with nothing left to be recalled."""
+    """Whether it is known to have nothing that could be recalled."""
     is_arriving: bool = False
     """Whether what became of it is on its way back."""
     is_suspect: bool = False
@@ -188,7 +196,11 @@ class Station:
     since: float = 0.0
     """When it last answered, or began to have work."""
     is_proven: bool = False
-    """Whether it has answered."""
+    """Whether it has done a task."""
+    held_until: float = -math.inf
+    """Until when its threads are taken to be somebody else's."""
+    held_seconds: float = HELD_SECONDS[0]
+    """How long they will be taken to be that the next time."""
 
     @property
     def room(self) -> int:
@@ -197,9 +209,24 @@ class Station:
             return 0
         return 2 * self.slots - len(self.sent)
 
-    def expected_order(self) -> tuple[float, float]:
-        """Sort stations by when they will have time: how much they have, and since when."""
-        return len(self.sent) / self.slots, min((sent.time for sent in self.sent.values()), default=0.0)
+    def expected_order(self, now: float) -> tuple[bool, float, float]:
+        """Sort stations by when they will have time: how much they have, and since when; those that are held last."""
+        since = min((sent.time for sent in self.sent.values()), default=0.0)
+        return self.is_held(now), len(self.sent) / self.slots, since
+
+    def is_held(self, now: float) -> bool:
+        """Return whether its threads are taken to be somebody else's."""
+        return now < self.held_until
+
+    def hold(self, now: float) -> None:
+        """Take note that it has not begun what should run there."""
+        self.held_until = now + self.held_seconds
+        self.held_seconds = min(2 * self.held_seconds, HELD_SECONDS[1])
+
+    def prove(self) -> None:
+        """Take note that it has done a task."""
+        self.is_proven = True
+        self.held_until, self.held_seconds = -math.inf, HELD_SECONDS[0]
 
     def is_idle(self) -> bool:
         """Return whether one of its threads has nothing to do."""
@@ -213,16 +240,29 @@ class Station:
         expected = PATIENCE + len(head.tickets) * (head.lane.mean_seconds or 0.0)
         return now - max(self.since, head.time) > expected
 
+    def is_overdue(self, sent: Sent, now: float) -> bool:
+        """Return whether a batch should have begun a while ago, because there is a thread for it."""
+        should_run = sent.ident in list(self.sent)[: self.slots]
+        return should_run and now - max(self.since, sent.time) > PATIENCE
+
     def spare(self) -> Sent | None:
         """Return the batch that can best be recalled; None when there is none, or one is being recalled."""
         batches = list(self.sent.values())
         if any(sent.is_recalled for sent in batches):
             return None
-        for position in reversed(range(len(batches))):
-            sent = batches[position]
-            if not sent.is_begun and (position >= self.slots or len(sent.tickets) > 1):
-                return sent
-        return None
+        return next((sent for sent in reversed(batches) if not sent.is_begun), None)
+
+    def wants_help(self, now: float) -> Sent | None:
+        """Return the batch that another worker should rather do, if there is one that it can be asked for.
+
+        That is one that waits for those that take longer than expected; or one that should have begun, and may not.
+        """
+        spare = self.spare()
+        if spare is None:
+            return None
+        if self.is_late(now) and spare.ident in list(self.sent)[self.slots :]:
+            return spare
+        return next((sent for sent in self.sent.values() if not sent.is_begun and self.is_overdue(sent, now)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +370,11 @@ class Dispatch:
         sent.lane.sent.pop(sent.ident, None)
         sent.station.sent.pop(sent.ident, None)
         sent.station.since = now
-        sent.station.is_proven = True
+
+    def note_unbegun(self, sent: Sent, now: float) -> None:
+        """Take note that a worker which was asked for a batch had begun nothing of it."""
+        if sent.station.is_overdue(sent, now):
+            sent.station.hold(now)
 
     def drop(self, lane: Lane) -> list[Sent]:
         """Forget what waits in a lane; returns what the workers have of it."""
@@ -366,7 +410,7 @@ class Dispatch:
                     lane.has_turn = False
                     continue
                 turns.append(lane)
-                if self._is_held(lane, now):
+                if self._must_wait(lane, now):
                     continue
                 action = self._raise_above(lane, now) or self._place(lane, now)
                 if action is not None:
@@ -384,7 +428,7 @@ class Dispatch:
         reserved: set[Station] = set()
         for need, queue in lane.suspected.items():
             if queue:
-                station = self._place_suspect(lane, need, reserved)
+                station = self._place_suspect(lane, need, reserved, now)
                 if station is not None:
                     return Send(self._take(lane, need, queue, station, 1, now))
         for need, queue in lane.queues.items():
@@ -393,7 +437,7 @@ class Dispatch:
             fitting = self.fitting(need)
             stations = [s for s in fitting if s.room > 0 and s not in reserved]
             if stations:
-                station = min(stations, key=Station.expected_order)
+                station = min(stations, key=lambda s: s.expected_order(now))
                 # What waits is shared with those that are busy now: they will be back before a large batch is done.
                 each = len(queue) / sum(s.slots for s in fitting)
                 share = math.ceil(min(each, max(each / 2, self._worth(lane, SHARE_SECONDS))))
@@ -401,13 +445,13 @@ class Dispatch:
                 return Send(self._take(lane, need, queue, station, n, now))
         return None
 
-    def _place_suspect(self, lane: Lane, need: Need, reserved: set[Station]) -> Station | None:
+    def _place_suspect(self, lane: Lane, need: Need, reserved: set[Station], now: float) -> Station | None:
         """Return an empty worker for a suspect, or let one become empty.
 
         One that has shown that it works is preferred: a new worker takes long for its first task, and would meet its
         end with the same task again where workers die for other reasons.
         """
-        stations = self.fitting(need)
+        stations = sorted(self.fitting(need), key=lambda station: station.is_held(now))
         proven = [station for station in stations if station.is_proven]
         empty = [station for station in proven or stations if not station.sent]
         if empty:
@@ -448,7 +492,7 @@ class Dispatch:
 
     def _raise_above(self, lane: Lane, now: float) -> Recall | None:
         """Recall what is before this lane, and waits behind others while there is a worker that could begin it."""
-        idle = [station for station in self.stations.values() if station.is_idle()]
+        idle = self._idle(now)
         for station in self.stations.values() if idle else ():
             waiting = list(station.sent.values())[station.slots :]
             spare = station.spare() if any(sent.lane.priority < lane.priority for sent in waiting) else None
@@ -458,7 +502,7 @@ class Dispatch:
                     return self._recall(spare, now)
         return None
 
-    def _is_held(self, lane: Lane, now: float) -> bool:
+    def _must_wait(self, lane: Lane, now: float) -> bool:
         """Return whether something that goes before this lane is on its way back, and will find its place at once."""
         return any(
             sent.is_recalled and sent.lane.priority < lane.priority and now - sent.recall_time < PATIENCE
@@ -468,15 +512,15 @@ class Dispatch:
 
     def _help(self, now: float) -> Recall | None:
         """Find work for an idle worker where another one takes long."""
-        idle = [station for station in self.stations.values() if station.is_idle()]
-        if not idle:
-            return None
-        for station in self.stations.values():
-            if not station.is_idle() and station.is_late(now):
-                spare = station.spare()
-                if spare is not None and any(s in self.fitting(spare.need) for s in idle):
-                    return self._recall(spare, now)
+        idle = self._idle(now)
+        for station in self.stations.values() if idle else ():
+            sent = station.wants_help(now)
+            if sent is not None and any(s is not station and s in self.fitting(sent.need) for s in idle):
+                return self._recall(sent, now)
         return None
+
+    def _idle(self, now: float) -> list[Station]:
+        return [station for station in self.stations.values() if station.is_idle() and not station.is_held(now)]
 
     @staticmethod
     def _recall(sent: Sent, now: float) -> Recall:
