@@ -31,6 +31,7 @@ from tilework.executor.dask.connection import Connection, make_client
 from tilework.executor.dask.dispatch import MAX_BATCH, Lane, Need
 from tilework.executor.dask.extra import require_dask
 from tilework.executor.dask.local import LocalCluster, start_cluster
+from tilework.executor.dask.nested import lend_thread
 from tilework.executor.dask.scattered import Scattered
 from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.shipment import Shipment
@@ -281,10 +282,12 @@ class DaskJobExecutor(StoringJobExecutor):
             raise ExecutorError(msg)
 
     def _run_tasks(self, *args: Any) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        lend_thread()
         with awake(self._snooze_manager):
             yield from super()._run_tasks(*args)
 
     def _drive_calls(self, *args: Any) -> Generator[tuple[Any, Any], None, None]:
+        lend_thread()
         with awake(self._snooze_manager):
             yield from super()._drive_calls(*args)
 
