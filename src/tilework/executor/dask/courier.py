@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.exceptions import ExecutorError, WorkerLostError
 from tilework.executor.dask.carriage import Carriage
+from tilework.executor.dask.demand import ask_for_worker
 from tilework.executor.dask.dispatch import Dispatch, Send
 from tilework.executor.dask.seat import leave, recall
 from tilework.executor.remote import loads, unpack_error
@@ -76,6 +77,7 @@ class Courier:
         self._recalls: dict[str, asyncio.Task[None]] = {}  # the same
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._demand: Any = None  # held while all wait for a first worker
         self.carriage = Carriage(client, self.topic, self._on_seat_failure)
         self.is_closed = False
         self.loop_thread = 0
@@ -343,6 +345,10 @@ class Courier:
     def _look_after_the_stranded(self) -> None:
         """End the runs that have waited too long for somebody who can do their tasks."""
         stranded = {lane.run: need for lane, need in self.dispatch.stranded()}
+        if not stranded or self.dispatch.stations or self.client.status != "running":
+            self._demand = None
+        elif self._demand is None:
+            self._demand = ask_for_worker(self.client)
         now = time.monotonic()
         for run, shipment in list(self._shipments.items()):
             need = stranded.get(run)
@@ -392,6 +398,7 @@ class Courier:
             task.cancel()
         await self.carriage.close(max(0.0, until - time.monotonic()))
         self._carriers.clear()
+        self._demand = None
         for shipment in shipments:
             shipment.ended.set()
         self._shipments.clear()
