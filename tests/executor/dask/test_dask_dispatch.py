@@ -7,19 +7,8 @@ from typing import Any
 
 from tilework.common.executor import Priority
 from tilework.common.scheduler import Worker
-from tilework.executor.dask.dispatch import (
-    BATCH_SECONDS,
-    MAX_BATCH,
-    PATIENCE,
-    SHARE_SECONDS,
-    Dispatch,
-    Lane,
-    Need,
-    Recall,
-    Send,
-    Sent,
-    Station,
-)
+from tilework.executor.dask.dispatch import MAX_BATCH, SHARE_SECONDS, Dispatch, Recall, Send
+from tilework.executor.dask.lanes import BATCH_SECONDS, PATIENCE, Lane, Need, Sent, Station
 from tilework.executor.run import Ticket
 
 CPU = frozenset({("CPU", 1)})

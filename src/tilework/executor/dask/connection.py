@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tilework.common.scheduler import Worker, WorkerSet
-    from tilework.executor.dask.dispatch import Station
+    from tilework.executor.dask.lanes import Station
     from tilework.executor.dask.local import LocalCluster
 
 __all__ = ["Connection", "make_client"]

@@ -34,7 +34,7 @@ from tilework.executor.run import Failed, Lost, WorkersChanged
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from tilework.executor.dask.dispatch import Sent, Station
+    from tilework.executor.dask.lanes import Sent, Station
     from tilework.executor.dask.shipment import Shipment
     from tilework.executor.dask.worker import BatchReport
 
