@@ -8,7 +8,7 @@ from typing import Any
 from tilework.common.executor import Priority
 from tilework.common.scheduler import Worker
 from tilework.executor.dask.dispatch import MAX_BATCH, SHARE_SECONDS, Dispatch, Recall, Send
-from tilework.executor.dask.lanes import BATCH_SECONDS, PATIENCE, Lane, Need, Sent, Station
+from tilework.executor.dask.lanes import BATCH_SECONDS, FIRST_PATIENCE, PATIENCE, Lane, Need, Sent, Station
 from tilework.executor.run import Ticket
 
 CPU = frozenset({("CPU", 1)})
@@ -141,6 +141,8 @@ def test_what_runs_is_not_recalled() -> None:
     lane = Lane("run", Priority.INTERACTIVE, mean_seconds=0.0)
     dispatch.put(lane, Need(CPU), tickets(1))
     (sent,) = send_all(dispatch)
+    assert dispatch.next(FIRST_PATIENCE / 2) is None, "it is the first batch of this worker"
+    dispatch.stations["a"].prove()
     assert dispatch.next(PATIENCE / 2) is None
     assert dispatch.next(2 * PATIENCE) == Recall(sent), "it may not have begun"
     assert dispatch.next(9e9) is None, "it is asked once"
@@ -237,15 +239,16 @@ def test_a_worker_that_somebody_else_has() -> None:
     lane = Lane("run", Priority.INTERACTIVE)
     dispatch.put(lane, Need(CPU), tickets(1))
     assert where(send_all(dispatch)) == [("a", [0])]
-    assert move(dispatch, 0.1) == [("b", [0])]
+    assert dispatch.next(0.1) is None, "nobody knows how fast it is"
+    assert move(dispatch, 0.6) == [("b", [0])]
     dispatch.put(lane, Need(CPU), tickets(2, 1))
-    first, second = send_all(dispatch, now=0.1)
+    first, second = send_all(dispatch, now=0.6)
     assert where([first, second]) == [("b", [1]), ("a", [2])], "when the others have enough"
     dispatch.stations["a"].prove()
     for sent in (*dispatch.stations["b"].sent.values(), second):
-        answer(dispatch, sent, 0.1)
+        answer(dispatch, sent, 0.6)
     dispatch.put(lane, Need(CPU), tickets(1, 3))
-    assert where(send_all(dispatch, now=0.1)) == [("a", [3])]
+    assert where(send_all(dispatch, now=0.6)) == [("a", [3])]
 
 
 def test_a_suspect_avoids_a_worker_that_somebody_else_has() -> None:
@@ -276,8 +279,8 @@ def test_all_workers_are_somebody_elses() -> None:
         assert dispatch.is_restless()
     stays = [b - a for a, b in itertools.pairwise(moves)]
     assert 8 < len(stays) < 30
-    assert all(later >= earlier - 0.2 for earlier, later in itertools.pairwise(stays)), stays
-    assert stays[0] < 0.2
+    assert all(later >= earlier - 0.7 for earlier, later in itertools.pairwise(stays)), stays
+    assert stays[0] < 0.7
     assert 20 < stays[-1] < 70
 
 
@@ -288,7 +291,7 @@ def test_threads_of_a_worker_that_are_somebody_elses() -> None:
     assert where(send_all(dispatch)) == [("a", [0]), ("b", [1])]
     (second,) = dispatch.stations["b"].sent.values()
     answer(dispatch, second)
-    assert move(dispatch, 0.1) == [("b", [0])]
+    assert move(dispatch, 0.6) == [("b", [0])]
 
 
 def test_what_is_recalled_before_it_could_begin() -> None:

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from tilework.common.scheduler import Worker
     from tilework.executor.run import Ticket
 
-__all__ = ["BATCH_SECONDS", "DIRECT_SECONDS", "HELD_SECONDS", "PATIENCE", "Lane", "Need", "Sent", "Station"]
+__all__ = [
+    "BATCH_SECONDS",
+    "DIRECT_SECONDS",
+    "FIRST_PATIENCE",
+    "HELD_SECONDS",
+    "PATIENCE",
+    "Lane",
+    "Need",
+    "Sent",
+    "Station",
+]
 
 BATCH_SECONDS: Final = 0.03
 """Work that is sent at a time, in seconds: well above the 10 ms that Dask takes from one task to the next."""
@@ -26,6 +36,9 @@ DIRECT_SECONDS: Final = 0.015
 PATIENCE: Final = 0.05
 """How much longer than expected a worker may take until what it has not begun is recalled for an idle one, in s;
 and how long it may take to begin what nothing is before."""
+
+FIRST_PATIENCE: Final = 0.5
+"""How long it may take to begin its first batch, in s: it may have to import what that needs, as any other would."""
 
 HELD_SECONDS: Final = (1.0, 60.0)
 """How long a worker is taken to be held by others, in s: at first, twice as long each time, and at most."""
@@ -204,7 +217,7 @@ class Station:
     def is_overdue(self, sent: Sent, now: float) -> bool:
         """Return whether a batch should have begun a while ago, because there is a thread for it."""
         should_run = sent.ident in list(self.sent)[: self.slots]
-        return should_run and now - max(self.since, sent.time) > PATIENCE
+        return should_run and now - max(self.since, sent.time) > (PATIENCE if self.is_proven else FIRST_PATIENCE)
 
     def spare(self) -> Sent | None:
         """Return the batch that can best be recalled; None when there is none, or one is being recalled."""
