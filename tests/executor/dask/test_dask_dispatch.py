@@ -251,6 +251,20 @@ def test_a_worker_that_somebody_else_has() -> None:
     assert where(send_all(dispatch, now=0.6)) == [("a", [3])]
 
 
+def test_a_new_worker_is_given_time_once() -> None:
+    """What comes after the batch that it did not begin is recalled as soon as from any other."""
+    dispatch = make(station("a"), station("b"))
+    lane = Lane("run", Priority.INTERACTIVE)
+    dispatch.put(lane, Need(CPU), tickets(1))
+    send_all(dispatch)
+    move(dispatch, 0.6)
+    dispatch.put(lane, Need(CPU), tickets(2, 1))
+    assert where(send_all(dispatch, now=0.6)) == [("b", [1]), ("a", [2])]
+    for sent in list(dispatch.stations["b"].sent.values()):
+        answer(dispatch, sent, 0.6)
+    assert move(dispatch, 0.7) == [("b", [2])]
+
+
 def test_a_suspect_avoids_a_worker_that_somebody_else_has() -> None:
     """Also when both have shown that they work."""
     dispatch = make(station("a"), station("b"))

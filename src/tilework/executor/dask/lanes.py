@@ -217,7 +217,8 @@ class Station:
     def is_overdue(self, sent: Sent, now: float) -> bool:
         """Return whether a batch should have begun a while ago, because there is a thread for it."""
         should_run = sent.ident in list(self.sent)[: self.slots]
-        return should_run and now - max(self.since, sent.time) > (PATIENCE if self.is_proven else FIRST_PATIENCE)
+        patience = PATIENCE if self.is_proven or self.is_held(now) else FIRST_PATIENCE
+        return should_run and now - max(self.since, sent.time) > patience
 
     def spare(self) -> Sent | None:
         """Return the batch that can best be recalled; None when there is none, or one is being recalled."""
