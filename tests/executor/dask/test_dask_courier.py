@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tilework.common.executor import Priority
 from tilework.common.scheduler import Worker
 from tilework.executor.dask.courier import Courier
-from tilework.executor.dask.dispatch import BATCH_SECONDS, Lane, Need, Sent, Station
+from tilework.executor.dask.lanes import BATCH_SECONDS, Lane, Need, Sent, Station
 from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.shipment import Shipment
 from tilework.executor.dask.worker import BatchReport, Outcome

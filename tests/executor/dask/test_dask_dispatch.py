@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from tilework.common.executor import Priority
 from tilework.common.scheduler import Worker
-from tilework.executor.dask.dispatch import (
-    BATCH_SECONDS,
-    MAX_BATCH,
-    PATIENCE,
-    SHARE_SECONDS,
-    Dispatch,
-    Lane,
-    Need,
-    Recall,
-    Send,
-    Sent,
-    Station,
-)
+from tilework.executor.dask.dispatch import MAX_BATCH, SHARE_SECONDS, Dispatch, Recall, Send
+from tilework.executor.dask.lanes import BATCH_SECONDS, FIRST_PATIENCE, PATIENCE, Lane, Need, Sent, Station
 from tilework.executor.run import Ticket
 
 CPU = frozenset({("CPU", 1)})
@@ -146,11 +136,17 @@ def test_an_idle_worker_helps_a_late_one() -> None:
 
 
 def test_what_runs_is_not_recalled() -> None:
-    """One task that runs stays where it is, however long it takes; so does a batch that was asked for its rest."""
+    """One task that is known to run stays where it is, however long it takes; so does the rest of a batch."""
     dispatch = make(station("a"), station("b"))
     lane = Lane("run", Priority.INTERACTIVE, mean_seconds=0.0)
     dispatch.put(lane, Need(CPU), tickets(1))
-    send_all(dispatch)
+    (sent,) = send_all(dispatch)
+    assert dispatch.next(FIRST_PATIENCE / 2) is None, "it is the first batch of this worker"
+    dispatch.stations["a"].prove()
+    assert dispatch.next(PATIENCE / 2) is None
+    assert dispatch.next(2 * PATIENCE) == Recall(sent), "it may not have begun"
+    assert dispatch.next(9e9) is None, "it is asked once"
+    sent.is_recalled, sent.is_begun = False, True
     assert dispatch.next(9e9) is None
     assert not dispatch.is_restless()
     only_a = Need(CPU, addresses=frozenset("a"))
@@ -220,6 +216,105 @@ def test_a_run_that_is_over() -> None:
     dispatch.done(sent[0], 0.0)
     assert dispatch.next(0.0) is None
     assert dispatch.drop(lane) == sent[1:]
+
+
+def give_back(dispatch: Dispatch, sent: Sent, now: float) -> None:
+    """The worker of a batch that was recalled had begun nothing of it."""
+    dispatch.note_unbegun(sent, now)
+    dispatch.done(sent, now)
+    dispatch.put_back(sent, list(sent.tickets))
+
+
+def move(dispatch: Dispatch, now: float) -> list[tuple[str, list[int]]]:
+    """Let the only batch be recalled at this time, and sent again."""
+    action = dispatch.next(now)
+    assert isinstance(action, Recall)
+    give_back(dispatch, action.sent, now)
+    return where(send_all(dispatch, now))
+
+
+def test_a_worker_that_somebody_else_has() -> None:
+    """What it has not begun goes to another one, and what comes later as well, until it has worked again."""
+    dispatch = make(station("a"), station("b"))
+    lane = Lane("run", Priority.INTERACTIVE)
+    dispatch.put(lane, Need(CPU), tickets(1))
+    assert where(send_all(dispatch)) == [("a", [0])]
+    assert dispatch.next(0.1) is None, "nobody knows how fast it is"
+    assert move(dispatch, 0.6) == [("b", [0])]
+    dispatch.put(lane, Need(CPU), tickets(2, 1))
+    first, second = send_all(dispatch, now=0.6)
+    assert where([first, second]) == [("b", [1]), ("a", [2])], "when the others have enough"
+    dispatch.stations["a"].prove()
+    for sent in (*dispatch.stations["b"].sent.values(), second):
+        answer(dispatch, sent, 0.6)
+    dispatch.put(lane, Need(CPU), tickets(1, 3))
+    assert where(send_all(dispatch, now=0.6)) == [("a", [3])]
+
+
+def test_a_new_worker_is_given_time_once() -> None:
+    """What comes after the batch that it did not begin is recalled as soon as from any other."""
+    dispatch = make(station("a"), station("b"))
+    lane = Lane("run", Priority.INTERACTIVE)
+    dispatch.put(lane, Need(CPU), tickets(1))
+    send_all(dispatch)
+    move(dispatch, 0.6)
+    dispatch.put(lane, Need(CPU), tickets(2, 1))
+    assert where(send_all(dispatch, now=0.6)) == [("b", [1]), ("a", [2])]
+    for sent in list(dispatch.stations["b"].sent.values()):
+        answer(dispatch, sent, 0.6)
+    assert move(dispatch, 0.7) == [("b", [2])]
+
+
+def test_a_suspect_avoids_a_worker_that_somebody_else_has() -> None:
+    """Also when both have shown that they work."""
+    dispatch = make(station("a"), station("b"))
+    for each in dispatch.stations.values():
+        each.prove()
+    lane = Lane("run", Priority.INTERACTIVE, suspects={0})
+    dispatch.put(lane, Need(CPU), tickets(1))
+    assert where(send_all(dispatch)) == [("a", [0])]
+    assert move(dispatch, 0.1) == [("b", [0])]
+
+
+def test_all_workers_are_somebody_elses() -> None:
+    """A ticket goes from one to the other ever more rarely, so that each has it at last when a thread becomes free."""
+    dispatch = make(station("a"), station("b"))
+    lane = Lane("run", Priority.INTERACTIVE)
+    dispatch.put(lane, Need(CPU), tickets(1))
+    send_all(dispatch)
+    moves, now = [0.0], 0.0
+    while now < 600:
+        now += 0.1
+        if (action := dispatch.next(now)) is not None:
+            assert isinstance(action, Recall)
+            give_back(dispatch, action.sent, now)
+            assert [each.station is not action.sent.station for each in send_all(dispatch, now)] == [True]
+            moves.append(now)
+        assert dispatch.is_restless()
+    stays = [b - a for a, b in itertools.pairwise(moves)]
+    assert 8 < len(stays) < 30
+    assert all(later >= earlier - 0.7 for earlier, later in itertools.pairwise(stays)), stays
+    assert stays[0] < 0.7
+    assert 20 < stays[-1] < 70
+
+
+def test_threads_of_a_worker_that_are_somebody_elses() -> None:
+    """A worker with several threads, none of which begins anything, has room for more, and is late all the same."""
+    dispatch = make(station("a", slots=3), station("b", slots=3))
+    dispatch.put(Lane("run", Priority.INTERACTIVE), Need(CPU), tickets(2))
+    assert where(send_all(dispatch)) == [("a", [0]), ("b", [1])]
+    (second,) = dispatch.stations["b"].sent.values()
+    answer(dispatch, second)
+    assert move(dispatch, 0.6) == [("b", [0])]
+
+
+def test_what_is_recalled_before_it_could_begin() -> None:
+    """It says nothing about the worker."""
+    dispatch = make(station("a"), station("b"))
+    dispatch.put(Lane("run", Priority.INTERACTIVE), Need(CPU), tickets(1))
+    (sent,) = send_all(dispatch)
+    give_back(dispatch, sent, PATIENCE / 2)
+    assert where(send_all(dispatch, PATIENCE / 2)) == [("a", [0])]
 
 
 def test_nothing_overtakes_what_waits_behind_others() -> None:

@@ -255,6 +255,25 @@ def test_clients_that_cannot_be_used(executor: DaskJobExecutor) -> None:
         DaskJobExecutor.make_local(cluster_spec(1, 0, has_cupy=False), preload=("os",))
 
 
+@pytest.mark.parametrize("name", ["default-cpu-0", "default-cpu-1"])
+def test_a_worker_that_somebody_else_has(executor: DaskJobExecutor, tmp_path: Path, name: str) -> None:
+    """A task of another program that takes long on one worker delays nothing that another one can do."""
+    signals = Signals(str(tmp_path))
+
+    def block() -> None:
+        signals.add("started")
+        signals.wait("go")
+
+    blocking = executor.client.submit(block, workers=[name], pure=False)
+    try:
+        signals.wait("started")
+        assert run(executor, [FakeTask(0)], timeout=20) == [0]
+        assert run(executor, [FakeTask(i) for i in range(20)], timeout=20, ordered=True) == list(range(20))
+    finally:
+        signals.add("go")
+        blocking.result()
+
+
 def test_two_executors_with_one_client(executor: DaskJobExecutor) -> None:
     """They do not see each other's runs; closing one leaves the other, the client and its owner's handlers in order."""
     heard: list[Any] = []

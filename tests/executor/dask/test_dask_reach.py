@@ -11,7 +11,7 @@ from distributed.comm import listen
 
 from tilework.common.scheduler import Worker
 from tilework.executor.dask import reach as module
-from tilework.executor.dask.dispatch import Station
+from tilework.executor.dask.lanes import Station
 from tilework.executor.dask.reach import Reach
 
 if TYPE_CHECKING:

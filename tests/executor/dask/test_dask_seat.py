@@ -17,9 +17,11 @@ from tilework.executor.dask.sealed import SharedSealed, seal
 from tilework.executor.dask.seat import close_seats, feed, leave, recall, sit
 from tilework.executor.dask.table import Feed, Table
 from tilework.executor.dask.worker import Batch, BatchReport
+from tilework.testing.faults import Signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+    from pathlib import Path
 
 PRIORITY = 10
 KEY = "the Dask task"
@@ -199,6 +201,39 @@ def test_recall(worker: Worker, run: str) -> None:
         assert recall(f"{run}-batch") == BatchReport((), (7, 8))
         assert await waiting == BatchReport((), (7, 8))
         assert recall(f"{run}-batch") is None
+
+    in_loop(main)
+
+
+class _Slow:
+    """Says when it is unpickled, and waits."""
+
+    def __init__(self, signals: Signals) -> None:
+        self.signals = signals
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self.signals,)
+
+
+def _unpickle(signals: Signals) -> Any:
+    signals.add("arrived")
+    signals.wait("go")
+    return abs
+
+
+def test_recall_of_what_is_unpickled(worker: Worker, threads: ThreadPoolExecutor, run: str, tmp_path: Path) -> None:
+    """The first ticket has begun then, as a worker that is lost meanwhile may be lost by it; the others have not."""
+    signals = Signals(str(tmp_path))
+
+    async def main() -> None:
+        sitting = threads.submit(sit, "s0", run, PRIORITY, None)
+        fed = asyncio.create_task(feed(order(run, "s0", fn=_Slow(signals)), worker))  # type: ignore[arg-type]
+        await until(lambda: signals.count("arrived") == 1)
+        assert recall(f"{run}-batch") == BatchReport((), (8,))
+        signals.add("go")
+        assert results(await fed) == {7: 1}
+        leave(run, frozenset({"s0"}))
+        await asyncio.wrap_future(sitting)
 
     in_loop(main)
 

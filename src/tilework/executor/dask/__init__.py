@@ -3,12 +3,15 @@
 ::
 
     DaskJobExecutor        what the interface asks for                                                     executor
+      lend_thread          what a run inside a Dask task does first                                        nested
     AsyncDaskJobExecutor   the same for asyncio                                                            aio
       Connection           the client, the workers that there are, and the way to them                     connection
       DaskBackend          one run, in its consumer's thread                                               backend
         Courier            batches to the workers and back; in the event loop of the Dask client           courier
           Dispatch         who gets what: decisions without I/O                                            dispatch
+            Lane, Station  a run and a worker, as these decisions see them                                 lanes
           Roster           who is there: the events of the scheduler                                       roster
+          ask_for_worker   what lets a cluster that adapts start its first worker                          demand
           Carriage         how a batch travels: to a seat, or as a Dask task                               carriage
           Shipment         what a run has on its way                                                       shipment
           Reach            who can be reached without the scheduler                                        reach

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tilework.executor.dask.dispatch import Need
+from tilework.executor.dask.lanes import Need
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from tilework.executor.dask.dispatch import Station
+    from tilework.executor.dask.lanes import Station
     from tilework.executor.run import Ticket
 
 __all__ = [

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.executor import Priority
 from tilework.executor.async_adapter import look_at
-from tilework.executor.dask.dispatch import DIRECT_SECONDS
+from tilework.executor.dask.lanes import DIRECT_SECONDS
 from tilework.executor.dask.reach import Reach
 from tilework.executor.dask.scattered import SCATTER_SECONDS
 from tilework.executor.dask.sealed import seal
@@ -26,7 +26,7 @@ from tilework.executor.dask.worker import Batch, BatchReport, run_batch
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    from tilework.executor.dask.dispatch import Sent, Station
+    from tilework.executor.dask.lanes import Sent, Station
     from tilework.executor.dask.scattered import Content
     from tilework.executor.dask.shipment import Shipment
 

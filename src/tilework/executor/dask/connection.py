@@ -13,8 +13,9 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from tilework.exceptions import ExecutorError
+from tilework.exceptions import ExecutorError, ResourceError
 from tilework.executor.dask.courier import NO_WORKER_SECONDS, Courier
+from tilework.executor.dask.demand import ask_for_worker
 from tilework.executor.dask.extra import quick
 from tilework.executor.dask.roster import Roster, identity, make_workers
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tilework.common.scheduler import Worker, WorkerSet
-    from tilework.executor.dask.dispatch import Station
+    from tilework.executor.dask.lanes import Station
     from tilework.executor.dask.local import LocalCluster
 
 __all__ = ["Connection", "make_client"]
@@ -117,11 +118,21 @@ class Connection:
     def known_workers(self) -> list[Worker]:
         """Return the workers that are there, or were: those that died are expected back.
 
-        When there never was one, it may be about to start, which is waited for.
+        When there never was one, it may be about to start, which is waited for; ResourceError when none comes.
         """
-        until = time.monotonic() + NO_WORKER_SECONDS
-        while not self._known_workers and time.monotonic() < until:
-            time.sleep(0.05)
+        if not self._known_workers:
+            demand = ask_for_worker(self.client)
+            until = time.monotonic() + NO_WORKER_SECONDS
+            while not self._known_workers and time.monotonic() < until:
+                time.sleep(0.05)
+            del demand
+        if not self._known_workers:
+            msg = (
+                f"the Dask cluster has no workers, and none came within {NO_WORKER_SECONDS:g} s: start some, with "
+                "'tilework worker', 'dask worker' or cluster.scale(2); where they take longer to come, wait for them "
+                "before the run, with executor.client.wait_for_workers(1)"
+            )
+            raise ResourceError(msg)
         return list(self._known_workers.values())
 
     def scale_down(self) -> None:

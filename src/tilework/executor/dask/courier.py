@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.exceptions import ExecutorError, WorkerLostError
 from tilework.executor.dask.carriage import Carriage
+from tilework.executor.dask.demand import ask_for_worker
 from tilework.executor.dask.dispatch import Dispatch, Send
 from tilework.executor.dask.seat import leave, recall
 from tilework.executor.remote import loads, unpack_error
@@ -33,7 +34,7 @@ from tilework.executor.run import Failed, Lost, WorkersChanged
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from tilework.executor.dask.dispatch import Sent, Station
+    from tilework.executor.dask.lanes import Sent, Station
     from tilework.executor.dask.shipment import Shipment
     from tilework.executor.dask.worker import BatchReport
 
@@ -76,6 +77,7 @@ class Courier:
         self._recalls: dict[str, asyncio.Task[None]] = {}  # the same
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._demand: Any = None  # held while all wait for a first worker
         self.carriage = Carriage(client, self.topic, self._on_seat_failure)
         self.is_closed = False
         self.loop_thread = 0
@@ -174,6 +176,8 @@ class Courier:
         self._pump()
 
     def _receive(self, sent: Sent, shipment: Shipment, report: BatchReport) -> None:
+        if report.outcomes:
+            sent.station.prove()
         for outcome in report.outcomes:
             sent.tickets.pop(outcome.number, None)
             if outcome.error is not None:
@@ -223,6 +227,8 @@ class Courier:
             sent.is_begun = True
         if sent.ident not in self._carriers:
             return
+        if report is None or (not report.outcomes and len(report.unbegun) == len(sent.tickets)):
+            self.dispatch.note_unbegun(sent, time.monotonic())
         if report is None:
             self._forget(sent)
             if sent.ident not in self._carriers:
@@ -339,6 +345,10 @@ class Courier:
     def _look_after_the_stranded(self) -> None:
         """End the runs that have waited too long for somebody who can do their tasks."""
         stranded = {lane.run: need for lane, need in self.dispatch.stranded()}
+        if not stranded or self.dispatch.stations or self.client.status != "running":
+            self._demand = None
+        elif self._demand is None:
+            self._demand = ask_for_worker(self.client)
         now = time.monotonic()
         for run, shipment in list(self._shipments.items()):
             need = stranded.get(run)
@@ -388,6 +398,7 @@ class Courier:
             task.cancel()
         await self.carriage.close(max(0.0, until - time.monotonic()))
         self._carriers.clear()
+        self._demand = None
         for shipment in shipments:
             shipment.ended.set()
         self._shipments.clear()

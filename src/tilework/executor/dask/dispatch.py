@@ -13,6 +13,11 @@ is worth `BATCH_SECONDS` of work by the measure of the run's tasks so far, and o
 measure. What a worker has not begun can be recalled. That is done when another worker is idle while this one takes
 longer than expected, so that a slow task delays only itself; and when a run of higher priority finds no room.
 
+The threads of a worker may belong to somebody else's tasks, for as long as these like. It shows when the batch that
+should run is recalled, which a worker that has begun it does not give back. Then the worker is held: others are
+preferred until it has worked again, or a while has passed, which is longer each time. So a ticket that finds all
+workers held goes from one to the other ever more rarely, and is done wherever a thread is free first for long enough.
+
 Among runs of equal priority each gets a batch in turn; a lower number of priority always goes first. A ticket whose
 data is on some hosts goes there as long as one of them has a worker that can do it.
 """
@@ -21,208 +26,25 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tilework.common.executor import Priority
+from tilework.executor.dask.lanes import PATIENCE, Need, Sent, Station
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tilework.common.scheduler import Worker
+    from tilework.executor.dask.lanes import Lane
     from tilework.executor.run import Ticket
 
-__all__ = [
-    "BATCH_SECONDS",
-    "DIRECT_SECONDS",
-    "MAX_BATCH",
-    "SHARE_SECONDS",
-    "Dispatch",
-    "Lane",
-    "Need",
-    "Recall",
-    "Send",
-    "Sent",
-    "Station",
-]
-
-BATCH_SECONDS: Final = 0.03
-"""Work that is sent at a time, in seconds: well above the 10 ms that Dask takes from one task to the next."""
-
-DIRECT_SECONDS: Final = 0.015
-"""The same for workers that get messages straight, in about 1 ms."""
+__all__ = ["MAX_BATCH", "SHARE_SECONDS", "Dispatch", "Recall", "Send"]
 
 MAX_BATCH: Final = 64
 
-PATIENCE: Final = 0.05
-"""How much longer than expected a worker may take until what it has not begun is recalled for an idle one, in s."""
-
 SHARE_SECONDS: Final = 0.004
 """Less work than this is not shared any further, in s: a message costs about as much as it takes."""
-
-_SMOOTHING: Final = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a worker must be to get a ticket.
-
-    Parameters
-    ----------
-    resources
-        What it must offer.
-    hosts
-        Where it must be, as long as there is one that can do it at any of them; none: anywhere.
-    addresses
-        Which it must be; None: any.
-    is_service
-        Whether workers that are reserved for services should do it, where there are any; else they do not, unless
-        there is nobody else.
-    """
-
-    resources: frozenset[tuple[str, int]] = frozenset()
-    hosts: frozenset[str] = frozenset()
-    addresses: frozenset[str] | None = None
-    is_service: bool = False
-
-
-@dataclass(eq=False)
-class Lane:
-    """One run.
-
-    Parameters
-    ----------
-    run
-        Its name on the workers.
-    priority
-        Which run goes first.
-    """
-
-    run: str
-    priority: Priority
-    queues: dict[Need, deque[Ticket[Any]]] = field(default_factory=dict)
-    suspected: dict[Need, deque[Ticket[Any]]] = field(default_factory=dict)
-    """The tickets of suspects, apart from the others."""
-    sent: dict[str, Sent] = field(default_factory=dict)
-    """What is on its way or running, by ident."""
-    suspects: set[int] = field(default_factory=set)
-    """Tasks, by index, that were lost with a worker: each has a worker for itself, so that it shows which one kills."""
-    mean_seconds: float | None = None
-    has_turn: bool = False
-    is_over: bool = False
-
-    @property
-    def n_queued(self) -> int:
-        """How many tickets wait here."""
-        return sum(map(len, self.queues.values())) + sum(map(len, self.suspected.values()))
-
-    def waiting(self) -> list[tuple[Need, deque[Ticket[Any]]]]:
-        """Return the queues that are not empty."""
-        return [(need, q) for queues in (self.suspected, self.queues) for need, q in queues.items() if q]
-
-    def queue_for(self, need: Need, ticket: Ticket[Any]) -> deque[Ticket[Any]]:
-        """Return the queue for a ticket."""
-        queues = self.suspected if ticket.index in self.suspects else self.queues
-        return queues.setdefault(need, deque())
-
-    def learn(self, seconds: float) -> None:
-        """Take note of how long a task took."""
-        mean = self.mean_seconds
-        self.mean_seconds = seconds if mean is None else mean + (seconds - mean) * _SMOOTHING
-
-
-@dataclass(eq=False)
-class Sent:
-    """A batch that a worker has got."""
-
-    ident: str
-    lane: Lane
-    need: Need
-    station: Station
-    tickets: dict[int, Ticket[Any]]
-    """What is not answered yet, by number."""
-    time: float
-    is_recalled: bool = False
-    """Whether its worker is being asked for what it has not begun."""
-    recall_time: float = -math.inf
-    is_begun: bool = False
-    """Whether it is known to run, with nothing left to be recalled."""
-    is_arriving: bool = False
-    """Whether what became of it is on its way back."""
-    is_suspect: bool = False
-    """Whether it must have its worker for itself."""
-    n_messages: int = 0
-    """How many messages of its tasks have come."""
-
-
-@dataclass(eq=False)
-class Station:
-    """One worker.
-
-    Parameters
-    ----------
-    address
-        Of the worker, for Dask.
-    worker
-        What it is, for everybody else.
-    is_service
-        Whether it is reserved for services.
-    slots
-        How many tasks it runs at a time.
-    pid
-        The number of its process, if it tells that.
-    is_tagged
-        Whether its resources are what Dask knows of it, too.
-    """
-
-    address: str
-    worker: Worker
-    is_service: bool
-    slots: int
-    pid: int | None = None
-    is_tagged: bool = False
-    sent: dict[str, Sent] = field(default_factory=dict)
-    batch_seconds: float = BATCH_SECONDS
-    """Work that is sent to it at a time."""
-    since: float = 0.0
-    """When it last answered, or began to have work."""
-    is_proven: bool = False
-    """Whether it has answered."""
-
-    @property
-    def room(self) -> int:
-        """How many more batches it can get."""
-        if any(sent.is_suspect for sent in self.sent.values()):
-            return 0
-        return 2 * self.slots - len(self.sent)
-
-    def expected_order(self) -> tuple[float, float]:
-        """Sort stations by when they will have time: how much they have, and since when."""
-        return len(self.sent) / self.slots, min((sent.time for sent in self.sent.values()), default=0.0)
-
-    def is_idle(self) -> bool:
-        """Return whether one of its threads has nothing to do."""
-        return len(self.sent) < self.slots
-
-    def is_late(self, now: float) -> bool:
-        """Return whether it takes longer for what it has begun than could be expected."""
-        head = next(iter(self.sent.values()), None)
-        if head is None:
-            return False
-        expected = PATIENCE + len(head.tickets) * (head.lane.mean_seconds or 0.0)
-        return now - max(self.since, head.time) > expected
-
-    def spare(self) -> Sent | None:
-        """Return the batch that can best be recalled; None when there is none, or one is being recalled."""
-        batches = list(self.sent.values())
-        if any(sent.is_recalled for sent in batches):
-            return None
-        for position in reversed(range(len(batches))):
-            sent = batches[position]
-            if not sent.is_begun and (position >= self.slots or len(sent.tickets) > 1):
-                return sent
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +152,11 @@ class Dispatch:
         sent.lane.sent.pop(sent.ident, None)
         sent.station.sent.pop(sent.ident, None)
         sent.station.since = now
-        sent.station.is_proven = True
+
+    def note_unbegun(self, sent: Sent, now: float) -> None:
+        """Take note that a worker which was asked for a batch had begun nothing of it."""
+        if sent.station.is_overdue(sent, now):
+            sent.station.hold(now)
 
     def drop(self, lane: Lane) -> list[Sent]:
         """Forget what waits in a lane; returns what the workers have of it."""
@@ -366,7 +192,7 @@ class Dispatch:
                     lane.has_turn = False
                     continue
                 turns.append(lane)
-                if self._is_held(lane, now):
+                if self._must_wait(lane, now):
                     continue
                 action = self._raise_above(lane, now) or self._place(lane, now)
                 if action is not None:
@@ -384,7 +210,7 @@ class Dispatch:
         reserved: set[Station] = set()
         for need, queue in lane.suspected.items():
             if queue:
-                station = self._place_suspect(lane, need, reserved)
+                station = self._place_suspect(lane, need, reserved, now)
                 if station is not None:
                     return Send(self._take(lane, need, queue, station, 1, now))
         for need, queue in lane.queues.items():
@@ -393,7 +219,7 @@ class Dispatch:
             fitting = self.fitting(need)
             stations = [s for s in fitting if s.room > 0 and s not in reserved]
             if stations:
-                station = min(stations, key=Station.expected_order)
+                station = min(stations, key=lambda s: s.expected_order(now))
                 # What waits is shared with those that are busy now: they will be back before a large batch is done.
                 each = len(queue) / sum(s.slots for s in fitting)
                 share = math.ceil(min(each, max(each / 2, self._worth(lane, SHARE_SECONDS))))
@@ -401,13 +227,13 @@ class Dispatch:
                 return Send(self._take(lane, need, queue, station, n, now))
         return None
 
-    def _place_suspect(self, lane: Lane, need: Need, reserved: set[Station]) -> Station | None:
+    def _place_suspect(self, lane: Lane, need: Need, reserved: set[Station], now: float) -> Station | None:
         """Return an empty worker for a suspect, or let one become empty.
 
         One that has shown that it works is preferred: a new worker takes long for its first task, and would meet its
         end with the same task again where workers die for other reasons.
         """
-        stations = self.fitting(need)
+        stations = sorted(self.fitting(need), key=lambda station: station.is_held(now))
         proven = [station for station in stations if station.is_proven]
         empty = [station for station in proven or stations if not station.sent]
         if empty:
@@ -448,7 +274,7 @@ class Dispatch:
 
     def _raise_above(self, lane: Lane, now: float) -> Recall | None:
         """Recall what is before this lane, and waits behind others while there is a worker that could begin it."""
-        idle = [station for station in self.stations.values() if station.is_idle()]
+        idle = self._idle(now)
         for station in self.stations.values() if idle else ():
             waiting = list(station.sent.values())[station.slots :]
             spare = station.spare() if any(sent.lane.priority < lane.priority for sent in waiting) else None
@@ -458,7 +284,7 @@ class Dispatch:
                     return self._recall(spare, now)
         return None
 
-    def _is_held(self, lane: Lane, now: float) -> bool:
+    def _must_wait(self, lane: Lane, now: float) -> bool:
         """Return whether something that goes before this lane is on its way back, and will find its place at once."""
         return any(
             sent.is_recalled and sent.lane.priority < lane.priority and now - sent.recall_time < PATIENCE
@@ -468,15 +294,15 @@ class Dispatch:
 
     def _help(self, now: float) -> Recall | None:
         """Find work for an idle worker where another one takes long."""
-        idle = [station for station in self.stations.values() if station.is_idle()]
-        if not idle:
-            return None
-        for station in self.stations.values():
-            if not station.is_idle() and station.is_late(now):
-                spare = station.spare()
-                if spare is not None and any(s in self.fitting(spare.need) for s in idle):
-                    return self._recall(spare, now)
+        idle = self._idle(now)
+        for station in self.stations.values() if idle else ():
+            sent = station.wants_help(now)
+            if sent is not None and any(s is not station and s in self.fitting(sent.need) for s in idle):
+                return self._recall(sent, now)
         return None
+
+    def _idle(self, now: float) -> list[Station]:
+        return [station for station in self.stations.values() if station.is_idle() and not station.is_held(now)]
 
     @staticmethod
     def _recall(sent: Sent, now: float) -> Recall:

@@ -28,9 +28,11 @@ from tilework.executor.dask.calls import (
     task_need,
 )
 from tilework.executor.dask.connection import Connection, make_client
-from tilework.executor.dask.dispatch import MAX_BATCH, Lane, Need
+from tilework.executor.dask.dispatch import MAX_BATCH
 from tilework.executor.dask.extra import require_dask
+from tilework.executor.dask.lanes import Lane, Need
 from tilework.executor.dask.local import LocalCluster, start_cluster
+from tilework.executor.dask.nested import lend_thread
 from tilework.executor.dask.scattered import Scattered
 from tilework.executor.dask.sealed import seal
 from tilework.executor.dask.shipment import Shipment
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
         TaskProtocol,
     )
     from tilework.common.scheduler import Worker, WorkerSet
-    from tilework.executor.dask.dispatch import Station
+    from tilework.executor.dask.lanes import Station
     from tilework.executor.dask.worker import Outcome
     from tilework.executor.driven import TaskRun
     from tilework.executor.driver import Backend, RunControl
@@ -281,10 +283,12 @@ class DaskJobExecutor(StoringJobExecutor):
             raise ExecutorError(msg)
 
     def _run_tasks(self, *args: Any) -> Generator[tuple[Any, TaskProtocol], None, None]:
+        lend_thread()
         with awake(self._snooze_manager):
             yield from super()._run_tasks(*args)
 
     def _drive_calls(self, *args: Any) -> Generator[tuple[Any, Any], None, None]:
+        lend_thread()
         with awake(self._snooze_manager):
             yield from super()._drive_calls(*args)
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from tilework.executor.dask.dispatch import Station
+    from tilework.executor.dask.lanes import Station
 
 __all__ = ["Reach"]
 

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from tilework.common.scheduler import Worker, WorkerSet
-from tilework.executor.dask.dispatch import Station
+from tilework.executor.dask.lanes import Station
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tilework.common.executor import SimpleWorkerQueue
-    from tilework.executor.dask.dispatch import Lane, Need
+    from tilework.executor.dask.lanes import Lane, Need
     from tilework.executor.dask.scattered import Scattered
     from tilework.executor.dask.sealed import Sealed
     from tilework.executor.dask.worker import Outcome

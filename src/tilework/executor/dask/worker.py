@@ -114,6 +114,10 @@ class _Slip:
     outcomes: deque[Outcome] = field(default_factory=deque)
     n_messages: int = 0
 
+    def take(self) -> tuple[int, Any] | None:
+        """Take the next ticket, which has begun then; None: there is none."""
+        return next(_drain(self.todo), None)
+
     def stop(self) -> None:
         """Let nothing more begin, and what runs stop at its next tile: nobody is there for its result."""
         self.flag.set("the program that wanted the result is gone, or has cancelled it with Dask")
@@ -243,19 +247,19 @@ def run_batch(batch: Batch, params: SharedSealed | None = None, items: Sealed | 
 
 def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: _Slip) -> None:
     begin = time.perf_counter()
-    first = batch.numbers[0]
+    # It begins here: whoever is lost while something is unpickled may be lost by that, and must not be called unbegun.
+    begun = slip.take()
+    if begun is None:
+        return
     try:
         assert sealed is not None
         items: list[Any] = sealed.open()
         call = _make_call(batch, params, slip)
     except BaseException as error:  # noqa: BLE001  (the run decides)
-        slip.outcomes.append(Outcome(first, 0.0, None, pack_error(error)))
+        slip.outcomes.append(Outcome(begun[0], 0.0, None, pack_error(error)))
         return
-    while True:
-        try:
-            number, position = slip.todo.popleft()
-        except IndexError:
-            return
+    while begun is not None:
+        number, position = begun
         start = time.perf_counter()
         try:
             slip.flag.raise_if_set()
@@ -268,6 +272,7 @@ def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: 
         slip.outcomes.append(outcome)
         if time.perf_counter() - begin > BATCH_SECONDS:
             return
+        begun = slip.take()
 
 
 def _make_call(batch: Batch, params: SharedSealed | None, slip: _Slip) -> Callable[[Any], Any]:

@@ -1,0 +1,81 @@
+"""Clusters that do other things as well: runs inside Dask tasks, and workers that come when there is demand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster, get_client, worker_client
+
+from tilework.api import Context
+from tilework.exceptions import ResourceError
+from tilework.executor.dask import DaskJobExecutor, connection
+from tilework.udf.sum import SumUDF
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    """A cluster without workers."""
+    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def total(executor: DaskJobExecutor) -> float:
+    ctx = Context(executor)
+    data = np.ones((4, 4, 4, 4), dtype=np.float32)
+    result = ctx.run_udf(dataset=ctx.load("memory", data=data, num_partitions=4), udf=SumUDF())
+    return float(result["intensity"].data.sum())
+
+
+def _inside(how: str) -> Any:
+    if how == "worker_client":
+        with worker_client() as client, DaskJobExecutor(client) as executor:
+            return total(executor), executor.run_function(sum, [1, 2])
+    with DaskJobExecutor(get_client()) as executor:
+        return total(executor), executor.run_function(sum, [1, 2])
+
+
+@pytest.mark.parametrize("how", ["get_client", "worker_client"])
+@pytest.mark.parametrize("n_runs", [1, 3])
+def test_runs_inside_dask_tasks(cluster: LocalCluster, client: Client, how: str, n_runs: int) -> None:
+    """Also where there are as many of them as workers, or more: they leave their threads to their own tasks."""
+    cluster.scale(1 if n_runs == 1 else 2)
+    runs = client.map(_inside, [how] * n_runs, pure=False)
+    assert client.gather([client.submit(lambda x: x, run) for run in runs], direct=False) == [(256.0, 3)] * n_runs
+
+
+def test_workers_that_come_on_demand(cluster: LocalCluster, client: Client) -> None:
+    """A run brings a cluster from no workers to one, the first time and when all have gone; none is kept."""
+    cluster.adapt(minimum=0, maximum=2, interval="100ms", wait_count=3)
+    with DaskJobExecutor(client) as executor:
+        for _ in range(2):
+            assert total(executor) == 256.0
+            while executor.get_available_workers():
+                client.sync(_sleep)
+        assert executor.run_function(sum, [1, 2]) == 3
+
+
+async def _sleep() -> None:
+    import asyncio
+
+    await asyncio.sleep(0.05)
+
+
+def test_no_workers(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to do, and nothing is left that asks for any."""
+    monkeypatch.setattr(connection, "NO_WORKER_SECONDS", 0.5)
+    with DaskJobExecutor(client) as executor:
+        with pytest.raises(ResourceError, match=r"no workers.* within 0\.5 s: start some.*wait_for_workers"):
+            total(executor)
+        while client.futures:
+            client.sync(_sleep)
