@@ -53,12 +53,14 @@ def wait_until_started(path: Path, process: subprocess.Popen[str]) -> None:
 def test_interrupted_run(command: list[str], slow: Path, executor: str, number: signal.Signals, code: int) -> None:
     """The run is cancelled, no result folder and no hidden rest of one is left, there is one line and no traceback."""
     arguments = ["run", "scan.npy", "--udf", "slow:Slow", "--param", "started=begun", "--out", "new/out"]
+    # Who started the tests may have them ignored, as a shell does for what it runs in the background.
     process = subprocess.Popen(
         [*command, *arguments, "--executor", executor],
         cwd=slow,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509  (no thread is there to mind)
     )
     try:
         wait_until_started(slow / "begun", process)

@@ -43,7 +43,7 @@ PROGRAM = """
     begun.wait()
     child = os.fork()
     if child == 0:
-        signal.alarm(30)
+        signal.alarm(60)
         os._exit(call("u1"))
     status = os.waitpid(child, 0)[1]
     thread.join()

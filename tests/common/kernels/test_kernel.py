@@ -310,7 +310,7 @@ def test_a_child_forked_while_another_thread_loads_a_kernel(folder: Path) -> Non
         begun.wait()
         child = os.fork()
         if child == 0:
-            signal.alarm(20)
+            signal.alarm(60)
             os._exit(call("u1"))
         status = os.waitpid(child, 0)[1]
         thread.join()
@@ -344,13 +344,40 @@ def test_a_child_forked_while_another_thread_loads_llvm_for_masks(folder: Path) 
         begun.wait()
         child = os.fork()
         if child == 0:
-            signal.alarm(20)
+            signal.alarm(60)
             os._exit(call("u1"))
         status = os.waitpid(child, 0)[1]
         thread.join()
         print(os.waitstatus_to_exitcode(status), call("i2"))
     """
     assert run(program, folder) == "8 8"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_forked_while_another_thread_asks_llvm(folder: Path) -> None:
+    """As numba does whenever it calls a function of a user, and a program that compiles by itself: LLVM has a lock."""
+    program = """
+        import os, signal, threading, time
+        from llvmlite import binding as llvm
+        from llvmlite.binding import ffi
+        import tilework.common.kernels
+        begun = threading.Event()
+        def pause():
+            if threading.current_thread() is thread:
+                begun.set()
+                time.sleep(0.5)
+        ffi.register_lock_callback(pause, lambda: None)
+        thread = threading.Thread(target=llvm.get_process_triple)
+        thread.start()
+        begun.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            llvm.get_process_triple()
+            os._exit(8)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), bool(llvm.get_process_triple()))
+    """
+    assert run(program, folder) == "8 True"
 
 
 def test_functions_that_kernels_may_call() -> None:

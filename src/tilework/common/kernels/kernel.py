@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,8 +39,28 @@ _failures: list[str] = []
 # Held while a kernel is loaded or compiled. Who forks waits for that: in the child there is no thread that would go on,
 # and what it had locked, of the import system and of LLVM, would stay locked.
 _lock = threading.RLock()
+_held_of_llvm: list[Any] = []
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+    # Numba also asks LLVM whenever it calls a function that is an argument, as those of users are, and for what
+    # a program compiles by itself.
+    library = getattr(sys.modules.get("llvmlite.binding.ffi"), "lib", None)
+    lock = getattr(getattr(library, "_lock", None), "_lock", None)
+    if lock is not None:
+        lock.acquire()
+        _held_of_llvm.append(lock)
+
+
+def _after_fork() -> None:
+    while _held_of_llvm:
+        _held_of_llvm.pop().release()
+    _lock.release()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class Kernel:
