@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.tracing import add_partition_to_span, attach_to_parent, errors_recorded, get_tracer, is_tracing
-from tilework.exceptions import ExecutorError
+from tilework.exceptions import ExecutorError, MyStopIteration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from tilework.common.executor import Environment, TaskProtocol
     from tilework.executor.run import Ticket
 
-__all__ = ["Call", "call_task", "function_name", "item_name", "no_more_data", "note_unpicklable", "partition_name"]
+__all__ = [
+    "Call",
+    "call_task",
+    "function_name",
+    "item_name",
+    "no_more_data",
+    "note_unpicklable",
+    "partition_name",
+    "stopped_iteration",
+]
 
 _tracer = get_tracer(__name__)
 
@@ -52,6 +61,13 @@ def item_name(ticket: Ticket[Any]) -> str:
     """
     worker = getattr(ticket.task, "target_worker", None)
     return f" for item {ticket.index}" if worker is None else f" on worker {worker}"
+
+
+def stopped_iteration(name: str, error: StopIteration) -> MyStopIteration:
+    """Return what is raised for a StopIteration, which only says to whoever iterates that there are no more results."""
+    stopped = MyStopIteration(f"{name} raised {error!r}: next() was called on an iterator that has no more")
+    stopped.__cause__ = error
+    return stopped
 
 
 def no_more_data(n: int) -> ExecutorError:

@@ -23,7 +23,7 @@ from tilework.common.dask_buffers import DaskBufferWrapper, to_dask_buffer
 from tilework.common.dask_graphs import ArraySpec, Constant, Item, LazyGraph, import_dask
 from tilework.common.executor import Environment, RunOptions, TaskCommHandler
 from tilework.exceptions import ExecutorError
-from tilework.executor.calling import call_task, partition_name
+from tilework.executor.calling import call_task, partition_name, stopped_iteration
 from tilework.executor.driven import is_streamed
 from tilework.executor.inline import InlineBackend
 from tilework.executor.local import LocalJobExecutor, LocalStore, workers_here
@@ -345,6 +345,8 @@ class TaskNode:
         """Run the task. What would end a scheduler's thread arrives as a RemoteError."""
         try:
             return call_task(self._task, params, self._env)
+        except StopIteration as error:
+            raise stopped_iteration(f"the task of partition {partition_name(self._task)}", error) from error
         except (Exception, KeyboardInterrupt):
             raise
         except BaseException as error:

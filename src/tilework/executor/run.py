@@ -28,7 +28,8 @@ from enum import Enum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
-from tilework.exceptions import DeadlineExceededError, JobCancelledError, MyStopIteration, WorkerLostError
+from tilework.exceptions import DeadlineExceededError, JobCancelledError, WorkerLostError
+from tilework.executor.calling import stopped_iteration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -388,13 +389,9 @@ class Run(Generic[T]):
             self._set_limit()
 
     def _as_error(self, event: Failed) -> BaseException:
-        """Return what to raise: a StopIteration would only say to whoever iterates that there are no more results."""
         if not isinstance(event.error, StopIteration):
             return event.error
-        name = self._name(self._under_way[event.number])
-        error = MyStopIteration(f"{name} raised {event.error!r}: next() was called on an iterator that has no more")
-        error.__cause__ = event.error
-        return error
+        return stopped_iteration(self._name(self._under_way[event.number]), event.error)
 
     def close(self) -> None:
         """End the run because its consumer wants no more; nothing when it is over already."""
