@@ -15,6 +15,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tilework.cli.parser import join_negative, make_parser
+from tilework.common.standard_files import have_standard_files
 from tilework.exceptions import TileworkError
 
 if TYPE_CHECKING:
@@ -67,13 +68,8 @@ def _say_end(number: int) -> int:
 
 
 def _open_standard_files() -> None:
-    """Have the three standard files of a process; whoever started it may have closed them.
-
-    Otherwise the next file that is opened would be taken for one of them, here and in worker processes.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
+    """Have the three standard files of a process, and what Python prints to."""
+    have_standard_files()
     # Of what was closed, Python has none.
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115

@@ -35,11 +35,11 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.common.standard_files import have_standard_files
 from tilework.exceptions import ExecutorError, PoolStateError
 from tilework.executor.pipelined.exchange import Exchange
 from tilework.executor.pipelined.member import Launch, Member, MemberState
 from tilework.executor.pipelined.messages import decode
-from tilework.executor.pipelined.process import have_standard_files
 from tilework.executor.pipelined.wire import WireClosedError
 
 if TYPE_CHECKING:

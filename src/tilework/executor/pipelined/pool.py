@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.backend import set_file_limit
+from tilework.common.standard_files import have_standard_files
 from tilework.exceptions import PoolStateError
 from tilework.executor.exits import describe_last_words
 from tilework.executor.pipelined.arena import Arena
@@ -37,7 +38,6 @@ from tilework.executor.pipelined.process import (
     WorkerProcess,
     Zygote,
     environ_of_workers,
-    have_standard_files,
     modules_of_workers,
 )
 from tilework.executor.pipelined.spec import check_spec

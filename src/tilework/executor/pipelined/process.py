@@ -30,14 +30,7 @@ from tilework.executor.pipelined.wire import Wire, WireClosedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = [
-    "Patience",
-    "WorkerProcess",
-    "Zygote",
-    "environ_of_workers",
-    "have_standard_files",
-    "modules_of_workers",
-]
+__all__ = ["Patience", "WorkerProcess", "Zygote", "environ_of_workers", "modules_of_workers"]
 
 log = logging.getLogger(__name__)
 
@@ -61,19 +54,6 @@ def modules_of_workers() -> list[str]:
 def environ_of_workers() -> dict[str, str]:
     """Return this process's environment for workers, whose libraries have one thread unless it says otherwise."""
     return {**dict.fromkeys(_SINGLE_THREADED, "1"), **os.environ}
-
-
-def have_standard_files() -> None:
-    """Let standard input, output and error be there, if need be as files that take and give nothing.
-
-    Where a program was started without, what is opened next has their numbers, and what anything prints goes there.
-    """
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-            os.set_inheritable(fd, True)
 
 
 @contextlib.contextmanager

@@ -187,9 +187,8 @@ class FixedStridePartition(Partition):
 
     def _check_unchanged(self) -> None:
         """See, after the last tile, that nobody wrote to the files meanwhile."""
-        for segment in self._segments:
-            if isinstance(segment, FileSegment):
-                check_unchanged(segment.seen)
+        for seen in {segment.seen for segment in self._segments if isinstance(segment, FileSegment)}:
+            check_unchanged(seen)
 
     def _tiles(self, plan: _SchemePlan, dest: np.dtype[Any], reader: BlockReader | None) -> Iterator[DataTile]:
         """Yield tiles that may have to be gathered, decoded or converted."""
