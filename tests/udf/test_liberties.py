@@ -322,3 +322,17 @@ def test_parameters_without_a_name() -> None:
 
     with pytest.raises(UDFException, match=r"Positional is made with 1 arguments without a name"):
         Positional(3)
+
+
+@pytest.mark.parametrize("name", ["meta", "params", "results", "task_data"])
+def test_what_runs_set_is_not_replaced(name: str) -> None:
+    """Also before the constructor of the base class has run; anything else may be assigned."""
+
+    class Replacing(Sums):
+        def __init__(self, **kwargs: Any) -> None:
+            self.own = 1
+            setattr(self, name, {})
+            super().__init__(**kwargs)
+
+    with pytest.raises(UDFException, match=rf"Replacing replaces self\.{name} by a dict"):
+        Replacing()

@@ -43,6 +43,17 @@ def test_coordinates_follow_the_roi() -> None:
     assert meta(roi, 1, 3).coordinates.tolist() == [[2, 0], [2, 3]]
 
 
+def test_a_loop_over_frames_goes_on_by_its_start_alone() -> None:
+    """What a function does to the coordinates it got does not change those of the next frame."""
+    m = meta(tiling_scheme=SCHEME)
+    m.set_position(3, 4)
+    for start, coordinates in (3, [0, 3]), (4, [1, 0]), (3, [0, 3]):
+        m.start = start
+        assert m.slice == Slice((start, 0, 0), Shape((1, 3, 8), sig_dims=2))
+        assert m.coordinates.tolist() == [coordinates]
+        m.coordinates[:] = -1
+
+
 def test_what_is_merged_is_flat_and_full_on_demand() -> None:
     roi = np.zeros((3, 4), dtype=bool)
     roi[0, 1] = roi[2, 0] = True

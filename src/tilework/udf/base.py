@@ -27,7 +27,7 @@ from tilework.common.buffers import (
 from tilework.common.later import import_later
 from tilework.exceptions import MissingMergeError, NoMetaError, UDFException, UDFRunCancelled
 from tilework.udf.data import MergeAttrMapping, UDFData, UDFKwargsWrapper
-from tilework.udf.instance import UDFInstance
+from tilework.udf.instance import RunAttribute, UDFInstance
 from tilework.udf.meta import UDFMeta
 from tilework.udf.mixins import (
     UDFFrameMixin,
@@ -349,32 +349,23 @@ class UDF(UDFInstance):
         """The parameters as they were given."""
         return self._kwargs
 
-    @property
+    @RunAttribute
     def params(self) -> Any:
         """The parameters; auxiliary data as the view that belongs to what is processed now."""
-        if self._params is None:
-            self._params = UDFKwargsWrapper(self._kwargs)
-        return self._params
+        params = vars(self)["params"] = UDFKwargsWrapper(self._kwargs)
+        return params
 
-    @property
+    @RunAttribute
     def results(self) -> Any:
         """The result buffers, as the views that belong to what is processed now."""
-        return _NO_DATA if self._results is None else self._results
+        return _NO_DATA
 
-    @results.setter
-    def results(self, value: Any) -> None:
-        msg = (
-            f"{type(self).__name__} replaces self.results by a {type(value).__name__}: assign into its buffers, "
-            "self.results.name[:] = ..."
-        )
-        raise UDFException(msg)
-
-    @property
+    @RunAttribute
     def task_data(self) -> Any:
         """What `get_task_data` returned."""
-        return _NO_DATA if self._task_data is None else self._task_data
+        return _NO_DATA
 
-    @property
+    @RunAttribute
     def meta(self) -> UDFMeta:
         """Facts about the dataset, the run and what is processed now.
 
@@ -383,10 +374,8 @@ class UDF(UDFInstance):
         NoMetaError
             Outside of a run.
         """
-        if self._meta is None:
-            msg = f"{type(self).__name__}.meta is known in a run only; to look at a UDF before, use Context.display"
-            raise NoMetaError(msg)
-        return self._meta
+        msg = f"{type(self).__name__}.meta is known in a run only; to look at a UDF before, use Context.display"
+        raise NoMetaError(msg)
 
     @property
     def xp(self) -> Any:
@@ -395,7 +384,7 @@ class UDF(UDFInstance):
         In `merge` and `get_results` it is cupy when the main process was given a GPU (``main_process_gpu``) and the UDF
         supports CuPy. Result buffers are in main memory there.
         """
-        backend = self._meta.array_backend if self._meta is not None else None
+        backend = self.meta.array_backend if self.is_in_run() else None
         if backend in CUPY_BACKENDS or (backend is None and self._cupy_on_main):
             import cupy
 

@@ -13,15 +13,18 @@ import copy
 import threading
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from tilework.common.array_backends import CUPY_BACKENDS, as_names
 from tilework.common.buffers import AuxBufferWrapper, BufferWrapper
 from tilework.common.udf import UDFProtocol
 from tilework.exceptions import UDFException
-from tilework.udf.data import UDFData, UDFKwargsWrapper
+from tilework.udf.data import UDFData
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
     import numpy as np
 
     from tilework.udf.meta import UDFMeta
@@ -29,13 +32,43 @@ if TYPE_CHECKING:
 
     BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
-__all__ = ["UDFInstance"]
+__all__ = ["RunAttribute", "UDFInstance"]
+
+T_co = TypeVar("T_co", covariant=True)
 
 _MAPPINGS: Final = (dict, Mapping)
 """To be a dict is found out sooner than to be a Mapping."""
 
+_RUN_ATTRIBUTES: Final = frozenset(("meta", "params", "results", "task_data"))
+"""What only runs may set."""
+
 # An instance holds the results of its run on the main side; two runs must not share one.
 _claim_lock = threading.Lock()
+
+
+class RunAttribute(Generic[T_co]):
+    """What a run puts into the dictionary of an instance itself, and what it is until then.
+
+    Users read these for every frame: a property would take ten times as long. They cannot be assigned to.
+
+    Parameters
+    ----------
+    otherwise
+        Called with the instance when no run has put anything there.
+    """
+
+    def __init__(self, otherwise: Callable[[Any], T_co]) -> None:
+        self._otherwise = otherwise
+        self.__doc__ = otherwise.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T_co: ...
+
+    def __get__(self, instance: object | None, owner: type) -> Self | T_co:
+        return self if instance is None else self._otherwise(instance)
 
 
 class UDFInstance(UDFProtocol):
@@ -48,6 +81,7 @@ class UDFInstance(UDFProtocol):
     """
 
     # What `UDF` has.
+    meta: Any
     get_result_buffers: Any
     get_task_data: Any
     get_backends: Any
@@ -60,14 +94,17 @@ class UDFInstance(UDFProtocol):
             )
             raise UDFException(msg)
         self._kwargs = kwargs
-        self._params: UDFKwargsWrapper | None = None
-        self._results: UDFData | None = None
-        self._task_data: UDFData | None = None
-        self._meta: UDFMeta | None = None
         self._cache: RunCache | None = None
         self._position = 0
         self._run: weakref.ref[object] | None = None
         self._cupy_on_main = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _RUN_ATTRIBUTES:
+            what = "assign into its buffers, self.results.name[:] = ..." if name == "results" else "use another name"
+            msg = f"{type(self).__name__} replaces self.{name} by a {type(value).__name__}: {what}"
+            raise UDFException(msg)
+        super().__setattr__(name, value)
 
     def copy(self) -> Any:
         """Return a fresh instance with the same parameters."""
@@ -89,7 +126,11 @@ class UDFInstance(UDFProtocol):
 
     def set_meta(self, meta: UDFMeta) -> None:
         """Say what is processed."""
-        self._meta = meta
+        vars(self)["meta"] = meta
+
+    def is_in_run(self) -> bool:
+        """Return whether `meta` is known."""
+        return "meta" in vars(self)
 
     def set_main_process_gpu(self, gpu_id: int | None) -> None:
         """Say which CUDA device the main process uses; None for none."""
@@ -137,7 +178,7 @@ class UDFInstance(UDFProtocol):
 
     def reset(self, cache: RunCache, position: int) -> None:
         """Forget an earlier run; on the main side, where an instance may be used again."""
-        self._params = None
+        vars(self).pop("params", None)
         self.set_cache(cache, position)
 
     def snapshot(self, results: UDFData | None = None) -> Any:
@@ -150,22 +191,27 @@ class UDFInstance(UDFProtocol):
         """
         twin = copy.copy(self)
         twin._kwargs = {k: copy.copy(v) if isinstance(v, AuxBufferWrapper) else v for k, v in self._kwargs.items()}
-        twin._meta = copy.copy(self._meta)
-        twin._params = twin._task_data = twin._run = None
-        twin._results = results
+        twin._run = None
+        own = vars(twin)
+        for name in ("params", "task_data", "results"):
+            own.pop(name, None)
+        if "meta" in own:
+            own["meta"] = copy.copy(own["meta"])
+        if results is not None:
+            own["results"] = results
         return twin
 
     def update_kwargs(self, new: Mapping[str, Any]) -> None:
         """Change parameters, on the main side."""
         self._kwargs = {**self._kwargs, **new}
-        self._params = None
+        vars(self).pop("params", None)
 
     def init_result_buffers(self) -> None:
         """Declare the results."""
         declared = self.get_result_buffers()
-        if self._meta is None or self._meta.array_backend is None:  # once, on the main side
+        if not self.is_in_run() or self.meta.array_backend is None:  # once, on the main side
             _check_declared(type(self).__name__, declared)
-        self._results = UDFData(declared)
+        vars(self)["results"] = UDFData(declared)
 
     def init_task_data(self) -> None:
         """Make the task data."""
@@ -173,7 +219,7 @@ class UDFInstance(UDFProtocol):
         if not isinstance(data, _MAPPINGS):
             msg = f"{type(self).__name__}.get_task_data() returned {data!r}: return a dict of names and values"
             raise UDFException(msg)
-        self._task_data = UDFData(data)
+        vars(self)["task_data"] = UDFData(data)
 
     @property
     def requires_custom_merge(self) -> bool:
@@ -186,7 +232,8 @@ class UDFInstance(UDFProtocol):
         return any(b.kind != "nav" for b in self._declared().values())
 
     def _declared(self) -> Mapping[str, BufferWrapper]:
-        return self._results.as_dict() if self._results else self.get_result_buffers()
+        results: UDFData | None = vars(self).get("results")
+        return results.as_dict() if results else self.get_result_buffers()
 
 
 def _check_declared(udf_name: str, declared: Any) -> None:

@@ -71,9 +71,9 @@ class UDFMeta:
     # Where we are is set for every frame by plain attribute stores; Slices are made when somebody asks.
     # While no tile is processed, `_tile` is None: that is all of the partition.
     __slots__ = (
-        "_array_backend", "_compiled", "_corrections", "_dataset_dtype", "_dataset_shape", "_device_class",
-        "_index_without_tile", "_input_dtype", "_partition_slice", "_roi", "_start", "_stop", "_threads_per_worker",
-        "_tile", "_tiling_scheme", "_valid_nav_mask",
+        "_array_backend", "_compiled", "_coordinates", "_corrections", "_dataset_dtype", "_dataset_shape", "_depth",
+        "_device_class", "_extent", "_index_without_tile", "_input_dtype", "_partition_slice", "_roi",
+        "_threads_per_worker", "_tile", "_tiling_scheme", "_valid_nav_mask", "start",
     )  # fmt: skip
 
     def __init__(
@@ -106,21 +106,25 @@ class UDFMeta:
         self._array_backend = array_backend
         self._valid_nav_mask = valid_nav_mask
         self._compiled = compiled
-        self._start = self._stop = 0
+        self._coordinates: np.ndarray[Any, np.dtype[np.int64]] | None = None
+        self.start = self._depth = 0
+        """The first position that is processed now. A loop over frames goes on by it alone, after `set_position`."""
         self.set_partition()
 
     def set_partition(self) -> None:
         """Say that no tile is processed now, but all of the partition."""
         part = self._partition_slice
         if part is not None:
-            self._start, self._stop = part.origin[0], part.origin[0] + part.shape[0]
+            self.start, self._depth = part.origin[0], part.shape[0]
         self._tile: int | None = None
+        self._extent: Slice | None = None
 
     def set_position(self, start: int, stop: int, index: int = 0) -> None:
         """Say which positions, and which sig slice of the scheme, are processed now."""
-        self._start = start
-        self._stop = stop
+        self.start = start
+        self._depth = stop - start
         self._tile = index
+        self._extent = None
 
     @property
     def slice(self) -> Slice:
@@ -130,6 +134,13 @@ class UDFMeta:
         """
         if self._partition_slice is None:
             return None  # type: ignore[return-value]  # where it is used, on workers, there is one
+        extent = self._extent
+        if extent is None:
+            extent = self._extent = self._find_extent()
+        return Slice((self.start, *extent.origin[1:]), extent.shape)
+
+    def _find_extent(self) -> Slice:
+        """Return a slice like the current one, from position 0."""
         scheme = self._tiling_scheme
         if scheme is None or scheme.is_full_sig or self._tile is None:
             sig = tuple(self._dataset_shape.sig)
@@ -137,7 +148,7 @@ class UDFMeta:
         else:
             part = scheme[self._tile]
             sig, origin = tuple(part.shape), tuple(part.origin)
-        return Slice(origin=(self._start, *origin), shape=Shape((self._stop - self._start, *sig), sig_dims=len(sig)))
+        return Slice(origin=(0, *origin), shape=Shape((self._depth, *sig), sig_dims=len(sig)))
 
     @property
     def partition_shape(self) -> Shape:
@@ -224,11 +235,18 @@ class UDFMeta:
     @property
     def coordinates(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Scan coordinates of the frames that are processed now, int64 of shape (frames, nav dims)."""
+        part = self._partition_slice
+        first = 0 if part is None else part.origin[0]
+        of_partition = self._coordinates
+        if of_partition is None:  # once: functions may ask for those of each frame
+            of_partition = self._coordinates = self._find_coordinates(first, 0 if part is None else part.shape[0])
+        start = self.start - first
+        return of_partition[start : start + self._depth].copy()
+
+    def _find_coordinates(self, start: int, depth: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        stop = start + depth
+        flat = np.arange(start, stop) if self._roi is None else np.flatnonzero(self._roi)[start:stop]
         nav = tuple(self._dataset_shape.nav)
-        if self._roi is None:
-            flat = np.arange(self._start, self._stop)
-        else:
-            flat = np.flatnonzero(self._roi)[self._start : self._stop]
         return np.stack(np.unravel_index(flat, nav), axis=-1).astype(np.int64, copy=False)
 
     def get_valid_nav_mask(self, full_nav: bool = False) -> BoolArray | None:

@@ -160,7 +160,7 @@ class MergeStep:
             The results of the partition.
         """
         twin = udf.snapshot()
-        if udf._meta is not None and (merged := udf.meta.get_valid_nav_mask()) is not None:
+        if udf.is_in_run() and (merged := udf.meta.get_valid_nav_mask()) is not None:
             merged = merged.copy()
             merged[self._start :] = False
             twin.meta.set_valid_nav_mask(merged)

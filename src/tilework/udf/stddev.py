@@ -292,7 +292,7 @@ class StdDevUDF(UDF):
     @property
     def _compiled(self) -> bool | None:
         # There is no run when results are merged that somebody else computed.
-        return self._meta.kernels if self._meta is not None and self.params.use_numba else False
+        return self.meta.kernels if self.is_in_run() and self.params.use_numba else False
 
     def process_tile(self, tile: Any) -> None:
         """Merge the frames of a tile."""

@@ -54,7 +54,7 @@ def make_step(
         return kernel_label(kernel, method), step
     nav = _nav_views(udf)
     if method is UDFMethod.FRAME:
-        step = _frame_step(udf, nav, origin, env.raise_if_stopped)
+        step = _frame_step(udf, nav, origin, env.stop_check())
     elif method is UDFMethod.PARTITION:
         step = _partition_step(udf, partition_slice)
     else:
@@ -141,20 +141,22 @@ def _frame_step(
 
     def one_nav(tile: DataTile, data: Array) -> None:
         start = tile.tile_slice.origin[0]
+        meta.set_position(start, start + 1)
         for i, (frame, row) in enumerate(zip(frames_of(data, backend), array[start - origin :], strict=False), start):
             # A tile can hold hundreds of frames, and what users do with one can take a second.
             raise_if_stopped()
             views[name] = row
-            meta.set_position(i, i + 1)
+            meta.start = i
             process(frame)
 
     def any_nav(tile: DataTile, data: Array) -> None:
         start = tile.tile_slice.origin[0]
+        meta.set_position(start, start + 1)
         for i, frame in enumerate(frames_of(data, backend), start):
             raise_if_stopped()
             for views, name, array in rows:
                 views[name] = array[i - origin]
-            meta.set_position(i, i + 1)
+            meta.start = i
             process(frame)
 
     if len(rows) != 1:
