@@ -502,9 +502,12 @@ def lattice(lib: Library) -> dict[str, Any]:
     grid = np.mgrid[-3:4, -3:4]
     orders, peaks = u.frame_peaks(16, 18, np.array([8.0, 9.0]), np.array([4.0, 0.5]), np.array([-0.5, 4.0]), 2, grid)
     points = np.array([(1.0, 2.0), (0.0, -1.0), (-1.0, 0.0), (3.0, 0.0)])
+    whole = np.array([8, 9]), np.array([4, 0]), np.array([1, 4])
     return {
         "orders": orders,
         "peaks": peaks,
+        "whole peaks": u.frame_peaks(16, 18, *whole, 2, grid)[1],
+        "whole points": u.calc_coords(*whole, np.array([(0, 1), (1, 2)])),
         "polar": u.make_polar(points),
         "cartesian": u.make_cartesian(points),
         "turned": np.stack(u.rotate_deg(points[:, 0], points[:, 1], 33)),

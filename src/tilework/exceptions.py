@@ -26,6 +26,8 @@
     ├── CorrectError                  detector corrections cannot be applied to this array
     ├── RepairValueError              (also ValueError) an excluded pixel has no neighbour to repair it from
     ├── MyStopIteration               a StopIteration of a function, which neither await nor generators can carry
+    ├── UnknownAnalysisError          (also KeyError) there is no analysis of this name
+    ├── MissingResultError            (also KeyError, AttributeError) an analysis has no result of this name
     ├── ResultFileError               (also OSError) results cannot be written
     └── CommandError                  the ``tilework`` command cannot do what it was asked for
 
@@ -46,6 +48,7 @@ __all__ = [
     "MissingFileError",
     "MissingMergeError",
     "MissingMethodError",
+    "MissingResultError",
     "MyStopIteration",
     "NoBackendError",
     "NoMetaError",
@@ -59,6 +62,7 @@ __all__ = [
     "UDFException",
     "UDFRunCancelled",
     "UndeclaredResultError",
+    "UnknownAnalysisError",
     "UnknownFormatError",
     "WorkerLostError",
     "WorkerQueueEmpty",
@@ -161,6 +165,18 @@ class CorrectError(TileworkError):
 
 class RepairValueError(TileworkError, ValueError):
     """An excluded pixel has no usable neighbour that it could be repaired from; the message names it."""
+
+
+class UnknownAnalysisError(TileworkError, KeyError):
+    """There is no analysis of this name."""
+
+    __str__ = Exception.__str__
+
+
+class MissingResultError(TileworkError, KeyError, AttributeError):
+    """An analysis has no result of this name, whether it was asked for as an item or as an attribute."""
+
+    __str__ = Exception.__str__
 
 
 class ResultFileError(TileworkError, OSError):

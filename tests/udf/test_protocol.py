@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import pickle
+import subprocess
+import sys
 from typing import Any, ClassVar
 
 import numpy as np
@@ -458,6 +461,20 @@ def test_tiling_preferences_are_bounds(depth: Any, size: Any) -> None:
         assert max(n for n, _ in depths) <= depth
     if isinstance(size, int):
         assert max(n for _, n in depths) <= size
+
+
+@pytest.mark.parametrize("preference", [UDF.TILE_DEPTH_DEFAULT, UDF.TILE_SIZE_BEST_FIT])
+def test_tiling_preferences_may_be_parameters(preference: Any) -> None:
+    """They are themselves also in another process."""
+    code = """if True:
+        import pickle, sys
+        from tilework.udf import UDF
+        print(pickle.load(sys.stdin.buffer) in (UDF.TILE_DEPTH_DEFAULT, UDF.TILE_SIZE_BEST_FIT))
+    """
+    sent = pickle.dumps(preference)
+    assert pickle.loads(sent) is preference
+    done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"True\n"), done.stderr
 
 
 # -- parameters that change, and looking without running

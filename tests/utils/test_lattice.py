@@ -59,5 +59,9 @@ def test_points_of_a_lattice() -> None:
     np.testing.assert_allclose(peaks, list(expected.values()))
     np.testing.assert_allclose(calc_coords(zero, a, b, [(0, 0), (1, 2)]), [zero, (11, 17.5)])
     assert within_frame([(2, 3), (1, 3), (13, 13), (14, 2)], 2, 16, 16).tolist() == [True, False, True, False]
+    # With these a frame is indexed.
+    _, pixels = frame_peaks(16, 18, (8, 9), (4, 0), (0, 4), 2, np.mgrid[-1:2, -1:2])
+    assert pixels.dtype.kind == "i"
+    assert np.ones((16, 18))[pixels[:, 0], pixels[:, 1]].sum() == 9
     with pytest.raises(ValueError, match=r"expected \(n, 2\) or \(2, n, m\)"):
         regularize_indices(np.zeros((3, 5, 6)))

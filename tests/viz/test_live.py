@@ -376,6 +376,7 @@ def test_pictures_of_a_part(context: Context, dataset: Any, data: np.ndarray) ->
     there = next(steps).damage.data.copy()
     steps.close()
     image = figure.axes[0].images[0]
+    assert (plot.fig, plot.im_obj) == (figure, image)
     np.testing.assert_array_equal(~np.ma.getmaskarray(image.get_array()), there)
     sums = data.sum(axis=(2, 3))[there]
     assert image.get_clim() == (sums.min(), sums.max())
@@ -407,9 +408,15 @@ def test_channels(context: Context, dataset: Any, data: np.ndarray) -> None:
         np.testing.assert_allclose(plot.data, expected, rtol=1e-5)
 
 
+def test_first_result_is_shown(dataset: Any) -> None:
+    """As in LiberTEM: what is asked for, not the sums that it is made from."""
+    assert Dummy2DPlot(dataset, StdDevUDF()).channel == "var"
+    assert Dummy2DPlot(dataset, CoMUDF.with_params()).channel == "field_y"
+
+
 def test_bad_channels(context: Context, dataset: Any) -> None:
     """What cannot be plotted is refused, with what can."""
-    with pytest.raises(ValueError, match="'num_frames' cannot be plotted: pictures are varsum"):
+    with pytest.raises(ValueError, match="'num_frames' cannot be plotted: pictures are var, std"):
         Dummy2DPlot(dataset, StdDevUDF(), channel="num_frames")
     with pytest.raises(ValueError, match="has no result 'nothing'"):
         Dummy2DPlot(dataset, StdDevUDF(), channel=("nothing", np.sqrt))

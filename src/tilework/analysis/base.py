@@ -14,7 +14,7 @@ from tilework.analysis.results import complex_results
 from tilework.analysis.saving import AnalysisWriter
 from tilework.common.analysis import AnalysisResult, AnalysisResultSet
 from tilework.common.roi import normalize_roi
-from tilework.exceptions import JobCancelledError, TileworkError
+from tilework.exceptions import JobCancelledError, UnknownAnalysisError
 from tilework.udf.results import RunResult
 
 if TYPE_CHECKING:
@@ -93,14 +93,14 @@ class Analysis(ABC):
 
         Raises
         ------
-        TileworkError
+        UnknownAnalysisError
             When there is none.
         """
         try:
             return cls.registry[id_]
         except KeyError:
             msg = f"there is no analysis {id_!r}: there are {', '.join(sorted(cls.registry))}"
-            raise TileworkError(msg) from None
+            raise UnknownAnalysisError(msg) from None
 
     # -- what subclasses say
 

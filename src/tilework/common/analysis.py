@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from tilework.common.viz import encode_image
+from tilework.exceptions import MissingResultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -185,7 +186,7 @@ class AnalysisResultSet:
             if result.key == key:
                 return result
         msg = f"there is no result {key!r}: there are {', '.join(self.keys())}"
-        raise KeyError(msg)
+        raise MissingResultError(msg)
 
     def __getattr__(self, name: str) -> AnalysisResult:
         # Underscores are not results: copying and unpickling ask for such names before there are any.
@@ -194,7 +195,7 @@ class AnalysisResultSet:
                 if result.key == name:
                     return result
             msg = f"there is no result {name!r}: there are {', '.join(self.keys())}"
-            raise AttributeError(msg)
+            raise MissingResultError(msg)
         msg = f"{type(self).__name__!r} object has no attribute {name!r}"
         raise AttributeError(msg)
 

@@ -32,15 +32,15 @@ class UDFMethod(Enum):
 
 
 class TileDepthEnum(Enum):
-    """Sentinels for the depth of a tile."""
+    """Sentinels for the depth of a tile; they may be parameters of a UDF, so that they are pickled, by value."""
 
-    TILE_DEPTH_DEFAULT = object()
+    TILE_DEPTH_DEFAULT = "default"
 
 
 class TileSizeEnum(Enum):
-    """Sentinels for the size of a tile."""
+    """Sentinels for the size of a tile; see `TileDepthEnum`."""
 
-    TILE_SIZE_BEST_FIT = object()
+    TILE_SIZE_BEST_FIT = "best fit"
 
 
 class TilingPreferences(TypedDict):

@@ -71,7 +71,7 @@ class AutoUDF(UDF):
     def get_results(self) -> dict[str, Any]:
         """Return the results."""
         result = self.results.result
-        results = {"result": result}
+        results = {}
         if self.params.monitor:
             valid = self.meta.get_valid_nav_mask()
             finished = np.flatnonzero(valid) if valid is not None else np.arange(len(result))
@@ -80,4 +80,4 @@ class AutoUDF(UDF):
             results["monitor"] = (
                 result[finished[-1] :][:1].reshape(shape) if len(finished) else np.zeros(shape, dtype=result.dtype)
             )
-        return results
+        return {**results, "result": result}

@@ -375,16 +375,16 @@ class CoMUDF(UDF):
         field = self._subtract(field, regression)
         derived = self.get_field_results(self._embed(field[:, 0]), self._embed(field[:, 1]))
         results = {
-            "raw_com": shifts + np.array([cy, cx]),
             "raw_shifts": shifts,
+            "raw_com": shifts + np.array([cy, cx]),
             "field": field,
             "field_y": field[:, 0],
             "field_x": field[:, 1],
+            "regression": regression,
             **{name: self._compress(np.asarray(array)) for name, array in derived.items()},
         }
         declared = self.results.as_dict()
-        results = {name: array.astype(declared[name].dtype, copy=False) for name, array in results.items()}
-        return {**results, "regression": regression}
+        return {name: array.astype(declared[name].dtype, copy=False) for name, array in results.items()}
 
     def _embed(self, flat: Array) -> Array:
         """Return an array of nav shape, NaN at positions that are not selected, or not merged yet."""

@@ -345,12 +345,12 @@ class StdDevUDF(UDF):
         total, varsum = self.results.sum, self.results.varsum
         derived = self._derived(n, total, varsum)
         return {
-            "varsum": varsum,
-            "num_frames": self.results.num_frames,
-            "sum": total,
             "var": derived["var"].astype(varsum.dtype, copy=False),
             "std": derived["std"].astype(varsum.dtype, copy=False),
             "mean": derived["mean"].astype(total.dtype, copy=False),
+            "varsum": varsum,
+            "num_frames": self.results.num_frames,
+            "sum": total,
         }
 
 
@@ -363,7 +363,8 @@ def consolidate_result(udf_result: Mapping[str, Any]) -> dict[str, Any]:
     >>> result["std"].shape, int(result["num_frames"])
     ((32, 32), 48)
     """
-    arrays = {name: np.asarray(buffer) for name, buffer in udf_result.items()}
+    names = ("num_frames", "varsum", "sum", "var", "std", "mean")
+    arrays: dict[str, Any] = {name: np.asarray(udf_result[name]) for name in names}
     return {**arrays, "num_frames": arrays["num_frames"][0]}
 
 

@@ -98,7 +98,7 @@ def regularize_indices(indices: ArrayLike) -> NDArray[Any]:
     raise ValueError(msg)
 
 
-def calc_coords(zero: ArrayLike, a: ArrayLike, b: ArrayLike, indices: ArrayLike) -> Points:
+def calc_coords(zero: ArrayLike, a: ArrayLike, b: ArrayLike, indices: ArrayLike) -> NDArray[Any]:
     """Return the positions of lattice points, ``zero + i * a + j * b``.
 
     Parameters
@@ -113,17 +113,19 @@ def calc_coords(zero: ArrayLike, a: ArrayLike, b: ArrayLike, indices: ArrayLike)
     Returns
     -------
     numpy.ndarray
-        float64 of shape ``(n, 2)``.
+        Of shape ``(n, 2)``; integers, fit to index a frame with, when the lattice and the indices are integers.
 
     Examples
     --------
-    >>> calc_coords((16, 16), a=(5, 0), b=(0, 7), indices=[(0, 0), (1, 0), (-1, 2)])
+    >>> calc_coords((16, 16), a=(5, 0), b=(0, 7.5), indices=[(0, 0), (1, 0), (-1, 2)])
     array([[16., 16.],
            [21., 16.],
-           [11., 30.]])
+           [11., 31.]])
+    >>> calc_coords((16, 16), a=(5, 0), b=(0, 7), indices=[(1, 0)])
+    array([[21, 16]])
     """
-    vectors = np.array([a, b], dtype=np.float64)
-    return np.asarray(zero, dtype=np.float64) + np.asarray(indices) @ vectors
+    points: NDArray[Any] = np.asarray(zero) + np.asarray(indices) @ np.array([a, b])
+    return points
 
 
 def within_frame(peaks: ArrayLike, r: float, fy: int, fx: int) -> NDArray[np.bool_]:
@@ -145,7 +147,7 @@ def within_frame(peaks: ArrayLike, r: float, fy: int, fx: int) -> NDArray[np.boo
 
 def frame_peaks(
     fy: int, fx: int, zero: ArrayLike, a: ArrayLike, b: ArrayLike, r: float, indices: ArrayLike
-) -> tuple[NDArray[Any], Points]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the lattice points that lie in a frame.
 
     Parameters
@@ -162,14 +164,14 @@ def frame_peaks(
     Returns
     -------
     indices, peaks
-        Indices and positions (y, x) of the points, both of shape ``(n, 2)``.
+        Indices and positions (y, x) of the points, both of shape ``(n, 2)``; of which dtype, see `calc_coords`.
 
     Examples
     --------
     >>> import numpy as np
     >>> indices, peaks = frame_peaks(16, 16, (8, 8), (5, 0), (0, 5), 2, np.mgrid[-2:3, -2:3])
     >>> len(peaks), peaks[0]
-    (9, array([3., 3.]))
+    (9, array([3, 3]))
     """
     orders = regularize_indices(indices)
     peaks = calc_coords(zero, a, b, orders)

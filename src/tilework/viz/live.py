@@ -43,7 +43,7 @@ def get_plottable_2D_channels(buffers: Mapping[str, Any]) -> list[str]:  # noqa:
     --------
     >>> from tilework.udf.com import CoMUDF
     >>> get_plottable_2D_channels(ctx.run_udf(dataset=ds, udf=CoMUDF()))
-    ['field_y', 'field_x', 'magnitude', 'divergence', 'curl', 'regression']
+    ['field_y', 'field_x', 'regression', 'magnitude', 'divergence', 'curl']
     """
     return [
         name for name, buffer in buffers.items() if getattr(buffer, "use", None) != "private" and _is_picture(buffer)

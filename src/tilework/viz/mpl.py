@@ -82,6 +82,16 @@ class MPLLive2DPlot(PicturePlot):
         self._painter: Painter | None = None
         self._on_screen = False
 
+    @property
+    def fig(self) -> Any:
+        """The `figure`, under the name that it has in LiberTEM."""
+        return self.figure
+
+    @property
+    def im_obj(self) -> Any:
+        """The picture in the figure, a `matplotlib.image.AxesImage`; None before `display`."""
+        return self._image
+
     def display(self) -> Any:
         """Bring the plot to the screen; a run does that unless it is done.
 

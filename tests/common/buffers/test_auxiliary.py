@@ -19,7 +19,10 @@ class Part:
 
 def test_auxiliary_data_is_cut_by_partition_and_roi() -> None:
     aux = AuxBufferWrapper("nav", (2,), "f4")
+    with pytest.raises(RuntimeError, match="no shape yet"):
+        _ = aux.shape
     aux.set_buffer(np.arange(24, dtype="f4"))
+    assert aux.shape == (12, 2)
     roi = np.zeros(12, dtype=bool)
     roi[[1, 5, 6]] = True
     part = aux.new_for_partition(Part(4, 8), roi)

@@ -44,6 +44,11 @@ class AuxBufferWrapper(BufferWrapper):
         self._is_global = True
         self._given_shape: tuple[int, ...] = ()
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the stored array, of which there is one before any dataset is known."""
+        return super().shape if self._data is None else self._data.shape
+
     def set_buffer(self, buf: Array, is_global: bool = True) -> None:
         """Store the data.
 
