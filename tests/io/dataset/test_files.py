@@ -526,3 +526,11 @@ def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     dataset = load("mib", path="scan.mib", executor=InlineJobExecutor())
     monkeypatch.chdir("/")
     assert read_all(dataset)[1].all()
+
+
+def test_relative_paths_where_the_current_folder_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(DataSetException, match=r"'scan.mib'.*the current folder was removed; give an absolute path"):
+        load("mib", path="scan.mib", executor=InlineJobExecutor())
