@@ -41,12 +41,7 @@ def export_dataset(
         msg = f"{target} exists already: give overwrite=True to replace it, or another name"
         raise FileExistsError(msg)
     with appearing(target, overwrite=overwrite) as partial:
-        try:
-            _write(ctx, dataset, partial, progress)
-        except OSError as error:
-            if error.filename == str(partial):
-                error.filename = str(target)  # nobody knows the other name
-            raise
+        _write(ctx, dataset, partial, progress)
 
 
 def _write(ctx: Context, dataset: DataSet, path: Path, progress: bool | ProgressReporter) -> None:
