@@ -144,3 +144,30 @@ with SteadyThreads(2, "steady") as pool:
     command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_system_gives_too_few_threads() -> None:
+    """The error says what to do, and the program ends with it: no thread that has started keeps it."""
+    program = """
+import resource
+import threading
+from pathlib import Path
+from tilework.executor.steady_threads import SteadyThreads
+
+STACK = 1 << 30
+threading.stack_size(STACK)
+mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (mapped + 2 * STACK + STACK // 2, -1))  # for the starter, and one more
+SteadyThreads(8, "steady")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 1
+    assert "can't start new thread" in done.stderr
+    assert "of 8 threads: use fewer, or raise the limit of processes (ulimit -u)" in done.stderr

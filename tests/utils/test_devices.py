@@ -179,3 +179,42 @@ def test_memory_that_a_control_group_has_left(tmp_path: Path) -> None:
         "sys/fs/cgroup/memory.current": "400000\n",
     }
     assert available_memory(make_root(tmp_path, v2(), "0::/\n", files)) == 600000
+
+
+@pytest.mark.parametrize(
+    ("mountinfo", "cgroup", "folder", "names"),
+    [
+        (v2(), "0::/job\n", "sys/fs/cgroup/job", ("memory.max", "memory.current", "")),
+        (
+            "",
+            "4:memory:/job\n",
+            "sys/fs/cgroup/memory/job",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        ),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_files_in_the_page_cache_leave_room(
+    tmp_path: Path, mountinfo: str, cgroup: str, folder: str, names: tuple[str, str, str]
+) -> None:
+    """A group that has read large files is full of them; what is dropped when memory is wanted is left."""
+    limit, used, prefix = names
+    stat = {"inactive_file": 500000, "active_file": 90000, "inactive_anon": 300000, "file": 600000}
+    files = {
+        "proc/meminfo": "MemAvailable:   3000 kB\n",
+        f"{folder}/{limit}": "1000000\n",
+        f"{folder}/{used}": "999999\n",
+        f"{folder}/memory.stat": "".join(f"{prefix}{name} {value}\n" for name, value in stat.items()),
+    }
+    assert available_memory(make_root(tmp_path, mountinfo, cgroup, files)) == 590001
+
+
+def test_a_group_that_is_slowed_down_before_it_is_stopped(tmp_path: Path) -> None:
+    """It is only below memory.high that a group has its full speed."""
+    files = {
+        "proc/meminfo": "MemAvailable:   3000 kB\n",
+        "sys/fs/cgroup/memory.max": "max\n",
+        "sys/fs/cgroup/memory.high": "700000\n",
+        "sys/fs/cgroup/memory.current": "400000\n",
+    }
+    assert available_memory(make_root(tmp_path, v2(), "0::/\n", files)) == 300000

@@ -15,6 +15,8 @@ from tilework.udf.runner import UDFRunner
 if TYPE_CHECKING:
     import os
 
+    from numpy.typing import NDArray
+
     from tilework.api.context import Context
     from tilework.common.progress import ProgressReporter
     from tilework.io.dataset.base import DataSet
@@ -39,18 +41,36 @@ def export_dataset(
         msg = f"{target} exists already: give overwrite=True to replace it, or another name"
         raise FileExistsError(msg)
     with appearing(target, overwrite=overwrite) as partial:
-        if isinstance(ctx.executor, LazyExecutor):
-            # It computes what is asked for, and there is no result to ask for: the file would stay empty.
-            from tilework.executor.inline import InlineJobExecutor
+        _write(ctx, dataset, partial, progress)
 
-            corrections = dataset.get_correction_data()
-            runner = UDFRunner([RecordUDF(partial)])
-            runner.run_for_dataset(dataset, InlineJobExecutor(), progress=progress, corrections=corrections)
-        else:
-            ctx.run_udf(dataset=dataset, udf=RecordUDF(partial), progress=progress)
-        absent = dataset.absent_frames
-        if absent is not None:
-            array = np.load(partial, mmap_mode="r+")
-            if array.dtype.kind in "fc":
-                array[absent] = np.nan
-                array.flush()
+
+def _write(ctx: Context, dataset: DataSet, path: Path, progress: bool | ProgressReporter) -> None:
+    if isinstance(ctx.executor, LazyExecutor):
+        # It computes what is asked for, and there is no result to ask for: the file would stay empty.
+        from tilework.executor.inline import InlineJobExecutor
+
+        corrections = dataset.get_correction_data()
+        runner = UDFRunner([RecordUDF(path)])
+        runner.run_for_dataset(dataset, InlineJobExecutor(), progress=progress, corrections=corrections)
+    else:
+        ctx.run_udf(dataset=dataset, udf=RecordUDF(path), progress=progress)
+    absent = dataset.absent_frames
+    if absent is not None:
+        _blank(path, absent)
+
+
+def _blank(path: Path, positions: NDArray[np.bool_]) -> None:
+    """Fill frames with NaN, in a file of numbers that have it."""
+    array = np.load(path, mmap_mode="r")
+    if array.dtype.kind not in "fc":
+        return
+    blank = np.full(array.shape[positions.ndim :], np.nan, array.dtype).tobytes()
+    try:
+        # Not through a map: who stores there on a full disk is killed (SIGBUS).
+        with path.open("r+b") as file:
+            for position in np.flatnonzero(positions).tolist():
+                file.seek(array.offset + position * len(blank))
+                file.write(blank)
+    except OSError as error:
+        error.filename = str(path)
+        raise

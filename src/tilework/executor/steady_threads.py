@@ -37,6 +37,11 @@ class SteadyThreads(ThreadPoolExecutor):
         How many threads.
     name
         What their names begin with.
+
+    Raises
+    ------
+    RuntimeError
+        When the system gives no more threads.
     """
 
     def __init__(self, n_threads: int, name: str) -> None:
@@ -51,10 +56,17 @@ class SteadyThreads(ThreadPoolExecutor):
         weakref.finalize(self, _end, self._jobs, n_threads)
         # Started by one that is not interrupted: Thread.start() has a lock that is written in Python.
         outcome: SimpleQueue[BaseException | None] = SimpleQueue()
-        _thread.start_new_thread(_start, (threads, n_threads, name, self._jobs, outcome))
-        error = outcome.get()
-        if error is not None:
-            raise error
+        try:
+            _thread.start_new_thread(_start, (threads, n_threads, name, self._jobs, outcome))
+            error = outcome.get()
+            if error is not None:
+                raise error
+        except BaseException as error:
+            # Those that have started: the traceback keeps this pool, and the interpreter would wait for them.
+            _end(self._jobs, n_threads)
+            if isinstance(error, RuntimeError):
+                error.add_note(f"of {n_threads} threads: use fewer, or raise the limit of processes (ulimit -u)")
+            raise
         come_before(ThreadPoolExecutor)
         cancel_at_exit(self)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -47,7 +49,7 @@ class RecordUDF(UDF):
     UDFException
         When the run reads that file.
     OSError
-        When the file cannot be written.
+        When the file cannot be written, another run is recording it, or something is there that is no file.
 
     Examples
     --------
@@ -56,8 +58,10 @@ class RecordUDF(UDF):
     (6, 8, 32, 32)
     """
 
-    def __init__(self, filename: str | os.PathLike[str]) -> None:
-        super().__init__(filename=str(Path(filename).absolute()))
+    def __init__(self, filename: str | os.PathLike[str], *, _inode: int | None = None) -> None:
+        # The run says which file it made: one of that name may be another.
+        super().__init__(filename=str(Path(filename).absolute()), _inode=_inode)
+        self._made: BinaryIO | None = None  # on the main side, which has it locked
 
     def get_preferred_input_dtype(self) -> Any:
         """Take the dataset's own."""
@@ -79,8 +83,13 @@ class RecordUDF(UDF):
             msg = "RecordUDF writes all frames of a dataset, it cannot be run with a roi: leave the roi out"
             raise RuntimeError(msg)
         shape = tuple(self.meta.dataset_shape)
-        if Path(self.params.filename).is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.params.filename)
+        target = Path(self.params.filename)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        if target.exists() and not target.is_file():
+            raise FileExistsError(errno.EEXIST, "it is no regular file, and not replaced", str(target))
+        self._made = _open_locked(self._unfinished, str(target))
+        self.update_kwargs({"_inode": os.fstat(self._made.fileno()).st_ino})
         np.lib.format.open_memmap(self._unfinished, mode="w+", dtype=self.meta.input_dtype, shape=shape)
 
     @property
@@ -89,6 +98,16 @@ class RecordUDF(UDF):
 
     def end_run(self, is_complete: bool) -> None:
         """Give the file its name, or say where it is when frames are missing."""
+        made, self._made = self._made, None
+        if made is None:  # it was not begun
+            return
+        with made:
+            try:
+                self._end(is_complete)
+            finally:
+                _unlock(made)
+
+    def _end(self, is_complete: bool) -> None:
         if is_complete:
             import shutil  # with all that it can pack and unpack, which few programs need
 
@@ -104,10 +123,18 @@ class RecordUDF(UDF):
 
     def get_task_data(self) -> dict[str, Any]:
         """Open the file."""
-        unfinished = self._unfinished
-        # When results are computed later, the run is over on the main side before tasks write.
-        path = unfinished if Path(unfinished).exists() else self.params.filename
-        return {"file": _RecordFile(path, self.meta.dataset_shape.sig.size)}
+        path = name = self.params.filename
+        if Path(self._unfinished).exists():
+            path = self._unfinished
+        # When results are computed later, the run is over on the main side before tasks write. Else this is the file
+        # of before.
+        elif not Path(name).exists() or Path(name).stat().st_ino != self.params._inode:
+            msg = (
+                "what is recorded is not there: a task that could not write it, as on a full disk, has removed it, or "
+                "this worker does not see the file system of the main process"
+            )
+            raise FileNotFoundError(errno.ENOENT, msg, name)
+        return {"file": _RecordFile(path, name, self.meta.dataset_shape.sig.to_tuple())}
 
     def process_tile(self, tile: NDArray[Any]) -> None:
         """Write a tile."""
@@ -116,7 +143,7 @@ class RecordUDF(UDF):
         if meta.tiling_scheme is None or meta.tiling_scheme.is_full_sig:
             self.task_data.file.write(tile, start)
         else:
-            self.task_data.file.write_part(tile, start, meta.sig_slice.get(), meta.dataset_shape.sig.to_tuple())
+            self.task_data.file.write_part(tile, start, meta.sig_slice.get())
 
     def cleanup(self) -> None:
         """Close the file."""
@@ -124,36 +151,92 @@ class RecordUDF(UDF):
             self.task_data.file.close()
 
 
-class _RecordFile:
-    """A ``.npy`` file that one task writes its frames into."""
+def _open_locked(path: str, name: str) -> BinaryIO:
+    """Open a file, which is made when it is not there, and keep others from recording it.
 
-    def __init__(self, path: str, frame_pixels: int) -> None:
-        array = np.load(path, mmap_mode="r+")
+    The lock is gone with the process that has it, however it ends; some file systems have none.
+    """
+    while True:
+        file = Path(path).open("ab")  # noqa: SIM115  (it stays open for as long as the run goes on)
+        try:
+            with contextlib.suppress(ImportError):
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise FileExistsError(errno.EEXIST, "another run is recording it", name) from None
+        except OSError as error:
+            logger.debug("%s cannot be locked: %s", path, error)
+        # The run that had it may have ended just now, and given it its name.
+        with contextlib.suppress(FileNotFoundError):
+            if Path(path).stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        file.close()
+
+
+def _unlock(file: BinaryIO) -> None:
+    """Let go of a file also where a fork of this process has it open."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+class _RecordFile:
+    """A ``.npy`` file that one task writes its frames into.
+
+    It is not mapped: the file has its full size from the start, and who stores to a place in a map for which a full
+    disk has no room is killed (SIGBUS).
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    name
+        What it is called in errors.
+    sig_shape
+        Shape of a frame.
+    """
+
+    def __init__(self, path: str, name: str, sig_shape: tuple[int, ...]) -> None:
+        array = np.load(path, mmap_mode="r")
         self._offset = int(array.offset)
-        self._frame_bytes = frame_pixels * array.dtype.itemsize
-        self._array = array
+        self._dtype = array.dtype
+        self._sig_shape = sig_shape
         self._path = path
+        self._name = name
         self._fd = os.open(path, os.O_WRONLY)
 
     def write(self, frames: NDArray[Any], start: int) -> None:
         """Write whole frames; system calls are several times as fast as page faults."""
-        data = np.ascontiguousarray(frames).reshape(-1).view(np.uint8)
-        place = self._offset + start * self._frame_bytes
+        self._put(frames, start * math.prod(self._sig_shape))
+
+    def write_part(self, frames: NDArray[Any], start: int, part: tuple[slice, ...]) -> None:
+        """Write the same part of several frames."""
+        sig = self._sig_shape
+        # All axes after this one are complete: a piece of as many pixels lies in one run.
+        axis = next(k for k in range(len(sig)) if frames.shape[k + 2 :] == sig[k + 1 :])
+        pixels = math.prod(frames.shape[axis + 1 :])
+        places = np.arange(math.prod(sig)).reshape(sig)[part].reshape(-1, pixels)[:, 0]
+        for position, frame in enumerate(frames.reshape(len(frames), -1, pixels), start):
+            for place, piece in zip(places.tolist(), frame, strict=True):
+                self._put(piece, position * math.prod(sig) + place)
+
+    def _put(self, pixels: NDArray[Any], first: int) -> None:
+        """Write pixels that follow each other; `first` is the number of the first in the file."""
+        data = np.ascontiguousarray(pixels, dtype=self._dtype).reshape(-1).view(np.uint8)
+        place = self._offset + first * self._dtype.itemsize
         try:
             while data.size:
                 done = os.pwrite(self._fd, data.data, place)
                 data, place = data[done:], place + done
-        except OSError:
+        except OSError as error:
             # The file has its full size from the start: nobody could see that something is missing.
             Path(self._path).unlink(missing_ok=True)
+            error.filename = self._name
             raise
-
-    def write_part(self, frames: NDArray[Any], start: int, part: tuple[slice, ...], sig_shape: tuple[int, ...]) -> None:
-        """Write the same part of several frames."""
-        flat = self._array.reshape((-1, *sig_shape))
-        flat[(slice(start, start + len(frames)), *part)] = frames
 
     def close(self) -> None:
         """Close the file; what was written is there for everybody who opens it from now on."""
         os.close(self._fd)
-        del self._array

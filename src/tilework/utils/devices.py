@@ -152,15 +152,27 @@ def available_memory(root: Path = Path("/")) -> int:
     ----------
     root
         Where ``/proc`` and ``/sys`` are looked for.
+
+    Notes
+    -----
+    What a group has in the page cache counts as its use, and fills it up whenever large files are read. The system
+    drops that when the memory is wanted, so it is left, as it is in the system's own ``MemAvailable``.
     """
     left = [_available_in_system(root)]
     for mount, group in _groups(root, "memory"):
+        files = _MEMORY_FILES[mount.version]
         for folder in _upwards(mount, group):
-            names = ("memory.max", "memory.current") if mount.version == 2 else _MEMORY_FILES_1
-            limit, used = (_read(folder / name).strip() for name in names)
-            if limit.isdecimal() and used.isdecimal():
-                left.append(max(0, int(limit) - int(used)))
+            limits = [int(text) for name in files.limits if (text := _read(folder / name).strip()).isdecimal()]
+            used = _read(folder / files.used).strip()
+            if limits and used.isdecimal():
+                left.append(max(0, min(limits) - max(0, int(used) - _page_cache(folder, files.cached))))
     return min(left)
+
+
+def _page_cache(folder: Path, names: frozenset[str]) -> int:
+    """Return how many bytes of files the group has in memory; those in memory only (tmpfs) are not among them."""
+    entries = (line.split() for line in _read(folder / "memory.stat").splitlines())
+    return sum(int(entry[1]) for entry in entries if len(entry) == 2 and entry[0] in names and entry[1].isdecimal())
 
 
 def _available_in_system(root: Path) -> int:
@@ -174,7 +186,21 @@ def _available_in_system(root: Path) -> int:
     return int(psutil.virtual_memory().available)
 
 
-_MEMORY_FILES_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+class _MemoryFiles(NamedTuple):
+    limits: tuple[str, ...]
+    used: str
+    cached: frozenset[str]  # entries of memory.stat
+
+
+# Beyond memory.high a group is not stopped, but slowed down until it is below.
+_MEMORY_FILES = {
+    1: _MemoryFiles(
+        ("memory.limit_in_bytes",),
+        "memory.usage_in_bytes",
+        frozenset({"total_inactive_file", "total_active_file"}),
+    ),
+    2: _MemoryFiles(("memory.max", "memory.high"), "memory.current", frozenset({"inactive_file", "active_file"})),
+}
 
 
 def _read(path: Path) -> str:

@@ -211,3 +211,26 @@ time.sleep(60)
     wait_until(lambda: not any(is_alive(int(pid)) for pid in pids), "some are left", 20)
     assert [file for file in files if Path(file).exists()] == []
     assert said == ""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_current_folder_is_removed(when: str, tmp_path: Path) -> None:
+    """Workers are started, and started again, all the same."""
+    program = """
+import faulthandler; faulthandler.dump_traceback_later(60, exit=True)
+import os, signal, sys
+from tilework.executor.dask import DaskJobExecutor, cluster_spec
+if sys.argv[1] == "before":
+    os.rmdir(os.getcwd())
+with DaskJobExecutor.make_local(cluster_spec(1, 0, has_cupy=False, num_service=0)) as executor:
+    if sys.argv[1] == "after":
+        os.rmdir(os.getcwd())
+    for pid in executor.run_each_worker(os.getpid).values():
+        os.kill(pid, signal.SIGKILL)
+    print(executor.run_function(abs, -3))
+"""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    command = [sys.executable, "-c", program, when]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=100)
+    assert done.stdout == "3\n", done.stderr

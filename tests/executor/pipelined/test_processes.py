@@ -518,15 +518,16 @@ class TestProcesses(ExecutorHarness):
             assert len(executor.run_each_worker(os.getpid)) == 2
 
     def test_environment_of_workers(self, executor: PipelinedExecutor) -> None:
-        """Workers have the main process's folder and module path, a name, and ignore Ctrl-C."""
+        """Workers have the main process's folder, module path and arguments, a name, and ignore Ctrl-C."""
 
-        def look() -> tuple[str, list[str], str, Any]:
+        def look() -> tuple[str, list[str], list[str], str, Any]:
             with open("/proc/self/comm") as file:  # noqa: PTH123
-                return str(Path.cwd()), sys.path, file.read().strip(), signal.getsignal(signal.SIGINT)
+                return str(Path.cwd()), sys.path, sys.argv, file.read().strip(), signal.getsignal(signal.SIGINT)
 
-        for i, (cwd, path, name, handler) in enumerate(executor.run_each_worker(look).values()):
+        for i, (cwd, path, argv, name, handler) in enumerate(executor.run_each_worker(look).values()):
             assert cwd == str(Path.cwd())
             assert path == sys.path
+            assert argv == sys.argv
             assert name == f"worker-{i}"
             assert handler == signal.SIG_IGN
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -68,6 +69,13 @@ class TestRaw:
         assert np.flatnonzero(dataset.absent_frames).tolist() == [15]
         assert dataset.describe()["absent_positions"] == 1
         np.testing.assert_array_equal(read_all(dataset)[0][:15], data[:15])
+
+    def test_compressed(self, tmp_path: Path) -> None:
+        """Its bytes could be pixels, so it can only be warned of."""
+        packed = gzip.compress(np.random.default_rng(0).bytes(1000))
+        (tmp_path / "scan.raw").write_bytes(packed)
+        with pytest.warns(RuntimeWarning, match=r"scan\.raw begins as a gzip file does: if it is one, unpack it first"):
+            _load("raw", tmp_path / "scan.raw", dtype="u1", nav_shape=(len(packed),), sig_shape=(1, 1))
 
     def test_less_than_a_frame(self, tmp_path: Path) -> None:
         """A file without a whole frame is an error; sizes beyond 64 bits are no problem."""
@@ -499,6 +507,7 @@ class TestEMPAD:
         "extra",
         [
             "<type>series</type><count>0.5</count>",
+            "<type>series</type><count>1e300</count>",
             "<optics.get_full_scan_field_of_view>[1.2.3]</optics.get_full_scan_field_of_view>",
         ],
     )
@@ -510,6 +519,12 @@ class TestEMPAD:
         dataset = _load("empad", tmp_path / "a.xml")
         assert dataset.shape.nav == (2, 2)
         assert dataset.axes[0].scale is None
+
+    def test_xml_in_an_unknown_encoding(self, tmp_path: Path) -> None:
+        (tmp_path / "a.xml").write_text("<?xml version='1.0' encoding='none'?><root/>")
+        for filetype in ("empad", "auto"):
+            with pytest.raises(DataSetException, match=r"a\.xml is no XML file: unknown encoding"):
+                _load(filetype, tmp_path / "a.xml")
 
     def test_xml_bombs_are_refused(self, tmp_path: Path) -> None:
         """Entities are not expanded."""
@@ -526,3 +541,11 @@ def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     dataset = load("mib", path="scan.mib", executor=InlineJobExecutor())
     monkeypatch.chdir("/")
     assert read_all(dataset)[1].all()
+
+
+def test_relative_paths_where_the_current_folder_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(DataSetException, match=r"'scan.mib'.*the current folder was removed; give an absolute path"):
+        load("mib", path="scan.mib", executor=InlineJobExecutor())

@@ -504,3 +504,41 @@ def test_a_folder_that_takes_no_files_is_named_with_the_file_that_was_asked_for(
     target = Path("/proc/results.npz")
     with pytest.raises(OSError, match=r"'/proc/results\.npz'$"), appearing(target, overwrite=False):
         pytest.fail("something was made there")
+
+
+@pytest.mark.parametrize("suffix", suffixes())
+def test_a_pipe_is_neither_replaced_nor_read(tmp_path: Path, suffix: str) -> None:
+    """Whoever reads from it would wait for ever, and so would we."""
+    pipe = tmp_path / f"r{suffix}"
+    os.mkfifo(pipe)
+    with pytest.raises(ResultFileError, match="neither a file nor a folder, and is not replaced"):
+        save_results(pipe, some_channels(), {}, overwrite=True)
+    assert pipe.is_fifo()
+    with pytest.raises(ResultFileError, match="it is neither a file nor a folder"):
+        load_results(pipe)
+    assert [p.name for p in tmp_path.iterdir()] == [pipe.name]
+
+
+def test_names_that_cannot_be(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300 + ".npz")
+    for overwrite in (False, True):
+        with pytest.raises(ResultFileError, match=r"cannot write .*File name too long"):
+            save_results(path, some_channels(), {}, overwrite=overwrite)
+    with pytest.raises(ResultFileError, match=r"cannot read results from .*File name too long"):
+        load_results(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_name_the_place_of_the_target(tmp_path: Path) -> None:
+    """Not the hidden one, also where the target itself is in the way, and where there is a suffix."""
+    (tmp_path / "a.npz").mkdir()
+    with (
+        pytest.raises(IsADirectoryError, match=rf"directory: '{tmp_path}/a\.npz'$"),
+        appearing(tmp_path / "a.npz", overwrite=True) as made,
+    ):
+        made.write_text("a")
+    with (
+        pytest.raises(FileNotFoundError, match=rf"'{tmp_path}/b\.npz\.part'$"),
+        appearing(tmp_path / "b.npz", overwrite=True) as made,
+    ):
+        Path(f"{made}.part").read_text(encoding="ascii")

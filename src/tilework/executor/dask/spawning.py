@@ -16,8 +16,10 @@ import atexit
 import gc
 import io
 import multiprocessing.context
+import multiprocessing.process
 import os
 import signal
+import sys
 import threading
 import weakref
 from contextlib import contextmanager
@@ -34,7 +36,14 @@ if TYPE_CHECKING:
 
     from tilework.executor.dask.template import Template
 
-__all__ = ["METHOD", "own_pid", "stderr_of_new_processes", "template_of_new_processes", "told_of_new_processes"]
+__all__ = [
+    "METHOD",
+    "own_pid",
+    "stderr_of_new_processes",
+    "template_of_new_processes",
+    "told_of_new_processes",
+    "without_main",
+]
 
 stderr_of_new_processes: Final[ContextVar[int]] = ContextVar("stderr_of_new_processes", default=-1)
 """The descriptor that becomes the stderr of processes that are made in this context; -1: the one of this process."""
@@ -54,15 +63,22 @@ _original: Any = None
 
 
 def _get_preparation_data(name: str) -> dict[str, object]:
-    data: dict[str, object] = _original(name)
-    if getattr(_here, "is_on", False):
+    is_ours = getattr(_here, "is_on", False)
+    try:
+        data: dict[str, object] = _original(name)
+    except FileNotFoundError:  # the current folder was removed: the process stays where it is
+        if not is_ours:
+            raise
+        authkey = multiprocessing.process.current_process().authkey
+        return {"authkey": authkey, "name": name, "sys_path": [*sys.path], "sys_argv": sys.argv}
+    if is_ours:
         data.pop("init_main_from_name", None)
         data.pop("init_main_from_path", None)
     return data
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
+def without_main() -> Iterator[None]:
     """Let processes that this thread spawns inside the block do without the main module; others are not concerned."""
     global _n_here, _original  # noqa: PLW0603
     with _lock:
@@ -116,7 +132,7 @@ class WorkerProcess(SpawnProcess):
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  (the name is that of multiprocessing)
         template, process_obj._template = process_obj._template, None
         told, process_obj._told = process_obj._told, None
-        with _without_main():
+        with without_main():
             if template is None:
                 process = SpawnProcess._Popen(process_obj)
             else:

@@ -84,7 +84,9 @@ class Template:
 
     def start(self) -> None:
         """Start the process unless it is running."""
-        with set_num_threads_env(1):
+        from tilework.executor.dask.spawning import without_main
+
+        with set_num_threads_env(1), without_main():
             self._server.ensure_running()
 
     def fork(self, descriptors: list[int]) -> tuple[int, int]:

@@ -33,6 +33,7 @@ class Setup(NamedTuple):
     result_budget: int
     folder: str | None
     sys_path: list[str]
+    sys_argv: list[str]
     cwd: str
     environ: dict[str, str]
 

@@ -262,6 +262,7 @@ class WorkerPool:
             self.result_budget,
             self._folder,
             list(sys.path),
+            list(sys.argv),
             _current_folder(),
             environ_of_workers(),
         )

@@ -194,6 +194,7 @@ def _be_worker(wire_fd: int, stderr_fd: int, main_pid: int) -> int:
         setup = decode(frame.body)
         assert isinstance(setup, Setup)
         sys.path[:] = setup.sys_path
+        sys.argv[:] = setup.sys_argv
         with contextlib.suppress(OSError):
             os.chdir(setup.cwd)
         os.environ.clear()

@@ -26,6 +26,7 @@ __all__ = ["EMPADDataSet"]
 SIG_SHAPE = (128, 128)
 STORED_ROWS = 130  # the last two rows hold no pixels
 DTYPE = np.dtype("<f4")
+_MOST = 1e9  # positions in a direction of a scan, or in a series; a number beyond is none
 STRIDE = STORED_ROWS * SIG_SHAPE[1] * DTYPE.itemsize
 
 
@@ -50,7 +51,7 @@ class _Acquisition:
         with file:
             try:
                 self._root = ElementTree.parse(file).getroot()
-            except (ElementTree.ParseError, ValueError) as e:
+            except (ElementTree.ParseError, ValueError, LookupError) as e:  # the last: of an unknown encoding
                 msg = f"{path} is no XML file: {e}; check the path, or get the file again"
                 raise DataSetException(msg) from e
         self._path = path
@@ -66,7 +67,8 @@ class _Acquisition:
         return _positive(self._root.findtext(where) or "")
 
     def _count(self, where: str) -> int:
-        return int(self._number(where) or 0)
+        number = self._number(where) or 0
+        return int(number) if number <= _MOST else 0
 
     def _scan(self, mode: str) -> tuple[int, int] | None:
         return self._pair(f"scan_parameters[@mode='{mode}']/scan_resolution_")

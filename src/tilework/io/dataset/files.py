@@ -20,12 +20,15 @@ def absolute(path: str | os.PathLike[str]) -> str:
     Raises
     ------
     DataSetException
-        When `path` is no path at all.
+        When `path` is no path at all, or is relative to a folder that is gone.
     """
     try:
         return str(Path(path).absolute())
     except TypeError as e:
         msg = f"path={path!r}: must be the path of a file, it is a {type(path).__name__}"
+        raise DataSetException(msg) from e
+    except FileNotFoundError as e:
+        msg = f"path={path!r}: the current folder was removed; give an absolute path, or change to another folder"
         raise DataSetException(msg) from e
 
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tilework.exceptions import DataSetException
-from tilework.io.dataset.files import stat_file
+from tilework.io.dataset.files import open_file, stat_file
 from tilework.io.dataset.fixed_stride import Source
 from tilework.io.dataset.fixed_stride_file import FixedStrideFile
 from tilework.io.dataset.layout import FileSegment, FrameLayout
@@ -22,6 +22,23 @@ if TYPE_CHECKING:
     from tilework.common.executor import JobExecutor
 
 __all__ = ["RawFileDataSet"]
+
+
+# How compressed files begin that could be taken for others.
+_COMPRESSED = {
+    b"\x1f\x8b\x08": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"PK\x03\x04": "zip",
+}
+
+
+def _compression(path: str) -> str | None:
+    file, _ = open_file(path)
+    with file:
+        head = file.read(max(map(len, _COMPRESSED)))
+    return next((kind for mark, kind in _COMPRESSED.items() if head.startswith(mark)), None)
 
 
 class RawFileDataSet(FixedStrideFile):
@@ -103,6 +120,8 @@ class RawFileDataSet(FixedStrideFile):
                 f"{dtype}, after {count(frames, 'whole frame')}: it is cut off, or sig_shape or dtype are wrong"
             )
             warnings = (message,)
+        if (kind := _compression(self._path)) is not None:
+            warnings += (f"{self._path} begins as a {kind} file does: if it is one, unpack it first",)
         segment = FileSegment(see(self._path, facts, 0, frames * frame_bytes), 0, frame_bytes, frames, 0)
         return Source(
             layout=FrameLayout((segment,), dtype, self._sig_shape),

@@ -47,10 +47,14 @@ def appearing(target: Path, *, overwrite: bool) -> Iterator[Path]:
     FileExistsError
         When the target exists, or came into being meanwhile, and is not to be replaced.
     OSError
-        When nothing can be written there.
+        When nothing can be written there, or something is there that is neither a file nor a folder, such as a pipe.
+        Names in it are those in the place of the target.
     """
-    if not overwrite and os.path.lexists(target):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    if os.path.lexists(target):
+        if not overwrite:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        if not (target.is_symlink() or target.is_file() or target.is_dir()):
+            raise OSError(errno.EINVAL, "it is neither a file nor a folder, and is not replaced", str(target))
     # A hidden folder of our own keeps the name of the target free, and is removed with everything in it. Its name is
     # known before it is there: Ctrl-C may come while it is made.
     workshop = target.parent / f".{target.name[:100]}.{secrets.token_hex(8)}.part"
@@ -67,6 +71,12 @@ def appearing(target: Path, *, overwrite: bool) -> Iterator[Path]:
         else:
             _flush(made)
             _place_file(made, target, overwrite=overwrite)
+    except OSError as error:
+        # Nobody knows the hidden folder, and it is gone.
+        if error.filename is not None and os.fsdecode(error.filename).startswith(f"{workshop}{os.sep}"):
+            error.filename = str(target.parent / os.fsdecode(error.filename)[len(f"{workshop}{os.sep}") :])
+            del error.filename2
+        raise
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,7 +202,8 @@ def save_results(
     if not channels:
         msg = f"nothing to write to {target}: there are no results"
         raise ResultFileError(msg)
-    if overwrite and target.is_dir() and not (target.suffix == ".zarr" and (target / "zarr.json").exists()):
+    is_folder = os.path.isdir(target)  # noqa: PTH112  (what a Path raises for a bad name has no reason in words)
+    if overwrite and is_folder and not (target.suffix == ".zarr" and (target / "zarr.json").exists()):
         msg = f"cannot replace {target}: it is a folder that tilework did not write; remove it, or choose another name"
         raise ResultFileError(msg)
     channels = with_distinct_axes(channels)
@@ -243,8 +245,14 @@ def load_results(path: str | os.PathLike[str]) -> LoadedResults:
     """
     source = Path(path)
     form = _format_of(source)
-    if not source.exists():
-        msg = f"there is no {source}"
+    try:
+        mode = source.stat().st_mode
+    except (OSError, ValueError) as error:
+        is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        msg = f"there is no {source}" if is_missing else f"cannot read results from {source}: {error}"
+        raise ResultFileError(msg) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        msg = f"cannot read results from {source}: it is neither a file nor a folder"
         raise ResultFileError(msg)
     try:
         channels, document = form.read(source)
