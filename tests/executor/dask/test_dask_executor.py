@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
+import re
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -165,6 +167,20 @@ def test_two_hundred_runs_from_eight_threads(executor: DaskJobExecutor) -> None:
     assert executor._courier._carriers == {}
     assert executor._store.keys() == ()
     wait_until_forgotten(executor)
+
+
+def test_a_module_that_workers_lack(executor: DaskJobExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says which worker it was, and what to do; that helps."""
+    file = tmp_path / "only_of_the_program.py"
+    file.write_text("def work(params, env):\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    task = CallTask(0, fn=importlib.import_module(file.stem).work)
+    with pytest.raises(ModuleNotFoundError, match=file.stem) as caught:
+        run(executor, [task])
+    (note,) = caught.value.__notes__
+    assert re.search(r"worker default-cpu-\d at tcp://.* must be there.*client\.upload_file", note)
+    executor.client.upload_file(str(file))
+    assert run(executor, [task]) == [1]
 
 
 def test_streaming_is_refused(executor: DaskJobExecutor) -> None:

@@ -86,11 +86,14 @@ class Courier:
 
     def call_soon(self, fn: Callable[..., Any], *args: Any) -> None:
         """Call a function in the event loop; ExecutorError when there is none any more."""
-        try:
-            self.client.loop.add_callback(fn, *args)
-        except RuntimeError as error:
-            msg = f"the Dask client's event loop has ended: {error}"
-            raise ExecutorError(msg) from error
+        self.check_alive()
+        self.client.loop.add_callback(fn, *args)
+
+    def check_alive(self) -> None:
+        """Raise ExecutorError when the client's owner has closed it, and its event loop with it: nothing can arrive."""
+        if self.client.loop.asyncio_loop.is_closed():  # which `add_callback` ignores
+            msg = "the Dask client was closed, and its event loop has ended: make a new executor"
+            raise ExecutorError(msg)
 
     def has_closed(self) -> bool:
         """Return whether nothing is carried any more."""

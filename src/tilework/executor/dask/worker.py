@@ -24,6 +24,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -253,8 +254,9 @@ def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: 
         return
     try:
         assert sealed is not None
-        items: list[Any] = sealed.open()
-        call = _make_call(batch, params, slip)
+        with _explained():
+            items: list[Any] = sealed.open()
+            call = _make_call(batch, params, slip)
     except BaseException as error:  # noqa: BLE001  (the run decides)
         slip.outcomes.append(Outcome(begun[0], 0.0, None, pack_error(error)))
         return
@@ -273,6 +275,23 @@ def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: 
         if time.perf_counter() - begin > BATCH_SECONDS:
             return
         begun = slip.take()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Add to errors of modules that differ from those of the program where that is, and what to do."""
+    try:
+        yield
+    except (ImportError, AttributeError) as error:
+        from distributed import get_worker
+
+        worker = get_worker()
+        error.add_note(
+            f"when the worker {worker.name} at {worker.address} unpickled its tasks: the modules that they use must be "
+            "there, too, in the same version; install them there, or send them with client.upload_file('module.py'); "
+            "what the program itself defines travels with its tasks"
+        )
+        raise
 
 
 def _make_call(batch: Batch, params: SharedSealed | None, slip: _Slip) -> Callable[[Any], Any]:
