@@ -255,7 +255,7 @@ def test_a_fork_leaves_it_alone(executor: DaskJobExecutor) -> None:
 
 
 def test_clients_that_cannot_be_used(executor: DaskJobExecutor) -> None:
-    """Something else than a client, or one for asyncio, is refused; so is a scheduler that nobody runs."""
+    """What is no client, one for asyncio, and a closed one are refused; so is a scheduler that nobody runs."""
     with pytest.raises(ExecutorSpecException, match="asynchronous=False"):
         DaskJobExecutor("tcp://127.0.0.1:1")
 
@@ -265,6 +265,10 @@ def test_clients_that_cannot_be_used(executor: DaskJobExecutor) -> None:
                 DaskJobExecutor(client)
 
     asyncio.run(main())
+    with Client(executor.client.scheduler.address, set_as_default=False) as client:
+        pass
+    with pytest.raises(ExecutorSpecException, match="client is closed: make a new one"):
+        DaskJobExecutor(client)
     with pytest.raises(ExecutorError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1"):
         DaskJobExecutor.connect("tcp://127.0.0.1:1", client_kwargs={"timeout": 0.5})
     with pytest.raises(ExecutorSpecException, match="preload"):
