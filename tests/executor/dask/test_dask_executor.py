@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import re
+import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ import pytest
 from distributed import Client, get_worker
 from distributed.core import Status
 
+from dask_clusters import process, scheduler_process, wait_for_workers
 from tilework.api import Context
 from tilework.common.executor import NoopCommHandler, RunOptions
 from tilework.common.scheduler import Worker, WorkerSet
@@ -181,6 +183,20 @@ def test_a_module_that_workers_lack(executor: DaskJobExecutor, tmp_path: Path, m
     assert re.search(r"worker default-cpu-\d at tcp://.* must be there.*client\.upload_file", note)
     executor.client.upload_file(str(file))
     assert run(executor, [task]) == [1]
+
+
+def test_a_worker_that_lacks_tilework(tmp_path: Path) -> None:
+    """It cannot even be told what to do, and the program, which has tilework, is told where it is missing."""
+    (tmp_path / "tilework.py").write_text("raise ModuleNotFoundError('No module named tilework')\n")
+    with scheduler_process(tmp_path) as address:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--name", "bare", "--nthreads", "1"]
+        options = ["--no-dashboard", "--no-nanny", "--local-directory", str(tmp_path)]
+        with process(["env", f"PYTHONPATH={tmp_path}", *command, *options], tmp_path / "log"):
+            wait_for_workers(address, 1)
+            with DaskJobExecutor.connect(address) as executor:
+                with pytest.raises(ModuleNotFoundError, match="tilework") as caught:
+                    executor.run_function(abs, -1)
+                assert re.search("worker bare at tcp://.* tilework, and .* must be there", caught.value.__notes__[0])
 
 
 def test_streaming_is_refused(executor: DaskJobExecutor) -> None:

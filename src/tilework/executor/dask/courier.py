@@ -28,6 +28,7 @@ from tilework.executor.dask.carriage import Carriage
 from tilework.executor.dask.demand import ask_for_worker
 from tilework.executor.dask.dispatch import Dispatch, Send
 from tilework.executor.dask.seat import leave, recall
+from tilework.executor.dask.worker import note_missing
 from tilework.executor.remote import loads, unpack_error
 from tilework.executor.run import Failed, Lost, WorkersChanged
 
@@ -166,6 +167,8 @@ class Courier:
             self._on_returned(sent, shipment, error)
         except Exception as error:  # noqa: BLE001  (the run decides)
             number = next(iter(sent.tickets), -1)
+            if isinstance(error, ImportError):  # there: what travels is pickled here, which imports nothing
+                note_missing(error, sent.station.worker.name, sent.station.address)
             shipment.post(Failed(number, self._explain(error) or error))
         else:
             self._receive(sent, shipment, report)

@@ -24,7 +24,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -43,6 +42,7 @@ __all__ = [
     "BatchReport",
     "Outcome",
     "has_ended",
+    "note_missing",
     "run_batch",
     "stop_run",
     "take_back",
@@ -254,10 +254,12 @@ def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: 
         return
     try:
         assert sealed is not None
-        with _explained():
-            items: list[Any] = sealed.open()
-            call = _make_call(batch, params, slip)
+        items: list[Any] = sealed.open()
+        call = _make_call(batch, params, slip)
     except BaseException as error:  # noqa: BLE001  (the run decides)
+        from distributed import get_worker
+
+        note_missing(error, get_worker().name, get_worker().address)
         slip.outcomes.append(Outcome(begun[0], 0.0, None, pack_error(error)))
         return
     while begun is not None:
@@ -277,21 +279,14 @@ def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: 
         begun = slip.take()
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Add to errors of modules that differ from those of the program where that is, and what to do."""
-    try:
-        yield
-    except (ImportError, AttributeError) as error:
-        from distributed import get_worker
-
-        worker = get_worker()
+def note_missing(error: BaseException, name: str, address: str) -> None:
+    """Add to an error of modules that a worker lacks, or has in another version, which worker it is and what to do."""
+    if isinstance(error, ImportError | AttributeError):
         error.add_note(
-            f"when the worker {worker.name} at {worker.address} unpickled its tasks: the modules that they use must be "
-            "there, too, in the same version; install them there, or send them with client.upload_file('module.py'); "
-            "what the program itself defines travels with its tasks"
+            f"when the worker {name} at {address} unpickled its tasks: tilework, and the modules that they use, must "
+            "be there, too, in the same versions; install them there, or send a module with "
+            "client.upload_file('module.py'); what the program itself defines travels with its tasks"
         )
-        raise
 
 
 def _make_call(batch: Batch, params: SharedSealed | None, slip: _Slip) -> Callable[[Any], Any]:
