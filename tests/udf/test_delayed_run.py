@@ -492,6 +492,7 @@ def test_a_run_without_results_is_refused(ctx: Context, dataset: CountingDataSet
     """There would be nothing to compute, and what its tasks do would never be done."""
     with pytest.raises(UDFException, match="RecordUDF has no results"):
         ctx.run_udf(dataset=dataset, udf=RecordUDF(tmp_path / "copy.npy"))
+    assert not list(tmp_path.iterdir()), "the file that it had begun is left, full of zeros"
     results = ctx.run_udf(dataset=dataset, udf=[RecordUDF(tmp_path / "with_sum.npy"), SumUDF()])
     results[1]["intensity"].data.sum()
     np.testing.assert_array_equal(np.load(tmp_path / "with_sum.npy"), DATA)

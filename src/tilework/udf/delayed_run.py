@@ -89,6 +89,10 @@ class DelayedRun:
     def __init__(self, run: MainRun, executor: JobExecutor, cancel_id: str, options: RunOptions) -> None:
         assert isinstance(executor, LazyExecutor)
         self._run = run
+        if run.tasks and not any(buffer.has_data() for udf in run.udfs for buffer in udf.results.values()):
+            what = "; ".join(_no_results(udf) for udf in run.udfs)
+            msg = f"nothing would ever be computed: {what}; run it on another executor"
+            raise UDFException(msg)
         for udf in run.udfs:
             udf.meta.set_valid_nav_mask(run.covered)
         with executor.scatter(run.params) as handle:
@@ -99,10 +103,6 @@ class DelayedRun:
     def results(self) -> tuple[RunResult, ...]:
         """Return the results of each UDF."""
         run = self._run
-        if self._parts and not any(buffer.has_data() for udf in run.udfs for buffer in udf.results.values()):
-            what = "; ".join(_no_results(udf) for udf in run.udfs)
-            msg = f"nothing would ever be computed: {what}; run it on another executor"
-            raise UDFException(msg)
         made = [self._finish(udf, self._merge(i, udf)) for i, udf in enumerate(run.udfs)]
         siblings: weakref.WeakSet[DaskResultBufferWrapper] = weakref.WeakSet()
         for result in made:

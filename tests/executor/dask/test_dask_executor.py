@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
+import re
+import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,7 @@ import pytest
 from distributed import Client, get_worker
 from distributed.core import Status
 
+from dask_clusters import process, scheduler_process, wait_for_workers
 from tilework.api import Context
 from tilework.common.executor import NoopCommHandler, RunOptions
 from tilework.common.scheduler import Worker, WorkerSet
@@ -167,6 +171,34 @@ def test_two_hundred_runs_from_eight_threads(executor: DaskJobExecutor) -> None:
     wait_until_forgotten(executor)
 
 
+def test_a_module_that_workers_lack(executor: DaskJobExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says which worker it was, and what to do; that helps."""
+    file = tmp_path / "only_of_the_program.py"
+    file.write_text("def work(params, env):\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    task = CallTask(0, fn=importlib.import_module(file.stem).work)
+    with pytest.raises(ModuleNotFoundError, match=file.stem) as caught:
+        run(executor, [task])
+    (note,) = caught.value.__notes__
+    assert re.search(r"worker default-cpu-\d at tcp://.* must be there.*client\.upload_file", note)
+    executor.client.upload_file(str(file))
+    assert run(executor, [task]) == [1]
+
+
+def test_a_worker_that_lacks_tilework(tmp_path: Path) -> None:
+    """It cannot even be told what to do, and the program, which has tilework, is told where it is missing."""
+    (tmp_path / "tilework.py").write_text("raise ModuleNotFoundError('No module named tilework')\n")
+    with scheduler_process(tmp_path) as address:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--name", "bare", "--nthreads", "1"]
+        options = ["--no-dashboard", "--no-nanny", "--local-directory", str(tmp_path)]
+        with process(["env", f"PYTHONPATH={tmp_path}", *command, *options], tmp_path / "log"):
+            wait_for_workers(address, 1)
+            with DaskJobExecutor.connect(address) as executor:
+                with pytest.raises(ModuleNotFoundError, match="tilework") as caught:
+                    executor.run_function(abs, -1)
+                assert re.search("worker bare at tcp://.* tilework, and .* must be there", caught.value.__notes__[0])
+
+
 def test_streaming_is_refused(executor: DaskJobExecutor) -> None:
     """At once, with what to use instead."""
     with executor.scatter(None) as handle, pytest.raises(ExecutorError, match=r"StreamHandler.*pipelined"):
@@ -239,7 +271,7 @@ def test_a_fork_leaves_it_alone(executor: DaskJobExecutor) -> None:
 
 
 def test_clients_that_cannot_be_used(executor: DaskJobExecutor) -> None:
-    """Something else than a client, or one for asyncio, is refused; so is a scheduler that nobody runs."""
+    """What is no client, one for asyncio, and a closed one are refused; so is a scheduler that nobody runs."""
     with pytest.raises(ExecutorSpecException, match="asynchronous=False"):
         DaskJobExecutor("tcp://127.0.0.1:1")
 
@@ -249,6 +281,10 @@ def test_clients_that_cannot_be_used(executor: DaskJobExecutor) -> None:
                 DaskJobExecutor(client)
 
     asyncio.run(main())
+    with Client(executor.client.scheduler.address, set_as_default=False) as client:
+        pass
+    with pytest.raises(ExecutorSpecException, match="client is closed: make a new one"):
+        DaskJobExecutor(client)
     with pytest.raises(ExecutorError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1"):
         DaskJobExecutor.connect("tcp://127.0.0.1:1", client_kwargs={"timeout": 0.5})
     with pytest.raises(ExecutorSpecException, match="preload"):

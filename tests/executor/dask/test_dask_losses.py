@@ -258,6 +258,19 @@ def test_a_nanny_dies(address: str, tmp_path: Path) -> None:
             endless.close()
 
 
+def test_the_client_is_closed(address: str) -> None:
+    """By its owner, in the middle of a run: with it ends the event loop in which everything arrives."""
+    client = Client(address, set_as_default=False)
+    with DaskJobExecutor(client) as executor, executor.scatter(1) as handle:
+        run = executor.run_tasks((SleepTask(i) for i in count()), handle, 0, NoopCommHandler())
+        next(run)
+        client.close()
+        with pytest.raises(ExecutorError, match=r"client was closed.*make a new executor"):
+            list(run)
+        with pytest.raises(ExecutorError, match="make a new executor"):
+            executor.run_function(abs, -1)
+
+
 def test_the_scheduler_dies(address: str) -> None:
     """Runs end with an error that says so, and so does what is asked for later; closing does not hang."""
     client_kwargs = {"timeout": 1}

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
-from distributed import get_worker
+from distributed import Client, LocalCluster, get_worker
 
 from dask_clusters import process, scheduler_process, wait_until
 from tilework.executor.dask import DaskJobExecutor
@@ -15,6 +15,8 @@ from tilework.executor.dask.roster import Roster
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from tilework.common.scheduler import Worker
 
@@ -64,3 +66,33 @@ def test_a_worker_for_services_comes_first() -> None:
         ("worker_described", "service", False),
         ("worker_joined", "cpu", True),
     ]
+
+
+def test_events_of_a_worker_that_has_left(caplog: pytest.LogCaptureFixture) -> None:
+    """Some may be on their way when nobody listens any more; Dask would log a traceback for each."""
+    options: dict[str, Any] = {"n_workers": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    arrived: list[str] = []
+    with LocalCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
+        scheduler: Any = cluster.scheduler
+
+        async def publish(*topics: str) -> None:
+            for topic in topics:
+                scheduler.log_event(topic, {"action": topic})
+
+        def has_arrived(topic: str) -> bool:
+            cluster.sync(publish, topic)
+            return topic in arrived
+
+        async def retire(address: str) -> None:
+            await scheduler.retire_workers([address], close_workers=True)
+            await publish(*[address] * 50, "done")
+
+        with DaskJobExecutor(client) as executor:
+            (address,) = client.scheduler_info()["workers"]
+            for topic in ("ready", "done"):
+                client.subscribe_topic(topic, lambda event: arrived.append(event[1]["action"]))
+            wait_until(lambda: has_arrived("ready"), "the scheduler does not know who listens", 20)
+            cluster.sync(retire, address)
+            wait_until(lambda: "done" in arrived, "no event arrives", 20)
+            assert not executor.get_available_workers()
+    assert "No event handler" not in caplog.text

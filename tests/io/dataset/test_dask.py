@@ -9,8 +9,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import dask.array
+import dask.base
 import numpy as np
 import pytest
+from dask.delayed import delayed
+from distributed import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -194,6 +197,10 @@ def test_lambdas_travel() -> None:
         (da.zeros((4, 4, 4), chunks=2)[da.ones(4, chunks=2) > 0], {}, "compute_chunk_sizes"),
         (da.zeros((4, 4, 4), chunks=2).astype("U3"), {}, "no numbers"),
         (da.zeros((4, 4, 4), chunks=2), {"io_backend": "mmap"}, "io_backend"),
+        (da.zeros((4, 4, 4), chunks=2), {"sig_dims": "2"}, "sig_dims='2'"),
+        (da.zeros((4, 4, 4), chunks=2), {"min_size": "1 MB"}, "min_size='1 MB'"),
+        (da.zeros((4, 4, 4), chunks=2), {"min_size": -1}, "min_size=-1"),
+        (da.zeros((4, 4, 4), chunks=2), {"min_size": float("inf")}, "min_size=inf"),
     ],
 )
 def test_what_is_refused(array: Any, kwargs: dict[str, Any], message: str) -> None:
@@ -201,10 +208,25 @@ def test_what_is_refused(array: Any, kwargs: dict[str, Any], message: str) -> No
         DaskDataSet(array, **{"sig_dims": 2, **kwargs})
 
 
-def test_an_array_that_lies_is_refused() -> None:
-    array = da.zeros((4, 4, 4), chunks=2, dtype="f4").map_blocks(lambda b: b.astype("f8"), dtype="f4")
+@pytest.mark.parametrize("lie", [lambda b: b.astype("f8"), lambda b: b.swapaxes(1, 2)])
+def test_an_array_that_lies_is_refused(lie: Any) -> None:
+    """Also one whose chunks have as many pixels as they should have, but not where they should be."""
+    array = da.zeros((4, 4, 6), chunks=(2, 4, 6), dtype="f4").map_blocks(lie, dtype="f4", chunks=((2, 2), (4,), (6,)))
     with pytest.raises(DataSetException, match="correct its meta"):
-        read_all(DaskDataSet(array, sig_dims=2))
+        read_all(DaskDataSet(array, sig_dims=2, min_size=1))
+
+
+def test_arrays_that_a_cluster_holds_are_refused() -> None:
+    """However deep in the graph their futures are: it would fail in every task."""
+    options: dict[str, Any] = {"processes": False, "n_workers": 1, "dashboard_address": "127.0.0.1:0"}
+    array = da.ones((4, 4, 4), chunks=2)
+    with Client(set_as_default=False, **options) as client:
+        held = client.persist(array)
+        made = da.from_delayed(delayed(np.negative)(client.submit(np.ones, (4, 4, 4))), (4, 4, 4), "f8")
+        for each in (held, held.rechunk(-1), held[:2] + 1, dask.base.optimize(held + 1)[0], made):
+            with pytest.raises(DataSetException, match="before persist"):
+                DaskDataSet(each, sig_dims=2)
+        assert DaskDataSet(array, sig_dims=2).get_num_partitions() == 1, "this one is not"
 
 
 def test_masked_chunks_are_refused() -> None:

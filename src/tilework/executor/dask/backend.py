@@ -61,7 +61,10 @@ class DaskBackend(Generic[V]):
 
     def wait(self, timeout: float | None) -> Iterable[Event]:
         """Return what has arrived, after waiting for something to arrive."""
-        return [_unpack(item) for item in self._inbox.wait(timeout)]
+        items = self._inbox.wait(timeout)
+        if not items:
+            self._courier.check_alive()
+        return [_unpack(item) for item in items]
 
     def end(self) -> None:
         """Drop what has not begun, and wait for what runs."""

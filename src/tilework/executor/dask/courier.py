@@ -28,6 +28,7 @@ from tilework.executor.dask.carriage import Carriage
 from tilework.executor.dask.demand import ask_for_worker
 from tilework.executor.dask.dispatch import Dispatch, Send
 from tilework.executor.dask.seat import leave, recall
+from tilework.executor.dask.worker import note_missing
 from tilework.executor.remote import loads, unpack_error
 from tilework.executor.run import Failed, Lost, WorkersChanged
 
@@ -86,11 +87,14 @@ class Courier:
 
     def call_soon(self, fn: Callable[..., Any], *args: Any) -> None:
         """Call a function in the event loop; ExecutorError when there is none any more."""
-        try:
-            self.client.loop.add_callback(fn, *args)
-        except RuntimeError as error:
-            msg = f"the Dask client's event loop has ended: {error}"
-            raise ExecutorError(msg) from error
+        self.check_alive()
+        self.client.loop.add_callback(fn, *args)
+
+    def check_alive(self) -> None:
+        """Raise ExecutorError when the client's owner has closed it, and its event loop with it: nothing can arrive."""
+        if self.client.loop.asyncio_loop.is_closed():  # which `add_callback` ignores
+            msg = "the Dask client was closed, and its event loop has ended: make a new executor"
+            raise ExecutorError(msg)
 
     def has_closed(self) -> bool:
         """Return whether nothing is carried any more."""
@@ -163,6 +167,8 @@ class Courier:
             self._on_returned(sent, shipment, error)
         except Exception as error:  # noqa: BLE001  (the run decides)
             number = next(iter(sent.tickets), -1)
+            if isinstance(error, ImportError):  # there: what travels is pickled here, which imports nothing
+                note_missing(error, sent.station.worker.name, sent.station.address)
             shipment.post(Failed(number, self._explain(error) or error))
         else:
             self._receive(sent, shipment, report)

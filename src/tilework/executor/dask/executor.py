@@ -115,6 +115,9 @@ class DaskJobExecutor(StoringJobExecutor):
         if not isinstance(client, Client) or client.asynchronous:
             msg = f"client must be a distributed.Client with asynchronous=False, not {client!r}"
             raise ExecutorSpecException(msg)
+        if client.status in {"closing", "closed"}:
+            msg = f"the client is closed: make a new one, or use {type(self).__name__}.connect(address)"
+            raise ExecutorSpecException(msg)
         super().__init__(main_process_gpu)
         self.client: Any = client
         self.is_local = is_local

@@ -253,7 +253,8 @@ class _Topic:
         """Let one more listen."""
         client = self._client()
         if client is not None and not self._handlers:
-            self._owners = getattr(client, "_event_handlers", {}).get(self._name)
+            owners = getattr(client, "_event_handlers", {}).get(self._name)
+            self._owners = None if owners is _ignore else owners
             client.subscribe_topic(self._name, self._on_event)
         self._handlers.append(handler)
 
@@ -268,7 +269,8 @@ class _Topic:
             client.subscribe_topic(self._name, self._owners)
         else:
             client.unsubscribe_topic(self._name)
-            getattr(client, "_event_handlers", {}).pop(self._name, None)
+            # Events may be on their way, for which Dask wants a handler: without one it logs an error with a traceback.
+            getattr(client, "_event_handlers", {})[self._name] = _ignore
 
     async def _on_event(self, event: tuple[float, Any]) -> None:
         for handler in list(self._handlers):
@@ -277,3 +279,7 @@ class _Topic:
             result = self._owners(event)
             if inspect.isawaitable(result):
                 await result
+
+
+def _ignore(event: tuple[float, Any]) -> None:
+    """Do nothing: nobody listens any more."""

@@ -42,6 +42,7 @@ __all__ = [
     "BatchReport",
     "Outcome",
     "has_ended",
+    "note_missing",
     "run_batch",
     "stop_run",
     "take_back",
@@ -256,6 +257,9 @@ def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: 
         items: list[Any] = sealed.open()
         call = _make_call(batch, params, slip)
     except BaseException as error:  # noqa: BLE001  (the run decides)
+        from distributed import get_worker
+
+        note_missing(error, get_worker().name, get_worker().address)
         slip.outcomes.append(Outcome(begun[0], 0.0, None, pack_error(error)))
         return
     while begun is not None:
@@ -273,6 +277,16 @@ def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: 
         if time.perf_counter() - begin > BATCH_SECONDS:
             return
         begun = slip.take()
+
+
+def note_missing(error: BaseException, name: str, address: str) -> None:
+    """Add to an error of modules that a worker lacks, or has in another version, which worker it is and what to do."""
+    if isinstance(error, ImportError | AttributeError):
+        error.add_note(
+            f"when the worker {name} at {address} unpickled its tasks: tilework, and the modules that they use, must "
+            "be there, too, in the same versions; install them there, or send a module with "
+            "client.upload_file('module.py'); what the program itself defines travels with its tasks"
+        )
 
 
 def _make_call(batch: Batch, params: SharedSealed | None, slip: _Slip) -> Callable[[Any], Any]:

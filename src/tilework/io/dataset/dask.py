@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.arrays import is_masked
+from tilework.common.math import is_real, is_whole
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.exceptions import DataSetException
@@ -25,7 +26,7 @@ from tilework.io.dataset.params import check_dtype
 from tilework.io.dataset.partitioning import default_num_partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -79,6 +80,9 @@ class DaskDataSet(DataSet):
         super().__init__()
         array = _checked(dask_array, sig_dims)
         stored = check_dtype(array.dtype, "the Dask array")
+        if min_size is not None and not (is_real(min_size) and 0 <= min_size < math.inf):
+            msg = f"min_size={min_size!r} must be a number of bytes, 0 or more, or None"
+            raise DataSetException(msg)
         nav_dims = array.ndim - sig_dims
         if not preserve_dimensions:
             order = sorted(range(nav_dims), key=lambda axis: -len(array.chunks[axis]))
@@ -89,11 +93,11 @@ class DaskDataSet(DataSet):
         if min_size is None:
             frames = self._shape.nav.size
             min_size = frames * frame_bytes // default_num_partitions(frames, frame_bytes)
-        nav = merge_chunks(array.chunks[:nav_dims], max(1, min_size // frame_bytes))
+        nav = merge_chunks(array.chunks[:nav_dims], max(1, int(min_size) // frame_bytes))
         # Merging needs no other way than tasks; "p2p" would be taken where a cluster is connected.
         merged = array.rechunk((*nav, *((n,) for n in self._shape.sig)), method="tasks")
         self._chunks = _ChunkGraphs(merged)
-        self._frames = tuple(math.prod(sizes) for sizes in _product(nav))
+        self._nav_chunks = tuple(_product(nav))
         self._chunks_before = array.npartitions
 
     def initialize(self, executor: JobExecutor) -> DaskDataSet:  # noqa: ARG002
@@ -131,7 +135,7 @@ class DaskDataSet(DataSet):
 
     def get_num_partitions(self) -> int:
         """Return the number of partitions, one for each chunk after merging."""
-        return len(self._frames)
+        return len(self._nav_chunks)
 
     def get_diagnostics(self) -> list[dict[str, str]]:
         """Return how many chunks became how many partitions."""
@@ -146,9 +150,10 @@ class DaskDataSet(DataSet):
         sig = tuple(self._shape.sig)
         frame_format = FrameFormat(self._raw_dtype, sig, None, aligned=True)
         first = 0
-        for i, frames in enumerate(self._frames):
+        for i, nav in enumerate(self._nav_chunks):
+            frames = math.prod(nav)
             part = Slice((first, *(0,) * len(sig)), Shape((frames, *sig), len(sig)))
-            segment: Any = DaskSegment(self._chunks.get(i), self._raw_dtype, frames, first)
+            segment: Any = DaskSegment(self._chunks.get(i), self._raw_dtype, (*nav, *sig), frames, first)
             partition = FixedStridePartition(self.meta, part, (segment,), frame_format)
             partition.set_idx(i)
             yield partition
@@ -169,31 +174,30 @@ def _checked(array: Any, sig_dims: int) -> Any:
     if any(math.isnan(n) for sizes in checked.chunks for n in sizes):
         msg = "the Dask array has chunks of unknown size: call compute_chunk_sizes() on it first"
         raise DataSetException(msg)
-    if not 1 <= sig_dims < checked.ndim:
+    if not (is_whole(sig_dims) and 1 <= sig_dims < checked.ndim):
         msg = (
-            f"sig_dims={sig_dims} does not fit a Dask array of shape {checked.shape}: it must be at least 1 and leave "
-            "a navigation axis; a single frame becomes a scan of one position with array[numpy.newaxis]"
+            f"sig_dims={sig_dims!r} does not fit a Dask array of shape {checked.shape}: it must be at least 1 and "
+            "leave a navigation axis; a single frame becomes a scan of one position with array[numpy.newaxis]"
         )
         raise DataSetException(msg)
     if checked.size == 0:
         msg = f"the Dask array of shape {checked.shape} holds no data"
         raise DataSetException(msg)
-    _refuse_futures(checked)
     return checked
 
 
-def _refuse_futures(array: Any) -> None:
-    """Look for pieces that a cluster holds: only its client could compute with them."""
-    distributed: Any = sys.modules.get("distributed")
-    if distributed is None:
-        return
-    from dask.highlevelgraph import MaterializedLayer
+def _refuse_held(graph: Mapping[Any, Any], keys: Iterable[Any]) -> None:
+    """Look for pieces that a cluster holds: only its client could compute with them.
 
-    held = (layer for layer in array.dask.layers.values() if isinstance(layer, MaterializedLayer))
-    if any(isinstance(value, distributed.Future) for layer in held for value in layer.values()):
+    Dask leaves them out of an optimized graph, in which only their keys are found; older versions leave a future there.
+    """
+    needed = set(keys).union(*(getattr(task, "dependencies", ()) for task in graph.values()))
+    distributed: Any = sys.modules.get("distributed")
+    futures = distributed is not None and any(isinstance(task, distributed.Future) for task in graph.values())
+    if futures or not needed <= graph.keys():
         msg = (
-            "the Dask array is held by a cluster (it was persisted), so other workers cannot compute it: load it "
-            "before persist(), or load array.compute() as 'memory'"
+            "the Dask array is held by a cluster (persisted, or made of futures), so other workers cannot "
+            "compute it: load it before persist(), or load array.compute() as 'memory'"
         )
         raise DataSetException(msg)
 
@@ -260,6 +264,7 @@ class _ChunkGraphs:
         (optimized,) = base.optimize(array)
         self._graph = dict(optimized.__dask_graph__())
         self._keys = list(core.flatten(optimized.__dask_keys__()))
+        _refuse_held(self._graph, self._keys)
 
     def __getstate__(self) -> bytes:
         return _dumps((self._graph, self._keys))
@@ -326,6 +331,8 @@ class DaskSegment:
         Computes the chunk.
     stored
         Dtype that the array says it has.
+    shape
+        Shape that the array says its chunk has.
     frames
         Number of frames.
     first
@@ -334,6 +341,7 @@ class DaskSegment:
 
     chunk: ChunkGraph
     stored: np.dtype[Any]
+    shape: tuple[int, ...]
     frames: int
     first: int
 
@@ -341,9 +349,8 @@ class DaskSegment:
         """Compute all frames; returns a read-only array of shape (frames, ``*frame_shape``)."""
         array = _as_numpy(self.chunk.compute())
         # Dask is not exact about byte order.
-        pixels = self.frames * math.prod(frame_shape)
-        if array.dtype.newbyteorder("=") != self.stored.newbyteorder("=") or array.size != pixels:
-            have, want = f"{array.dtype}{array.shape}", f"{self.stored}, {self.frames} frames of {frame_shape}"
+        if array.dtype.newbyteorder("=") != self.stored.newbyteorder("=") or array.shape != self.shape:
+            have, want = f"{array.dtype}{array.shape}", f"{self.stored}{self.shape}"
             msg = f"a chunk of the Dask array was computed as {have}, but the array says {want}: correct its meta"
             raise DataSetException(msg)
         frames = np.ascontiguousarray(array, dtype=self.stored).reshape((self.frames, *frame_shape))
