@@ -16,7 +16,7 @@ import pytest
 
 from tests_helpers import FrameMax, TileSum, counts
 from tilework.api import Context, ResultGenerator, RunProgress, UDFRun
-from tilework.exceptions import UDFException, UDFRunCancelled
+from tilework.exceptions import JobCancelledError, UDFException, UDFRunCancelled
 from tilework.udf import UDF
 from tilework.udf.results import UDFResults
 
@@ -367,3 +367,11 @@ def test_an_error_of_results_that_contain_nothing(ctx: Context) -> None:
 
     run = ctx.submit_udf(dataset=load(ctx), udf=NoResults(), roi=np.zeros((8, 8), dtype=bool))
     assert isinstance(run.exception(60), OnPurposeError)
+
+
+def test_a_job_cancelled_error_that_is_thrown_in_cancels(ctx: Context) -> None:
+    parts = ctx.run_udf_iter(dataset=load(ctx), udf=FrameMax())
+    next(parts)
+    with pytest.raises(UDFRunCancelled, match="cancelled after 1 partitions"):
+        parts.throw(JobCancelledError("enough"))
+    assert parts.run.cancelled()

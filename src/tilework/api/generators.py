@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from tilework.api.runs import UDFRun
+from tilework.exceptions import JobCancelledError
 from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class ResultGenerator(Iterator[Any]):
         self._parts.close()
 
     def throw(self, exc: BaseException) -> Any:
-        """End the run with an exception."""
+        """End the run with an exception; a `JobCancelledError` cancels it, which raises `UDFRunCancelled`."""
         return self._parts.throw(exc)
 
     def cancel(self) -> None:
@@ -136,7 +137,10 @@ def _parts(steps: ResultsForDataSet, over: Future[UDFResultsLazy], each: Plots |
             for last in steps:
                 if each is not None:
                     each(last)
-                yield last
+                try:
+                    yield last
+                except JobCancelledError as error:  # thrown in, to cancel it
+                    raise steps.run.make_cancelled() from error
             assert last is not None
             if each is not None:
                 each.show_last(last)

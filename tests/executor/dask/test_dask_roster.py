@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
-from distributed import Client, LocalCluster, get_worker
+from distributed import Client, LocalCluster, Status, get_worker
 
 from dask_clusters import process, scheduler_process, wait_until
 from tilework.executor.dask import DaskJobExecutor
@@ -96,3 +96,26 @@ def test_events_of_a_worker_that_has_left(caplog: pytest.LogCaptureFixture) -> N
             wait_until(lambda: "done" in arrived, "no event arrives", 20)
             assert not executor.get_available_workers()
     assert "No event handler" not in caplog.text
+
+
+def test_all_workers_are_paused(caplog: pytest.LogCaptureFixture) -> None:
+    """A run waits for them, and nobody would know why."""
+    options: dict[str, Any] = {
+        "n_workers": 2,
+        "processes": False,
+        "memory_limit": 0,
+        "dashboard_address": "127.0.0.1:0",
+    }
+    with LocalCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
+
+        def set_all(status: Status) -> None:
+            for worker in cluster.workers.values():
+                worker.status = status
+
+        with DaskJobExecutor(client) as executor:
+            assert executor.map(abs, range(-3, 0)) == [3, 2, 1]
+            assert "paused" not in caplog.text
+            cluster.loop.add_callback(set_all, Status.paused)
+            wait_until(lambda: "all workers of the Dask cluster are paused" in caplog.text, "it is not said", 30)
+            cluster.loop.add_callback(set_all, Status.running)
+            assert executor.map(abs, range(-3, 0)) == [3, 2, 1]

@@ -290,6 +290,9 @@ class TestNPY:
             _load("npy", tmp_path / "scan.npy", sig_shape=(6, 7))
         with pytest.raises(DataSetException, match="sig_shape must be given"):
             _load("npy", tmp_path / "scan.npy", sig_dims=None)
+        for sig_dims in 0, 2.5, "2":
+            with pytest.raises(DataSetException, match=r"sig_dims=.* must be a whole number, and at least 1"):
+                _load("npy", tmp_path / "scan.npy", sig_dims=sig_dims)
 
     def test_format_versions(self, tmp_path: Path) -> None:
         """All versions of the format are read."""

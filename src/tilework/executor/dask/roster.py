@@ -68,6 +68,10 @@ def has_tags(infos: Mapping[str, Mapping[str, Any]]) -> bool:
     return any("compute" in r and (("CPU" in r and "ndarray" in r) or "CUDA" in r) for r in resources)
 
 
+def _are_paused(infos: Mapping[str, Mapping[str, Any]]) -> bool:
+    return bool(infos) and all(info.get("status") == "paused" for info in infos.values())
+
+
 def make_station(address: str, info: Mapping[str, Any], *, is_tagged: bool) -> Station:
     """Return what we know of a worker.
 
@@ -132,6 +136,7 @@ class Roster:
         self._handlers: dict[str, Handler] = {}  # by topic
         self._gone: dict[str, float] = {}
         self._most = 0  # how many workers there have been at a time
+        self._are_paused = False
         self._is_closed = False
         self._lost = asyncio.Event()
         self._lost_time = -math.inf
@@ -177,9 +182,20 @@ class Roster:
             now = asyncio.get_running_loop().time()
             self._gone = {address: t for address, t in self._gone.items() if now - t < _GONE_SECONDS}
             try:
-                self._join_all(await identity(self._client))
+                infos = await identity(self._client)
+                self._join_all(infos)
+                self._note_paused(infos)
             except Exception as error:  # noqa: BLE001  (the scheduler is gone; runs find out by themselves)
                 log.debug("could not ask the scheduler for its workers: %r", error)
+
+    def _note_paused(self, infos: Mapping[str, Mapping[str, Any]]) -> None:
+        """Say so when all workers have stopped taking tasks: a run may wait for ever."""
+        was, self._are_paused = self._are_paused, _are_paused(infos)
+        if self._are_paused and not was:
+            log.warning(
+                "all workers of the Dask cluster are paused, as their memory is nearly full, and runs wait until "
+                "some is free: give them more (memory_limit), free what they hold (Client.restart), or use a timeout"
+            )
 
     def _pause(self) -> float:
         since = asyncio.get_running_loop().time() - self._lost_time

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.math import is_whole
 from tilework.exceptions import DataSetException
 from tilework.io.dataset.files import explain_os_error, open_file
 from tilework.io.dataset.fixed_stride import Source
@@ -91,8 +92,8 @@ class NPYDataSet(FixedStrideFile):
                 msg = f"{self._path}: with sig_dims=None, sig_shape must be given"
                 raise DataSetException(msg)
             sig_dims = len(self._sig_shape)
-        if sig_dims < 1:
-            msg = f"{self._path}: sig_dims={sig_dims} must be at least 1"
+        if not is_whole(sig_dims) or sig_dims < 1:
+            msg = f"{self._path}: sig_dims={sig_dims!r} must be a whole number, and at least 1"
             raise DataSetException(msg)
         self._sig_dims = sig_dims
 
