@@ -515,7 +515,14 @@ class TestProcesses(ExecutorHarness):
             for pid in self.worker_pids(executor):
                 self.kill_worker(pid)
             self.assert_usable(executor)
-            assert len(executor.run_each_worker(os.getpid)) == 2
+
+            def lacks_attribute() -> bool:
+                try:  # Python 3.13 looks for a module of that name where the program is
+                    return bool(threading.nothing)  # type: ignore[attr-defined]
+                except AttributeError:
+                    return True
+
+            assert list(executor.run_each_worker(lacks_attribute).values()) == [True, True]
 
     def test_environment_of_workers(self, executor: PipelinedExecutor) -> None:
         """Workers have the main process's folder and module path, a name, and ignore Ctrl-C."""
