@@ -474,18 +474,22 @@ class TestProcesses(ExecutorHarness):
 
     def test_workers_that_end_as_soon_as_they_are_ready(self, nothing_left: None, tmp_path: Path) -> None:
         """They are started again a few times, and then a run ends with an error."""
-        starts = tmp_path / "starts"
+        starts, all_ready = tmp_path / "starts", tmp_path / "ready"
 
         def early() -> None:
             def end() -> None:
+                while not all_ready.exists():  # the first ones
+                    time.sleep(0.01)
                 time.sleep(0.02)
                 os._exit(3)
 
-            with starts.open("a") as file:
-                file.write("x")
+            if all_ready.exists():
+                with starts.open("a") as file:
+                    file.write("x")
             threading.Thread(target=end, daemon=True).start()
 
         with make(early_setup=early) as executor:
+            all_ready.touch()
 
             def is_hopeless() -> bool:
                 with executor._hub.lock:
