@@ -183,7 +183,9 @@ class Zygote:
             f"from tilework.executor.pipelined.zygote import main\n"
             f"main({there.fileno()}, {os.getpid()}, {preload!r})"
         )
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        # Its path is ours, and nothing is to be looked for in the current folder. Python 3.13 would do that whenever a
+        # module lacks an attribute, and fail with a SystemError where the folder was removed.
+        flags = [*subprocess._args_from_interpreter_flags(), "-P"]  # type: ignore[attr-defined]
         self._process: subprocess.Popen[bytes] | None = None
         try:
             # It ignores Ctrl-C, but must have come far enough to say so: until then the signal waits.
