@@ -20,6 +20,7 @@ from tilework.common.udf import kernel_of
 from tilework.exceptions import NoBackendError, UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.checks import check_results_can_be_made, noted, too_large
+from tilework.udf.cutting import cut, wanted_tasks
 from tilework.udf.data import prepare_aux
 from tilework.udf.kernel_arguments import check_kernel
 from tilework.udf.merging import merge_part
@@ -137,7 +138,7 @@ class MainRun:
         _check_workers(plan, executor)
         try:
             self._prepare_udfs(plan, corrections, executor, environment)
-            partitions = list(dataset.get_partitions())
+            partitions = cut(dataset, roi, wanted_tasks(self.udfs, plan, n_nav, executor))
             self.params = self._make_params(plan, corrections, partitions)
             self.tasks = self._make_tasks(plan, partitions)
         except BaseException:

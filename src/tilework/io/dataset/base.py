@@ -119,6 +119,21 @@ class DataSet(ABC):
     def get_partitions(self) -> Iterator[Partition]:
         """Yield the partitions, in the order of the scan."""
 
+    def cut_at(self, stops: Sequence[int]) -> Iterator[Partition] | None:  # noqa: ARG002
+        """Yield other partitions than `get_partitions` does, in the order of the scan.
+
+        Parameters
+        ----------
+        stops
+            The flat position after the last one of each partition, increasing; the last is the size of the scan.
+
+        Returns
+        -------
+        iterator or None
+            None when there can be no others, or somebody has said how many there should be.
+        """
+        return None
+
     @classmethod
     def detect_params(cls, path: Any, executor: JobExecutor) -> dict[str, Any] | bool:  # noqa: ARG003
         """Look whether `path` is a file of this format.

@@ -22,10 +22,10 @@ from tilework.io.dataset.blocks import FrameFormat
 from tilework.io.dataset.fixed_stride_partition import FixedStridePartition
 from tilework.io.dataset.meta import DataSetMeta
 from tilework.io.dataset.params import check_shape, check_sync_offset, count
-from tilework.io.dataset.partitioning import make_slices
+from tilework.io.dataset.partitioning import make_slices, slices_up_to
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -335,8 +335,15 @@ class FixedStrideDataSet(DataSet):
 
     def get_partitions(self) -> Iterator[Partition]:
         """Yield the partitions, in the order of the scan."""
+        return self._cut(part for part, _, _ in make_slices(self.shape, self.get_num_partitions()))
+
+    def cut_at(self, stops: Sequence[int]) -> Iterator[Partition] | None:
+        """Yield partitions with these ends; None when the caller has said how many there should be."""
+        return self._cut(slices_up_to(self.shape, stops)) if self._num_partitions is None else None
+
+    def _cut(self, parts: Iterable[Slice]) -> Iterator[Partition]:
         layout, meta, frame_format = self.source.layout, self.meta, self._frame_format()
-        for i, (part, _, _) in enumerate(make_slices(self.shape, self.get_num_partitions())):
+        for i, part in enumerate(parts):
             start = part.origin[0]
             segments = layout.cut(start, start + part.shape[0], self._sync_offset)
             partition = self._make_partition(meta, part, segments, frame_format)

@@ -10,9 +10,9 @@ from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["MAX_PARTITION_BYTES", "default_num_partitions", "make_slices"]
+__all__ = ["MAX_PARTITION_BYTES", "default_num_partitions", "make_slices", "slices_up_to"]
 
 MIB = 1024 * 1024
 MIN_PARTITION_BYTES = 64 * MIB
@@ -69,7 +69,6 @@ def make_slices(shape: Shape, num_partitions: int, sync_offset: int = 0) -> Iter
         The slice, with one navigation axis, and the first and the one-past-last frame of the source in it.
     """
     frames = shape.nav.size
-    sig = shape.sig.to_tuple()
     if num_partitions > frames:
         warnings.warn(
             f"{num_partitions} partitions are more than the {frames} frames of the dataset: using {frames}",
@@ -77,9 +76,24 @@ def make_slices(shape: Shape, num_partitions: int, sync_offset: int = 0) -> Iter
             stacklevel=2,
         )
         num_partitions = frames
+    for part in slices_up_to(shape, [(i + 1) * frames // num_partitions for i in range(num_partitions)]):
+        start = part.origin[0] + sync_offset
+        yield part, start, start + part.shape[0]
+
+
+def slices_up_to(shape: Shape, stops: Iterable[int]) -> Iterator[Slice]:
+    """Cut the flattened navigation axis at the given positions; yields slices with one navigation axis.
+
+    Parameters
+    ----------
+    shape
+        Shape of the dataset.
+    stops
+        Where each slice ends, increasing.
+    """
+    sig = shape.sig.to_tuple()
     zeros = (0,) * len(sig)
-    for i in range(num_partitions):
-        start = i * frames // num_partitions
-        stop = (i + 1) * frames // num_partitions
-        part = Slice((start, *zeros), Shape((stop - start, *sig), len(sig)))
-        yield part, start + sync_offset, stop + sync_offset
+    start = 0
+    for stop in stops:
+        yield Slice((start, *zeros), Shape((stop - start, *sig), len(sig)))
+        start = stop
