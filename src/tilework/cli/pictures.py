@@ -26,7 +26,16 @@ SHOWN = {
     "StdDevUDF": ("mean", "std"),
 }
 SIGNED = {"divergence", "curl"}
-VECTORS = {("CoMUDF", "field"): "px"}
+VECTORS = {("CoMUDF", "field")}
+# A function does not say in which unit its results are; of these it is known.
+UNITS = {
+    ("CoMUDF", "field"): "px",
+    ("CoMUDF", "magnitude"): "px",
+    ("CoMUDF", "divergence"): "px per scan step",
+    ("CoMUDF", "curl"): "px per scan step",
+}
+# Patterns that are logarithms already.
+LINEAR = {"LogsumUDF"}
 # More pictures of one result than this tell nobody anything.
 MOST_PAGES = 16
 
@@ -55,7 +64,10 @@ def write_pictures(folder: Path, label: str, udf_name: str, channels: Mapping[st
     for name in SHOWN.get(udf_name, tuple(channels)):
         if name in channels:
             stem = label if alone else f"{label}_{name}"
-            for suffix, make in _figures(label, udf_name, _simplified(channels[name]), alone=alone):
+            channel = _simplified(channels[name])
+            if channel.units is None:
+                channel = replace(channel, units=UNITS.get((udf_name, name)))
+            for suffix, make in _figures(label, udf_name, channel, alone=alone):
                 file = f"{stem}{suffix}.png"
                 figures.save_figure(make(), folder / file)
                 written.append(file)
@@ -82,13 +94,14 @@ def _figures(label: str, udf_name: str, channel: ResultChannel, *, alone: bool) 
         return []
     title = (label if alone else f"{label}: {channel.name}").replace("_", " ")
     if (udf_name, channel.name) in VECTORS:
-        return [("", partial(_vectors, channel, title, VECTORS[udf_name, channel.name]))]
+        return [("", partial(_vectors, channel, title))]
     pages = _pages(channel)
     if len(pages) > MOST_PAGES:
         return []
+    plain = partial(_plain, channel, logarithmic=channel.kind == "sig" and udf_name not in LINEAR)
     if len(pages) == 1:
-        return [("", partial(_plain, channel, *pages[0], title))]
-    return [(f"_{i}", partial(_plain, channel, *page, f"{title} {i}")) for i, page in enumerate(pages)]
+        return [("", partial(plain, *pages[0], title))]
+    return [(f"_{i}", partial(plain, *page, f"{title} {i}")) for i, page in enumerate(pages)]
 
 
 def _pages(channel: ResultChannel) -> list[tuple[Array, Array]]:
@@ -104,7 +117,7 @@ def _pages(channel: ResultChannel) -> list[tuple[Array, Array]]:
     return [(np.squeeze(page), np.squeeze(mask)) for page, mask in zip(flat, masks, strict=True)]
 
 
-def _plain(channel: ResultChannel, page: Array, there: Array, title: str) -> Any:
+def _plain(channel: ResultChannel, page: Array, there: Array, title: str, *, logarithmic: bool) -> Any:
     axes = _long_axes(channel)
     label = "" if channel.units is None else channel.units
     if page.ndim == 1:
@@ -122,21 +135,20 @@ def _plain(channel: ResultChannel, page: Array, there: Array, title: str) -> Any
     scales = (axes[-2], axes[-1]) if len(axes) >= 2 else None
     if page.dtype.kind == "c":
         return figures.vector_figure(page.imag, page.real, title=title, scales=scales, there=there, units=label)
-    pattern = channel.kind == "sig"
     return figures.image_figure(
         page,
         title=title,
         scales=scales,
         there=there,
         label=label,
-        cmap="inferno" if pattern else None,
-        logarithmic=pattern,
+        cmap="inferno" if channel.kind == "sig" else None,
+        logarithmic=logarithmic,
         symmetric=channel.name in SIGNED,
     )
 
 
-def _vectors(channel: ResultChannel, title: str, units: str) -> Any:
-    axes = _long_axes(channel)
+def _vectors(channel: ResultChannel, title: str) -> Any:
+    axes, units = _long_axes(channel), channel.units or ""
     if channel.data.dtype.kind == "c":
         # Only the real part of a centre of mass is a position.
         channel, title = replace(channel, data=channel.data.real), f"{title} (real part)"
