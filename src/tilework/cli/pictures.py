@@ -64,10 +64,7 @@ def write_pictures(folder: Path, label: str, udf_name: str, channels: Mapping[st
     for name in SHOWN.get(udf_name, tuple(channels)):
         if name in channels:
             stem = label if alone else f"{label}_{name}"
-            channel = _simplified(channels[name])
-            if channel.units is None:
-                channel = replace(channel, units=UNITS.get((udf_name, name)))
-            for suffix, make in _figures(label, udf_name, channel, alone=alone):
+            for suffix, make in _figures(label, udf_name, _simplified(channels[name]), alone=alone):
                 file = f"{stem}{suffix}.png"
                 figures.save_figure(make(), folder / file)
                 written.append(file)
@@ -92,6 +89,8 @@ def _figures(label: str, udf_name: str, channel: ResultChannel, *, alone: bool) 
     data = channel.data
     if data.dtype.kind not in "buifc" or data.size < 2:
         return []
+    if channel.units is None:
+        channel = replace(channel, units=UNITS.get((udf_name, channel.name)))
     title = (label if alone else f"{label}: {channel.name}").replace("_", " ")
     if (udf_name, channel.name) in VECTORS:
         return [("", partial(_vectors, channel, title))]
