@@ -31,6 +31,14 @@ def test_units_of_a_centre_of_mass(name: str, units: str, tmp_path: Any) -> None
     assert figure("Other", channel).axes[1].get_ylabel() == ""
 
 
+def test_what_has_no_number_has_no_picture(tmp_path: Any) -> None:
+    """Such as the curl along a single line of the scan."""
+    nothing = np.full((1, 8), np.nan)
+    assert write_pictures(tmp_path, "mine", "CoMUDF", {"curl": ResultChannel("curl", nothing, "nav")}) == []
+    hidden = ResultChannel("curl", VALUES, "nav", valid=np.zeros((8, 8), dtype=bool))
+    assert write_pictures(tmp_path, "mine", "CoMUDF", {"curl": hidden}) == []
+
+
 @pytest.mark.parametrize(("udf", "logarithmic"), [("SumUDF", True), ("LogsumUDF", False)])
 def test_patterns_are_logarithmic_unless_they_are_logarithms(udf: str, logarithmic: bool) -> None:
     (image,) = figure(udf, ResultChannel("pattern", VALUES, "sig")).axes[0].images

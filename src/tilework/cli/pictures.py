@@ -89,6 +89,8 @@ def _figures(label: str, udf_name: str, channel: ResultChannel, *, alone: bool) 
     data = channel.data
     if data.dtype.kind not in "buifc" or data.size < 2:
         return []
+    if not np.isfinite(data if channel.valid is None else data[channel.valid]).any():
+        return []  # such as the curl along a single line
     if channel.units is None:
         channel = replace(channel, units=UNITS.get((udf_name, channel.name)))
     title = (label if alone else f"{label}: {channel.name}").replace("_", " ")
