@@ -82,7 +82,7 @@ def draw(results: Results, model: ScanModel) -> Any:
     low, high = 3.0, float(results["pattern"].max())
     for place, name, title in ((axes[0], "summed", "signal, summed"), (axes[1], "pattern", "electrons, counted")):
         # The same colours for both.
-        picture(place, np.clip(results[name], low, high), title, logarithmic=True)
+        picture(place, np.clip(results[name], low, high), title, model, logarithmic=True, label="electrons")
     picture(axes[2], results["events"], "electrons per frame", model, cmap="gray")
     return figure
 

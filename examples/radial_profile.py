@@ -76,8 +76,8 @@ def draw(results: Results, model: ScanModel) -> Any:
     axes[0].set(xlabel="mrad", ylabel="mean electrons per pixel")
     axes[0].set_title("profiles", loc="left", fontsize=11)
     axes[0].legend(frameon=False)
-    picture(axes[1], profile[..., ring - 1 : ring + 2].mean(axis=-1), "at {100}", model)
-    picture(axes[2], results["spread"], "what is not isotropic", logarithmic=True)
+    picture(axes[1], profile[..., ring - 1 : ring + 2].mean(axis=-1), "at {100}", model, label="electrons per pixel")
+    picture(axes[2], results["spread"], "what is not isotropic", model, logarithmic=True, label="electrons²")
     return figure
 
 

@@ -70,10 +70,10 @@ class Example:
         return self.compute(ctx, ctx.load("npy", path=path, num_partitions=6), self.model)
 
 
-def picture(axes: Any, image: Any, title: str, model: ScanModel | None = None, **kwargs: Any) -> None:
-    """Draw an image; with a scale bar in nm where it is one of the scan of `model`."""
-    scales = None if model is None else (Scale(model.scan_step, "nm"), Scale(model.scan_step, "nm"))
-    draw_image(axes, image, title=title, scales=scales, **kwargs)
+def picture(axes: Any, image: Any, title: str, model: ScanModel, **kwargs: Any) -> None:
+    """Draw an image of the scan or of the detector, with a scale bar."""
+    scale = Scale(model.scan_step, "nm") if np.shape(image) == model.scan_shape else Scale(model.pixel, "mrad")
+    draw_image(axes, image, title=title, scales=(scale, scale), **kwargs)
 
 
 def vectors(axes: Any, y: Any, x: Any, title: str, model: ScanModel, **kwargs: Any) -> None:

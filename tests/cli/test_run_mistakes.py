@@ -200,5 +200,5 @@ def test_messages_for_people(scan: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert main(["run", str(scan), "--nav-shape", "30", "--udf", "com", "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert "CoMUDF works on scans and detectors with two axes" in said
-    assert "nav_shape and sig_shape say what they are" in said
+    assert "nav_shape and sig_shape say what they are when it is loaded, (1, 30) for a line" in said
     assert "Error" not in said

@@ -54,7 +54,12 @@ def log_and_lin(
 ) -> list[AnalysisResult]:
     """Return real numbers as two results: shown as they are, and by their logarithm.
 
-    The first, named `key`, is the one that `default_lin` says; the other has ``_lin`` or ``_log`` appended.
+    Parameters
+    ----------
+    values, title, desc, key, damage
+        As of `real_result`.
+    default_lin
+        Whether the first, named `key`, shows them as they are; the other has ``_log`` or else ``_lin`` appended.
     """
     keys = {False: key, True: f"{key}_log"} if default_lin else {False: f"{key}_lin", True: key}
     made = {
@@ -111,7 +116,7 @@ def complex_results(
 
 
 def vector_picture(y: Array, x: Array, damage: Damage = True) -> Any:
-    """Return a function that draws vectors as colours; grey where there is none."""
+    """Return a function that draws the vectors (`y`, `x`) as colours; grey where there is none, as `damage` says."""
     return partial(_draw_vectors, y, x, damage)
 
 

@@ -131,14 +131,15 @@ class Context(Analyses):
 
     # -- data
 
-    def load(self, filetype: str, *args: Any, io_backend: Any = None, **kwargs: Any) -> Any:
+    def load(self, filetype: str | type[DataSet], *args: Any, io_backend: Any = None, **kwargs: Any) -> Any:
         """Open a dataset.
 
         Parameters
         ----------
         filetype
             Name of the format, such as ``"raw"``, ``"npy"``, ``"mib"``, ``"blo"``, ``"empad"``, ``"memory"``;
-            ``"auto"`` to find out from `path`, in which case your own parameters win over detected ones.
+            ``"auto"`` to find out from `path`, in which case your own parameters win over detected ones; or a class
+            of your own.
         *args, **kwargs
             Parameters of the format, above all ``path``; see ``docs/formats.md``.
         io_backend
@@ -155,7 +156,9 @@ class Context(Analyses):
         """
         from tilework.io.dataset import load
 
-        return load(filetype, *args, io_backend=io_backend, executor=self.executor, enable_async=False, **kwargs)
+        if io_backend is not None:  # which formats of users need not know
+            kwargs["io_backend"] = io_backend
+        return load(filetype, *args, executor=self.executor, enable_async=False, **kwargs)
 
     def export_dataset(
         self,

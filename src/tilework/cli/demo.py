@@ -215,7 +215,13 @@ def _write_overview(path: Path, results: Results, model: ScanModel, axes: Sequen
         figures.draw_image(panel, image, title=title, scales=scan, label="electrons")
         panel.set_title("\N{LARGE CIRCLE}", loc="right", color=color, fontsize=12, fontweight="bold")
     figures.draw_image(
-        std, results["std"], title="Standard deviation", scales=detector, cmap="inferno", logarithmic=True
+        std,
+        results["std"],
+        title="Standard deviation",
+        scales=detector,
+        cmap="inferno",
+        logarithmic=True,
+        label="electrons",
     )
     micro = model.pixel * 1e3
     figures.draw_vectors(

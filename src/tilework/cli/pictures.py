@@ -26,7 +26,16 @@ SHOWN = {
     "StdDevUDF": ("mean", "std"),
 }
 SIGNED = {"divergence", "curl"}
-VECTORS = {("CoMUDF", "field"): "px"}
+VECTORS = {("CoMUDF", "field")}
+# A function does not say in which unit its results are; of these it is known.
+UNITS = {
+    ("CoMUDF", "field"): "px",
+    ("CoMUDF", "magnitude"): "px",
+    ("CoMUDF", "divergence"): "px per scan step",
+    ("CoMUDF", "curl"): "px per scan step",
+}
+# Patterns that are logarithms already.
+LINEAR = {"LogsumUDF"}
 # More pictures of one result than this tell nobody anything.
 MOST_PAGES = 16
 
@@ -80,15 +89,20 @@ def _figures(label: str, udf_name: str, channel: ResultChannel, *, alone: bool) 
     data = channel.data
     if data.dtype.kind not in "buifc" or data.size < 2:
         return []
+    if not np.isfinite(data if channel.valid is None else data[channel.valid]).any():
+        return []  # such as the curl along a single line
+    if channel.units is None:
+        channel = replace(channel, units=UNITS.get((udf_name, channel.name)))
     title = (label if alone else f"{label}: {channel.name}").replace("_", " ")
     if (udf_name, channel.name) in VECTORS:
-        return [("", partial(_vectors, channel, title, VECTORS[udf_name, channel.name]))]
+        return [("", partial(_vectors, channel, title))]
     pages = _pages(channel)
     if len(pages) > MOST_PAGES:
         return []
+    plain = partial(_plain, channel, logarithmic=channel.kind == "sig" and udf_name not in LINEAR)
     if len(pages) == 1:
-        return [("", partial(_plain, channel, *pages[0], title))]
-    return [(f"_{i}", partial(_plain, channel, *page, f"{title} {i}")) for i, page in enumerate(pages)]
+        return [("", partial(plain, *pages[0], title))]
+    return [(f"_{i}", partial(plain, *page, f"{title} {i}")) for i, page in enumerate(pages)]
 
 
 def _pages(channel: ResultChannel) -> list[tuple[Array, Array]]:
@@ -104,7 +118,7 @@ def _pages(channel: ResultChannel) -> list[tuple[Array, Array]]:
     return [(np.squeeze(page), np.squeeze(mask)) for page, mask in zip(flat, masks, strict=True)]
 
 
-def _plain(channel: ResultChannel, page: Array, there: Array, title: str) -> Any:
+def _plain(channel: ResultChannel, page: Array, there: Array, title: str, *, logarithmic: bool) -> Any:
     axes = _long_axes(channel)
     label = "" if channel.units is None else channel.units
     if page.ndim == 1:
@@ -122,21 +136,20 @@ def _plain(channel: ResultChannel, page: Array, there: Array, title: str) -> Any
     scales = (axes[-2], axes[-1]) if len(axes) >= 2 else None
     if page.dtype.kind == "c":
         return figures.vector_figure(page.imag, page.real, title=title, scales=scales, there=there, units=label)
-    pattern = channel.kind == "sig"
     return figures.image_figure(
         page,
         title=title,
         scales=scales,
         there=there,
         label=label,
-        cmap="inferno" if pattern else None,
-        logarithmic=pattern,
+        cmap="inferno" if channel.kind == "sig" else None,
+        logarithmic=logarithmic,
         symmetric=channel.name in SIGNED,
     )
 
 
-def _vectors(channel: ResultChannel, title: str, units: str) -> Any:
-    axes = _long_axes(channel)
+def _vectors(channel: ResultChannel, title: str) -> Any:
+    axes, units = _long_axes(channel), channel.units or ""
     if channel.data.dtype.kind == "c":
         # Only the real part of a centre of mass is a position.
         channel, title = replace(channel, data=channel.data.real), f"{title} (real part)"

@@ -145,7 +145,7 @@ class JobExecutor(ABC):
     def run_process_local(
         self, task: GenericTaskProtocol, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run ``task(args, kwargs, environment)`` here, in this thread, with the environment of the main process."""
+        """Return ``task(args, kwargs, environment)``, run in this thread, with the environment of the main process."""
 
     @abstractmethod
     def map(self, fn: Callable[[V], T], iterable: Iterable[V]) -> Iterable[T]:
@@ -296,7 +296,7 @@ class AsyncJobExecutor(ABC):
     async def run_process_local(
         self, task: GenericTaskProtocol, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run ``task(args, kwargs, environment)`` in this process, in another thread than the event loop's."""
+        """Return ``task(args, kwargs, environment)``, run here, in another thread than the event loop's."""
 
     @abstractmethod
     async def map(self, fn: Callable[[V], T], iterable: Iterable[V]) -> Iterable[T]:
@@ -317,7 +317,7 @@ class AsyncJobExecutor(ABC):
         fn: Callable[[Any], T],
         all_nodes: bool = False,
     ) -> AsyncGenerator[T, None]:
-        """Run ``fn(partition)`` for each partition; results as they are completed."""
+        """Run ``fn(partition)`` for each partition; results as they are completed; see `run_each_partition` there."""
 
     @abstractmethod
     def scatter(self, obj: T) -> AbstractAsyncContextManager[Any]:

@@ -268,7 +268,10 @@ class TracedThreadPoolExecutor(ThreadPoolExecutor):
 
 
 def maybe_setup_tracing(service_name: str, service_id: str | None = None, otlp_endpoint: str | None = None) -> None:
-    """Call `setup_tracing` if ``OTEL_ENABLE`` is set in the environment (and not 0) and spans go nowhere yet."""
+    """Call `setup_tracing` if ``OTEL_ENABLE`` is set in the environment (and not 0) and spans go nowhere yet.
+
+    Parameters are those of `setup_tracing`.
+    """
     if not _is_enabled():
         return
     from opentelemetry import trace

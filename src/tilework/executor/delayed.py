@@ -213,7 +213,9 @@ class DelayedJobExecutor(LocalJobExecutor):
         Parameters
         ----------
         fn
-            The function; `args` and `kwargs` may be or contain `Delayed` objects.
+            The function.
+        *args, **kwargs
+            Its arguments; they may be or contain `Delayed` objects.
         _delayed_kwargs
             Keyword arguments of `dask.delayed.delayed` itself, such as ``nout``.
         """

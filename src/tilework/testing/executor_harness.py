@@ -182,7 +182,7 @@ class ExecutorHarness:
         handler: TaskCommHandler | None = None,
         **options: Any,
     ) -> Iterator[Generator[tuple[Any, TaskProtocol], None, None]]:
-        """Scatter the parameters, and give the generator of a run."""
+        """Scatter the parameters, and give the generator of a run; see `JobExecutor.run_tasks`."""
         with executor.scatter(params) as handle:
             generator = executor.run_tasks(
                 tasks, handle, cancel_id, handler or NoopCommHandler(), options=RunOptions(**options)
@@ -193,7 +193,7 @@ class ExecutorHarness:
                 generator.close()
 
     def run(self, executor: JobExecutor, tasks: Iterable[TaskProtocol], params: Any = None, **kwargs: Any) -> list[Any]:
-        """Run tasks to the end, and return the results as they came."""
+        """Run tasks to the end, and return the results as they came; see `start`."""
         with self.start(executor, tasks, params, **kwargs) as results:
             return [result for result, _ in results]
 

@@ -106,6 +106,8 @@ class FakeTask:
     ----------
     index
         Position in the run.
+    resources
+        What it needs of a worker.
     """
 
     index: int = 0
@@ -329,6 +331,8 @@ class DeadlyParams:
         Where it is counted.
     value
         What the tasks look at.
+    main_pid
+        The process that is spared; None: this one.
     """
 
     def __init__(self, signals: Signals, value: int, main_pid: int | None = None) -> None:

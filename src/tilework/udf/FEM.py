@@ -80,7 +80,7 @@ class FEMUDF(UDF):
         return {"mask": self._ring().astype(np.int64)} if derives_for_frames(self, FEMUDF) else {}
 
     def preprocess(self) -> None:
-        """Look whether there is anything to compute."""
+        """Raise ValueError when the ring holds no pixel."""
         if not self._n_pixels():
             params = self.params
             msg = (

@@ -32,6 +32,11 @@ class AutoUDF(UDF):
     monitor
         Whether to have the result ``monitor``.
 
+    Raises
+    ------
+    TypeError
+        When `f` cannot be called.
+
     Examples
     --------
     >>> result = ctx.run_udf(dataset=ds, udf=AutoUDF(f=np.max))

@@ -273,6 +273,11 @@ class UDF(UDFInstance):
         src
             Results of the partition.
 
+        Raises
+        ------
+        MissingMergeError
+            By default, when there are results of another kind than nav.
+
         Examples
         --------
         >>> class Brightest(UDF):

@@ -255,6 +255,8 @@ class CoMUDF(UDF):
         if shape.nav_dims != 2 or shape.sig_dims != 2:
             msg = f"CoMUDF works on scans and detectors with two axes each; this dataset has {shape.nav_dims} and "
             msg += f"{shape.sig_dims}: {shape}; nav_shape and sig_shape say what they are when it is loaded"
+            if shape.nav_dims == 1:
+                msg += f", (1, {shape.nav.size}) for a line"
             raise ValueError(msg)
         dtype = np.result_type(self.meta.input_dtype, np.float32)
         sums = np.result_type(dtype, np.float64)

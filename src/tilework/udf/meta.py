@@ -120,7 +120,7 @@ class UDFMeta:
         self._extent: Slice | None = None
 
     def set_position(self, start: int, stop: int, index: int = 0) -> None:
-        """Say which positions, and which sig slice of the scheme, are processed now."""
+        """Say that positions `start` to `stop` are processed now, and which sig slice of the scheme, `index`."""
         self.start = start
         self._depth = stop - start
         self._tile = index

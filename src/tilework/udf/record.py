@@ -76,7 +76,7 @@ class RecordUDF(UDF):
         return {}
 
     def preprocess(self) -> None:
-        """Make the file; once, on the main side."""
+        """Make the file; once, on the main side. What it may raise is said of `RecordUDF`."""
         if self.meta.array_backend is not None:
             return
         if self.meta.roi is not None:

@@ -77,7 +77,10 @@ class UDFRunner:
     def inspect_udf(
         cls, udf: UDF, dataset: DataSet, roi: Any = None, corrections: CorrectionSet | None = None
     ) -> dict[str, BufferWrapper]:
-        """Return the results that `udf` declares for `dataset`, with their shapes, not allocated."""
+        """Return the results that `udf` declares for `dataset`, with their shapes, not allocated.
+
+        Parameters are those of `Context.run_udf`.
+        """
         mask = normalize_roi(roi, tuple(dataset.shape.nav))
         return dict(cls([udf.copy()])._declare(dataset, mask, corrections)[0].items())
 
@@ -85,7 +88,7 @@ class UDFRunner:
     def dry_run(
         cls, udfs: Sequence[UDF], dataset: DataSet, roi: Any = None, corrections: CorrectionSet | None = None
     ) -> UDFResults:
-        """Return results as they are before any data is processed."""
+        """Return results as they are before any data is processed; parameters are those of `run_for_dataset_sync`."""
         mask = normalize_roi(roi, tuple(dataset.shape.nav))
         run = MainRun([udf.copy() for udf in udfs], dataset, mask, corrections)
         results = run.results().final()

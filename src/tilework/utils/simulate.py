@@ -145,7 +145,7 @@ class ScanModel:
         return self.wavelength / self.lattice * 1e3 / self.pixel
 
     def reflection(self, grain: int, h: int, k: int) -> tuple[float, float]:
-        """Return where (h k 0) of a grain is on the detector, (y, x) in pixels, before the deflection."""
+        """Return where the reflection (`h` `k` 0) of `grain`, 0 or 1, is, (y, x) in pixels, before the deflection."""
         angle = math.radians(self.grains[grain].rotation)
         y = h * math.sin(angle) + k * math.cos(angle)
         x = h * math.cos(angle) - k * math.sin(angle)

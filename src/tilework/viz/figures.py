@@ -312,7 +312,8 @@ def _add_bar(axes: Any, picture: Any, label: str, place: Any) -> None:
     where = {"ax": axes, "fraction": 0.05, "pad": 0.02, "aspect": 22} if place is None else {"cax": place}
     bar = axes.figure.colorbar(picture, **where)
     bar.outline.set_linewidth(0.5)
-    bar.ax.tick_params(labelsize=TEXT_SIZE - 1, length=2.5, width=0.6)
+    bar.ax.tick_params(which="both", labelsize=TEXT_SIZE - 1, width=0.6)
+    bar.ax.tick_params(length=2.5)
     if hasattr(bar.formatter, "set_powerlimits"):
         bar.formatter.set_powerlimits((-3, 4))
         bar.formatter.set_useMathText(True)

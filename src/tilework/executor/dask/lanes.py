@@ -79,20 +79,23 @@ class Lane:
         Its name on the workers.
     priority
         Which run goes first.
+    mean_seconds
+        How long its tasks take; None: not known yet.
+    suspects
+        Tasks, by index, that were lost with a worker: each has a worker for itself, so that it shows which one kills.
     """
 
     run: str
     priority: Priority
-    queues: dict[Need, deque[Ticket[Any]]] = field(default_factory=dict)
-    suspected: dict[Need, deque[Ticket[Any]]] = field(default_factory=dict)
+    queues: dict[Need, deque[Ticket[Any]]] = field(default_factory=dict, init=False)
+    suspected: dict[Need, deque[Ticket[Any]]] = field(default_factory=dict, init=False)
     """The tickets of suspects, apart from the others."""
-    sent: dict[str, Sent] = field(default_factory=dict)
+    sent: dict[str, Sent] = field(default_factory=dict, init=False)
     """What is on its way or running, by ident."""
     suspects: set[int] = field(default_factory=set)
-    """Tasks, by index, that were lost with a worker: each has a worker for itself, so that it shows which one kills."""
     mean_seconds: float | None = None
-    has_turn: bool = False
-    is_over: bool = False
+    has_turn: bool = field(default=False, init=False)
+    is_over: bool = field(default=False, init=False)
 
     @property
     def n_queued(self) -> int:
@@ -164,16 +167,16 @@ class Station:
     slots: int
     pid: int | None = None
     is_tagged: bool = False
-    sent: dict[str, Sent] = field(default_factory=dict)
-    batch_seconds: float = BATCH_SECONDS
+    sent: dict[str, Sent] = field(default_factory=dict, init=False)
+    batch_seconds: float = field(default=BATCH_SECONDS, init=False)
     """Work that is sent to it at a time."""
-    since: float = 0.0
+    since: float = field(default=0.0, init=False)
     """When it last answered, or began to have work."""
-    is_proven: bool = False
+    is_proven: bool = field(default=False, init=False)
     """Whether it has done a task."""
-    held_until: float = -math.inf
+    held_until: float = field(default=-math.inf, init=False)
     """Until when its threads are taken to be somebody else's."""
-    held_seconds: float = HELD_SECONDS[0]
+    held_seconds: float = field(default=HELD_SECONDS[0], init=False)
     """How long they will be taken to be that the next time."""
 
     @property

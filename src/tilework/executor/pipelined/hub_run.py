@@ -100,6 +100,8 @@ class HubTicket:
         The ticket.
     parcel, fd
         Its task or item, and the descriptor that goes with it.
+    is_streamed
+        Whether data comes for it while it runs.
     """
 
     __slots__ = ("fd", "is_streamed", "item", "parcel", "run", "ticket")
@@ -147,6 +149,8 @@ class HubRun:
         The run, as others see it.
     messages
         Where what its tasks signal goes; None drops it.
+    span_context
+        The span below which those of its tasks are; None without tracing.
     """
 
     def __init__(

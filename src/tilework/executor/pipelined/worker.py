@@ -289,6 +289,11 @@ def worker_loop(queues: WorkerQueues, work_mem: dict[Any, Any], worker_idx: int,
         This worker.
     env
         The environment of which each task gets one of its own.
+
+    Raises
+    ------
+    ExecutorError
+        When it is asked for something that it does not know.
     """
     requests = queues.request
     assert isinstance(requests, RequestQueue)

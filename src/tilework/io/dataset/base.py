@@ -136,12 +136,12 @@ class DataSet(ABC):
 
     @classmethod
     def detect_params(cls, path: Any, executor: JobExecutor) -> dict[str, Any] | bool:  # noqa: ARG003
-        """Look whether `path` is a file of this format.
+        """Look whether `path` is a file of this format; on a worker: ``executor.run_function(look, path)``.
 
         Returns
         -------
         dict or False
-            ``{"parameters": arguments of the constructor, "info": facts about the file}``.
+            ``{"parameters": arguments of the constructor, "info": facts about the file}``; False: it is not.
         """
         return False
 

@@ -74,6 +74,8 @@ class BloDataSet(FixedStrideFile):
     ----------
     path
         The file.
+    tileshape
+        Has no effect any more.
     endianess
         Byte order of the file: ``"<"`` (as the instrument writes) or ``">"``.
     nav_shape, sig_shape, sync_offset, io_backend, num_partitions

@@ -105,6 +105,8 @@ def take_deprecated(params: dict[str, Any], deprecated: dict[str, Any], stacklev
         Values by their present names.
     deprecated
         Further keyword arguments of the constructor.
+    stacklevel
+        Of the warnings, see `warnings.warn`.
 
     Raises
     ------

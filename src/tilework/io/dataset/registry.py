@@ -46,6 +46,9 @@ filetypes: dict[str, str | type[DataSet]] = {
     "dask": "tilework.io.dataset.dask.DaskDataSet",
 }
 
+# What to do with a file that cannot be read.
+_OTHERS = "what another library reads can be loaded as an array (see docs/formats.md)"
+
 
 def register_dataset_cls(filetype: str, cls: str | type[DataSet]) -> None:
     """Make a format known: its class, or the dotted path of the class."""
@@ -80,8 +83,8 @@ def get_dataset_cls(filetype: str | type[DataSet]) -> type[DataSet]:
     target = filetypes.get(filetype.lower())
     if target is None:
         msg = f"unknown filetype: {filetype!r}; known are {', '.join(filetypes)}, and 'auto'"
-        if Path(filetype).suffix:
-            msg += f"; to find out the format of a file, load('auto', path={filetype!r})"
+        is_file = Path(filetype).suffix
+        msg += f"; to find out the format of a file, load('auto', path={filetype!r})" if is_file else f"; {_OTHERS}"
         raise DataSetException(msg)
     if not isinstance(target, str):
         return target
@@ -182,7 +185,7 @@ def _auto(path: Any, given: dict[str, Any], executor: JobExecutor) -> tuple[type
     why = f" ({'; '.join(reasons)})" if reasons else ""
     msg = (
         f"{name} is in no format that can be detected{why}: name the format, one of {', '.join(_file_formats())}; a "
-        "file without a header is 'raw', and needs dtype, nav_shape and sig_shape"
+        f"file without a header is 'raw', and needs dtype, nav_shape and sig_shape; {_OTHERS}"
     )
     raise UnknownFormatError(msg)
 

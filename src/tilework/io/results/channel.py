@@ -210,7 +210,7 @@ class ResultChannel:
     def from_description(
         cls, name: str, description: dict[str, Any], data: Array, valid: BoolArray | None
     ) -> ResultChannel:
-        """Make a channel from its arrays and what `describe` returned."""
+        """Make the channel `name` from arrays, `data` and `valid`, and the `description` that `describe` returned."""
         return cls(
             name,
             data,

@@ -1,0 +1,53 @@
+"""Pictures of results say what is known of their values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.colors import LogNorm
+
+from tilework.cli.pictures import _figures, write_pictures
+from tilework.io.results import ResultChannel
+
+VALUES = np.geomspace(1, 500, 64).reshape((8, 8))
+
+
+def figure(udf: str, channel: ResultChannel) -> Any:
+    ((_, make),) = _figures("mine", udf, channel, alone=True)
+    return make()
+
+
+@pytest.mark.parametrize(
+    ("name", "units"), [("magnitude", "px"), ("divergence", "px per scan step"), ("curl", "px per scan step")]
+)
+def test_units_of_a_centre_of_mass(name: str, units: str, tmp_path: Any) -> None:
+    """A function does not say them; those of the built-in one are known, and others win."""
+    channel = ResultChannel(name, VALUES, "nav")
+    assert write_pictures(tmp_path, "mine", "CoMUDF", {name: channel}) == ["mine.png"]
+    assert figure("CoMUDF", channel).axes[1].get_ylabel() == units
+    assert figure("CoMUDF", ResultChannel(name, VALUES, "nav", units="mrad")).axes[1].get_ylabel() == "mrad"
+    assert figure("Other", channel).axes[1].get_ylabel() == ""
+
+
+def test_what_has_no_number_has_no_picture(tmp_path: Any) -> None:
+    """Such as the curl along a single line of the scan."""
+    nothing = np.full((1, 8), np.nan)
+    assert write_pictures(tmp_path, "mine", "CoMUDF", {"curl": ResultChannel("curl", nothing, "nav")}) == []
+    hidden = ResultChannel("curl", VALUES, "nav", valid=np.zeros((8, 8), dtype=bool))
+    assert write_pictures(tmp_path, "mine", "CoMUDF", {"curl": hidden}) == []
+
+
+@pytest.mark.parametrize(("udf", "logarithmic"), [("SumUDF", True), ("LogsumUDF", False)])
+def test_patterns_are_logarithmic_unless_they_are_logarithms(udf: str, logarithmic: bool) -> None:
+    (image,) = figure(udf, ResultChannel("pattern", VALUES, "sig")).axes[0].images
+    assert isinstance(image.norm, LogNorm) is logarithmic
+
+
+def test_all_numbers_of_a_colour_bar_are_of_one_size() -> None:
+    """Also those between powers of ten, where a bar has few of these."""
+    bar = figure("SumUDF", ResultChannel("pattern", VALUES + 20, "sig")).axes[1]
+    bar.figure.draw_without_rendering()
+    labels = [*bar.get_yticklabels(which="major"), *bar.get_yticklabels(which="minor")]
+    assert len({label.get_size() for label in labels if label.get_text()}) == 1
