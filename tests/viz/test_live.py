@@ -567,6 +567,21 @@ def test_plots_true_says_where_nothing_is_to_plot(context: Context, shape: Any) 
     assert [each.filename for each in caught] == [__file__]
 
 
+def test_a_roi_is_read_once_for_plots_and_run(context: Context, dataset: Any, data: np.ndarray) -> None:
+    """Coordinates may come from an iterator; and what is said of it is said once, of the line that gives it."""
+    udf = SumSigUDF()
+    plot = Recorder(dataset, udf)
+    pairs = (((y, 2), True) for y in range(3))
+    result = context.run_udf(dataset=dataset, udf=udf, roi=pairs, plots=[["intensity"]])
+    assert int(np.isfinite(result["intensity"].data).sum()) == 3
+    with pytest.warns(UserWarning, match="the roi is not bool but int64") as caught:
+        context.run_udf(dataset=dataset, udf=udf, roi=np.ones((6, 5), np.int64), plots=[plot])
+    assert [each.filename for each in caught] == [__file__]
+    with pytest.warns(UserWarning, match="the roi is not bool but int64") as caught:
+        context.run_udf(dataset=dataset, udf=udf, roi=np.ones((6, 5), np.int64), plots=True)
+    assert [each.filename for each in caught] == [__file__]
+
+
 def test_pictures_of_few_lines_are_stretched(context: Context) -> None:
     """They would be a mere line; not where the caller says how they are shown."""
     dataset = context.load("memory", data=np.ones((2, 600, 4, 4), dtype=np.uint8))
