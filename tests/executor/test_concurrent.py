@@ -100,7 +100,7 @@ def test_stubborn_function_is_left_behind(caplog: pytest.LogCaptureFixture) -> N
     with ConcurrentJobExecutor.make_local(2) as executor:
         with pytest.raises(ValueError, match="the other one"):
             executor.map(work, [0, 1])
-        assert "did not stop" in caplog.text
+        assert "the run of a function has ended, but 1 of its tasks did not stop" in caplog.text
         assert executor.run_function(abs, -1) == 1
         release.set()
 

@@ -558,6 +558,45 @@ def test_plots_true_makes_and_displays_them(context: Context, dataset: Any) -> N
     assert all(p.displayed and p.shown for p in made)
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 8, 8, 8), (12, 8, 8)])
+def test_plots_true_says_where_nothing_is_to_plot(context: Context, shape: Any) -> None:
+    """The warning is about the line that calls for plots."""
+    dataset = context.load("memory", data=np.ones(shape, dtype=np.uint16), sig_dims=2)
+    with pytest.warns(UserWarning, match="SumSigUDF has no two-dimensional result to plot") as caught:
+        context.run_udf(dataset=dataset, udf=SumSigUDF(), plots=True)
+    assert [each.filename for each in caught] == [__file__]
+
+
+def test_a_roi_is_read_once_for_plots_and_run(context: Context, dataset: Any, data: np.ndarray) -> None:
+    """Coordinates may come from an iterator; and what is said of it is said once, of the line that gives it."""
+    udf = SumSigUDF()
+    plot = Recorder(dataset, udf)
+    pairs = (((y, 2), True) for y in range(3))
+    result = context.run_udf(dataset=dataset, udf=udf, roi=pairs, plots=[["intensity"]])
+    assert int(np.isfinite(result["intensity"].data).sum()) == 3
+    with pytest.warns(UserWarning, match="the roi is not bool but int64") as caught:
+        context.run_udf(dataset=dataset, udf=udf, roi=np.ones((6, 5), np.int64), plots=[plot])
+    assert [each.filename for each in caught] == [__file__]
+    with pytest.warns(UserWarning, match="the roi is not bool but int64") as caught:
+        context.run_udf(dataset=dataset, udf=udf, roi=np.ones((6, 5), np.int64), plots=True)
+    assert [each.filename for each in caught] == [__file__]
+
+
+def test_pictures_of_few_lines_are_stretched(context: Context) -> None:
+    """They would be a mere line; not where the caller says how they are shown."""
+    dataset = context.load("memory", data=np.ones((2, 600, 4, 4), dtype=np.uint8))
+    plot = MPLLive2DPlot(dataset, SumSigUDF())
+    plot.display()
+    context.run_udf(dataset=dataset, udf=plot.udf, plots=[plot])
+    plot.figure.canvas.draw()
+    box = plot.axes.get_window_extent()
+    assert box.height / box.width == pytest.approx(1 / 8)
+    plot = MPLLive2DPlot(dataset, SumSigUDF(), aspect="equal")
+    plot.display()
+    plot.figure.canvas.draw()
+    assert plot.axes.get_window_extent().height < 3
+
+
 def test_large_pictures_are_shown_in_parts(context: Context) -> None:
     """Every third pixel while data comes in, at the same places; all of them in the end."""
     data = np.random.default_rng(0).poisson(9, (1, 4, 1300, 1100)).astype(np.uint16)

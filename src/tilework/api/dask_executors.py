@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.api.devices import choose_devices
 from tilework.api.preload import OF_TASKS, load_what_runs_need
+from tilework.common.interrupts import interrupts_later
 from tilework.common.numbers import is_real
 from tilework.exceptions import ExecutorSpecException
 
@@ -49,9 +50,10 @@ def make_dask_executor(
     from tilework.executor.dask.template import Template
 
     with Template.ahead(OF_TASKS):  # what is imported here takes as long as what it imports
-        from tilework.executor.dask.executor import DaskJobExecutor
+        with interrupts_later():  # for this imports NumPy, which cannot be begun anew
+            from tilework.executor.dask.executor import DaskJobExecutor
 
-        load_what_runs_need()
+            load_what_runs_need()
         return DaskJobExecutor.make_local(
             spec=_workers(cpus, gpus),
             client_kwargs={"set_as_default": spec == "dask-make-default"},

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from tilework.api.devices import choose_devices
 from tilework.api.preload import OF_TASKS, load_what_runs_need
+from tilework.common.interrupts import interrupts_later
 from tilework.exceptions import ExecutorSpecException
 
 if TYPE_CHECKING:
@@ -75,10 +76,11 @@ def _make_pipelined(
     from tilework.executor.pipelined.process import Zygote
 
     with Zygote.ahead(OF_TASKS):  # what is imported here takes as long as what it imports
-        from tilework.executor.base import make_canonical
-        from tilework.executor.pipelined.executor import PipelinedExecutor
+        with interrupts_later():  # for this imports NumPy, which cannot be begun anew
+            from tilework.executor.base import make_canonical
+            from tilework.executor.pipelined.executor import PipelinedExecutor
 
-        load_what_runs_need()
+            load_what_runs_need()
         gpu = make_canonical(main_process_gpu)
         return PipelinedExecutor(PipelinedExecutor.make_spec(*choose_devices(cpus, gpus)), main_process_gpu=gpu)
 

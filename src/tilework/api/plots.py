@@ -128,7 +128,11 @@ class Plots:
             channels: Sequence[Sequence[Any]]
             dry = UDFRunner.dry_run(udfs, dataset, roi, corrections)
             if plots is True:
-                channels = [_all_channels(udf, dry.buffers[i]) for i, udf in enumerate(udfs)]
+                channels = [get_plottable_2D_channels(buffers) for buffers in dry.buffers]
+                for udf, found in zip(udfs, channels, strict=True):
+                    if not found:
+                        msg = f"{type(udf).__name__} has no two-dimensional result to plot"
+                        warnings.warn(msg, stacklevel=5)  # where `Context.run_udf` is called
             else:
                 channels = _channels_of_each(plots, udfs)
             made = [
@@ -187,13 +191,6 @@ def _is_list(channels: Any) -> bool:
     """Return whether these are the channels of a UDF, rather than one of them."""
     is_pair = isinstance(channels, tuple) and callable(channels[-1])
     return isinstance(channels, Sequence) and not isinstance(channels, str) and not is_pair
-
-
-def _all_channels(udf: UDF, buffers: Any) -> list[str]:
-    channels: list[str] = get_plottable_2D_channels(buffers)
-    if not channels:
-        warnings.warn(f"{type(udf).__name__} has no two-dimensional result to plot", stacklevel=4)
-    return channels
 
 
 def _index_of(plot: Any, udfs: Sequence[UDF]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.executor import Priority, RunOptions
+from tilework.common.roi import normalize_roi
 from tilework.exceptions import DataSetException, UDFException
 from tilework.io.corrections.corrset import CorrectionSet
 from tilework.io.dataset.base import DataSet
@@ -74,12 +75,14 @@ class RunRequest:
 
         check_dataset(self.dataset)
         _check_recordings(self.dataset, self.udfs)
+        # Once, for plots and run: it may be an iterator, and warnings are for the line that calls `Context.run_udf`.
+        roi = normalize_roi(self.roi, tuple(self.dataset.shape.nav), stacklevel=4)
         corrections = find_corrections(self.dataset, self.corrections)
-        each = self._make_plots(ctx, plots, corrections)
+        each = self._make_plots(ctx, plots, roi, corrections)
         steps = UDFRunner(self.udfs).run_for_dataset_sync(
             self.dataset,
             ctx.executor,
-            roi=self.roi,
+            roi=roi,
             progress=self.progress,
             corrections=corrections,
             backends=self.backends,
@@ -88,12 +91,12 @@ class RunRequest:
         )
         return ResultGenerator(steps, is_single=self.is_single, each=each)
 
-    def _make_plots(self, ctx: Context, plots: Any, corrections: CorrectionSet | None) -> Plots | None:
+    def _make_plots(self, ctx: Context, plots: Any, roi: RoiT, corrections: CorrectionSet | None) -> Plots | None:
         if plots is None or plots is False:
             return None
         from tilework.api.plots import Plots  # most programs do without, and without what they draw with
 
-        return Plots.make(plots, lambda: ctx.plot_class, self.dataset, self.udfs, self.roi, corrections)
+        return Plots.make(plots, lambda: ctx.plot_class, self.dataset, self.udfs, roi, corrections)
 
 
 def make_request(

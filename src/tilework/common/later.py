@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.interrupts import interrupts_later
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -33,7 +35,9 @@ def import_later(module: str, package: str, places: Mapping[str, str]) -> Callab
             raise AttributeError(msg)
         place = f"{package}.{places[name]}"
         try:
-            return getattr(import_module(place), name)
+            with interrupts_later():
+                found = import_module(place)
+            return getattr(found, name)
         except AttributeError as error:  # which would be taken for one of this module
             msg = f"{name} cannot be imported from {place}: {error}"
             raise ImportError(msg, name=place) from error

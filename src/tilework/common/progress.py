@@ -126,6 +126,9 @@ def _bar_type() -> Any:
             """Leave the bar."""
             with contextlib.suppress(OSError, ValueError):
                 super().close()
+            # By this, a bar of a notebook refers to itself. The garbage collector would find it, and call Python code
+            # of tqdm then, in which Ctrl-C would be raised, and lost, that comes while it is at work.
+            self.__dict__.pop("disp", None)
 
     return ProgressBar
 

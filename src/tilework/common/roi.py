@@ -17,7 +17,7 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 RoiT = Any
 
 
-def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...]) -> BoolArray | None:
+def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...], *, stacklevel: int = 3) -> BoolArray | None:
     """Return a region of interest as a bool array of nav shape, a copy; None stays None.
 
     Parameters
@@ -28,6 +28,8 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...]) -> BoolArray | None:
         the shape of the scan, or is flat; one with as many elements in other axes is taken as flat, with a warning.
     nav_shape
         Shape of the scan.
+    stacklevel
+        Whose line warnings are about, as of `warnings.warn`.
 
     Raises
     ------
@@ -63,9 +65,10 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...]) -> BoolArray | None:
     if not _is_flat_or_shaped(mask.shape, nav_shape):
         msg = f"the roi has shape {mask.shape}, the scan {nav_shape}: its elements are taken one after the other"
         turned = "give roi.T if its axes are swapped, " if mask.shape[::-1] == nav_shape else ""
-        warnings.warn(f"{msg}; {turned}roi.reshape(-1) if that is meant", stacklevel=3)
+        warnings.warn(f"{msg}; {turned}roi.reshape(-1) if that is meant", stacklevel=stacklevel)
     if mask.dtype != bool:
-        warnings.warn(f"the roi is not bool but {mask.dtype}: positions that are not 0 are selected", stacklevel=3)
+        msg = f"the roi is not bool but {mask.dtype}: positions that are not 0 are selected"
+        warnings.warn(msg, stacklevel=stacklevel)
     return mask.astype(bool, copy=True).reshape(nav_shape)
 
 

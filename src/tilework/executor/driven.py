@@ -47,6 +47,13 @@ _FUNCTION_GRACE_SECONDS: Final = 1.0
 """Functions have no flag to look at, and so waiting for them is only worth while when they are short."""
 
 
+class _OfFunction:
+    """Names a run that nobody else can cancel."""
+
+    def __repr__(self) -> str:
+        return "of a function"
+
+
 @dataclass(frozen=True, slots=True)
 class TaskRun:
     """What a run of tasks was asked for with, but for the tasks themselves, which come one by one."""
@@ -186,7 +193,7 @@ class DrivenJobExecutor(BaseJobExecutor):
         name_item: Callable[[Ticket[Any]], str] = item_name,
     ) -> Generator[tuple[T, V], None, None]:
         """Call a function with each item; in messages, the call is called by the function and `name_item`."""
-        control = RunControl(object(), grace=_FUNCTION_GRACE_SECONDS)
+        control = RunControl(_OfFunction(), grace=_FUNCTION_GRACE_SECONDS)
         self._begin(control)
         self._count("functions")
         return self._drive_calls(iter(items), fn, control, options, name_item)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import tilework.common.whole_numpy  # noqa: F401  (before all others)
 from tilework.common.later import import_later
 from tilework.udf.base import (
     UDF,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tilework.common.interrupts import interrupts_later
 from tilework.exceptions import TileworkError
 
 __all__ = ["NEUTRAL", "colormap", "cyclic_colormap", "direction_colors", "require_matplotlib"]
@@ -96,7 +97,8 @@ def require_matplotlib() -> None:
         When it is not there.
     """
     try:
-        import matplotlib as mpl  # noqa: F401
+        with interrupts_later():  # half of it would be there for ever
+            import matplotlib.figure  # noqa: F401
     except ImportError as error:
         msg = f"pictures need a library that is not installed ({error}): pip install 'tilework[plot]'"
         raise TileworkError(msg) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.viz.colors import colormap, require_matplotlib
-from tilework.viz.marks import AxisScale, add_color_wheel, add_scale_bar, has_scale_bar
+from tilework.viz.marks import AxisScale, add_color_wheel, add_scale_bar, has_scale_bar, pixel_aspect
 from tilework.viz.pixels import auto_range, rgb_from_2dvector
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def draw_image(
         cmap=colormap(cmap),
         norm=norm,
         interpolation="nearest",
-        aspect=_aspect(scales, values),
+        aspect=pixel_aspect(values.shape, scales),
     )
     _frame(axes, title, scales, values.shape)
     if bar:
@@ -193,7 +193,9 @@ def draw_vectors(
     length = np.hypot(down, right)
     if vmax is None:
         vmax = auto_range(length)[1]
-    picture = axes.imshow(rgb_from_2dvector(down, right, vmax), interpolation="nearest", aspect=_aspect(scales, down))
+    picture = axes.imshow(
+        rgb_from_2dvector(down, right, vmax), interpolation="nearest", aspect=pixel_aspect(down.shape, scales)
+    )
     if arrows and vmax > 0:
         _add_arrows(axes, down, right, vmax)
     _frame(axes, title, scales, down.shape)
@@ -271,7 +273,7 @@ def _single(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | None, *,
     Places are computed here: a layout engine would take longer than all the drawing.
     """
     height, width = shape
-    tall = height * _aspect(scales, np.empty(shape, dtype=bool)) / width
+    tall = height * pixel_aspect(shape, scales) / width
     # Inches.
     picture_w, picture_h = 4.6 * min(1.0, 1 / tall), 4.6 * min(1.0, tall)
     left, bottom, top = (0.08, 0.08, 0.34) if has_scale_bar(scales, width) else (0.46, 0.30, 0.34)
@@ -283,15 +285,6 @@ def _single(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | None, *,
         return figure, axes, None
     beside = (left + picture_w + 0.1) / whole_w
     return figure, axes, figure.add_axes((beside, bottom / whole_h, 0.17 / whole_w, picture_h / whole_h))
-
-
-def _aspect(scales: tuple[AxisScale, AxisScale] | None, values: Any) -> float:
-    """Return height over width of a pixel, as far as it is known; what would be a mere line is stretched."""
-    height, width = values.shape
-    ratio = 1.0
-    if scales is not None and scales[0].units == scales[1].units and scales[0].scale and scales[1].scale:
-        ratio = abs(scales[0].scale / scales[1].scale)
-    return float(np.clip(ratio, width / height / 8, 8 * width / height))
 
 
 def _frame(axes: Any, title: str, scales: tuple[AxisScale, AxisScale] | None, shape: Sequence[int]) -> None:

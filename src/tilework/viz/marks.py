@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from tilework.viz.colors import direction_colors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "AxisScale",
@@ -16,6 +19,7 @@ __all__ = [
     "add_scale_bar",
     "format_length",
     "has_scale_bar",
+    "pixel_aspect",
     "round_length",
 ]
 
@@ -59,6 +63,15 @@ def format_length(length: float, units: str) -> str:
         units, factor = _LARGER[units]
         length /= factor
     return f"{length:.4g} {units}"
+
+
+def pixel_aspect(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | None = None) -> float:
+    """Return height over width of a pixel, as far as it is known; what would be a mere line is stretched."""
+    height, width = shape
+    ratio = 1.0
+    if scales is not None and scales[0].units == scales[1].units and scales[0].scale and scales[1].scale:
+        ratio = abs(scales[0].scale / scales[1].scale)
+    return float(np.clip(ratio, width / height / 8, 8 * width / height))
 
 
 def has_scale_bar(scales: tuple[AxisScale, AxisScale] | None, width: int) -> bool:

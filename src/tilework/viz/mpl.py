@@ -14,6 +14,7 @@ import numpy as np
 
 from tilework.viz.colors import NEUTRAL, colormap, require_matplotlib
 from tilework.viz.live import Channel, PicturePlot, notebook_display
+from tilework.viz.marks import pixel_aspect
 from tilework.viz.painting import Painter, encode_png, silent
 from tilework.viz.pixels import auto_range
 
@@ -134,7 +135,13 @@ class MPLLive2DPlot(PicturePlot):
     def _fill(self) -> None:
         """Put a picture of nothing into the figure, with a bar of colours that is not seen before there is data."""
         shown = self._values(np.zeros(self.data.shape, dtype=bool), whole=True)
-        options = {"interpolation": "nearest", **self._kwargs, "cmap": colormap(self._kwargs.get("cmap"))}
+        aspect = pixel_aspect(shown.shape[:2])
+        options = {
+            "interpolation": "nearest",
+            "aspect": aspect,
+            **self._kwargs,
+            "cmap": colormap(self._kwargs.get("cmap")),
+        }
         self._image = self.axes.imshow(shown, **options)
         # Stays what it is when fewer pixels are shown.
         self._image.set_extent(self._image.get_extent())

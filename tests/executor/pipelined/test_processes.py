@@ -164,8 +164,13 @@ class TestProcesses(ExecutorHarness):
             assert process["stderr"][-2:] == ["10%", "20%"]
             assert all(len(line) <= 1 << 14 for line in process["stderr"])
 
-    def test_a_task_that_does_not_stop(self, executor: PipelinedExecutor, signals: Signals) -> None:
-        """A worker whose task goes on after its run has ended is killed and replaced, when its time is over."""
+    def test_a_task_that_does_not_stop(
+        self, executor: PipelinedExecutor, signals: Signals, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A worker whose task goes on after its run has ended is killed and replaced, when its time is over.
+
+        That is said once, and not that somebody killed it, or that memory ran out.
+        """
 
         def work(i: int) -> None:
             if i == 0:
@@ -183,6 +188,8 @@ class TestProcesses(ExecutorHarness):
         while len(set(self.worker_pids(executor)) - before) != 1:
             assert time.monotonic() < until
             time.sleep(0.01)
+        (told,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
+        assert "is killed and replaced: its task did not stop" in told
 
     def test_arguments_of_a_worker_that_did_not_stop(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """What was on its way to a worker that is killed after the end of its run leaves the shared memory."""

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.interrupts import interrupts_later
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.dask.extra import configuration_read_in_c, require_dask
 from tilework.utils.device_ids import check_number, device_ids
@@ -77,7 +78,8 @@ def cluster_spec(
     turns them on.
     """
     require_dask()
-    with configuration_read_in_c():  # this is where a program imports Dask that has not done so
+    # This is where a program imports Dask that has not done so; half of it would be there for ever.
+    with configuration_read_in_c(), interrupts_later():
         from distributed import Nanny
 
     cpu_ids, cuda_ids = _cpu_ids(cpus), _cuda_ids(cudas)

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from tilework.common.interrupts import interrupts_later
 from tilework.common.tracing import get_tracer
 from tilework.exceptions import DataSetException, UnknownFormatError
 from tilework.io.dataset.files import absolute, check_readable
@@ -90,7 +91,8 @@ def get_dataset_cls(filetype: str | type[DataSet]) -> type[DataSet]:
         return target
     module, _, name = target.rpartition(".")
     try:
-        cls: type[DataSet] = getattr(importlib.import_module(module), name)
+        with interrupts_later():  # for this imports NumPy, which cannot be begun anew
+            cls: type[DataSet] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as e:
         msg = f"cannot load files of type {filetype!r}: {e}; install what is missing"
         raise DataSetException(msg) from e
