@@ -130,7 +130,7 @@ def test_deviations_are_rounded_to_less_than_double_precision_only_at_the_end(ex
     data = (1e6 + np.random.default_rng(0).normal(0, 0.5, size=(8, 9, 5, 6))).astype("f4")
     with Context.make_with(executor) as ctx:
         result = ctx.run_udf(dataset=load(ctx, data), udf=StdDevUDF(dtype=dtype))
-    assert set(result) == {"sum", "varsum", "num_frames", "mean", "var", "std"}
+    assert list(result) == ["var", "std", "mean", "varsum", "num_frames", "sum"]
     assert (result["std"].dtype, result["sum"].dtype) == (dtype, np.result_type("f4", dtype))
     rtol = float(np.finfo(dtype).eps)
     np.testing.assert_allclose(result["var"].data, exact(data).var(axis=(0, 1)), rtol=rtol)

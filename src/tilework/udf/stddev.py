@@ -371,7 +371,9 @@ class StdDevUDF(UDF):
             results = {
                 name: array.astype(self.results.get_buffer(name).dtype, copy=False) for name, array in derived.items()
             }
-        return {**results, "num_frames": self.results.num_frames}
+        results["num_frames"] = self.results.num_frames
+        # Programs may take results by their order.
+        return {name: results[name] for name in ("var", "std", "mean", "varsum", "num_frames", "sum")}
 
 
 def consolidate_result(udf_result: Mapping[str, Any]) -> dict[str, Any]:
