@@ -284,6 +284,36 @@ def test_parameters_are_changed_through_the_handle(ctx: Context) -> None:
 # ---- asyncio ----
 
 
+class Doubled(UDF):
+    """Makes something of a parameter once for all tasks; a task that has begun does it when there is a new one."""
+
+    def get_result_buffers(self) -> Any:
+        return {name: self.buffer(kind="nav", dtype="i8") for name in ("factor", "double")}
+
+    def process_partition(self, partition: Any) -> None:
+        del partition
+        if self.params.factor == 1 and self.meta.slice.origin[0] > 0:
+            self.params.began.set()
+            assert self.params.changed.wait(20)
+        self.results.factor[:] = self.params.factor
+        self.results.double[:] = self.cached("double", lambda: 2 * self.params.factor)
+
+
+def test_what_a_running_task_makes_of_old_parameters_is_not_for_later_tasks() -> None:
+    began, changed = threading.Event(), threading.Event()
+    with Context.make_with("threads", cpus=2) as ctx:
+        ds = ctx.load("memory", data=counts((12, 1, 4, 4)), sig_dims=2, num_partitions=12)
+        parts = ctx.run_udf_iter(dataset=ds, udf=Doubled(factor=1, began=began, changed=changed))
+        next(parts)
+        assert began.wait(20)
+        parts.update_parameters_experimental([{"factor": 5}])
+        changed.set()
+        (last,) = [*parts][-1:]
+    factor, double = (last.buffers[0][name].data for name in ("factor", "double"))
+    assert {1, 5} == set(factor.flat)
+    np.testing.assert_array_equal(double, 2 * factor)
+
+
 def test_the_handle_of_an_asynchronous_iterator(ctx: Context) -> None:
     """It is there as soon as the run is prepared; others can await it, and cancel."""
 

@@ -293,3 +293,26 @@ def test_real_sparse_masks_treat_real_and_imaginary_parts_apart(ctx: Context) ->
     result = ctx.run_udf(dataset=load(ctx, data), udf=ApplyMasksUDF(lambda: masks, use_sparse=True))["intensity"].data
     np.testing.assert_allclose(result.real, reference.real, rtol=1e-9)
     np.testing.assert_allclose(result.imag, reference.imag, rtol=1e-9)
+
+
+@pytest.mark.parametrize("shifts", ["none", "all", "each"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_sums_over_many_pixels_stay_precise_in_single_precision(ctx: Context, count: int, shifts: str) -> None:
+    """Where all pixels are alike, each addition to what is summed so far rounds in the same direction."""
+    data = np.full((3, 600, 600), 1000.1, dtype="f4")
+    masks = np.full((count, 600, 600), 0.1, dtype="f4")
+    each = ApplyMasksUDF.aux_data(np.zeros(6), kind="nav", extra_shape=(2,), dtype=float)
+    given = {"none": None, "all": (0, 0), "each": each}[shifts]
+    result = ctx.run_udf(dataset=load(ctx, data), udf=ApplyMasksUDF(lambda: masks, shifts=given))["intensity"].data
+    np.testing.assert_allclose(result, 600**2 * float(data[0, 0, 0]) * float(masks[0, 0, 0]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shifts", ["none", "all", "each"])
+def test_an_infinite_part_of_a_complex_pixel_leaves_the_other_part(ctx: Context, shifts: str) -> None:
+    data = np.full((4, 3, 3), 5 + 1j, dtype="c8")
+    data[1, 1, 1], data[2, 0, 0] = complex(5, np.inf), complex(np.nan, 2)
+    each = ApplyMasksUDF.aux_data(np.zeros(8), kind="nav", extra_shape=(2,), dtype=float)
+    given = {"none": None, "all": (0, 0), "each": each}[shifts]
+    udf = ApplyMasksUDF(lambda: np.eye(3, dtype="f4")[np.newaxis], use_sparse=True, shifts=given)
+    result = ctx.run_udf(dataset=load(ctx, data), udf=udf)["intensity"].data[:, 0]
+    np.testing.assert_array_equal(result, [15 + 3j, complex(15, np.inf), complex(np.nan, 4), 15 + 3j])

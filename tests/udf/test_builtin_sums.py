@@ -124,6 +124,20 @@ def test_small_deviations_from_a_large_mean(ctx: Context) -> None:
     np.testing.assert_allclose(result["var"].data, data.var(axis=(0, 1)), rtol=1e-10)
 
 
+@pytest.mark.parametrize("executor", ["inline", "delayed"])
+@pytest.mark.parametrize("dtype", ["f4", "f2", "c8"])
+def test_deviations_are_rounded_to_less_than_double_precision_only_at_the_end(executor: Any, dtype: str) -> None:
+    data = (1e6 + np.random.default_rng(0).normal(0, 0.5, size=(8, 9, 5, 6))).astype("f4")
+    with Context.make_with(executor) as ctx:
+        result = ctx.run_udf(dataset=load(ctx, data), udf=StdDevUDF(dtype=dtype))
+    assert list(result) == ["var", "std", "mean", "varsum", "num_frames", "sum"]
+    assert (result["std"].dtype, result["sum"].dtype) == (dtype, np.result_type("f4", dtype))
+    rtol = float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(result["var"].data, exact(data).var(axis=(0, 1)), rtol=rtol)
+    np.testing.assert_allclose(result["varsum"].data, 72 * exact(data).var(axis=(0, 1)), rtol=rtol)
+    np.testing.assert_allclose(result["sum"].data, exact(data).sum(axis=(0, 1)), rtol=float(np.finfo("f4").eps))
+
+
 @pytest.mark.parametrize("dtype", ["g", "G"])
 def test_numbers_longer_than_double_precision_are_summed_as_they_are(ctx: Context, dtype: str) -> None:
     data = exact(counts(dtype="f4")).astype(dtype) / 3

@@ -84,6 +84,15 @@ def test_a_patch_changes_later_tasks_only() -> None:
         params.patch([])
 
 
+def test_what_a_task_makes_of_parameters_that_have_changed_is_not_for_later_tasks() -> None:
+    params = UDFParams([{"a": 1}], None, None, None)
+    kwargs, cache = params.current()
+    params.patch([{"a": 5}])
+    assert cache.get("double", lambda: 2 * kwargs[0]["a"]) == 2
+    kwargs, cache = params.current()
+    assert cache.get("double", lambda: 2 * kwargs[0]["a"]) == 10
+
+
 def test_parameters_do_not_carry_what_a_worker_computed() -> None:
     params = UDFParams([{}], None, None, None)
     params.cache.get("big", lambda: np.zeros(10**6))

@@ -108,12 +108,13 @@ def apply_correction(
     angle = np.deg2rad(scan_rotation)
     cos, sin = np.cos(angle), np.sin(angle)
     y, x = np.asarray(y_centers), np.asarray(x_centers)
-    if forward:
-        if flip_y:
-            y = -y
-        return y * cos + x * sin, x * cos - y * sin
-    y, x = y * cos - x * sin, x * cos + y * sin
-    return (-y if flip_y else y), x
+    if forward and flip_y:
+        y = -y
+    if not forward:
+        sin = -sin
+    with np.errstate(invalid="ignore"):
+        y, x = y * cos + x * sin, x * cos - y * sin
+    return (-y if flip_y and not forward else y), x
 
 
 def _derivative(values: Field, axis: int) -> Field:

@@ -202,8 +202,9 @@ class UDFInstance(UDFProtocol):
         return twin
 
     def update_kwargs(self, new: Mapping[str, Any]) -> None:
-        """Change parameters, on the main side."""
+        """Change parameters, on the main side, and forget what was made of the old ones."""
         self._kwargs = {**self._kwargs, **new}
+        self._cache = None
         vars(self).pop("params", None)
 
     def init_result_buffers(self) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from tilework.common.array_backends import CUPY_BACKENDS, as_dtype, as_matrix
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from tilework.udf.base import UDF
@@ -26,18 +28,20 @@ def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.result_type(dtype, np.float64)
 
 
-def _add(udf: UDF, values: Any, out: Any) -> None:
-    out[:] += as_dtype(udf.forbuf(values, out), out.dtype)
+def _add(udf: UDF, make: Callable[[], Any], out: Any) -> None:
+    # What is infinite, or becomes it, is no news: results say so.
+    with np.errstate(invalid="ignore", over="ignore"):
+        out[:] += as_dtype(udf.forbuf(make(), out), out.dtype)
 
 
 def add_frame_sums(udf: UDF, tile: Any, out: Any) -> None:
     """Add the sum over the pixels of each frame of a tile to `out`, of shape ``(n,)``."""
-    _add(udf, as_matrix(tile).sum(axis=1, dtype=_wide(tile.dtype)), out)
+    _add(udf, lambda: as_matrix(tile).sum(axis=1, dtype=_wide(tile.dtype)), out)
 
 
 def add_pixel_sums(udf: UDF, tile: Any, out: Any) -> None:
     """Add the sum over the frames of a tile to `out`, of the sig shape of the tile."""
-    _add(udf, as_matrix(tile).sum(axis=0, dtype=_wide(tile.dtype)), out)
+    _add(udf, lambda: as_matrix(tile).sum(axis=0, dtype=_wide(tile.dtype)), out)
 
 
 def masks_for(udf: UDF, masks: NDArray[Any] | Any) -> Any:
@@ -81,10 +85,11 @@ def add_products(udf: UDF, tile: Any, masks: Any, out: Any) -> None:
     out
         Result.
     """
-    matrix = as_matrix(tile)
+    _add(udf, lambda: _products(as_matrix(tile), masks), out)
+
+
+def _products(matrix: Any, masks: Any) -> Any:
     if hasattr(masks, "tocsr") and not hasattr(matrix, "tocsr"):
         # Dense arrays on a GPU have no product with a sparse matrix on their right, but sparse ones with a dense one.
-        products = (masks.T.tocsr() @ as_dtype(matrix, masks.dtype).T).T
-    else:
-        products = as_dtype(matrix, np.result_type(matrix.dtype, masks.dtype)) @ masks
-    _add(udf, products, out)
+        return (masks.T.tocsr() @ as_dtype(matrix, masks.dtype).T).T
+    return as_dtype(matrix, np.result_type(matrix.dtype, masks.dtype)) @ masks

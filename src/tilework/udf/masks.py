@@ -11,6 +11,7 @@ from tilework.common.array_backends import NUMPY_BACKENDS, as_backend, as_names
 from tilework.common.buffers import AuxBufferWrapper
 from tilework.common.container import MaskContainer, warn_if_large
 from tilework.common.kernels import DenseMasks, SparseMasks, takes_dtype
+from tilework.common.kernels.dense import SUMMED_AT_ONCE
 from tilework.common.sparse import to_sparse
 from tilework.common.udf import UDFMethod, derives_for_frames
 from tilework.udf.base import UDF
@@ -34,7 +35,9 @@ class ApplyMasksUDF(UDF):
     """Multiply every frame with masks and sum: one number per frame and mask.
 
     Result: ``intensity``, of nav shape with an entry of shape ``(n_masks,)``, in the dtype to which float32, that of
-    the dataset and that of the masks are promoted. Products are taken in that precision; their sum is as accurate.
+    the dataset and that of the masks are promoted. Products are taken in that precision, and summed in it
+    a few thousand at a time, these sums in double precision (in float32, the error is below 1e-5 of the sum of the
+    products' absolute values).
 
     Parameters
     ----------
@@ -247,7 +250,8 @@ class ApplyMasksUDF(UDF):
             return
         masks = self.cached("shifted", self._prepare_shifted)
         dy, dx = _within((y, x), frame.shape)
-        self.results.intensity[:] = self.forbuf(masks.apply(frame, dy, dx), self.results.intensity)
+        with np.errstate(invalid="ignore", over="ignore"):
+            self.results.intensity[:] = self.forbuf(masks.apply(frame, dy, dx), self.results.intensity)
 
     def _prepare_shifted(self) -> _ShiftedDense | _ShiftedSparse:
         dtype = _compute_dtype(self.results.get_buffer("intensity").dtype)
@@ -383,12 +387,16 @@ class _ShiftedDense:
 
     def apply(self, frame: NDArray[Any], dy: int, dx: int) -> NDArray[Any]:
         """Return the products, of shape ``(n_masks,)``."""
-        masks = self._masks
         height, width = frame.shape
         (y, mask_y), (x, mask_x) = _overlap(dy, height), _overlap(dx, width)
-        with np.errstate(invalid="ignore", over="ignore"):
-            part = frame[y, x].astype(np.result_type(frame, masks), copy=False)
-            products: NDArray[Any] = np.einsum("yx,myx->m", part, masks[:, mask_y, mask_x])
+        masks = self._masks[:, mask_y, mask_x]
+        part = frame[y, x].astype(np.result_type(frame, masks), copy=False)
+        products: NDArray[Any] = np.zeros(len(masks), dtype=np.result_type(masks.dtype, np.float64))
+        for begin in range(0, part.shape[1], SUMMED_AT_ONCE):
+            piece = slice(begin, begin + SUMMED_AT_ONCE)
+            # In single precision along each line alone: a whole frame of it can be off by a hundredth.
+            lines = np.einsum("yx,myx->my", part[:, piece], masks[:, :, piece])
+            products += lines.sum(axis=1, dtype=products.dtype)
         return products
 
 
@@ -398,15 +406,26 @@ class _ShiftedSparse:
     def __init__(self, masks: Any, dtype: np.dtype[Any]) -> None:
         self._count = masks.shape[0]
         self._index, self._y, self._x = masks.coords
-        self._values = masks.data.astype(dtype)
+        # As they are: the zeros of a real mask would make an infinite real part a NaN in the imaginary part.
+        self._values = masks.data.astype(dtype if masks.dtype.kind == "c" else np.empty(0, dtype).real.dtype)
 
     def apply(self, frame: NDArray[Any], dy: int, dx: int) -> NDArray[Any]:
         """Return the products, of shape ``(n_masks,)``."""
         y, x = self._y + dy, self._x + dx
         inside = (y >= 0) & (y < frame.shape[0]) & (x >= 0) & (x < frame.shape[1])
-        products = frame[y[inside], x[inside]] * self._values[inside]
-        index = self._index[inside]
-        real = np.bincount(index, weights=products.real, minlength=self._count)
-        if products.dtype.kind != "c":
+        pixels, values, index = frame[y[inside], x[inside]], self._values[inside], self._index[inside]
+
+        def products(pixels: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+            return np.bincount(index, weights=pixels * values, minlength=self._count)
+
+        real = products(pixels.real, values.real)
+        if "c" not in (pixels.dtype.kind, values.dtype.kind):
             return real
-        return real + 1j * np.bincount(index, weights=products.imag, minlength=self._count)
+        result = real.astype(np.complex128)
+        if pixels.dtype.kind == "c":
+            result.imag = products(pixels.imag, values.real)
+        if values.dtype.kind == "c":
+            result.imag += products(pixels.real, values.imag)
+            if pixels.dtype.kind == "c":
+                result.real -= products(pixels.imag, values.imag)
+        return result

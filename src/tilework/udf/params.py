@@ -47,11 +47,6 @@ class RunCache:
                 value = self._values[key]
         return value
 
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._values.clear()
-
 
 class UDFParams:
     """What all tasks of a run share; scattered to the workers once.
@@ -83,12 +78,11 @@ class UDFParams:
         classes: Sequence[type[Any]] = (),
     ) -> None:
         self.classes = tuple(classes)
-        self._kwargs = [dict(k) for k in kwargs]
+        self._current: tuple[list[dict[str, Any]], RunCache] = ([dict(k) for k in kwargs], RunCache())
         self._roi = roi
         self._corrections = corrections
         self._tiling_scheme = tiling_scheme
         self._plan = plan
-        self.cache = RunCache()
 
     @classmethod
     def from_udfs(
@@ -102,10 +96,22 @@ class UDFParams:
         """Collect the parameters of `udfs`."""
         return cls([udf.kwargs for udf in udfs], roi, corrections, tiling_scheme, plan, [type(udf) for udf in udfs])
 
+    def current(self) -> tuple[list[dict[str, Any]], RunCache]:
+        """Return the parameters of each UDF, and what tasks make of them, as they belong together.
+
+        A task asks once, and keeps both: what it makes of parameters that are changed meanwhile is not for later tasks.
+        """
+        return self._current
+
     @property
     def kwargs(self) -> list[dict[str, Any]]:
         """The parameters of each UDF."""
-        return self._kwargs
+        return self._current[0]
+
+    @property
+    def cache(self) -> RunCache:
+        """What is made of them."""
+        return self._current[1]
 
     @property
     def roi(self) -> BoolArray | None:
@@ -141,9 +147,9 @@ class UDFParams:
         ValueError
             When there is not one mapping per UDF.
         """
-        if len(patch) != len(self._kwargs):
-            msg = f"parameters must be given for each of the {len(self._kwargs)} UDFs of the run, got {len(patch)}"
+        kwargs = self.kwargs
+        if len(patch) != len(kwargs):
+            msg = f"parameters must be given for each of the {len(kwargs)} UDFs of the run, got {len(patch)}"
             raise ValueError(msg)
-        # New dictionaries: a task that runs now keeps the ones it started with.
-        self._kwargs = [{**old, **new} for old, new in zip(self._kwargs, patch, strict=True)]
-        self.cache.clear()
+        # New ones, at once: a task that runs now keeps those it started with.
+        self._current = [{**old, **new} for old, new in zip(kwargs, patch, strict=True)], RunCache()

@@ -92,7 +92,8 @@ class PartitionRun:
         roi = params.roi
         self._slice: Slice = partition.slice if roi is None else partition.slice.adjust_for_roi(roi.reshape(-1))
         self._udfs: list[UDF] = []
-        for cls, kwargs in zip(classes, params.kwargs, strict=True):
+        each, self._cache = params.current()
+        for cls, kwargs in zip(classes, each, strict=True):
             try:
                 if own_copies:
                     kwargs = with_own_arrays(kwargs)  # noqa: PLW2901
@@ -197,7 +198,7 @@ class PartitionRun:
             compiled=plan.compiled,
         )
         udf.set_meta(meta)
-        udf.set_cache(params.cache, position)
+        udf.set_cache(self._cache, position)
         self._doing = "get_result_buffers"
         udf.init_result_buffers()
         origin, shape, lib = self._slice.origin[0], self._slice.shape.to_tuple(), udf.xp

@@ -216,13 +216,15 @@ def process_tile_ndarray(
 
 # -- the UDF
 
+_SUMS = ("sum", "varsum")
+
 
 class StdDevUDF(UDF):
     """Sum, mean, variance and standard deviation of every detector pixel over all (selected) frames.
 
     The variance is that of the population: the sum of squared deviations from the mean, divided by the number of
     frames. Means that are large compared with the deviations do no harm. For integers of 1 and 2 bytes the sums of a
-    tile are exact.
+    tile are exact. All is computed in double precision, and rounded to `dtype` at the end.
 
     Results, of sig shape: ``var``, ``std``, ``varsum`` (number of frames times variance) in `dtype`; ``mean`` and
     ``sum`` in `dtype` promoted with that of the dataset; in the units of the data (``var`` and ``varsum``: squared).
@@ -257,6 +259,19 @@ class StdDevUDF(UDF):
     def _base(self) -> np.dtype[Any]:
         return np.dtype(np.float64 if self.params.dtype is None else self.params.dtype)
 
+    @property
+    def _stored(self) -> tuple[str, str]:
+        """Names of what is added up: in double precision, also for results in less.
+
+        Rounded to float32, a sum that is a million times the deviations has lost them when partitions are merged.
+        """
+        is_wide = np.result_type(self._base, np.float64) == self._base
+        return _SUMS if is_wide else ("exact_sum", "exact_varsum")
+
+    def _sums_of(self, results: Any) -> tuple[Any, Any]:
+        total, varsum = self._stored
+        return getattr(results, total), getattr(results, varsum)
+
     def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
         """Take all numbers as they are stored."""
         return takes_dtype(dtype)
@@ -276,14 +291,22 @@ class StdDevUDF(UDF):
             msg = f"StdDevUDF: dtype={base}: deviations are no whole numbers: use a float dtype, or leave it out"
             raise UDFException(msg)
         total = np.result_type(self.meta.input_dtype, base)
-        return {
-            "varsum": self.buffer(kind="sig", dtype=base, where="device"),
-            "num_frames": self.buffer(kind="single", dtype=np.int64),
-            "sum": self.buffer(kind="sig", dtype=total, where="device"),
-            "var": self.buffer(kind="sig", dtype=base, use="result_only"),
-            "std": self.buffer(kind="sig", dtype=base, use="result_only"),
-            "mean": self.buffer(kind="sig", dtype=total, use="result_only"),
+        dtypes = {"sum": total, "varsum": base}
+        stored = {
+            name: self.buffer(
+                kind="sig",
+                dtype=np.result_type(dtypes[result], np.float64),
+                where="device",
+                use=None if name == result else "private",
+            )
+            for name, result in zip(self._stored, _SUMS, strict=True)
         }
+        made = {
+            name: self.buffer(kind="sig", dtype=dtype, use="result_only")
+            for name, dtype in (*dtypes.items(), ("var", base), ("std", base), ("mean", total))
+            if name not in stored
+        }
+        return {**stored, "num_frames": self.buffer(kind="single", dtype=np.int64), **made}
 
     def get_task_data(self) -> dict[str, Any]:
         """Count frames per part of the detector, since tiles of different parts come in turn."""
@@ -299,7 +322,7 @@ class StdDevUDF(UDF):
         part = self.meta.tiling_scheme_idx
         counts = self.task_data.num_frames
         n_0 = counts.get(part, 0)
-        total, varsum = self.results.sum, self.results.varsum
+        total, varsum = self._sums_of(self.results)
         if self.meta.array_backend not in NUMPY_BACKENDS:
             counts[part] = process_tile_ndarray(tile, n_0, total, varsum, self.forbuf)
             return
@@ -309,7 +332,7 @@ class StdDevUDF(UDF):
         if (total.dtype, varsum.dtype) == (exact, np.float64):
             counts[part] = accumulate_variance(tile, n_0, total, varsum, **options)
             return
-        # The kernels keep sums in double precision; results in less are rounded after every tile.
+        # Of complex results, or of numbers longer than double precision.
         total_1, varsum_1 = np.zeros(total.shape, dtype=exact), np.zeros(varsum.shape)
         n_1 = accumulate_variance(tile, 0, total_1, varsum_1, **options)
         merge_variances(n_0, total, varsum, n_1, total_1, varsum_1, compiled=False)
@@ -324,34 +347,33 @@ class StdDevUDF(UDF):
     def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:
         """Merge a partition."""
         n_0, n_1 = int(dest.num_frames[0]), int(src.num_frames[0])
-        merge_variances(n_0, dest.sum, dest.varsum, n_1, src.sum, src.varsum, compiled=bool(self._compiled))
+        ours, theirs = self._sums_of(dest), self._sums_of(src)
+        merge_variances(n_0, *ours, n_1, *theirs, compiled=bool(self._compiled))
         dest.num_frames[:] = n_0 + n_1
 
     def merge_all(self, ordered_results: OrderedDict[Slice, MergeAttrMapping]) -> Mapping[str, Any]:
         """Merge all partitions, in order; NumPy arrays or Dask arrays."""
-        merged = merge_in_order(self, ordered_results, ["sum", "varsum", "num_frames"])
-        return {**merged, **self._derived(merged["num_frames"][0], merged["sum"], merged["varsum"])}
+        merged = merge_in_order(self, ordered_results, [*self._stored, "num_frames"])
+        total, varsum = (merged[name] for name in self._stored)
+        return {**merged, **self._derived(merged["num_frames"][0], total, varsum)}
 
     @staticmethod
     def _derived(n: Any, total: Any, varsum: Any) -> dict[str, Any]:
         # Nothing is known before the first frame; NaN says so.
         with np.errstate(invalid="ignore", divide="ignore"):
             var = varsum / n
-            return {"var": var, "std": np.sqrt(var), "mean": total / n}
+            return {"sum": total, "varsum": varsum, "var": var, "std": np.sqrt(var), "mean": total / n}
 
     def get_results(self) -> dict[str, Any]:
         """Return the results, with what follows from sums."""
-        n = self.results.num_frames[0]
-        total, varsum = self.results.sum, self.results.varsum
-        derived = self._derived(n, total, varsum)
-        return {
-            "var": derived["var"].astype(varsum.dtype, copy=False),
-            "std": derived["std"].astype(varsum.dtype, copy=False),
-            "mean": derived["mean"].astype(total.dtype, copy=False),
-            "varsum": varsum,
-            "num_frames": self.results.num_frames,
-            "sum": total,
-        }
+        derived = self._derived(self.results.num_frames[0], *self._sums_of(self.results))
+        with np.errstate(over="ignore"):
+            results = {
+                name: array.astype(self.results.get_buffer(name).dtype, copy=False) for name, array in derived.items()
+            }
+        results["num_frames"] = self.results.num_frames
+        # Programs may take results by their order.
+        return {name: results[name] for name in ("var", "std", "mean", "varsum", "num_frames", "sum")}
 
 
 def consolidate_result(udf_result: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,11 +123,13 @@ class SumUDF(UDF):
         (frames,) = set(self.task_data.frames.values())
         whole = Slice.from_shape(total.shape, sig_dims=total.ndim)
         self.meta.corrections.correct_sum(total, frames, whole)
-        self.results.intensity[:] = total
+        with np.errstate(over="ignore"):
+            self.results.intensity[:] = total
 
     def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:
         """Add the sum of a partition."""
-        dest.intensity[:] += src.intensity
+        with np.errstate(invalid="ignore", over="ignore"):
+            dest.intensity[:] += src.intensity
 
     def merge_all(self, ordered_results: OrderedDict[Slice, MergeAttrMapping]) -> Mapping[str, Any]:
         """Add the sums of all partitions, in order; NumPy arrays or Dask arrays."""

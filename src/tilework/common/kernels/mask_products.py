@@ -68,7 +68,8 @@ class MaskProducts(ABC):
         products = self._products(tile, rows, threads)
         if self._is_complex:
             products = np.ascontiguousarray(products).view(np.complex128)
-        np.add(out, products, out=out, casting="unsafe")
+        with np.errstate(invalid="ignore", over="ignore"):
+            np.add(out, products, out=out, casting="unsafe")
 
     @abstractmethod
     def _products(self, tile: Array, rows: Rows, threads: int) -> Array:

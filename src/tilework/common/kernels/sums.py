@@ -63,7 +63,7 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool | None, threads: int =
     if out.dtype.kind == "c" and tile.dtype.kind != "c":
         real = np.zeros(out.shape, dtype=out.real.dtype)
         sum_frames(tile, real, compiled=compiled, threads=threads)
-        out += real
+        _add_rounded(out, real)
         return
     if compiled is None and not (_are_frames_exact(tile, out.dtype) and EXACT_SUMS.count(tile.size)):
         compiled = False
