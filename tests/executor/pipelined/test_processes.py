@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,11 @@ import pytest
 from tests_helpers import collecting_by_hand, leave_run
 from tilework.api import Context
 from tilework.common.executor import NoopCommHandler
-from tilework.exceptions import ExecutorError, ExecutorSpecException, WorkerLostError
+from tilework.exceptions import ExecutorError, ExecutorSpecException, JobCancelledError, WorkerLostError
 from tilework.executor.pipelined import PipelinedExecutor, PoolStateError
 from tilework.executor.pipelined.process import Patience
 from tilework.testing.executor_harness import ExecutorHarness
-from tilework.testing.faults import CallTask, EchoTask, FakePartition, FakeTask, SleepTask
+from tilework.testing.faults import TILE_SECONDS, CallTask, EchoTask, FakePartition, FakeTask, SleepTask
 from tilework.udf import UDF
 
 if TYPE_CHECKING:
@@ -47,6 +48,19 @@ def open_descriptors() -> list[int]:
 
 def crash(params: Any, env: Environment) -> None:
     ctypes.string_at(8)
+
+
+def talk_at_the_end(signals: Signals, params: Any, env: Environment) -> None:
+    """Send more messages than a line takes, when the run has been cancelled."""
+    signals.add("started")
+    try:
+        while True:
+            env.raise_if_stopped()
+            time.sleep(TILE_SECONDS)
+    finally:
+        assert env.worker_context is not None
+        for _ in range(5000):
+            env.worker_context.signal("part", "topic", {})
 
 
 class WithParameter(UDF):
@@ -568,6 +582,18 @@ class TestProcesses(ExecutorHarness):
 
         assert executor.map(fork, range(8)) == [status] * 8
         self.assert_usable(executor)
+
+    def test_closed_while_a_worker_has_much_to_say(
+        self, executor: PipelinedExecutor, signals: Signals, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It does not wait until somebody listens, which nobody does any more, and so need not be killed."""
+        with self.background() as submit:
+            done = submit(self.run, executor, [CallTask(0, fn=partial(talk_at_the_end, signals))])
+            signals.wait("started")
+            executor.close()
+            with pytest.raises(JobCancelledError, match="closed"):
+                done.result(10)
+        assert not [record for record in caplog.records if "did not end within" in record.message]
 
     def test_forked_parent(self, executor: PipelinedExecutor) -> None:
         """A process that is forked from the main process can neither use nor harm the executor."""

@@ -104,13 +104,13 @@ class Hub:
         self._has_failed = False
         self._thread = threading.Thread(target=self._loop, name="tilework-hub", daemon=True)
         self._threads = weakref.WeakSet([self._thread])
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close_selector)
             self.pool = make_pool(self._note_blocked, self._watch_launch)
-        except BaseException:
-            self._close_selector()
-            raise
-        self.exchange = Exchange(self.pool, self._watch, self._notify, on_loss)
-        self._thread.start()
+            undo.callback(self.pool.kill)
+            self.exchange = Exchange(self.pool, self._watch, self._notify, on_loss)
+            self._thread.start()
+            undo.pop_all()
 
     # ---- for other threads ----
 
