@@ -35,7 +35,7 @@ class _SecretiveError(Exception):
     """An exception of which Python cannot print anything."""
 
     @property
-    def __notes__(self) -> list[str]:
+    def __notes__(self) -> list[str]:  # type: ignore[override]
         msg = "no notes"
         raise LookupError(msg)
 

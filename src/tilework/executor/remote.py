@@ -131,7 +131,7 @@ def _describe_traceback(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
     except Exception:  # noqa: BLE001  (users' code runs in there)
-        calls = traceback.format_tb(BaseException.__traceback__.__get__(error))
+        calls = traceback.format_tb(object.__getattribute__(error, "__traceback__"))
         return "".join([*calls, describe_error(error), "\n"])
 
 

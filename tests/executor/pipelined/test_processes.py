@@ -264,6 +264,26 @@ class TestProcesses(ExecutorHarness):
             assert time.monotonic() < until, executor.report()["events"]
             time.sleep(0.01)
 
+    def test_subscribers_that_wait_or_end_the_thread(self, executor: PipelinedExecutor) -> None:
+        """One that waits for the executor which has called it is told so; and none ends the thread of the hub."""
+        told: list[str] = []
+
+        def wait(*_: Any) -> None:
+            try:
+                executor.run_function(abs, -1)
+            except ExecutorError as error:
+                told.append(str(error))
+
+        def leave(*_: Any) -> None:
+            sys.exit("on purpose")
+
+        executor.subscribe("worker_lost", wait)
+        executor.subscribe("worker_lost", leave)
+        self.kill_worker(self.worker_pids(executor)[0])
+        self.assert_usable(executor)
+        assert len(told) == 1
+        assert "let another thread do that" in told[0]
+
     def test_the_hub_does_not_wait_for_itself(self, executor: PipelinedExecutor) -> None:
         """A run that nobody has any more may be found by the garbage collector in the hub's own thread."""
 

@@ -201,8 +201,14 @@ class Hub:
                 self._changed.wait(_LONGEST_WAIT)
 
     def open_run(self, make: Callable[[int], HubRun]) -> HubRun:
-        """Make a run known; its number is new."""
+        """Make a run known; its number is new. ExecutorError in the hub's own thread, which would wait for itself."""
         self.check_open()
+        if threading.current_thread() is self._thread:
+            msg = (
+                "a subscriber or a handler of log messages waits for an executor, in that thread of the executor which "
+                "has told it something: let another thread do that, or do it later"
+            )
+            raise ExecutorError(msg)
         return self.exchange.open_run(make)
 
     def put(self, items: list[Item]) -> None:
@@ -294,10 +300,10 @@ class Hub:
         """Do something whose errors must not end this thread, for which everybody would wait, nor cost others."""
         try:
             what(*args)
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  (subscribers and handlers of log messages may raise anything)
             self._note_error(error)
 
-    def _note_error(self, error: Exception) -> None:
+    def _note_error(self, error: BaseException) -> None:
         if self._has_lost_files():
             return
         log.error("an error in the hub of a pipelined executor: please report it", exc_info=error)
