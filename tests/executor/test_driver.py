@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tilework.exceptions import DeadlineExceededError, JobCancelledError
@@ -164,6 +166,15 @@ def test_cancel_wins_over_what_it_causes() -> None:
     backend.on_wait = lambda: control.cancel("not needed")
     with pytest.raises(JobCancelledError, match="not needed"):
         list(drive(make_run(), backend, control))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.int64])
+def test_deadline_of_numpy(kind: Callable[[int], Any]) -> None:
+    """It has all digits, however long the machine has been running, and can be waited for."""
+    before = time.monotonic()
+    deadline = RunControl("x", timeout=kind(7)).deadline
+    assert type(deadline) is float
+    assert before <= deadline - 7 <= time.monotonic()
 
 
 def test_deadline() -> None:

@@ -1,4 +1,4 @@
-"""Two minutes of everything at once; ``python -m tilework.testing.soak --minutes 60`` is the same for longer."""
+"""Minutes of everything at once; ``python -m tilework.testing.soak --minutes 60`` is the same for longer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import sys
 
 import pytest
 
+from tilework.testing.soak import SUBJECTS
+
+MINUTES = {"pipelined": 2.0, "dask": 0.5, "threads": 0.2}
+
 
 @pytest.mark.timeout(400)
-def test_soak() -> None:
-    command = [sys.executable, "-m", "tilework.testing.soak", "--minutes", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("executor", SUBJECTS)
+def test_soak(executor: str) -> None:
+    command = [sys.executable, "-m", "tilework.testing.soak", "--executor", executor, "--minutes"]
+    done = subprocess.run([*command, str(MINUTES[executor])], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-5000:]
     assert "nothing went wrong" in done.stdout

@@ -90,7 +90,8 @@ class RunControl:
     def __init__(self, cancel_id: Any, timeout: float | None = None, grace: float = STOP_GRACE_SECONDS) -> None:
         self.cancel_id = cancel_id
         self.grace = grace
-        self.deadline = None if timeout is None else time.monotonic() + timeout
+        # one of numpy, of few digits, would be the kind of the sum
+        self.deadline = None if timeout is None else time.monotonic() + float(timeout)
         self.flag = StopFlag(self.deadline)
         self.reason: str | None = None
         self.wake: Callable[[], None] | None = None

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 PROTOCOL: Final = 5
+_MOST_TEXT: Final = 1 << 20
+"""How much of what is said beside an exception travels, in characters: its own text is part of the exception."""
 
 
 def dumps(obj: Any) -> bytes:
@@ -117,8 +119,20 @@ class PackedError:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return type and text of an exception, whatever its ``__str__`` does."""
-    return "".join(traceback.format_exception_only(error)).strip()
+    """Return type and text of an exception, whatever its attributes do."""
+    try:
+        return "".join(traceback.format_exception_only(error)).strip()
+    except Exception as obstacle:  # noqa: BLE001  (users' code runs in there)
+        return f"{type(error).__name__}, whose text cannot be had: {type(obstacle).__name__}"
+
+
+def _describe_traceback(error: BaseException) -> str:
+    """Return the traceback of an exception, as Python prints it, or as much of it as can be had."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001  (users' code runs in there)
+        calls = traceback.format_tb(object.__getattribute__(error, "__traceback__"))
+        return "".join([*calls, describe_error(error), "\n"])
 
 
 def contained(error: BaseException) -> Exception:
@@ -132,8 +146,8 @@ def contained(error: BaseException) -> Exception:
 
 def pack_error(error: BaseException) -> PackedError:
     """Make an exception ready to travel; never raises."""
-    summary = describe_error(error)
-    text = "".join(traceback.format_exception(error))
+    summary = _shortened(describe_error(error))
+    text = _shortened(_describe_traceback(error))
     if not isinstance(error, Exception):
         return PackedError(None, summary, text, f"a {type(error).__name__} must not end the program that waits for it")
     try:
@@ -148,6 +162,15 @@ def pack_error(error: BaseException) -> PackedError:
     if not isinstance(back, Exception):
         return PackedError(None, summary, text, f"it is unpickled as a {type(back).__name__}")
     return PackedError(pickled, summary, text)
+
+
+def _shortened(text: str) -> str:
+    """Return a text without its middle when it is so long that nobody would read it."""
+    left_out = len(text) - _MOST_TEXT
+    if left_out <= 0:
+        return text
+    half = _MOST_TEXT // 2
+    return f"{text[:half]}\n[... {left_out} characters left out ...]\n{text[-half:]}"
 
 
 def _there_and_back(obj: Any) -> tuple[bytes, Any]:

@@ -1,8 +1,9 @@
-"""Hours of everything at once, on worker processes that are killed and stopped all the time.
+"""Hours of everything at once, on workers that are killed and stopped all the time where they are processes.
 
 ::
 
     python -m tilework.testing.soak --minutes 60
+    python -m tilework.testing.soak --minutes 60 --executor dask
 
 Several threads use one executor: runs of user-defined functions over random data, with errors, cancels, deadlines, and
 consumers that leave early; data that is streamed; functions; scattered objects. Another thread kills and stops workers.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import multiprocessing
 import os
 import random
 import signal
@@ -22,6 +24,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,6 +33,8 @@ import psutil
 from tilework.api import Context
 from tilework.common.executor import NoopCommHandler, RunOptions, TaskCommHandler
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFRunCancelled, WorkerLostError
+from tilework.executor.concurrent import ConcurrentJobExecutor
+from tilework.executor.dask import DaskJobExecutor, cluster_spec
 from tilework.executor.inline import InlineJobExecutor
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.testing.executor_harness import Leftovers
@@ -38,9 +43,9 @@ from tilework.udf import UDF, ApplyMasksUDF, AutoUDF, CoMUDF, PickUDF, StdDevUDF
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tilework.common.executor import Environment, WorkerQueue
+    from tilework.common.executor import Environment, JobExecutor, WorkerQueue
 
-__all__ = ["Soak", "main"]
+__all__ = ["SUBJECTS", "Soak", "Subject", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +54,38 @@ _GROWTH_BYTES: Final = 400 * 2**20
 """Memory that was freed is kept, as much as the largest runs needed; a leak of 100 KiB a run shows all the same."""
 _SETTLE_SECONDS: Final = 10.0
 _FOREVER: Final = 3600
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is particular to an executor."""
+
+    make: Callable[[int], Any]
+    """Makes one with so many workers."""
+    victims: Callable[[Any], list[int]]
+    """Processes that may be killed and stopped at this moment: workers that are ready."""
+    streams: bool = True
+    """Whether data can be streamed to tasks."""
+
+
+def _pipelined_workers(executor: PipelinedExecutor) -> list[int]:
+    return [process["pid"] for process in executor.report()["processes"] if process["state"] == "ready"]
+
+
+def _dask_workers(executor: DaskJobExecutor) -> list[int]:
+    return [station.pid for station in executor._connection.stations() if station.pid is not None]
+
+
+SUBJECTS: Final = {
+    "pipelined": Subject(lambda n: PipelinedExecutor(PipelinedExecutor.make_spec(n, [])), _pipelined_workers),
+    "dask": Subject(
+        lambda n: DaskJobExecutor.make_local(cluster_spec(n, 0, has_cupy=False, num_service=0)),
+        _dask_workers,
+        streams=False,
+    ),
+    "threads": Subject(ConcurrentJobExecutor.make_local, lambda _: []),
+}
+"""The executors that can be tested, by name."""
 
 
 class _Masks:
@@ -131,10 +168,12 @@ class Soak:
 
     Parameters
     ----------
+    subject
+        The executor.
     seconds
         How long.
     workers
-        Worker processes.
+        Workers of the executor.
     threads
         Threads that use them.
     seed
@@ -144,15 +183,22 @@ class Soak:
     """
 
     def __init__(
-        self, seconds: float, workers: int = 2, threads: int = 4, seed: int = 0, kill_every: float = 1.0
+        self,
+        subject: Subject,
+        seconds: float,
+        workers: int = 2,
+        threads: int = 4,
+        seed: int = 0,
+        kill_every: float = 1.0,
     ) -> None:
+        self.subject = subject
         self.seconds = seconds
         self.threads = threads
         self.seed = seed
         self.kill_every = kill_every
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
-        self._spec = PipelinedExecutor.make_spec(workers, [])
+        self._workers = workers
         self._until = 0.0
         self._lock = threading.Lock()
         self._inline = Context(executor=InlineJobExecutor(inline_threads=1))
@@ -160,11 +206,12 @@ class Soak:
     def run(self) -> list[str]:
         """Do it; returns what went wrong, in words."""
         process = psutil.Process()
-        # what Python itself starts once, and keeps
-        PipelinedExecutor(self._spec).close()
+        # what Python itself, or Dask, starts once, and keeps
+        with self.subject.make(self._workers) as executor:
+            executor.run_function(abs, -1)
         before = Leftovers(f"tilework-{os.getpid()}-")
         self._until = time.monotonic() + self.seconds
-        with PipelinedExecutor(self._spec) as executor:
+        with self.subject.make(self._workers) as executor:
             users = [
                 threading.Thread(target=self._use, args=(executor, self.seed + i), name=f"user-{i}")
                 for i in range(self.threads)
@@ -188,19 +235,20 @@ class Soak:
                 self.problems.append(f"left behind: {new}")
                 break
             gc.collect()
+            multiprocessing.active_children()  # until somebody asks, Python keeps a pipe of a child that has ended
             time.sleep(0.05)
         return self.problems
 
     # ---- harm ----
 
-    def _harm(self, executor: PipelinedExecutor) -> None:
+    def _harm(self, executor: JobExecutor) -> None:
         rng = random.Random(self.seed)
         while time.monotonic() < self._until:
             time.sleep(rng.expovariate(1 / self.kill_every))
-            alive = [process["pid"] for process in executor.report()["processes"] if process["state"] == "ready"]
-            if not alive:
+            victims = self.subject.victims(executor)
+            if not victims:
                 continue
-            pid = rng.choice(alive)
+            pid = rng.choice(victims)
             try:
                 if rng.random() < 0.7:
                     os.kill(pid, signal.SIGKILL)
@@ -215,15 +263,15 @@ class Soak:
 
     # ---- use ----
 
-    def _use(self, executor: PipelinedExecutor, seed: int) -> None:
+    def _use(self, executor: JobExecutor, seed: int) -> None:
         rng = random.Random(seed)
-        actions: Sequence[Callable[[PipelinedExecutor, random.Random], None]] = (
+        actions: Sequence[Callable[[JobExecutor, random.Random], None]] = (
             *[self._udfs] * 6,
             self._error,
             self._cancel,
             self._deadline,
             self._leave,
-            self._stream,
+            *[self._stream] * self.subject.streams,
             self._functions,
             self._scattered,
         )
@@ -259,7 +307,7 @@ class Soak:
         data = numbers.poisson(5, (*nav, *sig)).astype(rng.choice(["u1", "u2", ">u2", "i4", "f4", "f8"]))
         return data, rng.randrange(1, min(40, nav[0] * nav[1]) + 1)
 
-    def _udfs(self, executor: PipelinedExecutor, rng: random.Random) -> None:
+    def _udfs(self, executor: JobExecutor, rng: random.Random) -> None:
         data, parts = self._random_data(rng)
         sig = data.shape[2:]
         choice: list[Callable[[], UDF]] = [
@@ -289,7 +337,7 @@ class Soak:
             msg = f"other bits than inline in {different} of {[type(u).__name__ for u in chosen]} on {data.shape}"
             raise AssertionError(msg)
 
-    def _error(self, executor: PipelinedExecutor, rng: random.Random) -> None:
+    def _error(self, executor: JobExecutor, rng: random.Random) -> None:
         data, parts = self._random_data(rng)
         ctx = Context(executor=executor)
         at = rng.randrange(data.shape[0] * data.shape[1])
@@ -300,7 +348,7 @@ class Soak:
         msg = "the error of a function got lost"
         raise AssertionError(msg)
 
-    def _cancel(self, executor: PipelinedExecutor, rng: random.Random) -> None:
+    def _cancel(self, executor: JobExecutor, rng: random.Random) -> None:
         from tilework.testing.faults import SleepTask
 
         name = object()
@@ -319,7 +367,7 @@ class Soak:
         msg = "a cancelled run was completed"
         raise AssertionError(msg)
 
-    def _deadline(self, executor: PipelinedExecutor, rng: random.Random) -> None:
+    def _deadline(self, executor: JobExecutor, rng: random.Random) -> None:
         from tilework.testing.faults import SleepTask
 
         options = RunOptions(timeout=0.01 + rng.random() * 0.1)
@@ -334,7 +382,7 @@ class Soak:
         msg = "a run went on after its deadline"
         raise AssertionError(msg)
 
-    def _leave(self, executor: PipelinedExecutor, rng: random.Random) -> None:
+    def _leave(self, executor: JobExecutor, rng: random.Random) -> None:
         data, parts = self._random_data(rng)
         ctx = Context(executor=executor)
         iterator = ctx.run_udf_iter(dataset=self._dataset(ctx, data, parts), udf=SumUDF())
@@ -347,7 +395,7 @@ class Soak:
         finally:
             iterator.close()
 
-    def _stream(self, executor: PipelinedExecutor, rng: random.Random) -> None:
+    def _stream(self, executor: JobExecutor, rng: random.Random) -> None:
         from tilework.testing.faults import CallTask
 
         source = _Source(rng.randrange(2**32))
@@ -358,7 +406,7 @@ class Soak:
             msg = "data got lost on its way"
             raise AssertionError(msg)
 
-    def _functions(self, executor: PipelinedExecutor, rng: random.Random) -> None:
+    def _functions(self, executor: JobExecutor, rng: random.Random) -> None:
         n = rng.randrange(30)
         size = rng.choice([1, 100_000])
         got = executor.map(lambda i: np.full(size, i), range(n))
@@ -366,7 +414,7 @@ class Soak:
             msg = "a wrong result of map"
             raise AssertionError(msg)
 
-    def _scattered(self, executor: PipelinedExecutor, rng: random.Random) -> None:
+    def _scattered(self, executor: JobExecutor, rng: random.Random) -> None:
         from tilework.testing.faults import CallTask
 
         value = rng.random()
@@ -388,14 +436,15 @@ def _look(params: Any, env: Environment) -> tuple[float, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a soak test from the command line; returns 0 when nothing went wrong."""
     parser = argparse.ArgumentParser(prog="python -m tilework.testing.soak", description=__doc__)
+    parser.add_argument("--executor", choices=SUBJECTS, default="pipelined", help="which (default: pipelined)")
     parser.add_argument("--minutes", type=float, default=2.0, help="how long (default: 2)")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
+    parser.add_argument("--workers", type=int, default=2, help="processes or threads of the executor (default: 2)")
     parser.add_argument("--threads", type=int, default=4, help="threads that use them (default: 4)")
     parser.add_argument("--seed", type=int, default=None, help="for what is random (default: another every time)")
     parser.add_argument("--kill-every", type=float, default=1.0, help="mean seconds between kills (default: 1)")
     args = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(2**31) if args.seed is None else args.seed
-    soak = Soak(args.minutes * 60, args.workers, args.threads, seed, args.kill_every)
+    soak = Soak(SUBJECTS[args.executor], args.minutes * 60, args.workers, args.threads, seed, args.kill_every)
     problems = soak.run()
     out = sys.stdout.write
     out(f"seed {seed}: " + ", ".join(f"{n} {what}" for what, n in sorted(soak.counts.items())) + "\n")

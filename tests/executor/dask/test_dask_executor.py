@@ -310,6 +310,17 @@ def test_a_worker_that_somebody_else_has(executor: DaskJobExecutor, tmp_path: Pa
         blocking.result()
 
 
+def test_nobody_waits_for_it_in_its_event_loop(executor: DaskJobExecutor) -> None:
+    """A subscriber that does is told so, for the event loop would wait for itself."""
+
+    async def wait() -> None:
+        executor.run_function(abs, -1)
+
+    with pytest.raises(ExecutorError, match="let another thread do that"):
+        executor.client.sync(wait)
+    assert executor.run_function(abs, -1) == 1
+
+
 def test_two_executors_with_one_client(executor: DaskJobExecutor) -> None:
     """They do not see each other's runs; closing one leaves the other, the client and its owner's handlers in order."""
     heard: list[Any] = []

@@ -150,6 +150,24 @@ def test_limited_memory(limits: str, most: int, too_much: int, remedies: list[st
     assert [remedy for remedy in remedies if remedy in error] == remedies
 
 
+def test_no_memory_for_the_thread_of_an_executor() -> None:
+    """Its workers, which were started before, end, and so does the process that forks them."""
+    done = run_limited(
+        """
+        import psutil
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        limit(resource.RLIMIT_AS, used + (4 << 20), resource.RLIM_INFINITY)
+        print(told(make))
+        limit(resource.RLIMIT_AS, resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        print(psutil.Process().children(recursive=True))
+        with make() as another:
+            print(another.run_function(abs, -3))
+        """
+    )
+    assert done.stdout.splitlines() == ["RuntimeError: can't start new thread", "[]", "3"], done.stdout + done.stderr
+
+
 def test_no_room_in_the_folder() -> None:
     """The error names the folder, and what to do."""
     python = shlex.quote(sys.executable)

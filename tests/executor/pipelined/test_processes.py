@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,11 @@ import pytest
 from tests_helpers import collecting_by_hand, leave_run
 from tilework.api import Context
 from tilework.common.executor import NoopCommHandler
-from tilework.exceptions import ExecutorError, ExecutorSpecException, WorkerLostError
+from tilework.exceptions import ExecutorError, ExecutorSpecException, JobCancelledError, WorkerLostError
 from tilework.executor.pipelined import PipelinedExecutor, PoolStateError
 from tilework.executor.pipelined.process import Patience
 from tilework.testing.executor_harness import ExecutorHarness
-from tilework.testing.faults import CallTask, EchoTask, FakePartition, FakeTask, SleepTask
+from tilework.testing.faults import TILE_SECONDS, CallTask, EchoTask, FakePartition, FakeTask, SleepTask
 from tilework.udf import UDF
 
 if TYPE_CHECKING:
@@ -47,6 +48,19 @@ def open_descriptors() -> list[int]:
 
 def crash(params: Any, env: Environment) -> None:
     ctypes.string_at(8)
+
+
+def talk_at_the_end(signals: Signals, params: Any, env: Environment) -> None:
+    """Send more messages than a line takes, when the run has been cancelled."""
+    signals.add("started")
+    try:
+        while True:
+            env.raise_if_stopped()
+            time.sleep(TILE_SECONDS)
+    finally:
+        assert env.worker_context is not None
+        for _ in range(5000):
+            env.worker_context.signal("part", "topic", {})
 
 
 class WithParameter(UDF):
@@ -256,6 +270,26 @@ class TestProcesses(ExecutorHarness):
         while "something that it sent could not be taken" not in str(executor.report()["events"]):
             assert time.monotonic() < until, executor.report()["events"]
             time.sleep(0.01)
+
+    def test_subscribers_that_wait_or_end_the_thread(self, executor: PipelinedExecutor) -> None:
+        """One that waits for the executor which has called it is told so; and none ends the thread of the hub."""
+        told: list[str] = []
+
+        def wait(*_: Any) -> None:
+            try:
+                executor.run_function(abs, -1)
+            except ExecutorError as error:
+                told.append(str(error))
+
+        def leave(*_: Any) -> None:
+            sys.exit("on purpose")
+
+        executor.subscribe("worker_lost", wait)
+        executor.subscribe("worker_lost", leave)
+        self.kill_worker(self.worker_pids(executor)[0])
+        self.assert_usable(executor)
+        assert len(told) == 1
+        assert "let another thread do that" in told[0]
 
     def test_the_hub_does_not_wait_for_itself(self, executor: PipelinedExecutor) -> None:
         """A run that nobody has any more may be found by the garbage collector in the hub's own thread."""
@@ -586,6 +620,18 @@ class TestProcesses(ExecutorHarness):
 
         assert executor.map(fork, range(8)) == [status] * 8
         self.assert_usable(executor)
+
+    def test_closed_while_a_worker_has_much_to_say(
+        self, executor: PipelinedExecutor, signals: Signals, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It does not wait until somebody listens, which nobody does any more, and so need not be killed."""
+        with self.background() as submit:
+            done = submit(self.run, executor, [CallTask(0, fn=partial(talk_at_the_end, signals))])
+            signals.wait("started")
+            executor.close()
+            with pytest.raises(JobCancelledError, match="closed"):
+                done.result(10)
+        assert not [record for record in caplog.records if "did not end within" in record.message]
 
     def test_forked_parent(self, executor: PipelinedExecutor) -> None:
         """A process that is forked from the main process can neither use nor harm the executor."""

@@ -132,6 +132,22 @@ def test_the_other_end_is_gone() -> None:
         here.send(b"anybody?")
 
 
+def test_hanging_up() -> None:
+    """The other end gets what was sent before, and waits neither for more, nor for somebody to read what it sends."""
+    here, there, _ = pair()
+    here.send(b"goodbye")
+    here.hang_up()
+    with pytest.raises(WireClosedError):
+        there.send(bytes(1 << 20))
+    frame = there.receive(timeout=5)
+    assert frame is not None
+    assert frame.body == b"goodbye"
+    with pytest.raises(WireClosedError):
+        there.receive(timeout=5)
+    here.close()
+    there.close()
+
+
 def test_nothing_in_time() -> None:
     here, there, _ = pair()
     assert here.receive_nowait() == []

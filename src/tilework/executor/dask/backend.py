@@ -34,7 +34,8 @@ _POLL_SECONDS: Final = 0.1
 class DaskBackend(Generic[V]):
     """Appends tickets to a shipment, and takes from the inbox what became of them.
 
-    Results are unpickled here, in the thread of the consumer.
+    Results are unpickled here, in the thread of the consumer. ExecutorError in the event loop, which would wait for
+    itself.
     """
 
     is_blocking = False
@@ -46,6 +47,12 @@ class DaskBackend(Generic[V]):
         inbox: Inbox[Event | Outcome],
         control: RunControl,
     ) -> None:
+        if threading.get_ident() == courier.loop_thread:
+            msg = (
+                "a subscriber, or something else in the event loop of the Dask client, waits for an executor, which "
+                "needs that event loop: let another thread do that, or do it later"
+            )
+            raise ExecutorError(msg)
         self._courier = courier
         self._shipment = shipment
         self._inbox = inbox

@@ -117,14 +117,14 @@ class PipelinedExecutor(StoringJobExecutor):
                 raise ExecutorSpecException(msg)
         self._spec = list(spec)
         self._pin = pin_workers
-        self._cleanup_timeout = cleanup_timeout
+        self._cleanup_timeout = float(cleanup_timeout)
         worker_fn = partial(be_worker, pin=pin_workers, span_context=current_span_context(), early_setup=early_setup)
 
         def make_pool(on_blocked: Callable[[Wire], None], on_launch: Callable[[Launch], None]) -> WorkerPool:
             return WorkerPool(
                 worker_fn,
                 self._spec,
-                startup_timeout=startup_timeout,
+                startup_timeout=float(startup_timeout),
                 on_blocked=on_blocked,
                 on_launch=on_launch,
                 shared_memory=shared_memory,

@@ -104,13 +104,13 @@ class Hub:
         self._has_failed = False
         self._thread = threading.Thread(target=self._loop, name="tilework-hub", daemon=True)
         self._threads = weakref.WeakSet([self._thread])
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close_selector)
             self.pool = make_pool(self._note_blocked, self._watch_launch)
-        except BaseException:
-            self._close_selector()
-            raise
-        self.exchange = Exchange(self.pool, self._watch, self._notify, on_loss)
-        self._thread.start()
+            undo.callback(self.pool.kill)
+            self.exchange = Exchange(self.pool, self._watch, self._notify, on_loss)
+            self._thread.start()
+            undo.pop_all()
 
     # ---- for other threads ----
 
@@ -201,8 +201,14 @@ class Hub:
                 self._changed.wait(_LONGEST_WAIT)
 
     def open_run(self, make: Callable[[int], HubRun]) -> HubRun:
-        """Make a run known; its number is new."""
+        """Make a run known; its number is new. ExecutorError in the hub's own thread, which would wait for itself."""
         self.check_open()
+        if threading.current_thread() is self._thread:
+            msg = (
+                "a subscriber or a handler of log messages waits for an executor, in that thread of the executor which "
+                "has told it something: let another thread do that, or do it later"
+            )
+            raise ExecutorError(msg)
         return self.exchange.open_run(make)
 
     def put(self, items: list[Item]) -> None:
@@ -294,10 +300,10 @@ class Hub:
         """Do something whose errors must not end this thread, for which everybody would wait, nor cost others."""
         try:
             what(*args)
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  (subscribers and handlers of log messages may raise anything)
             self._note_error(error)
 
-    def _note_error(self, error: Exception) -> None:
+    def _note_error(self, error: BaseException) -> None:
         if self._has_lost_files():
             return
         log.error("an error in the hub of a pipelined executor: please report it", exc_info=error)

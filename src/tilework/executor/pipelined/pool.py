@@ -321,6 +321,7 @@ class WorkerPool:
             with contextlib.suppress(WireClosedError):
                 member.wire.send(encode(Shutdown()))
                 member.wire.flush()
+            member.wire.hang_up()  # nobody listens any more, for whom one that has much to say would wait
         until = time.monotonic() + timeout
         for member in self.members:
             process = member.info.process

@@ -156,8 +156,7 @@ class Wire:
     def give_up(self, trouble: str) -> WireClosedError:
         """Let both readers see the end of the line, and why; returns what to raise."""
         self.trouble = self.trouble or trouble
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        self.hang_up()
         return WireClosedError(self.trouble)
 
     def _send_some(self, data: memoryview, descriptors: Sequence[int]) -> int:
@@ -265,6 +264,11 @@ class Wire:
             start = stop
         if start:
             del data[:start]
+
+    def hang_up(self) -> None:
+        """Send and take nothing more: who reads at the other end gets what was sent, and who sends waits for nobody."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def forget(self) -> None:
         """Close the socket alone, in a process that was forked: no thread is there to release the lock."""
