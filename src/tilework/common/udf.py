@@ -44,11 +44,15 @@ class TileSizeEnum(Enum):
 
 
 class TilingPreferences(TypedDict):
-    """What a UDF would like its tiles to be: depth in frames, total size in bytes, and not only parts of frames."""
+    """What a UDF would like its tiles to be: depth in frames, total size in bytes, and not only parts of frames.
+
+    `own_bytes` is what it reads for every tile beside that, such as its masks: much of it is for many frames.
+    """
 
     depth: int | float | TileDepthEnum
     total_size: int | float | TileSizeEnum
     whole_frames: NotRequired[bool]
+    own_bytes: NotRequired[int]
 
 
 class UDFProtocol:

@@ -162,8 +162,13 @@ class ApplyMasksUDF(UDF):
         return UDFMethod.FRAME if self._shifts_per_frame or own_frames else UDFMethod.TILE
 
     def get_tiling_preferences(self) -> TilingPreferences:
-        """Take tiles of any size: the kernel works in blocks."""
-        return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX}
+        """Take tiles of any size, as the kernel works in blocks; many large masks are for many frames."""
+        results = self.results
+        own = 0
+        if "intensity" in results and not self.params.use_sparse:
+            intensity = results.get_buffer("intensity")
+            own = math.prod(intensity.extra_shape) * self.meta.dataset_shape.sig.size * intensity.dtype.itemsize
+        return {"depth": self.TILE_DEPTH_MAX, "total_size": self.TILE_SIZE_MAX, "own_bytes": own}
 
     # -- masks
 

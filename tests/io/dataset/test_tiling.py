@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
 class FakeUDF(UDFProtocol):
     def __init__(
-        self, method: UDFMethod = UDFMethod.TILE, depth: Any = None, total_size: Any = math.inf, whole: bool = False
+        self,
+        method: UDFMethod = UDFMethod.TILE,
+        depth: Any = None,
+        total_size: Any = math.inf,
+        whole: bool = False,
+        own_bytes: int = 0,
     ) -> None:
+        self.own_bytes = own_bytes
         self.method = method
         self.whole = whole
         self.depth = self.TILE_DEPTH_DEFAULT if depth is None else depth
@@ -32,7 +38,12 @@ class FakeUDF(UDFProtocol):
         return self.method
 
     def get_tiling_preferences(self) -> TilingPreferences:
-        return {"depth": self.depth, "total_size": self.total_size, "whole_frames": self.whole}
+        return {
+            "depth": self.depth,
+            "total_size": self.total_size,
+            "whole_frames": self.whole,
+            "own_bytes": self.own_bytes,
+        }
 
 
 class FakeDataSet:
@@ -115,6 +126,15 @@ def test_tiles_have_several_frames_also_of_large_ones_but_selected_frames_stay_w
     assert scheme.shape[2] == side
     selected = negotiate([FakeUDF()], ds, "f4", roi=np.ones((8, 8), dtype=bool))
     assert (tuple(selected.shape)[1:] == (side, side)) == (side < 2048)
+
+
+def test_what_a_function_reads_for_every_tile_is_for_many_frames() -> None:
+    ds, roi = FakeDataSet((8, 8, 512, 512)), np.ones((8, 8), dtype=bool)
+    depths = [
+        negotiate([FakeUDF(), FakeUDF(own_bytes=own)], ds, "f4", roi=roi).shape[0] for own in (0, 2**20, 2**25, 2**40)
+    ]
+    assert depths == [2, 2, 8, 16]
+    assert negotiate([FakeUDF(depth=3, own_bytes=2**40)], ds, "f4", roi=roi).shape[0] == 3
 
 
 def test_large_frames_are_cut_along_rows() -> None:

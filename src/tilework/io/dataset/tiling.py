@@ -40,6 +40,9 @@ __all__ = ["Negotiator"]
 CACHE_BYTES = 2 * 2**20
 # Corrections of the detector pass through the caches with every tile, so they are shared by more frames.
 CORRECTED_BYTES = 2 * CACHE_BYTES
+# Where a function reads more than the caches hold for every tile, its own data is what takes time, not the tile.
+OWN_SHARE = 1 / 4
+MOST_BYTES = 8 * CACHE_BYTES
 # Parts of a frame smaller than this cost more in calls than they gain in cache hits.
 MIN_SIG_BYTES = 32 * 1024
 
@@ -113,7 +116,7 @@ class Negotiator:
         methods = {udf.get_method() for udf in udfs}
         if UDFMethod.PARTITION in methods:
             return self._make((frames, *sig), dataset, "partition")
-        preferences = [{**_NO_PREFERENCE, **udf.get_tiling_preferences()} for udf in udfs]
+        preferences: list[dict[str, Any]] = [{**_NO_PREFERENCE, **udf.get_tiling_preferences()} for udf in udfs]
         max_bytes, max_depth = self._bounds(preferences)
         takes_all = all(p["depth"] == math.inf and p["total_size"] == math.inf for p in preferences)
         frame_bytes = itemsize * math.prod(sig)
@@ -140,6 +143,8 @@ class Negotiator:
             part = corrections.adjust_tileshape(part, sig, tuple(dataset.get_base_shape(roi))[1:])
         if converts and roi is None and corrections is None and part == sig:
             cache = frames_bytes()
+        own_bytes = max(p.get("own_bytes", 0) for p in preferences)
+        cache = max(cache, min(int(own_bytes * OWN_SHARE), MOST_BYTES))
         depth = self._depth(min(max_bytes, cache / stored), itemsize * math.prod(part), frames, max_depth)
         depth, *adjusted = dataset.adjust_tileshape((depth, *part), roi)
         part = tuple(adjusted)
