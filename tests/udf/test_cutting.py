@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-DATA = np.random.default_rng(3).random((16, 32, 5, 7), dtype=np.float32)
+DATA = np.random.default_rng(3).random((32, 64, 5, 7), dtype=np.float32)
 
 
 class Mean(UDF):
@@ -100,13 +100,13 @@ def test_single_frames_are_for_all_workers(ctx: Context) -> None:
 
 
 def test_what_could_change_bits_does_not_go_by_the_workers(ctx: Context) -> None:
-    assert tasks(ctx, Total()) == 8
+    assert tasks(ctx, Total()) == 16
     assert tasks(ctx, TotalOfTiles()) == 4
     assert tasks(ctx, SumUDF()) == 1
     assert tasks(ctx, Total(), region(slice(0, 1), slice(0, 9))) == 2
     run = ctx.submit_udf(dataset=ctx.load("memory", data=DATA), udf=Last())
     run.result()
-    assert run.progress.partitions_total == 8
+    assert run.progress.partitions_total == 16
     run = ctx.submit_udf(dataset=ctx.load("memory", data=DATA), udf=[Mean(), SumUDF()])
     run.result()
     assert run.progress.partitions_total == 4
@@ -130,7 +130,7 @@ def test_each_worker_gets_its_share_of_a_region() -> None:
 
 def test_files_with_absent_frames(ctx: Context, tmp_path: Path) -> None:
     DATA.tofile(tmp_path / "scan.raw")
-    options: dict[str, Any] = {"dtype": "f4", "sig_shape": DATA.shape[2:], "nav_shape": (20, 32), "sync_offset": -5}
+    options: dict[str, Any] = {"dtype": "f4", "sig_shape": DATA.shape[2:], "nav_shape": (40, 64), "sync_offset": -5}
     with pytest.warns(RuntimeWarning):
         ds = ctx.load("raw", path=tmp_path / "scan.raw", **options)
     assert tasks(ctx, Mean(), ds=ds) == (1 if workers(ctx) == 1 else 3 * workers(ctx))

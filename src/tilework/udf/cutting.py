@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cut", "wanted_tasks"]
 
-_FRAMES: Final = 64
+_FRAMES: Final = 128
 """A task costs about as much as a function that is quick takes for so many frames."""
 _TASKS_EACH: Final = 4
 """More than one for each worker, as frames may differ in what they take."""
@@ -58,7 +58,7 @@ def wanted_tasks(udfs: Sequence[UDF], plan: RunPlan, n_frames: int, executor: Jo
         if workers < 2:
             return 0
         prepares = any(type(udf).get_task_data is not UDF.get_task_data for udf in udfs)  # which may take long
-        each = 1 if prepares else min(max(1, n_frames // (_FRAMES * workers)), _TASKS_EACH)
+        each = 1 if prepares else min(max(1, n_frames // (2 * _FRAMES * workers)), _TASKS_EACH)
         return min(each * workers, n_frames)
     if all(type(udf).__module__.startswith("tilework.") for udf in udfs):
         return 0
