@@ -144,3 +144,17 @@ def test_files_with_absent_frames(ctx: Context, tmp_path: Path) -> None:
 def test_chunks_stay_whole(ctx: Context) -> None:
     ds = ctx.load("dask", da.from_array(DATA, chunks=(8, -1, -1, -1)), sig_dims=2)
     assert tasks(ctx, Mean(), ds=ds) == ds.get_num_partitions()
+
+
+@pytest.mark.parametrize("udf", [Mean(), Total(), TotalOfTiles()], ids=lambda udf: type(udf).__name__)
+def test_the_same_bits_on_every_executor(udf: Any) -> None:
+    roi = region(slice(3, 9), slice(None, 40))
+    results = []
+    executor: Any
+    for executor, options in ("inline", {}), ("threads", {"cpus": 3}), ("delayed", {}):
+        with Context.make_with(executor, **options) as ctx:
+            ds = ctx.load("memory", data=DATA)
+            results.append([np.asarray(ctx.run_udf(dataset=ds, udf=udf, roi=r)["result"].data) for r in (None, roi)])
+    for others in results[1:]:
+        for one, other in zip(results[0], others, strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -50,11 +50,9 @@ def wanted_tasks(udfs: Sequence[UDF], plan: RunPlan, n_frames: int, executor: Jo
     executor
         What will run the tasks; None when that is not known.
     """
-    if executor is None or isinstance(executor, LazyExecutor):
-        return 0
     by_frames = all(planned.method is UDFMethod.FRAME for planned in plan.udfs)
     if by_frames and not any(udf._needs_order or hasattr(udf, "postprocess") for udf in udfs):
-        workers = executor.get_available_workers().filter(lambda worker: worker.can_run(plan.resources)).concurrency()
+        workers = _count_workers(plan, executor)
         if workers < 2:
             return 0
         prepares = any(type(udf).get_task_data is not UDF.get_task_data for udf in udfs)  # which may take long
@@ -64,6 +62,13 @@ def wanted_tasks(udfs: Sequence[UDF], plan: RunPlan, n_frames: int, executor: Jo
         return 0
     wanted = min(max(n_frames // _FRAMES, _FEW), _MANY if by_frames else 2 * _FEW)
     return min(wanted + wanted % 2, n_frames)
+
+
+def _count_workers(plan: RunPlan, executor: JobExecutor | None) -> int:
+    """Return how many tasks of a run can run at a time; 1 where nobody knows."""
+    if executor is None or isinstance(executor, LazyExecutor):
+        return 1
+    return executor.get_available_workers().filter(lambda worker: worker.can_run(plan.resources)).concurrency()
 
 
 def cut(dataset: DataSet, roi: np.ndarray[Any, np.dtype[np.bool_]] | None, wanted: int) -> list[Partition]:
