@@ -27,7 +27,7 @@
     ├── RepairValueError              (also ValueError) an excluded pixel has no neighbour to repair it from
     ├── MyStopIteration               a StopIteration of a function, which neither await nor generators can carry
     ├── UnknownAnalysisError          (also KeyError) there is no analysis of this name
-    ├── MissingResultError            (also KeyError, AttributeError) an analysis has no result of this name
+    ├── MissingResultError            (also KeyError, AttributeError) there is no result of this name
     ├── ResultFileError               (also OSError) results cannot be written
     └── CommandError                  the ``tilework`` command cannot do what it was asked for
 
@@ -174,7 +174,7 @@ class UnknownAnalysisError(TileworkError, KeyError):
 
 
 class MissingResultError(TileworkError, KeyError, AttributeError):
-    """An analysis has no result of this name, whether it was asked for as an item or as an attribute."""
+    """There is no result of this name, whether it was asked for as an item or as an attribute."""
 
     __str__ = Exception.__str__
 

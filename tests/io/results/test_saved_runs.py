@@ -168,9 +168,9 @@ def test_what_is_loaded_is_a_mapping(ctx: Context, dataset: Any, tmp_path: Path)
     assert dict(loaded)["field"].shape == (*NAV, 2)
     assert {name: array.shape for name, array in loaded.items()}["curl"] == NAV
     assert loaded.get("nothing") is None
-    with pytest.raises(KeyError, match=r"there is no result 'nothing': there are raw_com, "):
+    with pytest.raises(KeyError, match=r"there is no result 'nothing': there are raw_shifts, raw_com, "):
         loaded["nothing"]
-    assert repr(loaded).startswith("<LoadedResults of CoMUDF: raw_com (6, 7, 2) float32, ")
+    assert repr(loaded).startswith("<LoadedResults of CoMUDF: raw_shifts (6, 7, 2) float32, ")
     assert repr(loaded).count("\n") == 0
     assert loaded == loaded
     assert loaded != load_results(tmp_path / "com.npz")

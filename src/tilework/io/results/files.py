@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tilework.exceptions import ResultFileError
+from tilework.exceptions import MissingResultError, ResultFileError
 from tilework.io.results import arrays, tiff
 from tilework.io.results.atomic import appearing
 from tilework.io.results.channel import ResultChannel
@@ -84,7 +84,7 @@ class LoadedResults(Mapping[str, Array]):
             return self.channels[name].data
         except KeyError:
             msg = f"there is no result {name!r}: there are {', '.join(self.channels)}"
-            raise KeyError(msg) from None
+            raise MissingResultError(msg) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.channels)
