@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tilework.common.interrupts import interrupts_later
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -33,6 +31,9 @@ def import_later(module: str, package: str, places: Mapping[str, str]) -> Callab
         if name not in places:
             msg = f"module {module!r} has no attribute {name!r}"
             raise AttributeError(msg)
+        # Not above: this is imported within the package of that module, which other threads may import directly.
+        from tilework.common.interrupts import interrupts_later
+
         place = f"{package}.{places[name]}"
         try:
             with interrupts_later():
