@@ -7,7 +7,7 @@ frames, and all workers should have some of them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tilework.udf.run_plan import RunPlan
 
 __all__ = ["cut", "wanted_tasks"]
+
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+Span: TypeAlias = tuple[int, int]
 
 _FRAMES: Final = 128
 """A task costs about as much as a function that is quick takes for so many frames."""
@@ -71,8 +74,8 @@ def _count_workers(plan: RunPlan, executor: JobExecutor | None) -> int:
     return executor.get_available_workers().filter(lambda worker: worker.can_run(plan.resources)).concurrency()
 
 
-def cut(dataset: DataSet, roi: np.ndarray[Any, np.dtype[np.bool_]] | None, wanted: int) -> list[Partition]:
-    """Return the partitions of a run: those of the dataset, or others when it should have more tasks.
+def cut(dataset: DataSet, roi: BoolArray | None, wanted: int) -> tuple[list[Partition], list[Span]]:
+    """Return the partitions of a run, those of the dataset, or others when it should have more tasks; and their spans.
 
     Parameters
     ----------
@@ -83,16 +86,48 @@ def cut(dataset: DataSet, roi: np.ndarray[Any, np.dtype[np.bool_]] | None, wante
         its share of them.
     wanted
         How many tasks there should be at least.
+
+    Returns
+    -------
+    partitions, spans
+        Where each partition begins and ends among the selected positions.
     """
     partitions = list(dataset.get_partitions())
-    if wanted < 2 or (roi is None and len(partitions) >= wanted):
-        return partitions
-    selected = np.arange(dataset.shape.nav.size) if roi is None else np.flatnonzero(roi)
-    starts = [p.slice.origin[0] for p in partitions]
-    counts = np.diff(np.searchsorted(selected, starts), append=len(selected))
-    if (counts.max(initial=0) - 1) * wanted <= len(selected):  # one more than its share is no reason
-        return partitions
-    n = max(wanted, int(np.count_nonzero(counts)))
-    ends = [int(selected[i * len(selected) // n]) for i in range(1, n)]
-    others = dataset.cut_at([*ends, dataset.shape.nav.size])
-    return partitions if others is None else list(others)
+    spans = _spans(partitions, roi)
+    stops = _finer_stops(spans, roi, wanted) if wanted > 1 else None
+    others = None if stops is None else dataset.cut_at(stops)
+    if others is None:
+        return partitions, spans
+    partitions = list(others)
+    return partitions, _spans(partitions, roi)
+
+
+def _finer_stops(spans: Sequence[Span], roi: BoolArray | None, wanted: int) -> list[int] | None:
+    """Return where partitions would have to end for each to have its share; None when they have it."""
+    counts = [stop - start for start, stop in spans]
+    total = sum(counts)
+    if (max(counts, default=0) - 1) * wanted <= total:  # one more than its share is no reason
+        return None
+    n = max(wanted, sum(count > 0 for count in counts))
+    ends = [i * total // n for i in range(1, n)]
+    if roi is None:
+        return [*ends, total]
+    return [*np.flatnonzero(roi)[ends].tolist(), roi.size]
+
+
+def _spans(partitions: Sequence[Partition], roi: BoolArray | None) -> list[Span]:
+    """Return where partitions begin and end among the selected positions."""
+    spans = [(p.slice.origin[0], p.slice.origin[0] + p.slice.shape[0]) for p in partitions]
+    return spans if roi is None else _spans_of_selected(roi.reshape(-1), spans)
+
+
+def _spans_of_selected(roi: BoolArray, spans: Sequence[Span]) -> list[Span]:
+    """Return where stretches of flat positions begin and end among the selected ones."""
+    found = []
+    at = selected = 0
+    for start, stop in spans:
+        selected += int(np.count_nonzero(roi[at:start])) - int(np.count_nonzero(roi[start:at]))
+        count = int(np.count_nonzero(roi[start:stop]))
+        found.append((selected, selected + count))
+        at, selected = stop, selected + count
+    return found

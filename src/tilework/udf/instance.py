@@ -193,7 +193,7 @@ class UDFInstance(UDFProtocol):
         twin._kwargs = {k: copy.copy(v) if isinstance(v, AuxBufferWrapper) else v for k, v in self._kwargs.items()}
         twin._run = None
         own = vars(twin)
-        for name in ("params", "task_data", "results"):
+        for name in _RUN_ATTRIBUTES - {"meta"}:
             own.pop(name, None)
         if "meta" in own:
             own["meta"] = copy.copy(own["meta"])

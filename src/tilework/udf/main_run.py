@@ -49,18 +49,6 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 logger = logging.getLogger(__name__)
 
 
-def _spans_of_selected(roi: BoolArray, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return where stretches of flat positions begin and end among the selected ones."""
-    found = []
-    at = selected = 0
-    for start, stop in spans:
-        selected += int(np.count_nonzero(roi[at:start])) - int(np.count_nonzero(roi[start:at]))
-        count = int(np.count_nonzero(roi[start:stop]))
-        found.append((selected, selected + count))
-        at, selected = stop, selected + count
-    return found
-
-
 def _check_workers(plan: RunPlan, executor: JobExecutor | None) -> None:
     """Raise NoBackendError when what only a GPU can do is to be done where there is none."""
     needs = plan.resources
@@ -138,9 +126,9 @@ class MainRun:
         _check_workers(plan, executor)
         try:
             self._prepare_udfs(plan, corrections, executor, environment)
-            partitions = cut(dataset, roi, wanted_tasks(self.udfs, plan, n_nav, executor))
+            partitions, spans = cut(dataset, roi, wanted_tasks(self.udfs, plan, n_nav, executor))
             self.params = self._make_params(plan, corrections, partitions)
-            self.tasks = self._make_tasks(plan, partitions)
+            self.tasks = self._make_tasks(plan, partitions, spans)
         except BaseException:
             self.end()
             raise
@@ -220,13 +208,12 @@ class MainRun:
         )
         return UDFParams.from_udfs(self.udfs, self.roi, corrections, scheme, plan)
 
-    def _make_tasks(self, plan: RunPlan, partitions: Sequence[Partition]) -> list[UDFTask]:
+    def _make_tasks(
+        self, plan: RunPlan, partitions: Sequence[Partition], spans: Sequence[tuple[int, int]]
+    ) -> list[UDFTask]:
         """Return the tasks of all partitions in which something is selected; keep which positions each covers."""
         classes = [type(udf) for udf in self.udfs]
         tasks = []
-        spans = [(p.slice.origin[0], p.slice.origin[0] + p.slice.shape[0]) for p in partitions]
-        if self.roi is not None:
-            spans = _spans_of_selected(self.roi.reshape(-1), spans)
         for idx, (partition, (start, stop)) in enumerate(zip(partitions, spans, strict=True)):
             if stop == start:
                 continue
