@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -138,3 +141,30 @@ def test_the_environment_overrides_the_size(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(KERNELS_VARIABLE, "fortran")
     with pytest.raises(ValueError, match="numpy, numba or auto"):
         plan(NoOpUDF())
+
+
+PROGRAM = """
+from functools import partial
+
+import numpy as np
+from tilework.api import Context
+from tilework.io.corrections.corrset import CorrectionSet
+from tilework.udf.com import CoMUDF
+from tilework.udf.masks import ApplyMasksUDF
+
+CoMUDF.COMPILED_FROM_PIXELS = 1
+context = Context.make_with("inline")
+dataset = context.load("memory", data=np.ones((4, 4, 32, 32), "u2"), sig_dims=2)
+udfs = [CoMUDF.with_params(cy=16, cx=16, r=8), ApplyMasksUDF(mask_factories=partial(np.ones, (2, 32, 32), "f4"))]
+com, masks = context.run_udf(dataset=dataset, udf=udfs, corrections=CorrectionSet(dark=np.full((32, 32), 0.5)))
+assert np.allclose(com["field_y"].data, 0), com["field_y"].data
+assert (masks["intensity"].data == 512).all(), masks["intensity"].data
+"""
+
+
+@pytest.mark.parametrize("choice", ["auto", "numba"])
+def test_what_numba_leaves_as_it_is_has_no_kernels(choice: str) -> None:
+    """With NUMBA_DISABLE_JIT, as for coverage of one's own functions: kernels with vectors are nothing without it."""
+    environ = {**os.environ, "NUMBA_DISABLE_JIT": "1", KERNELS_VARIABLE: choice}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -24,6 +24,7 @@ from tilework.common.array_backends import (
     can_hold,
     holding_dtype,
 )
+from tilework.common.kernels.kernel import compiles_nothing
 from tilework.common.kernels.rows import computable
 from tilework.common.udf import UDFMethod, kernel_of
 from tilework.exceptions import NoBackendError, UDFException
@@ -61,6 +62,8 @@ def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool | None:
     if choice not in {"numpy", "numba", "auto"}:
         msg = f"the environment variable {KERNELS_VARIABLE} must be numpy, numba or auto, it is {choice!r}"
         raise ValueError(msg)
+    if compiles_nothing():
+        return False
     enough = udf.COMPILED_FROM_PIXELS
     if _has_kernel(udf):
         enough = min(enough, USER_KERNEL_FROM_PIXELS)

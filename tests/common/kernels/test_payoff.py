@@ -146,6 +146,16 @@ def test_a_kernel_that_is_not_on_disk_is_not_compiled_for_little(monkeypatch: py
         compute(tile, None)
 
 
+def test_a_kernel_that_numba_would_leave_in_python_is_never_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    monkeypatch.setattr(EXACT_SUMS, "pixels", 1 << 60)
+    monkeypatch.setattr(Kernel, "is_at_hand", lambda *_: False)
+    monkeypatch.setattr(Kernel, "__call__", lambda *_: pytest.fail("a kernel was called"))
+    tile = make_tile("u2", (8, 32, 32))
+    for compute in COMPUTED:
+        compute(tile, None)
+
+
 def test_the_first_small_sums_of_a_process_load_nothing() -> None:
     code = """
 import sys

@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
     Form = tuple[Hashable, ...]
 
-__all__ = ["CONTIGUOUS_ALIGNED", "Kernel", "loaded"]
+__all__ = ["CONTIGUOUS_ALIGNED", "Kernel", "compiles_nothing", "loaded"]
 
 logger = logging.getLogger(__name__)
 
 CONTIGUOUS_ALIGNED: Final = 0x101
 """Flags of arrays that machine code is made for, as NumPy's C API numbers them."""
 # With these variables, numba is asked to do something else than to make machine code as usual.
-_OF_NUMBA: Final = ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK", "NUMBA_DEBUGINFO")
+_NO_COMPILER: Final = "NUMBA_DISABLE_JIT"
+_OF_NUMBA: Final = (_NO_COMPILER, "NUMBA_BOUNDSCHECK", "NUMBA_DEBUGINFO")
 
 # Kernels for which there is no object code.
 _failures: list[str] = []
@@ -218,5 +219,14 @@ def _types_of(form: Form) -> tuple[str, ...] | None:
 _WORDS: Final[dict[Any, str]] = {int: "i", float: "f", type(None): "n"}
 
 
+def compiles_nothing() -> bool:
+    """Return whether numba is told to leave functions as they are: kernels with vectors do not work then."""
+    return _is_set(_NO_COMPILER)
+
+
 def _asks_numba() -> bool:
-    return any(os.environ.get(name, "") not in ("", "0") for name in _OF_NUMBA)
+    return any(_is_set(name) for name in _OF_NUMBA)
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.common.kernels.kernel import compiles_nothing
+
 if TYPE_CHECKING:
     from tilework.common.kernels.kernel import Kernel
 
@@ -42,7 +44,7 @@ class Payoff:
         if not self.count(pixels):
             return False
         enough = self.to_compile if "numba" in sys.modules else self.to_import
-        return self.pixels >= enough or kernel.is_at_hand(*arguments)
+        return kernel.is_at_hand(*arguments) or (self.pixels >= enough and not compiles_nothing())
 
 
 EXACT_SUMS: Final = Payoff(to_load=2**26, to_compile=2**31, to_import=2**33)
