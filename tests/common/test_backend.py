@@ -44,3 +44,17 @@ set_file_limit()
 assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_a_limit_that_may_not_be_raised_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the system's own limit is below that of the process."""
+    import resource
+
+    def refuse(*_: object) -> None:
+        msg = "not allowed to raise maximum limit"
+        raise ValueError(msg)
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    backend.set_file_limit()

@@ -271,3 +271,36 @@ def test_somebody_closes_all_files(when: str) -> None:
     assert lines[2:] == ["True", "3"]
     assert done.returncode == 0, done.stderr
     assert "please report it" not in done.stderr
+
+
+def test_a_system_that_pins_nothing() -> None:
+    """Workers say so, and work."""
+    done = run_limited(
+        """
+        def forbid():
+            def refuse(*_):
+                raise PermissionError(1, "Operation not permitted")
+            os.sched_setaffinity = refuse
+
+        with make(early_setup=forbid) as executor:
+            print(executor.run_function(abs, -3))
+        """
+    )
+    assert done.stdout == "3\n", done.stderr
+    assert done.stderr.count("cannot be pinned to one: [Errno 1] Operation not permitted") == 2
+
+
+def test_a_system_that_does_not_tell_when_a_process_ends() -> None:
+    """As with the filter of system calls of an older container: what is missing, and what to do, is told."""
+    done = run_limited(
+        """
+        def refuse(*_):
+            raise PermissionError(1, "Operation not permitted")
+        os.pidfd_open = refuse
+        print(told(make))
+        """
+    )
+    assert done.stdout == (
+        "ExecutorSpecException: the pipelined executor needs the system call pidfd_open, which is refused here "
+        "(Operation not permitted): use the executor 'threads', or 'dask'\n"
+    ), done.stderr

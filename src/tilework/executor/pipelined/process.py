@@ -9,6 +9,7 @@ ends, and can be trusted to mean that process for ever, unlike its number.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import logging
 import math
@@ -64,6 +65,24 @@ def _without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _check_system() -> None:
+    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+        msg = (
+            f"the pipelined executor needs Linux (5.3 or newer), this is {sys.platform}: "
+            "use the executor 'threads', or 'dask'"
+        )
+        raise ExecutorSpecException(msg)
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        if error.errno in {errno.ENOSYS, errno.EPERM, errno.EACCES}:  # an older Linux; some sandboxes
+            msg = (
+                f"the pipelined executor needs the system call pidfd_open, which is refused here ({error.strerror}): "
+                "use the executor 'threads', or 'dask'"
+            )
+            raise ExecutorSpecException(msg) from error
 
 
 class Patience:
@@ -165,12 +184,7 @@ class Zygote:
     _tokens: ClassVar = itertools.count(1)
 
     def __init__(self, preload: list[str]) -> None:
-        if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
-            msg = (
-                f"the pipelined executor needs Linux (5.3 or newer), this is {sys.platform}: "
-                "use the executor 'threads', or 'dask'"
-            )
-            raise ExecutorSpecException(msg)
+        _check_system()
         # What it does not take at once is kept until somebody asks for the next worker: nobody waits.
         self._wire, there = Wire.pair(lambda _: None)
         self._exited: dict[int, int] = {}  # by token

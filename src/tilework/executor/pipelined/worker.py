@@ -13,6 +13,7 @@ unpickled is an error of the tasks that want it, and of nobody else, also when i
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -52,6 +53,8 @@ __all__ = [
     "worker_run_function",
     "worker_run_task",
 ]
+
+log = logging.getLogger(__name__)
 
 _PR_SET_NAME: Final = 15
 
@@ -128,11 +131,14 @@ def be_worker(
 
 
 def pin_to_cpu(number: int) -> None:
-    """Stay on one CPU; one that this process may use stands in for one that it may not."""
+    """Stay on one CPU, where the system lets it; one that this process may use stands in for one that it may not."""
     if not hasattr(os, "sched_setaffinity"):
         return
     allowed = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, [number if number in allowed else allowed[number % len(allowed)]])
+    try:
+        os.sched_setaffinity(0, [number if number in allowed else allowed[number % len(allowed)]])
+    except OSError as error:  # forbidden in some sandboxes; all work is done without, too
+        log.warning("this worker moves between CPUs, because it cannot be pinned to one: %s", error)
 
 
 # ---- the loop ----
