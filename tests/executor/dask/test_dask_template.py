@@ -234,3 +234,20 @@ with DaskJobExecutor.make_local(cluster_spec(1, 0, has_cupy=False, num_service=0
     command = [sys.executable, "-c", program, when]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=100)
     assert done.stdout == "3\n", done.stderr
+
+
+def test_temporary_files_where_no_socket_can_be(tmp_path: Path) -> None:
+    """Its name is at most a hundred bytes. Workers are started in another way."""
+    program = """
+import faulthandler; faulthandler.dump_traceback_later(60, exit=True)
+from tilework.executor.dask import DaskJobExecutor, cluster_spec
+with DaskJobExecutor.make_local(cluster_spec(1, 0, has_cupy=False, num_service=0)) as executor:
+    print(executor.run_function(abs, -3))
+"""
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    command = [sys.executable, "-c", program]
+    environ = {**os.environ, "TMPDIR": str(folder)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=100)
+    assert done.stdout == "3\n", done.stderr
+    assert done.stderr == ""

@@ -19,6 +19,7 @@ itself after its workers, which have their own ways to know. One that was killed
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 __all__ = ["PRELOAD", "Template"]
+
+log = logging.getLogger(__name__)
 
 PRELOAD: Final = "tilework.executor.dask.template_imports"
 
@@ -64,7 +67,11 @@ class Template:
         with cls._lock:
             template = cls._latest() if cls._latest is not None else None
             if template is None:
-                template = cls(preload)
+                try:
+                    template = cls(preload)
+                except OSError as error:  # its socket: TMPDIR is too long for one, or on a file system without sockets
+                    log.info("workers are started one by one, as none can be forked: %s", error)
+                    return None
                 cls._latest = weakref.ref(template)
             return template
 
