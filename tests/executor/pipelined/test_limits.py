@@ -304,3 +304,20 @@ def test_a_system_that_does_not_tell_when_a_process_ends() -> None:
         "ExecutorSpecException: the pipelined executor needs the system call pidfd_open, which is refused here "
         "(Operation not permitted): use the executor 'threads', or 'dask'\n"
     ), done.stderr
+
+
+def test_an_application_with_python_inside() -> None:
+    """It says which Python processes are started with, as for `multiprocessing`; else it is told to."""
+    done = run_limited(
+        """
+        import multiprocessing, sys
+        python, sys.executable = sys.executable, ""
+        print(told(make))
+        multiprocessing.set_executable(python)
+        with make() as executor:
+            print(executor.run_function(abs, -3))
+        """
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("ExecutorSpecException: the pipelined executor starts processes, but"), done.stderr
+    assert lines[1:] == ["3"], done.stderr

@@ -85,6 +85,19 @@ def _check_system() -> None:
             raise ExecutorSpecException(msg) from error
 
 
+def _find_interpreter() -> str:
+    """Return the Python for workers: another one than ours where that is part of an application, which says so."""
+    multiprocessing = sys.modules.get("multiprocessing.spawn")  # whoever has told it has loaded it
+    found = sys.executable if multiprocessing is None else multiprocessing.get_executable()
+    if not found:
+        msg = (
+            "the pipelined executor starts processes, but sys.executable does not say with which Python: name it with "
+            "multiprocessing.set_executable(...), or use the executor 'threads'"
+        )
+        raise ExecutorSpecException(msg)
+    return os.fsdecode(found)
+
+
 class Patience:
     """Asks for patience, once, when workers take long to start.
 
@@ -185,6 +198,7 @@ class Zygote:
 
     def __init__(self, preload: list[str]) -> None:
         _check_system()
+        interpreter = _find_interpreter()
         # What it does not take at once is kept until somebody asks for the next worker: nobody waits.
         self._wire, there = Wire.pair(lambda _: None)
         self._exited: dict[int, int] = {}  # by token
@@ -205,7 +219,7 @@ class Zygote:
             # It ignores Ctrl-C, but must have come far enough to say so: until then the signal waits.
             with there, _without_interrupts():
                 self._process = subprocess.Popen(  # noqa: S603  (this interpreter, our own code)
-                    [sys.executable, *flags, "-c", code],
+                    [interpreter, *flags, "-c", code],
                     pass_fds=(there.fileno(),),
                     stdin=subprocess.DEVNULL,
                     env=environ_of_workers(),
