@@ -321,3 +321,20 @@ def test_an_application_with_python_inside() -> None:
     lines = done.stdout.splitlines()
     assert lines[0].startswith("ExecutorSpecException: the pipelined executor starts processes, but"), done.stderr
     assert lines[1:] == ["3"], done.stderr
+
+
+@pytest.mark.parametrize("n_taken", range(4))
+def test_other_files_have_the_numbers_of_standard_files(n_taken: int, tmp_path: Path) -> None:
+    """As in a daemon, which has closed those and opened others."""
+    done = run_limited(
+        f"""
+        import sys
+        out = os.open({str(tmp_path / "out")!r}, os.O_WRONLY | os.O_CREAT)
+        os.closerange(0, 3)
+        sys.stdin = sys.stdout = sys.stderr = None
+        others = [os.open(os.devnull, os.O_RDONLY) for _ in range({n_taken})]
+        told = told(lambda: make().run_function(os.write, 1, b"text"))
+        os.write(out, str(told).encode())
+        """
+    )
+    assert (tmp_path / "out").read_text() == "4", done.stderr

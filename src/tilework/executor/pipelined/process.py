@@ -98,6 +98,26 @@ def _find_interpreter() -> str:
     return os.fsdecode(found)
 
 
+@contextlib.contextmanager
+def _beyond_standard_files(fd: int) -> Iterator[int]:
+    """Lend a copy of a descriptor whose number is not that of a standard file, which a new process gets otherwise."""
+    import fcntl
+
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    try:
+        yield copy
+    finally:
+        os.close(copy)
+
+
+def _inherited(fd: int) -> int | None:
+    """Return what `subprocess` takes for a standard file of ours; none where its number is free, or another file's."""
+    with contextlib.suppress(OSError):
+        if os.get_inheritable(fd):
+            return None
+    return subprocess.DEVNULL
+
+
 class Patience:
     """Asks for patience, once, when workers take long to start.
 
@@ -209,7 +229,7 @@ class Zygote:
         code = (
             f"import sys; sys.path[:] = {sys.path!r}\n"
             f"from tilework.executor.pipelined.zygote import main\n"
-            f"main({there.fileno()}, {os.getpid()}, {preload!r})"
+            f"main(int(sys.argv[1]), {os.getpid()}, {preload!r})"
         )
         # Its path is ours, and nothing is to be looked for in the current folder. Python 3.13 would do that whenever a
         # module lacks an attribute, and fail with a SystemError where the folder was removed.
@@ -217,11 +237,13 @@ class Zygote:
         self._process: subprocess.Popen[bytes] | None = None
         try:
             # It ignores Ctrl-C, but must have come far enough to say so: until then the signal waits.
-            with there, _without_interrupts():
+            with there, _without_interrupts(), _beyond_standard_files(there.fileno()) as fd:
                 self._process = subprocess.Popen(  # noqa: S603  (this interpreter, our own code)
-                    [interpreter, *flags, "-c", code],
-                    pass_fds=(there.fileno(),),
+                    [interpreter, *flags, "-c", code, str(fd)],
+                    pass_fds=(fd,),
                     stdin=subprocess.DEVNULL,
+                    stdout=_inherited(1),
+                    stderr=_inherited(2),
                     env=environ_of_workers(),
                 )
         except BaseException:  # an interrupt comes at the end of that block
