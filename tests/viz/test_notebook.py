@@ -6,9 +6,8 @@ import base64
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nbclient
 import nbformat
@@ -17,6 +16,9 @@ import pytest
 from PIL import Image
 
 from tilework.viz.colors import NEUTRAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PREPARE = """
 import numpy as np
