@@ -38,6 +38,16 @@ def test_all_forms_select_the_same(roi: Any) -> None:
     assert np.array_equal(mask, wanted())
 
 
+def test_arrays_of_other_packages_are_arrays() -> None:
+    """Such as a comparison of a result of the delayed executor, or of an array with named axes."""
+    dask_array = pytest.importorskip("dask.array").from_array(wanted())
+    named = pytest.importorskip("xarray").DataArray(wanted(), dims=("y", "x"))
+    for roi in (dask_array, named):
+        mask = normalize_roi(roi, NAV)
+        assert isinstance(mask, np.ndarray)
+        assert np.array_equal(mask, wanted())
+
+
 def test_a_coordinate_selects_one_position() -> None:
     mask = normalize_roi((1, -1), NAV)
     assert mask is not None

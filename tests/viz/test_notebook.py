@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
+import shutil
+import subprocess
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nbclient
 import nbformat
@@ -13,6 +16,9 @@ import pytest
 from PIL import Image
 
 from tilework.viz.colors import NEUTRAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PREPARE = """
 import numpy as np
@@ -42,6 +48,14 @@ canvas.syncing_data_url = False
 canvas.draw()
 context.run_udf(dataset=dataset, udf=udf, plots=[plot])
 canvas.draw()
+"""
+WINDOWS = """
+from matplotlib import pyplot
+
+steps = context.run_udf_iter(dataset=dataset, udf=SumSigUDF(), plots=True)
+next(steps)
+print([bool(pyplot.figure(number).canvas.manager.window.winfo_viewable()) for number in pyplot.get_fignums()])
+steps.close()
 """
 
 
@@ -117,3 +131,30 @@ def test_widgets_are_shown_while_the_cell_runs() -> None:
     drawn = [buffers[0] for cell, kind, _, buffers in client.messages if cell == 3 and kind == "comm_msg" and buffers]
     assert not (np.asarray(Image.open(BytesIO(drawn[-1])))[..., 3] == 0).any()
     assert {picture.size for picture in pictures} == {(640, 480)}
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A screen in memory, that of the programs that the test starts."""
+    pytest.importorskip("tkinter")
+    if shutil.which("Xvfb") is None:
+        pytest.skip("there is no Xvfb, a screen without a screen: apt-get install xvfb")
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as said:
+        server = subprocess.Popen(["Xvfb", "-displayfd", str(writing)], pass_fds=[writing], stderr=subprocess.DEVNULL)
+        os.close(writing)
+        try:
+            monkeypatch.setenv("DISPLAY", f":{said.readline().strip()}")
+            yield
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@pytest.mark.filterwarnings("ignore")  # those of Jupyter's own
+@pytest.mark.usefixtures("screen")
+def test_windows_of_a_notebook() -> None:
+    """With ``%matplotlib tk`` a plot is a window while the run goes on, and no picture in the output of the cell."""
+    *_, outputs = run_cells("%matplotlib tk", PREPARE, WINDOWS)
+    assert [o.text.strip() for o in outputs if o.output_type == "stream" and o.name == "stdout"] == ["[True]"]
+    assert not [o for o in outputs if o.output_type == "display_data"]

@@ -23,7 +23,8 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...], *, stacklevel: int = 3)
     Parameters
     ----------
     roi
-        A bool array (another dtype is converted, with a warning), a sparse array or matrix, a coordinate such as
+        A bool array (another dtype is converted, with a warning), of NumPy or another package, a sparse array or
+        matrix, a coordinate such as
         ``(y, x)``, or an iterable of ``((y, x), selected)`` in which all are selected or all are left out. An array has
         the shape of the scan, or is flat; one with as many elements in other axes is taken as flat, with a warning.
     nav_shape
@@ -51,6 +52,8 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...], *, stacklevel: int = 3)
         mask = roi
     elif hasattr(roi, "toarray") or hasattr(roi, "todense"):
         mask = np.asarray(roi.toarray() if hasattr(roi, "toarray") else roi.todense())
+    elif hasattr(roi, "__array__") and not isinstance(roi, np.generic):
+        mask = np.asarray(roi)  # arrays of other packages, such as Dask and xarray, and results
     else:
         coordinates, selected = parse_coordinates(roi, nav_shape)
         mask = np.full(nav_shape, not selected)

@@ -32,8 +32,9 @@ class MPLLive2DPlot(PicturePlot):
     """A live plot drawn by matplotlib.
 
     In a notebook, the picture is replaced in the output of the cell; with ``%matplotlib widget`` (ipympl), it is a
-    figure to zoom into. In a program that has imported pyplot, it is a figure of pyplot, so that it has a window where
-    there is a screen. Elsewhere it is a figure in memory, `figure`, to be saved.
+    figure to zoom into, with ``%matplotlib qt`` or ``tk`` a window. In a program that has imported pyplot, it is a
+    figure of pyplot: a window that is seen from the first picture on after ``pyplot.ion()``, else with
+    ``pyplot.show()``. Elsewhere it is a figure in memory, `figure`, to be saved.
 
     What is not there yet is grey, and the colours span what is there. Of large pictures, every second, third, ... pixel
     is shown until the run is over, as many as fit the screen. A channel may be a function that gives colours, of shape
@@ -103,7 +104,7 @@ class MPLLive2DPlot(PicturePlot):
         notebook = notebook_display()
         pyplot: Any = sys.modules.get("matplotlib.pyplot")
         # Pictures in the output of a cell are made here, without a backend of pyplot.
-        as_pictures = notebook is not None and not _is_interactive(pyplot)
+        as_pictures = notebook is not None and not _has_place(pyplot)
         if pyplot is not None and not as_pictures:
             # In a notebook, what is interactive would be shown at the end of the cell, when the run is over.
             with nullcontext() if notebook is None else pyplot.ioff():
@@ -288,9 +289,10 @@ def _push(canvas: Any, pixels: Array, *, is_last: bool = False) -> None:
             canvas._data_url = f"data:image/png;base64,{b64encode(png).decode()}"
 
 
-def _is_interactive(pyplot: Any) -> bool:
-    """Return whether figures of pyplot are widgets of the notebook, as with ``%matplotlib widget``."""
+def _has_place(pyplot: Any) -> bool:
+    """Return whether figures of pyplot are widgets of the notebook, as with ``%matplotlib widget``, or windows."""
     if pyplot is None:
         return False
     backend: str = pyplot.get_backend()
-    return backend.lower().removeprefix("module://").startswith(("ipympl", "widget", "nbagg"))
+    kinds = ("ipympl", "widget", "nbagg", "qt", "tk", "gtk", "wx", "macosx")
+    return backend.lower().removeprefix("module://").startswith(kinds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 import sparse
@@ -96,6 +97,7 @@ def test_axes_of_length_one_are_counted(
         ({"data": np.zeros((2, 2, 2)), "datashape": (2, 2)}, "exclude each other"),
         ({"data": [[1, 2], [3, 4]]}, "it is a list"),
         ({"data": "abc"}, "no kind of array"),
+        ({"data": da.zeros((2, 2, 2))}, "a dask.Array, no kind of array .* load it as 'dask'"),
         ({"data": np.ma.zeros((2, 2, 2))}, "masked arrays"),
         ({"data": np.zeros((2, 0, 2))}, "holds no data"),
         ({"data": np.zeros((2, 2, 2), dtype=object)}, "no numbers"),

@@ -363,7 +363,11 @@ def _as_array(data: Any) -> Any:
     except (TypeError, ValueError):
         backend = None
     if backend is None:
-        msg = f"data is a {type(data).__name__}, no kind of array that is known: convert it to a NumPy array first"
+        kind = f"{type(data).__module__.partition('.')[0]}.{type(data).__name__}"
+        msg = (
+            f"data is a {kind}, no kind of array that is known: convert it to a NumPy array first, "
+            "or load it as 'dask', as a Dask array of what is not to be read at once"
+        )
         raise DataSetException(msg)
     if backend in CUPY_BACKENDS:
         data = data.get()
