@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,17 @@ def test_other_dtypes_are_converted_with_a_warning() -> None:
     with pytest.warns(UserWarning, match="not bool"):
         mask = normalize_roi(wanted().astype(int), NAV)
     assert mask is not None
+    assert np.array_equal(mask, wanted())
+
+
+@pytest.mark.parametrize("dtype", [bool, int, float])
+def test_what_is_masked_out_is_not_selected(dtype: Any) -> None:
+    """As in what a comparison makes of a result that is valid in parts: nothing later sees a masked array."""
+    roi = np.ma.masked_array(np.ones(NAV, dtype=dtype), mask=~wanted(), fill_value=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the roi is not bool")
+        mask = normalize_roi(roi, NAV)
+    assert type(mask) is np.ndarray
     assert np.array_equal(mask, wanted())
 
 

@@ -98,6 +98,20 @@ def test_facts_outside_of_a_run(ctx: Context) -> None:
     assert seen == [(None, False)]
 
 
+def test_task_data_may_be_kept_on_the_function(ctx: Context) -> None:
+    """A `get_task_data` without a return has made what it wanted elsewhere."""
+
+    class Keeping(Sums):
+        def get_task_data(self) -> Any:
+            self.factor = 3
+
+        def process_tile(self, tile: Any) -> None:
+            assert list(self.task_data.keys()) == []
+            super().process_tile(tile * self.factor)
+
+    np.testing.assert_array_equal(run(ctx, Keeping())["of_frame"].data, 3 * SUMS)
+
+
 # -- results
 
 

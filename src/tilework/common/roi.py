@@ -27,6 +27,7 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...], *, stacklevel: int = 3)
         matrix, a coordinate such as
         ``(y, x)``, or an iterable of ``((y, x), selected)`` in which all are selected or all are left out. An array has
         the shape of the scan, or is flat; one with as many elements in other axes is taken as flat, with a warning.
+        What a masked array masks out is not selected.
     nav_shape
         Shape of the scan.
     stacklevel
@@ -49,7 +50,8 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...], *, stacklevel: int = 3)
     if roi is None:
         return None
     if isinstance(roi, np.ndarray):
-        mask = roi
+        # Whatever lies under the mask, such as what a comparison made of positions that were never computed.
+        mask = roi.filled(0) if isinstance(roi, np.ma.MaskedArray) else roi
     elif hasattr(roi, "toarray") or hasattr(roi, "todense"):
         mask = np.asarray(roi.toarray() if hasattr(roi, "toarray") else roi.todense())
     elif hasattr(roi, "__array__") and not isinstance(roi, np.generic):

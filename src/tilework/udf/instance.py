@@ -217,6 +217,8 @@ class UDFInstance(UDFProtocol):
     def init_task_data(self) -> None:
         """Make the task data."""
         data: Any = self.get_task_data()
+        if data is None:  # a method without return: what it makes is kept elsewhere
+            data = {}
         if not isinstance(data, _MAPPINGS):
             msg = f"{type(self).__name__}.get_task_data() returned {data!r}: return a dict of names and values"
             raise UDFException(msg)
