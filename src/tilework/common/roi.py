@@ -24,10 +24,9 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...], *, stacklevel: int = 3)
     ----------
     roi
         A bool array (another dtype is converted, with a warning), of NumPy or another package, a sparse array or
-        matrix, a coordinate such as
-        ``(y, x)``, or an iterable of ``((y, x), selected)`` in which all are selected or all are left out. An array has
-        the shape of the scan, or is flat; one with as many elements in other axes is taken as flat, with a warning.
-        What a masked array masks out is not selected.
+        matrix, a coordinate such as ``(y, x)``, or an iterable of ``((y, x), selected)`` in which all are selected or
+        all are left out. An array has the shape of the scan, or is flat; one with as many elements in other axes is
+        taken as flat, with a warning. What a masked array masks out is not selected.
     nav_shape
         Shape of the scan.
     stacklevel
