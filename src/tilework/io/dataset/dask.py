@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.arrays import is_masked
+from tilework.common.dask_graphs import rechunked
 from tilework.common.math import is_real, is_whole
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
@@ -94,8 +95,7 @@ class DaskDataSet(DataSet):
             frames = self._shape.nav.size
             min_size = frames * frame_bytes // default_num_partitions(frames, frame_bytes)
         nav = merge_chunks(array.chunks[:nav_dims], max(1, int(min_size) // frame_bytes))
-        # Merging needs no other way than tasks; "p2p" would be taken where a cluster is connected.
-        merged = array.rechunk((*nav, *((n,) for n in self._shape.sig)), method="tasks")
+        merged = rechunked(array, (*nav, *((n,) for n in self._shape.sig)))
         self._chunks = _ChunkGraphs(merged)
         self._nav_chunks = tuple(_product(nav))
         self._chunks_before = array.npartitions
