@@ -6,12 +6,15 @@ merged as far as a partition must be a run of the flattened scan.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import cloudpickle
 import numpy as np
 
 from tilework.common.arrays import is_masked
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from tilework.common.executor import JobExecutor
 
 __all__ = ["DaskDataSet", "merge_chunks"]
+
+_FILE_LIBRARIES: Final = {"h5py", "netCDF4"}
+"""Their objects stand for open files. They refuse to be pickled, but Dask can send them."""
 
 
 class DaskDataSet(DataSet):
@@ -314,11 +320,24 @@ class ChunkGraph:
 
 
 def _dumps(graph: Any) -> bytes:
-    """Pickle a graph, which may well hold functions that have no name."""
-    import cloudpickle
+    """Pickle a graph, which may well hold functions that have no name, and open files."""
+    file = io.BytesIO()
+    _GraphPickler(file).dump(graph)
+    return file.getvalue()
 
-    dumped: bytes = cloudpickle.dumps(graph)
-    return dumped
+
+class _GraphPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """Leaves open files to Dask, which opens them again where they arrive."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how an object is pickled; see `pickle.Pickler`."""
+        if type(obj).__module__.partition(".")[0] in _FILE_LIBRARIES:
+            import distributed.protocol as dask
+
+            with suppress(TypeError):  # it is none of a file
+                load = dask.dask_deserialize.dispatch(type(obj))
+                return load, dask.dask_serialize.dispatch(type(obj))(obj)
+        return super().reducer_override(obj)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
