@@ -195,11 +195,12 @@ def _checked(array: Any, sig_dims: int) -> Any:
 def _refuse_held(graph: Mapping[Any, Any], keys: Iterable[Any]) -> None:
     """Look for pieces that a cluster holds: only its client could compute with them.
 
-    Dask leaves them out of an optimized graph, in which only their keys are found; older versions leave a future there.
+    Dask leaves them out of an optimized graph, in which only their keys are found; older versions leave a future there,
+    by itself or in a task.
     """
     needed = set(keys).union(*(getattr(task, "dependencies", ()) for task in graph.values()))
     distributed: Any = sys.modules.get("distributed")
-    futures = distributed is not None and any(isinstance(task, distributed.Future) for task in graph.values())
+    futures = distributed is not None and distributed.futures_of(list(graph.values()))
     if futures or not needed <= graph.keys():
         msg = (
             "the Dask array is held by a cluster (persisted, or made of futures), so other workers cannot "
