@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dask.array
 import dask.base
+import dask.config
 import numpy as np
 import pytest
 from dask.delayed import delayed
@@ -240,6 +241,16 @@ def test_on_a_cluster(ctx: Context, inline: Context) -> None:
             DaskDataSet(client.persist(da.ones((4, 4, 4), chunks=2)), sig_dims=2)
         array = client.compute(results[0]["intensity"].delayed_data / 2, retries=1).result()
     np.testing.assert_array_equal(array, DATA[ROI].sum(axis=0) / np.float32(2))
+
+
+def test_chunks_are_merged_on_every_scheduler(ctx: Context, inline: Context, dataset: CountingDataSet) -> None:
+    """Also where Dask is set to merge chunks in a way that only a cluster can do."""
+    udfs: Any = [StdDevUDF(), Everything()]
+    expected = inline.run_udf(dataset=dataset, udf=udfs, roi=ROI)
+    with dask.config.set({"array.rechunk.method": "p2p", "scheduler": "threads"}):
+        for result, same in zip(ctx.run_udf(dataset=dataset, udf=udfs, roi=ROI), expected, strict=True):
+            for name, buffer in result.items():
+                assert buffer.data.tobytes() == same[name].data.tobytes(), name
 
 
 # -- nothing is read before, and then once

@@ -11,7 +11,7 @@ import numpy as np
 
 from tilework.common.arrays import fill_value
 from tilework.common.buffers import BufferWrapper, PlaceholderBufferWrapper
-from tilework.common.dask_graphs import import_dask
+from tilework.common.dask_graphs import import_dask, rechunked
 from tilework.common.math import prod
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _embed(flat: Any, roi: BoolArray) -> Any:
     da = import_dask().array
     if not flat.shape[0]:
         return _full((roi.size, *flat.shape[1:]), fill_value(flat.dtype), flat.dtype)
-    flat = flat.rechunk((flat.chunks[0], *(-1,) * (flat.ndim - 1)))
+    flat = rechunked(flat, (flat.chunks[0], *(-1,) * (flat.ndim - 1)))
     ends = np.cumsum(flat.chunks[0])
     stops = np.flatnonzero(roi)[ends - 1] + 1  # behind the last position of each chunk
     stops[-1] = roi.size

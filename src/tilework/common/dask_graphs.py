@@ -14,7 +14,18 @@ from tilework.exceptions import ExecutorSpecException
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["ArraySpec", "Constant", "Dask", "Item", "LazyGraph", "import_dask", "is_lazy", "single_key", "single_task"]
+__all__ = [
+    "ArraySpec",
+    "Constant",
+    "Dask",
+    "Item",
+    "LazyGraph",
+    "import_dask",
+    "is_lazy",
+    "rechunked",
+    "single_key",
+    "single_task",
+]
 
 
 class Dask(NamedTuple):
@@ -49,6 +60,14 @@ def import_dask(what: str = "this") -> Dask:
 def is_lazy(array: Any) -> bool:
     """Return whether `array` is a Dask array, or another of Dask's collections."""
     return hasattr(array, "__dask_graph__")
+
+
+def rechunked(array: Any, chunks: Any) -> Any:
+    """Return a Dask array with other chunks.
+
+    Whatever is set for Dask, by way of tasks that every scheduler can do: those of "p2p" need a cluster.
+    """
+    return array.rechunk(chunks, method="tasks")
 
 
 def single_key(array: Any) -> Any:

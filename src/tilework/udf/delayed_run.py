@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.dask_graphs import ArraySpec, Constant, LazyGraph, import_dask, is_lazy, single_key, single_task
+from tilework.common.dask_graphs import (
+    ArraySpec,
+    Constant,
+    LazyGraph,
+    import_dask,
+    is_lazy,
+    rechunked,
+    single_key,
+    single_task,
+)
 from tilework.common.executor import JobExecutor, LazyExecutor, RunOptions
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
@@ -143,7 +152,7 @@ class DelayedRun:
                 if array.dtype.hasobject or array.view(np.uint8).any():
                     initial[name] = array.copy()
             elif not getattr(buffer, "is_untouched", False):
-                initial[name] = array.rechunk((lengths, *(-1,) * (array.ndim - 1)))
+                initial[name] = rechunked(array, (lengths, *(-1,) * (array.ndim - 1)))
         return initial
 
     def _merge_all(
@@ -198,7 +207,7 @@ class DelayedRun:
         finish = Finish.of(udf, merged, run.covered, run.dataset.shape, run.roi)
         expected = rehearse(finish, udf, merged)
         graph = LazyGraph(f"results-{type(udf).__name__}")
-        whole = [array.rechunk(-1) for array in merged.values()]
+        whole = [rechunked(array, -1) for array in merged.values()]
         graph.use(*whole)
         udf_key = graph.add("udf", Constant(udf.snapshot()))
         key = graph.add("get_results", finish, udf_key, [single_key(array) for array in whole])

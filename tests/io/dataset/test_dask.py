@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import dask.array
 import dask.base
+import dask.config
+import h5py
 import numpy as np
 import pytest
 from dask.delayed import delayed
@@ -185,6 +187,23 @@ def test_lambdas_travel() -> None:
     array = da.from_array(data, chunks=(1, 4, 8, 8)).map_blocks(lambda block: block * 2)
     copy = pickle.loads(pickle.dumps(DaskDataSet(array, sig_dims=2)))
     np.testing.assert_array_equal(read_all(copy)[0].reshape(data.shape), data * 2)
+
+
+@pytest.mark.parametrize("executor", ["pipelined", "delayed"])
+def test_arrays_of_open_files_travel(executor: Any, tmp_path: Path) -> None:
+    """As those of programs that read HDF5 lazily, with functions of theirs; other processes open the file again."""
+    data = counts((4, 4, 8, 8), "u2")
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["frames"] = data
+    options = {"cpus": 1} if executor == "pipelined" else {}
+    with (
+        h5py.File(tmp_path / "scan.h5") as file,
+        Context.make_with(executor, **options) as ctx,
+        dask.config.set(scheduler="processes", num_workers=1),
+    ):
+        array = da.from_array(file["frames"], chunks=(1, 4, 8, 8)).map_blocks(lambda block: block // 2)
+        result = ctx.run_udf(dataset=ctx.load("dask", array, sig_dims=2, min_size=1), udf=SumSigUDF())
+        np.testing.assert_array_equal(result["intensity"].data, (data // 2).sum(axis=(2, 3)))
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,19 @@ merged as far as a partition must be a run of the flattened scan.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import cloudpickle
 import numpy as np
 
 from tilework.common.arrays import is_masked
+from tilework.common.dask_graphs import rechunked
 from tilework.common.math import is_real, is_whole
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
     from tilework.common.executor import JobExecutor
 
 __all__ = ["DaskDataSet", "merge_chunks"]
+
+_FILE_LIBRARIES: Final = {"h5py", "netCDF4"}
+"""Their objects stand for open files. They refuse to be pickled, but Dask can send them."""
 
 
 class DaskDataSet(DataSet):
@@ -94,8 +101,7 @@ class DaskDataSet(DataSet):
             frames = self._shape.nav.size
             min_size = frames * frame_bytes // default_num_partitions(frames, frame_bytes)
         nav = merge_chunks(array.chunks[:nav_dims], max(1, int(min_size) // frame_bytes))
-        # Merging needs no other way than tasks; "p2p" would be taken where a cluster is connected.
-        merged = array.rechunk((*nav, *((n,) for n in self._shape.sig)), method="tasks")
+        merged = rechunked(array, (*nav, *((n,) for n in self._shape.sig)))
         self._chunks = _ChunkGraphs(merged)
         self._nav_chunks = tuple(_product(nav))
         self._chunks_before = array.npartitions
@@ -189,11 +195,12 @@ def _checked(array: Any, sig_dims: int) -> Any:
 def _refuse_held(graph: Mapping[Any, Any], keys: Iterable[Any]) -> None:
     """Look for pieces that a cluster holds: only its client could compute with them.
 
-    Dask leaves them out of an optimized graph, in which only their keys are found; older versions leave a future there.
+    Dask leaves them out of an optimized graph, in which only their keys are found; older versions leave a future there,
+    by itself or in a task.
     """
     needed = set(keys).union(*(getattr(task, "dependencies", ()) for task in graph.values()))
     distributed: Any = sys.modules.get("distributed")
-    futures = distributed is not None and any(isinstance(task, distributed.Future) for task in graph.values())
+    futures = distributed is not None and distributed.futures_of(list(graph.values()))
     if futures or not needed <= graph.keys():
         msg = (
             "the Dask array is held by a cluster (persisted, or made of futures), so other workers cannot "
@@ -314,11 +321,24 @@ class ChunkGraph:
 
 
 def _dumps(graph: Any) -> bytes:
-    """Pickle a graph, which may well hold functions that have no name."""
-    import cloudpickle
+    """Pickle a graph, which may well hold functions that have no name, and open files."""
+    file = io.BytesIO()
+    _GraphPickler(file).dump(graph)
+    return file.getvalue()
 
-    dumped: bytes = cloudpickle.dumps(graph)
-    return dumped
+
+class _GraphPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """Leaves open files to Dask, which opens them again where they arrive."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how an object is pickled; see `pickle.Pickler`."""
+        if type(obj).__module__.partition(".")[0] in _FILE_LIBRARIES:
+            import distributed.protocol as dask
+
+            with suppress(TypeError):  # it is none of a file
+                load = dask.dask_deserialize.dispatch(type(obj))
+                return load, dask.dask_serialize.dispatch(type(obj))(obj)
+        return super().reducer_override(obj)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
