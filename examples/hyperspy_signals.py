@@ -38,9 +38,8 @@ def main(folder: Path) -> None:
     """Make a scan, sum its frames, find their centres of mass, and save both as signals."""
     make_scan(folder / "scan.hspy")
     scan = hs.load(folder / "scan.hspy", lazy=True)
-    # What is open in HDF5 does not travel to worker processes: threads. A signal in memory is given as
-    # ctx.load("memory", data=signal.data, sig_dims=2).
-    with Context.make_with("threads") as ctx:
+    # A signal in memory is given as ctx.load("memory", data=signal.data, sig_dims=2).
+    with Context.make_with("pipelined") as ctx:
         dataset = ctx.load("dask", scan.data, sig_dims=2)
         sums, center = ctx.run_udf(dataset=dataset, udf=[SumSigUDF(), CoMUDF()])
     as_image(sums["intensity"].data, scan).save(folder / "sums.hspy", overwrite=True)
