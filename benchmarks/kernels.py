@@ -135,30 +135,31 @@ class Bench:
         sig, dtype = self.data.shape[1:], self.data.dtype
         native = dtype.newbyteorder("=")
         result = np.result_type(native, np.float32)
+        single, double = (np.complex64, np.complex128) if native.kind == "c" else (np.float32, np.float64)
         disc = kernels.MomentRegion(circular(sig[1] / 2, sig[0] / 2, sig[1], sig[0], 0.39 * min(sig)))
         everything = kernels.MomentRegion(np.ones(sig, dtype=bool))
         stack = np.random.default_rng(1).random((masks, *sig)).astype(np.float32)
-        dense = {n: kernels.DenseMasks(stack[:n], dtype, np.dtype("f4"), compiled=True) for n in (1, 4, masks)}
+        dense = {n: kernels.DenseMasks(stack[:n], dtype, np.dtype(single), compiled=True) for n in (1, 4, masks)}
         from scipy import sparse
 
         few = sparse.csr_matrix(np.where(stack > 0.99, stack, 0).reshape(masks, -1))
-        rare = kernels.SparseMasks(few, dtype, np.dtype("f4"), compiled=True)
+        rare = kernels.SparseMasks(few, dtype, np.dtype(single), compiled=True)
         n_bins = min(sig) // 4
         bins = radial_bins(sig[1] / 2, sig[0] / 2, sig[1], sig[0], min(sig) / 2, n_bins=n_bins, use_sparse=True)
         rings = sparse.csr_matrix(bins.reshape((n_bins, -1)).to_scipy_sparse())
-        radial = kernels.SparseMasks(rings, dtype, np.dtype("f4"), compiled=True)
+        radial = kernels.SparseMasks(rings, dtype, np.dtype(single), compiled=True)
         pixels = sig[0] * sig[1]
         depth = max(1, 2**21 // (result.itemsize * pixels))
         scratch = threading.local()
 
         def variance(tile: Array) -> None:
-            kernels.accumulate_variance(tile, 0, np.zeros(sig), np.zeros(sig), compiled=True)
+            kernels.accumulate_variance(tile, 0, np.zeros(sig, double), np.zeros(sig), compiled=True)
 
         def moments(region: Any) -> Callable[[Array], None]:
             return lambda tile: kernels.sum_moments(tile, region, np.zeros((len(tile), 3)), compiled=True)
 
         def products(packed: Any) -> Callable[[Array], None]:
-            return lambda tile: packed.apply(tile, np.zeros((len(tile), len(packed)), dtype=np.float32))
+            return lambda tile: packed.apply(tile, np.zeros((len(tile), len(packed)), dtype=single))
 
         def convert(tile: Array) -> None:
             if not hasattr(scratch, "out"):
@@ -168,8 +169,8 @@ class Bench:
                 convert_tile(part, result, scratch.out[: len(part)], compiled=True)
 
         found = {
-            "sum of frames": (lambda tile: kernels.sum_frames(tile, np.zeros(sig, np.float32), compiled=True), 0),
-            "sum of pixels": (lambda tile: kernels.sum_pixels(tile, np.zeros(len(tile), "f4"), compiled=True), 0),
+            "sum of frames": (lambda tile: kernels.sum_frames(tile, np.zeros(sig, single), compiled=True), 0),
+            "sum of pixels": (lambda tile: kernels.sum_pixels(tile, np.zeros(len(tile), single), compiled=True), 0),
             "variance": (variance, 0),
             "moments in a disc (48 % of the pixels)": (moments(disc), 0),
             "moments of all pixels": (moments(everything), 0),
@@ -180,6 +181,8 @@ class Bench:
         }
         if native == result:
             found.popitem()
+        if native.kind == "c":  # the centre of mass of complex frames is a product with masks
+            found = {name: case for name, case in found.items() if "moments" not in name}
         return found
 
 
