@@ -58,9 +58,9 @@ class RecordUDF(UDF):
     (6, 8, 32, 32)
     """
 
-    def __init__(self, filename: str | os.PathLike[str], *, _inode: int | None = None) -> None:
-        # The run says which file it made: one of that name may be another.
-        super().__init__(filename=str(Path(filename).absolute()), _inode=_inode)
+    def __init__(self, filename: str | os.PathLike[str], *, _inode: int | None = None, _offset: int = 0) -> None:
+        # The run says which file it made, as one of that name may be another, and where its frames begin.
+        super().__init__(filename=str(Path(filename).absolute()), _inode=_inode, _offset=_offset)
         self._made: BinaryIO | None = None  # on the main side, which has it locked
 
     def get_preferred_input_dtype(self) -> Any:
@@ -89,8 +89,8 @@ class RecordUDF(UDF):
         if target.exists() and not target.is_file():
             raise FileExistsError(errno.EEXIST, "it is no regular file, and not replaced", str(target))
         self._made = _open_locked(self._unfinished, str(target))
-        self.update_kwargs({"_inode": os.fstat(self._made.fileno()).st_ino})
-        np.lib.format.open_memmap(self._unfinished, mode="w+", dtype=self.meta.input_dtype, shape=shape)
+        array = np.lib.format.open_memmap(self._unfinished, mode="w+", dtype=self.meta.input_dtype, shape=shape)
+        self.update_kwargs({"_inode": os.fstat(self._made.fileno()).st_ino, "_offset": array.offset})
 
     @property
     def _unfinished(self) -> str:
@@ -134,7 +134,8 @@ class RecordUDF(UDF):
                 "this worker does not see the file system of the main process"
             )
             raise FileNotFoundError(errno.ENOENT, msg, name)
-        return {"file": _RecordFile(path, name, self.meta.dataset_shape.sig.to_tuple())}
+        sig_shape = self.meta.dataset_shape.sig.to_tuple()
+        return {"file": _RecordFile(path, name, self.params._offset, sig_shape, self.meta.input_dtype)}
 
     def process_tile(self, tile: NDArray[Any]) -> None:
         """Write a tile."""
@@ -195,14 +196,17 @@ class _RecordFile:
         Where it is.
     name
         What it is called in errors.
+    offset
+        Where its frames begin, in bytes.
     sig_shape
         Shape of a frame.
+    dtype
+        Of the pixels.
     """
 
-    def __init__(self, path: str, name: str, sig_shape: tuple[int, ...]) -> None:
-        array = np.load(path, mmap_mode="r")
-        self._offset = int(array.offset)
-        self._dtype = array.dtype
+    def __init__(self, path: str, name: str, offset: int, sig_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._offset = offset
+        self._dtype = dtype
         self._sig_shape = sig_shape
         self._path = path
         self._name = name
