@@ -1,12 +1,14 @@
-"""Into how many tasks a run is cut, where the partitions of its dataset are too few for what functions may take.
+"""Into how many tasks a run is cut, where the partitions of its dataset do not fit what functions take.
 
 The size of the data says how long moving and adding up its pixels takes, and so partitions follow from it. What
 somebody's own function takes for a frame cannot be known: it may be a microsecond, or a second for each of a few small
-frames, and all workers should have some of them.
+frames, and all workers should have some of them. And where a few frames are selected in each partition, what is built
+in takes less time for them than a task does: partitions are joined.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from tilework.io.dataset.partition import Partition
     from tilework.udf.run_plan import RunPlan
 
-__all__ = ["cut", "wanted_tasks"]
+__all__ = ["cut", "most_tasks", "wanted_tasks"]
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 Span: TypeAlias = tuple[int, int]
@@ -34,6 +36,10 @@ _TASKS_EACH: Final = 4
 """More than one for each worker, as frames may differ in what they take."""
 _FEW: Final = 2
 _MANY: Final = 16
+_JOINED_BYTES: Final = 4 * 2**20
+"""Of selected frames; what is built in goes over so much of them while a task begins and ends."""
+_READERS: Final = 4
+"""Tasks that stay, though they are small: a disk may take long to find a frame, and finds several at a time."""
 
 
 def wanted_tasks(udfs: Sequence[UDF], plan: RunPlan, n_frames: int, executor: JobExecutor | None) -> int:
@@ -61,10 +67,32 @@ def wanted_tasks(udfs: Sequence[UDF], plan: RunPlan, n_frames: int, executor: Jo
         prepares = any(type(udf).get_task_data is not UDF.get_task_data for udf in udfs)  # which may take long
         each = 1 if prepares else min(max(1, n_frames // (2 * _FRAMES * workers)), _TASKS_EACH)
         return min(each * workers, n_frames)
-    if all(type(udf).__module__.startswith("tilework.") for udf in udfs):
+    if _are_built_in(udfs):
         return 0
     wanted = min(max(n_frames // _FRAMES, _FEW), _MANY if by_frames else 2 * _FEW)
     return min(wanted + wanted % 2, n_frames)
+
+
+def most_tasks(udfs: Sequence[UDF], plan: RunPlan, dataset: DataSet, n_selected: int) -> float:
+    """Return how many tasks a run over selected positions should have at most; infinity: it does not matter.
+
+    Parameters
+    ----------
+    udfs, plan
+        As in `wanted_tasks`.
+    dataset
+        What is processed.
+    n_selected
+        Number of selected frames.
+    """
+    if not _are_built_in(udfs) or any(planned.method is not UDFMethod.TILE for planned in plan.udfs):
+        return math.inf
+    frame_bytes = dataset.shape.sig.size * dataset.dtype.itemsize
+    return max(_READERS, n_selected * frame_bytes // _JOINED_BYTES)
+
+
+def _are_built_in(udfs: Sequence[UDF]) -> bool:
+    return all(type(udf).__module__.startswith("tilework.") for udf in udfs)
 
 
 def _count_workers(plan: RunPlan, executor: JobExecutor | None) -> int:
@@ -74,8 +102,10 @@ def _count_workers(plan: RunPlan, executor: JobExecutor | None) -> int:
     return executor.get_available_workers().filter(lambda worker: worker.can_run(plan.resources)).concurrency()
 
 
-def cut(dataset: DataSet, roi: BoolArray | None, wanted: int) -> tuple[list[Partition], list[Span]]:
-    """Return the partitions of a run, those of the dataset, or others when it should have more tasks; and their spans.
+def cut(
+    dataset: DataSet, roi: BoolArray | None, wanted: int, most: float = math.inf
+) -> tuple[list[Partition], list[Span]]:
+    """Return the partitions of a run, those of the dataset or others where it should have more tasks, or fewer.
 
     Parameters
     ----------
@@ -86,15 +116,17 @@ def cut(dataset: DataSet, roi: BoolArray | None, wanted: int) -> tuple[list[Part
         its share of them.
     wanted
         How many tasks there should be at least.
+    most
+        How many tasks there should be at most, unless more are wanted.
 
     Returns
     -------
     partitions, spans
-        Where each partition begins and ends among the selected positions.
+        The partitions, and where each begins and ends among the selected positions.
     """
     partitions = list(dataset.get_partitions())
     spans = _spans(partitions, roi)
-    stops = _finer_stops(spans, roi, wanted) if wanted > 1 else None
+    stops = _other_stops(spans, roi, wanted, most)
     others = None if stops is None else dataset.cut_at(stops)
     if others is None:
         return partitions, spans
@@ -102,13 +134,17 @@ def cut(dataset: DataSet, roi: BoolArray | None, wanted: int) -> tuple[list[Part
     return partitions, _spans(partitions, roi)
 
 
-def _finer_stops(spans: Sequence[Span], roi: BoolArray | None, wanted: int) -> list[int] | None:
+def _other_stops(spans: Sequence[Span], roi: BoolArray | None, wanted: int, most: float) -> list[int] | None:
     """Return where partitions would have to end for each to have its share; None when they have it."""
-    counts = [stop - start for start, stop in spans]
+    counts = [stop - start for start, stop in spans if stop > start]
     total = sum(counts)
-    if (max(counts, default=0) - 1) * wanted <= total:  # one more than its share is no reason
+    n = len(counts)
+    if wanted > 1 and (max(counts, default=0) - 1) * wanted > total:  # one more than its share is no reason
+        n = max(wanted, n)
+    elif n > most:
+        n = max(wanted, int(most))
+    else:
         return None
-    n = max(wanted, sum(count > 0 for count in counts))
     ends = [i * total // n for i in range(1, n)]
     if roi is None:
         return [*ends, total]

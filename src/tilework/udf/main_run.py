@@ -7,6 +7,7 @@ knows of the executor only which type of buffers it wants, and which workers it 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from tilework.common.udf import kernel_of
 from tilework.exceptions import NoBackendError, UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.checks import check_results_can_be_made, noted, too_large
-from tilework.udf.cutting import cut, wanted_tasks
+from tilework.udf.cutting import cut, most_tasks, wanted_tasks
 from tilework.udf.data import prepare_aux
 from tilework.udf.kernel_arguments import check_kernel
 from tilework.udf.merging import merge_part
@@ -126,7 +127,8 @@ class MainRun:
         _check_workers(plan, executor)
         try:
             self._prepare_udfs(plan, corrections, executor, environment)
-            partitions, spans = cut(dataset, roi, wanted_tasks(self.udfs, plan, n_nav, executor))
+            most = math.inf if roi is None else most_tasks(self.udfs, plan, dataset, n_nav)
+            partitions, spans = cut(dataset, roi, wanted_tasks(self.udfs, plan, n_nav, executor), most)
             self.params = self._make_params(plan, corrections, partitions)
             self.tasks = self._make_tasks(plan, partitions, spans)
         except BaseException:

@@ -121,9 +121,11 @@ class PipelinedBackend(Generic[V]):
             self._put_packed()
 
     def _check_open(self) -> None:
-        if self._hub.is_closed and self._control.reason is not None:  # who closes an executor cancels its runs before
-            raise JobCancelledError(self._control.reason)
-        self._hub.check_open()
+        # Whether our files are still there is looked at while it waits: for each ticket that takes too long.
+        if self._hub.is_closed:
+            if self._control.reason is not None:  # who closes an executor cancels its runs before
+                raise JobCancelledError(self._control.reason)
+            self._hub.check_open()
 
     def _put_packed(self) -> None:
         packed, self._packed = self._packed, []

@@ -233,7 +233,8 @@ class PipelinedExecutor(StoringJobExecutor):
         if is_streamed:
             # What is under way beyond the running tasks is detector data that waits in memory.
             return Bounds(n, prefetch=2, prefetch_short=2)
-        return Bounds(n, prefetch=3)
+        # More than a worker has at a time: while the main process merges one result, none must wait for the next.
+        return Bounds(n, prefetch=6, windows=2)
 
     def run_each_worker(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
         """Run ``fn(*args, **kwargs)`` once in each worker, all at a time; results by the worker's name."""
