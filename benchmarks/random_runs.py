@@ -42,9 +42,10 @@ MIB = (4, 32, 128, 256)
 FUNCTIONS = (
     "sum", "sumsig", "stddev", "masks1", "masks4", "masks16", "masks64", "sparse4", "sparse32", "shifted", "com",
     "com_all", "logsum", "fem", "crystallinity", "pick", "auto", "frame_max", "frame_stat", "tile_max", "frame_row",
-    "partition_sum", "sum+sumsig", "com+masks1", "sum+stddev+com", "frame_max+sum",
+    "partition_sum", "sum+sumsig", "com+masks1", "sum+stddev+com", "frame_max+sum", "frame_median", "frame_fft",
+    "frame_bins", "frame_weighted", "tile_product", "tile_histogram",
 )  # fmt: skip
-SELECTED = (0, 0, 0, 0.1, 0.5)
+SELECTED = (0, 0, 0, 0.01, 0.1, 0.5)
 """Parts of the positions, at random; 0: all of them, without a selection."""
 
 
@@ -66,7 +67,7 @@ def largest(frame: Any) -> Any:
     return frame.max()
 
 
-def users_functions(udf_class: Any) -> dict[str, Any]:  # noqa: C901  (five classes of two methods)
+def users_functions(udf_class: Any) -> dict[str, Any]:  # noqa: C901  (classes of two methods)
     """Return functions of the kind that users write."""
 
     class FrameMax(udf_class):  # type: ignore[misc]
@@ -93,6 +94,52 @@ def users_functions(udf_class: Any) -> dict[str, Any]:  # noqa: C901  (five clas
         def process_frame(self, frame: Any) -> None:
             self.results.value[:] = frame[frame.shape[0] // 2].sum()
 
+    class FrameMedian(FrameMax):
+        def process_frame(self, frame: Any) -> None:
+            self.results.value[:] = np.median(frame)
+
+    class FrameFFT(FrameMax):
+        def process_frame(self, frame: Any) -> None:
+            self.results.value[:] = np.abs(np.fft.rfft2(frame)).max()
+
+    class FrameBins(udf_class):  # type: ignore[misc]
+        def get_result_buffers(self) -> Any:
+            return {"value": self.buffer(kind="nav", dtype="f4", extra_shape=(4, 4))}
+
+        def process_frame(self, frame: Any) -> None:
+            self.results.value[:] = frame.reshape(4, frame.shape[0] // 4, 4, -1).sum(axis=(1, 3))
+
+    class FrameWeighted(udf_class):  # type: ignore[misc]
+        def get_result_buffers(self) -> Any:
+            return {"value": self.buffer(kind="sig", dtype="f4")}
+
+        def process_frame(self, frame: Any) -> None:
+            self.results.value[:] += self.params.weight * frame
+
+        def merge(self, dest: Any, src: Any) -> None:
+            dest.value[:] += src.value
+
+    class TileProduct(udf_class):  # type: ignore[misc]
+        def get_result_buffers(self) -> Any:
+            return {"value": self.buffer(kind="nav", dtype="f4", extra_shape=(4,))}
+
+        def get_task_data(self) -> Any:
+            return {"masks": np.ones((*self.meta.dataset_shape.sig, 4), dtype="f4")}
+
+        def process_tile(self, tile: Any) -> None:
+            part = self.task_data.masks[self.meta.slice.get(sig_only=True)]
+            self.results.value[:] += tile.reshape(len(tile), -1) @ part.reshape(-1, 4)
+
+    class TileHistogram(udf_class):  # type: ignore[misc]
+        def get_result_buffers(self) -> Any:
+            return {"value": self.buffer(kind="single", dtype="i8", extra_shape=(64,))}
+
+        def process_tile(self, tile: Any) -> None:
+            self.results.value[:] += np.bincount(np.minimum(tile, 63).astype("i8").reshape(-1), minlength=64)
+
+        def merge(self, dest: Any, src: Any) -> None:
+            dest.value[:] += src.value
+
     class TileMax(udf_class):  # type: ignore[misc]
         def get_result_buffers(self) -> Any:
             return {"value": self.buffer(kind="sig", dtype="f4")}
@@ -117,6 +164,12 @@ def users_functions(udf_class: Any) -> dict[str, Any]:  # noqa: C901  (five clas
         "frame_max": FrameMax,
         "frame_stat": FrameStat,
         "frame_row": FrameRow,
+        "frame_median": FrameMedian,
+        "frame_fft": FrameFFT,
+        "frame_bins": FrameBins,
+        "frame_weighted": FrameWeighted,
+        "tile_product": TileProduct,
+        "tile_histogram": TileHistogram,
         "tile_max": TileMax,
         "partition_sum": PartitionSum,
     }
@@ -155,8 +208,11 @@ class Package:
             return context(executor=pool(pool.make_spec(cpus=range(2), cudas=[])))
         return context.make_with(executor) if executor == "inline" else context.make_with(executor, cpus=2)
 
-    def function(self, name: str, sig: tuple[int, ...]) -> Any:
+    def function(self, name: str, sig: tuple[int, ...], nav: tuple[int, ...]) -> Any:
         """Return a UDF by its name."""
+        if name == "frame_weighted":
+            weights = np.random.default_rng(2).random(nav).astype("f4").reshape(-1)
+            return self._users[name](weight=self._find("udf", "UDF").aux_data(weights, kind="nav", dtype="f4"))
         if name in self._users:
             return self._users[name]()
         for kind, make in (("masks", dense), ("sparse", discs)):
@@ -199,7 +255,7 @@ class Package:
         if work.function == "pick":
             roi = np.zeros(nav, dtype=bool)
             roi[:1] = True
-        udfs = [self.function(name, work.sig) for name in work.function.split("+")]
+        udfs = [self.function(name, work.sig, nav) for name in work.function.split("+")]
         more = {}
         if work.is_corrected:
             dark, gain = rng.random(work.sig).astype("f4"), rng.random(work.sig).astype("f4") + 1
