@@ -264,6 +264,7 @@ def test_clusters(ctx: Context) -> None:
     assert set(np.unique(result.raw_data[1:])) == {1, 2}
     below = np.ones((8, 9), dtype=bool)
     below[6:] = False
+    assert late.absent_frames is not None
     np.testing.assert_array_equal(
         ctx.run(ClusterAnalysis(late, analysis.parameters), roi=below)[0].raw_data > 0, below & ~late.absent_frames
     )

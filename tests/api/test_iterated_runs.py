@@ -89,7 +89,7 @@ def test_a_run_that_is_finished(ctx: Context) -> None:
         assert (run.done(), run.running(), run.cancelled(), run.exception()) == (True, False, False, None)
         assert run.cancel() is False
         got, want = run.result(), ctx.run_udf(dataset=load(ctx), udf=udf)
-        for each, expected in zip(run.partial().buffers, [want] if isinstance(udf, UDF) else want, strict=True):
+        for each, expected in zip(run.partial().buffers, want if isinstance(want, tuple) else (want,), strict=True):
             assert {k: v.data.tobytes() for k, v in each.items()} == {k: v.data.tobytes() for k, v in expected.items()}
         assert isinstance(got, tuple) == isinstance(want, tuple)
         assert "finished, 16 of 16 partitions" in repr(run)

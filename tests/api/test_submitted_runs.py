@@ -136,7 +136,7 @@ def test_errors(ctx: Context) -> None:
     """What is wrong with arguments shows at once, what goes wrong in the run where its result is asked for."""
     ds = load(ctx)
     with pytest.raises(TypeError, match="instance"):
-        ctx.submit_udf(ds, FrameMax)  # type: ignore[arg-type]
+        ctx.submit_udf(ds, FrameMax)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match=r"'live', 'interactive', 'batch'"):
         ctx.submit_udf(ds, FrameMax(), priority="urgent")
     with pytest.raises(ValueError, match="timeout"):
@@ -551,8 +551,8 @@ def test_on_processes(kind: str, signals: Signals) -> None:
     with context as ctx:
         ds = load(ctx)
         runs = [ctx.submit_udf(ds, [TileSum(), FrameMax()]) for _ in range(10)]
-        for run in runs:
-            sums, maxima = run.result(60)
+        for each in runs:
+            sums, maxima = each.result(60)
             assert np.array_equal(sums["sig"].data, DATA.sum(axis=(0, 1)))
             assert np.array_equal(maxima["maximum"].data, DATA.max(axis=(2, 3)))
         run = ctx.submit_udf(ds, Waiting(signals=signals, factor=1))

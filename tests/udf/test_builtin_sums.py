@@ -131,7 +131,7 @@ def test_deviations_are_rounded_to_less_than_double_precision_only_at_the_end(ex
     with Context.make_with(executor) as ctx:
         result = ctx.run_udf(dataset=load(ctx, data), udf=StdDevUDF(dtype=dtype))
     assert list(result) == ["var", "std", "mean", "varsum", "num_frames", "sum"]
-    assert (result["std"].dtype, result["sum"].dtype) == (dtype, np.result_type("f4", dtype))
+    assert (result["std"].dtype, result["sum"].dtype) == (np.dtype(dtype), np.result_type("f4", dtype))
     rtol = float(np.finfo(dtype).eps)
     np.testing.assert_allclose(result["var"].data, exact(data).var(axis=(0, 1)), rtol=rtol)
     np.testing.assert_allclose(result["varsum"].data, 72 * exact(data).var(axis=(0, 1)), rtol=rtol)
@@ -331,7 +331,7 @@ def test_classes_that_derive_from_it_declare_results_as_it_does(ctx: Context) ->
     np.testing.assert_array_equal(result["result"].data, data.sum(axis=(2, 3)))
     np.testing.assert_array_equal(result["extremes"].data[..., 1], data.max(axis=(2, 3)))
     np.testing.assert_array_equal(result["half"].data, data.max(axis=(2, 3)) / 2)
-    assert (result["extremes"].dtype, result["half"].dtype) == ("u2", "f8")
+    assert (result["extremes"].dtype, result["half"].dtype) == (np.dtype("u2"), np.dtype("f8"))
     assert (result["largest"].kind, result["largest"].data[0]) == ("single", data.max())
 
 

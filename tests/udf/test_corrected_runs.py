@@ -246,6 +246,7 @@ def test_corrections_that_come_with_the_data(ctx: Context) -> None:
 def test_what_is_saved_says_that_it_is_corrected(ctx: Context, tmp_path: Any) -> None:
     dataset = load(ctx, counts())
     plain = ctx.run_udf(dataset=dataset, udf=SumUDF())
+    assert plain.provenance is not None
     assert plain.provenance.as_dict()["corrections"] is None
     corrected = ctx.run_udf(
         dataset=dataset, udf=SumUDF(), corrections=CorrectionSet(dark=DARK, excluded_pixels=EXCLUDED)
@@ -260,7 +261,7 @@ def test_what_does_not_fit_is_refused_before_data_is_read(ctx: Context) -> None:
     with pytest.raises(ValueError, match=r"made for a detector of shape \(7, 8\)"):
         ctx.run_udf(dataset=dataset, udf=SumUDF(), corrections=CorrectionSet(dark=DARK.T))
     with pytest.raises(TypeError, match=r"must be a tilework\.corrections\.CorrectionSet"):
-        ctx.run_udf(dataset=dataset, udf=SumUDF(), corrections={"dark": DARK})
+        ctx.run_udf(dataset=dataset, udf=SumUDF(), corrections={"dark": DARK})  # type: ignore[call-overload]
     with pytest.raises(DataSetException, match="does not support detector corrections"):
         ctx.run_udf(
             dataset=Uncorrectable(data=counts(), sig_dims=2), udf=SumUDF(), corrections=CorrectionSet(dark=DARK)

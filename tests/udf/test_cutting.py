@@ -107,9 +107,9 @@ def test_what_could_change_bits_does_not_go_by_the_workers(ctx: Context) -> None
     run = ctx.submit_udf(dataset=ctx.load("memory", data=DATA), udf=Last())
     run.result()
     assert run.progress.partitions_total == 16
-    run = ctx.submit_udf(dataset=ctx.load("memory", data=DATA), udf=[Mean(), SumUDF()])
-    run.result()
-    assert run.progress.partitions_total == 4
+    both = ctx.submit_udf(dataset=ctx.load("memory", data=DATA), udf=[Mean(), SumUDF()])
+    both.result()
+    assert both.progress.partitions_total == 4
 
 
 def test_each_worker_gets_its_share_of_a_region() -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tilework.common.container import MaskFactories, SparseBackend
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
 
@@ -45,7 +46,7 @@ class Analyses:
         job: Analysis,
         roi: RoiT = None,
         progress: bool | ProgressReporter = False,
-        corrections: Any = None,
+        corrections: CorrectionSet | None = None,
     ) -> AnalysisResultSet:
         """Run an analysis and return its results.
 

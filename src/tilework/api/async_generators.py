@@ -20,7 +20,7 @@ class ResultAsyncGenerator(AsyncSteps[ResultGenerator]):
     """
 
     @property
-    def run(self) -> UDFRun:
+    def run(self) -> UDFRun[Any]:
         """The run as others see it, see `ResultGenerator`; RuntimeError before it is prepared."""
         return self._prepared().run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from tilework.api.analyses import Analyses
 from tilework.api.executors import ExecutorSpecType, make_executor
@@ -13,15 +13,23 @@ from tilework.exceptions import ExecutorSpecException
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
+    from typing import Literal, Unpack
 
+    from numpy.typing import NDArray
+
+    from tilework.api.async_generators import ResultAsyncGenerator
+    from tilework.api.display import UDFDisplay
+    from tilework.api.generators import ResultGenerator
+    from tilework.api.requests import RunArguments
     from tilework.api.runs import UDFRun
-    from tilework.common.buffers import BufferWrapper
     from tilework.common.executor import GPUSpec, JobExecutor
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
+    from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
+    from tilework.udf.results import ResultBuffer, RunResult
 
 __all__ = ["Context", "ExecutorSpecType"]
 
@@ -131,7 +139,7 @@ class Context(Analyses):
 
     # -- data
 
-    def load(self, filetype: str | type[DataSet], *args: Any, io_backend: Any = None, **kwargs: Any) -> Any:
+    def load(self, filetype: str | type[DataSet], *args: Any, io_backend: Any = None, **kwargs: Any) -> DataSet:
         """Open a dataset.
 
         Parameters
@@ -144,10 +152,6 @@ class Context(Analyses):
             Parameters of the format, above all ``path``; see ``docs/formats.md``.
         io_backend
             Accepted by file formats for compatibility.
-
-        Returns
-        -------
-        DataSet
 
         Raises
         ------
@@ -199,12 +203,39 @@ class Context(Analyses):
 
     # -- running
 
+    # The first overload of each has all parameters, for editors to show; the others take most of them by name only.
+
+    @overload
+    def run_udf(
+        self, dataset: DataSet, udf: UDF, roi: RoiT = None, corrections: CorrectionSet | None = None,
+        progress: bool | ProgressReporter = False, backends: str | Iterable[str] | None = None, plots: Any = None,
+        sync: Literal[True] = True, *, priority: Priority | str = Priority.INTERACTIVE, timeout: float | None = None,
+    ) -> RunResult: ...  # fmt: skip
+
+    @overload
+    def run_udf(
+        self, dataset: DataSet, udf: Iterable[UDF], roi: RoiT = None, *, plots: Any = None, sync: Literal[True] = True,
+        **more: Unpack[RunArguments],
+    ) -> tuple[RunResult, ...]: ...  # fmt: skip
+
+    @overload
+    def run_udf(
+        self, dataset: DataSet, udf: UDF, roi: RoiT = None, *, plots: Any = None, sync: Literal[False],
+        **more: Unpack[RunArguments],
+    ) -> Coroutine[Any, Any, RunResult]: ...  # fmt: skip
+
+    @overload
+    def run_udf(
+        self, dataset: DataSet, udf: Iterable[UDF], roi: RoiT = None, *, plots: Any = None, sync: Literal[False],
+        **more: Unpack[RunArguments],
+    ) -> Coroutine[Any, Any, tuple[RunResult, ...]]: ...  # fmt: skip
+
     def run_udf(
         self,
         dataset: DataSet,
         udf: UDF | Iterable[UDF],
         roi: RoiT = None,
-        corrections: Any = None,
+        corrections: CorrectionSet | None = None,
         progress: bool | ProgressReporter = False,
         backends: str | Iterable[str] | None = None,
         plots: Any = None,
@@ -272,12 +303,25 @@ class Context(Analyses):
 
         return ResultAsyncGenerator(lambda: request.start(self, plots=plots)).finish()
 
+    @overload
+    def run_udf_iter(
+        self, dataset: DataSet, udf: UDF | Iterable[UDF], roi: RoiT = None, corrections: CorrectionSet | None = None,
+        progress: bool | ProgressReporter = False, backends: str | Iterable[str] | None = None, plots: Any = None,
+        sync: Literal[True] = True, *, priority: Priority | str = Priority.INTERACTIVE, timeout: float | None = None,
+    ) -> ResultGenerator: ...  # fmt: skip
+
+    @overload
+    def run_udf_iter(
+        self, dataset: DataSet, udf: UDF | Iterable[UDF], roi: RoiT = None, *, plots: Any = None, sync: Literal[False],
+        **more: Unpack[RunArguments],
+    ) -> ResultAsyncGenerator: ...  # fmt: skip
+
     def run_udf_iter(
         self,
         dataset: DataSet,
         udf: UDF | Iterable[UDF],
         roi: RoiT = None,
-        corrections: Any = None,
+        corrections: CorrectionSet | None = None,
         progress: bool | ProgressReporter = False,
         backends: str | Iterable[str] | None = None,
         plots: Any = None,
@@ -285,7 +329,7 @@ class Context(Analyses):
         *,
         priority: Priority | str = Priority.INTERACTIVE,
         timeout: float | None = None,
-    ) -> Any:
+    ) -> ResultGenerator | ResultAsyncGenerator:
         """Run UDFs and iterate over partial results, one after every merged partition.
 
         Parameters are those of `run_udf`.
@@ -306,18 +350,30 @@ class Context(Analyses):
 
         return ResultAsyncGenerator(lambda: request.start(self, plots=plots, iterate=True))
 
+    @overload
+    def submit_udf(
+        self, dataset: DataSet, udf: UDF, roi: RoiT = None, corrections: CorrectionSet | None = None,
+        progress: bool | ProgressReporter = False, backends: str | Iterable[str] | None = None, *,
+        priority: Priority | str = Priority.INTERACTIVE, timeout: float | None = None,
+    ) -> UDFRun[RunResult]: ...  # fmt: skip
+
+    @overload
+    def submit_udf(
+        self, dataset: DataSet, udf: Iterable[UDF], roi: RoiT = None, **more: Unpack[RunArguments]
+    ) -> UDFRun[tuple[RunResult, ...]]: ...
+
     def submit_udf(
         self,
         dataset: DataSet,
         udf: UDF | Iterable[UDF],
         roi: RoiT = None,
-        corrections: Any = None,
+        corrections: CorrectionSet | None = None,
         progress: bool | ProgressReporter = False,
         backends: str | Iterable[str] | None = None,
         *,
         priority: Priority | str = Priority.INTERACTIVE,
         timeout: float | None = None,
-    ) -> UDFRun:
+    ) -> UDFRun[Any]:
         """Start a run that goes on in the background; any number may do so at a time, from any threads.
 
         Parameters are those of `run_udf`. The run works on copies of the UDFs, so that one instance may be submitted
@@ -353,12 +409,12 @@ class Context(Analyses):
     def map(
         self,
         dataset: DataSet,
-        f: Callable[[Any], Any],
+        f: Callable[[NDArray[Any]], Any],
         roi: RoiT = None,
         progress: bool | ProgressReporter = False,
-        corrections: Any = None,
+        corrections: CorrectionSet | None = None,
         backends: str | Iterable[str] | None = None,
-    ) -> BufferWrapper:
+    ) -> ResultBuffer:
         """Call a function with every frame and return what it returns, per scan position.
 
         Parameters
@@ -389,9 +445,9 @@ class Context(Analyses):
         results = self.run_udf(
             dataset, AutoUDF(f=f), roi=roi, progress=progress, corrections=corrections, backends=backends
         )
-        return results["result"]  # type: ignore[no-any-return]
+        return results["result"]
 
-    def display(self, dataset: DataSet, udf: UDF, roi: RoiT = None) -> Any:
+    def display(self, dataset: DataSet, udf: UDF, roi: RoiT = None) -> UDFDisplay:
         """Return a description of what `udf` would compute for `dataset`, shown as a table in a notebook.
 
         Parameters

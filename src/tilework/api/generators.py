@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ResultGenerator", "in_background"]
 
 
-class ResultGenerator(Iterator[Any]):
+class ResultGenerator(Iterator["UDFResultsLazy"]):
     """Partial results of a run, one after every merged partition.
 
     Each item has ``buffers``, always a tuple with one mapping per UDF, and ``damage``, the positions that are merged.
@@ -63,7 +63,7 @@ class ResultGenerator(Iterator[Any]):
 
     def __init__(self, steps: ResultsForDataSet, *, is_single: bool, each: Plots | None = None) -> None:
         over: Future[UDFResultsLazy] = Future()
-        self.run = UDFRun(steps, over, is_single=is_single)
+        self.run: UDFRun[Any] = UDFRun(steps, over, is_single=is_single)
         self._parts = _parts(steps, over, each)
         next(self._parts)  # to where it notices that it is closed
 
@@ -107,7 +107,7 @@ class ResultGenerator(Iterator[Any]):
         self.run.update_parameters_experimental(parameters)
 
 
-def in_background(steps: ResultGenerator) -> UDFRun:
+def in_background(steps: ResultGenerator) -> UDFRun[Any]:
     """Let a thread of its own drive a run to its end.
 
     When the interpreter exits, it is cancelled, and the thread is waited for.

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from tilework.common.executor import Priority, RunOptions
 from tilework.common.roi import normalize_roi
@@ -26,7 +26,25 @@ if TYPE_CHECKING:
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
 
-__all__ = ["RunRequest", "check_dataset", "check_udfs", "find_corrections", "make_options", "make_request"]
+__all__ = [
+    "RunArguments",
+    "RunRequest",
+    "check_dataset",
+    "check_udfs",
+    "find_corrections",
+    "make_options",
+    "make_request",
+]
+
+
+class RunArguments(TypedDict, total=False):
+    """What `Context.run_udf`, `Context.run_udf_iter` and `Context.submit_udf` have in common, for their overloads."""
+
+    corrections: CorrectionSet | None
+    progress: bool | ProgressReporter
+    backends: str | Iterable[str] | None
+    priority: Priority | str
+    timeout: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent.futures import wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.common.math import is_real
 from tilework.exceptions import UDFRunCancelled
@@ -20,11 +20,19 @@ from tilework.udf.results import UDFResults, copied
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
     from concurrent.futures import Future
+    from typing import Self
 
     from tilework.udf.partial_results import ResultsForDataSet
     from tilework.udf.results import UDFResultsLazy
 
 __all__ = ["RunProgress", "UDFRun"]
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault  # which only type checkers have in all versions
+
+    ResultT = TypeVarWithDefault("ResultT", default=Any)
+else:
+    ResultT = TypeVar("ResultT")
 
 _LONGEST_WAIT: Final = 0.5
 
@@ -44,7 +52,7 @@ class RunProgress:
         return self.frames / self.frames_total if self.frames_total else 1.0
 
 
-class UDFRun:
+class UDFRun(Generic[ResultT]):
     """A run of user-defined functions: in the background (`Context.submit_udf`), or one that somebody iterates over.
 
     It has the methods of `concurrent.futures.Future`, and can be awaited. All of them may be called from any thread.
@@ -125,7 +133,7 @@ class UDFRun:
 
     # -- waiting for it
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> ResultT:
         """Wait for the result.
 
         Ctrl-C ends the wait, not a run in the background.
@@ -186,23 +194,24 @@ class UDFRun:
             # in pieces, because a long wait can miss a KeyboardInterrupt that comes just before it begins
             wait([self._future], left)
 
-    def _unwrap(self, results: UDFResultsLazy) -> Any:
+    def _unwrap(self, results: UDFResultsLazy) -> ResultT:
         with self._steps.run.lock:
-            buffers = results.buffers
-        return buffers[0] if self._is_single else buffers
+            buffers: Any = results.buffers
+        result: ResultT = buffers[0] if self._is_single else buffers
+        return result
 
-    def add_done_callback(self, fn: Callable[[UDFRun], Any]) -> None:
+    def add_done_callback(self, fn: Callable[[Self], Any]) -> None:
         """Call ``fn(run)`` when it is over, in the thread that drives it; at once when it is over already.
 
         An exception of `fn` is logged.
         """
         self._future.add_done_callback(lambda _: fn(self))
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, ResultT]:
         """Wait for the result; cancelling the asyncio task that waits cancels the run, and waits for its end."""
         return self._wait_async().__await__()
 
-    async def _wait_async(self) -> Any:
+    async def _wait_async(self) -> ResultT:
         import asyncio
 
         from tilework.common.async_utils import kept_awake

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from math import inf
-from typing import Any, Final, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 
 from tilework.common import array_backends
 from tilework.common.scheduler import ResourceDef
 from tilework.exceptions import MissingMethodError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "ResourceDef",
@@ -93,7 +96,7 @@ class UDFProtocol:
         """Return which of the ``process_*`` methods is used."""
         return get_method(self)
 
-    def get_tiling_preferences(self) -> TilingPreferences:
+    def get_tiling_preferences(self) -> TilingPreferences | Mapping[str, Any]:
         """Return the most frames and bytes a tile should have."""
         return {"depth": self.TILE_DEPTH_DEFAULT, "total_size": self.TILE_SIZE_MAX}
 

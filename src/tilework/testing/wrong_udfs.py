@@ -304,7 +304,7 @@ class UnknownResult(RightUDF):
 
 class ReplacesResults(RightUDF):
     def process_frame(self, frame: Any) -> None:
-        self.results = {"maximum": frame.max()}
+        self.results = {"maximum": frame.max()}  # type: ignore[assignment]
 
 
 class FloatsIntoIntegers(UDF):

@@ -42,6 +42,9 @@ from tilework.udf.params import RunCache, UDFParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import SupportsIndex
+
+    from numpy.typing import DTypeLike
 
     from tilework.udf.backends import execution_plan, get_resources_for_backends
     from tilework.udf.noop import NoOpUDF
@@ -143,12 +146,12 @@ class UDF(UDFInstance):
 
     # -- to implement
 
-    def get_result_buffers(self) -> dict[str, BufferWrapper]:
+    def get_result_buffers(self) -> Mapping[str, BufferWrapper]:
         """Return the declarations of the results by name, made with `buffer`."""
         msg = f"{type(self).__name__} does not declare its results: implement get_result_buffers"
         raise NotImplementedError(msg)
 
-    def get_task_data(self) -> dict[str, Any]:
+    def get_task_data(self) -> Mapping[str, Any]:
         """Return what every task needs and can be made on the worker; readable as attributes of `task_data`."""
         return {}
 
@@ -307,7 +310,7 @@ class UDF(UDFInstance):
         """Whether the order of merging can change the bits of a result."""
         return type(self).merge is not UDF.merge
 
-    def get_results(self) -> Mapping[str, Array | ArrayWithMask]:
+    def get_results(self) -> Mapping[str, Any]:
         """Return the results by name; called whenever somebody looks, so it must not change anything.
 
         The default returns all buffers that are not private.
@@ -355,18 +358,18 @@ class UDF(UDFInstance):
         return self._kwargs
 
     @RunAttribute
-    def params(self) -> Any:
+    def params(self) -> UDFKwargsWrapper:
         """The parameters; auxiliary data as the view that belongs to what is processed now."""
         params = vars(self)["params"] = UDFKwargsWrapper(self._kwargs)
         return params
 
     @RunAttribute
-    def results(self) -> Any:
+    def results(self) -> UDFData:
         """The result buffers, as the views that belong to what is processed now."""
         return _NO_DATA
 
     @RunAttribute
-    def task_data(self) -> Any:
+    def task_data(self) -> UDFData:
         """What `get_task_data` returned."""
         return _NO_DATA
 
@@ -399,8 +402,8 @@ class UDF(UDFInstance):
     def buffer(
         self,
         kind: BufferKind,
-        extra_shape: tuple[int, ...] = (),
-        dtype: Any = "float32",
+        extra_shape: Iterable[SupportsIndex] | int = (),
+        dtype: DTypeLike = "float32",
         where: Literal["device"] | None = None,
         use: BufferUse = None,
     ) -> BufferWrapper:
@@ -427,8 +430,8 @@ class UDF(UDFInstance):
         cls,
         data: Any,
         kind: BufferKind,
-        extra_shape: tuple[int, ...] = (),
-        dtype: Any = "float32",
+        extra_shape: Iterable[SupportsIndex] | int = (),
+        dtype: DTypeLike = "float32",
     ) -> AuxBufferWrapper:
         """Declare a parameter that is cut like a result: one entry per position, per pixel, or one for all.
 

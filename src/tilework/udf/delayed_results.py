@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from dask.array import Array as DaskArray
+    from xarray import Dataset
+
     from tilework.common.buffers import BufferWrapper
+    from tilework.common.buffers.wrapper import MaskedArray
 
 __all__ = ["DaskResultBufferWrapper", "DelayedRunResult", "load_together"]
 
@@ -55,23 +59,23 @@ class DaskResultBufferWrapper(ResultBuffer):
     # -- lazily
 
     @property
-    def delayed_raw_data(self) -> Any:
+    def delayed_raw_data(self) -> DaskArray:
         """The Dask array, scan axes flat and compressed to the selected positions."""
         return self._array
 
     @property
-    def delayed_data(self) -> Any:
+    def delayed_data(self) -> DaskArray:
         """The Dask array in the shape of the dataset; positions that were not selected hold the fill value."""
         if self._kind != "nav" or self._ds_shape is None:
             return self._array
         return in_dataset_shape(self._array, self._ds_shape, self._roi)
 
     @property
-    def delayed_valid_mask(self) -> Any:
+    def delayed_valid_mask(self) -> DaskArray:
         """Where `delayed_data` is a result, as Dask array of bool of the same shape."""
         return self._mask if is_lazy(self._mask) else import_dask().array.from_array(np.asarray(self._mask))
 
-    def to_dask_array(self) -> Any:
+    def to_dask_array(self) -> DaskArray:
         """Return `delayed_data`; lets `dask.array.asarray` take this result as it is."""
         return self.delayed_data
 
@@ -96,7 +100,7 @@ class DaskResultBufferWrapper(ResultBuffer):
         return True
 
     @property
-    def raw_data(self) -> Array | None:
+    def raw_data(self) -> Array:
         """The NumPy array, scan axes flat and compressed to the selected positions; computes."""
         self._load()
         return super().raw_data
@@ -125,7 +129,7 @@ class DaskResultBufferWrapper(ResultBuffer):
         self._valid_mask = np.broadcast_to(np.asarray(mask, dtype=bool), self.data_shape)
 
     @property
-    def raw_masked_data(self) -> Any:
+    def raw_masked_data(self) -> MaskedArray:
         """`raw_data` as a masked array, invalid entries masked; computes."""
         self._load()
         return super().raw_masked_data
@@ -164,7 +168,7 @@ class DelayedRunResult(RunResult):
         self.compute()
         return super().save(path, overwrite=overwrite)
 
-    def to_xarray(self) -> Any:
+    def to_xarray(self) -> Dataset:
         """Compute all results in one pass over the data, and return them; see `RunResult.to_xarray`."""
         self.compute()
         return super().to_xarray()

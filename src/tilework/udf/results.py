@@ -19,6 +19,9 @@ from tilework.udf.tables import as_html
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dask.array import Array as DaskArray
+    from xarray import DataArray, Dataset
+
     from tilework.common.shape import Shape
     from tilework.io.corrections.corrset import CorrectionSet
     from tilework.udf.base import UDF
@@ -152,6 +155,23 @@ class ResultBuffer(PreallocBufferWrapper):
     name: str = ""
     provenance: Provenance | None = None
 
+    if TYPE_CHECKING:  # what `DaskResultBufferWrapper` has, so that programs need not say which executor they use
+
+        @property
+        def delayed_data(self) -> DaskArray:
+            """With the executor ``"delayed"`` only: `data` as a Dask array."""
+            ...
+
+        @property
+        def delayed_raw_data(self) -> DaskArray:
+            """With the executor ``"delayed"`` only: `raw_data` as a Dask array."""
+            ...
+
+        @property
+        def delayed_valid_mask(self) -> DaskArray:
+            """With the executor ``"delayed"`` only: `valid_mask` as a Dask array."""
+            ...
+
     def unshared(self) -> ResultBuffer:
         """Return a copy that later merging does not change."""
         new = copy.copy(self)
@@ -177,7 +197,7 @@ class ResultBuffer(PreallocBufferWrapper):
         """
         return RunResult({self.name: self}, self.provenance).save(path, overwrite=overwrite)
 
-    def to_xarray(self) -> Any:
+    def to_xarray(self) -> DataArray:
         """Return this result as an `xarray.DataArray` with named axes."""
         return RunResult({self.name: self}, self.provenance).to_xarray()[self.name]
 
@@ -239,7 +259,7 @@ class RunResult(dict[str, ResultBuffer]):
         """Return a copy that later merging does not change."""
         return type(self)({name: buffer.unshared() for name, buffer in self.items()}, self.provenance)
 
-    def to_xarray(self) -> Any:
+    def to_xarray(self) -> Dataset:
         """Return the results as an `xarray.Dataset` with named axes, in physical units where the dataset knows them."""
         from tilework.io.results import to_xarray
 

@@ -13,8 +13,15 @@ from tilework.common.buffers.validity import default_mask, get_bbox_slice, get_i
 from tilework.common.math import prod
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import SupportsIndex
+
+    from numpy.typing import DTypeLike
+
     from tilework.common.shape import Shape
     from tilework.common.slice import Slice
+
+    MaskedArray = np.ma.MaskedArray[Any, np.dtype[Any]]
 
 __all__ = ["BufferKind", "BufferUse", "BufferWrapper", "PartitionSpan", "PreallocBufferWrapper"]
 
@@ -74,8 +81,8 @@ class BufferWrapper:
     def __init__(
         self,
         kind: BufferKind,
-        extra_shape: tuple[int, ...] | int = (),
-        dtype: Any = "float32",
+        extra_shape: Iterable[SupportsIndex] | int = (),
+        dtype: DTypeLike = "float32",
         where: Literal["device"] | None = None,
         use: BufferUse = None,
     ) -> None:
@@ -344,12 +351,12 @@ class BufferWrapper:
         return get_inner_slice(self.valid_mask, axis=axis)
 
     @property
-    def masked_data(self) -> Any:
+    def masked_data(self) -> MaskedArray:
         """`data` as a masked array, invalid entries masked."""
         return np.ma.array(self.data, mask=~self.valid_mask)
 
     @property
-    def raw_masked_data(self) -> Any:
+    def raw_masked_data(self) -> MaskedArray:
         """`raw_data` as a masked array, invalid entries masked."""
         mask = self.valid_mask
         if self._kind == "nav" and self._data is not None:
@@ -491,6 +498,13 @@ class PreallocBufferWrapper(BufferWrapper):
     *args, **kwargs
         As of `BufferWrapper`.
     """
+
+    if TYPE_CHECKING:
+
+        @property
+        def raw_data(self) -> Array:
+            """The stored array, which there always is, scan axes flat and compressed to the selected positions."""
+            ...
 
     def __init__(self, data: Array, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
