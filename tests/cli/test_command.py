@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tilework import __version__
-from tilework.cli.parser import join_negative, make_parser
+from tilework.cli.parser import make_parser, parse
 
 pytest_plugins = ["command_fixtures"]
 
@@ -51,9 +51,9 @@ def test_values_may_begin_with_a_negative_number() -> None:
     for roi in ("-3:,2:5", "-1", "-2,:"):
         for center, point in (("-1,-1", (-1.0, -1.0)), ("-.5,3", (-0.5, 3.0))):
             for how in (["--roi", roi, "--center", center], [f"--roi={roi}", f"--center={center}"]):
-                args = parser.parse_args(join_negative(["run", "s.npy", "--udf", "com", *how, "--out", "o"]))
+                args = parse(parser, ["run", "s.npy", "--udf", "com", *how, "--out", "o"])
                 assert (args.roi.text, args.center) == (roi, point)
-    args = parser.parse_args(join_negative(["info", "--sync-offset", "-5", "--json", "--", "-1.npy"]))
+    args = parse(parser, ["info", "--sync-offset", "-5", "--json", "--", "-1.npy"])
     assert (args.sync_offset, args.json, args.file) == (-5, True, "-1.npy")
 
 
@@ -73,6 +73,9 @@ def test_values_may_begin_with_a_negative_number() -> None:
         (("run", "x.npy", "--udf", "ring", "--out", "o", "--radius", "wide"), "is not a radius"),
         (("run", "x.npy", "--udf", "ring", "--out", "o", "--inner", "nan"), "is not a radius"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--param", "4"), "is not a parameter"),
+        (("run", "x.npy", "--udf", "sum", "--out", "o", "--fromat", "h5"), "--fromat h5; did you mean --format?"),
+        (("info", "x.npy", "--nav-shpae=4,4"), "info: error: unrecognized arguments: --nav-shpae=4,4; did you mean"),
+        (("info", "x.npy", "y.npy", "--zzz"), "info: error: unrecognized arguments: y.npy --zzz\n"),
         (("run", "x.npy", "--param", "a=4", "--udf", "sum", "--out", "o"), "--param belongs to the --udf before it"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--workers", "0"), "not positive"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--workers", "x"), "x is not positive: write a number"),

@@ -120,6 +120,7 @@ def test_a_flat_one_is_not_warned_of(shape: tuple[int, ...]) -> None:
         (5.0, "cannot understand"),
         ([((0.5, 1), True)], "cannot understand"),
         ([True, False], "cannot understand"),
+        (np.ones((64, 64), dtype=bool).tolist(), r"^.{0,400}give a bool array of the shape of the scan"),
     ],
 )
 def test_what_does_not_fit_is_refused(roi: Any, message: str) -> None:

@@ -108,6 +108,14 @@ def test_two_that_record_the_same_file(ctx: Context, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["scan.npy"]
 
 
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """It is named, and not the file that a recording has while it goes on."""
+    recording = RecordUDF(tmp_path / "away" / "scan.npy")
+    with make_context("inline") as ctx, pytest.raises(FileNotFoundError, match="no such folder: create it") as caught:
+        ctx.run_udf(dataset=load(ctx, counts()), udf=recording)
+    assert caught.value.filename == str(tmp_path / "away")
+
+
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     """A pipe, or a device, is no place for a recording."""
     pipe = tmp_path / "scan.npy"

@@ -133,6 +133,22 @@ def test_any_shape_and_value_is_drawn(tmp_path: Path, shape: tuple[int, int], fi
             assert min(image.size) > 60
 
 
+def test_complex_values_are_drawn_as_their_magnitude() -> None:
+    """In a picture and in a line, without a warning."""
+    values = 3 * np.exp(1j * np.arange(12.0)).reshape(3, 4) * np.arange(1, 4)[:, np.newaxis]
+    (picture,) = figures.image_figure(values, bar=False).axes[0].images
+    np.testing.assert_allclose(picture.get_array(), np.abs(values))
+    (line,) = figures.line_figure(values[:, 0]).axes[0].lines
+    np.testing.assert_allclose(line.get_ydata(), [3, 6, 9])
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 1), (4,), (), (0, 4)])
+def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
+    """The result of one mask has three axes: it is said how to have one image of it."""
+    with pytest.raises(ValueError, match=r"a picture has two axes, not the shape .* choose one .*data\[\.\.\., 0\]"):
+        figures.image_figure(np.zeros(shape))
+
+
 def test_circle_is_at_its_center() -> None:
     """(y, x) in pixels of the data."""
     figure = figures.image_figure(np.zeros((20, 40)))

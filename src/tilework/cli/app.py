@@ -14,7 +14,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tilework.cli.parser import join_negative, make_parser
+from tilework.cli.parser import make_parser, parse
 from tilework.common.standard_files import have_standard_files
 from tilework.exceptions import TileworkError
 
@@ -48,7 +48,7 @@ def run_command(argv: Sequence[str] | None) -> int:
         _open_standard_files()
     _say_all_characters()
     parser = make_parser()
-    args = parser.parse_args(join_negative(sys.argv[1:] if argv is None else argv))
+    args = parse(parser, sys.argv[1:] if argv is None else argv)
     try:
         with _signals(impatient=argv is None), _short_warnings():
             return _dispatch(args, parser)

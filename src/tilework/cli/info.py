@@ -54,10 +54,11 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     detected = facts["detected"]
     how = f"{detected['type']}, found out from the file" if detected else "as told"
     scan, detector = (" × ".join(map(str, facts[name])) for name in ("nav_shape", "sig_shape"))
+    many = "s" * (facts["frames"] != 1)
     rows = [
         ("file", facts["file"]),
         ("format", f"{facts['format']} ({how})"),
-        ("scan", f"{scan} positions{_scale(facts, 0)}"),
+        ("scan", f"{scan} position{many}{_scale(facts, 0)}"),
         ("detector", f"{detector} pixels{_scale(facts, -1)}"),
         ("numbers", f"{facts['dtype']} (stored as {facts['raw_dtype']})"),
         (

@@ -12,7 +12,7 @@ from tilework.cli.values import parse_length, parse_parameter, parse_point, pars
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FORMATS", "join_negative", "make_parser"]
+__all__ = ["FORMATS", "make_parser", "parse"]
 
 FORMATS = ("npz", "h5", "zarr", "tif")
 BUILTIN = "sum | sumsig | stddev | com | disk | ring | masks | logsum | fem | crystallinity"
@@ -48,7 +48,27 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def join_negative(arguments: Sequence[str]) -> list[str]:
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the values of a command line. One that cannot be parsed ends the program, with what may be meant."""
+    args, unknown = parser.parse_known_args(_join_negative(arguments))
+    if unknown:
+        # argparse would show the usage of the program, which says nothing of the command's options.
+        command = args.parser if args.command else parser
+        command.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown, command)}")
+    return args
+
+
+def _meant(unknown: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    """Return which options may be meant by misspelt ones, as the end of a sentence."""
+    import difflib
+
+    known = [option for action in parser._actions for option in action.option_strings]
+    names = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
+    meant = [match for name in names for match in difflib.get_close_matches(name, known, 1)]
+    return f"; did you mean {', '.join(meant)}?" if meant else ""
+
+
+def _join_negative(arguments: Sequence[str]) -> list[str]:
     """Return arguments in which an option and its value are one where the value begins with a negative number.
 
     argparse takes ``-3:,2:5`` and ``-1,-1`` for options, after ``--roi`` and ``--center`` as well; no option of ours
@@ -68,6 +88,7 @@ def join_negative(arguments: Sequence[str]) -> list[str]:
 
 def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(parser=parser)
     # SUPPRESS: a --debug before the command must not be undone by its default here.
     parser.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback when something fails"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import warnings
 from collections.abc import Iterable
 from math import prod
@@ -105,13 +106,13 @@ def parse_coordinates(roi: Any, nav_shape: tuple[int, ...]) -> tuple[list[tuple[
         pairs = [(tuple(map(index, coordinate)), bool(selected)) for coordinate, selected in items]
     except (TypeError, ValueError) as e:
         msg = (
-            f"roi: cannot understand {roi!r}: give one coordinate (y, x), or a list of ((y, x), selected), "
-            f"for a scan of shape {nav_shape}"
+            f"roi: cannot understand {reprlib.repr(roi)}: give a bool array of the shape of the scan, {nav_shape}, "
+            "one coordinate (y, x), or a list of ((y, x), selected)"
         )
         raise ValueError(msg) from e
     values = {selected for _, selected in pairs}
     if len(values) > 1:
-        msg = f"roi: coordinates must all be selected or all be left out, this does both: {roi!r}"
+        msg = f"roi: coordinates must all be selected or all be left out, this does both: {reprlib.repr(roi)}"
         raise ValueError(msg)
     for coordinate, _ in pairs:
         if len(coordinate) != len(nav_shape):

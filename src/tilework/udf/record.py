@@ -157,6 +157,9 @@ def _open_locked(path: str, name: str) -> BinaryIO:
 
     The lock is gone with the process that has it, however it ends; some file systems have none.
     """
+    folder = Path(path).parent
+    if not folder.exists():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder: create it first", str(folder))
     while True:
         file = Path(path).open("ab")  # noqa: SIM115  (it stays open for as long as the run goes on)
         try:

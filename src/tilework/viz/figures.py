@@ -84,14 +84,14 @@ def draw_image(
     label: str = "",
     bar: Any = True,
 ) -> Any:
-    """Draw real values as a picture.
+    """Draw values as a picture.
 
     Parameters
     ----------
     axes
         Matplotlib axes to draw on.
     image
-        Real numbers (y, x). What is not finite is grey.
+        Numbers (y, x), of complex ones the magnitude. What is not finite is grey.
     title
         Above the picture.
     scales
@@ -116,7 +116,7 @@ def draw_image(
     """
     from matplotlib.colors import LogNorm, Normalize
 
-    values = np.asarray(image)
+    values = _magnitude(image)
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:  # matplotlib would complain
         values = values.astype(np.float64)
     shown = np.isfinite(values) if there is None else np.isfinite(values) & np.asarray(there, dtype=bool)
@@ -143,6 +143,11 @@ def draw_image(
     if bar:
         _add_bar(axes, picture, label, None if bar is True else bar)
     return picture
+
+
+def _magnitude(values: ArrayLike) -> Any:
+    array = np.asarray(values)
+    return np.abs(array) if array.dtype.kind == "c" else array
 
 
 def _smallest_of_logarithm(positive: Any, total: int, high: float) -> float | None:
@@ -211,7 +216,7 @@ def draw_line(axes: Any, values: ArrayLike, *, title: str = "", scale: AxisScale
     axes
         Matplotlib axes to draw on.
     values
-        Real numbers (n,).
+        Numbers (n,), of complex ones the magnitude.
     title
         Above the line.
     scale
@@ -219,7 +224,7 @@ def draw_line(axes: Any, values: ArrayLike, *, title: str = "", scale: AxisScale
     label
         What the values are.
     """
-    data = np.asarray(values)
+    data = _magnitude(values)
     known = scale is not None and scale.scale is not None and scale.units is not None
     position = np.arange(data.size) * (scale.scale if known and scale is not None and scale.scale else 1)
     (line,) = axes.plot(position, data, color="#31688e", linewidth=1.2, marker="." if data.size < 60 else None)
@@ -235,6 +240,11 @@ def draw_line(axes: Any, values: ArrayLike, *, title: str = "", scale: AxisScale
 
 def image_figure(image: ArrayLike, **kwargs: Any) -> Any:
     """Make a figure of one picture; see `draw_image`.
+
+    Raises
+    ------
+    ValueError
+        When the image does not have two axes.
 
     Examples
     --------
@@ -272,6 +282,11 @@ def _single(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | None, *,
 
     Places are computed here: a layout engine would take longer than all the drawing.
     """
+    if len(shape) != 2 or 0 in shape:
+        msg = (
+            f"a picture has two axes, not the shape {tuple(shape)}: choose one of several images, such as data[..., 0]"
+        )
+        raise ValueError(msg)
     height, width = shape
     tall = height * pixel_aspect(shape, scales) / width
     # Inches.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,6 +139,23 @@ class TestAuto:
         np.save(tmp_path / "scan.npy", np.asfortranarray(counts((3, 3, 4, 4))))
         with pytest.raises(DataSetException, match=r"as npy: .*Fortran order"):
             load("auto", path=tmp_path / "scan.npy", executor=InlineJobExecutor())
+
+    @pytest.mark.parametrize(
+        ("name", "content", "said"),
+        [
+            ("scan.h5", b"\x89HDF\r\n\x1a\n", "is an HDF5 file: load a dataset of it as a Dask array"),
+            ("scan.mib", gzip.compress(b"MQ1,"), "is compressed by gzip: unpack it"),
+            ("scan.zip", b"PK\x03\x04", "is a ZIP archive: unpack it"),
+            ("scan.DM4", b"\0\0\0\4", "is a .dm4 file by its name: load the array that RosettaSciIO gives"),
+        ],
+    )
+    def test_what_others_read(self, tmp_path: Path, name: str, content: bytes, said: str) -> None:
+        """Of files that are known, but not read, it is said what they are and what to do, instead of our formats."""
+        (tmp_path / name).write_bytes(content + bytes(5000))
+        with pytest.raises(DataSetException, match=re.escape(said)) as caught:
+            load("auto", path=tmp_path / name, executor=InlineJobExecutor())
+        assert not isinstance(caught.value, UnknownFormatError)
+        assert "dtype" not in str(caught.value)
 
     def test_without_path(self) -> None:
         """Without a path nothing can be detected."""

@@ -159,6 +159,18 @@ def test_other_programs_can_read_it(tmp_path: Path) -> None:
         numerator, denominator = pages[0].tags["XResolution"].value
         assert numerator / denominator == pytest.approx(1e7 / 0.25), "pixels per centimetre, of 0.25 nm each"
         np.testing.assert_array_equal(pages[2].asarray(), channels["field"].data[..., 1])
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "r.tif")[0], channels["intensity"].data)
+
+
+def test_tifffile_reads_results_of_several_shapes(tmp_path: Path) -> None:
+    """It looks at a few pages only, the last one among them, to know whether all are alike."""
+    images = [np.full((4, 5), number, np.float32) for number in range(9)]
+    arrays = {f"image_{number}": image for number, image in enumerate(images)}
+    names = [*list(arrays)[:3], "count", *list(arrays)[3:]]
+    channels = {name: ResultChannel(name, arrays.get(name, np.array([12])), "single", None) for name in names}
+    path = save_results(tmp_path / "r.tif", channels, {})
+    np.testing.assert_array_equal(tifffile.imread(path), images)
+    assert list(load_results(path)) == names
 
 
 def test_other_programs_find_the_coordinates(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tilework.common.interrupts import interrupts_later
 from tilework.common.tracing import get_tracer
 from tilework.exceptions import DataSetException, UnknownFormatError
 from tilework.io.dataset.files import absolute, check_readable
+from tilework.io.dataset.foreign import say_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -184,6 +185,10 @@ def _auto(path: Any, given: dict[str, Any], executor: JobExecutor) -> tuple[type
     executor.run_function(check_readable, name)  # a missing or unreadable file has its own message
     claimed = build_extension_map().get(Path(name).suffix.lower().lstrip("."), [])
     reasons = [f"as {t}: {refused[t]}" for t in claimed if t in refused]
+    foreign = None if reasons else executor.run_function(say_foreign, name)
+    if foreign:
+        msg = f"{name} is {foreign} (see docs/formats.md, other files); tilework does not read it by itself"
+        raise DataSetException(msg)
     why = f" ({'; '.join(reasons)})" if reasons else ""
     msg = (
         f"{name} is in no format that can be detected{why}: name the format, one of {', '.join(_file_formats())}; a "

@@ -19,13 +19,14 @@ from tilework.io.results.channel import ResultAxis, ResultChannel
 from tilework.io.results.document import parse_document
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["read_tiff", "write_tiff"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Resolution = tuple[float, float] | None
+Page = tuple[Array, dict[str, Any], Resolution]
 
 _CENTIMETRES = {"m": 1e2, "mm": 1e-1, "um": 1e-4, "µm": 1e-4, "μm": 1e-4, "nm": 1e-7, "Å": 1e-8, "A": 1e-8, "pm": 1e-10}
 _CLASSIC_LIMIT = 3 << 30
@@ -37,12 +38,13 @@ def write_tiff(path: Path, channels: Mapping[str, ResultChannel], document: dict
 
     big = sum(channel.data.nbytes for channel in channels.values()) > _CLASSIC_LIMIT
     with tifffile.TiffWriter(path, bigtiff=big) as file:
-        for number, (image, about, resolution) in enumerate(_pages(channels)):
+        for number, (image, about, resolution) in enumerate(_alike_first(_pages(channels))):
             description = about if number else {**about, "document": document}
             file.write(
                 image,
                 photometric="minisblack",
-                description=json.dumps(description),
+                # tifffile takes a description with "shape": for its own, and reads no such file; hence the spaces.
+                description=json.dumps(description, separators=(", ", " : ")),
                 metadata=None,
                 software="tilework",
                 contiguous=False,
@@ -70,7 +72,7 @@ def read_tiff(path: Path) -> tuple[dict[str, ResultChannel], dict[str, Any]]:
     return channels, document
 
 
-def _pages(channels: Mapping[str, ResultChannel]) -> Iterator[tuple[Array, dict[str, Any], Resolution]]:
+def _pages(channels: Mapping[str, ResultChannel]) -> Iterator[Page]:
     for name, channel in channels.items():
         resolution = _resolution(channel)
         for part, data in _parts(channel):
@@ -78,6 +80,15 @@ def _pages(channels: Mapping[str, ResultChannel]) -> Iterator[tuple[Array, dict[
             for number, image in enumerate(images):
                 about = {"channel": name, "part": part, "page": number, "pages": len(images)}
                 yield image, about, resolution
+
+
+def _alike_first(pages: Iterable[Page]) -> list[Page]:
+    """Return the pages that look like the first one, then all others.
+
+    tifffile looks at a few pages, the last one among them, to know whether all are alike, and fails if they are not.
+    """
+    kept = list(pages)
+    return sorted(kept, key=lambda page: (page[0].shape, page[0].dtype) != (kept[0][0].shape, kept[0][0].dtype))
 
 
 def _parts(channel: ResultChannel) -> Iterator[tuple[str, Array]]:
@@ -106,7 +117,7 @@ def _viewable(name: str, data: Array) -> Array:
             return data.astype(small if fits else np.float32)
         case ("f", _):
             with np.errstate(over="ignore"):
-                return data.astype(np.float32)
+                return data.astype(np.float32, copy=False)
     msg = f"the result {name!r} of dtype {data.dtype} is no image: save it as .npz"
     raise TypeError(msg)
 
