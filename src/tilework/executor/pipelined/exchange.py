@@ -300,7 +300,7 @@ class Exchange:
         for member in self.roster.set_wanted(spec):
             self._retire(member)
         self._refuse_what_waits()
-        for run in self._runs.values():
+        for run in list(self._runs.values()):  # others may begin meanwhile
             self._post(run, WorkersChanged(len(spec)))
 
     def admit(self, launch: Launch) -> Member | None:

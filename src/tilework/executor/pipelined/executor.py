@@ -141,7 +141,7 @@ class PipelinedExecutor(StoringJobExecutor):
 
         self._hub = Hub(make_pool, on_loss)
         self._store = HubStore(self._hub)
-        self._finalizer = weakref.finalize(self, self._hub.close, 0.0)
+        self._finalizer = weakref.finalize(self, self._hub.close_nowait)
         _open_hubs.add(self._hub)
         _open_executors.add(self)
         try:
@@ -204,9 +204,10 @@ class PipelinedExecutor(StoringJobExecutor):
         ExecutorSpecException
             When there would be no worker, or `n` is not a whole number.
         """
-        self._check_open()
-        self._spec = resized(self._spec, n)
-        self._hub.resize(self._spec)
+        with self._lock:  # the hub is told in the same order
+            self._check_open()
+            self._spec = resized(self._spec, n)
+            self._hub.resize(self._spec)
 
     # ---- tasks and functions ----
 

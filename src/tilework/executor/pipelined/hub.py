@@ -264,16 +264,24 @@ class Hub:
 
     def close(self, timeout: float) -> None:
         """End the workers, killing those that are still busy after `timeout` seconds; may be called twice."""
-        if os.getpid() != self._pid or self._has_lost_files():
+        self.close_nowait(timeout)
+        if os.getpid() != self._pid or threading.current_thread() is self._thread:
             return
-        if not self._is_closed:
-            self._close_timeout = timeout
-            self.exchange.stop()
-            self._is_closed = True
-            self._wake()
-        if threading.current_thread() is not self._thread:
-            while self._thread.is_alive() and not self._has_lost_files():
-                self._thread.join(_LONGEST_WAIT)
+        while self._thread.is_alive() and not self._has_lost_files():
+            self._thread.join(_LONGEST_WAIT)
+
+    def close_nowait(self, timeout: float = 0.0) -> None:
+        """Let the hub's thread do that, and return at once.
+
+        So may the garbage collector, which comes by in any thread, while that holds a lock for which the hub's thread
+        may wait: of `logging`, or of the process that forks.
+        """
+        if os.getpid() != self._pid or self._has_lost_files() or self._is_closed:
+            return
+        self._close_timeout = timeout
+        self.exchange.stop()
+        self._is_closed = True
+        self._wake()
 
     def forget(self) -> None:
         """Let go of everything, in a process that was forked: the workers belong to the other one.
