@@ -75,7 +75,9 @@ class TestLostWorkers(PipelinedHarness):
             assert time.monotonic() < until
             time.sleep(0.01)
         (told,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
-        assert "is killed and replaced: its task did not stop" in told
+        assert told.startswith("lost worker cpu-")
+        assert "its task did not stop after its run had ended" in told
+        assert "its task did not stop" in str(executor.report()["events"])
 
     def test_arguments_of_a_worker_that_did_not_stop(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """What was on its way to a worker that is killed after the end of its run leaves the shared memory."""
