@@ -66,6 +66,7 @@ __all__ = [
     "UnknownFormatError",
     "WorkerLostError",
     "WorkerQueueEmpty",
+    "ended_iteration",
 ]
 
 
@@ -185,3 +186,8 @@ class ResultFileError(TileworkError, OSError):
 
 class CommandError(TileworkError):
     """The ``tilework`` command cannot do what it was asked for; the message names argument or file, and remedy."""
+
+
+def ended_iteration(who: str, error: StopIteration) -> str:
+    """Return the message for a StopIteration, which by itself only says to whoever iterates that there is no more."""
+    return f"{who} raised {error!r}: next() was called on an iterator that has no more"

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.tracing import add_partition_to_span, attach_to_parent, errors_recorded, get_tracer, is_tracing
-from tilework.exceptions import ExecutorError, MyStopIteration
+from tilework.exceptions import ExecutorError, MyStopIteration, ended_iteration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,8 +64,8 @@ def item_name(ticket: Ticket[Any]) -> str:
 
 
 def stopped_iteration(name: str, error: StopIteration) -> MyStopIteration:
-    """Return what is raised for a StopIteration, which only says to whoever iterates that there are no more results."""
-    stopped = MyStopIteration(f"{name} raised {error!r}: next() was called on an iterator that has no more")
+    """Return what is raised for a StopIteration."""
+    stopped = MyStopIteration(ended_iteration(name, error))
     stopped.__cause__ = error
     return stopped
 

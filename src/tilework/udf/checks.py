@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.udf import TileDepthEnum, TileSizeEnum, UDFMethod
-from tilework.exceptions import MissingMergeError, UDFException
+from tilework.exceptions import MissingMergeError, UDFException, ended_iteration
 from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def noted(where: str) -> Iterator[None]:
     try:
         yield
     except StopIteration as e:
-        msg = f"{where} raised StopIteration: next() was called on an iterator that has no more"
-        raise UDFException(msg) from e
+        raise UDFException(ended_iteration(where, e)) from e
     except Exception as e:
         e.add_note(f"in {where}")
         raise
@@ -252,9 +251,7 @@ def explain(error: Exception, udf: UDF | None, method: str, where: str) -> Excep
             f"{name}.{method}: {text}. Tiles are plain arrays: {_TILE_ATTRIBUTES[error.name]} says it"
         )
     elif isinstance(error, StopIteration):
-        clearer = UDFException(
-            f"{name}.{method} raised StopIteration: next() was called on an iterator that has no more"
-        )
+        clearer = UDFException(ended_iteration(f"{name}.{method}", error))
     note = f"in {method} of {name}, {where}"
     shapes = "" if udf is None or not isinstance(error, ValueError | TypeError) else describe_arrays(vars(udf.results))
     result = error if clearer is None else clearer

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.buffers import AuxBufferWrapper
-from tilework.exceptions import UDFException
+from tilework.exceptions import UDFException, ended_iteration
 from tilework.udf.checks import describe_arrays, merges_by_name
 from tilework.udf.data import MergeAttrMapping
 
@@ -54,8 +54,7 @@ def merge_part(udf: UDF, dest: Mapping[str, Array], src: MergeAttrMapping, start
         else:
             udf.merge(MergeAttrMapping(dest), src)
     except StopIteration as e:
-        msg = f"merge of {type(udf).__name__} raised {e!r}, which would end the iteration over results: catch it there"
-        error = UDFException(msg)
+        error = UDFException(ended_iteration(f"merge of {type(udf).__name__}", e))
         error.add_note(f"in merge of {type(udf).__name__}, {where}")
         raise error from e
     except Exception as e:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from tilework.common.buffers import BufferWrapper
-    from tilework.common.environment import Environment
     from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
@@ -105,17 +104,6 @@ class UDFRunner:
             declared.append(udf.results)
         return declared
 
-    def _prepare(
-        self,
-        dataset: DataSet,
-        roi: BoolArray | None,
-        corrections: Any,
-        backends: str | Iterable[str] | None,
-        executor: JobExecutor,
-        environment: Environment,
-    ) -> MainRun:
-        return MainRun(self._udfs, dataset, roi, corrections, backends, executor, environment)
-
     # -- running
 
     def run_for_dataset(
@@ -185,8 +173,8 @@ class UDFRunner:
         """
         span = RunSpan(_tracer, "run")
         mask = normalize_roi(roi, tuple(dataset.shape.nav))
-        task = GenericTask(self._prepare)
-        run: MainRun = executor.run_process_local(task, args=(dataset, mask, corrections, backends, executor))
+        args = (self._udfs, dataset, mask, corrections, backends, executor)
+        run: MainRun = executor.run_process_local(GenericTask(MainRun), args=args)
         link = RunLink(run, executor, cancel_id or str(uuid.uuid4()))
         options = options or RunOptions()
         if isinstance(executor, LazyExecutor):

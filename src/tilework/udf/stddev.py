@@ -219,6 +219,11 @@ def process_tile_ndarray(
 _SUMS = ("sum", "varsum")
 
 
+def _arrays(results: Any, names: tuple[str, str]) -> tuple[Any, Any]:
+    first, second = names
+    return getattr(results, first), getattr(results, second)
+
+
 class StdDevUDF(UDF):
     """Sum, mean, variance and standard deviation of every detector pixel over all (selected) frames.
 
@@ -268,10 +273,6 @@ class StdDevUDF(UDF):
         is_wide = np.result_type(self._base, np.float64) == self._base
         return _SUMS if is_wide else ("exact_sum", "exact_varsum")
 
-    def _sums_of(self, results: Any) -> tuple[Any, Any]:
-        total, varsum = self._stored
-        return getattr(results, total), getattr(results, varsum)
-
     def accepts_tile_dtype(self, dtype: np.dtype[Any]) -> bool:
         """Take all numbers as they are stored."""
         return takes_dtype(dtype)
@@ -309,8 +310,8 @@ class StdDevUDF(UDF):
         return {**stored, "num_frames": self.buffer(kind="single", dtype=np.int64), **made}
 
     def get_task_data(self) -> dict[str, Any]:
-        """Count frames per part of the detector, since tiles of different parts come in turn."""
-        return {"num_frames": {}}
+        """Count frames per part of the detector, since tiles of different parts come in turn; find names once."""
+        return {"num_frames": {}, "stored": self._stored}
 
     @property
     def _compiled(self) -> bool | None:
@@ -322,7 +323,7 @@ class StdDevUDF(UDF):
         part = self.meta.tiling_scheme_idx
         counts = self.task_data.num_frames
         n_0 = counts.get(part, 0)
-        total, varsum = self._sums_of(self.results)
+        total, varsum = _arrays(self.results, self.task_data.stored)
         if self.meta.array_backend not in NUMPY_BACKENDS:
             counts[part] = process_tile_ndarray(tile, n_0, total, varsum, self.forbuf)
             return
@@ -347,7 +348,8 @@ class StdDevUDF(UDF):
     def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:
         """Merge a partition."""
         n_0, n_1 = int(dest.num_frames[0]), int(src.num_frames[0])
-        ours, theirs = self._sums_of(dest), self._sums_of(src)
+        stored = self._stored
+        ours, theirs = _arrays(dest, stored), _arrays(src, stored)
         merge_variances(n_0, *ours, n_1, *theirs, compiled=bool(self._compiled))
         dest.num_frames[:] = n_0 + n_1
 
@@ -366,7 +368,7 @@ class StdDevUDF(UDF):
 
     def get_results(self) -> dict[str, Any]:
         """Return the results, with what follows from sums."""
-        derived = self._derived(self.results.num_frames[0], *self._sums_of(self.results))
+        derived = self._derived(self.results.num_frames[0], *_arrays(self.results, self._stored))
         with np.errstate(over="ignore"):
             results = {
                 name: array.astype(self.results.get_buffer(name).dtype, copy=False) for name, array in derived.items()

@@ -36,7 +36,7 @@ class Bench:
         self.courier.join(Station("one", Worker("one", "here", {}, 1), is_service=False, slots=1))
         self.got: list[int] = []
         self.lane = Lane("run", Priority.BATCH)
-        self.shipment = Shipment(self.lane, lambda _: Need(), self._post, str, None, None, None, None)
+        self.shipment = Shipment(self.lane, lambda _: Need(), self._post, str)
 
     def _post(self, event: Any) -> None:
         if isinstance(event, Outcome):

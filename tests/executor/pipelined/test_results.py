@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from mount_namespace import in_mount_namespace
+from pipelined_harness import PipelinedHarness
 from tilework.api import Context
 from tilework.exceptions import ExecutorError, JobCancelledError, UDFRunCancelled, WorkerLostError
 from tilework.executor.inline import InlineJobExecutor
 from tilework.executor.pipelined import PipelinedExecutor
-from tilework.testing.executor_harness import ExecutorHarness
 from tilework.udf import UDF, ApplyMasksUDF, CoMUDF, StdDevUDF, SumSigUDF, SumUDF
 
 if TYPE_CHECKING:
@@ -101,13 +101,8 @@ def load(ctx: Context, data: Any) -> DataSet:
     return dataset
 
 
-class TestResults(ExecutorHarness):
+class TestResults(PipelinedHarness):
     """Each test proves that nothing is left behind."""
-
-    can_lose_workers = True
-
-    def make_executor(self) -> PipelinedExecutor:
-        return PipelinedExecutor(PipelinedExecutor.make_spec(2, []))
 
     @pytest.mark.parametrize("n", [1, 3])
     @pytest.mark.parametrize("mib", [1, 40, None])

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from pipelined_harness import PipelinedHarness
 from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ExecutorError
-from tilework.executor.pipelined import PipelinedExecutor
-from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import CallTask
 
 if TYPE_CHECKING:
     from tilework.common.executor import Environment
+    from tilework.executor.pipelined import PipelinedExecutor
     from tilework.executor.pipelined.scattered import Scattered
 
 
@@ -46,13 +46,8 @@ def kept(executor: PipelinedExecutor, handle: Any) -> int:
     return sum(len(message) for message, _ in scattered.messages())
 
 
-class TestPatches(ExecutorHarness):
+class TestPatches(PipelinedHarness):
     """Of many patches the main process keeps what came of them."""
-
-    can_lose_workers = True
-
-    def make_executor(self) -> PipelinedExecutor:
-        return PipelinedExecutor(PipelinedExecutor.make_spec(2, []))
 
     def totals(self, executor: PipelinedExecutor, handle: Any) -> set[float]:
         tasks = [CallTask(i, fn=total) for i in range(8)]

@@ -1,4 +1,4 @@
-"""Data that is streamed to tasks: in order, whole, held up when nobody takes it, there again when a worker is lost."""
+"""Data that is streamed to tasks: in order, whole, there again when a worker is lost."""
 
 from __future__ import annotations
 
@@ -6,53 +6,24 @@ import gc
 import os
 import threading
 import time
-from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from stream_tasks import ReadTask, Source, StreamHarness
 from tests_helpers import collecting_by_hand, leave_run
-from tilework.common.executor import Priority, TaskCommHandler, WorkerQueueEmpty
-from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
+from tilework.common.executor import TaskCommHandler, WorkerQueueEmpty
+from tilework.exceptions import ExecutorError, JobCancelledError
 from tilework.executor.driver import STOP_GRACE_SECONDS
-from tilework.executor.pipelined import PipelinedExecutor
-from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import CallTask, FakeTask, Signals, SleepTask, StreamHandler, StreamTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tilework.common.executor import Environment, WorkerQueue
-
-
-@dataclass
-class ReadTask(FakeTask):
-    """Reads what is streamed to it until the end; dies after `die_after` items, as often as `lives` says."""
-
-    signals: Signals = field(kw_only=True)
-    die_after: int = -1
-    lives: int = 0
-    die_when: str | None = None
-
-    def __call__(self, params: Any, env: Environment) -> tuple[int, list[int], int]:
-        assert env.worker_context is not None
-        queue = env.worker_context.get_worker_queue()
-        headers: list[Any] = []
-        total = 0
-        while True:
-            if len(headers) == self.die_after and self.signals.count(f"died-{self.index}") < self.lives:
-                if self.die_when is not None:
-                    self.signals.wait(self.die_when)
-                self.signals.add(f"died-{self.index}")
-                os.kill(os.getpid(), 9)
-            with queue.get() as (header, payload):
-                if header == "end":
-                    return self.index, headers, total
-                assert payload is not None
-                headers.append(header)
-                total += len(payload)
+    from tilework.executor.pipelined import PipelinedExecutor
 
 
 class KindsTask(ReadTask):
@@ -69,39 +40,7 @@ class KindsTask(ReadTask):
                 got.append((header, isinstance(payload, bytes), None if payload is None else bytes(payload)))
 
 
-class Source(TaskCommHandler):
-    """Streams `n` items of `size` bytes to each task; `pause` is called before each item."""
-
-    def __init__(self, n: int = 20, size: int = 50_000, pause: Callable[[int, int], None] | None = None) -> None:
-        self.n, self.size = n, size
-        self.pause = pause or (lambda task, item: None)
-        self.put = 0
-        self.calls: list[str] = []
-
-    def handle_task(self, task: Any, queue: WorkerQueue) -> None:
-        self.calls.append(f"task {task.index}")
-        for i in range(self.n):
-            self.pause(task.index, i)
-            with queue.put_nocopy(i, self.size) as buffer:
-                buffer[:4] = i.to_bytes(4, "little")
-            self.put += 1
-        queue.put("end")
-
-    def done(self) -> None:
-        self.calls.append("done")
-
-
-class TestStreams(ExecutorHarness):
-    """Each test proves that nothing is left behind."""
-
-    can_lose_workers = True
-
-    def make_executor(self) -> PipelinedExecutor:
-        return PipelinedExecutor(PipelinedExecutor.make_spec(2, []), shared_memory=256 << 20)
-
-    def expect(self, tasks: int, source: Source) -> list[tuple[int, list[int], int]]:
-        return [(i, list(range(source.n)), source.n * source.size) for i in range(tasks)]
-
+class TestStreams(StreamHarness):
     @pytest.mark.parametrize("size", [0, 1, 5000, 3_000_000])
     def test_all_of_it_arrives_in_order(self, executor: PipelinedExecutor, signals: Signals, size: int) -> None:
         source = Source(size=max(4, size))
@@ -112,29 +51,6 @@ class TestStreams(ExecutorHarness):
         """More for one task than there may be blocks in the shared memory."""
         source = Source(n=70_000, size=4)
         assert self.run(executor, [ReadTask(0, signals=signals)], handler=source) == self.expect(1, source)
-
-    def test_runs_at_once_in_little_memory(self, signals: Signals) -> None:
-        """The data of tasks that wait behind those of another run leaves room for the data of these."""
-
-        def slowly(task: int, item: int) -> None:
-            time.sleep(0.005)
-
-        with PipelinedExecutor(PipelinedExecutor.make_spec(2, []), shared_memory=32 << 20) as small:
-            got: list[Any] = []
-
-            def stream(source: Source) -> None:
-                got.append(self.run(small, [ReadTask(i, signals=signals) for i in range(6)], handler=source))
-
-            # each task's data is as much as there is room for
-            threads = [threading.Thread(target=stream, args=(Source(16, 1 << 20, slowly),)) for _ in range(3)]
-            for thread in threads:
-                thread.start()
-                time.sleep(0.02)
-            for thread in threads:
-                thread.join(30)
-            running = [thread.is_alive() for thread in threads]
-        assert running == [False] * 3
-        assert [sorted(each) for each in got] == [self.expect(6, Source(16, 1 << 20))] * 3
 
     def test_headers(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """Any object that can be pickled, with and without payload; None, too."""
@@ -284,169 +200,6 @@ class TestStreams(ExecutorHarness):
         tasks = [ReadTask(i, signals=signals, die_after=10 if i == 1 else -1, lives=1) for i in range(4)]
         assert self.run(executor, tasks, handler=source, ordered=True) == self.expect(4, source)
 
-    def test_a_task_that_waits_for_another_worker_leaves_room(self, signals: Signals) -> None:
-        """Its data must not take what those need that come before it now, for it would wait for them for ever."""
-
-        def pause(task: int, item: int) -> None:
-            if item == 5:  # more than half is used
-                signals.wait("died-0")
-                time.sleep(0.3)  # until that is known here
-
-        def wait(task: int, item: int) -> None:
-            signals.wait("died-0")
-            time.sleep(1 if item == 0 else 0)  # until the other source has filled what it may fill
-
-        with PipelinedExecutor(PipelinedExecutor.make_spec(1, []), shared_memory=32 << 20) as small:
-            got: list[Any] = []
-
-            def stream(source: Source, priority: Priority, **kwargs: Any) -> None:
-                task = ReadTask(0, signals=signals, **kwargs)
-                got.append(self.run(small, [task], handler=source, priority=priority))
-
-            other = Source(7, 2 << 20, pause)
-            urgent = Source(8, 3 << 20, wait)
-            threads = [
-                threading.Thread(
-                    target=stream, args=(other, Priority.BATCH), kwargs={"die_after": 2, "lives": 1, "die_when": "go"}
-                ),
-                threading.Thread(target=stream, args=(urgent, Priority.LIVE)),
-            ]
-            for thread in threads:
-                thread.start()
-                while small._hub.exchange.describe()[0]["tickets"] <= threads.index(thread):
-                    time.sleep(0.01)
-            signals.add("go")
-            for thread in threads:
-                thread.join(20)
-            running = [thread.is_alive() for thread in threads]
-        assert running == [False] * 2
-        assert got == [self.expect(1, urgent), self.expect(1, other)]
-
-    def test_an_item_for_which_there_is_no_place(self, signals: Signals) -> None:
-        """What others have in the memory waits for the worker of the task that waits for the item."""
-        calls: list[threading.Thread] = []
-        sums: list[int] = []
-
-        with PipelinedExecutor(PipelinedExecutor.make_spec(1, []), shared_memory=8 << 20) as small:
-
-            def call() -> None:
-                sums.append(small.run_function(np.sum, np.ones(3_000_000, np.uint8)))
-
-            def pause(task: int, item: int) -> None:
-                if item == 1:
-                    calls.append(threading.Thread(target=call))
-                    calls[0].start()
-                    while small._hub.exchange.describe()[0]["tickets"] < 2:
-                        time.sleep(0.01)
-
-            source = Source(4, 2 << 20, pause)
-            stream = threading.Thread(
-                target=lambda: sums.append(self.run(small, [ReadTask(0, signals=signals)], handler=source)[0][2])
-            )
-            stream.start()
-            stream.join(20)
-            is_running = stream.is_alive()
-            if not is_running:
-                calls[0].join(20)
-        assert not is_running
-        assert sorted(sums) == [3_000_000, 4 * (2 << 20)]
-
-    def test_data_that_waits_for_a_worker_while_others_have_it(self, signals: Signals) -> None:
-        """More urgent runs take the worker that was lost: they have room, though that data has all there is."""
-
-        def wait(task: int, item: int) -> None:
-            signals.wait("died-0")
-            time.sleep(1 if item == 0 else 0)  # until that is known here
-
-        with PipelinedExecutor(PipelinedExecutor.make_spec(1, []), shared_memory=32 << 20) as small:
-            got: list[Any] = []
-
-            def stream(source: Source, priority: Priority, **kwargs: Any) -> None:
-                task = ReadTask(0, signals=signals, **kwargs)
-                got.append(self.run(small, [task], handler=source, priority=priority))
-
-            other = Source(15, 1 << 20)
-            urgent = Source(8, 3 << 20, wait)
-            threads = [
-                threading.Thread(
-                    target=stream, args=(other, Priority.BATCH), kwargs={"die_after": 0, "lives": 1, "die_when": "go"}
-                ),
-                threading.Thread(target=stream, args=(urgent, Priority.LIVE)),
-            ]
-            for thread in threads:
-                thread.start()
-                while small._hub.exchange.describe()[0]["tickets"] <= threads.index(thread) or other.put < 15:
-                    time.sleep(0.01)
-            signals.add("go")
-            for thread in threads:
-                thread.join(20)
-            running = [thread.is_alive() for thread in threads]
-        assert running == [False] * 2
-        assert sorted(got) == sorted([self.expect(1, urgent), self.expect(1, other)])
-
-    def test_a_task_whose_worker_is_not_replaced(self, signals: Signals) -> None:
-        """It takes that of a task whose data comes after its own, when its data leaves no room for more."""
-        with PipelinedExecutor(PipelinedExecutor.make_spec(2, []), shared_memory=32 << 20) as small:
-
-            def pause(task: int, item: int) -> None:
-                if (task, item) == (0, 12):  # more than half is used, and nothing read
-                    while [each["tickets"] for each in small._hub.exchange.describe()] != [1, 1]:
-                        time.sleep(0.01)
-                    small._hub.resize(PipelinedExecutor.make_spec(2, [])[1:])
-                    signals.add("go")
-                    while len(small._hub.exchange.describe()) > 1:
-                        time.sleep(0.01)
-
-            source = Source(20, 1 << 20, pause)
-            got: list[Any] = []
-            tasks = [
-                ReadTask(i, signals=signals, die_after=0 if i == 0 else -1, lives=1, die_when="go") for i in range(2)
-            ]
-            thread = threading.Thread(target=lambda: got.append(self.run(small, tasks, handler=source)))
-            thread.start()
-            thread.join(20)
-            is_running = thread.is_alive()
-        assert not is_running
-        assert sorted(got[0]) == self.expect(2, source)
-
-    @pytest.mark.parametrize(("n", "size", "most"), [(100_000, 1, 70_000), (3000, 100_000, 1400)])
-    def test_a_source_of_headers_is_held_up(
-        self, executor: PipelinedExecutor, signals: Signals, n: int, size: int, most: int
-    ) -> None:
-        """They take room as data does."""
-        put = 0
-
-        class Headers(TaskCommHandler):
-            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
-                nonlocal put
-                for i in range(n):
-                    queue.put(bytes([i % 251]) * size)
-                    put += 1
-                queue.put("end")
-
-        def read(params: Any, env: Environment) -> int:
-            assert env.worker_context is not None
-            queue = env.worker_context.get_worker_queue()
-            signals.wait("read")
-            n = 0
-            while True:
-                with queue.get() as (header, payload):
-                    if header == "end":
-                        return n
-                    assert header == bytes([n % 251]) * size
-                    assert payload is None
-                    n += 1
-
-        with self.background() as call:
-            run = call(self.run, executor, [CallTask(0, fn=read)], handler=Headers())
-            seen = -1
-            while seen != put or seen < 1:
-                seen = put
-                time.sleep(0.3)
-            signals.add("read")
-            assert run.result() == [n]
-        assert seen <= most
-
     def test_large_headers(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """They arrive with their payload, of whatever kind that is."""
         headers = ["h" * n for n in (900, 1100, 60_000, 10 << 20)]
@@ -463,48 +216,6 @@ class TestStreams(ExecutorHarness):
         each = [(True, b"four"), (False, b"four"), (True, b""), (False, None)]
         expected = [(header, *kind) for header in headers for kind in each]
         assert self.run(executor, [KindsTask(0, signals=signals)], handler=Kinds()) == [expected]
-
-    def test_data_that_cannot_be_kept(self, executor: PipelinedExecutor, signals: Signals) -> None:
-        """When room is short, what was read makes way; a task whose data is gone ends the run, and says so."""
-        size = executor.report()["limits"]["shared_memory_bytes"] // 10
-        source = Source(n=30, size=size)
-        tasks = [ReadTask(0, signals=signals, die_after=25, lives=1)]
-        with pytest.raises(WorkerLostError, match=r"part-0 lost its worker.*data.*is gone"):
-            self.run(executor, tasks, handler=source)
-        self.assert_usable(executor)
-
-    def test_a_source_that_is_too_quick_is_held_up(self, executor: PipelinedExecutor, signals: Signals) -> None:
-        """No more is in memory than there is room for."""
-        limit = executor.report()["limits"]["shared_memory_bytes"]
-        source = Source(n=100, size=limit // 20)
-
-        def read(params: Any, env: Environment) -> int:
-            assert env.worker_context is not None
-            queue = env.worker_context.get_worker_queue()
-            signals.wait("read")
-            n = 0
-            while True:
-                with queue.get() as (header, _):
-                    if header == "end":
-                        return n
-                    n += 1
-
-        with self.background() as call:
-            run = call(self.run, executor, [CallTask(0, fn=read)], handler=source)
-            seen = -1
-            while seen != source.put or seen < 1:
-                seen = source.put
-                time.sleep(0.3)
-            assert seen <= 20
-            signals.add("read")
-            assert run.result() == [100]
-
-    def test_what_can_never_fit(self, executor: PipelinedExecutor, signals: Signals) -> None:
-        """A piece that is larger than the room for all is an error, with what to do."""
-        source = Source(n=1, size=executor.report()["limits"]["shared_memory_bytes"] + 1)
-        with pytest.raises(ExecutorError, match="put less at a time"):
-            self.run(executor, [ReadTask(0, signals=signals)], handler=source)
-        self.assert_usable(executor)
 
     def test_leftovers_reach_nobody(self, executor: PipelinedExecutor) -> None:
         """What a task did not read, because it failed or had enough, is not given to the next one."""

@@ -186,7 +186,7 @@ def sum_moments(tile: Array, region: MomentRegion, out: Array, *, compiled: bool
     if compiled is not False:
         rows = as_rows(tile)
         kernel, arguments = _as_call(rows, region, sums)
-        compiled = compiled or EXACT_SUMS.is_reached(0, kernel, arguments(0, 0))
+        compiled = compiled or EXACT_SUMS.is_due(kernel, arguments(0, 0))
     if compiled:
         run_parts(lambda start, stop: kernel(*arguments(start, stop)), frames, threads, work=rows.nbytes)
     else:

@@ -35,16 +35,18 @@ class Payoff:
         self.pixels = 0
 
     def count(self, pixels: int) -> bool:
-        """Count pixels, and return whether a kernel pays if it is on disk."""
+        """Count pixels, and return whether a kernel pays if it is on disk: then its call is worth preparing."""
         self.pixels += pixels
         return self.pixels >= self.to_load or "llvmlite" in sys.modules
 
-    def is_reached(self, pixels: int, kernel: Kernel, arguments: tuple[Any, ...]) -> bool:
-        """Count pixels, and return whether it is time to call a kernel with these arguments."""
-        if not self.count(pixels):
-            return False
+    def is_due(self, kernel: Kernel, arguments: tuple[Any, ...]) -> bool:
+        """Return whether to call a kernel with these arguments, once `count` has said that it is worth preparing."""
         enough = self.to_compile if "numba" in sys.modules else self.to_import
         return kernel.is_at_hand(*arguments) or (self.pixels >= enough and not compiles_nothing())
+
+    def is_reached(self, pixels: int, kernel: Kernel, arguments: tuple[Any, ...]) -> bool:
+        """Count pixels, and return whether to call a kernel with these arguments."""
+        return self.count(pixels) and self.is_due(kernel, arguments)
 
 
 EXACT_SUMS: Final = Payoff(to_load=2**26, to_compile=2**31, to_import=2**33)

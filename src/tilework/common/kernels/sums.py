@@ -85,7 +85,7 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool | None, threads: int =
         scratch = np.empty(block, dtype=accumulator)
         return rows.flat, rows.order, rows.stride, rows.frames, start, stop, scratch, result, flush
 
-    if not compiled and not EXACT_SUMS.is_reached(0, _add_frames, arguments(0, 0)):
+    if not compiled and not EXACT_SUMS.is_due(_add_frames, arguments(0, 0)):
         _add_numpy(tile, out)
         return
 
@@ -132,7 +132,7 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool | None, threads: int =
         kernel(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, kind, sums)
 
     example = rows.flat, rows.order, rows.stride, 0, 0, rows.pixels, kind, sums
-    if not compiled and not EXACT_SUMS.is_reached(0, kernel, example):
+    if not compiled and not EXACT_SUMS.is_due(kernel, example):
         _add_pixels_numpy(tile, out)
         return
     run_parts(part, frames, threads, work=rows.nbytes)

@@ -145,7 +145,7 @@ def _accumulate_shorts(tile: Array, n0: int, sum0: Array, var0: Array, compiled:
         sums, like = np.empty(block, dtype=np.int32), np.empty(0, dtype=np.int16)
         return *place, centre, like, sums, narrow, wide, np.empty((2, block)), n0, sum0, var0, _FLUSH_INTEGERS
 
-    if compiled or EXACT_SUMS.is_reached(0, _accumulate_integers, arguments(0, 0)):
+    if compiled or EXACT_SUMS.is_due(_accumulate_integers, arguments(0, 0)):
         call = lambda start, stop: _accumulate_integers(*arguments(start, stop))  # noqa: E731
         run_parts(call, rows.pixels, threads, _PART_PIXELS, work=rows.nbytes)
     else:

@@ -82,10 +82,10 @@ class DaskBackend(Generic[V]):
             return
         ended = self._shipment.ended
         try:
-            self._courier.call_soon(self._courier.end, self._shipment)
+            courier.call_soon(courier.end, self._shipment)
         except ExecutorError:  # the event loop is gone, and all workers with it
             return
-        if threading.get_ident() == self._courier.loop_thread:
+        if threading.get_ident() == courier.loop_thread:
             return  # a generator that was forgotten ends wherever the garbage collector finds it
         until = time.monotonic() + control.grace
         while not ended.wait(min(_POLL_SECONDS, max(0.0, until - time.monotonic()))):

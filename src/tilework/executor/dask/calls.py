@@ -19,9 +19,9 @@ __all__ = [
     "PlacedCall",
     "at_stations",
     "call_need",
-    "function_name",
+    "function_label",
     "one_for_each_host",
-    "task_name",
+    "task_label",
     "task_need",
 ]
 
@@ -87,7 +87,7 @@ def task_need(ticket: Ticket[Any]) -> Need:
     return Need(frozenset(task.get_resources().items()), hosts)
 
 
-def task_name(task: Any) -> str:
+def task_label(task: Any) -> str:
     """Return the name of a task on the dashboard: the names of its functions, if it has such, else of its class."""
     get_classes = getattr(task, "get_udf_classes", None)
     if get_classes is None:
@@ -95,7 +95,7 @@ def task_name(task: Any) -> str:
     return "+".join(dict.fromkeys(cls.__name__ for cls in get_classes()))
 
 
-def function_name(fn: Any) -> str:
+def function_label(fn: Any) -> str:
     """Return the name of a function on the dashboard."""
     while isinstance(fn, PlacedCall):
         fn = fn.fn

@@ -80,7 +80,7 @@ class Courier:
         self._timer: asyncio.TimerHandle | None = None
         self._demand: Any = None  # held while all wait for a first worker
         self.carriage = Carriage(client, self.topic, self._on_seat_failure)
-        self.is_closed = False
+        self._is_closed = False
         self.loop_thread = 0
 
     # ---- for consumers, from any thread ----
@@ -98,7 +98,7 @@ class Courier:
 
     def has_closed(self) -> bool:
         """Return whether nothing is carried any more."""
-        return self.is_closed
+        return self._is_closed
 
     def announce(self, shipment: Shipment) -> None:
         """Let the courier collect what is new in a shipment."""
@@ -111,7 +111,7 @@ class Courier:
     def _collect(self, shipment: Shipment) -> None:
         shipment.is_announced = False
         lane = shipment.lane
-        if self.is_closed:
+        if self._is_closed:
             shipment.incoming.clear()
             return
         self._shipments[lane.run] = shipment
@@ -129,7 +129,7 @@ class Courier:
 
     def _pump(self) -> None:
         """Do what is to be done now, and look again later if time alone can make a difference."""
-        if self.is_closed:
+        if self._is_closed:
             return
         while (action := self.dispatch.next(time.monotonic())) is not None:
             if isinstance(action, Send):
@@ -158,7 +158,7 @@ class Courier:
         try:
             report = await self.carriage.run_batch(sent, shipment, self.dispatch.stations)
         except asyncio.CancelledError:
-            if sent.ident not in self._carriers or self.is_closed:
+            if sent.ident not in self._carriers or self._is_closed:
                 return  # the worker is gone, or the run is over
             # Dask fetches several results at a time: the transfer was broken off with that from a worker that is gone.
             self.dispatch.put_back(sent, list(sent.tickets))
@@ -391,7 +391,7 @@ class Courier:
 
     async def close(self) -> None:
         """Stop what runs, and give everything up."""
-        self.is_closed = True
+        self._is_closed = True
         shipments = list(self._shipments.values())
         for shipment in shipments:
             self.end(shipment)

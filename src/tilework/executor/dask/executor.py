@@ -22,9 +22,9 @@ from tilework.executor.dask.calls import (
     PlacedCall,
     at_stations,
     call_need,
-    function_name,
+    function_label,
     one_for_each_host,
-    task_name,
+    task_label,
     task_need,
 )
 from tilework.executor.dask.connection import Connection, make_client
@@ -65,7 +65,7 @@ __all__ = ["DaskJobExecutor"]
 T = TypeVar("T")
 V = TypeVar("V")
 
-SHARE_SECONDS = 0.1
+UNDER_WAY_SECONDS = 0.1
 """Work per worker that should be under way: two batches, and what is on its way back."""
 
 
@@ -272,7 +272,7 @@ class DaskJobExecutor(StoringJobExecutor):
 
     def _bounds(self, *, is_streamed: bool) -> Bounds:  # noqa: ARG002
         workers = max(1, self._courier.dispatch.concurrency())
-        return Bounds(workers, prefetch=2, prefetch_short=2 * MAX_BATCH, share_seconds=SHARE_SECONDS)
+        return Bounds(workers, prefetch=2, prefetch_short=2 * MAX_BATCH, share_seconds=UNDER_WAY_SECONDS)
 
     # ---- tasks ----
 
@@ -298,14 +298,13 @@ class DaskJobExecutor(StoringJobExecutor):
     def _open_tasks(self, asked: TaskRun) -> Backend[TaskProtocol]:
         inbox: Inbox[Event | Outcome] = Inbox()
         shipment = Shipment(
-            self._lane(asked.options),
-            task_need,
-            inbox.put,
-            task_name,
-            None,
-            self._store.look_up(asked.params_handle),
-            asked.messages,
-            asked.control.deadline,
+            lane=self._lane(asked.options),
+            need_of=task_need,
+            post=inbox.put,
+            name_of=task_label,
+            params=self._store.look_up(asked.params_handle),
+            messages=asked.messages,
+            deadline=asked.control.deadline,
         )
         return DaskBackend(self._courier, shipment, inbox, asked.control)
 
@@ -323,9 +322,14 @@ class DaskJobExecutor(StoringJobExecutor):
         options: RunOptions,
     ) -> Backend[V]:
         inbox: Inbox[Event | Outcome] = Inbox()
-        name = function_name(fn)
+        label = function_label(fn)
         shipment = Shipment(
-            self._lane(options), call_need, inbox.put, lambda _: name, seal(fn), None, None, control.deadline
+            lane=self._lane(options),
+            need_of=call_need,
+            post=inbox.put,
+            name_of=lambda _: label,
+            fn=seal(fn),
+            deadline=control.deadline,
         )
         return DaskBackend(self._courier, shipment, inbox, control)
 

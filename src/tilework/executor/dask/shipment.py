@@ -33,10 +33,13 @@ class Shipment:
     post: Callable[[Event | Outcome], None]
     name_of: Callable[[Any], str]
     """The name of a ticket's item on the dashboard."""
-    fn: Sealed | None
-    params: Scattered | None
-    messages: SimpleWorkerQueue | None
-    deadline: float | None
+    fn: Sealed | None = None
+    """What is called with each item; None: the items are tasks."""
+    params: Scattered | None = None
+    """Of tasks."""
+    messages: SimpleWorkerQueue | None = None
+    """Takes the messages of tasks."""
+    deadline: float | None = None
     incoming: deque[Ticket[Any]] = field(default_factory=deque)
     is_announced: bool = False
     ended: threading.Event = field(default_factory=threading.Event)

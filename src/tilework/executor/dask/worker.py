@@ -50,7 +50,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-BATCH_SECONDS: Final = 0.05
+LONG_BATCH_SECONDS: Final = 0.05
 """A batch that takes longer than this ends before its next ticket: results should not wait for each other."""
 
 _REMEMBERED: Final = 4096
@@ -274,7 +274,7 @@ def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: 
             return
         del result
         slip.outcomes.append(outcome)
-        if time.perf_counter() - begin > BATCH_SECONDS:
+        if time.perf_counter() - begin > LONG_BATCH_SECONDS:
             return
         begun = slip.take()
 

@@ -80,7 +80,6 @@ class Exchange:
         self._runs: dict[int, HubRun] = {}
         self._ending: list[HubRun] = []  # runs that are over, but something of them is still at work
         self._stations: dict[Member, Station] = {}
-        self._killed: set[Member] = set()  # by us, which was told
         self._known: dict[Member, set[int]] = {}  # numbers of the runs that a worker was told of
         self._held: list[Wire] = []  # on which what is sent gathers until the end of this turn
         self._to_deliver: set[HubRun] = set()  # runs that have new answers
@@ -116,13 +115,10 @@ class Exchange:
         self.roster.keep_dates(now)
         for run in [each for each in self._ending if each.end_by <= now]:
             for station in self._at_work(run):
-                log.warning(
-                    "worker %s is killed and replaced: its task did not stop after its run had ended; "
-                    "a task should call env.raise_if_stopped() between tiles",
-                    station.worker.name,
+                station.owner.end(
+                    "its task did not stop after its run had ended, so it was killed; "
+                    "a task should call env.raise_if_stopped() between tiles"
                 )
-                self._killed.add(station.owner)
-                station.owner.info.process.kill()
             self._forget_run(run)
 
     # ---- runs ----
@@ -378,10 +374,8 @@ class Exchange:
         self._check_ending()
         self._on_change()
         if was is not MemberState.RETIRING:
-            if member not in self._killed:
-                log.warning("lost %s", cause)
+            log.warning("lost %s", cause)
             self._on_loss(member.name, cause)
-        self._killed.discard(member)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return, for each worker, its process, CPUs, state, and what it wrote to stderr at last.
