@@ -195,9 +195,12 @@ class Courier:
 
     def _explain(self, error: object) -> ExecutorError | None:
         """Return what is behind an error when it is not the error itself."""
-        if self.client.status == "running":
+        status = self.client.status
+        if status == "running":
             return None
-        msg = f"the connection to the Dask scheduler was lost ({error}): make a new executor when it is back"
+        # A client that cannot connect again closes itself.
+        closed = "the Dask client was closed, or " if status in {"closing", "closed"} else ""
+        msg = f"{closed}the connection to the Dask scheduler was lost ({error}): make a new executor when it is back"
         return ExecutorError(msg)
 
     def _on_returned(self, sent: Sent, shipment: Shipment, error: BaseException) -> None:
