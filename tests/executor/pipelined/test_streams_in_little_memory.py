@@ -20,6 +20,40 @@ if TYPE_CHECKING:
 
 
 class TestStreamsInLittleMemory(StreamHarness):
+    def run_beside_a_loss(
+        self, signals: Signals, other: Source, urgent: Source, *, die_after: int, put_before: int = 0
+    ) -> list[Any]:
+        """Return the results of two streams to one worker, as they came.
+
+        The task of `other` is there first, and loses its worker when both are, after `die_after` items; of its data,
+        `put_before` items are there by then.
+        """
+        with PipelinedExecutor(PipelinedExecutor.make_spec(1, []), shared_memory=32 << 20) as small:
+            got: list[Any] = []
+
+            def stream(source: Source, priority: Priority, **kwargs: Any) -> None:
+                task = ReadTask(0, signals=signals, **kwargs)
+                got.append(self.run(small, [task], handler=source, priority=priority))
+
+            threads = [
+                threading.Thread(
+                    target=stream,
+                    args=(other, Priority.BATCH),
+                    kwargs={"die_after": die_after, "lives": 1, "die_when": "go"},
+                ),
+                threading.Thread(target=stream, args=(urgent, Priority.LIVE)),
+            ]
+            for n, thread in enumerate(threads):
+                thread.start()
+                while small._hub.exchange.describe()[0]["tickets"] <= n or other.put < put_before:
+                    time.sleep(0.01)
+            signals.add("go")
+            for thread in threads:
+                thread.join(20)
+            running = [thread.is_alive() for thread in threads]
+        assert running == [False] * 2
+        return got
+
     def test_runs_at_once_in_little_memory(self, signals: Signals) -> None:
         """The data of tasks that wait behind those of another run leaves room for the data of these."""
 
@@ -55,30 +89,9 @@ class TestStreamsInLittleMemory(StreamHarness):
             signals.wait("died-0")
             time.sleep(1 if item == 0 else 0)  # until the other source has filled what it may fill
 
-        with PipelinedExecutor(PipelinedExecutor.make_spec(1, []), shared_memory=32 << 20) as small:
-            got: list[Any] = []
-
-            def stream(source: Source, priority: Priority, **kwargs: Any) -> None:
-                task = ReadTask(0, signals=signals, **kwargs)
-                got.append(self.run(small, [task], handler=source, priority=priority))
-
-            other = Source(7, 2 << 20, pause)
-            urgent = Source(8, 3 << 20, wait)
-            threads = [
-                threading.Thread(
-                    target=stream, args=(other, Priority.BATCH), kwargs={"die_after": 2, "lives": 1, "die_when": "go"}
-                ),
-                threading.Thread(target=stream, args=(urgent, Priority.LIVE)),
-            ]
-            for thread in threads:
-                thread.start()
-                while small._hub.exchange.describe()[0]["tickets"] <= threads.index(thread):
-                    time.sleep(0.01)
-            signals.add("go")
-            for thread in threads:
-                thread.join(20)
-            running = [thread.is_alive() for thread in threads]
-        assert running == [False] * 2
+        other = Source(7, 2 << 20, pause)
+        urgent = Source(8, 3 << 20, wait)
+        got = self.run_beside_a_loss(signals, other, urgent, die_after=2)
         assert got == [self.expect(1, urgent), self.expect(1, other)]
 
     def test_an_item_for_which_there_is_no_place(self, signals: Signals) -> None:
@@ -117,30 +130,9 @@ class TestStreamsInLittleMemory(StreamHarness):
             signals.wait("died-0")
             time.sleep(1 if item == 0 else 0)  # until that is known here
 
-        with PipelinedExecutor(PipelinedExecutor.make_spec(1, []), shared_memory=32 << 20) as small:
-            got: list[Any] = []
-
-            def stream(source: Source, priority: Priority, **kwargs: Any) -> None:
-                task = ReadTask(0, signals=signals, **kwargs)
-                got.append(self.run(small, [task], handler=source, priority=priority))
-
-            other = Source(15, 1 << 20)
-            urgent = Source(8, 3 << 20, wait)
-            threads = [
-                threading.Thread(
-                    target=stream, args=(other, Priority.BATCH), kwargs={"die_after": 0, "lives": 1, "die_when": "go"}
-                ),
-                threading.Thread(target=stream, args=(urgent, Priority.LIVE)),
-            ]
-            for thread in threads:
-                thread.start()
-                while small._hub.exchange.describe()[0]["tickets"] <= threads.index(thread) or other.put < 15:
-                    time.sleep(0.01)
-            signals.add("go")
-            for thread in threads:
-                thread.join(20)
-            running = [thread.is_alive() for thread in threads]
-        assert running == [False] * 2
+        other = Source(15, 1 << 20)
+        urgent = Source(8, 3 << 20, wait)
+        got = self.run_beside_a_loss(signals, other, urgent, die_after=0, put_before=15)
         assert sorted(got) == sorted([self.expect(1, urgent), self.expect(1, other)])
 
     def test_a_task_whose_worker_is_not_replaced(self, signals: Signals) -> None:

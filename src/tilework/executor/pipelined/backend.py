@@ -121,13 +121,14 @@ class PipelinedBackend(Generic[V]):
             self._put_packed()
 
     def _check_open(self) -> None:
-        # Whether our files are still there is looked at while it waits: for each ticket that takes too long.
+        # Whether our files are still there is looked at before the hub is woken: for each ticket that takes too long.
         if self._hub.is_closed:
             if self._control.reason is not None:  # who closes an executor cancels its runs before
                 raise JobCancelledError(self._control.reason)
             self._hub.check_open()
 
     def _put_packed(self) -> None:
+        self._hub.check_files()
         packed, self._packed = self._packed, []
         self._hub.put(packed)
 
