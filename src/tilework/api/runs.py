@@ -22,17 +22,16 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Self
 
+    from typing_extensions import TypeVar as TypeVarWithDefault  # which only type checkers have in all versions
+
     from tilework.udf.partial_results import ResultsForDataSet
     from tilework.udf.results import UDFResultsLazy
-
-__all__ = ["RunProgress", "UDFRun"]
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar as TypeVarWithDefault  # which only type checkers have in all versions
 
     ResultT = TypeVarWithDefault("ResultT", default=Any)
 else:
     ResultT = TypeVar("ResultT")
+
+__all__ = ["RunProgress", "UDFRun"]
 
 _LONGEST_WAIT: Final = 0.5
 

@@ -74,7 +74,7 @@ def wanted_tasks(udfs: Sequence[UDF], plan: RunPlan, n_frames: int, executor: Jo
 
 
 def most_tasks(udfs: Sequence[UDF], plan: RunPlan, dataset: DataSet, n_selected: int) -> float:
-    """Return how many tasks a run over selected positions should have at most; infinity: it does not matter.
+    """Return how many tasks a run should have at most if positions are selected; infinity: it does not matter.
 
     Parameters
     ----------
@@ -102,9 +102,7 @@ def _count_workers(plan: RunPlan, executor: JobExecutor | None) -> int:
     return executor.get_available_workers().filter(lambda worker: worker.can_run(plan.resources)).concurrency()
 
 
-def cut(
-    dataset: DataSet, roi: BoolArray | None, wanted: int, most: float = math.inf
-) -> tuple[list[Partition], list[Span]]:
+def cut(dataset: DataSet, roi: BoolArray | None, wanted: int, most: float) -> tuple[list[Partition], list[Span]]:
     """Return the partitions of a run, those of the dataset or others where it should have more tasks, or fewer.
 
     Parameters
@@ -117,7 +115,7 @@ def cut(
     wanted
         How many tasks there should be at least.
     most
-        How many tasks there should be at most, unless more are wanted.
+        How many tasks there should be at most where positions are selected, unless more are wanted.
 
     Returns
     -------
@@ -141,7 +139,7 @@ def _other_stops(spans: Sequence[Span], roi: BoolArray | None, wanted: int, most
     n = len(counts)
     if wanted > 1 and (max(counts, default=0) - 1) * wanted > total:  # one more than its share is no reason
         n = max(wanted, n)
-    elif n > most:
+    elif roi is not None and n > most:
         n = max(wanted, int(most))
     else:
         return None

@@ -7,7 +7,6 @@ knows of the executor only which type of buffers it wants, and which workers it 
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -127,8 +126,8 @@ class MainRun:
         _check_workers(plan, executor)
         try:
             self._prepare_udfs(plan, corrections, executor, environment)
-            most = math.inf if roi is None else most_tasks(self.udfs, plan, dataset, n_nav)
-            partitions, spans = cut(dataset, roi, wanted_tasks(self.udfs, plan, n_nav, executor), most)
+            wanted = wanted_tasks(self.udfs, plan, n_nav, executor)
+            partitions, spans = cut(dataset, roi, wanted, most_tasks(self.udfs, plan, dataset, n_nav))
             self.params = self._make_params(plan, corrections, partitions)
             self.tasks = self._make_tasks(plan, partitions, spans)
         except BaseException:
