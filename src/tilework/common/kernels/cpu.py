@@ -6,7 +6,7 @@ import os
 
 from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 
-__all__ = ["FEATURES", "FOLLOWS_LONG_ROWS", "HAS_LONG_VECTORS", "NAME"]
+__all__ = ["FEATURES", "FOLLOWS_LONG_ROWS", "HAS_LONG_VECTORS", "IS_ZEN", "NAME"]
 
 NAME: str = os.environ.get("NUMBA_CPU_NAME") or get_host_cpu_name()
 # As numba has it: where AVX makes code slower, and where virtual machines say that they have it, and do not.
@@ -30,5 +30,6 @@ FEATURES = _features()
 """As LLVM takes them, such as ``+avx2,-avx512f``."""
 # With AVX-512 there are 32 registers of a vector each, otherwise 16 of half a vector or less.
 HAS_LONG_VECTORS = "+avx512vl" in FEATURES
+IS_ZEN = NAME.startswith("znver")
 # Whether the CPU looks beyond a page by itself, in long rows. Zen 5 does, and being told takes it a tenth longer.
 FOLLOWS_LONG_ROWS = NAME == "znver5"
