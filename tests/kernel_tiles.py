@@ -8,6 +8,17 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from scipy import sparse
+
+from tilework.common.kernels import (
+    DenseMasks,
+    MomentRegion,
+    SparseMasks,
+    accumulate_variance,
+    sum_frames,
+    sum_moments,
+    sum_pixels,
+)
 
 DTYPES = ["u1", "u2", "u4", "i2", "f4", "f8", "c8"]
 
@@ -61,3 +72,29 @@ def cuts(draw: st.DrawFn, frames: int) -> list[slice]:
     places = draw(st.lists(st.integers(0, frames), max_size=5))
     bounds = sorted({0, frames, *places})
     return [slice(a, b) for a, b in itertools.pairwise(bounds)]
+
+
+def bits_of_all_kernels(tile: Any) -> list[bytes]:
+    """Return what all kernels make of a tile, an array or picked frames."""
+    frames, sig = len(tile), tile.shape[1:]
+    dtype = np.result_type(tile.dtype.newbyteorder("="), np.float32)
+    results = [np.zeros(sig, dtype=dtype), np.zeros(frames, dtype=dtype)]
+    sum_frames(tile, results[0], compiled=True)
+    sum_pixels(tile, results[1], compiled=True)
+    total, deviations = np.zeros(sig, dtype=np.result_type(dtype, np.float64)), np.zeros(sig)
+    accumulate_variance(tile, 0, total, deviations, compiled=True)
+    results += [total, deviations]
+    masks = np.random.default_rng(3).normal(size=(9, *sig)).astype(np.float32)
+    for count in (1, 9):
+        products = np.zeros((frames, count), dtype=dtype)
+        DenseMasks(masks[:count], tile.dtype, dtype, compiled=True).apply(tile, products)
+        results.append(products)
+    products = np.zeros((frames, 9), dtype=dtype)
+    few = sparse.csr_matrix(np.where(masks > 1, masks, 0).reshape(9, -1))
+    SparseMasks(few, tile.dtype, dtype, compiled=True).apply(tile, products)
+    results.append(products)
+    # The order of a float sum of moments is the compiler's choice.
+    if tile.dtype.kind in "iu" and len(sig) == 2:
+        results.append(np.zeros((frames, 3)))
+        sum_moments(tile, MomentRegion(np.indices(sig).sum(axis=0) % 7 > 0), results[-1], compiled=True)
+    return [r.tobytes() for r in results]

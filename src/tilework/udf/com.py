@@ -28,6 +28,7 @@ from tilework.udf.com_field import (
     magnitude,
 )
 from tilework.udf.linear import add_products, masks_for
+from tilework.udf.picked_frames import takes_picked_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -298,6 +299,7 @@ class CoMUDF(UDF):
             return ring(cx, cy, width, height, params.r, params.ri)
         return circular(cx, cy, width, height, params.r)
 
+    @takes_picked_frames
     def process_tile(self, tile: Any) -> None:
         """Add sum and moments of a tile to those of its frames."""
         meta = self.meta

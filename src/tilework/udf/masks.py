@@ -16,6 +16,7 @@ from tilework.common.sparse import to_sparse
 from tilework.common.udf import UDFMethod, derives_for_frames
 from tilework.udf.base import UDF
 from tilework.udf.linear import add_products, masks_for
+from tilework.udf.picked_frames import takes_picked_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -205,6 +206,7 @@ class ApplyMasksUDF(UDF):
 
     # -- processing
 
+    @takes_picked_frames
     def process_tile(self, tile: Any) -> None:
         """Add the products of the frames of a tile with the masks."""
         meta = self.meta

@@ -28,6 +28,7 @@ from tilework.io.dataset.scratch import give_back, take_scratch
 from tilework.udf.checks import check_own_results, explain, too_large
 from tilework.udf.meta import UDFMeta
 from tilework.udf.own_copies import on_own_copies, with_own_arrays
+from tilework.udf.picked_frames import take_picked_frames
 from tilework.udf.steps import make_step
 from tilework.udf.tile_forms import TileConverter
 
@@ -128,7 +129,7 @@ class PartitionRun:
                     groups = self._group_steps(backends, converter)
                     progress.signal_start()
                     udf, doing = None, "reading data"
-                    for tile in self._tiles(backends.dataset):
+                    for tile in self._tiles(backends):
                         env.raise_if_stopped()
                         for form, steps in groups:
                             data = form(tile)
@@ -175,12 +176,20 @@ class PartitionRun:
         of = "scan" if self._params.roi is None else "selected positions"
         return f"partition {self._partition.get_ident()}, frames {start} to {start + count - 1} of the {of}"
 
-    def _tiles(self, backend: str) -> Iterator[DataTile]:
-        partition = self._partition
+    def _tiles(self, backends: BackendPlan) -> Iterator[DataTile]:
+        partition, scheme, roi = self._partition, self._scheme, self._params.roi
         context = self._env.worker_context
         if context is not None:
             partition.set_worker_context(context)
-        return partition.get_tiles(self._scheme, dest_dtype=None, roi=self._params.roi, array_backend=backend)
+        if (
+            roi is not None
+            and not self._own_copies
+            and take_picked_frames(self._udfs, self._params.plan, backends.udfs)
+        ):
+            tiles = partition.get_picked_tiles(scheme, roi)
+            if tiles is not None:
+                return tiles
+        return partition.get_tiles(scheme, dest_dtype=None, roi=roi, array_backend=backends.dataset)
 
     def _prepare(self, udf: UDF, plan: UDFPlan, position: int, backend: str) -> None:
         params = self._params

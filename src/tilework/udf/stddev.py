@@ -15,6 +15,7 @@ from tilework.common.kernels import accumulate_variance, merge_variances, takes_
 from tilework.exceptions import UDFException
 from tilework.udf.base import UDF
 from tilework.udf.ordered_merge import merge_in_order
+from tilework.udf.picked_frames import takes_picked_frames
 
 if TYPE_CHECKING:
     from collections import OrderedDict
@@ -318,6 +319,7 @@ class StdDevUDF(UDF):
         # There is no run when results are merged that somebody else computed.
         return self.meta.kernels if self.is_in_run() and self.params.use_numba else False
 
+    @takes_picked_frames
     def process_tile(self, tile: Any) -> None:
         """Merge the frames of a tile."""
         part = self.meta.tiling_scheme_idx

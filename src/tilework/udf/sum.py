@@ -12,6 +12,7 @@ from tilework.common.slice import Slice
 from tilework.udf.base import UDF
 from tilework.udf.linear import add_pixel_sums
 from tilework.udf.ordered_merge import merge_in_order
+from tilework.udf.picked_frames import takes_picked_frames
 from tilework.udf.plan import corrects_results
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class SumUDF(UDF):
         takes_raw = meta.array_backend in NUMPY_BACKENDS and self.accepts_tile_dtype(meta.dataset_dtype)
         return corrects and takes_raw
 
+    @takes_picked_frames
     def process_tile(self, tile: Any) -> None:
         """Add the frames of a tile."""
         meta = self.meta

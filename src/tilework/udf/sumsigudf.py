@@ -10,6 +10,7 @@ from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.kernels import sum_pixels, takes_dtype
 from tilework.udf.base import UDF
 from tilework.udf.linear import add_frame_sums
+from tilework.udf.picked_frames import takes_picked_frames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,6 +74,7 @@ class SumSigUDF(UDF):
         dtype = np.result_type(self.meta.input_dtype, np.float32)
         return {"intensity": self.buffer(kind="nav", dtype=dtype, where="device")}
 
+    @takes_picked_frames
     def process_tile(self, tile: Any) -> None:
         """Add the sums over a tile to those of its frames."""
         meta = self.meta

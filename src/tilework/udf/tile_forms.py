@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from tilework.common.array_backends import CUPY_BACKENDS, NUMPY_BACKENDS, as_backend, as_dtype
+from tilework.common.kernels.rows import PickedFrames
 from tilework.io.convert import convert_tile, is_in_one_piece, repeat_conversion
 
 if TYPE_CHECKING:
@@ -146,8 +147,10 @@ class TileConverter:
         return dense
 
 
-def _read_only(data: Array) -> Array:
-    """Return the array, or a view of it that cannot be written to."""
+def _read_only(data: Array | PickedFrames) -> Array:
+    """Return the array, or a view of it that cannot be written to; picked frames as they are."""
+    if isinstance(data, PickedFrames):
+        return cast("Array", data)  # for functions that said that they need no more of one
     if data.flags.writeable:
         data = data.view()
         data.flags.writeable = False

@@ -7,14 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from scipy import sparse
 
-from kernel_tiles import make_tile, tiles
+from kernel_tiles import bits_of_all_kernels, make_tile, tiles
 from tilework.common.kernels import (
     DenseMasks,
     MomentRegion,
-    SparseMasks,
-    accumulate_variance,
     sum_frames,
     sum_moments,
     sum_pixels,
@@ -35,37 +32,12 @@ def swapped(tile: Any) -> Any:
     return np.lib.stride_tricks.as_strided(other, tile.shape, tile.strides, writeable=False)
 
 
-def everything(tile: Any) -> list[bytes]:
-    frames, sig = len(tile), tile.shape[1:]
-    dtype = np.result_type(tile.dtype.newbyteorder("="), np.float32)
-    results = [np.zeros(sig, dtype=dtype), np.zeros(frames, dtype=dtype)]
-    sum_frames(tile, results[0], compiled=True)
-    sum_pixels(tile, results[1], compiled=True)
-    total, deviations = np.zeros(sig, dtype=np.result_type(dtype, np.float64)), np.zeros(sig)
-    accumulate_variance(tile, 0, total, deviations, compiled=True)
-    results += [total, deviations]
-    masks = np.random.default_rng(3).normal(size=(9, *sig)).astype(np.float32)
-    for count in (1, 9):
-        products = np.zeros((frames, count), dtype=dtype)
-        DenseMasks(masks[:count], tile.dtype, dtype, compiled=True).apply(tile, products)
-        results.append(products)
-    products = np.zeros((frames, 9), dtype=dtype)
-    few = sparse.csr_matrix(np.where(masks > 1, masks, 0).reshape(9, -1))
-    SparseMasks(few, tile.dtype, dtype, compiled=True).apply(tile, products)
-    results.append(products)
-    # The order of a float sum of moments is the compiler's choice.
-    if tile.dtype.kind in "iu" and len(sig) == 2:
-        results.append(np.zeros((frames, 3)))
-        sum_moments(tile, MomentRegion(np.indices(sig).sum(axis=0) % 7 > 0), results[-1], compiled=True)
-    return [r.tobytes() for r in results]
-
-
 @settings(max_examples=60, deadline=None)
 @given(tile=tiles(dtypes=["u1", "u2", "f4", "c8"]))
 def test_all_kernels_give_the_same_bits_in_both_byte_orders(tile: Any) -> None:
     other = foreign(tile)
     np.testing.assert_array_equal(other, tile)
-    assert everything(other) == everything(tile)
+    assert bits_of_all_kernels(other) == bits_of_all_kernels(tile)
 
 
 @pytest.mark.parametrize("dtype", ["u2", "i2", "u4", "i4", "f4", "f8", "u8"])

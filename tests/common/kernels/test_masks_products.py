@@ -91,9 +91,9 @@ def test_cpus_with_few_and_with_many_registers_give_the_same_bits(dtype: str) ->
             out, again = np.zeros((12, 4)), np.zeros((12, 4))
             for i, m in itertools.product(range(0, 12, frames), range(0, 4, step)):
                 group = masks, m * width, width
-                kernel(flat, NATIVE, i * width, width, *group, out, i, m, flat, 0, 0, 0, panel, scratch)
+                kernel(flat, NATIVE, width, i, 0, *group, out, i, m, flat, 0, 0, 0, panel, scratch)
                 if panel is not None:
-                    kernel(panel, NATIVE, 0, width, *group, again, i, m, flat, 0, 0, 0, None, scratch)
+                    kernel(panel, NATIVE, width, 0, 0, *group, again, i, m, flat, 0, 0, 0, None, scratch)
             results |= {out.tobytes()} if panel is None else {out.tobytes(), again.tobytes()}
     assert len(results) == 1
 

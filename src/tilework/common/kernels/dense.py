@@ -12,7 +12,8 @@ import numpy as np
 from tilework.common.kernels.kernel import Kernel, loaded
 from tilework.common.kernels.mask_products import MaskProducts
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.rows import NATIVE, aligned, as_real, frame_blocks
+from tilework.common.kernels.payoff import PICKED_FRAMES
+from tilework.common.kernels.rows import NATIVE, PickedFrames, aligned, as_real, as_rows, frame_blocks, in_memory
 
 if TYPE_CHECKING:
     from tilework.common.kernels.rows import Rows
@@ -68,9 +69,9 @@ class DenseMasks(MaskProducts):
         else:
             self._masks = rows
 
-    def _products(self, tile: Array, rows: Rows, threads: int) -> Array:
+    def _products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
         if not self._compiled:
-            return self._apply_numpy(tile)
+            return self._apply_numpy(in_memory(tile))
         few_masks, frames_at_once = _registers()
         frames = tile.shape[0]
         products = np.zeros((frames, self._stored_rows))
@@ -81,13 +82,20 @@ class DenseMasks(MaskProducts):
         block = _BLOCK_BYTES // masks.itemsize
         span = block if stored > few_masks else max(_FEWEST_BLOCKS, _FEW_BLOCKS // stored) * block
 
-        def part(start: int, stop: int) -> None:
-            place = rows.flat, rows.order, rows.stride, start, stop, rows.pixels
+        def arguments(start: int, stop: int) -> tuple[Any, ...]:
+            place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
             panel, direct = (aligned(frames_at_once * block, masks.dtype), None) if converts else (None, ())
             scratch = aligned(16, masks.dtype)
-            _add_products(*place, masks, stored, block, span, _GROUP, panel, direct, scratch, products)
+            return *place, masks, stored, block, span, _GROUP, panel, direct, scratch, products
 
-        run_parts(part, frames, threads, work=frames * rows.pixels * max(4, stored))
+        if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, _add_products, arguments(0, 0)):
+            rows = as_rows(in_memory(tile))
+        run_parts(
+            lambda start, stop: _add_products(*arguments(start, stop)),
+            frames,
+            threads,
+            work=frames * rows.pixels * max(4, stored),
+        )
         return products[:, : self._n_rows]
 
     def _apply_numpy(self, tile: Array) -> Array:

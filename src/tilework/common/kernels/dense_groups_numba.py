@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.places_numba import begin_of
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
     add,
@@ -35,12 +36,12 @@ from tilework.common.kernels.simd_numba import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order
+    from tilework.common.kernels.rows import Order, Places
 
 __all__ = ["four_by_four", "four_by_one", "one_by_four", "one_by_one", "three_by_one", "three_by_two"]
 
-# In all of these, pixels of frame 0 begin at flat[at], those of the next frame `stride` later; those of mask 0 begin at
-# packed[mask], those of the next mask `width` later. They add to out[i, m] and its neighbours.
+# In all of these, frames begin at `places` in `flat`, or pixels of the only one at flat[at]; those of mask 0 begin at
+# packed[mask], those of the next mask `width` later. They add to rows of `out`, from column `m` on.
 
 
 @jit
@@ -66,63 +67,79 @@ def one_by_one(
 def three_by_one(
     flat: NDArray[Any],
     order: Order,
-    at: int,
-    stride: int,
+    places: Places,
+    top: int,
+    begin: int,
     packed: NDArray[Any],
     mask: int,
     width: int,
     out: NDArray[Any],
-    i: int,
     m: int,
-    ahead: int,
+    next_top: int,
+    next_begin: int,
+    last: int,
 ) -> None:
-    """Add the products of three frames and a mask; also fetch what lies `ahead` of each frame's pixels."""
-    at1, at2 = at + stride, at + 2 * stride
+    """Add the products of pixels from `begin` on of three frames from `top` on and a mask.
+
+    Also fetch the pixels from `next_begin` on of the frames from `next_top` on, up to `last`.
+    """
+    at0, at1 = begin_of(places, top) + begin, begin_of(places, top + 1) + begin
+    at2 = begin_of(places, top + 2) + begin
+    next0 = begin_of(places, min(next_top, last)) + next_begin
+    next1 = begin_of(places, min(next_top + 1, last)) + next_begin
+    next2 = begin_of(places, min(next_top + 2, last)) + next_begin
     s0 = s1 = s2 = zero(packed)
     for j in range(0, width, lanes(packed)):
-        prefetch(flat, at + j + ahead)
-        prefetch(flat, at1 + j + ahead)
-        prefetch(flat, at2 + j + ahead)
+        prefetch(flat, next0 + j)
+        prefetch(flat, next1 + j)
+        prefetch(flat, next2 + j)
         w = load(packed, packed, mask + j, NATIVE)
-        s0 = multiply_add(load(packed, flat, at + j, order), w, s0)
+        s0 = multiply_add(load(packed, flat, at0 + j, order), w, s0)
         s1 = multiply_add(load(packed, flat, at1 + j, order), w, s1)
         s2 = multiply_add(load(packed, flat, at2 + j, order), w, s2)
-    out[i, m] += add_up(s0)
-    out[i + 1, m] += add_up(s1)
-    out[i + 2, m] += add_up(s2)
+    out[top, m] += add_up(s0)
+    out[top + 1, m] += add_up(s1)
+    out[top + 2, m] += add_up(s2)
 
 
 @jit
 def four_by_one(
     flat: NDArray[Any],
     order: Order,
-    at: int,
-    stride: int,
+    places: Places,
+    top: int,
+    begin: int,
     packed: NDArray[Any],
     mask: int,
     width: int,
     out: NDArray[Any],
-    i: int,
     m: int,
-    ahead: int,
+    next_top: int,
+    next_begin: int,
+    last: int,
 ) -> None:
     """As `three_by_one`, with four frames."""
-    at1, at2, at3 = at + stride, at + 2 * stride, at + 3 * stride
+    at0, at1 = begin_of(places, top) + begin, begin_of(places, top + 1) + begin
+    at2, at3 = begin_of(places, top + 2) + begin, begin_of(places, top + 3) + begin
+    next0 = begin_of(places, min(next_top, last)) + next_begin
+    next1 = begin_of(places, min(next_top + 1, last)) + next_begin
+    next2 = begin_of(places, min(next_top + 2, last)) + next_begin
+    next3 = begin_of(places, min(next_top + 3, last)) + next_begin
     s0 = s1 = s2 = s3 = zero(packed)
     for j in range(0, width, lanes(packed)):
-        prefetch(flat, at + j + ahead)
-        prefetch(flat, at1 + j + ahead)
-        prefetch(flat, at2 + j + ahead)
-        prefetch(flat, at3 + j + ahead)
+        prefetch(flat, next0 + j)
+        prefetch(flat, next1 + j)
+        prefetch(flat, next2 + j)
+        prefetch(flat, next3 + j)
         w = load(packed, packed, mask + j, NATIVE)
-        s0 = multiply_add(load(packed, flat, at + j, order), w, s0)
+        s0 = multiply_add(load(packed, flat, at0 + j, order), w, s0)
         s1 = multiply_add(load(packed, flat, at1 + j, order), w, s1)
         s2 = multiply_add(load(packed, flat, at2 + j, order), w, s2)
         s3 = multiply_add(load(packed, flat, at3 + j, order), w, s3)
-    out[i, m] += add_up(s0)
-    out[i + 1, m] += add_up(s1)
-    out[i + 2, m] += add_up(s2)
-    out[i + 3, m] += add_up(s3)
+    out[top, m] += add_up(s0)
+    out[top + 1, m] += add_up(s1)
+    out[top + 2, m] += add_up(s2)
+    out[top + 3, m] += add_up(s3)
 
 
 @jit
@@ -157,8 +174,9 @@ def one_by_four(
 def _add_halves(
     flat: NDArray[Any],
     order: Order,
-    at: int,
-    stride: int,
+    at0: int,
+    at1: int,
+    at2: int,
     packed: NDArray[Any],
     mask: int,
     width: int,
@@ -170,17 +188,17 @@ def _add_halves(
     s00, s01, s10, s11, s20, s21 = sums
     w0 = load_half(packed, packed, mask, NATIVE)
     w1 = load_half(packed, packed, mask + width, NATIVE)
-    x = load_half(packed, flat, at, order)
+    x = load_half(packed, flat, at0, order)
     if panel is not None:
         store(panel, to, x)
     s00 = multiply_add(x, w0, s00)
     s01 = multiply_add(x, w1, s01)
-    x = load_half(packed, flat, at + stride, order)
+    x = load_half(packed, flat, at1, order)
     if panel is not None:
         store(panel, to + width, x)
     s10 = multiply_add(x, w0, s10)
     s11 = multiply_add(x, w1, s11)
-    x = load_half(packed, flat, at + 2 * stride, order)
+    x = load_half(packed, flat, at2, order)
     if panel is not None:
         store(panel, to + 2 * width, x)
     s20 = multiply_add(x, w0, s20)
@@ -192,8 +210,9 @@ def _add_halves(
 def three_by_two(
     flat: NDArray[Any],
     order: Order,
-    at: int,
-    stride: int,
+    places: Places,
+    top: int,
+    begin: int,
     packed: NDArray[Any],
     mask: int,
     width: int,
@@ -211,14 +230,16 @@ def three_by_two(
 
     A half at a time leaves no more in registers than there are, also where what is stored keeps loads in their order.
     """
+    at0, at1 = begin_of(places, top) + begin, begin_of(places, top + 1) + begin
+    at2 = begin_of(places, top + 2) + begin
     half = lanes(packed) // 2
     nothing = zero_half(packed)
     lower = upper = (nothing, nothing, nothing, nothing, nothing, nothing)
     for j in range(0, width, lanes(packed)):
         prefetch(source, ahead + (j >> shift))
-        lower = _add_halves(flat, order, at + j, stride, packed, mask + j, width, panel, j, lower)
+        lower = _add_halves(flat, order, at0 + j, at1 + j, at2 + j, packed, mask + j, width, panel, j, lower)
         k = j + half
-        upper = _add_halves(flat, order, at + k, stride, packed, mask + k, width, panel, k, upper)
+        upper = _add_halves(flat, order, at0 + k, at1 + k, at2 + k, packed, mask + k, width, panel, k, upper)
     for f in range(3):
         out[i + f, m] += add_up(join(lower[2 * f], upper[2 * f]))
         out[i + f, m + 1] += add_up(join(lower[2 * f + 1], upper[2 * f + 1]))
@@ -235,8 +256,9 @@ def _four_sums(a: Any, b: Any, c: Any, d: Any) -> Any:
 def four_by_four(
     flat: NDArray[Any],
     order: Order,
-    at: int,
-    stride: int,
+    places: Places,
+    top: int,
+    begin: int,
     packed: NDArray[Any],
     mask: int,
     width: int,
@@ -250,19 +272,20 @@ def four_by_four(
     panel: NDArray[Any] | None,
     scratch: NDArray[Any],
 ) -> None:
-    """Add the products of four frames and four masks.
+    """Add the products of pixels from `begin` on of four frames from `top` on and four masks; `i` is a row of `out`.
 
     Also fetch ``width >> shift`` elements of `source` from `ahead` on, and as many `apart` from these. Leave the
     converted pixels in `panel`, frame after frame, unless it is None.
     """
-    at1, at2, at3 = at + stride, at + 2 * stride, at + 3 * stride
+    at0, at1 = begin_of(places, top) + begin, begin_of(places, top + 1) + begin
+    at2, at3 = begin_of(places, top + 2) + begin, begin_of(places, top + 3) + begin
     mask1, mask2, mask3 = mask + width, mask + 2 * width, mask + 3 * width
     n = lanes(packed)
     s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = zero(packed)
     for j in range(0, width, n):
         prefetch(source, ahead + (j >> shift))
         prefetch(source, ahead + apart + (j >> shift))
-        x0 = load(packed, flat, at + j, order)
+        x0 = load(packed, flat, at0 + j, order)
         x1 = load(packed, flat, at1 + j, order)
         x2 = load(packed, flat, at2 + j, order)
         x3 = load(packed, flat, at3 + j, order)

@@ -31,13 +31,14 @@ from tilework.common.kernels.dense_groups_numba import (
 )
 from tilework.common.kernels.dense_registers import FRAMES, MASKS_AT_ONCE
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.places_numba import begin_of
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import lanes, pixel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order
+    from tilework.common.kernels.rows import Order, Places
 
 __all__ = ["add_products"]
 
@@ -72,8 +73,8 @@ def _one_by_all(
 def _add_blocks(
     flat: NDArray[Any],
     order: Order,
-    at: int,
-    stride: int,
+    places: Places,
+    top: int,
     frames: int,
     begin: int,
     end: int,
@@ -83,67 +84,71 @@ def _add_blocks(
     first: int,
     last: int,
     out: NDArray[Any],
-    i: int,
     panel: NDArray[Any] | None,
     direct: tuple[()] | None,
     scratch: NDArray[Any],
-    next_blocks: int,
+    next_top: int,
+    next_begin: int,
+    last_frame: int,
 ) -> None:
-    """Add the products of pixels `begin` to `end` of some frames with masks `first` to `last`, and fetch the next ones.
+    """Add the products of pixels `begin` to `end` of some frames from `top` on with masks `first` to `last`.
 
-    A few frames are taken at a time. Meanwhile, the same pixels of the next few are fetched; after the last, those
-    `next_blocks` after the pixels of frame 0, which begin at flat[at].
+    A few frames are taken at a time. Meanwhile, the same pixels of the next few are fetched; after the last, the pixels
+    from `next_begin` on of frames from `next_top` on. There are none after `last_frame`.
     """
     fours = first + (last - first) // 4 * 4
     # Frames are fetched in parts of ``1 / 2**shift`` of a block, one for every two masks: as small as is enough.
     shift = 0
     while 2 * FRAMES << shift <= (fours - first) // 2:
         shift += 1
-    for f in range(0, frames, FRAMES):
-        some = min(FRAMES, frames - f)
-        ahead = some * stride if f + some < frames else next_blocks - f * stride
-        to = i + f
+    for i in range(top, top + frames, FRAMES):
+        some = min(FRAMES, top + frames - i)
+        is_last = i + some == top + frames
+        wanted = next_top if is_last else i + some
+        moved = next_begin - begin if is_last else 0
         for b in range(begin, end, block):
             width = min(block, end - b)
-            here = at + f * stride + b - begin
             if some < FRAMES:
-                for k in range(some):
-                    _one_by_all(flat, order, here + k * stride, packed, b * masks, first, last, width, out, to + k)
+                for k in range(i, i + some):
+                    at = begin_of(places, k) + b
+                    _one_by_all(flat, order, at, packed, b * masks, first, last, width, out, k)
                 continue
             size = width >> shift
-            apart = stride if shift == 0 else size
             for m in range(first, fours, MASKS_AT_ONCE):
                 mask = b * masks + m * width
                 part = (m - first) // 2
-                turn = here + ahead + min(part >> shift, FRAMES - 1) * stride + (part & ((1 << shift) - 1)) * size
+                one = wanted + min(part >> shift, FRAMES - 1)
+                at = begin_of(places, min(one, last_frame))
+                apart = begin_of(places, min(one + 1, last_frame)) - at if shift == 0 else size
+                turn = at + b + moved + (part & ((1 << shift) - 1)) * size
                 # Only the one whose argument is not None is compiled. Arguments are written out: numba makes tuples of
                 # others, in each turn, which takes a tenth of the time.
                 if direct is not None:
                     _some_by_some(
-                        flat, order, here, stride, packed, mask, width, out, to, m,
+                        flat, order, places, i, b, packed, mask, width, out, i, m,
                         flat, turn, apart, shift, None, scratch,
                     )  # fmt: skip
                 if panel is not None:
                     if m == first:
                         _some_by_some(
-                            flat, order, here, stride, packed, mask, width, out, to, m,
+                            flat, order, places, i, b, packed, mask, width, out, i, m,
                             flat, turn, apart, shift, panel, scratch,
                         )  # fmt: skip
                     else:
                         _some_by_some(
-                            panel, NATIVE, 0, width, packed, mask, width, out, to, m,
+                            panel, NATIVE, width, 0, 0, packed, mask, width, out, i, m,
                             flat, turn, apart, shift, None, scratch,
                         )  # fmt: skip
             if fours < last:
                 mask = b * masks + fours * width
-                _some_by_one(flat, order, here, stride, packed, mask, width, out, to, fours, ahead)
+                _some_by_one(flat, order, places, i, b, packed, mask, width, out, fours, wanted, b + moved, last_frame)
 
 
 @jit(part=True)
 def _add_last_pixels(
     flat: NDArray[Any],
     order: Order,
-    stride: int,
+    places: Places,
     start: int,
     stop: int,
     begin: int,
@@ -156,10 +161,11 @@ def _add_last_pixels(
     """Add the products of the pixels from `begin` on, which fill no vector."""
     cast = packed.dtype.type
     for i in range(start, stop):
+        at = begin_of(places, i)
         for m in range(out.shape[1]):
             s = cast(0)
             for j in range(begin, end):
-                s = cast(s + cast(cast(pixel(flat, i * stride + j, order)) * packed[mask + m * width + j - begin]))
+                s = cast(s + cast(cast(pixel(flat, at + j, order)) * packed[mask + m * width + j - begin]))
             out[i, m] += s
 
 
@@ -167,7 +173,7 @@ def _add_last_pixels(
 def add_products(
     flat: NDArray[Any],
     order: Order,
-    stride: int,
+    places: Places,
     start: int,
     stop: int,
     pixels: int,
@@ -193,13 +199,12 @@ def add_products(
         frames = min(group, stop - top)
         for begin in range(0, whole, span):
             end = min(begin + span, whole)
-            next_blocks = span if end < whole else group * stride - begin
+            next_top, next_begin = (top, begin + span) if end < whole else (top + group, 0)
             for first in range(0, masks, _MASKS):
                 last = min(first + _MASKS, masks)
-                at = top * stride + begin
                 _add_blocks(
-                    flat, order, at, stride, frames, begin, end, block, packed, masks, first, last, out, top,
-                    panel, direct, scratch, next_blocks,
+                    flat, order, places, top, frames, begin, end, block, packed, masks, first, last, out,
+                    panel, direct, scratch, next_top, next_begin, stop - 1,
                 )  # fmt: skip
     if whole < pixels:
-        _add_last_pixels(flat, order, stride, start, stop, whole, pixels, packed, whole * masks, pixels - whole, out)
+        _add_last_pixels(flat, order, places, start, stop, whole, pixels, packed, whole * masks, pixels - whole, out)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.kernels.rows import as_rows
+from tilework.common.kernels.rows import PickedFrames, as_rows
 
 if TYPE_CHECKING:
     from tilework.common.kernels.rows import Rows
@@ -40,7 +40,7 @@ class MaskProducts(ABC):
     def __len__(self) -> int:
         return self._count
 
-    def apply(self, tile: Array, out: Array, *, threads: int = 1) -> None:
+    def apply(self, tile: Array | PickedFrames, out: Array, *, threads: int = 1) -> None:
         """Add the products of every frame with every mask to `out`.
 
         With the compiled kernel a result depends on its frame and mask only, not on what else is in the tile or stack.
@@ -72,5 +72,5 @@ class MaskProducts(ABC):
             np.add(out, products, out=out, casting="unsafe")
 
     @abstractmethod
-    def _products(self, tile: Array, rows: Rows, threads: int) -> Array:
+    def _products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
         """Return the real products in float64, of shape ``(n, n_masks)`` or ``(n, 2 * n_masks)``."""

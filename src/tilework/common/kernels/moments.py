@@ -9,8 +9,8 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.payoff import EXACT_SUMS
-from tilework.common.kernels.rows import SHORTS, Rows, as_rows, gather
+from tilework.common.kernels.payoff import EXACT_SUMS, PICKED_FRAMES
+from tilework.common.kernels.rows import SHORTS, PickedFrames, Rows, as_rows, gather, in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,7 +147,9 @@ class _Weights(NamedTuple):
     limit: int
 
 
-def sum_moments(tile: Array, region: MomentRegion, out: Array, *, compiled: bool | None, threads: int = 1) -> None:
+def sum_moments(
+    tile: Array | PickedFrames, region: MomentRegion, out: Array, *, compiled: bool | None, threads: int = 1
+) -> None:
     """Add the sum and the first moments of each frame inside a region to `out`.
 
     Sums over integers of up to 4 bytes are exact, as long as they are below 2**53. The result of a frame does not
@@ -180,23 +182,30 @@ def sum_moments(tile: Array, region: MomentRegion, out: Array, *, compiled: bool
     runs = region.runs
     if frames == 0 or len(runs) == 0:
         return
+    if isinstance(tile, PickedFrames) and tile.dtype.kind == "f":
+        # The compiler chooses the order of these sums, and might choose another one for frames at other distances.
+        for part, piece in tile.pieces():
+            sum_moments(piece, region, out[part], compiled=compiled, threads=threads)
+        return
     sums = np.zeros((frames, 3))
     if compiled is None and not (region.is_exact(tile.dtype) and EXACT_SUMS.count(tile.size)):
         compiled = False
     if compiled is not False:
         rows = as_rows(tile)
         kernel, arguments = _as_call(rows, region, sums)
+        if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, kernel, arguments(0, 0)):
+            kernel, arguments = _as_call(as_rows(in_memory(tile)), region, sums)
         compiled = compiled or EXACT_SUMS.is_due(kernel, arguments(0, 0))
     if compiled:
         run_parts(lambda start, stop: kernel(*arguments(start, stop)), frames, threads, work=rows.nbytes)
     else:
-        _sum_with_numpy(tile.reshape(frames, -1), runs, sums)
+        _sum_with_numpy(in_memory(tile).reshape(frames, -1), runs, sums)
     np.add(out, sums, out=out, casting="unsafe")
 
 
 def _as_call(rows: Rows, region: MomentRegion, sums: Array) -> tuple[Kernel, Callable[[int, int], tuple[Any, ...]]]:
     """Return what writes the moments of frames to `sums`, and its arguments for some of them."""
-    frames = rows.flat, rows.order, rows.stride
+    frames = rows.flat, rows.order, rows.places
     runs = region.runs
     name = rows.flat.dtype.str[1:]
     if name in SHORTS and region.is_long:
@@ -208,12 +217,12 @@ def _as_call(rows: Rows, region: MomentRegion, sums: Array) -> tuple[Kernel, Cal
         assert weights is not None
         like, part = np.empty(0, np.int32), np.empty((4, 3), np.int64)
         spans, packed, base, limit = weights
-        return *frames, start, stop, spans, packed, limit, base, SHORTS[name], like, part, sums
+        return *frames, start, stop, rows.pixels, spans, packed, limit, base, SHORTS[name], like, part, sums
 
     def of_integers(start: int, stop: int) -> tuple[Any, ...]:
         left = int(runs[:, 3].min())
         columns = int((runs[:, 3] + runs[:, 1]).max()) - left + _LANES
-        return *frames, start, stop, runs, np.empty(columns, kind.dtype), left, sums
+        return *frames, start, stop, rows.pixels, runs, np.empty(columns, kind.dtype), left, sums
 
     def of_floats(start: int, stop: int) -> tuple[Any, ...]:
         return *frames, start, stop, runs, kind, sums

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.places_numba import ahead_of, begin_of
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
-    AHEAD_BYTES,
     add,
     add_up,
     fill,
@@ -26,7 +26,7 @@ from tilework.common.kernels.simd_numba import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order
+    from tilework.common.kernels.rows import Order, Places
 
 __all__ = ["add_moments_of_floats", "add_moments_of_integers"]
 
@@ -39,15 +39,15 @@ _PIXELS = 2048
 
 @jit
 def _sum_integers(
-    flat: NDArray[Any], order: Order, begin: int, runs: NDArray[Any], columns: NDArray[Any], left: int
+    flat: NDArray[Any], order: Order, begin: int, ahead: int, runs: NDArray[Any], columns: NDArray[Any], left: int
 ) -> tuple[np.float64, np.float64, np.float64]:
     """Return the sum of a frame's pixels, of each times y, and of each times x; exact, as far as float64 can be.
 
     For x, pixels are summed in `columns`, the first of which has x = `left`. For y, they are summed in a vector, and
-    so is that sum, once for each step in y: there, a pixel is as often as there were steps after it.
+    so is that sum, once for each step in y: there, a pixel is as often as there were steps after it. What is `ahead` of
+    the pixels is fetched.
     """
     n = lanes(columns)
-    ahead = AHEAD_BYTES // flat.itemsize
     for j in range(columns.size):
         columns[j] = 0
     total = moment_y = moment_x = np.float64(0)
@@ -125,21 +125,24 @@ def _sum_floats(
 def add_moments_of_integers(
     flat: NDArray[Any],
     order: Order,
-    stride: int,
+    places: Places,
     start: int,
     stop: int,
+    pixels: int,
     runs: NDArray[Any],
     columns: NDArray[Any],
     left: int,
     out: NDArray[Any],
 ) -> None:
-    """As `add_moments_of_floats`, of integers of up to 4 bytes.
+    """As `add_moments_of_floats`, of integers of up to 4 bytes, and of frames of so many pixels.
 
     `columns` is scratch, of integers of 4 bytes for pixels of up to 2, and of 8 for others: one for each column from x
     = `left` on, and as many as a vector has.
     """
     for i in range(start, stop):
-        total, moment_y, moment_x = _sum_integers(flat, order, i * stride, runs, columns, left)
+        at = begin_of(places, i)
+        ahead = ahead_of(flat, places, i, stop - 1, pixels)
+        total, moment_y, moment_x = _sum_integers(flat, order, at, ahead, runs, columns, left)
         out[i, 0] += total
         out[i, 1] += moment_y
         out[i, 2] += moment_x
@@ -149,7 +152,7 @@ def add_moments_of_integers(
 def add_moments_of_floats(
     flat: NDArray[Any],
     order: Order,
-    stride: int,
+    places: Places,
     start: int,
     stop: int,
     runs: NDArray[Any],
@@ -162,7 +165,7 @@ def add_moments_of_floats(
     of a run are summed in the dtype of `kind`.
     """
     for i in range(start, stop):
-        total, moment_y, moment_x = _sum_floats(flat, order, i * stride, runs, kind)
+        total, moment_y, moment_x = _sum_floats(flat, order, begin_of(places, i), runs, kind)
         out[i, 0] += total
         out[i, 1] += moment_y
         out[i, 2] += moment_x

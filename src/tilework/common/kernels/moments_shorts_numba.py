@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.places_numba import ahead_of, begin_of
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
-    AHEAD_BYTES,
     add,
     add_up_wide,
     load_half,
@@ -25,7 +25,7 @@ from tilework.common.kernels.simd_numba import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order
+    from tilework.common.kernels.rows import Order, Places
 
 __all__ = ["add_moments_of_shorts"]
 
@@ -41,18 +41,25 @@ def _add_moments(part: NDArray[Any], i: int, s: Any, y: Any, x: Any) -> None:
 def _sum_four(
     flat: NDArray[Any],
     order: Order,
-    at0: int,
-    at1: int,
-    at2: int,
-    at3: int,
+    places: Places,
+    i0: int,
+    i1: int,
+    i2: int,
+    i3: int,
+    last: int,
+    pixels: int,
     spans: NDArray[Any],
     weights: NDArray[Any],
     limit: int,
     kind: NDArray[Any],
     part: NDArray[Any],
 ) -> None:
-    """Write the moments of four frames, which begin at flat[at0] and so on, to `part`; see `add_moments_of_shorts`."""
-    ahead = AHEAD_BYTES // flat.itemsize
+    """Write the moments of four frames to `part`, and fetch what comes next, up to frame `last`."""
+    at0, at1, at2, at3 = begin_of(places, i0), begin_of(places, i1), begin_of(places, i2), begin_of(places, i3)
+    next0 = at0 + ahead_of(flat, places, i0, last, pixels)
+    next1 = at1 + ahead_of(flat, places, i1, last, pixels)
+    next2 = at2 + ahead_of(flat, places, i2, last, pixels)
+    next3 = at3 + ahead_of(flat, places, i3, last, pixels)
     part[:] = 0
     s0 = s1 = s2 = s3 = y0 = y1 = y2 = y3 = x0 = x1 = x2 = x3 = zero_half(kind)
     w = done = 0
@@ -67,30 +74,30 @@ def _sum_four(
             s0 = s1 = s2 = s3 = y0 = y1 = y2 = y3 = x0 = x1 = x2 = x3 = zero_half(kind)
             done = length
         for j in range(place, place + 16 * length, 16):
-            prefetch(flat, at0 + j + ahead)
-            prefetch(flat, at1 + j + ahead)
-            prefetch(flat, at2 + j + ahead)
-            prefetch(flat, at3 + j + ahead)
+            prefetch(flat, next0 + j)
+            prefetch(flat, next1 + j)
+            prefetch(flat, next2 + j)
+            prefetch(flat, next3 + j)
             one = load_half(weights, weights, w, NATIVE)
             y = load_half(weights, weights, w + 16, NATIVE)
             x = load_half(weights, weights, w + 32, NATIVE)
             w += 48
-            pixels = load_shorts(weights, flat, at0 + j, order)
-            s0 = add(s0, multiply_pairs(pixels, one))
-            y0 = add(y0, multiply_pairs(pixels, y))
-            x0 = add(x0, multiply_pairs(pixels, x))
-            pixels = load_shorts(weights, flat, at1 + j, order)
-            s1 = add(s1, multiply_pairs(pixels, one))
-            y1 = add(y1, multiply_pairs(pixels, y))
-            x1 = add(x1, multiply_pairs(pixels, x))
-            pixels = load_shorts(weights, flat, at2 + j, order)
-            s2 = add(s2, multiply_pairs(pixels, one))
-            y2 = add(y2, multiply_pairs(pixels, y))
-            x2 = add(x2, multiply_pairs(pixels, x))
-            pixels = load_shorts(weights, flat, at3 + j, order)
-            s3 = add(s3, multiply_pairs(pixels, one))
-            y3 = add(y3, multiply_pairs(pixels, y))
-            x3 = add(x3, multiply_pairs(pixels, x))
+            row = load_shorts(weights, flat, at0 + j, order)
+            s0 = add(s0, multiply_pairs(row, one))
+            y0 = add(y0, multiply_pairs(row, y))
+            x0 = add(x0, multiply_pairs(row, x))
+            row = load_shorts(weights, flat, at1 + j, order)
+            s1 = add(s1, multiply_pairs(row, one))
+            y1 = add(y1, multiply_pairs(row, y))
+            x1 = add(x1, multiply_pairs(row, x))
+            row = load_shorts(weights, flat, at2 + j, order)
+            s2 = add(s2, multiply_pairs(row, one))
+            y2 = add(y2, multiply_pairs(row, y))
+            x2 = add(x2, multiply_pairs(row, x))
+            row = load_shorts(weights, flat, at3 + j, order)
+            s3 = add(s3, multiply_pairs(row, one))
+            y3 = add(y3, multiply_pairs(row, y))
+            x3 = add(x3, multiply_pairs(row, x))
     _add_moments(part, 0, s0, y0, x0)
     _add_moments(part, 1, s1, y1, x1)
     _add_moments(part, 2, s2, y2, x2)
@@ -101,9 +108,10 @@ def _sum_four(
 def add_moments_of_shorts(
     flat: NDArray[Any],
     order: Order,
-    stride: int,
+    places: Places,
     start: int,
     stop: int,
+    pixels: int,
     spans: NDArray[Any],
     weights: NDArray[Any],
     limit: int,
@@ -126,15 +134,17 @@ def add_moments_of_shorts(
         # After whole groups, what is left of four, and then the last again.
         step = quarter if group < quarter else 1
         first = start + group if group < quarter else start + 4 * quarter
-        at = first * stride
-        most = (stop - 1) * stride
+        last = stop - 1
         _sum_four(
             flat,
             order,
-            at,
-            min(at + step * stride, most),
-            min(at + 2 * step * stride, most),
-            min(at + 3 * step * stride, most),
+            places,
+            first,
+            min(first + step, last),
+            min(first + 2 * step, last),
+            min(first + 3 * step, last),
+            last,
+            pixels,
             spans,
             weights,
             limit,

@@ -2,7 +2,8 @@
 
 A tile is a stack of frames, each contiguous, with a constant distance from frame to frame that may be larger than a
 frame where the file has headers between them. A kernel gets this as one flat array and that distance, so that its
-inner loops run with unit stride over slices of the array.
+inner loops run with unit stride over slices of the array. Frames that were picked from such a stack, at any distances,
+are read where they lie, as well: then a kernel gets the place of each.
 
 Pixels may be in foreign byte order, as some detectors write them: kernels swap the bytes of what they have just loaded,
 in registers, instead of a pass over memory before.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -27,6 +28,8 @@ __all__ = [
     "NATIVE",
     "SHORTS",
     "Order",
+    "PickedFrames",
+    "Places",
     "Rows",
     "aligned",
     "as_real",
@@ -34,6 +37,7 @@ __all__ = [
     "computable",
     "frame_blocks",
     "gather",
+    "in_memory",
     "takes_dtype",
 ]
 
@@ -45,6 +49,9 @@ _KNOWN = _REAL | {"b1", "c8", "c16"}
 GATHERED = 2**16
 """Pixels that `gather` yields at a time: as float64 they stay in the L2 cache."""
 
+_PIECE_BYTES = 2**20
+
+Places: TypeAlias = "int | NDArray[np.int64]"
 Order = tuple[int, ...]
 # Byte orders, as tuples of different length: numba sees them as different types, see `simd_numba`.
 NATIVE: Order = ()
@@ -54,16 +61,80 @@ FOREIGN: Order = (1,)
 SHORTS = {"u1": 0, "i1": 0, "u2": 2**15, "i2": 0}
 
 
+class PickedFrames:
+    """Frames of a stack that were picked, and are not copied before somebody asks for it.
+
+    It has what of an array is asked for most; `numpy.asarray` makes one.
+
+    Parameters
+    ----------
+    frames
+        The stack, of shape ``(n, *sig)``.
+    picks
+        Which ones, ascending.
+    """
+
+    __slots__ = ("_frames", "_picks", "dtype", "shape")
+
+    def __init__(self, frames: Array, picks: NDArray[np.intp]) -> None:
+        self._frames = frames
+        self._picks = picks
+        self.shape: tuple[int, ...] = (len(picks), *frames.shape[1:])
+        self.dtype: np.dtype[Any] = frames.dtype
+
+    def __len__(self) -> int:
+        return len(self._picks)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return math.prod(self.shape)
+
+    def view(self, dtype: DTypeLike) -> PickedFrames:
+        """Return the same frames with their bytes looked at as another dtype, of the same size."""
+        return PickedFrames(self._frames.view(dtype), self._picks)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            msg = "picked frames are no array before they are copied"
+            raise ValueError(msg)
+        copied = self._frames[self._picks]
+        return copied if dtype is None else copied.astype(dtype, copy=False)
+
+    def pieces(self) -> Iterator[tuple[slice, Array]]:
+        """Yield copies of a few frames at a time, as many as stay in the L2 cache, with a slice of their places."""
+        step = max(1, _PIECE_BYTES // max(1, math.prod(self.shape[1:]) * self.dtype.itemsize))
+        for start in range(0, len(self), step):
+            piece = slice(start, start + step)
+            yield piece, self._frames[self._picks[piece]]
+
+    def rows(self) -> Rows:
+        """Describe them as rows."""
+        flat, distance, _, pixels, order = as_rows(self._frames)
+        assert isinstance(distance, int)
+        return Rows(flat, self._picks.astype(np.int64) * distance, len(self._picks), pixels, order)
+
+
+def in_memory(tile: Array | PickedFrames) -> Array:
+    """Return a tile as an array: itself, or a copy where frames were picked."""
+    return np.asarray(tile) if isinstance(tile, PickedFrames) else tile
+
+
 class Rows(NamedTuple):
-    """Frames as rows of a flat array: frame ``i`` is ``flat[i * stride : i * stride + pixels]``.
+    """Frames as rows of a flat array: frame ``i`` is ``flat[i * stride : i * stride + pixels]``, or begins elsewhere.
 
     Attributes
     ----------
     flat
         One-dimensional, contiguous, read-only; of a real dtype, native by name, whose bytes are in the order `order`.
         Complex pixels are two real ones each.
-    stride
-        Distance of frames, in elements.
+    places
+        Distance of frames, in elements; or the place of the first element of each, where that is not even.
     frames
         Number of frames.
     pixels
@@ -73,10 +144,21 @@ class Rows(NamedTuple):
     """
 
     flat: Array
-    stride: int
+    places: Places
     frames: int
     pixels: int
     order: Order
+
+    @property
+    def stride(self) -> int:
+        """The distance of frames that lie at even ones, as those of any array do."""
+        assert isinstance(self.places, int)
+        return self.places
+
+    @property
+    def is_even(self) -> bool:
+        """Whether frames lie at even distances."""
+        return isinstance(self.places, int)
 
     @property
     def nbytes(self) -> int:
@@ -89,7 +171,7 @@ def takes_dtype(dtype: np.dtype[Any]) -> bool:
     return dtype.isnative and dtype.str[1:] in _KNOWN
 
 
-def as_rows(tile: Array) -> Rows:
+def as_rows(tile: Array | PickedFrames) -> Rows:
     """Describe a tile as rows; without a copy wherever its memory allows.
 
     Parameters
@@ -102,6 +184,8 @@ def as_rows(tile: Array) -> Rows:
     TypeError
         When the dtype is none of numbers.
     """
+    if isinstance(tile, PickedFrames):
+        return tile.rows()
     form = _form_of(tile.dtype)
     if form.native is not None:
         tile = tile.view(form.native)

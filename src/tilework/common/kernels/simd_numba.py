@@ -29,6 +29,7 @@ __all__ = [
     "add_up_even",
     "add_up_odd",
     "add_up_wide",
+    "element",
     "fill",
     "fill_half",
     "first",
@@ -40,6 +41,7 @@ __all__ = [
     "multiply",
     "multiply_add",
     "multiply_pairs",
+    "operation",
     "pair_lower",
     "pair_upper",
     "pick_even",
@@ -123,7 +125,7 @@ zero = _zero(1)
 zero_half = _zero(2)
 
 
-def _element(context: Any, builder: Any, array: Any, value: Any, index: Any) -> Any:
+def element(context: Any, builder: Any, array: Any, value: Any, index: Any) -> Any:
     """Return the address of an element of a one-dimensional contiguous array."""
     return builder.gep(context.make_array(array)(context, builder, value).data, [index])
 
@@ -152,7 +154,7 @@ def pixel(typing_context: Any, array: Any, index: Any, order: Any) -> Any:  # no
     dtype: Any = array.dtype
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _element(context, builder, signature.args[0], arguments[0], arguments[1])
+        address = element(context, builder, signature.args[0], arguments[0], arguments[1])
         return _read(context, builder, address, dtype, order, None)
 
     return dtype(array, types.intp, order), generate
@@ -165,7 +167,7 @@ def _prefetch(locality: int) -> Any:
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             byte, number = ir.IntType(8), ir.IntType(32)
-            address = _element(context, builder, signature.args[0], arguments[0], arguments[1])
+            address = element(context, builder, signature.args[0], arguments[0], arguments[1])
             address = builder.bitcast(address, byte.as_pointer())
             kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
             name = "llvm.prefetch.p0i8"
@@ -191,7 +193,7 @@ def _load(parts: int) -> Any:
         source: Any = array.dtype
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            address = _element(context, builder, signature.args[1], arguments[1], arguments[2])
+            address = element(context, builder, signature.args[1], arguments[1], arguments[2])
             loaded = _read(context, builder, address, source, order, vector.lanes)
             target = _llvm(context, vector)
             if vector.element in types.integer_domain:
@@ -218,7 +220,7 @@ def load_shorts(typing_context: Any, like: Any, array: Any, index: Any, order: A
     source: Any = array.dtype
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _element(context, builder, signature.args[1], arguments[1], arguments[2])
+        address = element(context, builder, signature.args[1], arguments[1], arguments[2])
         loaded = _read(context, builder, address, source, order, half.lanes)
         target = _llvm(context, half)
         if source.bitwidth == half.element.bitwidth and not source.signed:
@@ -293,7 +295,7 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # no
     """Write a vector to a one-dimensional contiguous array of its element type, from `index` on."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _element(context, builder, signature.args[0], arguments[0], arguments[1])
+        address = element(context, builder, signature.args[0], arguments[0], arguments[1])
         written = builder.store(arguments[2], builder.bitcast(address, _llvm(context, value).as_pointer()))
         written.align = value.element.bitwidth // 8
         return context.get_dummy_value()

@@ -9,7 +9,8 @@ import numpy as np
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.mask_products import MaskProducts
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.rows import aligned, as_real, frame_blocks
+from tilework.common.kernels.payoff import PICKED_FRAMES
+from tilework.common.kernels.rows import PickedFrames, aligned, as_real, as_rows, frame_blocks, in_memory
 
 if TYPE_CHECKING:
     from tilework.common.kernels.rows import Rows
@@ -65,23 +66,25 @@ class SparseMasks(MaskProducts):
         if compiled:
             self._pieces = _in_pieces(self._matrix)
 
-    def _products(self, tile: Array, rows: Rows, threads: int) -> Array:
-        frames = tile.shape[0]
+    def _products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
+        count = tile.shape[0]
         if not self._compiled:
-            products = np.empty((frames, self._rows))
-            for block in frame_blocks(tile):
-                products[block] = (self._matrix @ as_real(tile[block]).T).T
+            products = np.empty((count, self._rows))
+            frames = in_memory(tile)
+            for block in frame_blocks(frames):
+                products[block] = (self._matrix @ as_real(frames[block]).T).T
             return products
-        products = np.zeros((frames, self._rows))
+        products = np.zeros((count, self._rows))
 
-        def part(start: int, stop: int) -> None:
+        def arguments(start: int, stop: int) -> tuple[Any, ...]:
+            place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
             panel, sums = aligned(8 * _BLOCK, np.float64), aligned(8 * self._rows, np.float64)
-            _add_sparse_products(
-                *(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, self._rows, _BLOCK),
-                *(*self._pieces, panel, sums, products),
-            )
+            return *place, self._rows, _BLOCK, *self._pieces, panel, sums, products
 
-        run_parts(part, frames, threads, work=frames * max(self._size, rows.pixels) * 8)
+        if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, _add_sparse_products, arguments(0, 0)):
+            rows = as_rows(in_memory(tile))
+        call = lambda start, stop: _add_sparse_products(*arguments(start, stop))  # noqa: E731
+        run_parts(call, count, threads, work=count * max(self._size, rows.pixels) * 8)
         return products
 
 

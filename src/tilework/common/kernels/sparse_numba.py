@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.places_numba import begin_of
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
     fill,
@@ -32,28 +33,34 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order
+    from tilework.common.kernels.rows import Order, Places
 
 __all__ = ["add_sparse_products"]
 
 
 @jit(part=True)
-def _lay_eight(flat: NDArray[Any], order: Order, stride: int, at: int, width: int, panel: NDArray[np.float64]) -> None:
-    """Write pixels of eight frames to the panel, pixel after pixel; `width` is 8 n.
+def _lay_eight(
+    flat: NDArray[Any], order: Order, places: Places, first: int, begin: int, width: int, panel: NDArray[np.float64]
+) -> None:
+    """Write pixels from `begin` on of eight frames to the panel, pixel after pixel; `width` is 8 n.
 
     Eight vectors of a frame's pixels each become eight of a pixel each: in three steps, neighbouring frames, pairs and
     fours are joined.
     """
-    for j in range(at, at + width, 8):
-        a = load(panel, flat, j, order)
-        b = load(panel, flat, j + stride, order)
-        c = load(panel, flat, j + 2 * stride, order)
-        d = load(panel, flat, j + 3 * stride, order)
-        e = load(panel, flat, j + 4 * stride, order)
-        f = load(panel, flat, j + 5 * stride, order)
-        g = load(panel, flat, j + 6 * stride, order)
-        h = load(panel, flat, j + 7 * stride, order)
-        to = 8 * (j - at)
+    at0, at1 = begin_of(places, first) + begin, begin_of(places, first + 1) + begin
+    at2, at3 = begin_of(places, first + 2) + begin, begin_of(places, first + 3) + begin
+    at4, at5 = begin_of(places, first + 4) + begin, begin_of(places, first + 5) + begin
+    at6, at7 = begin_of(places, first + 6) + begin, begin_of(places, first + 7) + begin
+    for j in range(0, width, 8):
+        a = load(panel, flat, at0 + j, order)
+        b = load(panel, flat, at1 + j, order)
+        c = load(panel, flat, at2 + j, order)
+        d = load(panel, flat, at3 + j, order)
+        e = load(panel, flat, at4 + j, order)
+        f = load(panel, flat, at5 + j, order)
+        g = load(panel, flat, at6 + j, order)
+        h = load(panel, flat, at7 + j, order)
+        to = 8 * j
         ab, cd, ef, gh = pick_even(a, b), pick_even(c, d), pick_even(e, f), pick_even(g, h)
         abcd, efgh = pick_even_pairs(ab, cd), pick_even_pairs(ef, gh)
         store(panel, to, pick_lower(abcd, efgh))
@@ -72,21 +79,30 @@ def _lay_eight(flat: NDArray[Any], order: Order, stride: int, at: int, width: in
 
 @jit(part=True)
 def _lay(
-    flat: NDArray[Any], order: Order, stride: int, at: int, frames: int, width: int, panel: NDArray[np.float64]
+    flat: NDArray[Any],
+    order: Order,
+    places: Places,
+    first: int,
+    frames: int,
+    begin: int,
+    width: int,
+    panel: NDArray[np.float64],
 ) -> None:
     """Write `width` pixels of up to eight frames side by side: pixel j of frame f to ``panel[8 * j + f]``."""
     eights = width // 8 * 8 if frames == 8 else 0
-    _lay_eight(flat, order, stride, at, eights, panel)
+    if frames == 8:
+        _lay_eight(flat, order, places, first, begin, eights, panel)
     for f in range(frames):
+        at = begin_of(places, first + f) + begin
         for j in range(eights, width):
-            panel[8 * j + f] = pixel(flat, at + f * stride + j, order)
+            panel[8 * j + f] = pixel(flat, at + j, order)
 
 
 @jit
 def add_sparse_products(
     flat: NDArray[Any],
     order: Order,
-    stride: int,
+    places: Places,
     start: int,
     stop: int,
     pixels: int,
@@ -94,7 +110,7 @@ def add_sparse_products(
     block: int,
     blocks: NDArray[np.int64],
     pieces: NDArray[np.int64],
-    places: NDArray[np.int32],
+    within: NDArray[np.int32],
     values: NDArray[np.float64],
     panel: NDArray[np.float64],
     sums: NDArray[np.float64],
@@ -103,7 +119,7 @@ def add_sparse_products(
     """Add the products of frames `start` to `stop` with all masks to `out`, float64 of shape (frames, masks).
 
     What a mask has in one block of pixels is a piece. Block ``b`` has pieces ``blocks[b]`` to ``blocks[b + 1]``. Piece
-    ``p`` is of mask ``pieces[p, 0]``, and has ``values[k]`` at pixel ``places[k]`` of the block, for ``k`` from
+    ``p`` is of mask ``pieces[p, 0]``, and has ``values[k]`` at pixel ``within[k]`` of the block, for ``k`` from
     ``pieces[p, 1]`` to ``pieces[p + 1, 1]``. Scratch is `panel`, 8 times `block` numbers, and `sums`, 8 times `masks`.
     """
     # Places of frames that are not there are computed with, but not used.
@@ -115,13 +131,13 @@ def add_sparse_products(
             if blocks[b] == blocks[b + 1]:
                 continue
             begin = b * block
-            _lay(flat, order, stride, first * stride + begin, frames, min(block, pixels - begin), panel)
+            _lay(flat, order, places, first, frames, begin, min(block, pixels - begin), panel)
             for p in range(blocks[b], blocks[b + 1]):
                 at = 8 * pieces[p, 0]
                 total = load(panel, sums, at, NATIVE)
                 for k in range(pieces[p, 1], pieces[p + 1, 1]):
                     value = fill(panel, values[k])
-                    total = multiply_add(load(panel, panel, 8 * places[k], NATIVE), value, total)
+                    total = multiply_add(load(panel, panel, 8 * within[k], NATIVE), value, total)
                 store(sums, at, total)
         for f in range(frames):
             for m in range(masks):

@@ -8,8 +8,8 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.payoff import EXACT_SUMS
-from tilework.common.kernels.rows import as_rows
+from tilework.common.kernels.payoff import EXACT_SUMS, PICKED_FRAMES
+from tilework.common.kernels.rows import PickedFrames, as_rows, in_memory
 
 __all__ = ["sum_frames", "sum_pixels"]
 
@@ -38,7 +38,7 @@ _ACCUMULATORS = {"u1": "u4", "u2": "u4", "i1": "i4", "i2": "i4", "u4": "u8", "i4
 _KERNEL_OUT = frozenset("fdlLqQ")
 
 
-def sum_frames(tile: Array, out: Array, *, compiled: bool | None, threads: int = 1) -> None:
+def sum_frames(tile: Array | PickedFrames, out: Array, *, compiled: bool | None, threads: int = 1) -> None:
     """Add the sum over all frames of a tile to `out`.
 
     Integers of up to 4 bytes are summed exactly within a tile; floats in their own precision or in that of
@@ -68,7 +68,7 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool | None, threads: int =
     if compiled is None and not (_are_frames_exact(tile, out.dtype) and EXACT_SUMS.count(tile.size)):
         compiled = False
     if compiled is False or out.real.dtype.itemsize > 8:  # numba has no such numbers
-        _add_numpy(tile, out)
+        _add_numpy(in_memory(tile), out)
         return
     rows = as_rows(tile)
     dtype = _sum_dtype(rows.flat.dtype, out.real.dtype)
@@ -83,10 +83,12 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool | None, threads: int =
 
     def arguments(start: int, stop: int) -> tuple[Any, ...]:
         scratch = np.empty(block, dtype=accumulator)
-        return rows.flat, rows.order, rows.stride, rows.frames, start, stop, scratch, result, flush
+        return rows.flat, rows.order, rows.places, rows.frames, start, stop, scratch, result, flush
 
+    if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, _add_frames, arguments(0, 0)):
+        rows = as_rows(in_memory(tile))
     if not compiled and not EXACT_SUMS.is_due(_add_frames, arguments(0, 0)):
-        _add_numpy(tile, out)
+        _add_numpy(in_memory(tile), out)
         return
 
     def part(start: int, stop: int) -> None:
@@ -97,7 +99,7 @@ def sum_frames(tile: Array, out: Array, *, compiled: bool | None, threads: int =
         _add_rounded(target, result)
 
 
-def sum_pixels(tile: Array, out: Array, *, compiled: bool | None, threads: int = 1) -> None:
+def sum_pixels(tile: Array | PickedFrames, out: Array, *, compiled: bool | None, threads: int = 1) -> None:
     """Add the sum over the pixels of each frame to `out`.
 
     Integers of up to 4 bytes are summed exactly. The result of a frame does not depend on which frames are in the same
@@ -120,7 +122,7 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool | None, threads: int =
     if compiled is None and not (_are_pixels_exact(tile) and EXACT_SUMS.count(tile.size)):
         compiled = False
     if compiled is False:
-        _add_pixels_numpy(tile, out)
+        _add_pixels_numpy(in_memory(tile), out)
         return
     rows = as_rows(tile)
     name = rows.flat.dtype.str[1:]
@@ -128,27 +130,28 @@ def sum_pixels(tile: Array, out: Array, *, compiled: bool | None, threads: int =
     sums = np.empty((frames, 2) if tile.dtype.kind == "c" else frames, dtype=np.float64)
     kernel = _add_pixels_complex if tile.dtype.kind == "c" else _add_pixels
 
-    def part(start: int, stop: int) -> None:
-        kernel(rows.flat, rows.order, rows.stride, start, stop, rows.pixels, kind, sums)
+    def arguments(start: int, stop: int) -> tuple[Any, ...]:
+        return rows.flat, rows.order, rows.places, start, stop, rows.pixels, kind, sums
 
-    example = rows.flat, rows.order, rows.stride, 0, 0, rows.pixels, kind, sums
-    if not compiled and not EXACT_SUMS.is_due(kernel, example):
-        _add_pixels_numpy(tile, out)
+    if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, kernel, arguments(0, 0)):
+        rows = as_rows(in_memory(tile))
+    if not compiled and not EXACT_SUMS.is_due(kernel, arguments(0, 0)):
+        _add_pixels_numpy(in_memory(tile), out)
         return
-    run_parts(part, frames, threads, work=rows.nbytes)
+    run_parts(lambda start, stop: kernel(*arguments(start, stop)), frames, threads, work=rows.nbytes)
     _add_rounded(out, sums.view(np.complex128)[:, 0] if tile.dtype.kind == "c" else sums)
 
 
-def _are_frames_exact(tile: Array, out: np.dtype[Any]) -> bool:
+def _are_frames_exact(tile: Array | PickedFrames, out: np.dtype[Any]) -> bool:
     """Return whether the sum over frames has the same bits in any order, and on both paths."""
     data = tile.dtype
     is_kept = out.kind == "f" or (out.kind == "i" and data.itemsize <= 2)
     return data.kind in "biu" and data.itemsize <= 4 and is_kept and len(tile) <= _FLUSH_INTEGER
 
 
-def _are_pixels_exact(tile: Array) -> bool:
+def _are_pixels_exact(tile: Array | PickedFrames) -> bool:
     """Return the same of the sums over pixels, which are below 2**53."""
-    return tile.dtype.kind in "biu" and tile.dtype.itemsize <= 4 and tile[0].size <= 2**21
+    return tile.dtype.kind in "biu" and tile.dtype.itemsize <= 4 and tile.size <= 2**21 * len(tile)
 
 
 def _add_rounded(out: Array, total: Array) -> None:

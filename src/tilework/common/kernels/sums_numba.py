@@ -1,4 +1,4 @@
-"""Compiled sums. A frame's pixels are contiguous, frames are `stride` elements apart, bytes are in `order`."""
+"""Compiled sums. A frame's pixels are contiguous, frames begin at `places`, bytes are in `order`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.cpu import FOLLOWS_LONG_ROWS
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.places_numba import ahead_of, begin_of
 from tilework.common.kernels.simd_numba import (
-    AHEAD_BYTES,
     add,
     add_up,
     add_up_even,
@@ -22,7 +22,7 @@ from tilework.common.kernels.simd_numba import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order
+    from tilework.common.kernels.rows import Order, Places
 
 __all__ = ["add_frames", "add_pixels", "add_pixels_complex"]
 
@@ -34,7 +34,7 @@ _RUN = 1024
 def add_frames(
     flat: NDArray[Any],
     order: Order,
-    stride: int,
+    places: Places,
     frames: int,
     start: int,
     stop: int,
@@ -57,22 +57,22 @@ def add_frames(
             for j in range(width):
                 sums[j] = 0
             quarter = (bottom - top) // 4
-            apart = quarter * stride
             for i in range(top, top + quarter):
-                at = i * stride + block
+                at = begin_of(places, i) + block
                 row0 = flat[at : at + width]
-                at += apart
+                at = begin_of(places, i + quarter) + block
                 row1 = flat[at : at + width]
-                at += apart
+                at = begin_of(places, i + 2 * quarter) + block
                 row2 = flat[at : at + width]
-                at += apart
+                at = begin_of(places, i + 3 * quarter) + block
                 row3 = flat[at : at + width]
                 for j in range(width):
                     left = cast(cast(pixel(row0, j, order)) + cast(pixel(row1, j, order)))
                     right = cast(cast(pixel(row2, j, order)) + cast(pixel(row3, j, order)))
                     sums[j] = cast(sums[j] + cast(left + right))
             for i in range(top + 4 * quarter, bottom):
-                row0 = flat[i * stride + block : i * stride + block + width]
+                at = begin_of(places, i) + block
+                row0 = flat[at : at + width]
                 for j in range(width):
                     sums[j] = cast(sums[j] + cast(pixel(row0, j, order)))
             for j in range(width):
@@ -81,12 +81,23 @@ def add_frames(
 
 @jit
 def _sum_four(
-    flat: NDArray[Any], order: Order, at0: int, at1: int, at2: int, at3: int, pixels: int, kind: NDArray[Any]
+    flat: NDArray[Any],
+    order: Order,
+    places: Places,
+    frames: tuple[int, int, int, int],
+    last: int,
+    pixels: int,
+    kind: NDArray[Any],
 ) -> tuple[float, float, float, float]:
-    """Return the sums over the pixels of four frames, which begin at flat[at0] and so on, and fetch what comes next."""
+    """Return the sums over the pixels of four frames, and fetch what comes next, up to frame `last`."""
     cast = kind.dtype.type
     n = lanes(kind)
-    ahead = AHEAD_BYTES // flat.itemsize
+    i0, i1, i2, i3 = frames
+    at0, at1, at2, at3 = begin_of(places, i0), begin_of(places, i1), begin_of(places, i2), begin_of(places, i3)
+    next0 = at0 + ahead_of(flat, places, i0, last, pixels)
+    next1 = at1 + ahead_of(flat, places, i1, last, pixels)
+    next2 = at2 + ahead_of(flat, places, i2, last, pixels)
+    next3 = at3 + ahead_of(flat, places, i3, last, pixels)
     total0 = total1 = total2 = total3 = 0.0
     for begin in range(0, pixels, _RUN):
         end = min(begin + _RUN, pixels)
@@ -94,10 +105,10 @@ def _sum_four(
         v0 = v1 = v2 = v3 = zero(kind)
         for j in range(begin, whole, n):
             if not FOLLOWS_LONG_ROWS:
-                prefetch(flat, at0 + j + ahead)
-                prefetch(flat, at1 + j + ahead)
-                prefetch(flat, at2 + j + ahead)
-                prefetch(flat, at3 + j + ahead)
+                prefetch(flat, next0 + j)
+                prefetch(flat, next1 + j)
+                prefetch(flat, next2 + j)
+                prefetch(flat, next3 + j)
             v0 = add(v0, load(kind, flat, at0 + j, order))
             v1 = add(v1, load(kind, flat, at1 + j, order))
             v2 = add(v2, load(kind, flat, at2 + j, order))
@@ -119,7 +130,7 @@ def _sum_four(
 def add_pixels(
     flat: NDArray[Any],
     order: Order,
-    stride: int,
+    places: Places,
     start: int,
     stop: int,
     pixels: int,
@@ -132,16 +143,15 @@ def add_pixels(
     """
     quarter = (stop - start) // 4
     for i in range(start, start + quarter):
-        at = i * stride
-        apart = quarter * stride
-        totals = _sum_four(flat, order, at, at + apart, at + 2 * apart, at + 3 * apart, pixels, kind)
+        four = (i, i + quarter, i + 2 * quarter, i + 3 * quarter)
+        totals = _sum_four(flat, order, places, four, stop - 1, pixels, kind)
         for k in range(4):
             out[i + k * quarter] = totals[k]
     i = start + 4 * quarter
     if i < stop:  # what is left of four, and then the last again
-        at, last = i * stride, (stop - 1) * stride
-        two, three, four = min(at + stride, last), min(at + 2 * stride, last), min(at + 3 * stride, last)
-        totals = _sum_four(flat, order, at, two, three, four, pixels, kind)
+        last = stop - 1
+        four = (i, min(i + 1, last), min(i + 2, last), min(i + 3, last))
+        totals = _sum_four(flat, order, places, four, last, pixels, kind)
         for k in range(stop - i):
             out[i + k] = totals[k]
 
@@ -150,7 +160,7 @@ def add_pixels(
 def add_pixels_complex(
     flat: NDArray[Any],
     order: Order,
-    stride: int,
+    places: Places,
     start: int,
     stop: int,
     pixels: int,
@@ -164,7 +174,7 @@ def add_pixels_complex(
         real = 0.0
         imaginary = 0.0
         for begin in range(0, pixels, _RUN):
-            at = i * stride + begin
+            at = begin_of(places, i) + begin
             width = min(_RUN, pixels - begin)
             whole = width // step * step
             s0 = s1 = zero(kind)

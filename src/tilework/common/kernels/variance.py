@@ -14,8 +14,8 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.payoff import EXACT_SUMS
-from tilework.common.kernels.rows import SHORTS, as_rows
+from tilework.common.kernels.payoff import EXACT_SUMS, PICKED_FRAMES
+from tilework.common.kernels.rows import SHORTS, PickedFrames, as_rows, in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ _FEW_FRAMES = 16
 
 
 def accumulate_variance(
-    tile: Array, n0: int, sum0: Array, var0: Array, *, compiled: bool | None, threads: int = 1
+    tile: Array | PickedFrames, n0: int, sum0: Array, var0: Array, *, compiled: bool | None, threads: int = 1
 ) -> int:
     """Merge the frames of a tile into a sum and a sum of squared deviations.
 
@@ -76,7 +76,7 @@ def accumulate_variance(
     if tile.dtype.str[1:] in SHORTS and sum0.dtype == np.float64:
         _accumulate_shorts(tile, n0, sum0.reshape(-1), var0.reshape(-1), compiled, threads)
     elif not compiled or sum0.real.dtype.itemsize > 8:  # numba has no such numbers
-        _accumulate_with_numpy(tile, n0, sum0, var0)
+        _accumulate_with_numpy(in_memory(tile), n0, sum0, var0)
     elif tile.dtype.kind == "c":
         # Real and imaginary parts are two pixels each; their squared deviations add up.
         sum1 = np.zeros(2 * sum0.size)
@@ -117,21 +117,26 @@ def _merge_rows(rows: Array, n0: int, sum0: Array, var0: Array) -> None:
         merge_variances(n0, sum0, var0, len(rows), sum1, squares.sum(axis=0), compiled=False)
 
 
-def _accumulate_floats_compiled(tile: Array, n0: int, sum0: Array, var0: Array, threads: int) -> None:
+def _accumulate_floats_compiled(tile: Array | PickedFrames, n0: int, sum0: Array, var0: Array, threads: int) -> None:
     rows = as_rows(tile)
     block = min(_BLOCK_FLOATS, rows.pixels)
 
-    def part(start: int, stop: int) -> None:
-        place = rows.flat, rows.order, rows.stride, rows.frames, start, stop
-        _accumulate_floats(*place, np.empty((4, block)), n0, sum0, var0, _FLUSH_FLOATS)
+    def arguments(start: int, stop: int) -> tuple[Any, ...]:
+        place = rows.flat, rows.order, rows.places, rows.frames, start, stop
+        return *place, np.empty((4, block)), n0, sum0, var0, _FLUSH_FLOATS
 
-    run_parts(part, rows.pixels, threads, _PART_PIXELS, work=rows.nbytes)
+    if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, _accumulate_floats, arguments(0, 0)):
+        rows = as_rows(in_memory(tile))
+    call = lambda start, stop: _accumulate_floats(*arguments(start, stop))  # noqa: E731
+    run_parts(call, rows.pixels, threads, _PART_PIXELS, work=rows.nbytes)
 
 
-def _accumulate_shorts(tile: Array, n0: int, sum0: Array, var0: Array, compiled: bool | None, threads: int) -> None:
+def _accumulate_shorts(
+    tile: Array | PickedFrames, n0: int, sum0: Array, var0: Array, compiled: bool | None, threads: int
+) -> None:
     """Merge integers of 1 or 2 bytes; the bits are the same on both paths, as all that is added up is exact."""
     if compiled is False or (compiled is None and not EXACT_SUMS.count(tile.size)):
-        _accumulate_shorts_with_numpy(tile, n0, sum0, var0)
+        _accumulate_shorts_with_numpy(in_memory(tile), n0, sum0, var0)
         return
     rows = as_rows(tile)
     centre = SHORTS[rows.flat.dtype.str[1:]]
@@ -139,17 +144,19 @@ def _accumulate_shorts(tile: Array, n0: int, sum0: Array, var0: Array, compiled:
     is_narrow = rows.flat.itemsize == 1
 
     def arguments(start: int, stop: int) -> tuple[Any, ...]:
-        place = rows.flat, rows.order, rows.stride, rows.frames, start, stop
+        place = rows.flat, rows.order, rows.places, rows.frames, start, stop, rows.pixels
         narrow = np.empty(block, dtype=np.uint32) if is_narrow else None
         wide = None if is_narrow else np.empty(block, dtype=np.uint64)
         sums, like = np.empty(block, dtype=np.int32), np.empty(0, dtype=np.int16)
         return *place, centre, like, sums, narrow, wide, np.empty((2, block)), n0, sum0, var0, _FLUSH_INTEGERS
 
+    if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, _accumulate_integers, arguments(0, 0)):
+        rows = as_rows(in_memory(tile))
     if compiled or EXACT_SUMS.is_due(_accumulate_integers, arguments(0, 0)):
         call = lambda start, stop: _accumulate_integers(*arguments(start, stop))  # noqa: E731
         run_parts(call, rows.pixels, threads, _PART_PIXELS, work=rows.nbytes)
     else:
-        _accumulate_shorts_with_numpy(tile, n0, sum0, var0)
+        _accumulate_shorts_with_numpy(in_memory(tile), n0, sum0, var0)
 
 
 def _accumulate_shorts_with_numpy(tile: Array, n0: int, sum0: Array, var0: Array) -> None:

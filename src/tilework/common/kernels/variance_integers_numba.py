@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.places_numba import begin_of
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
     AHEAD_BYTES,
@@ -42,7 +43,7 @@ from tilework.common.kernels.variance_numba import merge_sums
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order
+    from tilework.common.kernels.rows import Order, Places
 
 __all__ = ["accumulate_integers"]
 
@@ -95,43 +96,53 @@ def _add_four(
 def _add_frames(
     flat: NDArray[Any],
     order: Order,
-    at: int,
-    stride: int,
-    frames: int,
+    places: Places,
+    top: int,
+    bottom: int,
+    last: int,
+    block: int,
     width: int,
+    pixels: int,
     centre: int,
     shorts: NDArray[Any],
     sums: NDArray[Any],
     narrow: NDArray[Any] | None,
     wide: NDArray[Any] | None,
 ) -> None:
-    """Add `width` pixels of some frames, those of the first from flat[at] on, and fetch what comes after them."""
+    """Add `width` pixels from `block` on of frames `top` to `bottom`, and fetch those that come next, up to `last`."""
     ones, nothing = fill_half(shorts, 1), zero_half(shorts)
     whole = width // 16 * 16
-    ahead = stride * -(-AHEAD_BYTES // (stride * flat.itemsize))
-    quarter = frames // 4
-    for _ in range(quarter):
-        at1, at2, at3 = at + quarter * stride, at + 2 * quarter * stride, at + 3 * quarter * stride
+    # The next rows, or the first of them that is far enough.
+    skipped = -(-AHEAD_BYTES // (pixels * flat.itemsize))
+    quarter = (bottom - top) // 4
+    for i in range(top, top + quarter):
+        i1, i2, i3 = i + quarter, i + 2 * quarter, i + 3 * quarter
+        at0, at1 = begin_of(places, i) + block, begin_of(places, i1) + block
+        at2, at3 = begin_of(places, i2) + block, begin_of(places, i3) + block
+        next0 = begin_of(places, min(i + skipped, last)) + block
+        next1 = begin_of(places, min(i1 + skipped, last)) + block
+        next2 = begin_of(places, min(i2 + skipped, last)) + block
+        next3 = begin_of(places, min(i3 + skipped, last)) + block
         for j in range(0, whole, 16):
-            prefetch(flat, at + j + ahead)
-            prefetch(flat, at1 + j + ahead)
-            prefetch(flat, at2 + j + ahead)
-            prefetch(flat, at3 + j + ahead)
-            x0 = load_shorts(shorts, flat, at + j, order)
+            prefetch(flat, next0 + j)
+            prefetch(flat, next1 + j)
+            prefetch(flat, next2 + j)
+            prefetch(flat, next3 + j)
+            x0 = load_shorts(shorts, flat, at0 + j, order)
             x1 = load_shorts(shorts, flat, at1 + j, order)
             x2 = load_shorts(shorts, flat, at2 + j, order)
             x3 = load_shorts(shorts, flat, at3 + j, order)
             _add_four(x0, x1, x2, x3, ones, sums, narrow, wide, j)
         if whole < width:
-            _add_last_pixels(flat, order, at, quarter * stride, 4, whole, width, centre, sums, narrow, wide)
-        at += stride
-    at += 3 * quarter * stride
-    for i in range(frames % 4):
+            for at in (at0, at1, at2, at3):
+                _add_last_pixels(flat, order, at, whole, width, centre, sums, narrow, wide)
+    for i in range(top + 4 * quarter, bottom):
+        at = begin_of(places, i) + block
         for j in range(0, whole, 16):
-            x = load_shorts(shorts, flat, at + i * stride + j, order)
+            x = load_shorts(shorts, flat, at + j, order)
             _add_four(x, nothing, nothing, nothing, ones, sums, narrow, wide, j)
-    if whole < width:
-        _add_last_pixels(flat, order, at, stride, frames % 4, whole, width, centre, sums, narrow, wide)
+        if whole < width:
+            _add_last_pixels(flat, order, at, whole, width, centre, sums, narrow, wide)
 
 
 @jit
@@ -139,8 +150,6 @@ def _add_last_pixels(
     flat: NDArray[Any],
     order: Order,
     at: int,
-    stride: int,
-    frames: int,
     begin: int,
     end: int,
     centre: int,
@@ -148,15 +157,14 @@ def _add_last_pixels(
     narrow: NDArray[Any] | None,
     wide: NDArray[Any] | None,
 ) -> None:
-    """Add the pixels of some frames that fill no vector."""
-    for i in range(frames):
-        for j in range(begin, end):
-            x = np.int64(pixel(flat, at + i * stride + j, order)) - centre
-            sums[j] += x
-            if narrow is not None:
-                narrow[j] += x * x
-            if wide is not None:
-                wide[j] += x * x
+    """Add the pixels of a frame that fill no vector."""
+    for j in range(begin, end):
+        x = np.int64(pixel(flat, at + j, order)) - centre
+        sums[j] += x
+        if narrow is not None:
+            narrow[j] += x * x
+        if wide is not None:
+            wide[j] += x * x
 
 
 @jit
@@ -200,10 +208,11 @@ def _deviations(
 def accumulate_integers(
     flat: NDArray[Any],
     order: Order,
-    stride: int,
+    places: Places,
     frames: int,
     start: int,
     stop: int,
+    pixels: int,
     centre: int,
     shorts: NDArray[Any],
     sums: NDArray[Any],
@@ -215,7 +224,7 @@ def accumulate_integers(
     var0: NDArray[Any],
     flush: int,
 ) -> None:
-    """Merge pixels `start` to `stop` of integer frames of 1 or 2 bytes into `sum0` and `var0`.
+    """Merge pixels `start` to `stop` of integer frames of 1 or 2 bytes, and of so many pixels, into `sum0` and `var0`.
 
     Pixels are taken as what `load_shorts` makes of them, that is less `centre`, which changes no deviation. `shorts` is
     any array of 2-byte integers. Scratch of the size of a block of pixels is `sums` (4 bytes, signed) and, for squares,
@@ -235,8 +244,10 @@ def accumulate_integers(
                 narrow[:width] = 0
             if wide is not None:
                 wide[:width] = 0
-            at = top * stride + block
-            _add_frames(flat, order, at, stride, count, width, centre, shorts, sums, narrow, wide)
+            last = frames - 1
+            _add_frames(
+                flat, order, places, top, bottom, last, block, width, pixels, centre, shorts, sums, narrow, wide
+            )
             _sort(sums, narrow, wide, width // 16 * 16)
             if narrow is not None:
                 _deviations(sums[:width], narrow, count, centre, part_sum, part_var)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.places_numba import begin_of
 from tilework.common.kernels.simd_numba import pixel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order
+    from tilework.common.kernels.rows import Order, Places
 
 __all__ = ["accumulate_floats", "merge_sums"]
 
@@ -37,7 +38,7 @@ def merge_sums(
 def accumulate_floats(
     flat: NDArray[Any],
     order: Order,
-    stride: int,
+    places: Places,
     frames: int,
     start: int,
     stop: int,
@@ -64,22 +65,22 @@ def accumulate_floats(
         for top in range(0, frames, flush):
             bottom = min(frames, top + flush)
             count = bottom - top
-            row0 = flat[top * stride + block : top * stride + block + width]
+            at = begin_of(places, top) + block
+            row0 = flat[at : at + width]
             for j in range(width):
                 p[j] = pixel(row0, j, order)
                 s[j] = 0
                 q[j] = 0
                 d[j] = 0
             quarter = count // 4
-            apart = quarter * stride
             for i in range(top, top + quarter):
-                at = i * stride + block
+                at = begin_of(places, i) + block
                 row0 = flat[at : at + width]
-                at += apart
+                at = begin_of(places, i + quarter) + block
                 row1 = flat[at : at + width]
-                at += apart
+                at = begin_of(places, i + 2 * quarter) + block
                 row2 = flat[at : at + width]
-                at += apart
+                at = begin_of(places, i + 3 * quarter) + block
                 row3 = flat[at : at + width]
                 for j in range(width):
                     x0 = np.float64(pixel(row0, j, order))
@@ -94,7 +95,8 @@ def accumulate_floats(
                     d[j] += (x0 + x1) + (x2 + x3)
                     q[j] += (x0 * x0 + x1 * x1) + (x2 * x2 + x3 * x3)
             for i in range(top + 4 * quarter, bottom):
-                row0 = flat[i * stride + block : i * stride + block + width]
+                at = begin_of(places, i) + block
+                row0 = flat[at : at + width]
                 for j in range(width):
                     x0 = np.float64(pixel(row0, j, order))
                     s[j] += x0

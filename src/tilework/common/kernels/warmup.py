@@ -9,16 +9,22 @@ import numpy as np
 from tilework.common.kernels.dense import DenseMasks
 from tilework.common.kernels.logarithms import sum_logarithms
 from tilework.common.kernels.moments import MomentRegion, sum_moments
+from tilework.common.kernels.payoff import PICKED_FRAMES
+from tilework.common.kernels.rows import PickedFrames
 from tilework.common.kernels.sparse import SparseMasks
 from tilework.common.kernels.sums import sum_frames, sum_pixels
 from tilework.common.kernels.variance import accumulate_variance, merge_variances
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["WARMUP_DTYPES", "warmup"]
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 WARMUP_DTYPES = ("<u1", "<u2", "<u4", "<i2", "<i4", "<f4", "<f8", "<c8", ">u2", ">u4")
+# For which kernels also take frames that were picked.
+_PICKED = {"|u1", "<u2", ">u2", "<f4"}
 
 
 def warmup(dtypes: Iterable[Any] | None = None) -> None:
@@ -31,26 +37,37 @@ def warmup(dtypes: Iterable[Any] | None = None) -> None:
     dtypes
         dtypes of datasets, with their byte order; default: those that detectors write, float32, float64 and complex64.
     """
+    PICKED_FRAMES.count(PICKED_FRAMES.to_import)  # they are compiled now, whatever else this process does
     for dtype in map(np.dtype, WARMUP_DTYPES if dtypes is None else dtypes):
         _compile_for(dtype)
 
 
 def _compile_for(dtype: np.dtype[Any]) -> None:
     tile = np.ones((5, 2, 5), dtype=dtype)
+    _compile(tile, lambda frames: frames)
+    if dtype.str in _PICKED:
+        _compile(tile, lambda frames: PickedFrames(frames, np.arange(len(frames))))
+    if dtype.kind != "c":
+        sum_logarithms(tile.astype(dtype.newbyteorder("=")), np.zeros((2, 5), np.float32), compiled=True)
+    total = np.zeros((2, 5), dtype=np.result_type(dtype, np.float64))
+    deviations = np.zeros((2, 5))
+    merge_variances(5, total, deviations, 5, total, deviations, compiled=True)
+
+
+def _compile(tile: Array, as_tile: Callable[[Array], Any]) -> None:
+    """Compile what takes tiles, for those that `as_tile` makes of arrays."""
+    dtype, frames = tile.dtype, as_tile(tile)
     result = np.result_type(dtype, np.float32)
-    sum_frames(tile, np.zeros((2, 5), dtype=result), compiled=True)
-    sum_pixels(tile, np.zeros(5, dtype=result), compiled=True)
+    sum_frames(frames, np.zeros((2, 5), dtype=result), compiled=True)
+    sum_pixels(frames, np.zeros(5, dtype=result), compiled=True)
     for count in (4, 9):  # few and many have another kernel where CPUs have AVX-512
         masks = np.ones((count, 2, 5), dtype=np.float32)
         for product in {result, np.result_type(dtype, np.float64)}:  # masks that users make are float64 mostly
-            DenseMasks(masks, dtype, product, compiled=True).apply(tile, np.zeros((5, count), dtype=product))
-    SparseMasks(masks.reshape(9, 10), dtype, result, compiled=True).apply(tile, np.zeros((5, 9), dtype=result))
+            DenseMasks(masks, dtype, product, compiled=True).apply(frames, np.zeros((5, count), dtype=product))
+    SparseMasks(masks.reshape(9, 10), dtype, result, compiled=True).apply(frames, np.zeros((5, 9), dtype=result))
     if dtype.kind != "c":  # whose centre of mass are products with masks
-        sum_logarithms(tile.astype(dtype.newbyteorder("=")), np.zeros((2, 5), np.float32), compiled=True)
         for sig in ((2, 5), (4, 5)):  # very small and very large frames have another kernel
             region = MomentRegion(np.ones(sig, dtype=bool))
-            sum_moments(np.ones((5, *sig), dtype), region, np.zeros((5, 3)), compiled=True)
+            sum_moments(as_tile(np.ones((5, *sig), dtype)), region, np.zeros((5, 3)), compiled=True)
     total = np.zeros((2, 5), dtype=np.result_type(dtype, np.float64))
-    deviations = np.zeros((2, 5))
-    frames = accumulate_variance(tile, 0, total, deviations, compiled=True)
-    merge_variances(frames, total, deviations, frames, total, deviations, compiled=True)
+    accumulate_variance(frames, 0, total, np.zeros((2, 5)), compiled=True)

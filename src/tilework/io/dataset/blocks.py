@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.kernels.rows import PickedFrames
 from tilework.common.pickled_once import PickledOnce
 from tilework.io.decode import Packing, decode_frames
 
@@ -173,6 +174,19 @@ class BlockReader:
         """
         for pieces in self._plan(view_depth, copy_depth, whole):
             yield pieces[0].nav, self._join(pieces, scratch)
+
+    def picked(self) -> Iterator[tuple[int, NDArray[Any] | PickedFrames]]:
+        """Yield the selected frames of each segment where they lie, with the (compressed) position of the first."""
+        roi = self._roi
+        assert roi is not None
+        for segment in self._segments:
+            picks = roi[segment.first : segment.first + segment.frames].nonzero()[0]
+            if picks.size:
+                frames = self.view(segment)
+                begin, end = int(picks[0]), int(picks[-1]) + 1
+                is_one = picks.size == end - begin
+                nav = int(np.count_nonzero(roi[: segment.first]))
+                yield nav, frames[begin:end] if is_one else PickedFrames(frames, picks)
 
     def _pieces(self) -> Iterator[_Piece]:
         roi = self._roi

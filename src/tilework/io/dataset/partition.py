@@ -104,6 +104,18 @@ class Partition(ABC):
             Read-only, and valid until the next one is asked for. Frames that the source does not hold are skipped.
         """
 
+    def get_picked_tiles(self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_]) -> Iterator[DataTile] | None:  # noqa: ARG002
+        """Return tiles of selected frames as they are stored and where they lie, or None where that cannot be had.
+
+        Their data are `tilework.common.kernels.rows.PickedFrames`, or views of consecutive frames.
+
+        Parameters
+        ----------
+        tiling_scheme, roi
+            As of `get_tiles`.
+        """
+        return None
+
     def get_macrotile(
         self,
         dest_dtype: DTypeLike | None = None,

@@ -1,0 +1,109 @@
+"""Frames that were picked from a stack are read where they lie: the same bits as of a copy in one piece."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernel_tiles import bits_of_all_kernels, make_tile, tiles
+from tilework.common.kernels import DenseMasks, MomentRegion, sum_frames, sum_moments, sum_pixels
+from tilework.common.kernels.kernel import Kernel
+from tilework.common.kernels.payoff import PICKED_FRAMES
+from tilework.common.kernels.rows import PickedFrames, as_rows, in_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def paid_off() -> Iterator[None]:
+    """Kernels for picked frames are compiled, where they are not on disk."""
+    before = PICKED_FRAMES.pixels
+    PICKED_FRAMES.count(PICKED_FRAMES.to_import)
+    yield
+    PICKED_FRAMES.pixels = before
+
+
+@pytest.mark.usefixtures("paid_off")
+@settings(max_examples=60, deadline=None)
+@given(tile=tiles(dtypes=["u1", "u2", "f4", "c8"], max_frames=60), data=st.data())
+def test_all_kernels_give_the_same_bits_as_for_a_copy(tile: Any, data: st.DataObject) -> None:
+    picks = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=len(tile), max_size=len(tile))))
+    picked = PickedFrames(tile, picks)
+    assert np.asarray(picked).tobytes() == tile[picks].tobytes()
+    assert bits_of_all_kernels(picked) == bits_of_all_kernels(tile[picks])
+
+
+@pytest.mark.usefixtures("paid_off")
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "u1", "i4", "f4", "f8"])
+@pytest.mark.parametrize("sig", [(97, 93), (16, 16), (1, 4099)])
+def test_many_frames_in_parts_for_several_threads(dtype: str, sig: tuple[int, int]) -> None:
+    """More pixels than a block has, more frames than a group, and no multiple of either."""
+    tile = make_tile(np.dtype(dtype).newbyteorder("="), (700, *sig), header=1).astype(dtype)
+    picks = np.flatnonzero(np.random.default_rng(5).random(len(tile)) < 0.45)
+    picked, copied = PickedFrames(tile, picks), tile[picks]
+    masks = np.random.default_rng(1).normal(size=(17, *sig)).astype("f4")
+    products = DenseMasks(masks, tile.dtype, np.dtype("f8"), compiled=True)
+    region = MomentRegion(np.indices(sig).sum(axis=0) % 5 > 0)
+    got = []
+    for frames, threads in ((picked, 1), (picked, 3), (copied, 1)):
+        results = np.zeros(sig), np.zeros(len(picks)), np.zeros((len(picks), 17)), np.zeros((len(picks), 3))
+        sum_frames(frames, results[0], compiled=True, threads=threads)
+        sum_pixels(frames, results[1], compiled=True, threads=threads)
+        products.apply(frames, results[2], threads=threads)
+        sum_moments(frames, region, results[3], compiled=True, threads=threads)
+        got.append([result.tobytes() for result in results])
+    assert got[0] == got[1] == got[2]
+
+
+@pytest.mark.usefixtures("paid_off")
+def test_frames_are_read_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise AssertionError
+
+    tile = make_tile("u2", (30, 8, 16), header=3)
+    picked = PickedFrames(tile, np.array([2, 3, 11, 29]))
+    expected = bits_of_all_kernels(tile[[2, 3, 11, 29]])
+    monkeypatch.setattr(PickedFrames, "__array__", fail)
+    assert bits_of_all_kernels(picked) == expected
+    rows = as_rows(picked)
+    assert np.shares_memory(rows.flat, tile)
+    assert not rows.is_even
+
+
+def test_nothing_is_compiled_for_a_few_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel for picked frames is not at hand, they are copied, and another one is called."""
+    monkeypatch.setattr(PICKED_FRAMES, "pixels", 0)
+    forms = []
+    original = Kernel.__call__
+
+    def call(kernel: Kernel, *args: Any) -> None:
+        forms.append(type(args[2]))
+        original(kernel, *args)
+
+    monkeypatch.setattr(Kernel, "is_at_hand", lambda *_: False)
+    monkeypatch.setattr(Kernel, "__call__", call)
+    tile = make_tile("u2", (9, 8, 16))
+    out, expected = np.zeros((8, 16)), np.zeros((8, 16))
+    sum_frames(PickedFrames(tile, np.array([1, 5])), out, compiled=True)
+    assert forms == [int]
+    sum_frames(tile[[1, 5]], expected, compiled=True)
+    assert out.tobytes() == expected.tobytes()
+
+
+def test_they_have_what_is_asked_of_arrays() -> None:
+    tile = make_tile("u2", (9, 8, 16))
+    picked = PickedFrames(tile, np.array([1, 5]))
+    assert (picked.shape, picked.dtype, picked.ndim, picked.size, len(picked)) == ((2, 8, 16), tile.dtype, 3, 256, 2)
+    assert in_memory(tile) is tile
+    np.testing.assert_array_equal(in_memory(picked), tile[[1, 5]])
+    np.testing.assert_array_equal(np.asarray(picked.view("i2")), tile[[1, 5]].view("i2"))
+    assert np.asarray(picked, dtype="f8").dtype == np.float64
+    with pytest.raises(ValueError, match="before they are copied"):
+        np.array(picked, copy=False)
+    pieces = list(PickedFrames(make_tile("u1", (9, 800, 600)), np.array([0, 4, 8])).pieces())
+    assert [part.start for part, _ in pieces] == [0, 2]
