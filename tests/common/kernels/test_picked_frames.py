@@ -105,5 +105,3 @@ def test_they_have_what_is_asked_of_arrays() -> None:
     assert np.asarray(picked, dtype="f8").dtype == np.float64
     with pytest.raises(ValueError, match="before they are copied"):
         np.array(picked, copy=False)
-    pieces = list(PickedFrames(make_tile("u1", (9, 800, 600)), np.array([0, 4, 8])).pieces())
-    assert [part.start for part, _ in pieces] == [0, 2]

@@ -182,11 +182,6 @@ def sum_moments(
     runs = region.runs
     if frames == 0 or len(runs) == 0:
         return
-    if isinstance(tile, PickedFrames) and tile.dtype.kind == "f":
-        # The compiler chooses the order of these sums, and might choose another one for frames at other distances.
-        for part, piece in tile.pieces():
-            sum_moments(piece, region, out[part], compiled=compiled, threads=threads)
-        return
     sums = np.zeros((frames, 3))
     if compiled is None and not (region.is_exact(tile.dtype) and EXACT_SUMS.count(tile.size)):
         compiled = False
@@ -225,9 +220,11 @@ def _as_call(rows: Rows, region: MomentRegion, sums: Array) -> tuple[Kernel, Cal
         return *frames, start, stop, rows.pixels, runs, np.empty(columns, kind.dtype), left, sums
 
     def of_floats(start: int, stop: int) -> tuple[Any, ...]:
-        return *frames, start, stop, runs, kind, sums
+        return rows.flat, rows.order, begins, start, stop, runs, kind, sums
 
     if kind.dtype.kind == "f":
+        # The compiler chooses the order of these sums, and could choose another one for frames at even distances.
+        begins = rows.begins
         return _add_moments_of_floats, of_floats
     return (_add_moments_of_integers, of_integers) if weights is None else (_add_moments_of_shorts, of_shorts)
 

@@ -49,8 +49,6 @@ _KNOWN = _REAL | {"b1", "c8", "c16"}
 GATHERED = 2**16
 """Pixels that `gather` yields at a time: as float64 they stay in the L2 cache."""
 
-_PIECE_BYTES = 2**20
-
 Places: TypeAlias = "int | NDArray[np.int64]"
 Order = tuple[int, ...]
 # Byte orders, as tuples of different length: numba sees them as different types, see `simd_numba`.
@@ -106,13 +104,6 @@ class PickedFrames:
         copied = self._frames[self._picks]
         return copied if dtype is None else copied.astype(dtype, copy=False)
 
-    def pieces(self) -> Iterator[tuple[slice, Array]]:
-        """Yield copies of a few frames at a time, as many as stay in the L2 cache, with a slice of their places."""
-        step = max(1, _PIECE_BYTES // max(1, math.prod(self.shape[1:]) * self.dtype.itemsize))
-        for start in range(0, len(self), step):
-            piece = slice(start, start + step)
-            yield piece, self._frames[self._picks[piece]]
-
     def rows(self) -> Rows:
         """Describe them as rows."""
         flat, distance, _, pixels, order = as_rows(self._frames)
@@ -154,6 +145,12 @@ class Rows(NamedTuple):
         """The distance of frames that lie at even ones, as those of any array do."""
         assert isinstance(self.places, int)
         return self.places
+
+    @property
+    def begins(self) -> NDArray[np.int64]:
+        """The place of the first element of each frame, also where distances are even."""
+        places = self.places
+        return places * np.arange(self.frames) if isinstance(places, int) else places
 
     @property
     def is_even(self) -> bool:
