@@ -19,6 +19,7 @@ from tilework.executor.concurrent import ConcurrentJobExecutor
 from tilework.executor.inline import InlineJobExecutor
 from tilework.udf import (
     FEMUDF,
+    UDF,
     ApplyMasksUDF,
     AutoUDF,
     CoMUDF,
@@ -106,6 +107,16 @@ def built_in(sig: tuple[int, int]) -> list[Any]:
     ]
 
 
+class Maximum(UDF):
+    """A function of a user, for which frames are converted."""
+
+    def get_result_buffers(self) -> Any:
+        return {"maximum": self.buffer(kind="nav", dtype=self.meta.input_dtype)}
+
+    def process_tile(self, tile: Any) -> None:
+        self.results.maximum[:] = np.maximum(self.results.maximum, tile.reshape(len(tile), -1).max(axis=1))
+
+
 def make_corrections(sig: tuple[int, int], rng: np.random.Generator, cut: bool) -> CorrectionSet:
     """Return corrections; without excluded pixels where the data is cut into tiles of any shape."""
     excluded = None if cut else rng.random(sig) < 0.1
@@ -143,6 +154,8 @@ def test_every_executor_gives_the_same_bits(contexts: dict[str, Context], data: 
     )
     parts = data.draw(st.integers(1, nav[0] * nav[1]), label="partitions")
     udfs = built_in(sig)
+    if data.draw(st.booleans(), label="selected frames are read where they lie"):
+        udfs = [*udfs[:7], Maximum()]
     if dtype.kind == "c":
         udfs = [u for u in udfs if not isinstance(u, LogsumUDF | CoMUDF | AutoUDF | CrystallinityUDF)]
     if tileshape is not None:

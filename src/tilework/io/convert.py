@@ -15,14 +15,21 @@ import numpy as np
 
 from tilework.common.kernels.kernel import CONTIGUOUS_ALIGNED, Kernel
 from tilework.common.kernels.payoff import Payoff
-from tilework.common.kernels.rows import as_rows
+from tilework.common.kernels.rows import PickedFrames, as_rows, in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["CONVERTED_DTYPES", "convert_tile", "is_in_one_piece", "repeat_conversion", "warmup_conversions"]
+__all__ = [
+    "CONVERTED_DTYPES",
+    "convert_tile",
+    "converts_in_one_pass",
+    "is_in_one_piece",
+    "repeat_conversion",
+    "warmup_conversions",
+]
 
 CONVERTED_DTYPES = ("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", ">u2", ">i2", ">u4", ">i4")
 """What there is a kernel for in `warmup_conversions`, by default: the integers that detectors write."""
@@ -36,7 +43,7 @@ PAYOFF = Payoff(to_load=2**27, to_compile=2**29, to_import=2**33)
 
 
 def convert_tile(
-    src: NDArray[Any],
+    src: NDArray[Any] | PickedFrames,
     dtype: DTypeLike,
     out: NDArray[Any] | None = None,
     *,
@@ -47,7 +54,8 @@ def convert_tile(
     Parameters
     ----------
     src
-        Array of any shape and byte order; the distance between its frames (first axis) may be larger than a frame.
+        Array of any shape and byte order; the distance between its frames (first axis) may be larger than a frame. Or
+        frames that were picked from one.
     dtype
         Dtype of the result.
     out
@@ -63,16 +71,16 @@ def convert_tile(
     if out is None:
         out = np.empty(src.shape, dtype=dtype)
     is_worth_it = src.size >= SMALL_PIXELS if compiled is None else compiled
-    if is_worth_it and _has_kernel(src.dtype, out.dtype) and _is_in_rows(src) and out.flags.c_contiguous:
+    if is_worth_it and converts_in_one_pass(src.dtype, out.dtype) and _is_in_rows(src) and out.flags.c_contiguous:
         kernel, arguments = _as_call(src, out)
         if compiled or PAYOFF.is_reached(src.size, kernel, arguments):
             kernel(*arguments)
             return out
-    np.copyto(out, src, casting="unsafe")
+    np.copyto(out, in_memory(src), casting="unsafe")
     return out
 
 
-def repeat_conversion(src: NDArray[Any], out: NDArray[Any]) -> Callable[[NDArray[Any]], None] | None:
+def repeat_conversion(src: NDArray[Any] | PickedFrames, out: NDArray[Any]) -> Callable[[NDArray[Any]], None] | None:
     """Return a function that does to similar tiles what `convert_tile` has done, sooner; None where there is none.
 
     Most tiles are like the one before, and what is found out about them takes as long as a small tile.
@@ -84,7 +92,7 @@ def repeat_conversion(src: NDArray[Any], out: NDArray[Any]) -> Callable[[NDArray
     out
         Where all of them are written.
     """
-    if not (src.size >= SMALL_PIXELS and is_in_one_piece(src) and _has_kernel(src.dtype, out.dtype)):
+    if not (src.size >= SMALL_PIXELS and is_in_one_piece(src) and converts_in_one_pass(src.dtype, out.dtype)):
         return None
     kernel, (flat, *rest) = _as_call(src, out)
     if not PAYOFF.is_reached(0, kernel, (flat, *rest)):
@@ -93,18 +101,19 @@ def repeat_conversion(src: NDArray[Any], out: NDArray[Any]) -> Callable[[NDArray
     return lambda tile: repeated(tile.view(native).reshape(-1))
 
 
-def is_in_one_piece(tile: NDArray[Any]) -> bool:
+def is_in_one_piece(tile: NDArray[Any] | PickedFrames) -> bool:
     """Return whether a tile is contiguous and aligned."""
-    return tile.flags.num & CONTIGUOUS_ALIGNED == CONTIGUOUS_ALIGNED
+    return not isinstance(tile, PickedFrames) and tile.flags.num & CONTIGUOUS_ALIGNED == CONTIGUOUS_ALIGNED
 
 
-def _as_call(src: NDArray[Any], out: NDArray[Any]) -> tuple[Kernel, tuple[Any, ...]]:
+def _as_call(src: NDArray[Any] | PickedFrames, out: NDArray[Any]) -> tuple[Kernel, tuple[Any, ...]]:
     """Return the kernel that writes `src` to `out`, and its arguments."""
-    flat, stride, frames, pixels, order = as_rows(src)
-    if stride == pixels:  # one row, however small the frames are
+    rows = as_rows(src)
+    frames, pixels = rows.frames, rows.pixels
+    if rows.is_even and rows.stride == pixels:  # one row, however small the frames are
         frames, pixels = 1, frames * pixels
     kernel = _cast_to_floats if out.dtype.kind == "f" else _cast_to_integers
-    return kernel, (flat, order, stride, frames, pixels, out.reshape(-1))
+    return kernel, (rows.flat, rows.order, rows.places, frames, pixels, out.reshape(-1))
 
 
 def warmup_conversions(dtypes: Iterable[DTypeLike] = CONVERTED_DTYPES) -> None:
@@ -116,12 +125,14 @@ def warmup_conversions(dtypes: Iterable[DTypeLike] = CONVERTED_DTYPES) -> None:
         dtypes of datasets, with their byte order; those that are not converted by a kernel are left out.
     """
     for each in dtypes:
-        dtype = np.dtype(each)
-        convert_tile(np.ones((2, 3, 3), dtype=dtype), np.result_type(np.float32, dtype), compiled=True)
+        frames = np.ones((2, 3, 3), dtype=each)
+        for tile in (frames, PickedFrames(frames, np.arange(2))):
+            convert_tile(tile, np.result_type(np.float32, frames.dtype), compiled=True)
 
 
 @functools.lru_cache(maxsize=256)
-def _has_kernel(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+def converts_in_one_pass(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """Return whether there is a kernel for a conversion, which then also takes picked frames where they lie."""
     return (
         source.kind in "ui"
         and target.isnative
@@ -130,7 +141,9 @@ def _has_kernel(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
     )
 
 
-def _is_in_rows(src: NDArray[Any]) -> bool:
+def _is_in_rows(src: NDArray[Any] | PickedFrames) -> bool:
+    if isinstance(src, PickedFrames):
+        return src.size > 0
     flags = src.flags
     if flags.c_contiguous:
         return src.ndim > 0 and src.size > 0 and flags.aligned

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.cpu import FOLLOWS_LONG_ROWS, IS_ZEN
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.places_numba import begin_of, is_scattered
 from tilework.common.kernels.simd_numba import lanes, load, pixel, prefetch_once, store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order
+    from tilework.common.kernels.rows import Order, Places
 
 __all__ = ["cast_to_floats", "cast_to_integers"]
 
@@ -22,26 +23,31 @@ _AHEAD_BYTES = (8192 if FOLLOWS_LONG_ROWS else 1024) if IS_ZEN else 0
 
 @jit
 def cast_to_integers(
-    flat: NDArray[Any], order: Order, stride: int, frames: int, pixels: int, out: NDArray[Any]
+    flat: NDArray[Any], order: Order, places: Places, frames: int, pixels: int, out: NDArray[Any]
 ) -> None:
-    """Write frames, `stride` apart and with pixels in byte order `order`, to `out`, one after the other."""
+    """Write frames that begin at `places`, with pixels in byte order `order`, to `out`, one after the other."""
     for i in range(frames):
-        source = flat[i * stride : i * stride + pixels]
+        at = begin_of(places, i)
+        source = flat[at : at + pixels]
         row = out[i * pixels : (i + 1) * pixels]
         for j in range(pixels):
             row[j] = pixel(source, j, order)
 
 
 @jit
-def cast_to_floats(flat: NDArray[Any], order: Order, stride: int, frames: int, pixels: int, out: NDArray[Any]) -> None:
+def cast_to_floats(
+    flat: NDArray[Any], order: Order, places: Places, frames: int, pixels: int, out: NDArray[Any]
+) -> None:
     """As `cast_to_integers`, and fetch what comes next."""
     step = lanes(out)
     ahead = _AHEAD_BYTES // flat.itemsize
     whole = pixels // step * step
+    # What follows small frames that were picked is not wanted.
+    fetches = ahead > 0 and (not is_scattered(places) or pixels > 4 * ahead)
     for i in range(frames):
-        at, to = i * stride, i * pixels
+        at, to = begin_of(places, i), i * pixels
         for j in range(0, whole, step):
-            if _AHEAD_BYTES:
+            if fetches:
                 prefetch_once(flat, at + j + ahead)
             store(out, to + j, load(out, flat, at + j, order))
         for j in range(whole, pixels):

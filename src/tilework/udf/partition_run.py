@@ -181,12 +181,10 @@ class PartitionRun:
         context = self._env.worker_context
         if context is not None:
             partition.set_worker_context(context)
-        if (
-            roi is not None
-            and not self._own_copies
-            and take_picked_frames(self._udfs, self._params.plan, backends.udfs)
-        ):
-            tiles = partition.get_picked_tiles(scheme, roi)
+        plan = self._params.plan
+        if roi is not None and not self._own_copies and take_picked_frames(self._udfs, plan, backends.udfs):
+            # The kernels work in blocks; what is converted for a function should stay in the cache.
+            tiles = partition.get_picked_tiles(scheme, roi, whole=not plan.converts)
             if tiles is not None:
                 return tiles
         return partition.get_tiles(scheme, dest_dtype=None, roi=roi, array_backend=backends.dataset)

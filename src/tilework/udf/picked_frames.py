@@ -1,7 +1,8 @@
-"""Which functions take selected frames where they lie, instead of a copy of them in one piece.
+"""Which runs read selected frames where they lie, instead of a copy of them in one piece.
 
 To copy frames takes as long as to sum them. The kernels read them at any places, so what is built in and hands its tile
-to a kernel gets `tilework.common.kernels.rows.PickedFrames`; somebody's own function always gets an array.
+to a kernel gets `tilework.common.kernels.rows.PickedFrames`. Somebody's own function always gets an array: what is
+converted for it is read where it lies, too.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.udf import UDFMethod, kernel_of
+from tilework.io.convert import converts_in_one_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
+
     from tilework.udf.base import UDF
-    from tilework.udf.run_plan import RunPlan
+    from tilework.udf.run_plan import RunPlan, UDFPlan
 
 __all__ = ["take_picked_frames", "takes_picked_frames"]
 
@@ -30,7 +34,7 @@ def takes_picked_frames(process_tile: F) -> F:
 
 
 def take_picked_frames(udfs: Sequence[UDF], plan: RunPlan, backends: Sequence[str]) -> bool:
-    """Return whether all functions of a run take selected frames where they lie, as they are stored.
+    """Return whether all functions of a run take selected frames where they lie, or have them converted.
 
     Parameters
     ----------
@@ -41,15 +45,17 @@ def take_picked_frames(udfs: Sequence[UDF], plan: RunPlan, backends: Sequence[st
     backends
         Which kind of array each gets.
     """
-    return (
-        not plan.converts
-        and all(backend in NUMPY_BACKENDS for backend in backends)
-        # NumPy goes over copies of a few frames in the cache, and needs several passes.
-        and all(planned.compiled and planned.method is UDFMethod.TILE for planned in plan.udfs)
-        and all(_takes_picked_frames(udf) for udf in udfs)
+    each = zip(udfs, plan.udfs, backends, strict=True)
+    return not plan.corrects and all(
+        backend in NUMPY_BACKENDS and _takes_picked_frames(udf, one, plan.stored_dtype, one.dtype_for(backend))
+        for udf, one, backend in each
     )
 
 
-def _takes_picked_frames(udf: UDF) -> bool:
+def _takes_picked_frames(udf: UDF, plan: UDFPlan, stored: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    if wanted != stored:
+        return converts_in_one_pass(stored, wanted)
     process_tile = getattr(type(udf), "process_tile", None)
-    return getattr(process_tile, _MARK, False) and kernel_of(udf, UDFMethod.TILE) is None
+    # NumPy goes over copies of a few frames in the cache, as it needs several passes.
+    is_compiled = bool(plan.compiled) and plan.method is UDFMethod.TILE
+    return is_compiled and getattr(process_tile, _MARK, False) and kernel_of(udf, UDFMethod.TILE) is None

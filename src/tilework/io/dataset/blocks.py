@@ -175,18 +175,18 @@ class BlockReader:
         for pieces in self._plan(view_depth, copy_depth, whole):
             yield pieces[0].nav, self._join(pieces, scratch)
 
-    def picked(self) -> Iterator[tuple[int, NDArray[Any] | PickedFrames]]:
-        """Yield the selected frames of each segment where they lie, with the (compressed) position of the first."""
+    def picked(self, depth: int) -> Iterator[tuple[int, NDArray[Any] | PickedFrames]]:
+        """Yield up to `depth` selected frames where they lie, with the (compressed) position of the first."""
         roi = self._roi
         assert roi is not None
         for segment in self._segments:
             picks = roi[segment.first : segment.first + segment.frames].nonzero()[0]
-            if picks.size:
-                frames = self.view(segment)
-                begin, end = int(picks[0]), int(picks[-1]) + 1
-                is_one = picks.size == end - begin
-                nav = int(np.count_nonzero(roi[: segment.first]))
-                yield nav, frames[begin:end] if is_one else PickedFrames(frames, picks)
+            frames = self.view(segment)
+            nav = int(np.count_nonzero(roi[: segment.first]))
+            for start in range(0, picks.size, depth):
+                some = picks[start : start + depth]
+                begin, end = int(some[0]), int(some[-1]) + 1
+                yield nav + start, frames[begin:end] if some.size == end - begin else PickedFrames(frames, some)
 
     def _pieces(self) -> Iterator[_Piece]:
         roi = self._roi

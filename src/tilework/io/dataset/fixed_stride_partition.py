@@ -121,17 +121,19 @@ class FixedStridePartition(Partition):
         """Yield the frames of the partition in tiles; see `Partition.get_tiles`."""
         return self._any_tiles(tiling_scheme, dest_dtype, roi, array_backend, None)
 
-    def get_picked_tiles(self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_]) -> Iterator[DataTile] | None:
-        """Return one tile of what is selected, if the partition lies in one piece; see `Partition.get_picked_tiles`."""
+    def get_picked_tiles(
+        self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_], *, whole: bool
+    ) -> Iterator[DataTile] | None:
+        """Return tiles of selected frames, if the partition lies in one piece; see `Partition.get_picked_tiles`."""
         fmt = self._format
         plan = _plan_for(tiling_scheme, fmt.sig_shape)
         if not fmt.views or len(self._segments) != 1 or self._corrections is not None or not plan.parts[0].is_full:
             return None
         reader = BlockReader(self._segments, fmt, self.slice.origin[0], self._flat_roi(roi))
-        return self._picked_tiles(reader, plan.parts[0])
+        return self._picked_tiles(reader, sys.maxsize if whole or plan.whole else plan.depth, plan.parts[0])
 
-    def _picked_tiles(self, reader: BlockReader, part: _SigPart) -> Iterator[DataTile]:
-        for nav, frames in reader.picked():
+    def _picked_tiles(self, reader: BlockReader, depth: int, part: _SigPart) -> Iterator[DataTile]:
+        for nav, frames in reader.picked(depth):
             yield DataTile(frames, part.slice_at(nav, len(frames)), part.idx)
         self._check_unchanged()
 

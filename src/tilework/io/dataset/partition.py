@@ -104,7 +104,13 @@ class Partition(ABC):
             Read-only, and valid until the next one is asked for. Frames that the source does not hold are skipped.
         """
 
-    def get_picked_tiles(self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_]) -> Iterator[DataTile] | None:  # noqa: ARG002
+    def get_picked_tiles(
+        self,
+        tiling_scheme: TilingScheme,  # noqa: ARG002
+        roi: NDArray[np.bool_],  # noqa: ARG002
+        *,
+        whole: bool,  # noqa: ARG002
+    ) -> Iterator[DataTile] | None:
         """Return tiles of selected frames as they are stored and where they lie, or None where that cannot be had.
 
         Their data are `tilework.common.kernels.rows.PickedFrames`, or views of consecutive frames.
@@ -113,6 +119,8 @@ class Partition(ABC):
         ----------
         tiling_scheme, roi
             As of `get_tiles`.
+        whole
+            One tile of all frames, whatever the scheme says.
         """
         return None
 

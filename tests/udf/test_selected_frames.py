@@ -1,0 +1,193 @@
+"""Selected frames are read where they lie, for functions that take them so, and for what is converted."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tilework.api import Context
+from tilework.common.kernels.payoff import PICKED_FRAMES
+from tilework.common.kernels.rows import PickedFrames
+from tilework.exceptions import DataSetException
+from tilework.executor.inline import InlineJobExecutor
+from tilework.io.convert import PAYOFF
+from tilework.io.dataset.blocks import BlockReader
+from tilework.udf import UDF, ApplyMasksUDF, CoMUDF, StdDevUDF, SumSigUDF, SumUDF
+from tilework.udf.plan import KERNELS_VARIABLE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAV, SIG = (9, 11), (12, 20)
+
+
+class Maximum(UDF):
+    def get_result_buffers(self) -> Any:
+        return {"maximum": self.buffer(kind="nav", dtype=np.float32)}
+
+    def process_frame(self, frame: Any) -> None:
+        assert isinstance(frame, np.ndarray)
+        self.results.maximum[:] = frame.max()
+
+
+class MaximumOfTiles(UDF):
+    def get_result_buffers(self) -> Any:
+        return {"maximum": self.buffer(kind="nav", dtype=np.float32)}
+
+    def process_tile(self, tile: Any) -> None:
+        assert isinstance(tile, np.ndarray)
+        self.results.maximum[:] = tile.max(axis=(1, 2))
+
+
+class AsStored(Maximum):
+    def get_preferred_input_dtype(self) -> Any:
+        return self.USE_NATIVE_DTYPE
+
+
+class SumOfArrays(SumUDF):
+    def process_tile(self, tile: Any) -> None:
+        assert isinstance(tile, np.ndarray)
+        super().process_tile(tile)
+
+
+class SumWithResult(SumUDF):
+    def get_results(self) -> Any:
+        return {"intensity": self.results.intensity}
+
+
+@pytest.fixture
+def picked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames are in each tile that is read where it lies; with all kernels."""
+    found = []
+    original = BlockReader.picked
+
+    def spy(reader: BlockReader, depth: int) -> Any:
+        for nav, frames in original(reader, depth):
+            found.append(len(frames) if isinstance(frames, PickedFrames) else 0)
+            yield nav, frames
+
+    monkeypatch.setattr(BlockReader, "picked", spy)
+    monkeypatch.setenv(KERNELS_VARIABLE, "numba")
+    for payoff in (PICKED_FRAMES, PAYOFF):
+        monkeypatch.setattr(payoff, "pixels", payoff.to_import)
+    return found
+
+
+@pytest.fixture(scope="module")
+def context() -> Context:
+    return Context(executor=InlineJobExecutor())
+
+
+def make_frames(dtype: str) -> Any:
+    return np.random.default_rng(0).integers(0, 200, (*NAV, *SIG)).astype(dtype)
+
+
+def select(kind: str) -> Any:
+    roi = np.zeros(NAV, dtype=bool)
+    if kind == "some":
+        roi[np.random.default_rng(1).random(NAV) < 0.4] = True
+    elif kind == "a rectangle":
+        roi[2:7, 3:9] = True
+    elif kind == "one":
+        roi[5, 5] = True
+    else:
+        roi[3:5] = True
+    return roi
+
+
+@pytest.mark.parametrize("selection", ["some", "a rectangle", "one", "whole lines"])
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "u1", "<i4", "<f4"])
+@pytest.mark.parametrize("source", ["raw", "memory"])
+def test_results_are_those_of_numpy(
+    context: Context, picked: list[int], tmp_path: Path, source: str, dtype: str, selection: str
+) -> None:
+    frames, roi = make_frames(dtype), select(selection)
+    if source == "raw":
+        frames.tofile(tmp_path / "frames.raw")
+        options: dict[str, Any] = {"path": tmp_path / "frames.raw", "nav_shape": NAV, "sig_shape": SIG, "dtype": dtype}
+        ds = context.load("raw", num_partitions=4, **options)
+    else:
+        ds = context.load("memory", data=frames, sig_dims=2, num_partitions=4)
+    masks = np.random.default_rng(2).random((3, *SIG)).astype(np.float32)
+    udfs = [
+        SumUDF(),
+        SumSigUDF(),
+        StdDevUDF(),
+        ApplyMasksUDF(mask_factories=lambda: masks, mask_count=3),
+        CoMUDF.with_params(r=5),
+        *([Maximum()] if dtype != "<f4" else []),
+    ]
+    total, pixels, deviations, products, centre, *maximum = context.run_udf(dataset=ds, udf=udfs, roi=roi)
+    assert picked
+    assert any(picked) == (selection in {"some", "a rectangle"})
+    chosen = frames[roi].astype(np.float64)
+    np.testing.assert_allclose(total["intensity"].data, chosen.sum(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(pixels["intensity"].raw_data, chosen.sum(axis=(1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(deviations["std"].data, chosen.std(axis=0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(products["intensity"].raw_data, np.einsum("iyx,myx->im", chosen, masks), rtol=1e-5)
+    alone = context.run_udf(dataset=ds, udf=CoMUDF.with_params(r=5))
+    assert centre["raw_com"].data[roi].tobytes() == alone["raw_com"].data[roi].tobytes()
+    for each in maximum:
+        assert (each["maximum"].raw_data == chosen.max(axis=(1, 2))).all()
+
+
+@pytest.mark.parametrize("udf", [AsStored(), [SumUDF(), AsStored()]], ids=["alone", "beside another"])
+def test_functions_that_want_what_is_stored_get_copies(context: Context, picked: list[int], udf: Any) -> None:
+    ds = context.load("memory", data=make_frames("<u2"), sig_dims=2, num_partitions=2)
+    context.run_udf(dataset=ds, udf=udf, roi=select("some"))
+    assert not picked
+
+
+def test_derived_functions_with_a_process_tile_get_arrays(context: Context) -> None:
+    frames, roi = make_frames("<u2"), select("some")
+    ds = context.load("memory", data=frames, sig_dims=2, num_partitions=2)
+    result = context.run_udf(dataset=ds, udf=SumOfArrays(), roi=roi)
+    assert (result["intensity"].data == frames[roi].sum(axis=0)).all()
+
+
+def test_derived_functions_that_leave_tiles_alone_take_them_where_they_lie(context: Context, picked: list[int]) -> None:
+    ds = context.load("memory", data=make_frames("<u2"), sig_dims=2, num_partitions=2)
+    context.run_udf(dataset=ds, udf=SumWithResult(), roi=select("some"))
+    assert len(picked) == 2
+    assert all(picked)
+
+
+def test_converted_tiles_have_the_size_of_others(context: Context, picked: list[int]) -> None:
+    ds = context.load("memory", data=make_frames("<u2"), sig_dims=2, num_partitions=1, tileshape=(7, *SIG))
+    roi = select("some")
+    context.run_udf(dataset=ds, udf=[SumUDF(), MaximumOfTiles()], roi=roi)
+    assert max(picked) == 7
+    assert sum(picked) == np.count_nonzero(roi)
+
+
+@pytest.mark.parametrize("tileshape", [(3, 5, 20), (3, 12, 7)])
+def test_parts_of_frames_are_copied(context: Context, picked: list[int], tileshape: tuple[int, ...]) -> None:
+    frames, roi = make_frames("<u2"), select("some")
+    ds = context.load("memory", data=frames, sig_dims=2, num_partitions=2, tileshape=tileshape)
+    result = context.run_udf(dataset=ds, udf=SumUDF(), roi=roi)
+    assert not picked
+    assert (result["intensity"].data == frames[roi].sum(axis=0)).all()
+
+
+@pytest.mark.usefixtures("picked")
+def test_a_file_that_others_write_to_meanwhile_is_noticed(
+    context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "frames.raw"
+    original = BlockReader.picked
+
+    def write(reader: BlockReader, depth: int) -> Any:
+        for block in original(reader, depth):
+            with path.open("r+b") as file:
+                file.write(b"1234")
+            os.utime(path, ns=(0, 0))
+            yield block
+
+    monkeypatch.setattr(BlockReader, "picked", write)
+    make_frames("<u2").tofile(path)
+    ds = context.load("raw", path=path, nav_shape=NAV, sig_shape=SIG, dtype="<u2", num_partitions=1)
+    with pytest.raises(DataSetException, match=r"frames\.raw"):
+        context.run_udf(dataset=ds, udf=SumUDF(), roi=select("some"))
