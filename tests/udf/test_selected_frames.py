@@ -10,7 +10,7 @@ import pytest
 
 from tilework.api import Context
 from tilework.common.kernels.payoff import PICKED_FRAMES
-from tilework.common.kernels.rows import PickedFrames
+from tilework.common.kernels.picked_frames import PickedFrames
 from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io.convert import PAYOFF

@@ -15,7 +15,8 @@ import numpy as np
 
 from tilework.common.kernels.kernel import CONTIGUOUS_ALIGNED, Kernel
 from tilework.common.kernels.payoff import Payoff
-from tilework.common.kernels.rows import PickedFrames, as_rows, in_memory
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory
+from tilework.common.kernels.rows import as_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -28,9 +28,11 @@ import numpy as np
 import pytest
 
 from tilework.common.array_backends import BACKENDS
+from tilework.common.kernels.picked_frames import in_memory
 from tilework.common.shape import Shape
 from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
+from tilework.io.dataset.partition import HasPickedTiles
 from tilework.io.dataset.registry import detect, load
 from tilework.io.dataset.tiling_scheme import TilingIntent, TilingScheme
 
@@ -329,6 +331,39 @@ class DataSetContract(ABC):
             assert tile.dtype == dest_dtype if dest_dtype else tile.dtype.newbyteorder("=") == partition.dtype
             found.append((tile.tile_slice.origin[0], tile.shape[0], tile.scheme_idx))
         return found
+
+    @pytest.mark.parametrize("roi_kind", ["all", "nothing", "one in ten", "most", "block"])
+    @pytest.mark.parametrize("tiling", ["partitions", "whole frames", "small tiles"])
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_picked_tiles_hold_the_same(self, dataset: DataSet, tiling: str, roi_kind: str, whole: bool) -> None:
+        """Where a partition leaves selected frames where they lie, they are those of `get_tiles`, each once."""
+        scheme, roi = make_scheme(dataset, tiling), make_roi(roi_kind, dataset.shape.nav.to_tuple())
+        assert roi is not None
+        expected, once = read_all(dataset, scheme, None, roi)
+        data, count = np.zeros_like(expected), np.zeros_like(once)
+        for partition in dataset.get_partitions():
+            picked = None
+            if isinstance(partition, HasPickedTiles):
+                picked = partition.get_picked_tiles(scheme, roi, whole=whole)
+            if picked is None:
+                tiles = partition.get_tiles(scheme, roi=roi, array_backend="numpy")
+            else:
+                tiles = self._checked_picked_tiles(picked, scheme, whole)
+            for tile in tiles:
+                data[tile.tile_slice.get()] = in_memory(tile.data)
+                count[tile.tile_slice.get()] += 1
+        assert data.tobytes() == expected.tobytes()
+        np.testing.assert_array_equal(count, once)
+
+    @staticmethod
+    def _checked_picked_tiles(tiles: Iterator[DataTile], scheme: TilingScheme, whole: bool) -> Iterator[DataTile]:
+        number = 0
+        for number, tile in enumerate(tiles, 1):
+            assert tile.shape == tile.tile_slice.shape.to_tuple()
+            assert tile.tile_slice.sig == scheme[tile.scheme_idx].sig
+            assert whole or scheme.intent == "partition" or tile.shape[0] <= scheme.depth
+            yield tile
+        assert not whole or number <= 1
 
     @pytest.mark.parametrize("roi_kind", ["none", "one in ten"])
     def test_converts_exactly(self, dataset: DataSet, roi_kind: str) -> None:

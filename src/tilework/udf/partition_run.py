@@ -6,7 +6,7 @@
         fresh UDF instances
     run(progress)
         buffers of the size of the partition, preprocess
-        for every tile of the partition:
+        for every tile of the partition:                  of selected frames, where they lie if every UDF allows that
             has the run been cancelled?                   Environment.raise_if_stopped
             for every form (dtype, backend) wanted:       converted and corrected once, for all UDFs that want it
                 for every UDF that wants it:              its step: views for this tile, then process_*
@@ -24,11 +24,12 @@ from tilework.common.allocator import keep_freed_memory
 from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.buffers import AuxBufferWrapper
 from tilework.exceptions import JobCancelledError
+from tilework.io.dataset.partition import HasPickedTiles
 from tilework.io.dataset.scratch import give_back, take_scratch
 from tilework.udf.checks import check_own_results, explain, too_large
 from tilework.udf.meta import UDFMeta
 from tilework.udf.own_copies import on_own_copies, with_own_arrays
-from tilework.udf.picked_frames import take_picked_frames
+from tilework.udf.picked_frames import reads_in_place
 from tilework.udf.steps import make_step
 from tilework.udf.tile_forms import TileConverter
 
@@ -177,17 +178,24 @@ class PartitionRun:
         return f"partition {self._partition.get_ident()}, frames {start} to {start + count - 1} of the {of}"
 
     def _tiles(self, backends: BackendPlan) -> Iterator[DataTile]:
-        partition, scheme, roi = self._partition, self._scheme, self._params.roi
+        partition = self._partition
         context = self._env.worker_context
         if context is not None:
             partition.set_worker_context(context)
-        plan = self._params.plan
-        if roi is not None and not self._own_copies and take_picked_frames(self._udfs, plan, backends.udfs):
-            # The kernels work in blocks; what is converted for a function should stay in the cache.
-            tiles = partition.get_picked_tiles(scheme, roi, whole=not plan.converts)
-            if tiles is not None:
-                return tiles
-        return partition.get_tiles(scheme, dest_dtype=None, roi=roi, array_backend=backends.dataset)
+        tiles = self._picked_tiles(backends)
+        if tiles is not None:
+            return tiles
+        return partition.get_tiles(self._scheme, dest_dtype=None, roi=self._params.roi, array_backend=backends.dataset)
+
+    def _picked_tiles(self, backends: BackendPlan) -> Iterator[DataTile] | None:
+        """Return tiles of selected frames where they lie; None where all are read, or copied together."""
+        partition, roi, plan = self._partition, self._params.roi, self._params.plan
+        if roi is None or self._own_copies or not isinstance(partition, HasPickedTiles):
+            return None
+        if not reads_in_place(self._udfs, plan, backends.udfs):
+            return None
+        # The kernels work in blocks; what is converted for a function should stay in the cache.
+        return partition.get_picked_tiles(self._scheme, roi, whole=not plan.converts)
 
     def _prepare(self, udf: UDF, plan: UDFPlan, position: int, backend: str) -> None:
         params = self._params

@@ -1,8 +1,7 @@
-"""Which runs read selected frames where they lie, instead of a copy of them in one piece.
+"""Which runs read selected frames where they lie, instead of copies of them in one piece.
 
-To copy frames takes as long as to sum them. The kernels read them at any places, so what is built in and hands its tile
-to a kernel gets `tilework.common.kernels.rows.PickedFrames`. Somebody's own function always gets an array: what is
-converted for it is read where it lies, too.
+What is built in and hands its tile to a kernel gets `tilework.common.kernels.picked_frames.PickedFrames`. Somebody's
+own function always gets an array: what is converted for it is read where it lies, too.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from tilework.udf.base import UDF
     from tilework.udf.run_plan import RunPlan, UDFPlan
 
-__all__ = ["take_picked_frames", "takes_picked_frames"]
+__all__ = ["reads_in_place", "takes_picked_frames"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 _MARK = "takes_picked_frames"
@@ -33,8 +32,8 @@ def takes_picked_frames(process_tile: F) -> F:
     return process_tile
 
 
-def take_picked_frames(udfs: Sequence[UDF], plan: RunPlan, backends: Sequence[str]) -> bool:
-    """Return whether all functions of a run take selected frames where they lie, or have them converted.
+def reads_in_place(udfs: Sequence[UDF], plan: RunPlan, backends: Sequence[str]) -> bool:
+    """Return whether each function of a run takes selected frames where they lie, or has them converted from there.
 
     Parameters
     ----------
@@ -47,12 +46,12 @@ def take_picked_frames(udfs: Sequence[UDF], plan: RunPlan, backends: Sequence[st
     """
     each = zip(udfs, plan.udfs, backends, strict=True)
     return not plan.corrects and all(
-        backend in NUMPY_BACKENDS and _takes_picked_frames(udf, one, plan.stored_dtype, one.dtype_for(backend))
+        backend in NUMPY_BACKENDS and _reads_in_place(udf, one, plan.stored_dtype, one.dtype_for(backend))
         for udf, one, backend in each
     )
 
 
-def _takes_picked_frames(udf: UDF, plan: UDFPlan, stored: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+def _reads_in_place(udf: UDF, plan: UDFPlan, stored: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     if wanted != stored:
         return converts_in_one_pass(stored, wanted)
     process_tile = getattr(type(udf), "process_tile", None)

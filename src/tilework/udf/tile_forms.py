@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from tilework.common.array_backends import CUPY_BACKENDS, NUMPY_BACKENDS, as_backend, as_dtype
-from tilework.common.kernels.rows import PickedFrames
+from tilework.common.kernels.picked_frames import PickedFrames
 from tilework.io.convert import convert_tile, is_in_one_piece, repeat_conversion
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class TileConverter:
 def _read_only(data: Array | PickedFrames) -> Array:
     """Return the array, or a view of it that cannot be written to; picked frames as they are."""
     if isinstance(data, PickedFrames):
-        return cast("Array", data)  # for functions that said that they need no more of one
+        return cast("Array", data)  # for functions marked with `takes_picked_frames`
     if data.flags.writeable:
         data = data.view()
         data.flags.writeable = False

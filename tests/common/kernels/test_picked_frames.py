@@ -13,7 +13,8 @@ from kernel_tiles import bits_of_all_kernels, make_tile, tiles
 from tilework.common.kernels import DenseMasks, MomentRegion, sum_frames, sum_moments, sum_pixels
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.payoff import PICKED_FRAMES
-from tilework.common.kernels.rows import PickedFrames, as_rows, in_memory
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory
+from tilework.common.kernels.rows import as_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,14 +69,15 @@ def test_frames_are_read_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None
     tile = make_tile("u2", (30, 8, 16), header=3)
     picked = PickedFrames(tile, np.array([2, 3, 11, 29]))
     expected = bits_of_all_kernels(tile[[2, 3, 11, 29]])
-    monkeypatch.setattr(PickedFrames, "__array__", fail)
+    monkeypatch.setattr(PickedFrames, "copied", fail)
     assert bits_of_all_kernels(picked) == expected
     rows = as_rows(picked)
     assert np.shares_memory(rows.flat, tile)
     assert not rows.is_even
 
 
-def test_nothing_is_compiled_for_a_few_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["u2", "u4", "f4"])
+def test_nothing_is_compiled_for_a_few_frames(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     """Where the kernel for picked frames is not at hand, they are copied, and another one is called."""
     monkeypatch.setattr(PICKED_FRAMES, "pixels", 0)
     forms = []
@@ -85,14 +87,35 @@ def test_nothing_is_compiled_for_a_few_frames(monkeypatch: pytest.MonkeyPatch) -
         forms.append(type(args[2]))
         original(kernel, *args)
 
+    tile = make_tile(dtype, (9, 8, 16))
+    expected = bits_of_all_kernels(tile[[1, 5]])
     monkeypatch.setattr(Kernel, "is_at_hand", lambda *_: False)
     monkeypatch.setattr(Kernel, "__call__", call)
-    tile = make_tile("u2", (9, 8, 16))
-    out, expected = np.zeros((8, 16)), np.zeros((8, 16))
-    sum_frames(PickedFrames(tile, np.array([1, 5])), out, compiled=True)
-    assert forms == [int]
-    sum_frames(tile[[1, 5]], expected, compiled=True)
-    assert out.tobytes() == expected.tobytes()
+    assert bits_of_all_kernels(PickedFrames(tile, np.array([1, 5]))) == expected
+    assert set(forms) == {int}
+
+
+def test_moments_of_floats_need_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have one kernel for all frames, so there is nothing to wait for."""
+    monkeypatch.setattr(PICKED_FRAMES, "pixels", 0)
+    monkeypatch.setattr(Kernel, "is_at_hand", lambda *_: False)
+    tile, region = make_tile("f4", (9, 8, 16)), MomentRegion(np.ones((8, 16), dtype=bool))
+    picked = PickedFrames(tile, np.array([1, 5]))
+    copied, read = np.zeros((2, 3)), np.zeros((2, 3))
+    sum_moments(in_memory(picked), region, copied, compiled=True)
+    monkeypatch.setattr(PickedFrames, "copied", None)
+    sum_moments(picked, region, read, compiled=True)
+    assert read.tobytes() == copied.tobytes()
+
+
+def test_all_who_want_a_copy_get_the_same() -> None:
+    picked = PickedFrames(make_tile("u2", (9, 8, 16)), np.array([1, 5]))
+    copy = in_memory(picked)
+    assert in_memory(picked) is copy
+    assert not copy.flags.writeable
+    own = np.array(picked)
+    assert own.flags.writeable
+    assert not np.shares_memory(own, copy)
 
 
 def test_they_have_what_is_asked_of_arrays() -> None:

@@ -16,6 +16,7 @@ from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io.dataset import load
 from tilework.io.dataset.memory import MemoryDataSet
+from tilework.io.dataset.partition import HasPickedTiles
 from tilework.testing.datasets import make_scheme, read_all
 
 
@@ -158,6 +159,21 @@ def test_delay_is_waited_for(kind: Any, backend: str | None, monkeypatch: pytest
     ]
     assert waits == [0.25] * len(frames)
     np.testing.assert_array_equal(np.concatenate(frames).reshape(data.shape), data)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_delay_is_waited_for_by_picked_tiles(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selected frames come as slowly where they lie."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    dataset = MemoryDataSet(data=counts((4, 5, 6, 7)), tiledelay=0.25, num_partitions=2)
+    roi = np.random.default_rng(0).random((4, 5)) < 0.5
+    for partition in dataset.get_partitions():
+        assert isinstance(partition, HasPickedTiles)
+        tiles = partition.get_picked_tiles(make_scheme(dataset, "frames"), roi, whole=whole)
+        assert tiles is not None
+        assert len(list(tiles)) == len(waits)
+        waits.clear()
 
 
 def test_partition_travels_with_its_part() -> None:

@@ -7,8 +7,9 @@ do not, where each number is exact on the way: for these, ``compiled=None`` is N
 the bits do not depend on the number of threads, and those of a frame's results not on which other frames are in the
 same tile.
 
-Data comes as tiles of shape ``(n, *sig part)`` in native byte order. Results are added to arrays of the caller. NaN and
-infinities propagate as IEEE 754 says, without warnings.
+Data comes as tiles of shape ``(n, *sig part)``: arrays, in either byte order, or frames that were picked from one (see
+`picked_frames`), with the same bits as a copy of them; sums of logarithms take arrays in native order only. Results are
+added to arrays of the caller. NaN and infinities propagate as IEEE 754 says, without warnings.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ import numpy as np
 from tilework.common.kernels.kernel import Kernel, loaded
 from tilework.common.kernels.mask_products import MaskProducts
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.payoff import PICKED_FRAMES
-from tilework.common.kernels.rows import NATIVE, PickedFrames, aligned, as_real, as_rows, frame_blocks, in_memory
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory, rows_for
+from tilework.common.kernels.rows import NATIVE, aligned, as_real, frame_blocks
 
 if TYPE_CHECKING:
     from tilework.common.kernels.rows import Rows
@@ -88,14 +88,9 @@ class DenseMasks(MaskProducts):
             scratch = aligned(16, masks.dtype)
             return *place, masks, stored, block, span, _GROUP, panel, direct, scratch, products
 
-        if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, _add_products, arguments(0, 0)):
-            rows = as_rows(in_memory(tile))
-        run_parts(
-            lambda start, stop: _add_products(*arguments(start, stop)),
-            frames,
-            threads,
-            work=frames * rows.pixels * max(4, stored),
-        )
+        rows = rows_for(_add_products, arguments, tile, rows)
+        call = lambda start, stop: _add_products(*arguments(start, stop))  # noqa: E731
+        run_parts(call, frames, threads, work=frames * rows.pixels * max(4, stored))
         return products[:, : self._n_rows]
 
     def _apply_numpy(self, tile: Array) -> Array:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.kernels.rows import PickedFrames, as_rows
+from tilework.common.kernels.rows import as_rows
 
 if TYPE_CHECKING:
+    from tilework.common.kernels.picked_frames import PickedFrames
     from tilework.common.kernels.rows import Rows
 
 __all__ = ["MaskProducts"]

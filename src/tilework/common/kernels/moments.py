@@ -9,8 +9,9 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.payoff import EXACT_SUMS, PICKED_FRAMES
-from tilework.common.kernels.rows import SHORTS, PickedFrames, Rows, as_rows, gather, in_memory
+from tilework.common.kernels.payoff import EXACT_SUMS
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory, rows_for
+from tilework.common.kernels.rows import SHORTS, as_rows, gather
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,21 +187,20 @@ def sum_moments(
     if compiled is None and not (region.is_exact(tile.dtype) and EXACT_SUMS.count(tile.size)):
         compiled = False
     if compiled is not False:
-        rows = as_rows(tile)
-        kernel, arguments = _as_call(rows, region, sums)
-        if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, kernel, arguments(0, 0)):
-            kernel, arguments = _as_call(as_rows(in_memory(tile)), region, sums)
+        kernel, arguments, nbytes = _as_call(tile, region, sums)
         compiled = compiled or EXACT_SUMS.is_due(kernel, arguments(0, 0))
     if compiled:
-        run_parts(lambda start, stop: kernel(*arguments(start, stop)), frames, threads, work=rows.nbytes)
+        run_parts(lambda start, stop: kernel(*arguments(start, stop)), frames, threads, work=nbytes)
     else:
         _sum_with_numpy(in_memory(tile).reshape(frames, -1), runs, sums)
     np.add(out, sums, out=out, casting="unsafe")
 
 
-def _as_call(rows: Rows, region: MomentRegion, sums: Array) -> tuple[Kernel, Callable[[int, int], tuple[Any, ...]]]:
-    """Return what writes the moments of frames to `sums`, and its arguments for some of them."""
-    frames = rows.flat, rows.order, rows.places
+def _as_call(
+    tile: Array | PickedFrames, region: MomentRegion, sums: Array
+) -> tuple[Kernel, Callable[[int, int], tuple[Any, ...]], int]:
+    """Return what writes the moments of frames to `sums`, its arguments for some of them, and the bytes of all."""
+    rows = as_rows(tile)
     runs = region.runs
     name = rows.flat.dtype.str[1:]
     if name in SHORTS and region.is_long:
@@ -212,21 +212,28 @@ def _as_call(rows: Rows, region: MomentRegion, sums: Array) -> tuple[Kernel, Cal
         assert weights is not None
         like, part = np.empty(0, np.int32), np.empty((4, 3), np.int64)
         spans, packed, base, limit = weights
-        return *frames, start, stop, rows.pixels, spans, packed, limit, base, SHORTS[name], like, part, sums
+        place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
+        return *place, spans, packed, limit, base, SHORTS[name], like, part, sums
 
     def of_integers(start: int, stop: int) -> tuple[Any, ...]:
         left = int(runs[:, 3].min())
         columns = int((runs[:, 3] + runs[:, 1]).max()) - left + _LANES
-        return *frames, start, stop, rows.pixels, runs, np.empty(columns, kind.dtype), left, sums
+        place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
+        return *place, runs, np.empty(columns, kind.dtype), left, sums
 
     def of_floats(start: int, stop: int) -> tuple[Any, ...]:
         return rows.flat, rows.order, begins, start, stop, runs, kind, sums
 
     if kind.dtype.kind == "f":
-        # The compiler chooses the order of these sums, and could choose another one for frames at even distances.
+        # The compiler chooses the order of these sums, and could choose another one for frames at even distances: so
+        # there is one machine code for all.
         begins = rows.begins
-        return _add_moments_of_floats, of_floats
-    return (_add_moments_of_integers, of_integers) if weights is None else (_add_moments_of_shorts, of_shorts)
+        return _add_moments_of_floats, of_floats, rows.nbytes
+    kernel, arguments = (
+        (_add_moments_of_integers, of_integers) if weights is None else (_add_moments_of_shorts, of_shorts)
+    )
+    rows = rows_for(kernel, arguments, tile, rows)
+    return kernel, arguments, rows.nbytes
 
 
 def _sum_with_numpy(flat: Array, runs: IntArray, sums: Array) -> None:

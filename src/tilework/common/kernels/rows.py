@@ -2,8 +2,8 @@
 
 A tile is a stack of frames, each contiguous, with a constant distance from frame to frame that may be larger than a
 frame where the file has headers between them. A kernel gets this as one flat array and that distance, so that its
-inner loops run with unit stride over slices of the array. Frames that were picked from such a stack, at any distances,
-are read where they lie, as well: then a kernel gets the place of each.
+inner loops run with unit stride over slices of the array. Of frames that were picked from such a stack (see
+`picked_frames`) it gets the place of each instead.
 
 Pixels may be in foreign byte order, as some detectors write them: kernels swap the bytes of what they have just loaded,
 in registers, instead of a pass over memory before.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -27,8 +27,8 @@ __all__ = [
     "GATHERED",
     "NATIVE",
     "SHORTS",
+    "HasRows",
     "Order",
-    "PickedFrames",
     "Places",
     "Rows",
     "aligned",
@@ -37,7 +37,6 @@ __all__ = [
     "computable",
     "frame_blocks",
     "gather",
-    "in_memory",
     "takes_dtype",
 ]
 
@@ -59,65 +58,8 @@ FOREIGN: Order = (1,)
 SHORTS = {"u1": 0, "i1": 0, "u2": 2**15, "i2": 0}
 
 
-class PickedFrames:
-    """Frames of a stack that were picked, and are not copied before somebody asks for it.
-
-    It has what of an array is asked for most; `numpy.asarray` makes one.
-
-    Parameters
-    ----------
-    frames
-        The stack, of shape ``(n, *sig)``.
-    picks
-        Which ones, ascending.
-    """
-
-    __slots__ = ("_frames", "_picks", "dtype", "shape")
-
-    def __init__(self, frames: Array, picks: NDArray[np.intp]) -> None:
-        self._frames = frames
-        self._picks = picks
-        self.shape: tuple[int, ...] = (len(picks), *frames.shape[1:])
-        self.dtype: np.dtype[Any] = frames.dtype
-
-    def __len__(self) -> int:
-        return len(self._picks)
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of pixels."""
-        return math.prod(self.shape)
-
-    def view(self, dtype: DTypeLike) -> PickedFrames:
-        """Return the same frames with their bytes looked at as another dtype, of the same size."""
-        return PickedFrames(self._frames.view(dtype), self._picks)
-
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
-        if copy is False:
-            msg = "picked frames are no array before they are copied"
-            raise ValueError(msg)
-        copied = self._frames[self._picks]
-        return copied if dtype is None else copied.astype(dtype, copy=False)
-
-    def rows(self) -> Rows:
-        """Describe them as rows."""
-        flat, distance, _, pixels, order = as_rows(self._frames)
-        assert isinstance(distance, int)
-        return Rows(flat, self._picks.astype(np.int64) * distance, len(self._picks), pixels, order)
-
-
-def in_memory(tile: Array | PickedFrames) -> Array:
-    """Return a tile as an array: itself, or a copy where frames were picked."""
-    return np.asarray(tile) if isinstance(tile, PickedFrames) else tile
-
-
 class Rows(NamedTuple):
-    """Frames as rows of a flat array: frame ``i`` is ``flat[i * stride : i * stride + pixels]``, or begins elsewhere.
+    """Frames as rows of a flat array: frame ``i`` is ``flat[begin : begin + pixels]``, where `places` says it begins.
 
     Attributes
     ----------
@@ -125,7 +67,8 @@ class Rows(NamedTuple):
         One-dimensional, contiguous, read-only; of a real dtype, native by name, whose bytes are in the order `order`.
         Complex pixels are two real ones each.
     places
-        Distance of frames, in elements; or the place of the first element of each, where that is not even.
+        Distance of frames, in elements: frame ``i`` begins at ``i * places``. Where distances are not even, the place
+        of the first element of each.
     frames
         Number of frames.
     pixels
@@ -142,7 +85,7 @@ class Rows(NamedTuple):
 
     @property
     def stride(self) -> int:
-        """The distance of frames that lie at even ones, as those of any array do."""
+        """The distance of frames, in elements, where it is even, as that of the frames of an array is."""
         assert isinstance(self.places, int)
         return self.places
 
@@ -168,21 +111,28 @@ def takes_dtype(dtype: np.dtype[Any]) -> bool:
     return dtype.isnative and dtype.str[1:] in _KNOWN
 
 
-def as_rows(tile: Array | PickedFrames) -> Rows:
+class HasRows(Protocol):
+    """Frames that are no array, and can describe themselves."""
+
+    def as_rows(self) -> Rows:
+        """Return what the function `as_rows` returns of them."""
+
+
+def as_rows(tile: Array | HasRows) -> Rows:
     """Describe a tile as rows; without a copy wherever its memory allows.
 
     Parameters
     ----------
     tile
-        Frames, of shape ``(n, *sig part)``.
+        Frames, of shape ``(n, *sig part)``; those of an array lie at even distances.
 
     Raises
     ------
     TypeError
         When the dtype is none of numbers.
     """
-    if isinstance(tile, PickedFrames):
-        return tile.rows()
+    if not isinstance(tile, np.ndarray):
+        return tile.as_rows()
     form = _form_of(tile.dtype)
     if form.native is not None:
         tile = tile.view(form.native)

@@ -9,8 +9,8 @@ import numpy as np
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.mask_products import MaskProducts
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.payoff import PICKED_FRAMES
-from tilework.common.kernels.rows import PickedFrames, aligned, as_real, as_rows, frame_blocks, in_memory
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory, rows_for
+from tilework.common.kernels.rows import aligned, as_real, frame_blocks
 
 if TYPE_CHECKING:
     from tilework.common.kernels.rows import Rows
@@ -81,8 +81,7 @@ class SparseMasks(MaskProducts):
             panel, sums = aligned(8 * _BLOCK, np.float64), aligned(8 * self._rows, np.float64)
             return *place, self._rows, _BLOCK, *self._pieces, panel, sums, products
 
-        if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, _add_sparse_products, arguments(0, 0)):
-            rows = as_rows(in_memory(tile))
+        rows = rows_for(_add_sparse_products, arguments, tile, rows)
         call = lambda start, stop: _add_sparse_products(*arguments(start, stop))  # noqa: E731
         run_parts(call, count, threads, work=count * max(self._size, rows.pixels) * 8)
         return products

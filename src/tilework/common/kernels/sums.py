@@ -8,8 +8,9 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.payoff import EXACT_SUMS, PICKED_FRAMES
-from tilework.common.kernels.rows import PickedFrames, as_rows, in_memory
+from tilework.common.kernels.payoff import EXACT_SUMS
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory, rows_for
+from tilework.common.kernels.rows import as_rows
 
 __all__ = ["sum_frames", "sum_pixels"]
 
@@ -85,8 +86,7 @@ def sum_frames(tile: Array | PickedFrames, out: Array, *, compiled: bool | None,
         scratch = np.empty(block, dtype=accumulator)
         return rows.flat, rows.order, rows.places, rows.frames, start, stop, scratch, result, flush
 
-    if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, _add_frames, arguments(0, 0)):
-        rows = as_rows(in_memory(tile))
+    rows = rows_for(_add_frames, arguments, tile, rows)
     if not compiled and not EXACT_SUMS.is_due(_add_frames, arguments(0, 0)):
         _add_numpy(in_memory(tile), out)
         return
@@ -133,8 +133,7 @@ def sum_pixels(tile: Array | PickedFrames, out: Array, *, compiled: bool | None,
     def arguments(start: int, stop: int) -> tuple[Any, ...]:
         return rows.flat, rows.order, rows.places, start, stop, rows.pixels, kind, sums
 
-    if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, kernel, arguments(0, 0)):
-        rows = as_rows(in_memory(tile))
+    rows = rows_for(kernel, arguments, tile, rows)
     if not compiled and not EXACT_SUMS.is_due(kernel, arguments(0, 0)):
         _add_pixels_numpy(in_memory(tile), out)
         return

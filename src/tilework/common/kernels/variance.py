@@ -14,8 +14,9 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.payoff import EXACT_SUMS, PICKED_FRAMES
-from tilework.common.kernels.rows import SHORTS, PickedFrames, as_rows, in_memory
+from tilework.common.kernels.payoff import EXACT_SUMS
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory, rows_for
+from tilework.common.kernels.rows import SHORTS, as_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,8 +126,7 @@ def _accumulate_floats_compiled(tile: Array | PickedFrames, n0: int, sum0: Array
         place = rows.flat, rows.order, rows.places, rows.frames, start, stop
         return *place, np.empty((4, block)), n0, sum0, var0, _FLUSH_FLOATS
 
-    if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, _accumulate_floats, arguments(0, 0)):
-        rows = as_rows(in_memory(tile))
+    rows = rows_for(_accumulate_floats, arguments, tile, rows)
     call = lambda start, stop: _accumulate_floats(*arguments(start, stop))  # noqa: E731
     run_parts(call, rows.pixels, threads, _PART_PIXELS, work=rows.nbytes)
 
@@ -150,8 +150,7 @@ def _accumulate_shorts(
         sums, like = np.empty(block, dtype=np.int32), np.empty(0, dtype=np.int16)
         return *place, centre, like, sums, narrow, wide, np.empty((2, block)), n0, sum0, var0, _FLUSH_INTEGERS
 
-    if not rows.is_even and not PICKED_FRAMES.is_reached(tile.size, _accumulate_integers, arguments(0, 0)):
-        rows = as_rows(in_memory(tile))
+    rows = rows_for(_accumulate_integers, arguments, tile, rows)
     if compiled or EXACT_SUMS.is_due(_accumulate_integers, arguments(0, 0)):
         call = lambda start, stop: _accumulate_integers(*arguments(start, stop))  # noqa: E731
         run_parts(call, rows.pixels, threads, _PART_PIXELS, work=rows.nbytes)

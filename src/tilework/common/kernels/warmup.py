@@ -10,7 +10,7 @@ from tilework.common.kernels.dense import DenseMasks
 from tilework.common.kernels.logarithms import sum_logarithms
 from tilework.common.kernels.moments import MomentRegion, sum_moments
 from tilework.common.kernels.payoff import PICKED_FRAMES
-from tilework.common.kernels.rows import PickedFrames
+from tilework.common.kernels.picked_frames import PickedFrames
 from tilework.common.kernels.sparse import SparseMasks
 from tilework.common.kernels.sums import sum_frames, sum_pixels
 from tilework.common.kernels.variance import accumulate_variance, merge_variances
@@ -23,7 +23,7 @@ __all__ = ["WARMUP_DTYPES", "warmup"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 WARMUP_DTYPES = ("<u1", "<u2", "<u4", "<i2", "<i4", "<f4", "<f8", "<c8", ">u2", ">u4")
-# For which kernels also take frames that were picked.
+# For which kernels are compiled for frames that were picked, too; for others, those are copied at first.
 _PICKED = {"|u1", "<u2", ">u2", "<f4"}
 
 

@@ -2,7 +2,7 @@
 
 Stretches of selected frames that are adjacent in the file and large enough become views. What is smaller, or packed, or
 not aligned, is gathered into reused memory of about a megabyte, so that the frames are still in the cache when they are
-processed.
+processed. Whoever can read selected frames where they lie gets them without a copy, see `BlockReader.picked`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.kernels.rows import PickedFrames
+from tilework.common.kernels.picked_frames import PickedFrames
 from tilework.common.pickled_once import PickledOnce
 from tilework.io.decode import Packing, decode_frames
 
@@ -176,7 +176,10 @@ class BlockReader:
             yield pieces[0].nav, self._join(pieces, scratch)
 
     def picked(self, depth: int) -> Iterator[tuple[int, NDArray[Any] | PickedFrames]]:
-        """Yield up to `depth` selected frames where they lie, with the (compressed) position of the first."""
+        """Yield up to `depth` selected frames where they lie, with the (compressed) position of the first.
+
+        Only of frames that can be views: `FrameFormat.views`.
+        """
         roi = self._roi
         assert roi is not None
         for segment in self._segments:

@@ -124,7 +124,7 @@ class FixedStridePartition(Partition):
     def get_picked_tiles(
         self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_], *, whole: bool
     ) -> Iterator[DataTile] | None:
-        """Return tiles of selected frames, if the partition lies in one piece; see `Partition.get_picked_tiles`."""
+        """Return tiles of selected frames, if the partition lies in one piece; see `HasPickedTiles`."""
         fmt = self._format
         plan = _plan_for(tiling_scheme, fmt.sig_shape)
         if not fmt.views or len(self._segments) != 1 or self._corrections is not None or not plan.parts[0].is_full:

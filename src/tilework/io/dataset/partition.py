@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tilework.io.dataset.meta import DataSetMeta
     from tilework.io.dataset.tiling_scheme import TilingScheme
 
-__all__ = ["Partition"]
+__all__ = ["HasPickedTiles", "Partition"]
 
 
 class Partition(ABC):
@@ -103,26 +103,6 @@ class Partition(ABC):
         DataTile
             Read-only, and valid until the next one is asked for. Frames that the source does not hold are skipped.
         """
-
-    def get_picked_tiles(
-        self,
-        tiling_scheme: TilingScheme,  # noqa: ARG002
-        roi: NDArray[np.bool_],  # noqa: ARG002
-        *,
-        whole: bool,  # noqa: ARG002
-    ) -> Iterator[DataTile] | None:
-        """Return tiles of selected frames as they are stored and where they lie, or None where that cannot be had.
-
-        Their data are `tilework.common.kernels.rows.PickedFrames`, or views of consecutive frames.
-
-        Parameters
-        ----------
-        tiling_scheme, roi
-            As of `get_tiles`.
-        whole
-            One tile of all frames, whatever the scheme says.
-        """
-        return None
 
     def get_macrotile(
         self,
@@ -249,3 +229,24 @@ class Partition(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.get_ident()} {self.slice}>"
+
+
+@runtime_checkable
+class HasPickedTiles(Protocol):
+    """What a `Partition` has as well when selected frames need not be copied together."""
+
+    def get_picked_tiles(
+        self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_], *, whole: bool
+    ) -> Iterator[DataTile] | None:
+        """Return tiles of selected frames as they are stored and where they lie, or None where that cannot be had.
+
+        Their data are `tilework.common.kernels.picked_frames.PickedFrames`, or views of consecutive frames. Otherwise
+        they are like those of `Partition.get_tiles`.
+
+        Parameters
+        ----------
+        tiling_scheme, roi
+            As of `Partition.get_tiles`.
+        whole
+            One tile of all frames, whatever the scheme says.
+        """

@@ -23,7 +23,7 @@ class DataTile:
     data
         Array of shape (frames, ``*sig``), or (frames, pixels) for array backends that have matrices only. In a NumPy
         array the part of each frame is C-contiguous, the distance between frames may be larger than a frame. To be read
-        only, and only until the next tile is asked for.
+        only, and only until the next tile is asked for. `PickedFrames` in tiles of `HasPickedTiles.get_picked_tiles`.
     tile_slice
         Where the tile lies: flat navigation axis (compressed where there is a region of interest), then signal axes.
     scheme_idx

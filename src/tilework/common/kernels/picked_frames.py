@@ -1,0 +1,110 @@
+"""Frames that were picked from a stack: kernels read them where they lie, instead of a copy in one piece.
+
+To copy frames takes about as long as to compute with them. For each kernel there are two machine codes, one for frames
+at even distances and one for picked ones (see `places_numba`). A process that has only the first at hand copies picked
+frames, until to compile the second pays.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.kernels.payoff import PICKED_FRAMES
+from tilework.common.kernels.rows import Rows, as_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from tilework.common.kernels.kernel import Kernel
+
+__all__ = ["PickedFrames", "in_memory", "rows_for"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class PickedFrames:
+    """Frames of a stack that were picked, and are not copied before somebody asks for it.
+
+    It has what of an array is asked for most; `in_memory` and `numpy.asarray` make one. Used by one thread.
+
+    Parameters
+    ----------
+    frames
+        The stack, of shape ``(n, *sig)``.
+    picks
+        Which ones, ascending.
+    """
+
+    __slots__ = ("_copied", "_frames", "_picks", "dtype", "shape")
+
+    def __init__(self, frames: Array, picks: NDArray[np.intp]) -> None:
+        self._frames = frames
+        self._picks = picks
+        self._copied: Array | None = None
+        self.shape: tuple[int, ...] = (len(picks), *frames.shape[1:])
+        self.dtype: np.dtype[Any] = frames.dtype
+
+    def __len__(self) -> int:
+        return len(self._picks)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return math.prod(self.shape)
+
+    def view(self, dtype: DTypeLike) -> PickedFrames:
+        """Return the same frames with their bytes looked at as another dtype, of the same size."""
+        return PickedFrames(self._frames.view(dtype), self._picks)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            msg = "picked frames are no array before they are copied"
+            raise ValueError(msg)
+        return self.copied().astype(self.dtype if dtype is None else dtype, copy=bool(copy))
+
+    def copied(self) -> Array:
+        """Return them copied together, read-only; always the same array, as all functions of a run may ask for it."""
+        if self._copied is None:
+            self._copied = self._frames[self._picks]
+            self._copied.flags.writeable = False
+        return self._copied
+
+    def as_rows(self) -> Rows:
+        """Describe them as rows; see `tilework.common.kernels.rows.as_rows`."""
+        rows = as_rows(self._frames)
+        places = self._picks.astype(np.int64) * rows.stride
+        return Rows(rows.flat, places, len(places), rows.pixels, rows.order)
+
+
+def in_memory(tile: Array | PickedFrames) -> Array:
+    """Return a tile as an array: itself, or a copy where frames were picked."""
+    return tile.copied() if isinstance(tile, PickedFrames) else tile
+
+
+def rows_for(
+    kernel: Kernel, arguments: Callable[[int, int], tuple[Any, ...]], tile: Array | PickedFrames, rows: Rows
+) -> Rows:
+    """Return the rows that a kernel reads: those of the tile, or of a copy while none is at hand for picked frames.
+
+    Parameters
+    ----------
+    kernel, arguments
+        The kernel, and its arguments for some of the frames or pixels; with `rows`.
+    tile
+        Frames, of shape ``(n, *sig part)``.
+    rows
+        The tile as rows.
+    """
+    if not isinstance(tile, PickedFrames) or PICKED_FRAMES.is_reached(tile.size, kernel, arguments(0, 0)):
+        return rows
+    return as_rows(tile.copied())
