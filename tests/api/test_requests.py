@@ -133,3 +133,20 @@ def test_a_recording_never_replaces_what_is_read(tmp_path: Path) -> None:
         for name in ("old.npy", "new.npy"):
             ctx.run_udf(dataset=dataset, udf=RecordUDF(tmp_path / name))
             np.testing.assert_array_equal(np.load(tmp_path / name), data)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda ctx, dataset, roi: ctx.run_udf(dataset=dataset, udf=FrameMax(), roi=roi),
+        lambda ctx, dataset, roi: ctx.map(dataset=dataset, f=np.sum, roi=roi),
+        lambda ctx, dataset, roi: ctx.run(ctx.create_sum_analysis(dataset=dataset), roi=roi),
+    ],
+    ids=["run_udf", "map", "run"],
+)
+def test_warnings_about_a_roi_name_the_line_that_gives_it(ctx: Context, start: Any) -> None:
+    """Python shows a warning once for each line: one within the library would be shown once for all calls."""
+    dataset = ctx.load("memory", data=counts())
+    with pytest.warns(UserWarning, match="the roi is not bool but int64") as caught:
+        start(ctx, dataset, np.ones(counts().shape[:2], dtype=np.int64))
+    assert [each.filename for each in caught] == [__file__]

@@ -67,6 +67,15 @@ def test_values_may_begin_with_a_negative_number() -> None:
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--roi", "circle:1,2,3"), "is not a region"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--roi", "disk:1,2"), "is not a region"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--roi", "0:2:0"), "is not a region"),
+        (
+            ("run", "x.npy", "--out", "o", "--udf", "disk", "--radius", "3", "--udf", "ring", "--radius=6"),
+            "given twice",
+        ),
+        (
+            ("run", "x.npy", "--out", "o", "--udf", "sum", "--roi", "1:2", "--roi", "3,4"),
+            "--roi is given twice: it holds",
+        ),
+        (("run", "x.npy", "--out", "o", "--udf", "sum", "--dark", "a.npy", "--dark", "b.npy"), "--dark is given twice"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--nav-shape", "4,0"), "is not a shape"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--center", "4"), "is not a point"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--scan-step", "4"), "is not a length"),

@@ -28,6 +28,7 @@ def wanted() -> np.ndarray[Any, Any]:
         wanted().reshape(-1),
         scipy.sparse.csr_matrix(wanted()),
         scipy.sparse.coo_array(wanted()),
+        scipy.sparse.csr_matrix(wanted()).todense(),
         sparse.COO.from_numpy(wanted()),
         [((1, 2), True), ((2, 0), True)],
         [(c, False) for c in np.ndindex(*NAV) if c not in {(1, 2), (2, 0)}],
@@ -35,7 +36,7 @@ def wanted() -> np.ndarray[Any, Any]:
 )
 def test_all_forms_select_the_same(roi: Any) -> None:
     mask = normalize_roi(roi, NAV)
-    assert mask is not None
+    assert type(mask) is np.ndarray
     assert np.array_equal(mask, wanted())
 
 
@@ -76,6 +77,17 @@ def test_other_dtypes_are_converted_with_a_warning() -> None:
         mask = normalize_roi(wanted().astype(int), NAV)
     assert mask is not None
     assert np.array_equal(mask, wanted())
+
+
+def test_a_result_that_is_nan_outside_of_its_roi_is_warned_of() -> None:
+    """NaN is not 0: somebody who means the positions of a result must not get all others, too, without a word."""
+    result = np.where(wanted(), 3.0, np.nan)
+    with pytest.warns(UserWarning, match="not 0 are selected, those with NaN as well"):
+        mask = normalize_roi(result, NAV)
+    assert mask is not None
+    assert mask.all()
+    with pytest.warns(UserWarning, match="not 0 are selected$"):
+        normalize_roi(np.nan_to_num(result), NAV)
 
 
 @pytest.mark.parametrize("dtype", [bool, int, float])
@@ -120,6 +132,7 @@ def test_a_flat_one_is_not_warned_of(shape: tuple[int, ...]) -> None:
         (5.0, "cannot understand"),
         ([((0.5, 1), True)], "cannot understand"),
         ([True, False], "cannot understand"),
+        (wanted().astype(str), "roi: it holds text"),
         (np.ones((64, 64), dtype=bool).tolist(), r"^.{0,400}give a bool array of the shape of the scan"),
     ],
 )

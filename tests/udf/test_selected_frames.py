@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -141,10 +142,32 @@ def test_functions_that_want_what_is_stored_get_copies(context: Context, picked:
     assert not picked
 
 
-def test_derived_functions_with_a_process_tile_get_arrays(context: Context) -> None:
+def test_derived_functions_with_a_process_tile_get_arrays(context: Context, picked: list[int]) -> None:
     frames, roi = make_frames("<u2"), select("some")
     ds = context.load("memory", data=frames, sig_dims=2, num_partitions=2)
     result = context.run_udf(dataset=ds, udf=SumOfArrays(), roi=roi)
+    assert any(picked)  # it gets floats, which are made of them
+    assert (result["intensity"].data == frames[roi].sum(axis=0)).all()
+
+
+def test_a_process_tile_in_a_wrapper_gets_arrays(
+    context: Context, picked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`functools.wraps`, as profilers use it, copies the mark of what it wraps; the wrapper may need an array."""
+    original = SumUDF.process_tile
+    seen = []
+
+    @functools.wraps(original)
+    def wrapper(self: SumUDF, tile: Any) -> None:
+        seen.append(type(tile))
+        original(self, tile)
+
+    monkeypatch.setattr(SumUDF, "process_tile", wrapper)
+    frames, roi = make_frames("<u2"), select("some")
+    ds = context.load("memory", data=frames, sig_dims=2, num_partitions=2)
+    result = context.run_udf(dataset=ds, udf=SumUDF(), roi=roi)
+    assert set(seen) == {np.ndarray}
+    assert not picked
     assert (result["intensity"].data == frames[roi].sum(axis=0)).all()
 
 

@@ -14,6 +14,7 @@ from tilework.api import Context
 from tilework.api.plots import _Clocks
 from tilework.udf import UDF
 from tilework.udf.com import CoMUDF
+from tilework.udf.raw import PickUDF
 from tilework.udf.stddev import StdDevUDF
 from tilework.udf.sum import SumUDF
 from tilework.udf.sumsigudf import SumSigUDF
@@ -517,6 +518,14 @@ def test_plots_true_says_where_nothing_is_to_plot(context: Context, shape: Any) 
     with pytest.warns(UserWarning, match="SumSigUDF has no two-dimensional result to plot") as caught:
         context.run_udf(dataset=dataset, udf=SumSigUDF(), plots=True)
     assert [each.filename for each in caught] == [__file__]
+
+
+def test_plots_true_leaves_out_what_has_no_pixels(context: Context, dataset: Any) -> None:
+    """The frames of a ROI that selects none are no picture, and the run goes on as it does for many of them."""
+    nothing = np.zeros(tuple(dataset.shape.nav), dtype=bool)
+    with pytest.warns(UserWarning, match="PickUDF has no two-dimensional result to plot"):
+        results = context.run_udf(dataset=dataset, udf=[SumUDF(), PickUDF()], roi=nothing, plots=True)
+    assert results[1]["intensity"].data.shape == (0, *dataset.shape.sig)
 
 
 def test_a_roi_is_read_once_for_plots_and_run(context: Context, dataset: Any, data: np.ndarray) -> None:

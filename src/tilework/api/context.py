@@ -440,8 +440,13 @@ class Context(Analyses):
         array([[64., 64.],
                [64., 64.]], dtype=float32)
         """
+        from tilework.api.requests import check_dataset
+        from tilework.common.roi import normalize_roi
         from tilework.udf.auto import AutoUDF
 
+        check_dataset(dataset)
+        # Here, so that warnings are for the line that calls this method.
+        roi = normalize_roi(roi, tuple(dataset.shape.nav))
         results = self.run_udf(
             dataset, AutoUDF(f=f), roi=roi, progress=progress, corrections=corrections, backends=backends
         )

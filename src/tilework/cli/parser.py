@@ -127,26 +127,43 @@ def _add_run(commands: Any) -> None:
         help="parameter of the --udf before it: a number, text, list, or @array.npy; repeatable",
     )
     what.add_argument(
-        "--roi", type=parse_roi, metavar="ROI", help="disk:cy,cx,r | rect:y,x,h,w | y0:y1,x0:x1 | mask.npy"
+        "--roi",
+        action=_Once,
+        type=parse_roi,
+        metavar="ROI",
+        help="disk:cy,cx,r | rect:y,x,h,w | y0:y1,x0:x1 | mask.npy",
     )
     what.add_argument(
-        "--center", type=parse_point, metavar="CY,CX", help="centre of disk, ring, com, fem on the detector (px)"
+        "--center",
+        action=_Once,
+        type=parse_point,
+        metavar="CY,CX",
+        help="centre of disk, ring, com, fem on the detector (px)",
     )
     what.add_argument(
         "--radius",
+        action=_Once,
         type=parse_radius,
         metavar="R",
         help="(outer) radius of disk, ring, com and fem; for crystallinity, of the beam that is masked out (px)",
     )
-    what.add_argument("--inner", type=parse_radius, metavar="R", help="inner radius of ring, com and fem (px)")
     what.add_argument(
-        "--masks", metavar="FILE.npy", help="for the UDF 'masks': a stack of masks (n, detector y, detector x)"
+        "--inner", action=_Once, type=parse_radius, metavar="R", help="inner radius of ring, com and fem (px)"
+    )
+    what.add_argument(
+        "--masks",
+        action=_Once,
+        metavar="FILE.npy",
+        help="for the UDF 'masks': a stack of masks (n, detector y, detector x)",
     )
     detector = parser.add_argument_group("how the detector is corrected: (frame - dark) * gain, then excluded pixels")
-    detector.add_argument("--dark", metavar="FILE.npy", help="dark frame (detector y, detector x)")
-    detector.add_argument("--gain", metavar="FILE.npy", help="gain map: a factor for each pixel")
+    detector.add_argument("--dark", action=_Once, metavar="FILE.npy", help="dark frame (detector y, detector x)")
+    detector.add_argument("--gain", action=_Once, metavar="FILE.npy", help="gain map: a factor for each pixel")
     detector.add_argument(
-        "--excluded", metavar="FILE.npy", help="bool map of pixels that are replaced by the mean of their neighbours"
+        "--excluded",
+        action=_Once,
+        metavar="FILE.npy",
+        help="bool map of pixels that are replaced by the mean of their neighbours",
     )
     where = parser.add_argument_group("where it is written")
     where.add_argument(
@@ -270,6 +287,23 @@ def _positive(text: str) -> int:
         msg = f"{text} is not positive: write a number of workers, such as 2"
         raise argparse.ArgumentTypeError(msg)
     return value
+
+
+class _Once(argparse.Action):
+    """Keeps a value that holds for all UDFs: a second one would silently replace what was meant for another UDF."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(
+                f"{option_string} is given twice: it holds for all functions; another value needs a run of its own"
+            )
+        setattr(namespace, self.dest, values)
 
 
 class _AddUDF(argparse.Action):

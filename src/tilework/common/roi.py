@@ -24,7 +24,7 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...], *, stacklevel: int = 3)
     Parameters
     ----------
     roi
-        A bool array (another dtype is converted, with a warning), of NumPy or another package, a sparse array or
+        A bool array (other numbers are converted, with a warning), of NumPy or another package, a sparse array or
         matrix, a coordinate such as ``(y, x)``, or an iterable of ``((y, x), selected)`` in which all are selected or
         all are left out. An array has the shape of the scan, or is flat; one with as many elements in other axes is
         taken as flat, with a warning. What a masked array masks out is not selected.
@@ -71,10 +71,18 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...], *, stacklevel: int = 3)
         msg = f"the roi has shape {mask.shape}, the scan {nav_shape}: its elements are taken one after the other"
         turned = "give roi.T if its axes are swapped, " if mask.shape[::-1] == nav_shape else ""
         warnings.warn(f"{msg}; {turned}roi.reshape(-1) if that is meant", stacklevel=stacklevel)
+    if mask.dtype.kind in "SU":
+        msg = (
+            f"roi: it holds text ({mask.dtype}), of which every one would be selected: give a comparison, roi == 'True'"
+        )
+        raise ValueError(msg)
     if mask.dtype != bool:
-        msg = f"the roi is not bool but {mask.dtype}: positions that are not 0 are selected"
+        # What a result has outside of the region that it was computed for.
+        also = ", those with NaN as well" if mask.dtype.kind in "fc" and np.isnan(mask).any() else ""
+        msg = f"the roi is not bool but {mask.dtype}: positions that are not 0 are selected{also}"
         warnings.warn(msg, stacklevel=stacklevel)
-    return mask.astype(bool, copy=True).reshape(nav_shape)
+    # Subclasses of arrays may be indexed in their own way: a matrix, as of SciPy's `todense`, is never flat.
+    return np.array(mask, dtype=bool).reshape(nav_shape)
 
 
 def _is_flat_or_shaped(shape: tuple[int, ...], nav_shape: tuple[int, ...]) -> bool:

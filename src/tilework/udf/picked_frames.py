@@ -27,8 +27,9 @@ _MARK = "takes_picked_frames"
 
 
 def takes_picked_frames(process_tile: F) -> F:
-    """Mark a `process_tile` that does not need an array; one that overrides it is not marked."""
-    setattr(process_tile, _MARK, True)
+    """Mark a `process_tile` that does not need an array; one that overrides or wraps it is not marked."""
+    # With itself: `functools.wraps` copies attributes, and wrappers may look at their tiles.
+    setattr(process_tile, _MARK, process_tile)
     return process_tile
 
 
@@ -57,4 +58,5 @@ def _reads_in_place(udf: UDF, plan: UDFPlan, stored: np.dtype[Any], wanted: np.d
     process_tile = getattr(type(udf), "process_tile", None)
     # NumPy goes over copies of a few frames in the cache, as it needs several passes.
     is_compiled = bool(plan.compiled) and plan.method is UDFMethod.TILE
-    return is_compiled and getattr(process_tile, _MARK, False) and kernel_of(udf, UDFMethod.TILE) is None
+    takes_them = process_tile is not None and getattr(process_tile, _MARK, None) is process_tile
+    return is_compiled and takes_them and kernel_of(udf, UDFMethod.TILE) is None

@@ -32,7 +32,7 @@ CHANNELS = (
 
 
 def get_plottable_2D_channels(buffers: Mapping[str, Any]) -> list[str]:  # noqa: N802  (the name that users' programs call)
-    """Return the names of results that are pictures: two axes longer than 1, with numbers.
+    """Return the names of results that are pictures: two axes longer than 1 and none of length 0, with numbers.
 
     Parameters
     ----------
@@ -53,7 +53,9 @@ def get_plottable_2D_channels(buffers: Mapping[str, Any]) -> list[str]:  # noqa:
 def _is_picture(buffer: Any) -> bool:
     # The shape in the dataset decides: a flat buffer per scan position is a picture of the scan.
     data = buffer.data
-    return data is not None and sum(n > 1 for n in data.shape) == 2 and data.dtype.kind in "buifc"
+    if data is None or 0 in data.shape:  # such as the frames of a ROI that selects none
+        return False
+    return sum(n > 1 for n in data.shape) == 2 and data.dtype.kind in "buifc"
 
 
 class Live2DPlot(ABC):
