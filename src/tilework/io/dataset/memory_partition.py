@@ -100,6 +100,13 @@ class MemoryPartition(FixedStridePartition):
         self._delivery.check(self.dtype, dest_dtype)
         return self._delivery.delayed(super().get_tiles(tiling_scheme, dest_dtype, roi, array_backend))
 
+    def get_picked_tiles(
+        self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_], *, whole: bool
+    ) -> Iterator[DataTile] | None:
+        """Return tiles of selected frames, as slow as others; see `Partition.get_picked_tiles`."""
+        tiles = super().get_picked_tiles(tiling_scheme, roi, whole=whole)
+        return None if tiles is None else self._delivery.delayed(tiles)
+
 
 class SparseMemoryPartition(SparsePartition):
     """A partition of a sparse array in memory.

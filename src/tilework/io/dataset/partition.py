@@ -120,7 +120,7 @@ class Partition(ABC):
         tiling_scheme, roi
             As of `get_tiles`.
         whole
-            One tile of all frames, whatever the scheme says.
+            Tiles as large as pays, whatever the scheme says.
         """
         return None
 
