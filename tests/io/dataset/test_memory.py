@@ -160,6 +160,24 @@ def test_delay_is_waited_for(kind: Any, backend: str | None, monkeypatch: pytest
     np.testing.assert_array_equal(np.concatenate(frames).reshape(data.shape), data)
 
 
+def test_an_array_at_odd_addresses_is_gathered() -> None:
+    """Kernels are compiled by themselves for what is not aligned, and may then sum in another order."""
+    data = counts((4, 5, 6, 7))
+    shifted = np.frombuffer(b"." + data.tobytes(), data.dtype, offset=1).reshape(data.shape)
+    assert not shifted.flags.aligned
+    dataset = MemoryDataSet(data=shifted, num_partitions=2)
+    scheme = make_scheme(dataset, "partitions")
+    roi = np.arange(20).reshape(4, 5) % 3 == 0
+    for selected in (None, roi):
+        tiles = []
+        for partition in dataset.get_partitions():
+            for tile in partition.get_tiles(scheme, roi=selected):
+                assert tile.data.flags.aligned
+                tiles.append(tile.data.copy())
+        np.testing.assert_array_equal(np.concatenate(tiles), data[np.ones((4, 5), bool) if selected is None else roi])
+    assert all(partition.get_picked_tiles(scheme, roi, whole=True) is None for partition in dataset.get_partitions())
+
+
 def test_partition_travels_with_its_part() -> None:
     """A pickled partition holds its own frames, not the whole array."""
     data = counts((64, 8, 16, 16))

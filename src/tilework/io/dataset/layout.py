@@ -190,7 +190,12 @@ class FrameLayout:
     def is_aligned(self) -> bool:
         """Whether every pixel lies at a multiple of its size."""
         size = max(1, self.dtype.alignment)
-        return all(not isinstance(s, FileSegment) or not (s.offset % size or s.stride % size) for s in self.segments)
+        return all(
+            not (s.offset % size or s.stride % size)
+            if isinstance(s, FileSegment)
+            else not isinstance(s, ArraySegment) or s.array.flags.aligned
+            for s in self.segments
+        )
 
     @property
     def paths(self) -> list[str]:
