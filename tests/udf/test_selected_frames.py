@@ -17,6 +17,9 @@ from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io.convert import PAYOFF
 from tilework.io.dataset.blocks import BlockReader
+from tilework.io.dataset.memory import MemoryDataSet
+from tilework.io.dataset.memory_partition import MemoryPartition
+from tilework.io.dataset.tile import DataTile
 from tilework.udf import UDF, ApplyMasksUDF, CoMUDF, StdDevUDF, SumSigUDF, SumUDF
 from tilework.udf.plan import KERNELS_VARIABLE
 
@@ -215,6 +218,24 @@ def test_frames_in_memory_are_as_slow_as_they_should_be(context: Context, picked
     ds = context.load("memory", data=make_frames("<u2"), sig_dims=2, num_partitions=2, tiledelay=0.25)
     context.run_udf(dataset=ds, udf=SumUDF(), roi=select("some"))
     assert waits == [0.25] * len(picked) == [0.25] * 2
+
+
+class DoubledPartition(MemoryPartition):
+    def get_tiles(self, *args: Any, **kwargs: Any) -> Any:
+        for tile in super().get_tiles(*args, **kwargs):
+            yield DataTile(2 * tile.data, tile.tile_slice, tile.scheme_idx)
+
+
+class DoubledDataSet(MemoryDataSet):
+    def _make_partition(self, meta: Any, part: Any, segments: Any, frame_format: Any) -> MemoryPartition:
+        return DoubledPartition(meta, part, segments, frame_format, self._delivery)
+
+
+def test_derived_partitions_with_tiles_of_their_own_are_asked_for_them(context: Context, picked: list[int]) -> None:
+    frames, roi = make_frames("<u2"), select("some")
+    result = context.run_udf(dataset=DoubledDataSet(data=frames, num_partitions=2), udf=SumUDF(), roi=roi)
+    assert not picked
+    assert (result["intensity"].data == 2 * frames[roi].sum(axis=0)).all()
 
 
 @pytest.mark.parametrize("tileshape", [(3, 5, 20), (3, 12, 7)])

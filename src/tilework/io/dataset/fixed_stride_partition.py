@@ -132,11 +132,19 @@ class FixedStridePartition(Partition):
         """Return tiles of selected frames, if the partition lies in one piece; see `Partition.get_picked_tiles`."""
         fmt = self._format
         plan = _plan_for(tiling_scheme, fmt.sig_shape)
+        if not self._speaks_for_tiles():
+            return None
         if not fmt.views or len(self._segments) != 1 or self._corrections is not None or not plan.parts[0].is_full:
             return None
         reader = BlockReader(self._segments, fmt, self.slice.origin[0], self._flat_roi(roi))
         depth = max(FEWEST_PICKED, PICKED_BYTES // fmt.block_frame_bytes) if whole else plan.depth
         return self._picked_tiles(reader, sys.maxsize if plan.whole else depth, plan.parts[0])
+
+    def _speaks_for_tiles(self) -> bool:
+        """Return whether no derived class has a `get_tiles` of its own, and knows nothing of picked frames."""
+        methods = {"get_tiles", "get_picked_tiles"}
+        own = next(vars(cls) for cls in type(self).__mro__ if methods & vars(cls).keys())
+        return "get_picked_tiles" in own
 
     def _picked_tiles(self, reader: BlockReader, depth: int, part: _SigPart) -> Iterator[DataTile]:
         for nav, frames in reader.picked(depth):
