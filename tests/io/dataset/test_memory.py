@@ -178,6 +178,20 @@ def test_an_array_at_odd_addresses_is_gathered() -> None:
     assert all(partition.get_picked_tiles(scheme, roi, whole=True) is None for partition in dataset.get_partitions())
 
 
+def test_a_partition_that_arrives_at_odd_addresses_is_aligned() -> None:
+    """Dask lays what it receives end to end."""
+    data = counts((4, 5, 6, 7))
+    dataset = MemoryDataSet(data=data, num_partitions=1)
+    (partition,) = dataset.get_partitions()
+    sent: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(partition, protocol=5, buffer_callback=sent.append)
+    assert sent
+    arrived = pickle.loads(pickled, buffers=[memoryview(b"." + bytes(each.raw()))[1:] for each in sent])
+    (tile,) = arrived.get_tiles(make_scheme(dataset, "partitions"))
+    assert tile.data.flags.aligned
+    np.testing.assert_array_equal(tile.data.reshape(data.shape), data)
+
+
 def test_partition_travels_with_its_part() -> None:
     """A pickled partition holds its own frames, not the whole array."""
     data = counts((64, 8, 16, 16))
