@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import functools
 import os
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from tilework.api import Context
-from tilework.common.kernels.payoff import PICKED_FRAMES
+from tilework.common.kernels.payoff import PICKED_FRAMES, Payoff
 from tilework.common.kernels.picked_frames import PickedFrames
 from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io.convert import PAYOFF
 from tilework.io.dataset.blocks import BlockReader
+from tilework.io.dataset.memory import MemoryDataSet
+from tilework.io.dataset.memory_partition import MemoryPartition
+from tilework.io.dataset.tile import DataTile
 from tilework.udf import UDF, ApplyMasksUDF, CoMUDF, StdDevUDF, SumSigUDF, SumUDF
 from tilework.udf.plan import KERNELS_VARIABLE
 
@@ -52,6 +56,30 @@ class SumOfArrays(SumUDF):
     def process_tile(self, tile: Any) -> None:
         assert isinstance(tile, np.ndarray)
         super().process_tile(tile)
+
+
+def wrapped(process_tile: Any) -> Any:
+    @functools.wraps(process_tile)
+    def process(udf: Any, tile: Any) -> None:
+        assert isinstance(tile, np.ndarray)
+        process_tile(udf, tile)
+
+    return process
+
+
+class SumOfArraysByAWrapper(SumUDF):
+    process_tile = wrapped(SumUDF.process_tile)
+
+
+class SumOfArraysByAnObject(SumUDF):
+    def preprocess(self) -> None:
+        original = self.process_tile
+
+        def process(tile: Any) -> None:
+            assert isinstance(tile, np.ndarray)
+            original(tile)
+
+        self.process_tile = process  # type: ignore[method-assign]
 
 
 class SumWithResult(SumUDF):
@@ -142,18 +170,10 @@ def test_functions_that_want_what_is_stored_get_copies(context: Context, picked:
     assert not picked
 
 
-def test_derived_functions_with_a_process_tile_get_arrays(context: Context, picked: list[int]) -> None:
-    frames, roi = make_frames("<u2"), select("some")
-    ds = context.load("memory", data=frames, sig_dims=2, num_partitions=2)
-    result = context.run_udf(dataset=ds, udf=SumOfArrays(), roi=roi)
-    assert any(picked)  # it gets floats, which are made of them
-    assert (result["intensity"].data == frames[roi].sum(axis=0)).all()
-
-
 def test_a_process_tile_in_a_wrapper_gets_arrays(
     context: Context, picked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`functools.wraps`, as profilers use it, copies the mark of what it wraps; the wrapper may need an array."""
+    """As profilers put one around it with `functools.wraps`; the wrapper may need an array."""
     original = SumUDF.process_tile
     seen = []
 
@@ -171,6 +191,16 @@ def test_a_process_tile_in_a_wrapper_gets_arrays(
     assert (result["intensity"].data == frames[roi].sum(axis=0)).all()
 
 
+@pytest.mark.usefixtures("picked")
+@pytest.mark.parametrize("dtype", ["<u2", "<f4"])
+@pytest.mark.parametrize("udf", [SumOfArrays(), SumOfArraysByAWrapper(), SumOfArraysByAnObject()])
+def test_derived_functions_with_a_process_tile_get_arrays(context: Context, udf: Any, dtype: str) -> None:
+    frames, roi = make_frames(dtype), select("some")
+    ds = context.load("memory", data=frames, sig_dims=2, num_partitions=2)
+    result = context.run_udf(dataset=ds, udf=udf, roi=roi)
+    assert (result["intensity"].data == frames[roi].sum(axis=0)).all()
+
+
 def test_derived_functions_that_leave_tiles_alone_take_them_where_they_lie(context: Context, picked: list[int]) -> None:
     ds = context.load("memory", data=make_frames("<u2"), sig_dims=2, num_partitions=2)
     context.run_udf(dataset=ds, udf=SumWithResult(), roi=select("some"))
@@ -184,6 +214,49 @@ def test_converted_tiles_have_the_size_of_others(context: Context, picked: list[
     context.run_udf(dataset=ds, udf=[SumUDF(), MaximumOfTiles()], roi=roi)
     assert max(picked) == 7
     assert sum(picked) == np.count_nonzero(roi)
+
+
+def test_large_selections_are_not_copied_at_once(context: Context, picked: list[int], monkeypatch: Any) -> None:
+    """Where the kernels for picked frames are not at hand, others get copies."""
+    monkeypatch.setattr(Payoff, "is_reached", lambda *_: False)
+    monkeypatch.setattr("tilework.io.dataset.fixed_stride_partition.PICKED_BYTES", 2**22)
+    frames = np.random.default_rng(0).integers(0, 200, (512, 2, 128, 128), dtype=np.uint16)
+    ds = context.load("memory", data=frames, sig_dims=2, num_partitions=1)
+    roi = np.random.default_rng(1).random((512, 2)) < 0.9
+    context.run_udf(dataset=ds, udf=SumUDF(), roi=roi)  # whatever is loaded and compiled is there now
+    tracemalloc.start()
+    result = context.run_udf(dataset=ds, udf=SumUDF(), roi=roi)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert max(picked) == 128
+    assert peak < frames.nbytes / 4
+    assert (result["intensity"].data == frames[roi].sum(axis=0)).all()
+
+
+def test_frames_in_memory_are_as_slow_as_they_should_be(context: Context, picked: list[int], monkeypatch: Any) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    ds = context.load("memory", data=make_frames("<u2"), sig_dims=2, num_partitions=2, tiledelay=0.25)
+    context.run_udf(dataset=ds, udf=SumUDF(), roi=select("some"))
+    assert waits == [0.25] * len(picked) == [0.25] * 2
+
+
+class DoubledPartition(MemoryPartition):
+    def get_tiles(self, *args: Any, **kwargs: Any) -> Any:
+        for tile in super().get_tiles(*args, **kwargs):
+            yield DataTile(2 * tile.data, tile.tile_slice, tile.scheme_idx)
+
+
+class DoubledDataSet(MemoryDataSet):
+    def _make_partition(self, meta: Any, part: Any, segments: Any, frame_format: Any) -> MemoryPartition:
+        return DoubledPartition(meta, part, segments, frame_format, self._delivery)
+
+
+def test_derived_partitions_with_tiles_of_their_own_are_asked_for_them(context: Context, picked: list[int]) -> None:
+    frames, roi = make_frames("<u2"), select("some")
+    result = context.run_udf(dataset=DoubledDataSet(data=frames, num_partitions=2), udf=SumUDF(), roi=roi)
+    assert not picked
+    assert (result["intensity"].data == 2 * frames[roi].sum(axis=0)).all()
 
 
 @pytest.mark.parametrize("tileshape", [(3, 5, 20), (3, 12, 7)])

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["reads_in_place", "takes_picked_frames"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
-_MARK = "takes_picked_frames"
+# No attribute of each, which `functools.wraps` would copy to what is wrapped around it.
+_take_them: set[Callable[..., Any]] = set()
 
 
 def takes_picked_frames(process_tile: F) -> F:
     """Mark a `process_tile` that does not need an array; one that overrides or wraps it is not marked."""
-    # With itself: `functools.wraps` copies attributes, and wrappers may look at their tiles.
-    setattr(process_tile, _MARK, process_tile)
+    _take_them.add(process_tile)
     return process_tile
 
 
@@ -55,8 +55,8 @@ def reads_in_place(udfs: Sequence[UDF], plan: RunPlan, backends: Sequence[str]) 
 def _reads_in_place(udf: UDF, plan: UDFPlan, stored: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     if wanted != stored:
         return converts_in_one_pass(stored, wanted)
-    process_tile = getattr(type(udf), "process_tile", None)
+    # Of the object: it may have been replaced there.
+    process_tile = getattr(getattr(udf, "process_tile", None), "__func__", None)
     # NumPy goes over copies of a few frames in the cache, as it needs several passes.
     is_compiled = bool(plan.compiled) and plan.method is UDFMethod.TILE
-    takes_them = process_tile is not None and getattr(process_tile, _MARK, None) is process_tile
-    return is_compiled and takes_them and kernel_of(udf, UDFMethod.TILE) is None
+    return is_compiled and process_tile in _take_them and kernel_of(udf, UDFMethod.TILE) is None

@@ -176,6 +176,40 @@ def test_delay_is_waited_for_by_picked_tiles(whole: bool, monkeypatch: pytest.Mo
         waits.clear()
 
 
+def test_an_array_at_odd_addresses_is_gathered() -> None:
+    """Kernels are compiled by themselves for what is not aligned, and may then sum in another order."""
+    data = counts((4, 5, 6, 7))
+    shifted = np.frombuffer(b"." + data.tobytes(), data.dtype, offset=1).reshape(data.shape)
+    assert not shifted.flags.aligned
+    dataset = MemoryDataSet(data=shifted, num_partitions=2)
+    scheme = make_scheme(dataset, "partitions")
+    roi = np.arange(20).reshape(4, 5) % 3 == 0
+    for selected in (None, roi):
+        tiles = []
+        for partition in dataset.get_partitions():
+            for tile in partition.get_tiles(scheme, roi=selected):
+                assert tile.data.flags.aligned
+                tiles.append(tile.data.copy())
+        np.testing.assert_array_equal(np.concatenate(tiles), data[np.ones((4, 5), bool) if selected is None else roi])
+    for partition in dataset.get_partitions():
+        assert isinstance(partition, HasPickedTiles)
+        assert partition.get_picked_tiles(scheme, roi, whole=True) is None
+
+
+def test_a_partition_that_arrives_at_odd_addresses_is_aligned() -> None:
+    """Dask lays what it receives end to end."""
+    data = counts((4, 5, 6, 7))
+    dataset = MemoryDataSet(data=data, num_partitions=1)
+    (partition,) = dataset.get_partitions()
+    sent: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(partition, protocol=5, buffer_callback=sent.append)
+    assert sent
+    arrived = pickle.loads(pickled, buffers=[memoryview(b"." + bytes(each.raw()))[1:] for each in sent])
+    (tile,) = arrived.get_tiles(make_scheme(dataset, "partitions"))
+    assert tile.data.flags.aligned
+    np.testing.assert_array_equal(tile.data.reshape(data.shape), data)
+
+
 def test_partition_travels_with_its_part() -> None:
     """A pickled partition holds its own frames, not the whole array."""
     data = counts((64, 8, 16, 16))

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FixedStridePartition"]
 
+# The most of what was selected in one tile for the kernels: where theirs for picked frames is not at hand, it is
+# copied. But not too few frames, as what is summed over frames is read and written for each tile.
+PICKED_BYTES = 32 * 1024 * 1024
+FEWEST_PICKED = 16
+
 
 class _SigPart:
     """One signal slice of a tiling scheme, prepared for cutting tiles."""
@@ -127,10 +132,19 @@ class FixedStridePartition(Partition):
         """Return tiles of selected frames, if the partition lies in one piece; see `HasPickedTiles`."""
         fmt = self._format
         plan = _plan_for(tiling_scheme, fmt.sig_shape)
+        if not self._speaks_for_tiles():
+            return None
         if not fmt.views or len(self._segments) != 1 or self._corrections is not None or not plan.parts[0].is_full:
             return None
         reader = BlockReader(self._segments, fmt, self.slice.origin[0], self._flat_roi(roi))
-        return self._picked_tiles(reader, sys.maxsize if whole or plan.whole else plan.depth, plan.parts[0])
+        depth = max(FEWEST_PICKED, PICKED_BYTES // fmt.block_frame_bytes) if whole else plan.depth
+        return self._picked_tiles(reader, sys.maxsize if plan.whole else depth, plan.parts[0])
+
+    def _speaks_for_tiles(self) -> bool:
+        """Return whether no derived class has a `get_tiles` of its own, and knows nothing of picked frames."""
+        methods = {"get_tiles", "get_picked_tiles"}
+        own = next(vars(cls) for cls in type(self).__mro__ if methods & vars(cls).keys())
+        return "get_picked_tiles" in own
 
     def _picked_tiles(self, reader: BlockReader, depth: int, part: _SigPart) -> Iterator[DataTile]:
         for nav, frames in reader.picked(depth):

@@ -83,6 +83,9 @@ class ArraySegment:
     array: NDArray[Any]
     first: int
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (self.array, self.first)
+
     @property
     def frames(self) -> int:
         """Number of frames."""
@@ -100,6 +103,11 @@ class ArraySegment:
 
     def check(self) -> None:
         """Do nothing: an array is always there."""
+
+
+def _arrived(array: NDArray[Any], first: int) -> ArraySegment:
+    """Return a segment that was pickled: Dask puts what it receives at any address, where bits of sums may differ."""
+    return ArraySegment(array if array.flags.aligned else array.copy(), first)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,7 +198,12 @@ class FrameLayout:
     def is_aligned(self) -> bool:
         """Whether every pixel lies at a multiple of its size."""
         size = max(1, self.dtype.alignment)
-        return all(not isinstance(s, FileSegment) or not (s.offset % size or s.stride % size) for s in self.segments)
+        return all(
+            not (s.offset % size or s.stride % size)
+            if isinstance(s, FileSegment)
+            else not isinstance(s, ArraySegment) or s.array.flags.aligned
+            for s in self.segments
+        )
 
     @property
     def paths(self) -> list[str]:

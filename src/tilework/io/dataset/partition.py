@@ -248,5 +248,5 @@ class HasPickedTiles(Protocol):
         tiling_scheme, roi
             As of `Partition.get_tiles`.
         whole
-            One tile of all frames, whatever the scheme says.
+            Tiles as large as pays for kernels, whatever the scheme says.
         """
