@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.kernels.ahead_numba import ahead_of
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.places_numba import ahead_of, begin_of
+from tilework.common.kernels.places_numba import begin_of
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
     add,

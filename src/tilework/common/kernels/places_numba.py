@@ -6,23 +6,14 @@ the first element of each. They are two types, so that a kernel is compiled for 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llvmlite import ir
 from numba.core import types
 
-from tilework.common.kernels.jit import jit
-from tilework.common.kernels.simd_numba import AHEAD_BYTES, element, operation
+from tilework.common.kernels.simd_numba import element, operation
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from tilework.common.kernels.rows import Places
-
-__all__ = ["ahead_of", "begin_of", "is_scattered"]
-
-# Frames that are larger than so many times `AHEAD_BYTES` are rows of memory by themselves.
-_LONG = 4
+__all__ = ["begin_of", "is_scattered"]
 
 
 @operation
@@ -46,14 +37,3 @@ def is_scattered(typing_context: Any, places: Any) -> Any:  # noqa: ARG001
         return ir.Constant(ir.IntType(1), int(isinstance(signature.args[0], types.Array)))
 
     return types.boolean(places), generate
-
-
-@jit
-def ahead_of(flat: NDArray[Any], places: Places, i: int, last: int, pixels: int) -> int:
-    """Return how many elements ahead a kernel fetches that goes over frame `i`; after `last` it goes over no other."""
-    size = pixels * flat.itemsize
-    if is_scattered(places) and size < _LONG * AHEAD_BYTES:
-        # What follows a small frame in memory is not wanted, but one of the next frames is.
-        following: int = begin_of(places, min(i + -(-AHEAD_BYTES // size), last))
-        return following - begin_of(places, i)  # type: ignore[no-any-return]
-    return AHEAD_BYTES // flat.itemsize

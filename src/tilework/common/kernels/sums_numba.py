@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.kernels.ahead_numba import ahead_of
 from tilework.common.kernels.cpu import FOLLOWS_LONG_ROWS
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.places_numba import ahead_of, begin_of
+from tilework.common.kernels.places_numba import begin_of
 from tilework.common.kernels.simd_numba import (
     add,
     add_up,
