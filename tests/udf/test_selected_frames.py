@@ -13,6 +13,7 @@ import pytest
 from tilework.api import Context
 from tilework.common.kernels.payoff import PICKED_FRAMES, Payoff
 from tilework.common.kernels.picked_frames import PickedFrames
+from tilework.corrections import CorrectionSet
 from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io.convert import PAYOFF
@@ -161,6 +162,26 @@ def test_results_are_those_of_numpy(
     assert centre["raw_com"].data[roi].tobytes() == alone["raw_com"].data[roi].tobytes()
     for each in maximum:
         assert (each["maximum"].raw_data == chosen.max(axis=(1, 2))).all()
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "u1", "<i4", "<f4", ">f4"])
+@pytest.mark.parametrize("given", ["dark", "gain", "both", "excluded", "all"])
+def test_what_is_selected_is_corrected(context: Context, picked: list[int], given: str, dtype: str) -> None:
+    """The bits are those of a run over all positions."""
+    rng = np.random.default_rng(3)
+    corrections = CorrectionSet(
+        dark=rng.random(SIG) if given in {"dark", "both", "all"} else None,
+        gain=rng.random(SIG) + 0.5 if given in {"gain", "both", "all"} else None,
+        excluded_pixels=rng.random(SIG) < 0.1 if given in {"excluded", "all"} else None,
+    )
+    roi = select("some")
+    ds = context.load("memory", data=make_frames(dtype), sig_dims=2, num_partitions=2)
+    udfs = [CoMUDF.with_params(r=5), Maximum(), SumSigUDF()]
+    some = context.run_udf(dataset=ds, udf=udfs, roi=roi, corrections=corrections)
+    assert any(picked)
+    everything = context.run_udf(dataset=ds, udf=udfs, corrections=corrections)
+    for ours, theirs, name in zip(some, everything, ("raw_com", "maximum", "intensity"), strict=True):
+        assert ours[name].data[roi].tobytes() == theirs[name].data[roi].tobytes()
 
 
 @pytest.mark.parametrize("udf", [AsStored(), [SumUDF(), AsStored()]], ids=["alone", "beside another"])

@@ -141,6 +141,7 @@ def _compile_for(job: _Job) -> str | None:
             *(ApplyMasksUDF(mask_factories=[lambda: mask] * n, mask_count=n, mask_dtype="float32") for n in (1, 3, 16)),
         ]
         context.run_udf(dataset=dataset, udf=udfs)
-        # Corrected frames are floats, of either size.
-        context.run_udf(dataset=dataset, udf=udfs[1:], corrections=corrections)
+        # Corrected frames are floats, of either size, and selected ones are corrected where they lie.
+        for roi in (None, np.eye(4, dtype=bool)):
+            context.run_udf(dataset=dataset, udf=udfs[1:], corrections=corrections, roi=roi)
     return why_not_kept()

@@ -1,7 +1,7 @@
 """Which runs read selected frames where they lie, instead of copies of them in one piece.
 
 What is built in and hands its tile to a kernel gets `tilework.common.kernels.picked_frames.PickedFrames`. Somebody's
-own function always gets an array: what is converted for it is read where it lies, too.
+own function always gets an array: what is converted or corrected for it is read where it lies, too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.udf import UDFMethod, kernel_of
 from tilework.io.convert import converts_in_one_pass
+from tilework.io.corrections.detector import corrects_in_one_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ def takes_picked_frames(process_tile: F) -> F:
 
 
 def reads_in_place(udfs: Sequence[UDF], plan: RunPlan, backends: Sequence[str]) -> bool:
-    """Return whether each function of a run takes selected frames where they lie, or has them converted from there.
+    """Return whether each function of a run takes selected frames where they lie, or what is made of them there.
 
     Parameters
     ----------
@@ -46,13 +47,15 @@ def reads_in_place(udfs: Sequence[UDF], plan: RunPlan, backends: Sequence[str]) 
         Which kind of array each gets.
     """
     each = zip(udfs, plan.udfs, backends, strict=True)
-    return not plan.corrects and all(
+    return all(
         backend in NUMPY_BACKENDS and _reads_in_place(udf, one, plan.stored_dtype, one.dtype_for(backend))
         for udf, one, backend in each
     )
 
 
 def _reads_in_place(udf: UDF, plan: UDFPlan, stored: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    if plan.corrected:
+        return corrects_in_one_pass(stored, wanted)
     if wanted != stored:
         return converts_in_one_pass(stored, wanted)
     # Of the object: it may have been replaced there.

@@ -52,6 +52,9 @@ class PickedFrames:
     def __len__(self) -> int:
         return len(self._picks)
 
+    def __getitem__(self, part: slice) -> PickedFrames:
+        return PickedFrames(self._frames, self._picks[part])
+
     @property
     def ndim(self) -> int:
         """Number of dimensions."""

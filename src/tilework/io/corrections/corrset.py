@@ -15,6 +15,7 @@ from tilework.io.corrections.repair import RepairDescriptor, excluded_coordinate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tilework.common.kernels.picked_frames import PickedFrames
     from tilework.common.slice import Slice
 
 __all__ = ["CorrectionSet"]
@@ -184,7 +185,7 @@ class CorrectionSet:
 
     def corrected(
         self,
-        data: Array,
+        data: Array | PickedFrames,
         part: Slice,
         dtype: np.dtype[Any],
         out: Array | None = None,
@@ -199,7 +200,7 @@ class CorrectionSet:
         Parameters
         ----------
         data
-            Of shape ``(n, *sig part)``, any dtype and byte order, as the dataset holds it.
+            Of shape ``(n, *sig part)``, any dtype and byte order, as the dataset holds it; or picked frames.
         part
             Which part of the detector it is; its navigation axes do not count.
         dtype

@@ -14,6 +14,7 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.parallel import run_parts
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory, rows_for
 from tilework.common.kernels.rows import as_rows, takes_dtype
 from tilework.common.sparse import is_sparse, to_dense, to_sparse
 from tilework.exceptions import CorrectError
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-__all__ = ["RepairDescriptor", "as_numbers", "correct", "correct_dot_masks", "correct_frames", "corrected_dtype"]
+__all__ = [
+    "RepairDescriptor",
+    "as_numbers",
+    "correct",
+    "correct_dot_masks",
+    "correct_frames",
+    "corrected_dtype",
+    "corrects_in_one_pass",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -177,7 +186,7 @@ def as_flat(image: Any, dtype: np.dtype[Any]) -> Array:
 
 
 def correct_frames(
-    frames: Array,
+    frames: Array | PickedFrames,
     dark: Array | None,
     gain: Array | None,
     descriptor: RepairDescriptor,
@@ -191,7 +200,7 @@ def correct_frames(
     Parameters
     ----------
     frames
-        Of shape ``(n, ...)``, any dtype and byte order. May be `out` itself.
+        Of shape ``(n, ...)``, any dtype and byte order; picked ones are read where they lie. May be `out` itself.
     dark, gain
         Of shape ``(pixels,)`` and the dtype of `out`, or None.
     descriptor
@@ -207,15 +216,15 @@ def correct_frames(
         return
     if dark is None and gain is None:
         if frames is not out:
-            np.copyto(out, frames.reshape(out.shape), casting="unsafe")
-    elif compiled and _has_kernel(frames, out):
+            np.copyto(out, in_memory(frames).reshape(out.shape), casting="unsafe")
+    elif compiled and corrects_in_one_pass(frames.dtype, out.dtype):
 
         def part(start: int, stop: int) -> None:
             _correct_compiled(frames[start:stop], dark, gain, out[start:stop])
 
         run_parts(part, len(out), threads, 4, work=out.nbytes)
     else:
-        rows = frames.reshape(out.shape)
+        rows = in_memory(frames).reshape(out.shape)
         with np.errstate(invalid="ignore", over="ignore"):
             if dark is not None:
                 rows = np.subtract(rows, dark, out=out, dtype=out.dtype, casting="unsafe")
@@ -224,23 +233,28 @@ def correct_frames(
     repair(out, descriptor, compiled=compiled)
 
 
-def _has_kernel(frames: Array, out: Array) -> bool:
-    native = frames.dtype.newbyteorder("=")
-    return out.dtype.str[1:] in {"f4", "f8"} and out.dtype.isnative and takes_dtype(native) and native.kind != "c"
+def corrects_in_one_pass(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """Return whether there is a kernel for corrections, which then also takes picked frames where they lie."""
+    native = source.newbyteorder("=")
+    return target.str[1:] in {"f4", "f8"} and target.isnative and takes_dtype(native) and native.kind != "c"
 
 
-def _correct_compiled(frames: Array, dark: Array | None, gain: Array | None, out: Array) -> None:
+def _correct_compiled(frames: Array | PickedFrames, dark: Array | None, gain: Array | None, out: Array) -> None:
     dark, gain = (np.empty(0, dtype=out.dtype) if a is None else a for a in (dark, gain))
-    if frames.dtype.isnative:
-        rows = as_rows(frames)
-        _correct_rows(rows.flat, rows.stride, dark, gain, out)
-        return
-    size = frames.dtype.itemsize
-    # Byte order is looked after by the kernel: to what lays out the rows, these are numbers of this machine.
-    rows = as_rows(frames.view(f"u{size}"))
-    swapped = np.empty(_SWAPPED, dtype=f"u{size}")
-    values = swapped.view(frames.dtype.newbyteorder("="))
-    _correct_swapped_rows(rows.flat, rows.stride, swapped, values, dark, gain, out)
+    kernel = _correct_rows
+    swapped: tuple[Array, ...] = ()
+    if not frames.dtype.isnative:
+        # Byte order is looked after by the kernel: to what lays out the rows, these are numbers of this machine.
+        words = np.empty(_SWAPPED, dtype=f"u{frames.dtype.itemsize}")
+        kernel, swapped = _correct_swapped_rows, (words, words.view(frames.dtype.newbyteorder("=")))
+        frames = frames.view(words.dtype)
+    rows = as_rows(frames)
+
+    def arguments(*_: int) -> tuple[Any, ...]:
+        return rows.flat, rows.places, *swapped, dark, gain, out
+
+    rows = rows_for(kernel, arguments, frames, rows)
+    kernel(*arguments())
 
 
 def correct_dot_masks(masks: Any, gain_map: Any, excluded_pixels: Any = None, allow_empty: bool = False) -> Any:

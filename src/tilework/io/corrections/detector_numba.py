@@ -1,7 +1,7 @@
 """Compiled detector corrections: conversion, dark frame and gain in one loop over a tile; excluded pixels.
 
 Every operation is taken as written, in the dtype of the result, so the bits are those of the NumPy path. Source frames
-are `stride` elements apart; results are contiguous.
+begin at `places`, see `tilework.common.kernels.rows.Rows`; results are contiguous.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.places_numba import begin_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tilework.common.kernels.rows import Places
 
 __all__ = ["correct_rows", "correct_swapped_rows", "repair_rows"]
 
@@ -24,7 +27,7 @@ _SWAPPED = 2048
 
 
 @jit
-def correct_rows(flat: NDArray[Any], stride: int, dark: NDArray[Any], gain: NDArray[Any], out: NDArray[Any]) -> None:
+def correct_rows(flat: NDArray[Any], places: Places, dark: NDArray[Any], gain: NDArray[Any], out: NDArray[Any]) -> None:
     """Write ``(frames - dark) * gain`` to `out`.
 
     Four frames at a time, so that the corrections are loaded once for all of them, and the CPU reads ahead in each.
@@ -32,9 +35,9 @@ def correct_rows(flat: NDArray[Any], stride: int, dark: NDArray[Any], gain: NDAr
     Parameters
     ----------
     flat
-        Frames in native byte order: frame i is ``flat[i * stride : i * stride + pixels]``.
-    stride
-        Distance of frames in elements.
+        Frames in native byte order.
+    places
+        Where they begin.
     dark, gain
         Of shape ``(pixels,)`` and the dtype of `out`; empty where there is none, but not both.
     out
@@ -47,13 +50,13 @@ def correct_rows(flat: NDArray[Any], stride: int, dark: NDArray[Any], gain: NDAr
         g = gain[begin:end]
         i = 0
         while i + 4 <= frames:
-            at = i * stride + begin
+            at = begin_of(places, i) + begin
             row0 = flat[at : at + end - begin]
-            at += stride
+            at = begin_of(places, i + 1) + begin
             row1 = flat[at : at + end - begin]
-            at += stride
+            at = begin_of(places, i + 2) + begin
             row2 = flat[at : at + end - begin]
-            at += stride
+            at = begin_of(places, i + 3) + begin
             row3 = flat[at : at + end - begin]
             _correct_four(
                 row0, row1, row2, row3, d, g,
@@ -61,7 +64,8 @@ def correct_rows(flat: NDArray[Any], stride: int, dark: NDArray[Any], gain: NDAr
             )  # fmt: skip
             i += 4
         while i < frames:
-            _correct_run(flat[i * stride + begin : i * stride + end], d, g, out[i, begin:end])
+            at = begin_of(places, i)
+            _correct_run(flat[at + begin : at + end], d, g, out[i, begin:end])
             i += 1
 
 
@@ -122,7 +126,7 @@ def _correct_four(
 @jit
 def correct_swapped_rows(
     words: NDArray[Any],
-    stride: int,
+    places: Places,
     swapped: NDArray[Any],
     values: NDArray[Any],
     dark: NDArray[Any],
@@ -135,7 +139,7 @@ def correct_swapped_rows(
     ----------
     words
         The frames as unsigned integers of 2, 4 or 8 bytes, in foreign byte order.
-    stride, dark, gain, out
+    places, dark, gain, out
         As of `correct_rows`.
     swapped, values
         Memory for at least 2048 words, and the same memory in the dtype of the frames.
@@ -148,7 +152,8 @@ def correct_swapped_rows(
         d = dark[begin:end]
         g = gain[begin:end]
         for i in range(frames):
-            source = words[i * stride + begin : i * stride + end]
+            at = begin_of(places, i)
+            source = words[at + begin : at + end]
             if size == 2:
                 for j in range(width):
                     w = source[j]
