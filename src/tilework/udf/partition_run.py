@@ -190,9 +190,9 @@ class PartitionRun:
     def _picked_tiles(self, backends: BackendPlan) -> Iterator[DataTile] | None:
         """Return tiles of selected frames where they lie; None where all are read, or copied together."""
         partition, roi, plan = self._partition, self._params.roi, self._params.plan
-        if roi is None or self._own_copies or not isinstance(partition, HasPickedTiles):
+        if roi is None or self._own_copies or not reads_in_place(self._udfs, plan, backends.udfs):
             return None
-        if not reads_in_place(self._udfs, plan, backends.udfs):
+        if not isinstance(partition, HasPickedTiles):
             return None
         # The kernels work in blocks; what is converted for a function should stay in the cache.
         return partition.get_picked_tiles(self._scheme, roi, whole=not plan.converts)
