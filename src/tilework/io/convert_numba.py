@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tilework.common.kernels.cpu import FOLLOWS_LONG_ROWS, IS_ZEN
 from tilework.common.kernels.jit import jit
 from tilework.common.kernels.places_numba import begin_of, is_scattered
-from tilework.common.kernels.simd_numba import lanes, load, pixel, prefetch_once, store
+from tilework.common.kernels.simd_numba import VECTOR_BYTES, lanes, load, pixel, prefetch_once, store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +18,7 @@ __all__ = ["cast_to_floats", "cast_to_integers"]
 
 # How far ahead of what is converted is fetched, past the caches: AMD's CPUs do not look far enough by themselves, and
 # where they do, what is near is on its way. Intel's do, and take twice as long when they are told (Sapphire Rapids).
-_AHEAD_BYTES = (8192 if FOLLOWS_LONG_ROWS else 1024) if IS_ZEN else 0
+_AHEAD_BYTES = (8192 if FOLLOWS_LONG_ROWS else 4096) if IS_ZEN else 0
 
 
 @jit
@@ -40,15 +40,20 @@ def cast_to_floats(
 ) -> None:
     """As `cast_to_integers`, and fetch what comes next."""
     step = lanes(out)
-    ahead = _AHEAD_BYTES // flat.itemsize
+    line = max(lanes(flat), step)  # a vector is as long as a line of the caches
+    ahead = _AHEAD_BYTES // VECTOR_BYTES * lanes(flat)
+    lines = pixels // line * line
     whole = pixels // step * step
     # What follows small frames that were picked is not wanted.
     fetches = ahead > 0 and (not is_scattered(places) or pixels > 4 * ahead)
     for i in range(frames):
         at, to = begin_of(places, i), i * pixels
-        for j in range(0, whole, step):
-            if fetches:
+        for j in range(0, lines, line):
+            if fetches:  # once for each line: twice takes a tenth longer
                 prefetch_once(flat, at + j + ahead)
+            for k in range(j, j + line, step):
+                store(out, to + k, load(out, flat, at + k, order))
+        for j in range(lines, whole, step):
             store(out, to + j, load(out, flat, at + j, order))
         for j in range(whole, pixels):
             out[to + j] = pixel(flat, at + j, order)
