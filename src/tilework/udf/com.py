@@ -7,6 +7,7 @@ approach to electron picodiffraction", Nature Communications 5, 5653 (2014).
 
 from __future__ import annotations
 
+import functools
 from enum import IntEnum
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tilework.common.buffers import BufferWrapper
+    from tilework.common.slice import Slice
     from tilework.common.udf import TilingPreferences
 
 __all__ = [
@@ -286,18 +288,12 @@ class CoMUDF(UDF):
         height, width = self.meta.dataset_shape.sig
         return (height // 2 if params.cy is None else params.cy), (width // 2 if params.cx is None else params.cx)
 
-    def _selection(self) -> NDArray[np.bool_]:
-        """Return the selected pixels of the whole detector, made once for all its parts."""
-        selection: NDArray[np.bool_] = self.cached("selection", self._make_selection)
-        return selection
-
-    def _make_selection(self) -> NDArray[np.bool_]:
+    @property
+    def _disc(self) -> tuple[tuple[int, ...], float, float, float, float]:
+        """Shape of the detector, centre (y, x) and radii of what is selected of it."""
         params: CoMParams = self.params.com_params
-        height, width = self.meta.dataset_shape.sig
         cy, cx = self._center
-        if params.ri:
-            return ring(cx, cy, width, height, params.r, params.ri)
-        return circular(cx, cy, width, height, params.r)
+        return tuple(self.meta.dataset_shape.sig), float(cy), float(cx), float(params.r), float(params.ri or 0)
 
     @takes_picked_frames
     def process_tile(self, tile: Any) -> None:
@@ -317,8 +313,7 @@ class CoMUDF(UDF):
         sum_moments(tile, region, self.results.raw_mask_result, compiled=meta.kernels, threads=threads)
 
     def _make_region(self) -> MomentRegion:
-        part = self.meta.sig_slice
-        return MomentRegion(self._selection()[part.get()], (part.origin[0], part.origin[1]))
+        return _region(*self._disc, self.meta.sig_slice)
 
     def _mask_stack(self) -> Any:
         """Return masks of 1, y and x for the current part of the detector, of shape ``(3, pixels)``.
@@ -326,7 +321,7 @@ class CoMUDF(UDF):
         Where pixels are not selected, they are a CSR matrix without these: 0 × NaN would be NaN.
         """
         part = self.meta.sig_slice
-        selection = self._selection()[part.get()]
+        selection = _selection(*self._disc)[part.get()]
         y, x = (np.arange(o, o + n, dtype=np.float32) for o, n in zip(part.origin, part.shape, strict=True))
         stack = np.stack([np.ones_like(selection, dtype=np.float32), *np.meshgrid(y, x, indexing="ij")])
         stack, places = stack.reshape((3, -1)), np.flatnonzero(selection)
@@ -445,6 +440,22 @@ class CoMUDF(UDF):
         result = field.copy()
         result[valid] -= self._positions()[valid] @ regression
         return result
+
+
+# Runs over the same detector follow each other, and small ones take less time than their region.
+@functools.lru_cache(maxsize=4)
+def _selection(detector: tuple[int, int], cy: float, cx: float, r: float, ri: float) -> NDArray[np.bool_]:
+    """Return the selected pixels of the whole detector, for all its parts; read-only."""
+    height, width = detector
+    selection = ring(cx, cy, width, height, r, ri) if ri else circular(cx, cy, width, height, r)
+    selection.flags.writeable = False
+    return selection
+
+
+@functools.lru_cache(maxsize=16)
+def _region(detector: tuple[int, int], cy: float, cx: float, r: float, ri: float, part: Slice) -> MomentRegion:
+    """Return what is selected of a part of the detector."""
+    return MomentRegion(_selection(detector, cy, cx, r, ri)[part.get()], (part.origin[0], part.origin[1]))
 
 
 def _check_params(params: CoMParams) -> None:
