@@ -483,7 +483,7 @@ def _make_buffer(
     if declared.kind == "nav" and roi is not None and arr.shape == (*roi.shape, *declared.extra_shape) != want:
         arr = arr[roi]
         mask = mask if mask is None else mask[roi]
-    if not _is_same_shape(arr.shape, declared, dataset_shape):
+    if arr.shape != want and not _is_same_shape(arr.shape, declared, dataset_shape):
         msg = (
             f"{udf_name}: the result {key!r} must have shape {want} but get_results() returned "
             f"{arr.shape}: declare its extra_shape, or return that shape"

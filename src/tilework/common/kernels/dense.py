@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.kernel import Kernel, loaded
+from tilework.common.kernels.kernel_call import KernelCall
 from tilework.common.kernels.mask_products import MaskProducts
-from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.picked_frames import PickedFrames, in_memory, rows_for
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory
 from tilework.common.kernels.rows import NATIVE, aligned, as_real, frame_blocks
 
 if TYPE_CHECKING:
@@ -82,15 +82,14 @@ class DenseMasks(MaskProducts):
         block = _BLOCK_BYTES // masks.itemsize
         span = block if stored > few_masks else max(_FEWEST_BLOCKS, _FEW_BLOCKS // stored) * block
 
-        def arguments(start: int, stop: int) -> tuple[Any, ...]:
+        def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
             place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
             panel, direct = (aligned(frames_at_once * block, masks.dtype), None) if converts else (None, ())
             scratch = aligned(16, masks.dtype)
             return *place, masks, stored, block, span, _GROUP, panel, direct, scratch, products
 
-        rows = rows_for(_add_products, arguments, tile, rows)
-        call = lambda start, stop: _add_products(*arguments(start, stop))  # noqa: E731
-        run_parts(call, frames, threads, work=frames * rows.pixels * max(4, stored))
+        call = KernelCall(_add_products, tile, rows, arguments)
+        call.run(frames, threads, work=frames * rows.pixels * max(4, stored))
         return products[:, : self._n_rows]
 
     def _apply_numpy(self, tile: Array) -> Array:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
-from tilework.common.kernels.parallel import run_parts
+from tilework.common.kernels.kernel_call import KernelCall
 from tilework.common.kernels.payoff import EXACT_SUMS
-from tilework.common.kernels.picked_frames import PickedFrames, in_memory, rows_for
-from tilework.common.kernels.rows import SHORTS, as_rows, gather
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory
+from tilework.common.kernels.rows import SHORTS, Rows, as_rows, gather
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 __all__ = ["MomentRegion", "find_runs", "sum_moments"]
@@ -36,6 +34,8 @@ _PIXELS: Final = 16
 _MOST_WEIGHED = 2**18
 # Pixels of a frame whose weights NumPy makes at a time, which stay in the L2 cache.
 _WEIGHED_AT_ONCE = 2**14
+# NumPy takes as long as for so many sums.
+_AS_SUMS = 4
 
 
 def find_runs(selection: BoolArray, origin: tuple[int, int] = (0, 0)) -> IntArray:
@@ -184,22 +184,20 @@ def sum_moments(
     if frames == 0 or len(runs) == 0:
         return
     sums = np.zeros((frames, 3))
-    if compiled is None and not (region.is_exact(tile.dtype) and EXACT_SUMS.count(tile.size)):
+    if compiled is None and not (region.is_exact(tile.dtype) and EXACT_SUMS.count(_AS_SUMS * tile.size)):
         compiled = False
     if compiled is not False:
-        kernel, arguments, nbytes = _as_call(tile, region, sums)
-        compiled = compiled or EXACT_SUMS.is_due(kernel, arguments(0, 0))
+        call = _as_call(tile, region, sums)
+        compiled = compiled or call.is_due()
     if compiled:
-        run_parts(lambda start, stop: kernel(*arguments(start, stop)), frames, threads, work=nbytes)
+        call.run(frames, threads)
     else:
         _sum_with_numpy(in_memory(tile).reshape(frames, -1), runs, sums)
     np.add(out, sums, out=out, casting="unsafe")
 
 
-def _as_call(
-    tile: Array | PickedFrames, region: MomentRegion, sums: Array
-) -> tuple[Kernel, Callable[[int, int], tuple[Any, ...]], int]:
-    """Return what writes the moments of frames to `sums`, its arguments for some of them, and the bytes of all."""
+def _as_call(tile: Array | PickedFrames, region: MomentRegion, sums: Array) -> KernelCall:
+    """Return what writes the moments of frames to `sums`."""
     rows = as_rows(tile)
     runs = region.runs
     name = rows.flat.dtype.str[1:]
@@ -208,32 +206,28 @@ def _as_call(
     kind = np.empty(0, _ACCUMULATORS.get(name, "f8"))
     weights = region._weights if name in SHORTS else None
 
-    def of_shorts(start: int, stop: int) -> tuple[Any, ...]:
+    def of_shorts(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
         assert weights is not None
         like, part = np.empty(0, np.int32), np.empty((4, 3), np.int64)
         spans, packed, base, limit = weights
         place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
         return *place, spans, packed, limit, base, SHORTS[name], like, part, sums
 
-    def of_integers(start: int, stop: int) -> tuple[Any, ...]:
+    def of_integers(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
         left = int(runs[:, 3].min())
         columns = int((runs[:, 3] + runs[:, 1]).max()) - left + _LANES
         place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
         return *place, runs, np.empty(columns, kind.dtype), left, sums
 
-    def of_floats(start: int, stop: int) -> tuple[Any, ...]:
-        return rows.flat, rows.order, begins, start, stop, runs, kind, sums
+    def of_floats(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
+        return rows.flat, rows.order, rows.begins, start, stop, runs, kind, sums
 
     if kind.dtype.kind == "f":
-        # The compiler chooses the order of these sums, and could choose another one for frames at even distances: so
-        # there is one machine code for all.
-        begins = rows.begins
-        return _add_moments_of_floats, of_floats, rows.nbytes
-    kernel, arguments = (
-        (_add_moments_of_integers, of_integers) if weights is None else (_add_moments_of_shorts, of_shorts)
-    )
-    rows = rows_for(kernel, arguments, tile, rows)
-    return kernel, arguments, rows.nbytes
+        # The compiler chooses the order of these sums, and could choose another one for frames at even distances.
+        return KernelCall(_add_moments_of_floats, tile, rows, of_floats, has_two_codes=False)
+    if weights is None:
+        return KernelCall(_add_moments_of_integers, tile, rows, of_integers)
+    return KernelCall(_add_moments_of_shorts, tile, rows, of_shorts)
 
 
 def _sum_with_numpy(flat: Array, runs: IntArray, sums: Array) -> None:

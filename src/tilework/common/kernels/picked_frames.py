@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.kernels.payoff import PICKED_FRAMES
 from tilework.common.kernels.rows import Rows, as_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import DTypeLike, NDArray
 
-    from tilework.common.kernels.kernel import Kernel
-
-__all__ = ["PickedFrames", "in_memory", "rows_for"]
+__all__ = ["PickedFrames", "in_memory"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -56,11 +51,6 @@ class PickedFrames:
         return PickedFrames(self._frames, self._picks[part])
 
     @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
     def size(self) -> int:
         """Number of pixels."""
         return math.prod(self.shape)
@@ -92,22 +82,3 @@ class PickedFrames:
 def in_memory(tile: Array | PickedFrames) -> Array:
     """Return a tile as an array: itself, or a copy where frames were picked."""
     return tile.copied() if isinstance(tile, PickedFrames) else tile
-
-
-def rows_for(
-    kernel: Kernel, arguments: Callable[[int, int], tuple[Any, ...]], tile: Array | PickedFrames, rows: Rows
-) -> Rows:
-    """Return the rows that a kernel reads: those of the tile, or of a copy while none is at hand for picked frames.
-
-    Parameters
-    ----------
-    kernel, arguments
-        The kernel, and its arguments for some of the frames or pixels; with `rows`.
-    tile
-        Frames, of shape ``(n, *sig part)``.
-    rows
-        The tile as rows.
-    """
-    if not isinstance(tile, PickedFrames) or PICKED_FRAMES.is_reached(tile.size, kernel, arguments(0, 0)):
-        return rows
-    return as_rows(tile.copied())

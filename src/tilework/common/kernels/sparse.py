@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
+from tilework.common.kernels.kernel_call import KernelCall
 from tilework.common.kernels.mask_products import MaskProducts
-from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.picked_frames import PickedFrames, in_memory, rows_for
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory
 from tilework.common.kernels.rows import aligned, as_real, frame_blocks
 
 if TYPE_CHECKING:
@@ -76,14 +76,13 @@ class SparseMasks(MaskProducts):
             return products
         products = np.zeros((count, self._rows))
 
-        def arguments(start: int, stop: int) -> tuple[Any, ...]:
+        def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
             place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
             panel, sums = aligned(8 * _BLOCK, np.float64), aligned(8 * self._rows, np.float64)
             return *place, self._rows, _BLOCK, *self._pieces, panel, sums, products
 
-        rows = rows_for(_add_sparse_products, arguments, tile, rows)
-        call = lambda start, stop: _add_sparse_products(*arguments(start, stop))  # noqa: E731
-        run_parts(call, count, threads, work=count * max(self._size, rows.pixels) * 8)
+        call = KernelCall(_add_sparse_products, tile, rows, arguments)
+        call.run(count, threads, work=count * max(self._size, rows.pixels) * 8)
         return products
 
 

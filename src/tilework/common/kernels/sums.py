@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
-from tilework.common.kernels.parallel import run_parts
+from tilework.common.kernels.kernel_call import KernelCall
 from tilework.common.kernels.payoff import EXACT_SUMS
-from tilework.common.kernels.picked_frames import PickedFrames, in_memory, rows_for
-from tilework.common.kernels.rows import as_rows
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory
+from tilework.common.kernels.rows import Rows, as_rows
 
 __all__ = ["sum_frames", "sum_pixels"]
 
@@ -82,19 +82,15 @@ def sum_frames(tile: Array | PickedFrames, out: Array, *, compiled: bool | None,
     result = target if direct else np.zeros(target.size, dtype=_wide(dtype))
     block = min(_BLOCK_BYTES // accumulator.itemsize, rows.pixels)
 
-    def arguments(start: int, stop: int) -> tuple[Any, ...]:
+    def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
         scratch = np.empty(block, dtype=accumulator)
         return rows.flat, rows.order, rows.places, rows.frames, start, stop, scratch, result, flush
 
-    rows = rows_for(_add_frames, arguments, tile, rows)
-    if not compiled and not EXACT_SUMS.is_due(_add_frames, arguments(0, 0)):
+    call = KernelCall(_add_frames, tile, rows, arguments)
+    if not compiled and not call.is_due():
         _add_numpy(in_memory(tile), out)
         return
-
-    def part(start: int, stop: int) -> None:
-        _add_frames(*arguments(start, stop))
-
-    run_parts(part, rows.pixels, threads, _GRAIN, work=rows.nbytes)
+    call.run(rows.pixels, threads, _GRAIN)
     if not direct:
         _add_rounded(target, result)
 
@@ -130,14 +126,14 @@ def sum_pixels(tile: Array | PickedFrames, out: Array, *, compiled: bool | None,
     sums = np.empty((frames, 2) if tile.dtype.kind == "c" else frames, dtype=np.float64)
     kernel = _add_pixels_complex if tile.dtype.kind == "c" else _add_pixels
 
-    def arguments(start: int, stop: int) -> tuple[Any, ...]:
+    def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
         return rows.flat, rows.order, rows.places, start, stop, rows.pixels, kind, sums
 
-    rows = rows_for(kernel, arguments, tile, rows)
-    if not compiled and not EXACT_SUMS.is_due(kernel, arguments(0, 0)):
+    call = KernelCall(kernel, tile, rows, arguments)
+    if not compiled and not call.is_due():
         _add_pixels_numpy(in_memory(tile), out)
         return
-    run_parts(lambda start, stop: kernel(*arguments(start, stop)), frames, threads, work=rows.nbytes)
+    call.run(frames, threads)
     _add_rounded(out, sums.view(np.complex128)[:, 0] if tile.dtype.kind == "c" else sums)
 
 

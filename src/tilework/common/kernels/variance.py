@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
-from tilework.common.kernels.parallel import run_parts
+from tilework.common.kernels.kernel_call import KernelCall
 from tilework.common.kernels.payoff import EXACT_SUMS
-from tilework.common.kernels.picked_frames import PickedFrames, in_memory, rows_for
-from tilework.common.kernels.rows import SHORTS, as_rows
+from tilework.common.kernels.picked_frames import PickedFrames, in_memory
+from tilework.common.kernels.rows import SHORTS, Rows, as_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +38,8 @@ _FLUSH_FLOATS = 2**12
 # are merged into is read and written for each such part.
 _CONVERTED = 2**17
 _FEW_FRAMES = 16
+# NumPy takes as long as for so many sums.
+_AS_SUMS = 2
 
 
 def accumulate_variance(
@@ -122,20 +124,18 @@ def _accumulate_floats_compiled(tile: Array | PickedFrames, n0: int, sum0: Array
     rows = as_rows(tile)
     block = min(_BLOCK_FLOATS, rows.pixels)
 
-    def arguments(start: int, stop: int) -> tuple[Any, ...]:
+    def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
         place = rows.flat, rows.order, rows.places, rows.frames, start, stop
         return *place, np.empty((4, block)), n0, sum0, var0, _FLUSH_FLOATS
 
-    rows = rows_for(_accumulate_floats, arguments, tile, rows)
-    call = lambda start, stop: _accumulate_floats(*arguments(start, stop))  # noqa: E731
-    run_parts(call, rows.pixels, threads, _PART_PIXELS, work=rows.nbytes)
+    KernelCall(_accumulate_floats, tile, rows, arguments).run(rows.pixels, threads, _PART_PIXELS)
 
 
 def _accumulate_shorts(
     tile: Array | PickedFrames, n0: int, sum0: Array, var0: Array, compiled: bool | None, threads: int
 ) -> None:
     """Merge integers of 1 or 2 bytes; the bits are the same on both paths, as all that is added up is exact."""
-    if compiled is False or (compiled is None and not EXACT_SUMS.count(tile.size)):
+    if compiled is False or (compiled is None and not EXACT_SUMS.count(_AS_SUMS * tile.size)):
         _accumulate_shorts_with_numpy(in_memory(tile), n0, sum0, var0)
         return
     rows = as_rows(tile)
@@ -143,17 +143,16 @@ def _accumulate_shorts(
     block = min(_BLOCK_INTEGERS, rows.pixels)
     is_narrow = rows.flat.itemsize == 1
 
-    def arguments(start: int, stop: int) -> tuple[Any, ...]:
+    def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
         place = rows.flat, rows.order, rows.places, rows.frames, start, stop, rows.pixels
         narrow = np.empty(block, dtype=np.uint32) if is_narrow else None
         wide = None if is_narrow else np.empty(block, dtype=np.uint64)
         sums, like = np.empty(block, dtype=np.int32), np.empty(0, dtype=np.int16)
         return *place, centre, like, sums, narrow, wide, np.empty((2, block)), n0, sum0, var0, _FLUSH_INTEGERS
 
-    rows = rows_for(_accumulate_integers, arguments, tile, rows)
-    if compiled or EXACT_SUMS.is_due(_accumulate_integers, arguments(0, 0)):
-        call = lambda start, stop: _accumulate_integers(*arguments(start, stop))  # noqa: E731
-        run_parts(call, rows.pixels, threads, _PART_PIXELS, work=rows.nbytes)
+    call = KernelCall(_accumulate_integers, tile, rows, arguments)
+    if compiled or call.is_due():
+        call.run(rows.pixels, threads, _PART_PIXELS)
     else:
         _accumulate_shorts_with_numpy(in_memory(tile), n0, sum0, var0)
 
