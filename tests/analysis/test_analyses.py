@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import pickle
 import sys
@@ -267,6 +268,25 @@ def test_clusters(ctx: Context) -> None:
     np.testing.assert_array_equal(
         ctx.run(ClusterAnalysis(late, analysis.parameters), roi=below)[0].raw_data > 0, below & ~late.absent_frames
     )
+
+
+def test_clusters_are_made_of_single_pixels_off_the_border(ctx: Context) -> None:
+    """Of their values, also negative ones, relative to their mean size: noise is clustered as by hand."""
+    cluster: Any = importlib.import_module("sklearn.cluster")
+    image: Any = importlib.import_module("sklearn.feature_extraction.image")
+    data = np.random.default_rng(3).normal(0.5, 1, (7, 8, 9, 9))
+    peaks = [(2, 2), (2, 6), (6, 4)]
+    for size, (y, x) in enumerate([*peaks, (0, 4), (4, 8)], start=6):
+        data[:, :, y, x] *= size  # those on the border vary most
+    dataset = ctx.load("memory", data=data, sig_dims=2)
+    params = {"ri": 0, "ro": 20, "n_peaks": 3, "min_dist": 1, "n_clust": 5}
+    found = ctx.run(ClusterAnalysis(dataset, params)).intensity.raw_data
+    values = np.stack([data[:, :, y, x].ravel() for y, x in peaks], axis=1)
+    made = cluster.AgglomerativeClustering(5, linkage="ward", connectivity=image.grid_to_graph(7, 8))
+    expected = made.fit_predict(values / np.abs(values).mean(axis=0)).reshape(7, 8)
+    pairs = {(int(a), int(b)) for a, b in zip(found.ravel(), expected.ravel(), strict=True)}
+    assert len(pairs) == 5
+    assert set(np.unique(found)) == {1, 2, 3, 4, 5}
 
 
 def test_clusters_without_the_extra(ctx: Context, dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:

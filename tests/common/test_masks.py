@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -65,6 +65,25 @@ def test_radius_at_the_limits() -> None:
     assert masks.circular(3, 2, 8, 6, -1).sum() == 0
     assert masks.circular(3, 2, 8, 6, math.inf).all()
     assert masks.circular(3, 2, 8, 6, 2).shape == (6, 8)
+
+
+def test_infinite_radius_of_antialiased_masks() -> None:
+    """What the bare masks take, and what a disc that covers the detector has in it: no NaN."""
+    assert (masks.circular(3, 2, 8, 6, math.inf, antialiased=True) == 1).all()
+    around = masks.ring(3, 2, 8, 6, math.inf, 2, antialiased=True)
+    np.testing.assert_allclose(around, np.clip(distance(3, 2, 8, 6) - 1.5, 0, 1))
+    assert (masks.ring(3, 2, 8, 6, math.inf, math.inf, antialiased=True) == 0).all()
+    assert (masks.radial_gradient(3, 2, 8, 6, math.inf, antialiased=True) == 0).all()
+    found = masks.background_subtraction(3, 2, 8, 6, math.inf, 2, antialiased=True)
+    assert found[2, 3] == 1
+    np.testing.assert_allclose(found.sum(), 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_centre_and_radius_as_arrays_of_one_number(antialiased: bool) -> None:
+    cx, cy, r, ri = (cast("float", np.array(value)) for value in (3.2, 2, 2.5, 1))
+    expected = masks.ring(3.2, 2, 8, 6, 2.5, 1, antialiased)
+    np.testing.assert_array_equal(masks.ring(cx, cy, 8, 6, r, ri, antialiased), expected)
 
 
 @given(cx=st.floats(8, 12), cy=st.floats(8, 12), r=st.floats(2, 6), ri=st.floats(1, 5))
@@ -238,6 +257,10 @@ def test_whole_pixels() -> None:
     template = np.array([[1, -3], [2, -3]], dtype=np.float32)
     assert masks.balance(template).dtype == np.float32
     np.testing.assert_allclose(masks.balance(template.astype(int)), [[1, -1.5], [2, -1.5]])
+    found = masks.balance(template + 1j)
+    assert found.dtype == np.complex64
+    np.testing.assert_allclose(found.sum(), 0, atol=1e-6)
+    np.testing.assert_array_equal(found[:, 0], template[:, 0] + 1j)
 
 
 def test_profile_beyond_its_outer_radius() -> None:

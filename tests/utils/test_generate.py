@@ -25,6 +25,12 @@ def test_cbed_frame_defaults() -> None:
     assert heights[zero] == max(heights)
 
 
+def test_cbed_frame_peaks_of_integers_index_the_frame() -> None:
+    data, _, peaks = cbed_frame(40, 40, zero=(20, 20), a=(8, 0), b=(1, 9), radius=2, all_equal=True)
+    assert (data[0][tuple(peaks.T)] == 1).all()
+    assert cbed_frame(40, 40, zero=(20, 20), a=(8, 0), b=(1, 9.0))[2].dtype == np.float64
+
+
 def test_cbed_frame_brightness() -> None:
     """Discs are the brighter the later they are in the list, and the nearer to the middle; in small frames, too."""
     for side, farthest in ((64, 24 * np.sqrt(2)), (128, 48 * np.sqrt(2))):

@@ -26,18 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterAnalysis"]
 
-# Radius in pixels of the discs around peaks whose sums are the features of a frame.
-_FEATURE_RADIUS = 1
-
 
 class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
     """Clusters of neighbouring positions with similar reflections.
 
     The detector pixels that vary most within a ring are found in the standard deviation over all (selected) frames.
-    Their neighbourhoods are summed in every frame; these features, each scaled to mean 0 and variance 1, are clustered
-    hierarchically by Ward's criterion (J. H. Ward, "Hierarchical grouping to optimize an objective function",
-    Journal of the American Statistical Association 58, 236 (1963)), where only neighbouring positions may be
-    joined.
+    Their values in every frame (of complex data their sizes), each divided by its mean size over the frames, are the
+    features that are clustered hierarchically by Ward's criterion (J. H. Ward, "Hierarchical grouping to optimize an
+    objective function", Journal of the American Statistical Association 58, 236 (1963)), where only neighbouring
+    positions may be joined.
 
     Result, int64 of nav shape: ``intensity``, the number of the cluster, from 1; 0 where no position is selected, or
     there is no frame. Needs the extra ``analysis``. Takes two passes over the data.
@@ -48,7 +45,8 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
         What is evaluated; scan and detector have two axes.
     parameters
         ``cx``, ``cy``: centre of the ring in pixels; ``ri``, ``ro``: its radii in pixels; ``n_peaks``: how many
-        peaks to take at most; ``min_dist``: their least distance in pixels; ``n_clust``: number of clusters.
+        peaks to take at most; ``min_dist``: their least distance in pixels, from each other and from the border of the
+        detector; ``n_clust``: number of clusters.
 
     Examples
     --------
@@ -87,7 +85,7 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
         return StdDevUDF()
 
     def compute(self, run_udf: RunUDF, roi: Any, damage: Damage) -> AnalysisResultSet:
-        """Find peaks, sum around them in every frame, and cluster."""
+        """Find peaks, take their values in every frame, and cluster."""
         _require_extra()
         self._check_count(int(np.count_nonzero(self._clustered(roi, damage))))
         peaks = self.find_peaks(run_udf(self.get_udf(), roi)["std"].data)
@@ -114,7 +112,7 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
             np.where(selected, std, 0),
             min_distance=int(params["min_dist"]),
             num_peaks=int(params["n_peaks"]),
-            exclude_border=False,
+            exclude_border=True,
         )
         if not len(peaks):
             msg = (
@@ -125,10 +123,10 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
         return np.asarray(peaks, dtype=np.int64)
 
     def get_feature_udf(self, peaks: Array) -> ApplyMasksUDF:
-        """Return the UDF of the second pass: the sum around each peak."""
+        """Return the UDF of the second pass: the value of each peak."""
         height, width = self.dataset.shape.sig
         stack = partial(
-            sparse_circular_multi_stack, np.arange(len(peaks)), peaks[:, 1], peaks[:, 0], width, height, _FEATURE_RADIUS
+            sparse_circular_multi_stack, np.arange(len(peaks)), peaks[:, 1], peaks[:, 0], width, height, radius=0
         )
         return ApplyMasksUDF(
             mask_factories=stack, mask_count=len(peaks), mask_dtype=np.float32, use_sparse="scipy.sparse"
@@ -136,9 +134,9 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
 
     def get_udf_results(self, udf_results: Mapping[str, Any], roi: Any, damage: Damage) -> AnalysisResultSet:
         """Cluster the features, the results of `get_feature_udf`."""
-        features = np.abs(
-            udf_results["intensity"].raw_data.astype(np.result_type(udf_results["intensity"].dtype, "f8"))
-        )
+        features = udf_results["intensity"].raw_data.astype(np.result_type(udf_results["intensity"].dtype, "f8"))
+        if features.dtype.kind == "c":
+            features = np.abs(features)
         clustered = self._clustered(roi, damage)
         labels = np.zeros(clustered.shape, dtype=np.int64)
         labels[clustered] = self._cluster(features[clustered[self._clustered(roi, True)]], clustered)
@@ -167,8 +165,8 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
         from sklearn.cluster import AgglomerativeClustering
         from sklearn.feature_extraction.image import grid_to_graph
 
-        spread = features.std(axis=0)
-        scaled = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
+        size = np.abs(features).mean(axis=0)
+        scaled = features / np.where(size > 0, size, 1)
         neighbours = grid_to_graph(*positions.shape, mask=positions)
         made = AgglomerativeClustering(
             n_clusters=int(self.parameters["n_clust"]), linkage="ward", connectivity=neighbours

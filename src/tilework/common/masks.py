@@ -285,7 +285,7 @@ def balance(template: NDArray[Any]) -> NDArray[Any]:
     Returns
     -------
     numpy.ndarray
-        In the dtype of the template when that is a float, else float64.
+        In the dtype of the template when that is a float or complex, else float64.
 
     Examples
     --------
@@ -293,7 +293,7 @@ def balance(template: NDArray[Any]) -> NDArray[Any]:
     array([[ 1. ,  2. , -1.5, -1.5]])
     """
     template = np.asarray(template)
-    result = template.astype(template.dtype if template.dtype.kind == "f" else np.float64)
+    result = template.astype(template.dtype if template.dtype.kind in "fc" else np.float64)
     negative = result < 0
     below = result[negative].sum()
     if below:
@@ -374,7 +374,7 @@ def radial_bins(
     centerX, centerY, imageSizeX, imageSizeY
         Centre and size of the detector, in pixels.
     radius
-        Outer radius of the last ring; default: `bounding_radius`.
+        Outer radius of the last ring; default, and where it is infinite: `bounding_radius`.
     radius_inner
         Inner radius of the first ring; at 0 it is a disc.
     n_bins
@@ -397,8 +397,11 @@ def radial_bins(
     >>> rings.shape, rings.sum(axis=(1, 2)).round(6)
     ((3, 17, 17), array([1., 1., 1.]))
     """
-    if radius is None:
-        radius = bounding_radius(centerX, centerY, imageSizeX, imageSizeY)
+    centerX, centerY = float(centerX), float(centerY)  # NumPy's arrays of one number cannot be rounded
+    # Differences of infinities are no numbers; what covers the detector is the same there.
+    whole = bounding_radius(centerX, centerY, imageSizeX, imageSizeY)
+    radius = whole if radius is None or radius == math.inf else radius
+    radius_inner = whole if radius_inner == math.inf else radius_inner
     if n_bins is None:
         n_bins = max(1, round(radius - radius_inner))
     y, x = _distances(centerX, centerY, imageSizeX, imageSizeY)

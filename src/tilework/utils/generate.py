@@ -25,7 +25,7 @@ def cbed_frame(
     radius: float = 4,
     all_equal: bool = False,
     margin: float | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]:
     """Draw the discs of a diffraction pattern on a lattice.
 
     Parameters
@@ -53,8 +53,9 @@ def cbed_frame(
         The frame.
     indices : int, (n, 2)
         Orders that were drawn.
-    peaks : float64, (n, 2)
-        Their positions (y, x).
+    peaks : (n, 2)
+        Their positions (y, x); integers, fit to index the frame with, when `a` and `b`, and `zero` if it is
+        given, are integers.
 
     Raises
     ------
@@ -69,8 +70,8 @@ def cbed_frame(
     >>> orders[np.argmin(np.hypot(*(peaks - (32, 47)).T))]
     array([1, 0])
     """
-    origin = np.array((fy // 2, fx // 2) if zero is None else zero, dtype=np.float64)
-    first, second = (fy // 8, 0) if a is None else a, (0, fy // 8) if b is None else b
+    origin = np.asarray((fy // 2, fx // 2) if zero is None else zero)
+    first, second = (float(fy // 8), 0) if a is None else a, (0, float(fy // 8)) if b is None else b
     wanted = np.mgrid[-10:11, -10:11] if indices is None else np.asarray(indices, dtype=np.int64)
     orders, peaks = frame_peaks(fy, fx, origin, first, second, radius if margin is None else margin, wanted)
     distances = np.hypot(*(peaks - origin).T)

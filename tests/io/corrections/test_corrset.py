@@ -134,6 +134,15 @@ def test_a_tile_in_place(dtype: str) -> None:
     np.testing.assert_array_equal(tile, expected)
 
 
+def test_integers_are_left_alone_when_there_is_nothing_to_correct() -> None:
+    tile = counts((1, *SIG), "u2")
+    before = tile.copy()
+    CorrectionSet().apply(tile, Slice.from_shape(tile.shape, 2))
+    np.testing.assert_array_equal(tile, before)
+    with pytest.raises(TypeError, match="convert it first"):
+        CorrectionSet(gain=GAIN).apply(tile, Slice.from_shape(tile.shape, 2))
+
+
 def test_it_travels_without_what_it_prepared() -> None:
     corrections = CorrectionSet(DARK, GAIN, EXCLUDED)
     size = len(pickle.dumps(corrections))

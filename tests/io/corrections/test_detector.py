@@ -127,6 +127,15 @@ def test_in_place() -> None:
         correct(np.zeros((*SIG, 2))[..., 0], DARK, inplace=True)
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">c8"])
+def test_in_place_in_another_byte_order(dtype: str) -> None:
+    frames = counts((3, *SIG), dtype)
+    expected = correct(frames, DARK, GAIN, EXCLUDED)
+    correct(frames, DARK, GAIN, EXCLUDED, inplace=True)
+    assert frames.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(frames, expected)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     """Shapes that differ or are not known, and two descriptions of the same."""
     frames = counts((2, *SIG), "f4")
@@ -136,6 +145,9 @@ def test_what_does_not_fit_is_refused() -> None:
         correct(frames, DARK, GAIN[1:])
     with pytest.raises(ValueError, match="do not fit frames"):
         correct(frames[:, 1:], DARK)
+    number: Any = 3.0
+    with pytest.raises(ValueError, match="dark_image must have the shape of a frame"):
+        correct(frames, number)
     with pytest.raises(ValueError, match="one of them"):
         correct(frames, DARK, None, EXCLUDED, RepairDescriptor(SIG, EXCLUDED))
     everything = np.ones(SIG, dtype=bool)

@@ -175,13 +175,14 @@ class CorrectionSet:
         Raises
         ------
         TypeError
-            When the tile holds integers: they cannot hold what comes out.
+            When the tile holds integers and there is something to correct: they cannot hold what comes out.
         """
+        if not self.have_corrections():
+            return
         if data.dtype.kind not in "fc":
             msg = f"corrections are applied to floats or complex numbers, this tile is {data.dtype}: convert it first"
             raise TypeError(msg)
-        if self.have_corrections():
-            self.corrected(data, tile_slice, data.dtype, out=data)
+        self.corrected(data, tile_slice, data.dtype, out=data)
 
     def corrected(
         self,

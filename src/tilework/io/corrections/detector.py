@@ -152,7 +152,11 @@ def _find_sig_shape(dark_image: Any, gain_map: Any, sig_shape: Sequence[int] | N
     if len(set(shapes.values())) > 1:
         msg = f"the shapes of the corrections differ: {', '.join(f'{k} {v}' for k, v in shapes.items())}"
         raise ValueError(msg)
-    return next(iter(shapes.values()))
+    sig = next(iter(shapes.values()))
+    if not sig:
+        msg = f"{next(iter(shapes))} must have the shape of a frame, not be a single number: see numpy.full"
+        raise ValueError(msg)
+    return sig
 
 
 def as_numbers(name: str, image: Any) -> Array:
@@ -226,11 +230,12 @@ def correct_frames(
         run_parts(part, len(out), threads, 4, work=out.nbytes)
     else:
         rows = in_memory(frames).reshape(out.shape)
+        computed = out.dtype.newbyteorder("=")  # NumPy computes in the machine's byte order, and writes in any
         with np.errstate(invalid="ignore", over="ignore"):
             if dark is not None:
-                rows = np.subtract(rows, dark, out=out, dtype=out.dtype, casting="unsafe")
+                rows = np.subtract(rows, dark, out=out, dtype=computed, casting="unsafe")
             if gain is not None:
-                np.multiply(rows, gain, out=out, dtype=out.dtype, casting="unsafe")
+                np.multiply(rows, gain, out=out, dtype=computed, casting="unsafe")
     repair(out, descriptor, compiled=compiled)
 
 
