@@ -157,6 +157,15 @@ def test_circle_is_at_its_center() -> None:
     assert (circle.center, circle.radius) == ((30, 5), 3)
 
 
+@pytest.mark.parametrize("suffix", [".pdf", ".svg", ".jpg", ".PNG"])
+def test_the_suffix_decides_the_format(tmp_path: Path, suffix: str) -> None:
+    """For publications; warnings are errors here, such as of metadata that a format does not know."""
+    path = tmp_path / f"picture{suffix}"
+    figures.save_figure(figures.image_figure(np.eye(8)), path)
+    begins = {".pdf": b"%PDF", ".svg": b"<?xml", ".jpg": b"\xff\xd8", ".PNG": b"\x89PNG"}
+    assert path.read_bytes().startswith(begins[suffix])
+
+
 def test_same_picture_same_file(tmp_path: Path) -> None:
     """No date in the file."""
     image = np.random.default_rng(0).random((8, 8))

@@ -38,7 +38,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _correct_rows = Kernel("tilework.io.corrections.detector_numba", "correct_rows")
 _correct_swapped_rows = Kernel("tilework.io.corrections.detector_numba", "correct_swapped_rows")
-# Words that the compiled kernel swaps at a time.
+# Words that the compiled kernel swaps at a time, into memory that stays in the L1 cache.
 _SWAPPED = 2048
 
 
