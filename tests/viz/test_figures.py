@@ -152,7 +152,7 @@ def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
 def test_circle_is_at_its_center() -> None:
     """(y, x) in pixels of the data."""
     figure = figures.image_figure(np.zeros((20, 40)))
-    add_circle(figure.axes[0], (5, 30), 3, "red", dashed=True)
+    add_circle(figure.axes[0], (5, 30), 3, "red")
     circle = figure.axes[0].patches[-1]
     assert (circle.center, circle.radius) == ((30, 5), 3)
 

@@ -182,7 +182,7 @@ def add_color_wheel(axes: Any, vmax: float, units: str, *, size: float = 9, shar
     return inset
 
 
-def add_circle(axes: Any, center: tuple[float, float], radius: float, color: str, *, dashed: bool = False) -> None:
+def add_circle(axes: Any, center: tuple[float, float], radius: float, color: str) -> None:
     """Draw the outline of a virtual detector on a picture.
 
     Parameters
@@ -195,14 +195,8 @@ def add_circle(axes: Any, center: tuple[float, float], radius: float, color: str
         In pixels.
     color
         Of the line.
-    dashed
-        Whether the line is dashed.
     """
     from matplotlib.patches import Circle
 
-    style = (0, (4, 2.5)) if dashed else "solid"
-    axes.add_patch(
-        Circle(
-            (center[1], center[0]), radius, fill=False, edgecolor=color, linewidth=1.6, linestyle=style, clip_on=True
-        )
-    )
+    circle = Circle((center[1], center[0]), radius, fill=False, edgecolor=color, linewidth=1.6, clip_on=True)
+    axes.add_patch(circle)

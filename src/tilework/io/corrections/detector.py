@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RepairDescriptor",
     "as_numbers",
+    "common_shape",
     "correct",
     "correct_dot_masks",
     "correct_frames",
@@ -136,22 +137,30 @@ def correct(
 
 
 def _find_sig_shape(dark_image: Any, gain_map: Any, sig_shape: Sequence[int] | None) -> tuple[int, ...]:
-    shapes = {
-        name: tuple(int(s) for s in shape)
-        for name, shape in (
-            ("sig_shape", sig_shape),
-            ("dark_image", None if dark_image is None else np.shape(dark_image)),
-            ("gain_map", None if gain_map is None else np.shape(gain_map)),
-        )
-        if shape is not None
-    }
-    if not shapes:
+    shape = common_shape(
+        sig_shape=sig_shape,
+        dark_image=None if dark_image is None else dark_image.shape,
+        gain_map=None if gain_map is None else gain_map.shape,
+    )
+    if shape is None:
         msg = "the shape of the detector is not known: give dark_image, gain_map or sig_shape"
         raise ValueError(msg)
-    if len(set(shapes.values())) > 1:
-        msg = f"the shapes of the corrections differ: {', '.join(f'{k} {v}' for k, v in shapes.items())}"
+    return shape
+
+
+def common_shape(**shapes: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Return the shape that all have, by name, for which it is not None; None when there is none.
+
+    Raises
+    ------
+    ValueError
+        When they differ.
+    """
+    known = {name: tuple(int(s) for s in shape) for name, shape in shapes.items() if shape is not None}
+    if len(set(known.values())) > 1:
+        msg = f"the shapes of the corrections differ: {', '.join(f'{k} {v}' for k, v in known.items())}"
         raise ValueError(msg)
-    return next(iter(shapes.values()))
+    return next(iter(known.values()), None)
 
 
 def as_numbers(name: str, image: Any) -> Array:
