@@ -33,6 +33,7 @@ from tilework.analysis import (
 from tilework.analysis.results import real_result
 from tilework.api import Context
 from tilework.exceptions import JobCancelledError, TileworkError
+from tilework.udf.crystallinity import CrystallinityUDF
 from tilework.udf.sumsigudf import SumSigUDF
 from tilework.viz.colors import NEUTRAL
 
@@ -425,6 +426,8 @@ def test_roi_as_parameter(ctx: Context, dataset: Any, data: Any) -> None:
         ctx.run(SumAnalysis(dataset, {"roi": {"shape": "star"}}))
     with pytest.raises(ValueError, match="lacks 'r'"):
         ctx.run(SumAnalysis(dataset, {"roi": {"shape": "disk", "cx": 2, "cy": 2}}))
+    with pytest.raises(TypeError, match=r"described as 'disk' or 'rect', not as ndarray: give masks to run\(\)"):
+        ctx.run(SumAnalysis(dataset, {"roi": selected}))
 
 
 # -- parameters
@@ -496,6 +499,14 @@ def test_radii_between_which_nothing_lies(ctx: Context, dataset: Any) -> None:
         ctx.run(ApplyFFTMask(dataset, {"rad_in": 5, "rad_out": 3}))
     with pytest.raises(ValueError, match="ri=3"):
         ctx.create_com_analysis(dataset, mask_radius=2, mask_radius_inner=3)
+    for analysis in (FEMAnalysis, ClusterAnalysis):
+        with pytest.raises(ValueError, match="the inner radius ri=5 must be smaller than the outer radius ro=3"):
+            analysis(dataset, {"cx": 4, "cy": 6, "ri": 5, "ro": 3})
+    disc = {"real_rad": -2, "real_centerx": 4, "real_centery": 6}
+    with pytest.raises(ValueError, match="the radius real_rad=-2 must not be negative"):
+        SumfftAnalysis(dataset, disc)
+    with pytest.raises(ValueError, match="the radius real_rad=-2 must not be negative"):
+        CrystallinityUDF(rad_in=1, rad_out=3, real_center=(6, 4), real_rad=-2)
 
 
 def test_a_function_is_no_analysis(ctx: Context) -> None:

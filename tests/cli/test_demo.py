@@ -75,13 +75,25 @@ def test_demo_again(called: Any, made: tuple[Path, dict[str, Any]]) -> None:
     assert (over.returncode, over.stdout, over.stderr) == (0, "", "")
 
 
-def test_demo_bad_shapes(called: Any, tmp_path: Path) -> None:
-    """A shape that cannot be simulated is refused."""
-    for shape, said in (("24,24,64", "give scan and detector"), ("24,24,4,4", "at least 2 x 2 positions")):
-        done = called("demo", "--shape", shape)
+def test_demo_bad_arguments(called: Any, tmp_path: Path) -> None:
+    """A shape that cannot be simulated is refused, and a seed that random numbers cannot have."""
+    for option, value, said in (
+        ("--shape", "24,24,64", "give scan and detector"),
+        ("--shape", "24,24,4,4", "at least 2 x 2 positions"),
+        ("--seed", "-1", "tilework: the seed of random numbers must not be negative, it is -1\n"),
+    ):
+        done = called("demo", option, value)
         assert done.returncode == 1
         assert said in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_reports(called: Any, tmp_path: Path) -> None:
+    """With ``--report``, it says who did what, and so does the summary."""
+    done = called("demo", "--out", "demo", "--shape", "2,2,16,16", "--executor", "inline", "--report")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "runs: 2 finished" in done.stdout
+    assert json.loads((tmp_path / "demo/summary.json").read_text())["report"]["executor"] == "InlineJobExecutor"
 
 
 @pytest.mark.parametrize("shape", ["2,2,16,16", "3,3,16,16"])

@@ -24,7 +24,7 @@ def test_npy(tilework: Any, scan: Path) -> None:
     assert "6 × 5 positions" in done.stdout
     assert "16 × 12 pixels" in done.stdout
     assert "uint16" in done.stdout
-    assert "found out from the file" in done.stdout
+    assert "npy (found out from the file)" in done.stdout
     about = json.loads(tilework("info", scan, "--json").stdout)
     assert (about["nav_shape"], about["sig_shape"], about["dtype"]) == ([6, 5], [16, 12], "uint16")
     assert about["detected"]["type"] == "npy"

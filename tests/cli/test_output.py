@@ -106,8 +106,9 @@ def test_empty_folder_file_and_link(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "out")
     for name in ("file", "link"):
-        with pytest.raises(CommandError, match="is not a folder"):
-            check_output(tmp_path / name, overwrite=True)
+        for overwrite in (True, False):  # nor is it said that --overwrite would do
+            with pytest.raises(CommandError, match=r"exists and is not a folder: choose another --out$"):
+                check_output(tmp_path / name, overwrite=overwrite)
 
 
 def test_somebody_else_was_faster(tmp_path: Path) -> None:

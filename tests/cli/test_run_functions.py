@@ -61,10 +61,15 @@ def test_corrections(
     np.testing.assert_allclose(load_results(tmp_path / "out" / "sum.npz")["intensity"], expected, rtol=1e-5)
     said = json.loads((tmp_path / "out" / "summary.json").read_text())["corrections"]
     assert said == {"dark": "dark.npy", "gain": "gain.npy", "excluded": "excluded.npy"}
+    np.save(tmp_path / "excluded.npy", excluded.astype(float))
+    again = called("run", scan, "--udf", "sum", *files, "--out", "again")
+    assert (again.returncode, again.stderr) == (0, ""), again.stderr
+    np.testing.assert_allclose(load_results(tmp_path / "again" / "sum.npz")["intensity"], expected, rtol=1e-5)
     np.save(tmp_path / "all.npy", np.ones((16, 12), dtype=bool))
     for option, name, message in (
         ("--dark", "small", "small.npy has shape (15, 12), the detector (16, 12)"),
         ("--gain", "nothing", "nothing.npy: No such file"),
+        ("--excluded", "dark", "dark.npy holds float64, and not only 0 and 1: save a bool map"),
         ("--excluded", "all", "the detector cannot be corrected: no usable neighbour"),
     ):
         wrong = [option, str(tmp_path / f"{name}.npy"), "--out", str(tmp_path / "other")]

@@ -50,10 +50,11 @@ def test_workers_end_with_their_scheduler(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-u", "one"], "--cudas must be numbers"),
+        (["-u", "one"], "--cudas must be numbers of devices, such as 0,1, or '' for none, not 'one'\n"),
         (["-u", "99"], "no CUDA device 99"),
         (["-c", "0", "-u", "", "--services", "0"], "nothing to start"),
-        (["-c", "-1", "-u", ""], "negative"),
+        (["-c", "-1", "-u", ""], "tilework: --n-cpus must not be negative, it is -1\n"),
+        (["--services", "-1"], "tilework: --services must not be negative, it is -1\n"),
         (["tcp://127.0.0.1:1", "-c", "1", "-u", ""], "no Dask scheduler answers at tcp://127.0.0.1:1"),
     ],
 )

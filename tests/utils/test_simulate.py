@@ -161,6 +161,25 @@ def test_interrupted_leaves_nothing(tmp_path: Path, end: BaseException) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_interrupted_keeps_what_was_there(tmp_path: Path) -> None:
+    """A scan that was to be replaced stays, with the file that says what it is."""
+    old = simulate_scan(tmp_path / "a.npy", scan_shape=(4, 3), detector_shape=(16, 16), seed=1)
+    before = {path: path.read_bytes() for path in (old.path, old.sidecar)}
+
+    def stop(_done: int, _all: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate_scan(tmp_path / "a.npy", scan_shape=(4, 3), detector_shape=(16, 16), seed=2, progress=stop)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_negative_seed() -> None:
+    """It is refused before anything is simulated."""
+    with pytest.raises(ValueError, match="seed of random numbers must not be negative, it is -1"):
+        ScanModel(seed=-1)
+
+
 @pytest.mark.parametrize("shape", [((1, 1), (64, 64)), ((8, 8), (8, 64)), ((0, 4), (64, 64))])
 def test_too_small(shape: tuple[tuple[int, int], tuple[int, int]]) -> None:
     """Shapes that make no sense are refused."""

@@ -152,9 +152,18 @@ def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
 def test_circle_is_at_its_center() -> None:
     """(y, x) in pixels of the data."""
     figure = figures.image_figure(np.zeros((20, 40)))
-    add_circle(figure.axes[0], (5, 30), 3, "red", dashed=True)
+    add_circle(figure.axes[0], (5, 30), 3, "red")
     circle = figure.axes[0].patches[-1]
     assert (circle.center, circle.radius) == ((30, 5), 3)
+
+
+@pytest.mark.parametrize("suffix", [".pdf", ".svg", ".jpg", ".PNG"])
+def test_the_suffix_decides_the_format(tmp_path: Path, suffix: str) -> None:
+    """For publications; warnings are errors here, such as of metadata that a format does not know."""
+    path = tmp_path / f"picture{suffix}"
+    figures.save_figure(figures.image_figure(np.eye(8)), path)
+    begins = {".pdf": b"%PDF", ".svg": b"<?xml", ".jpg": b"\xff\xd8", ".PNG": b"\x89PNG"}
+    assert path.read_bytes().startswith(begins[suffix])
 
 
 def test_same_picture_same_file(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tilework.analysis.helper import get_parameters, require_sig_2d
 from tilework.analysis.results import real_result
 from tilework.common.analysis import AnalysisResultSet
 from tilework.common.mask_stacks import sparse_circular_multi_stack
-from tilework.common.masks import ring
+from tilework.common.masks import check_radii, ring
 from tilework.exceptions import TileworkError
 from tilework.udf.masks import ApplyMasksUDF
 from tilework.udf.stddev import StdDevUDF
@@ -78,7 +78,9 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
             "min_dist": 1,
             "n_clust": 7,
         }
-        return get_parameters("ClusterAnalysis", parameters, defaults)
+        params = get_parameters("ClusterAnalysis", parameters, defaults)
+        check_radii(ri=params["ri"], ro=params["ro"])
+        return params
 
     def get_udf(self) -> StdDevUDF:
         """Return the UDF of the first pass."""

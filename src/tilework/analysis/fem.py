@@ -8,6 +8,7 @@ from tilework.analysis.base import BaseAnalysis
 from tilework.analysis.helper import get_parameters, require_sig_2d
 from tilework.analysis.results import real_result
 from tilework.common.analysis import AnalysisResultSet
+from tilework.common.masks import check_radii
 from tilework.udf.FEM import FEMUDF
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ class FEMAnalysis(BaseAnalysis, id_="FEM"):
     def get_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Return all parameters."""
         require_sig_2d("FEMAnalysis", self.dataset)
-        return get_parameters("FEMAnalysis", parameters, {}, required=("cx", "cy", "ri", "ro"))
+        params = get_parameters("FEMAnalysis", parameters, {}, required=("cx", "cy", "ri", "ro"))
+        check_radii(ri=params["ri"], ro=params["ro"])
+        return params
 
     def get_udf(self) -> FEMUDF:
         """Return the UDF."""

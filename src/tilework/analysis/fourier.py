@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tilework.common.masks import circular
+from tilework.common.masks import check_radii, circular
 
 __all__ = ["DISC_DEFAULTS", "check_disc", "masked_fft"]
 
@@ -17,11 +17,13 @@ DISC_DEFAULTS: dict[str, Any] = {"real_rad": None, "real_centerx": None, "real_c
 
 
 def check_disc(name: str, params: dict[str, Any]) -> None:
-    """Raise a ValueError when the disc has a radius but no centre, or the other way round."""
+    """Raise a ValueError when the disc has a radius but no centre, or the other way round, or a radius below 0."""
     given = [key for key in DISC_DEFAULTS if params[key] is not None]
     if 0 < len(given) < len(DISC_DEFAULTS):
         msg = f"{name}: the disc that is masked out needs {', '.join(DISC_DEFAULTS)}; given are {', '.join(given)}"
         raise ValueError(msg)
+    if given:
+        check_radii(real_rad=params["real_rad"])
 
 
 def masked_fft(frame: Array, params: dict[str, Any]) -> Array:

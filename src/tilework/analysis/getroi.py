@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.masks import circular, rectangular
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -36,6 +35,8 @@ def get_roi(params: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[np.boo
     ------
     NotImplementedError
         When the region has another shape.
+    TypeError
+        When it is no description, such as a mask.
     ValueError
         When the scan has not two axes, or the description is not complete.
 
@@ -49,6 +50,11 @@ def get_roi(params: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[np.boo
     True
     """
     roi = params.get("roi")
+    if not (roi is None or isinstance(roi, Mapping)):
+        msg = (
+            f"the roi of an analysis is described as 'disk' or 'rect', not as {type(roi).__name__}: give masks to run()"
+        )
+        raise TypeError(msg)
     if not roi or not roi.get("shape"):
         return None
     if roi["shape"] not in {"disk", "rect"}:

@@ -56,7 +56,7 @@ def make_executor(
     if spec == "threads":
         from tilework.executor.concurrent import ConcurrentJobExecutor
 
-        return ConcurrentJobExecutor.make_local(n_threads=count(cpus), main_process_gpu=gpu)
+        return ConcurrentJobExecutor.make_local(n_threads=_count(cpus), main_process_gpu=gpu)
     if cpus is not None:
         where = "on the workers of Dask's scheduler" if spec == "delayed" else "in the calling thread"
         msg = f"the executor {spec!r} runs {where}: leave out cpus, or choose 'threads'"
@@ -85,7 +85,7 @@ def _make_pipelined(
         return PipelinedExecutor(PipelinedExecutor.make_spec(*choose_devices(cpus, gpus)), main_process_gpu=gpu)
 
 
-def count(cpus: int | Iterable[int] | None) -> int | None:
+def _count(cpus: int | Iterable[int] | None) -> int | None:
     """Return the number of workers that `cpus` stands for; None: not stated.
 
     Raises

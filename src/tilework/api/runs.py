@@ -13,7 +13,7 @@ from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from tilework.common.math import is_real
+from tilework.common.numbers import is_real
 from tilework.exceptions import UDFRunCancelled
 from tilework.udf.results import UDFResults, copied
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from tilework import __version__
 from tilework.cli.contexts import count_workers, describe_executor, open_context
+from tilework.cli.executor_report import report_lines
 from tilework.cli.functions import Function, disk_mask
 from tilework.cli.opening import describe_axes, describe_dataset
 from tilework.cli.output import output_folder, write_summary
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["compare", "demo", "demo_functions"]
 
 NOT_MEASURABLE = "not measurable"
+# The reflection (h, k) of each grain whose dark-field image is taken: a strong one.
+SPOT = (-2, 0)
 
 Results = dict[str, "NDArray[Any]"]
 
@@ -74,6 +77,8 @@ def demo(args: argparse.Namespace) -> None:
                     for function, results in zip(functions, measured.results, strict=True)
                 ],
             }
+            if args.report:
+                document["report"] = context.executor.report()
         results = _arrays(functions, measured)
         document["agreement"] = compare(results, model)
         _write_overview(folder / "overview.png", results, model, axes)
@@ -95,7 +100,7 @@ def demo_functions(model: ScanModel) -> list[Function]:
     shape, center = model.detector_shape, model.center
     bright = 1.25 * model.disc_radius
     inner, outer = _ring_radii(model)
-    spots = [model.reflection(grain, *_spot(grain)) for grain in (0, 1)]
+    spots = [model.reflection(grain, *SPOT) for grain in (0, 1)]
     apertures = [disk_mask(shape, spot, model.disc_radius) for spot in spots]
     cy, cx = center
     radius = _com_radius(model)
@@ -111,11 +116,6 @@ def demo_functions(model: ScanModel) -> list[Function]:
         Function("dark_field_spots", images(*apertures), {"centers": spots, "radius": model.disc_radius}),
         Function("com", CoMUDF.with_params(cy=cy, cx=cx, r=radius), {"center": center, "radius": radius}),
     ]
-
-
-def _spot(grain: int) -> tuple[int, int]:
-    """Return the reflection (h, k) whose dark-field image is taken: a strong one of each grain."""
-    return ((-2, 0), (-2, 0))[grain]
 
 
 def _ring_radii(model: ScanModel) -> tuple[float, float]:
@@ -206,7 +206,7 @@ def _write_overview(path: Path, results: Results, model: ScanModel, axes: Sequen
     add_circle(pattern, model.center, 1.25 * model.disc_radius, BRIGHT)
     add_circle(pattern, model.center, inner, RING)
     add_circle(pattern, model.center, outer, RING)
-    add_circle(pattern, model.reflection(1, *_spot(1)), model.disc_radius + 1, APERTURE)
+    add_circle(pattern, model.reflection(1, *SPOT), model.disc_radius + 1, APERTURE)
     for panel, image, title, color in (
         (bright, results["bright"], "Bright field", BRIGHT),
         (ring, results["ring"], "Dark field: ring", RING),
@@ -255,6 +255,7 @@ def _lines(document: dict[str, Any], target: Path) -> list[str]:
         f"analysed    {count} functions in one pass: {speed}",
         f"deflection  {NOT_MEASURABLE if math.isnan(angle) else deflection}",
         f"grains      {share}, correlation {agrees}",
+        *(report_lines(document["report"]) if "report" in document else ()),
         f"pictures    {target / 'overview.png'}, and more in {target}/",
     ]
 

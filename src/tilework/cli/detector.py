@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tilework.cli.functions import load_array
 from tilework.exceptions import CommandError
 
@@ -35,6 +37,9 @@ def make_corrections(args: argparse.Namespace, sig_shape: tuple[int, ...]) -> Co
         image = load_array(f"--{name} ", path)
         if image.shape != sig_shape:
             msg = f"--{name} {path} has shape {image.shape}, the detector {sig_shape}: they must be the same"
+            raise CommandError(msg)
+        if name == "excluded" and image.dtype.kind not in "bui" and not np.isin(image, (0, 1)).all():
+            msg = f"--excluded {path} holds {image.dtype}, and not only 0 and 1: save a bool map, such as (array > 0)"
             raise CommandError(msg)
         images[name] = image
     if not images:

@@ -181,14 +181,14 @@ Maker = Callable[[_Geometry, dict[str, Any]], Made]
 
 def _builtin(name: str) -> Maker:
     makers = {
-        "sum": _sum,
-        "sumsig": _sumsig,
-        "stddev": _stddev,
+        "sum": _plain("sum", "tilework.udf.sum:SumUDF"),
+        "sumsig": _plain("sumsig", "tilework.udf.sumsigudf:SumSigUDF"),
+        "stddev": _plain("stddev", "tilework.udf.stddev:StdDevUDF"),
         "com": _com,
         "disk": _disk,
         "ring": _ring,
         "masks": _masks,
-        "logsum": _logsum,
+        "logsum": _plain("logsum", "tilework.udf.logsum:LogsumUDF"),
         "fem": _fem,
         "crystallinity": _crystallinity,
     }
@@ -198,28 +198,33 @@ def _builtin(name: str) -> Maker:
     return makers[name]
 
 
-def _sum(_geometry: _Geometry, parameters: dict[str, Any]) -> Made:
-    from tilework.udf.sum import SumUDF
+def _plain(name: str, where: str) -> Maker:
+    """Return what makes a UDF that has nothing to do with the geometry."""
 
-    return SumUDF(**parameters), {}
+    def make(_geometry: _Geometry, parameters: dict[str, Any]) -> Made:
+        udf_class = _load_class(where)
+        _require_known(name, udf_class, parameters)
+        return udf_class(**parameters), {}
+
+    return make
 
 
-def _sumsig(_geometry: _Geometry, parameters: dict[str, Any]) -> Made:
-    from tilework.udf.sumsigudf import SumSigUDF
-
-    return SumSigUDF(**parameters), {}
-
-
-def _stddev(_geometry: _Geometry, parameters: dict[str, Any]) -> Made:
-    from tilework.udf.stddev import StdDevUDF
-
-    return StdDevUDF(**parameters), {}
+def _require_known(name: str, maker: Callable[..., Any], parameters: Mapping[str, Any]) -> None:
+    """See that a UDF has these parameters; further ones that it takes for the sake of subclasses do not count."""
+    of_subclasses = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    known = [key for key, p in inspect.signature(maker).parameters.items() if p.kind not in of_subclasses]
+    for key in parameters:
+        if key not in known:
+            there_are = f"there are {', '.join(known)}" if known else "it has none"
+            msg = f"--udf {name} has no parameter {key}: {f'write --{key}' if key in OPTIONS else there_are}"
+            raise CommandError(msg)
 
 
 def _com(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     from tilework.udf.com import CoMUDF
 
     geometry.require_2d("com")
+    _require_known("com", CoMUDF.with_params, parameters)
     asked = geometry.replaced(
         parameters,
         cy=lambda: geometry.middle[0],
@@ -251,7 +256,7 @@ def _ring(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
 def _virtual_detector(name: str, mask: NDArray[np.float32], asked: dict[str, Any], parameters: dict[str, Any]) -> Made:
     from tilework.udf.masks import ApplyMasksUDF
 
-    _require_known(name, parameters)
+    _require_known(name, ApplyMasksUDF, parameters)
     if not mask.any():
         msg = f"--udf {name} selects no pixel of a detector of {mask.shape}: see --center, --radius and --inner"
         raise CommandError(msg)
@@ -259,22 +264,10 @@ def _virtual_detector(name: str, mask: NDArray[np.float32], asked: dict[str, Any
     return ApplyMasksUDF(**{**how, **parameters}), asked
 
 
-def _require_known(name: str, parameters: Mapping[str, Any]) -> None:
-    """See that `ApplyMasksUDF` has these parameters; it takes others too, for subclasses, and makes nothing of them."""
-    from tilework.udf.masks import ApplyMasksUDF
-
-    known = [key for key, p in inspect.signature(ApplyMasksUDF).parameters.items() if p.kind is not p.VAR_KEYWORD]
-    for key in parameters:
-        if key not in known:
-            way = f"write --{key}" if key in OPTIONS else f"there are {', '.join(known)}"
-            msg = f"--udf {name} has no parameter {key}: {way}"
-            raise CommandError(msg)
-
-
 def _masks(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     from tilework.udf.masks import ApplyMasksUDF
 
-    _require_known("masks", parameters)
+    _require_known("masks", ApplyMasksUDF, parameters)
     path = geometry["masks"]
     if path is None:
         msg = "--udf masks needs --masks FILE.npy with a stack of masks (n, detector y, detector x)"
@@ -295,16 +288,11 @@ def _masks(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     return udf, {"masks": path, "count": len(stack)}
 
 
-def _logsum(_geometry: _Geometry, parameters: dict[str, Any]) -> Made:
-    from tilework.udf.logsum import LogsumUDF
-
-    return LogsumUDF(**parameters), {}
-
-
 def _fem(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     from tilework.udf.FEM import FEMUDF
 
     geometry.require_2d("fem")
+    _require_known("fem", FEMUDF, parameters)
     asked = geometry.replaced(
         parameters,
         center=lambda: geometry.middle,
@@ -321,6 +309,7 @@ def _crystallinity(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     from tilework.udf.crystallinity import CrystallinityUDF
 
     geometry.require_2d("crystallinity")
+    _require_known("crystallinity", CrystallinityUDF, parameters)
     if not {"rad_in", "rad_out"} <= set(parameters):
         msg = (
             "--udf crystallinity needs a range of frequencies, in periods per frame: --param rad_in=A --param rad_out=B"

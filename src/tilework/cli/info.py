@@ -51,8 +51,7 @@ def _detected(context: Context, args: argparse.Namespace) -> dict[str, Any] | No
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
-    detected = facts["detected"]
-    how = f"{detected['type']}, found out from the file" if detected else "as told"
+    how = "found out from the file" if facts["detected"] else "as told"
     scan, detector = (" × ".join(map(str, facts[name])) for name in ("nav_shape", "sig_shape"))
     many = "s" * (facts["frames"] != 1)
     rows = [

@@ -46,11 +46,11 @@ def check_output(target: Path, *, overwrite: bool, inputs: Iterable[str | None] 
     """
     if not os.path.lexists(target):
         return
+    if not target.is_dir() or target.is_symlink():
+        msg = f"{target} exists and is not a folder: choose another --out"
+        raise CommandError(msg)
     if not overwrite:
         msg = f"{target} exists: choose another --out, or --overwrite to replace it"
-        raise CommandError(msg)
-    if not target.is_dir() or target.is_symlink():
-        msg = f"{target} is not a folder: choose another --out"
         raise CommandError(msg)
     for name in inputs:
         if name is not None and _holds(target, name):

@@ -32,6 +32,10 @@ def worker(args: argparse.Namespace) -> None:
         raise CommandError(msg)
     from tilework.executor.dask.spec import cluster_spec
 
+    for option, number in (("--n-cpus", args.n_cpus), ("--services", args.services)):
+        if number is not None and number < 0:
+            msg = f"{option} must not be negative, it is {number}"
+            raise CommandError(msg)
     found = detect()
     cpus = found["cpus"] if args.n_cpus is None else args.n_cpus
     cudas = found["cudas"] if args.cudas is None else _devices(args.cudas)
@@ -61,6 +65,6 @@ def worker(args: argparse.Namespace) -> None:
 def _devices(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
+    except ValueError:
         msg = f"--cudas must be numbers of devices, such as 0,1, or '' for none, not {text!r}"
-        raise CommandError(msg) from error
+        raise CommandError(msg) from None

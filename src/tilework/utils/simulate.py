@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -31,7 +30,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilework.utils.devices import available_cpu_count
+
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
 
 __all__ = ["Grain", "ScanModel", "SimulatedScan", "simulate_scan"]
@@ -91,7 +93,12 @@ class ScanModel:
     dead, hot
         How many detector pixels never count, or count too much.
     seed
-        Of all random numbers.
+        Of all random numbers; not negative.
+
+    Raises
+    ------
+    ValueError
+        When the scan or the detector is too small, or the seed is negative.
     """
 
     scan_shape: tuple[int, int] = (64, 64)
@@ -110,11 +117,14 @@ class ScanModel:
     seed: int = 20
 
     def __post_init__(self) -> None:
-        if min(*self.scan_shape, *self.detector_shape) < 1 or min(self.scan_shape) < 2 or min(self.detector_shape) < 16:
+        if min(self.scan_shape) < 2 or min(self.detector_shape) < 16:
             msg = (
                 f"cannot simulate a scan of {self.scan_shape} with {self.detector_shape} pixels: "
                 "at least 2 x 2 positions and 16 x 16 pixels are needed"
             )
+            raise ValueError(msg)
+        if self.seed < 0:
+            msg = f"the seed of random numbers must not be negative, it is {self.seed}"
             raise ValueError(msg)
 
     @property
@@ -283,7 +293,8 @@ def simulate_scan(
     Parameters
     ----------
     path
-        File to write; replaced when it exists. The JSON file has the same name with the suffix ``.json``.
+        File to write; replaced when it exists. The JSON file has the same name with the suffix ``.json``, and is
+        replaced with it.
     model
         What is simulated; None: the default.
     progress
@@ -298,9 +309,9 @@ def simulate_scan(
     Raises
     ------
     ValueError
-        When the scan or the detector is too small.
+        When the scan or the detector is too small, or the seed is negative.
     OSError
-        When a file cannot be written; then neither is left behind.
+        When a file cannot be written; then both are as they were before.
 
     Examples
     --------
@@ -312,7 +323,7 @@ def simulate_scan(
     model = replace(model or ScanModel(), **parameters)
     target = Path(path)
     sidecar = target.with_suffix(".json")
-    partial = target.with_name(target.name + ".part")
+    partial, partial_sidecar = (file.with_name(f"{file.name}.part") for file in (target, sidecar))
     shape = (*model.scan_shape, *model.detector_shape)
     header = {"descr": "<u2", "fortran_order": False, "shape": shape}
     try:
@@ -322,11 +333,12 @@ def simulate_scan(
                 file.write(row.data)
                 if progress is not None:
                     progress(number * shape[1], shape[0] * shape[1])
-        sidecar.write_text(json.dumps(model.describe(), indent=1) + "\n", encoding="utf-8")
+        partial_sidecar.write_text(json.dumps(model.describe(), indent=1) + "\n", encoding="utf-8")
         partial.replace(target)
+        partial_sidecar.replace(sidecar)
     except BaseException:
         partial.unlink(missing_ok=True)
-        sidecar.unlink(missing_ok=True)
+        partial_sidecar.unlink(missing_ok=True)
         raise
     return SimulatedScan(target, sidecar, model)
 
@@ -340,7 +352,7 @@ def _rows(model: ScanModel) -> Iterator[NDArray[np.uint16]]:
     beams = tuple(_beams(model, grain) for grain in range(2))
     background = _background(model)
     n_rows = model.scan_shape[0]
-    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+    workers = min(available_cpu_count(), 8)
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, n_rows, 2 * workers):
             # No more than these rows are in memory at a time.

@@ -5,12 +5,13 @@ Everything is drawn on figures of our own, without pyplot: no window, no global 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilework.viz.colors import colormap, require_matplotlib
-from tilework.viz.marks import AxisScale, add_color_wheel, add_scale_bar, has_scale_bar, pixel_aspect
+from tilework.viz.marks import AxisScale, add_color_wheel, add_scale_bar, has_scale_bar, known_scale, pixel_aspect
 from tilework.viz.pixels import auto_range, rgb_from_2dvector
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ __all__ = [
 
 TITLE_SIZE = 11
 TEXT_SIZE = 9
+# Neither date nor version: the same picture is the same file. By suffix, since each format has names of its own.
+_PNG: dict[str, str | None] = {"Software": "tilework"}
+_METADATA: dict[str, dict[str, str | None]] = {
+    "": _PNG,
+    ".png": _PNG,
+    ".pdf": {"Creator": "tilework", "Producer": "tilework", "CreationDate": None},
+    ".svg": {"Creator": "tilework", "Date": None},
+}
 
 
 def new_figure(width: float, height: float, **kwargs: Any) -> Any:
@@ -54,21 +63,27 @@ def new_figure(width: float, height: float, **kwargs: Any) -> Any:
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str], *, dpi: int = 150) -> None:
-    """Write a figure to a PNG file.
+    """Write a figure to a file.
 
     Parameters
     ----------
     figure
         What `new_figure` made.
     path
-        The file; its suffix decides the format.
+        The file; its suffix decides the format: PNG, PDF, SVG, or another one that matplotlib writes.
     dpi
         Pixels per inch.
+
+    Raises
+    ------
+    ValueError
+        When matplotlib does not know the format.
+    OSError
+        When the file cannot be written.
     """
-    # Neither date nor version: the same picture is the same file.
     # A layout engine leaves wide margins around pictures of a fixed shape.
     box = {} if figure.get_layout_engine() is None else {"bbox_inches": "tight", "pad_inches": 0.06}
-    figure.savefig(path, dpi=dpi, metadata={"Software": "tilework"}, **box)
+    figure.savefig(path, dpi=dpi, metadata=_METADATA.get(Path(path).suffix.lower()), **box)
 
 
 def draw_image(
@@ -225,11 +240,11 @@ def draw_line(axes: Any, values: ArrayLike, *, title: str = "", scale: AxisScale
         What the values are.
     """
     data = _magnitude(values)
-    known = scale is not None and scale.scale is not None and scale.units is not None
-    position = np.arange(data.size) * (scale.scale if known and scale is not None and scale.scale else 1)
+    step, units = known_scale(scale) or (1, "index")
+    position = np.arange(data.size) * step
     (line,) = axes.plot(position, data, color="#31688e", linewidth=1.2, marker="." if data.size < 60 else None)
     axes.set_title(title, loc="left", fontsize=TITLE_SIZE)
-    axes.set_xlabel(scale.units if known and scale is not None else "index", fontsize=TEXT_SIZE)
+    axes.set_xlabel(units, fontsize=TEXT_SIZE)
     axes.set_ylabel(label, fontsize=TEXT_SIZE)
     axes.tick_params(labelsize=TEXT_SIZE - 1)
     axes.margins(x=0.01)
@@ -291,7 +306,7 @@ def _single(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | None, *,
     tall = height * pixel_aspect(shape, scales) / width
     # Inches.
     picture_w, picture_h = 4.6 * min(1.0, 1 / tall), 4.6 * min(1.0, tall)
-    left, bottom, top = (0.08, 0.08, 0.34) if has_scale_bar(scales, width) else (0.46, 0.30, 0.34)
+    left, bottom, top = (0.08, 0.08, 0.34) if has_scale_bar(_across(scales), width) else (0.46, 0.30, 0.34)
     right = 0.98 if bar else 0.08
     whole_w, whole_h = max(left + picture_w + right, 2.6), bottom + picture_h + top
     figure = new_figure(whole_w, whole_h, layout=None)
@@ -302,9 +317,13 @@ def _single(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | None, *,
     return figure, axes, figure.add_axes((beside, bottom / whole_h, 0.17 / whole_w, picture_h / whole_h))
 
 
+def _across(scales: tuple[AxisScale, AxisScale] | None) -> AxisScale | None:
+    return None if scales is None else scales[1]
+
+
 def _frame(axes: Any, title: str, scales: tuple[AxisScale, AxisScale] | None, shape: Sequence[int]) -> None:
     axes.set_title(title, loc="left", fontsize=TITLE_SIZE)
-    if add_scale_bar(axes, None if scales is None else scales[1], shape[1], size=TEXT_SIZE):
+    if add_scale_bar(axes, _across(scales), shape[1], size=TEXT_SIZE):
         axes.set_xticks([])
         axes.set_yticks([])
     else:

@@ -92,7 +92,6 @@ class Live2DPlot(ABC):
         Its title.
     last_update
         When it was shown last, in seconds of `time.monotonic`.
-
     is_displayed
         Whether it is on the screen; where not, a run that is given the plot calls `display` when it begins.
 

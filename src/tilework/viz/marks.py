@@ -19,6 +19,7 @@ __all__ = [
     "add_scale_bar",
     "format_length",
     "has_scale_bar",
+    "known_scale",
     "pixel_aspect",
     "round_length",
 ]
@@ -74,9 +75,16 @@ def pixel_aspect(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | Non
     return float(np.clip(ratio, width / height / 8, 8 * width / height))
 
 
-def has_scale_bar(scales: tuple[AxisScale, AxisScale] | None, width: int) -> bool:
-    """Return whether enough is known of the axes (vertical, horizontal) for a scale bar."""
-    return scales is not None and bool(scales[1].scale) and scales[1].units is not None and width > 1
+def known_scale(axis: AxisScale | None) -> tuple[float, str] | None:
+    """Return the distance of pixels along an axis, and its unit; None where one of them is not known."""
+    if axis is None or not axis.scale or axis.units is None:
+        return None
+    return axis.scale, axis.units
+
+
+def has_scale_bar(axis: AxisScale | None, width: int) -> bool:
+    """Return whether enough is known of the horizontal axis of a picture, `width` pixels wide, for a scale bar."""
+    return known_scale(axis) is not None and width > 1
 
 
 def add_scale_bar(axes: Any, axis: AxisScale | None, width: int, *, size: float = 9) -> bool:
@@ -98,13 +106,15 @@ def add_scale_bar(axes: Any, axis: AxisScale | None, width: int, *, size: float 
     bool
         Whether one was drawn.
     """
-    if axis is None or not axis.scale or axis.units is None or width < 2:
+    known = known_scale(axis)
+    if known is None or width < 2:
         return False
+    step, units = abs(known[0]), known[1]
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
-    length = round_length(BAR_SHARE * width * abs(axis.scale))
-    share = length / abs(axis.scale) / width
+    length = round_length(BAR_SHARE * width * step)
+    share = length / step / width
     bar = Rectangle(
         (0.05, 0.05), share, 0.016, transform=axes.transAxes, facecolor="white", edgecolor="black", linewidth=0.6
     )
@@ -112,7 +122,7 @@ def add_scale_bar(axes: Any, axis: AxisScale | None, width: int, *, size: float 
     axes.text(
         0.05 + share / 2,
         0.085,
-        format_length(length, axis.units),
+        format_length(length, units),
         transform=axes.transAxes,
         color="white",
         fontsize=size,
@@ -172,7 +182,7 @@ def add_color_wheel(axes: Any, vmax: float, units: str, *, size: float = 9, shar
     return inset
 
 
-def add_circle(axes: Any, center: tuple[float, float], radius: float, color: str, *, dashed: bool = False) -> None:
+def add_circle(axes: Any, center: tuple[float, float], radius: float, color: str) -> None:
     """Draw the outline of a virtual detector on a picture.
 
     Parameters
@@ -185,14 +195,8 @@ def add_circle(axes: Any, center: tuple[float, float], radius: float, color: str
         In pixels.
     color
         Of the line.
-    dashed
-        Whether the line is dashed.
     """
     from matplotlib.patches import Circle
 
-    style = (0, (4, 2.5)) if dashed else "solid"
-    axes.add_patch(
-        Circle(
-            (center[1], center[0]), radius, fill=False, edgecolor=color, linewidth=1.6, linestyle=style, clip_on=True
-        )
-    )
+    circle = Circle((center[1], center[0]), radius, fill=False, edgecolor=color, linewidth=1.6, clip_on=True)
+    axes.add_patch(circle)

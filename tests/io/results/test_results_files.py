@@ -401,6 +401,14 @@ def test_bad_places(tmp_path: Path) -> None:
     (tmp_path / "broken.h5").write_bytes(b"junk")
     with pytest.raises(ResultFileError, match="cannot read results"):
         load_results(tmp_path / "broken.h5")
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(ResultFileError, match="Is a directory"):
+        load_results(tmp_path / "folder.npz")
+    whole = (tmp_path / "mine.npz").read_bytes()
+    for content in (b"", b"junk", whole[: len(whole) // 2]):
+        (tmp_path / "broken.npz").write_bytes(content)
+        with pytest.raises(ResultFileError, match=r"broken\.npz: it is no \.npz file, or it was cut off"):
+            load_results(tmp_path / "broken.npz")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tilework.common.sparse import is_sparse
-from tilework.exceptions import RepairValueError
-from tilework.io.corrections.detector import as_flat, as_numbers, correct_frames
+from tilework.io.corrections.detector import as_flat, as_numbers, common_shape, correct_frames
 from tilework.io.corrections.repair import RepairDescriptor, excluded_coordinates
 
 if TYPE_CHECKING:
@@ -86,24 +85,16 @@ class CorrectionSet:
             excluded_pixels = _as_map(excluded_pixels)
             self._hint = _hint_at_coordinates(excluded_pixels)
             excluded_pixels = excluded_pixels.astype(bool)
-        shapes = {
-            name: tuple(int(s) for s in image.shape)
-            for name, image in (("dark", self._dark), ("gain", self._gain), ("excluded_pixels", excluded_pixels))
-            if image is not None
-        }
-        if len(set(shapes.values())) > 1:
-            msg = f"the shapes of the corrections differ: {', '.join(f'{k} {v}' for k, v in shapes.items())}"
-            raise ValueError(msg + self._hint)
-        self._sig_shape = next(iter(shapes.values()), None)
-        if excluded_pixels is not None:
-            assert self._sig_shape is not None
-            self._excluded = excluded_coordinates(excluded_pixels, self._sig_shape)
-            try:
+        images = {"dark": self._dark, "gain": self._gain, "excluded_pixels": excluded_pixels}
+        try:
+            self._sig_shape = common_shape(**{k: None if i is None else i.shape for k, i in images.items()})
+            if self._sig_shape is not None and excluded_pixels is not None:
+                self._excluded = excluded_coordinates(excluded_pixels, self._sig_shape)
                 RepairDescriptor(self._sig_shape, self._excluded, allow_empty)
-            except RepairValueError as error:
-                if not self._hint:
-                    raise
-                raise RepairValueError(f"{error}{self._hint}") from error
+        except ValueError as error:
+            if not self._hint:
+                raise
+            raise type(error)(f"{error}{self._hint}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_prepared": {}}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RepairDescriptor",
     "as_numbers",
+    "common_shape",
     "correct",
     "correct_dot_masks",
     "correct_frames",
@@ -39,7 +40,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _correct_rows = Kernel("tilework.io.corrections.detector_numba", "correct_rows")
 _correct_swapped_rows = Kernel("tilework.io.corrections.detector_numba", "correct_swapped_rows")
-# Words that the compiled kernel swaps at a time.
+# Words that the compiled kernel swaps at a time, into memory that stays in the L1 cache.
 _SWAPPED = 2048
 
 
@@ -137,24 +138,32 @@ def correct(
 
 
 def _find_sig_shape(dark_image: Any, gain_map: Any, sig_shape: Sequence[int] | None) -> tuple[int, ...]:
-    shapes = {
-        name: tuple(int(s) for s in shape)
-        for name, shape in (
-            ("sig_shape", sig_shape),
-            ("dark_image", None if dark_image is None else np.shape(dark_image)),
-            ("gain_map", None if gain_map is None else np.shape(gain_map)),
-        )
-        if shape is not None
-    }
-    if not shapes:
+    shape = common_shape(
+        sig_shape=sig_shape,
+        dark_image=None if dark_image is None else dark_image.shape,
+        gain_map=None if gain_map is None else gain_map.shape,
+    )
+    if shape is None:
         msg = "the shape of the detector is not known: give dark_image, gain_map or sig_shape"
         raise ValueError(msg)
-    if len(set(shapes.values())) > 1:
-        msg = f"the shapes of the corrections differ: {', '.join(f'{k} {v}' for k, v in shapes.items())}"
+    return shape
+
+
+def common_shape(**shapes: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Return the shape that all have, by name, for which it is not None; None when there is none.
+
+    Raises
+    ------
+    ValueError
+        When they differ, or are those of single numbers.
+    """
+    known = {name: tuple(int(s) for s in shape) for name, shape in shapes.items() if shape is not None}
+    if len(set(known.values())) > 1:
+        msg = f"the shapes of the corrections differ: {', '.join(f'{k} {v}' for k, v in known.items())}"
         raise ValueError(msg)
-    sig = next(iter(shapes.values()))
-    if not sig:
-        msg = f"{next(iter(shapes))} must have the shape of a frame, not be a single number: see numpy.full"
+    sig = next(iter(known.values()), None)
+    if sig == ():
+        msg = f"{next(iter(known))} must have the shape of a frame, not be a single number: see numpy.full"
         raise ValueError(msg)
     return sig
 

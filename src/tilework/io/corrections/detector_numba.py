@@ -22,8 +22,6 @@ __all__ = ["correct_rows", "correct_swapped_rows", "repair_rows"]
 
 # Pixels of dark frame and gain map that stay in the L2 cache while all frames of a tile pass by.
 _BLOCK = 32768
-# Words that are swapped at a time, into memory that stays in the L1 cache.
-_SWAPPED = 2048
 
 
 @jit
@@ -142,12 +140,12 @@ def correct_swapped_rows(
     places, dark, gain, out
         As of `correct_rows`.
     swapped, values
-        Memory for at least 2048 words, and the same memory in the dtype of the frames.
+        Memory for as many words as are swapped at a time, and the same memory in the dtype of the frames.
     """
     frames, pixels = out.shape
     size = words.itemsize
-    for begin in range(0, pixels, _SWAPPED):
-        end = min(pixels, begin + _SWAPPED)
+    for begin in range(0, pixels, swapped.size):
+        end = min(pixels, begin + swapped.size)
         width = end - begin
         d = dark[begin:end]
         g = gain[begin:end]

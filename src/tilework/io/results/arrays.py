@@ -84,6 +84,10 @@ def write_npz(path: Path, channels: Channels, document: Document) -> None:
 
 def read_npz(path: Path) -> tuple[dict[str, ResultChannel], Document]:
     """Read a .npz file."""
+    with path.open("rb") as file:  # by its path alone, it would not be told why it cannot be read
+        if not zipfile.is_zipfile(file):  # NumPy would advise to unpickle it
+            msg = "it is no .npz file, or it was cut off: get it again, or save it anew"
+            raise ValueError(msg)
     with np.load(path, allow_pickle=False) as archive:
         if f"{KEY}.json" not in archive.files:
             return {}, parse_document("{}")

@@ -113,7 +113,7 @@ def _viewable(name: str, data: Array) -> Array:
             return data
         case ("u" | "i", _):
             small = np.dtype(f"{data.dtype.kind}4")
-            fits = data.size == 0 or (data.min() >= np.iinfo(small).min and data.max() <= np.iinfo(small).max)
+            fits = data.min() >= np.iinfo(small).min and data.max() <= np.iinfo(small).max
             return data.astype(small if fits else np.float32)
         case ("f", _):
             with np.errstate(over="ignore"):
