@@ -19,7 +19,7 @@ from tilework.common.shape import Shape
 from tilework.common.udf import kernel_of
 from tilework.exceptions import NoBackendError, UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
-from tilework.udf.checks import check_results_can_be_made, noted, too_large
+from tilework.udf.checks import check_results_can_be_made, check_tiling, noted, too_large
 from tilework.udf.cutting import cut, most_tasks, wanted_tasks
 from tilework.udf.data import prepare_aux
 from tilework.udf.instance import claim, release, reset, snapshot, update_kwargs
@@ -181,6 +181,7 @@ class MainRun:
             if hasattr(udf, "preprocess"):
                 with noted(f"preprocess of {planned.name}, before the run"):
                     udf.preprocess()
+            check_tiling(udf)  # what is preferred may depend on all of this
 
     def _allocate(
         self, udf_name: str, name: str, declared: BufferWrapper, executor: JobExecutor | None
