@@ -186,7 +186,7 @@ def set_cache(udf: UDFInstance, cache: RunCache, position: int) -> None:
 
 
 def claim(udf: UDFInstance, run: object) -> Any:
-    """Return this instance, or a copy when another run is using it; on the main side.
+    """Return the instance, or a copy when another run is using it; on the main side.
 
     Raises
     ------
@@ -229,10 +229,12 @@ def reset(udf: UDFInstance, cache: RunCache, position: int) -> None:
 
 
 def snapshot(udf: UDFInstance, results: UDFData | None = None) -> Any:
-    """Return a copy of a main-side instance that can work elsewhere: with other results, and no run's own.
+    """Return a copy of an instance that can work elsewhere: with other results, and no run's own.
 
     Parameters
     ----------
+    udf
+        A main-side instance.
     results
         The buffers of the copy; None: it has none.
     """
