@@ -67,6 +67,44 @@ def test_tiling_and_method_may_depend_on_the_dataset(ctx: Context) -> None:
     np.testing.assert_array_equal(run(ctx, Deep())["of_frame"].data, SUMS)
 
 
+def test_tiling_may_depend_on_results_and_preprocess(ctx: Context) -> None:
+    """They are there when it is asked for, so what was prepared on the way can be used."""
+
+    class Prepared(Sums):
+        def preprocess(self) -> None:
+            self.depth = 3
+
+        def get_tiling_preferences(self) -> Any:
+            assert self.results.of_pixel.shape == (12, 10)
+            return {"depth": self.depth, "total_size": self.depth * self.results.of_pixel.nbytes}
+
+        def process_tile(self, tile: Any) -> None:
+            assert len(tile) <= 3
+            super().process_tile(tile)
+
+    np.testing.assert_array_equal(run(ctx, Prepared())["of_frame"].data, SUMS)
+
+
+def test_auxiliary_data_of_pixels_has_one_shape_everywhere(ctx: Context) -> None:
+    """That of the detector, as results of pixels have it."""
+
+    class Scaled(Sums):
+        def process_frame(self, frame: Any) -> None:
+            self.results.of_pixel[:] += frame * self.params.gain
+
+        def get_method(self) -> Any:
+            return self.UDF_METHOD.FRAME
+
+        def merge(self, dest: Any, src: Any) -> None:
+            dest.of_pixel[:] += src.of_pixel / self.params.gain
+
+        def get_results(self) -> Any:
+            return {"of_pixel": self.results.of_pixel * self.params.gain}
+
+    gain = UDF.aux_data(np.full((12, 10), 2.0), "sig", dtype="float64")
+    np.testing.assert_array_equal(run(ctx, Scaled(gain=gain))["of_pixel"].data, DATA.sum(axis=(0, 1)) * 2)
+
+
 @pytest.mark.parametrize("wanted", [{}, {"depth": 4}, {"total_size": 2**20}, {"depth": 1, "total_size": 16}])
 def test_preferences(ctx: Context, wanted: dict[str, int]) -> None:
     """What is left out has its default; the smallest tile that there is may be larger than what is wanted."""

@@ -27,7 +27,7 @@ from tilework.common.buffers import (
 from tilework.common.later import import_later
 from tilework.exceptions import MissingMergeError, NoMetaError, UDFException, UDFRunCancelled
 from tilework.udf.data import MergeAttrMapping, UDFData, UDFKwargsWrapper
-from tilework.udf.instance import RunAttribute, UDFInstance
+from tilework.udf.instance import RunAttribute, UDFInstance, is_in_run
 from tilework.udf.meta import UDFMeta
 from tilework.udf.mixins import (
     UDFFrameMixin,
@@ -306,7 +306,7 @@ class UDF(UDFInstance):
             getattr(dest, name)[:] = getattr(src, name)
 
     @property
-    def _needs_order(self) -> bool:
+    def _merge_needs_order(self) -> bool:
         """Whether the order of merging can change the bits of a result."""
         return type(self).merge is not UDF.merge
 
@@ -352,11 +352,6 @@ class UDF(UDFInstance):
 
     # -- to use
 
-    @property
-    def kwargs(self) -> Mapping[str, Any]:
-        """The parameters as they were given."""
-        return self._kwargs
-
     @RunAttribute
     def params(self) -> UDFKwargsWrapper:
         """The parameters; auxiliary data as the view that belongs to what is processed now."""
@@ -392,8 +387,8 @@ class UDF(UDFInstance):
         In `merge` and `get_results` it is cupy when the main process was given a GPU (``main_process_gpu``) and the UDF
         supports CuPy. Result buffers are in main memory there.
         """
-        backend = self.meta.array_backend if self.is_in_run() else None
-        if backend in CUPY_BACKENDS or (backend is None and self._cupy_on_main):
+        backend = self.meta.array_backend if is_in_run(self) else None
+        if backend in CUPY_BACKENDS or (backend is None and self._tilework_cupy_on_main):
             import cupy
 
             return cupy
@@ -505,6 +500,6 @@ class UDF(UDFInstance):
         factory
             Called without arguments when there is nothing under that name yet.
         """
-        if self._cache is None:
-            self._cache = RunCache()
-        return self._cache.get((self._position, key), factory)
+        if self._tilework_cache is None:
+            self._tilework_cache = RunCache()
+        return self._tilework_cache.get((self._tilework_position, key), factory)

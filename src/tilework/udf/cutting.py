@@ -60,7 +60,7 @@ def wanted_tasks(udfs: Sequence[UDF], plan: RunPlan, n_frames: int, executor: Jo
         What will run the tasks; None when that is not known.
     """
     by_frames = all(planned.method is UDFMethod.FRAME for planned in plan.udfs)
-    if by_frames and not any(udf._needs_order or hasattr(udf, "postprocess") for udf in udfs):
+    if by_frames and not any(udf._merge_needs_order or hasattr(udf, "postprocess") for udf in udfs):
         workers = _count_workers(plan, executor)
         if workers < 2:
             return 0

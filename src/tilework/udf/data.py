@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from tilework.common.shape import Shape
 
-__all__ = ["MergeAttrMapping", "UDFData", "UDFKwargsWrapper", "UseDiscouragedWarning", "prepare_aux"]
+__all__ = [
+    "MergeAttrMapping",
+    "UDFData",
+    "UDFKwargsWrapper",
+    "UseDiscouragedWarning",
+    "clear_views",
+    "prepare_aux",
+    "show",
+]
 
 T = TypeVar("T")
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -58,10 +66,6 @@ class UDFData:
         for name, value in self._buffers.items():
             # a call less for those of this very class, which nearly all are
             views[name] = value.raw_data if type(value) is BufferWrapper else whole_view(value)
-
-    def show(self, views: Mapping[str, Array]) -> None:
-        """Let attributes be these arrays, until `clear_views`."""
-        self.__dict__.update(views)
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what is not there.
@@ -163,6 +167,16 @@ class UDFKwargsWrapper(UDFData):
             "with update_parameters_experimental"
         )
         raise AttributeError(msg)
+
+
+def show(data: UDFData, views: Mapping[str, Array]) -> None:
+    """Let attributes of `data` be these arrays, until `clear_views`."""
+    data.__dict__.update(views)
+
+
+def clear_views(data: UDFData) -> None:
+    """Make every attribute of `data` the whole stored array again, whatever the attributes are called."""
+    UDFData.clear_views(data)
 
 
 def whole_view(value: Any) -> Any:

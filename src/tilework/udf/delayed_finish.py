@@ -14,6 +14,7 @@ import numpy as np
 
 from tilework.exceptions import UDFException
 from tilework.udf.data import UDFData
+from tilework.udf.instance import snapshot
 from tilework.udf.results import ResultBuffer, collect_buffers
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Finish:
         buffers = dict(self.declared)
         for name, array in zip(self.merged, arrays, strict=True):
             buffers[name] = buffers[name].with_array(array)
-        twin = udf.snapshot(UDFData(buffers))
+        twin = snapshot(udf, UDFData(buffers))
         return dict(collect_buffers(twin, self.covered, self.dataset_shape, self.roi))
 
 

@@ -39,6 +39,7 @@ from tilework.udf.base import UDF
 from tilework.udf.data import MergeAttrMapping
 from tilework.udf.delayed_finish import Finish, MaskOf, RawOf, rehearse
 from tilework.udf.delayed_results import DaskResultBufferWrapper, DelayedRunResult
+from tilework.udf.instance import snapshot
 from tilework.udf.ordered_merge import merge_in_order
 from tilework.udf.results import Provenance, RunResult, UDFResultsLazy
 
@@ -183,7 +184,7 @@ class DelayedRun:
 
     def _finish(self, udf: UDF, merged: Mapping[str, Any]) -> DelayedRunResult:
         run = self._run
-        provenance = Provenance(type(udf).__qualname__, udf.kwargs, run.dataset, run.roi, run.params.corrections)
+        provenance = Provenance(type(udf).__qualname__, udf._kwargs, run.dataset, run.roi, run.params.corrections)
         if type(udf).get_results is UDF.get_results:
             names = UDF.get_results(udf)  # refuses what only an own one can make
             declared = udf.results.as_dict()
@@ -209,7 +210,7 @@ class DelayedRun:
         graph = LazyGraph(f"results-{type(udf).__name__}")
         whole = [rechunked(array, -1) for array in merged.values()]
         graph.use(*whole)
-        udf_key = graph.add("udf", Constant(udf.snapshot()))
+        udf_key = graph.add("udf", Constant(snapshot(udf)))
         key = graph.add("get_results", finish, udf_key, [single_key(array) for array in whole])
         wanted = []
         for name, dtype in expected.items():

@@ -1,8 +1,12 @@
 """The life of an instance of a UDF: who uses it, what it is told, and the copies that are made of it.
 
-On the main side a run claims the instance that the user made (`UDFInstance.claim`), and gives it back; it holds the
+On the main side a run claims the instance that the user made (`claim`), and gives it back (`release`); it holds the
 results of that run. Every task makes an instance of its own from the parameters (`UDFInstance.new_for_partition`), uses
-it from one thread, and drops it. Where results are looked at while the run goes on, `UDFInstance.snapshot` is used.
+it from one thread, and drops it. Where results are looked at while the run goes on, `snapshot` is used.
+
+What users write shares the names of an instance: theirs may be called `reset` or `_cache`. So the class has the names
+that LiberTEM's has, and those that are documented; all else are functions of this module, and what they keep is in
+attributes whose names begin with ``_tilework``.
 
 Who writes a UDF needs `tilework.udf.base` only.
 """
@@ -32,7 +36,17 @@ if TYPE_CHECKING:
 
     BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
-__all__ = ["RunAttribute", "UDFInstance"]
+__all__ = [
+    "RunAttribute",
+    "UDFInstance",
+    "claim",
+    "is_in_run",
+    "release",
+    "reset",
+    "set_cache",
+    "snapshot",
+    "update_kwargs",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -94,10 +108,10 @@ class UDFInstance(UDFProtocol):
             )
             raise UDFException(msg)
         self._kwargs = kwargs
-        self._cache: RunCache | None = None
-        self._position = 0
-        self._run: weakref.ref[object] | None = None
-        self._cupy_on_main = False
+        self._tilework_cache: RunCache | None = None
+        self._tilework_position = 0
+        self._tilework_run: weakref.ref[object] | None = None
+        self._tilework_cupy_on_main = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _RUN_ATTRIBUTES:
@@ -128,89 +142,14 @@ class UDFInstance(UDFProtocol):
         """Say what is processed."""
         vars(self)["meta"] = meta
 
-    def is_in_run(self) -> bool:
-        """Return whether `meta` is known."""
-        return "meta" in vars(self)
-
     def set_main_process_gpu(self, gpu_id: int | None) -> None:
         """Say which CUDA device the main process uses; None for none."""
-        self._cupy_on_main = gpu_id is not None and not CUPY_BACKENDS.isdisjoint(as_names(self.get_backends()))
-
-    def set_cache(self, cache: RunCache, position: int) -> None:
-        """Share what the run computes once; `position` is that of this UDF in the run."""
-        self._cache = cache
-        self._position = position
-
-    def claim(self, run: object) -> Any:
-        """Return this instance, or a copy when another run is using it; on the main side.
-
-        Raises
-        ------
-        UDFException
-            When no copy can be made from the parameters, so that no task could either.
-        """
-        if "_kwargs" not in vars(self):
-            msg = (
-                f"{type(self).__name__}.__init__ does not call super().__init__(...): call it, with all parameters as "
-                "keyword arguments"
-            )
-            raise UDFException(msg)
-        try:
-            copy = self.copy()
-        except TypeError as e:
-            name = type(self).__name__
-            msg = (
-                f"{name} cannot be made again from its parameters ({', '.join(self._kwargs) or 'none'}): {e}. Every "
-                f"task makes a fresh {name} from the keyword arguments that its __init__ passes to super().__init__(), "
-                "so __init__ must accept exactly those"
-            )
-            raise UDFException(msg) from e
-        with _claim_lock:
-            if self._run is not None and self._run() is not None:
-                return copy
-            self._run = weakref.ref(run)
-            return self
-
-    def release(self, run: object) -> None:
-        """Give the instance back; on the main side."""
-        if self._run is not None and self._run() is run:
-            self._run = None
-
-    def reset(self, cache: RunCache, position: int) -> None:
-        """Forget an earlier run; on the main side, where an instance may be used again."""
-        vars(self).pop("params", None)
-        self.set_cache(cache, position)
-
-    def snapshot(self, results: UDFData | None = None) -> Any:
-        """Return a copy of a main-side instance that can work elsewhere: with other results, and no run's own.
-
-        Parameters
-        ----------
-        results
-            The buffers of the copy; None: it has none.
-        """
-        twin = copy.copy(self)
-        twin._kwargs = {k: copy.copy(v) if isinstance(v, AuxBufferWrapper) else v for k, v in self._kwargs.items()}
-        twin._run = None
-        own = vars(twin)
-        for name in _RUN_ATTRIBUTES - {"meta"}:
-            own.pop(name, None)
-        if "meta" in own:
-            own["meta"] = copy.copy(own["meta"])
-        if results is not None:
-            own["results"] = results
-        return twin
-
-    def update_kwargs(self, new: Mapping[str, Any]) -> None:
-        """Change parameters, on the main side, and forget what was made of the old ones."""
-        self._kwargs = {**self._kwargs, **new}
-        self._cache = None
-        vars(self).pop("params", None)
+        self._tilework_cupy_on_main = gpu_id is not None and not CUPY_BACKENDS.isdisjoint(as_names(self.get_backends()))
 
     def init_result_buffers(self) -> None:
         """Declare the results."""
         declared = self.get_result_buffers()
-        if not self.is_in_run() or self.meta.array_backend is None:  # once, on the main side
+        if not is_in_run(self) or self.meta.array_backend is None:  # once, on the main side
             _check_declared(type(self).__name__, declared)
         vars(self)["results"] = UDFData(declared)
 
@@ -227,16 +166,101 @@ class UDFInstance(UDFProtocol):
     @property
     def requires_custom_merge(self) -> bool:
         """Whether the default merge cannot work: there is a result that is not of kind nav."""
-        return any(b.kind != "nav" and b.use != "result_only" for b in self._declared().values())
+        return any(b.kind != "nav" and b.use != "result_only" for b in _declared(self).values())
 
     @property
     def requires_custom_merge_all(self) -> bool:
         """Whether the default of merging all at once cannot work."""
-        return any(b.kind != "nav" for b in self._declared().values())
+        return any(b.kind != "nav" for b in _declared(self).values())
 
-    def _declared(self) -> Mapping[str, BufferWrapper]:
-        results: UDFData | None = vars(self).get("results")
-        return results.as_dict() if results else self.get_result_buffers()
+
+def is_in_run(udf: UDFInstance) -> bool:
+    """Return whether `meta` is known."""
+    return "meta" in vars(udf)
+
+
+def set_cache(udf: UDFInstance, cache: RunCache, position: int) -> None:
+    """Share what the run computes once; `position` is that of this UDF in the run."""
+    udf._tilework_cache = cache
+    udf._tilework_position = position
+
+
+def claim(udf: UDFInstance, run: object) -> Any:
+    """Return the instance, or a copy when another run is using it; on the main side.
+
+    Raises
+    ------
+    UDFException
+        When no copy can be made from the parameters, so that no task could either.
+    """
+    if "_kwargs" not in vars(udf):
+        msg = (
+            f"{type(udf).__name__}.__init__ does not call super().__init__(...): call it, with all parameters as "
+            "keyword arguments"
+        )
+        raise UDFException(msg)
+    try:
+        copy = udf.copy()
+    except TypeError as e:
+        name = type(udf).__name__
+        msg = (
+            f"{name} cannot be made again from its parameters ({', '.join(udf._kwargs) or 'none'}): {e}. Every "
+            f"task makes a fresh {name} from the keyword arguments that its __init__ passes to super().__init__(), "
+            "so __init__ must accept exactly those"
+        )
+        raise UDFException(msg) from e
+    with _claim_lock:
+        if udf._tilework_run is not None and udf._tilework_run() is not None:
+            return copy
+        udf._tilework_run = weakref.ref(run)
+        return udf
+
+
+def release(udf: UDFInstance, run: object) -> None:
+    """Give the instance back; on the main side."""
+    if udf._tilework_run is not None and udf._tilework_run() is run:
+        udf._tilework_run = None
+
+
+def reset(udf: UDFInstance, cache: RunCache, position: int) -> None:
+    """Forget an earlier run; on the main side, where an instance may be used again."""
+    vars(udf).pop("params", None)
+    set_cache(udf, cache, position)
+
+
+def snapshot(udf: UDFInstance, results: UDFData | None = None) -> Any:
+    """Return a copy of an instance that can work elsewhere: with other results, and no run's own.
+
+    Parameters
+    ----------
+    udf
+        A main-side instance.
+    results
+        The buffers of the copy; None: it has none.
+    """
+    twin = copy.copy(udf)
+    twin._kwargs = {k: copy.copy(v) if isinstance(v, AuxBufferWrapper) else v for k, v in udf._kwargs.items()}
+    twin._tilework_run = None
+    own = vars(twin)
+    for name in _RUN_ATTRIBUTES - {"meta"}:
+        own.pop(name, None)
+    if "meta" in own:
+        own["meta"] = copy.copy(own["meta"])
+    if results is not None:
+        own["results"] = results
+    return twin
+
+
+def update_kwargs(udf: UDFInstance, new: Mapping[str, Any]) -> None:
+    """Change parameters, on the main side, and forget what was made of the old ones."""
+    udf._kwargs = {**udf._kwargs, **new}
+    udf._tilework_cache = None
+    vars(udf).pop("params", None)
+
+
+def _declared(udf: UDFInstance) -> Mapping[str, BufferWrapper]:
+    results: UDFData | None = vars(udf).get("results")
+    return results.as_dict() if results else udf.get_result_buffers()
 
 
 def _check_declared(udf_name: str, declared: Any) -> None:

@@ -106,7 +106,7 @@ def _is_known(udf: UDF, parameter: inspect.Parameter) -> bool:
 
 def _find(udf: UDF, label: str, parameter: inspect.Parameter) -> Any:
     name = parameter.name
-    results, params, task_data = udf.results.as_dict(), udf.params.as_dict(), udf.task_data.as_dict()
+    results, params, task_data = udf.results.as_dict(), udf._kwargs, udf.task_data.as_dict()
     usable = {n: b for n, b in results.items() if b.use != "result_only"}
     for what, known in (("result", usable), ("parameter", params), ("task data", task_data)):
         if name in known:

@@ -19,9 +19,10 @@ from tilework.common.shape import Shape
 from tilework.common.udf import kernel_of
 from tilework.exceptions import NoBackendError, UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
-from tilework.udf.checks import check_results_can_be_made, noted, too_large
+from tilework.udf.checks import check_results_can_be_made, check_tiling, noted, too_large
 from tilework.udf.cutting import cut, most_tasks, wanted_tasks
 from tilework.udf.data import prepare_aux
+from tilework.udf.instance import claim, release, reset, snapshot, update_kwargs
 from tilework.udf.kernel_arguments import check_kernel
 from tilework.udf.merging import merge_part
 from tilework.udf.meta import UDFMeta
@@ -105,7 +106,7 @@ class MainRun:
         executor: JobExecutor | None = None,
         environment: Environment | None = None,
     ) -> None:
-        self.udfs: list[UDF] = [udf.claim(self) for udf in udfs]
+        self.udfs: list[UDF] = [claim(udf, self) for udf in udfs]
         self._is_exiting = sys.is_finalizing  # the name `sys` may be gone then
         self.dataset = dataset
         self.roi = roi
@@ -153,9 +154,9 @@ class MainRun:
         if main_gpu is not None and environment is not None and not environment.has_cupy:
             main_gpu = None
         for position, (udf, planned) in enumerate(zip(self.udfs, plan.udfs, strict=True)):
-            udf.reset(cache, position)
+            reset(udf, cache, position)
             udf.set_main_process_gpu(main_gpu)
-            prepare_aux(udf.kwargs, dataset.shape, self.roi, planned.name)
+            prepare_aux(udf._kwargs, dataset.shape, self.roi, planned.name)
             meta = UDFMeta(
                 None,
                 dataset.shape,
@@ -180,6 +181,7 @@ class MainRun:
             if hasattr(udf, "preprocess"):
                 with noted(f"preprocess of {planned.name}, before the run"):
                     udf.preprocess()
+            check_tiling(udf)  # what is preferred may depend on all of this
 
     def _allocate(
         self, udf_name: str, name: str, declared: BufferWrapper, executor: JobExecutor | None
@@ -236,7 +238,7 @@ class MainRun:
     @property
     def needs_order(self) -> bool:
         """Whether the order of merging can change the bits of a result."""
-        return any(udf._needs_order for udf in self.udfs)
+        return any(udf._merge_needs_order for udf in self.udfs)
 
     @property
     def covered(self) -> BoolArray:
@@ -305,14 +307,14 @@ class MainRun:
             raise ValueError(msg)
         for udf, new in zip(self.udfs, parameters, strict=True):
             name = type(udf).__name__
-            unknown = sorted(set(new) - set(udf.kwargs))
+            unknown = sorted(set(new) - set(udf._kwargs))
             if unknown:
-                known = ", ".join(sorted(udf.kwargs)) or "none"
+                known = ", ".join(sorted(udf._kwargs)) or "none"
                 msg = f"{name} has no parameter {', '.join(map(repr, unknown))} that could be changed; it has: {known}"
                 raise UDFException(msg)
             prepare_aux(new, self.dataset.shape, self.roi, name)
             try:
-                type(udf)(**{**udf.kwargs, **new})
+                type(udf)(**{**udf._kwargs, **new})
             except Exception as e:
                 msg = f"{name} cannot be made with the new parameters {', '.join(new)}: {e}"
                 raise UDFException(msg) from e
@@ -321,7 +323,7 @@ class MainRun:
         """Change parameters of the UDFs on the main side."""
         with self.lock:
             for udf, new in zip(self.udfs, parameters, strict=True):
-                udf.update_kwargs(new)
+                update_kwargs(udf, new)
 
     def end(self) -> None:
         """Tell the UDFs that want to know it that the run is over; to be called when no task runs any more.
@@ -360,6 +362,6 @@ class MainRun:
         # An iteration that is left when the interpreter exits ends without modules; nobody asks for anything then.
         if not are_results_made and not self._is_exiting():
             with self.lock:
-                self.udfs = [udf.snapshot(udf.results) for udf in released]
+                self.udfs = [snapshot(udf, udf.results) for udf in released]
         for udf in released:
-            udf.release(self)
+            release(udf, self)

@@ -9,7 +9,7 @@ import numpy as np
 from tilework.common.buffers import AuxBufferWrapper
 from tilework.exceptions import UDFException, ended_iteration
 from tilework.udf.checks import describe_arrays, merges_by_name
-from tilework.udf.data import MergeAttrMapping
+from tilework.udf.data import MergeAttrMapping, clear_views, show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,14 +39,14 @@ def merge_part(udf: UDF, dest: Mapping[str, Array], src: MergeAttrMapping, start
     where
         The partition, for errors.
     """
-    udf.results.show(dest)
+    show(udf.results, dest)
     aux = {
         name: value.get_view_for_dataset()[start:stop]
-        for name, value in udf.kwargs.items()
+        for name, value in udf._kwargs.items()
         if isinstance(value, AuxBufferWrapper) and value.kind == "nav"
     }
     if aux:
-        udf.params.show(aux)
+        show(udf.params, aux)
     try:
         # Arguments go by name where the method has these names, in whatever order.
         if merges_by_name(udf):
@@ -68,4 +68,4 @@ def merge_part(udf: UDF, dest: Mapping[str, Array], src: MergeAttrMapping, start
     finally:
         udf.results.clear_views()
         if aux:
-            udf.params.clear_views()
+            clear_views(udf.params)

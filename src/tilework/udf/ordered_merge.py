@@ -13,6 +13,7 @@ import numpy as np
 from tilework.common.arrays import zeros
 from tilework.common.dask_graphs import ArraySpec, Constant, Item, LazyGraph, is_lazy, single_key
 from tilework.udf.data import MergeAttrMapping, UDFData
+from tilework.udf.instance import is_in_run, snapshot
 from tilework.udf.merging import merge_part
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _merge_later(
     """Return Dask arrays that are made by one step per partition."""
     names, nav = steps[0].names, steps[0].nav
     graph = LazyGraph(f"merge-{type(udf).__name__}")
-    udf_key = graph.add("udf", Constant(udf.snapshot()))
+    udf_key = graph.add("udf", Constant(snapshot(udf)))
     state = graph.add("start", Constant({name: array for name, array in initial.items() if name not in nav}))
     touched = [name for name in names if name in nav and name in initial]
     own_keys = []
@@ -159,8 +160,8 @@ class MergeStep:
         part
             The results of the partition.
         """
-        twin = udf.snapshot()
-        if udf.is_in_run() and (merged := udf.meta.get_valid_nav_mask()) is not None:
+        twin = snapshot(udf, UDFData({}))  # in which the arrays are shown
+        if is_in_run(udf) and (merged := udf.meta.get_valid_nav_mask()) is not None:
             merged = merged.copy()
             merged[self._start :] = False
             twin.meta.set_valid_nav_mask(merged)
@@ -171,7 +172,6 @@ class MergeStep:
             name: np.array(before[name]) if name in before else zeros(array.shape, array.dtype)
             for name, array in src.items()
         }
-        twin._results = UDFData({})  # in which the arrays are shown
         where = f"partition that begins at position {self._start} of the run"
         merge_part(twin, dest, MergeAttrMapping(src), self._start, self._stop, where)
         if not self.nav:

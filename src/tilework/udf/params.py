@@ -94,7 +94,7 @@ class UDFParams:
         plan: RunPlan | None = None,
     ) -> UDFParams:
         """Collect the parameters of `udfs`."""
-        return cls([udf.kwargs for udf in udfs], roi, corrections, tiling_scheme, plan, [type(udf) for udf in udfs])
+        return cls([udf._kwargs for udf in udfs], roi, corrections, tiling_scheme, plan, [type(udf) for udf in udfs])
 
     def current(self) -> tuple[list[dict[str, Any]], RunCache]:
         """Return the parameters of each UDF, and what tasks make of them, as they belong together.

@@ -27,6 +27,8 @@ from tilework.exceptions import JobCancelledError
 from tilework.io.dataset.partition import HasPickedTiles
 from tilework.io.dataset.scratch import give_back, take_scratch
 from tilework.udf.checks import check_own_results, explain, too_large
+from tilework.udf.data import clear_views
+from tilework.udf.instance import set_cache
 from tilework.udf.meta import UDFMeta
 from tilework.udf.own_copies import on_own_copies, with_own_arrays
 from tilework.udf.picked_frames import reads_in_place
@@ -213,7 +215,7 @@ class PartitionRun:
             compiled=plan.compiled,
         )
         udf.set_meta(meta)
-        udf.set_cache(self._cache, position)
+        set_cache(udf, self._cache, position)
         self._doing = "get_result_buffers"
         udf.init_result_buffers()
         origin, shape, lib = self._slice.origin[0], self._slice.shape.to_tuple(), udf.xp
@@ -252,10 +254,10 @@ class PartitionRun:
         check_own_results(udf)
         udf.results.flush()
         udf.results.clear_views()
-        for value in udf.params.values():
+        for value in udf._kwargs.values():
             if isinstance(value, AuxBufferWrapper):
                 value.flush()
-        udf.params.clear_views()
+        clear_views(udf.params)
         udf.meta.set_partition()
         if hasattr(udf, "postprocess"):
             udf.postprocess()

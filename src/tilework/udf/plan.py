@@ -29,7 +29,7 @@ from tilework.common.kernels.rows import computable
 from tilework.common.udf import UDFMethod, kernel_of
 from tilework.exceptions import NoBackendError, UDFException
 from tilework.io.dataset.base import DataSet
-from tilework.udf.checks import check_signatures, check_tiling, noted
+from tilework.udf.checks import check_signatures, noted
 from tilework.udf.meta import UDFMeta
 from tilework.udf.run_plan import RunPlan, UDFPlan
 
@@ -181,11 +181,10 @@ def _plan_one(
         input_dtype = computable(input_dtype)
         allowed = frozenset({NUMPY}) if allowed is None else allowed & {NUMPY}
     input_dtype, backends = _backends(udf, input_dtype, allowed)
-    # Method and tiling may depend on the dataset.
+    # The method may depend on the dataset.
     udf.set_meta(UDFMeta(None, shape, roi, dataset_dtype, input_dtype, corrections=corrections, compiled=compiled))
     method = checked_method(udf)
     check_signatures(udf, method)
-    check_tiling(udf)
     raw = corrections is None or corrects_results(udf)
     process = f"process_{method.value}"
     native = (

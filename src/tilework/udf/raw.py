@@ -94,7 +94,7 @@ class PickUDF(UDF):
             self.results.frames[(slice(None), *self.meta.sig_slice.get())] = tile
 
     @property
-    def _needs_order(self) -> bool:
+    def _merge_needs_order(self) -> bool:
         return self._is_derived  # its own frames are put where nobody else's are
 
     def merge(self, dest: MergeAttrMapping, src: MergeAttrMapping) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from tilework.udf.base import UDF
+from tilework.udf.instance import update_kwargs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,7 +91,7 @@ class RecordUDF(UDF):
             raise FileExistsError(errno.EEXIST, "it is no regular file, and not replaced", str(target))
         self._made = _open_locked(self._unfinished, str(target))
         array = np.lib.format.open_memmap(self._unfinished, mode="w+", dtype=self.meta.input_dtype, shape=shape)
-        self.update_kwargs({"_inode": os.fstat(self._made.fileno()).st_ino, "_offset": array.offset})
+        update_kwargs(self, {"_inode": os.fstat(self._made.fileno()).st_ino, "_offset": array.offset})
 
     @property
     def _unfinished(self) -> str:

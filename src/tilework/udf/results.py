@@ -372,7 +372,7 @@ def collect_results(
     results = []
     for udf in udfs:
         # What is merged goes on growing while these results are kept.
-        provenance = Provenance(type(udf).__qualname__, udf.kwargs, dataset, roi, corrections, merged.copy())
+        provenance = Provenance(type(udf).__qualname__, udf._kwargs, dataset, roi, corrections, merged.copy())
         buffers = dict(collect_buffers(udf, merged, dataset.shape, roi))
         for buffer in buffers.values():
             buffer.provenance = provenance

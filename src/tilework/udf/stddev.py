@@ -14,6 +14,7 @@ from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.kernels import accumulate_variance, merge_variances, takes_dtype
 from tilework.exceptions import UDFException
 from tilework.udf.base import UDF
+from tilework.udf.instance import is_in_run
 from tilework.udf.ordered_merge import merge_in_order
 from tilework.udf.picked_frames import takes_picked_frames
 
@@ -317,7 +318,7 @@ class StdDevUDF(UDF):
     @property
     def _compiled(self) -> bool | None:
         # There is no run when results are merged that somebody else computed.
-        return self.meta.kernels if self.is_in_run() and self.params.use_numba else False
+        return self.meta.kernels if is_in_run(self) and self.params.use_numba else False
 
     @takes_picked_frames
     def process_tile(self, tile: Any) -> None:

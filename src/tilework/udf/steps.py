@@ -77,7 +77,7 @@ def _nav_views(udf: UDF) -> list[tuple[dict[str, Any], str, Array]]:
     ]
     nav += [
         (udf.params.__dict__, name, value.raw_data)
-        for name, value in udf.params.items()
+        for name, value in udf._kwargs.items()
         if isinstance(value, AuxBufferWrapper) and value.kind == "nav"
     ]
     return nav
@@ -87,7 +87,7 @@ def _sig_buffers(udf: UDF) -> list[tuple[dict[str, Any], str, BufferWrapper]]:
     sig = [(udf.results.__dict__, n, b) for n, b in udf.results.items() if b.kind == "sig" and b.has_data()]
     sig += [
         (udf.params.__dict__, n, v)
-        for n, v in udf.params.items()
+        for n, v in udf._kwargs.items()
         if isinstance(v, AuxBufferWrapper) and v.kind == "sig"
     ]
     return sig

@@ -41,3 +41,13 @@ def test_auxiliary_data_that_does_not_fit_is_refused() -> None:
     aux.set_buffer(np.zeros(11, dtype="f4"))
     with pytest.raises(ValueError, match="needs 12 entries"):
         aux.set_roi(DS, None)
+
+
+@pytest.mark.parametrize("given", [(5, 6, 2), (30, 2), (60,)])
+def test_auxiliary_data_of_pixels_has_the_shape_of_the_detector(given: tuple[int, ...]) -> None:
+    aux = AuxBufferWrapper("sig", (2,), "f4")
+    data = np.arange(60, dtype="f4")
+    aux.set_buffer(data.reshape(given))
+    aux.set_roi(DS, None)
+    assert np.array_equal(aux.get_view_for_dataset(), data.reshape(5, 6, 2))
+    assert np.array_equal(aux.new_for_partition(Part(4, 8), None).get_view_for_dataset(), data.reshape(5, 6, 2))

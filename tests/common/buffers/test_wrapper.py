@@ -172,6 +172,12 @@ def test_result_only_buffers_hold_nothing() -> None:
     assert not buffer.has_data()
     with pytest.raises(ValueError, match="get_results"):
         _ = buffer.data
+    part, tile = Part(4, 8), object()
+    assert buffer.get_view_for_dataset() is None
+    assert buffer.get_view_for_partition(part) is None
+    assert buffer.get_view_for_frame(part, tile, 0) is None
+    assert buffer.get_view_for_tile(part, tile) is None
+    assert buffer.get_contiguous_view_for_tile(part, tile) is None
 
 
 def test_absent_positions_look_like_nothing_rather_than_zero() -> None:

@@ -98,8 +98,10 @@ class AuxBufferWrapper(BufferWrapper):
         return new
 
     def get_view_for_dataset(self, dataset: Any = None) -> Array:  # noqa: ARG002
-        """Return all of it, compressed to the selected positions."""
+        """Return all of it: of selected positions, or of the shape of the detector where that is known."""
         data = self._require_data()
+        if self._kind == "sig" and self._ds_shape is not None:
+            return data.reshape(tuple(self._ds_shape.sig) + data.shape[1:])
         return data[self._roi] if self._kind == "nav" and self._roi is not None else data
 
     def flush(self) -> None:

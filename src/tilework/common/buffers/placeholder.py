@@ -24,6 +24,26 @@ class PlaceholderBufferWrapper(BufferWrapper):
         """Return False."""
         return False
 
+    def get_view_for_dataset(self, dataset: Any = None) -> Any:  # noqa: ARG002
+        """Return None, as all views: while frames are processed, there is nothing to look at."""
+        return None
+
+    def get_view_for_partition(self, partition: Any) -> Any:  # noqa: ARG002
+        """Return None."""
+        return None
+
+    def get_view_for_frame(self, partition: Any, tile: Any, frame_idx: int) -> Any:  # noqa: ARG002
+        """Return None."""
+        return None
+
+    def get_view_for_tile(self, partition: Any, tile: Any) -> Any:  # noqa: ARG002
+        """Return None."""
+        return None
+
+    def get_contiguous_view_for_tile(self, partition: Any, tile: Any) -> Any:  # noqa: ARG002
+        """Return None."""
+        return None
+
     @property
     def raw_data(self) -> Array | None:
         """Not there.
