@@ -328,7 +328,7 @@ class FeedQueue(OneWayQueue):
                     return part
                 time.sleep(_POLL_SECONDS)
         except SharedMemoryFullError as error:
-            msg = f"{error}: put less at a time, or give the machine or its container more memory"
+            msg = f"{error}: put less at a time, or give more memory: shared_memory, or the machine or its container"
             raise ExecutorError(msg) from error
         raise self._feeder.over()
 
