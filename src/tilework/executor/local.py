@@ -16,7 +16,7 @@ from tilework.common.backend import get_use_cuda
 from tilework.common.executor import SimpleWorkerQueue, WorkerContext, WorkerQueueEmpty
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import JobCancelledError
-from tilework.executor.calling import call_task, no_more_data
+from tilework.executor.calling import call_task, no_more_data, too_late
 from tilework.executor.driven import is_streamed, no_such_handle
 from tilework.executor.storing import StoringJobExecutor, patched
 
@@ -177,17 +177,22 @@ class _StreamQueue(SimpleWorkerQueue):
         self._has_end = False
 
     def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
-        """Append an item; JobCancelledError when the run has ended."""
-        self._stop.raise_if_set()
+        """Append an item; JobCancelledError when the run has ended, ExecutorError when `handle_task` has returned."""
+        self._check_open()
         super().put(header, payload)
 
     @contextmanager
     def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:
-        """Give out a buffer to be filled, and append it; JobCancelledError when the run has ended."""
-        self._stop.raise_if_set()
+        """Give out a buffer to be filled, and append it; raises as `put`."""
+        self._check_open()
         with super().put_nocopy(header, size) as payload:
             yield payload
-            self._stop.raise_if_set()
+            self._check_open()
+
+    def _check_open(self) -> None:
+        self._stop.raise_if_set()
+        if self._has_end:
+            raise too_late()
 
     def finish(self) -> None:
         """Let a reader that waits for more than there is get an ExecutorError."""

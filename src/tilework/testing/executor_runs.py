@@ -404,6 +404,31 @@ class RunContract(ExecutorHarness):
         assert handler.calls == ["start", "done"]
         self.assert_usable(executor)
 
+    def test_handler_that_puts_too_late(self, executor: JobExecutor) -> None:
+        """When it has returned, a thread of its own gets an error, and what it puts reaches nobody."""
+        self.require("streams")
+        errors: list[str] = []
+
+        class Late(StreamHandler):
+            first: WorkerQueue
+
+            def handle_task(self, task: TaskProtocol, queue: WorkerQueue) -> None:
+                if getattr(task, "index", None) == 1:
+                    try:
+                        self.first.put("data", b"12")
+                    except ExecutorError as error:
+                        errors.append(str(error))
+                else:
+                    self.first = queue
+                super().handle_task(task, queue)
+
+        handler = Late()
+        expected = [(i, StreamHandler.expected(i)) for i in range(2)]
+        assert sorted(self.run(executor, [StreamTask(i) for i in range(2)], handler=handler)) == expected
+        assert len(errors) == 1
+        assert "handle_task has returned" in errors[0]
+        self.assert_usable(executor)
+
     def test_handler_that_gives_too_little(self, executor: JobExecutor) -> None:
         """A task that waits for more than there is gets an error that says so, and so does whoever waits for it."""
         self.require("streams")
