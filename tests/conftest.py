@@ -90,6 +90,6 @@ def shared_data() -> Path:
 @pytest.fixture
 def no_device_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing says which device this process computes on; what the test sets is gone after it."""
-    for name in ("TILEWORK_USE_CUDA", "TILEWORK_USE_CPU"):
+    for name in ("TILEWORK_USE_CUDA", "TILEWORK_USE_CPU", "LIBERTEM_USE_CUDA", "LIBERTEM_USE_CPU"):
         monkeypatch.setenv(name, "0")  # first, so that the removal is undone although nothing was there
         monkeypatch.delenv(name)

@@ -33,6 +33,18 @@ def test_contradictions_and_nonsense_are_errors(monkeypatch: pytest.MonkeyPatch)
             function()
 
 
+def test_the_variables_of_libertem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They count where ours are not set, as in programs that were written for it."""
+    monkeypatch.setenv("LIBERTEM_USE_CUDA", "2")
+    assert (backend.get_device_class(), backend.get_use_cpu(), backend.get_use_cuda()) == ("cuda", None, 2)
+    backend.set_use_cpu(0)
+    assert (backend.get_device_class(), backend.get_use_cuda()) == ("cpu", None)
+    monkeypatch.delenv("TILEWORK_USE_CPU")
+    monkeypatch.setenv("LIBERTEM_USE_CPU", "0")
+    with pytest.raises(RuntimeError, match="both LIBERTEM_USE_CUDA and LIBERTEM_USE_CPU"):
+        backend.get_device_class()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
 def test_file_limit_is_raised_to_what_the_system_lets_us() -> None:
     code = """

@@ -1,7 +1,8 @@
 """Which device this process computes on, as its environment variables say.
 
 ``TILEWORK_USE_CUDA`` holds the number of a CUDA device, ``TILEWORK_USE_CPU`` any number: at most one of them is set, by
-whoever starts a worker. Without either, it is the CPU.
+whoever starts a worker. Where neither is, LiberTEM's variables are looked at, ``LIBERTEM_USE_CUDA`` and
+``LIBERTEM_USE_CPU``. Without any, it is the CPU.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ __all__ = ["get_device_class", "get_use_cpu", "get_use_cuda", "set_file_limit", 
 
 _CUDA = "TILEWORK_USE_CUDA"
 _CPU = "TILEWORK_USE_CPU"
+_OF_LIBERTEM = {_CUDA: "LIBERTEM_USE_CUDA", _CPU: "LIBERTEM_USE_CPU"}
 
 
 def set_use_cuda(device_id: int) -> None:
@@ -58,8 +60,11 @@ def get_device_class() -> Literal["cpu", "cuda"]:
 
 
 def _get(name: str) -> int | None:
-    if _CUDA in os.environ and _CPU in os.environ:
-        msg = f"both {_CUDA} and {_CPU} are set in the environment: unset the one that does not apply"
+    cuda, cpu = _CUDA, _CPU
+    if cuda not in os.environ and cpu not in os.environ:
+        cuda, cpu, name = _OF_LIBERTEM[cuda], _OF_LIBERTEM[cpu], _OF_LIBERTEM[name]
+    if cuda in os.environ and cpu in os.environ:
+        msg = f"both {cuda} and {cpu} are set in the environment: unset the one that does not apply"
         raise RuntimeError(msg)
     value = os.environ.get(name)
     if value is None:

@@ -20,8 +20,9 @@ class TaskCommHandler:
 
     There is one for each run. An executor calls `start`, then `handle_task` for every task in task order, each while
     or before the task runs, and `done` at the end, also when the run failed, was cancelled or was given up by its
-    consumer. When `start` raises, nothing has begun and `done` is not called. All three are called in the thread that
-    consumes the results.
+    consumer. When `start` raises, nothing has begun and `done` is not called. `start` and `done` are called in the
+    thread that consumes the results, and so is `handle_task`, unless the executor has a thread of its own for it, as
+    the pipelined one has.
     """
 
     _subscriptions: dict[str, list[Callback]]
@@ -37,7 +38,8 @@ class TaskCommHandler:
         task
             The task, as it was given to the executor.
         queue
-            Where its worker reads. It is the task's own.
+            Where its worker reads. It is the task's own. Once the run has ended, it takes nothing: whoever puts, or
+            asks for a buffer, gets a JobCancelledError, which need not be caught.
 
         Raises
         ------

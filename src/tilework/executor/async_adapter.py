@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from tilework.common.executor import AsyncJobExecutor, RunOptions
+from tilework.common.without_options import run_tasks_with
 
 if TYPE_CHECKING:
     import asyncio
@@ -106,7 +107,7 @@ class AsyncAdapter(AsyncJobExecutor):
         The tasks' iterator and the handler are called in threads of the pool, one at a time. Cancelling the asyncio
         task that consumes the results cancels the runs named `cancel_id`, and waits for this one to end.
         """
-        generator = self._wrapped.run_tasks(tasks, params_handle, cancel_id, task_comm_handler, options=options)
+        generator = run_tasks_with(self._wrapped, tasks, params_handle, cancel_id, task_comm_handler, options)
         return self._iterate(generator, partial(self._wrapped.cancel, cancel_id))
 
     async def run_function(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:

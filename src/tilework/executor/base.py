@@ -7,7 +7,6 @@ import os
 import threading
 import time
 import weakref
-from abc import abstractmethod
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -106,13 +105,12 @@ class BaseJobExecutor(JobExecutor):
 
     # ---- for subclasses ----
 
-    @abstractmethod
     def _release(self) -> None:
-        """Give up all workers; called once, when no new work is taken any more."""
+        """Give up all workers; called once, when no new work is taken any more. By default there is nothing to do."""
 
-    @abstractmethod
     def _limits(self) -> dict[str, Any]:
-        """Return what the report says about limits."""
+        """Return what the report says about limits: by default, nothing."""
+        return {}
 
     def _is_forked(self) -> bool:
         return os.getpid() != self._pid and not self._survives_fork

@@ -23,6 +23,7 @@ __all__ = [
     "note_unpicklable",
     "partition_name",
     "stopped_iteration",
+    "too_late",
 ]
 
 _tracer = get_tracer(__name__)
@@ -68,6 +69,11 @@ def stopped_iteration(name: str, error: StopIteration) -> MyStopIteration:
     stopped = MyStopIteration(ended_iteration(name, error))
     stopped.__cause__ = error
     return stopped
+
+
+def too_late() -> ExecutorError:
+    """Return the error for data that is put for a task when its `handle_task` has returned."""
+    return ExecutorError("handle_task has returned for this task, which gets no more data: wait for whoever still puts")
 
 
 def no_more_data(n: int) -> ExecutorError:

@@ -22,6 +22,7 @@ from tilework.common.backend import get_use_cuda
 from tilework.common.dask_buffers import DaskBufferWrapper, to_dask_buffer
 from tilework.common.dask_graphs import ArraySpec, Constant, Item, LazyGraph, import_dask
 from tilework.common.executor import Environment, RunOptions, TaskCommHandler
+from tilework.common.without_options import options_of
 from tilework.exceptions import ExecutorError
 from tilework.executor.calling import call_task, partition_name, stopped_iteration
 from tilework.executor.driven import is_streamed
@@ -127,6 +128,7 @@ class DelayedJobExecutor(LocalJobExecutor):
         ValueError
             When there is a time limit.
         """
+        options = options_of(params_handle, options)
         udfs = self._registered.__dict__.pop("udfs", None)
         handler: object = task_comm_handler
         if isinstance(handler, TaskCommHandler) and is_streamed(handler):

@@ -24,6 +24,7 @@ from tilework.common.executor import (
     SimpleWorkerQueue,
     TaskCommHandler,
 )
+from tilework.common.without_options import options_of
 from tilework.exceptions import ExecutorError, ResourceError
 from tilework.executor.base import BaseJobExecutor
 from tilework.executor.calling import Call, function_name, item_name, partition_name
@@ -120,6 +121,7 @@ class DrivenJobExecutor(BaseJobExecutor):
         options: RunOptions = RunOptions(),
     ) -> Generator[tuple[Any, TaskProtocol], None, None]:
         """Run tasks, and yield what each returned; see `JobExecutor.run_tasks`."""
+        options = options_of(params_handle, options)
         handler: object = task_comm_handler
         if not isinstance(handler, TaskCommHandler):
             msg = f"task_comm_handler must be a TaskCommHandler, such as NoopCommHandler(), not {task_comm_handler!r}"

@@ -16,7 +16,7 @@ from tilework.common.backend import get_use_cuda
 from tilework.common.executor import SimpleWorkerQueue, WorkerContext, WorkerQueueEmpty
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import JobCancelledError
-from tilework.executor.calling import call_task, no_more_data
+from tilework.executor.calling import call_task, no_more_data, too_late
 from tilework.executor.driven import is_streamed, no_such_handle
 from tilework.executor.storing import StoringJobExecutor, patched
 
@@ -119,7 +119,9 @@ class StreamedTaskWork:
         transfer: Callable[[Any], Any],
         handler: TaskCommHandler,
         messages: SimpleWorkerQueue,
+        stop: StopFlag,
     ) -> None:
+        self._stop = stop
         self._params = params
         self._make_env = make_env
         self._transfer = transfer
@@ -129,14 +131,19 @@ class StreamedTaskWork:
 
     def prepare(self, ticket: Ticket[TaskProtocol]) -> None:
         """Make the ticket's queue."""
-        self._queues[ticket.number] = _StreamQueue()
+        self._queues[ticket.number] = _StreamQueue(self._stop)
 
     def feed(self, ticket: Ticket[TaskProtocol]) -> None:
         """Let the handler push the data of the ticket's task."""
         # The task may have failed before it was fed. Its data is taken from the source all the same, else the handler
         # would lose count of what belongs to which task.
-        queue = self._queues.get(ticket.number) or _StreamQueue()
-        self._handler.handle_task(ticket.task, queue)
+        queue = self._queues.get(ticket.number) or _StreamQueue(self._stop)
+        try:
+            self._handler.handle_task(ticket.task, queue)
+        except JobCancelledError:
+            if not self._stop.is_set():
+                raise
+            return  # it is told with what it puts; the run itself knows why it ends
         queue.finish()
 
     def __call__(self, ticket: Ticket[TaskProtocol]) -> Any:
@@ -155,12 +162,37 @@ class StreamedTaskWork:
 
 
 class _StreamQueue(SimpleWorkerQueue):
-    """A queue whose reader can be told that nothing more will come."""
+    """A queue whose reader can be told that nothing more will come.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    stop
+        The run's flag: once it is set, nothing can be put any more.
+    """
+
+    def __init__(self, stop: StopFlag) -> None:
         super().__init__()
+        self._stop = stop
         self._n_taken = 0
         self._has_end = False
+
+    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
+        """Append an item; JobCancelledError when the run has ended, ExecutorError when `handle_task` has returned."""
+        self._check_open()
+        super().put(header, payload)
+
+    @contextmanager
+    def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:
+        """Give out a buffer to be filled, and append it; raises as `put`."""
+        self._check_open()
+        with super().put_nocopy(header, size) as payload:
+            yield payload
+            self._check_open()
+
+    def _check_open(self) -> None:
+        self._stop.raise_if_set()
+        if self._has_end:
+            raise too_late()
 
     def finish(self) -> None:
         """Let a reader that waits for more than there is get an ExecutorError."""
@@ -253,7 +285,7 @@ def make_task_work(
         Returns what the other side gets when an object is sent there.
     """
     if is_streamed(asked.handler):
-        return StreamedTaskWork(params, make_env, transfer, asked.handler, asked.messages)
+        return StreamedTaskWork(params, make_env, transfer, asked.handler, asked.messages, asked.control.flag)
     return TaskWork(params, make_env(WorkerContext(None, asked.messages)), transfer)
 
 

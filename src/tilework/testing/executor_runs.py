@@ -15,7 +15,13 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from tilework.common.executor import JobExecutor, NoopCommHandler, Priority, TaskCommHandler
-from tilework.exceptions import ExecutorError, JobCancelledError, ResourceError, WorkerQueueEmpty
+from tilework.exceptions import (
+    DeadlineExceededError,
+    ExecutorError,
+    JobCancelledError,
+    ResourceError,
+    WorkerQueueEmpty,
+)
 from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import BlockTask, CallTask, EchoTask, FakeTask, SleepTask, StreamHandler, StreamTask
 
@@ -367,6 +373,60 @@ class RunContract(ExecutorHarness):
         with pytest.raises(type(error), match=re.escape(str(error))):
             self.run(executor, [StreamTask(i) for i in range(50)], handler=handler)
         assert handler.calls == ["start", "task 0", "task 1", "task 2", "task 3", "done"]
+        self.assert_usable(executor)
+
+    @pytest.mark.parametrize("how", ["put", "put_nocopy"])
+    @pytest.mark.parametrize("end", [JobCancelledError, DeadlineExceededError])
+    def test_a_run_ends_while_its_handler_streams(
+        self, executor: JobExecutor, how: str, end: type[JobCancelledError]
+    ) -> None:
+        """A source that never ends is left with the next item, when the run is cancelled or its time is over."""
+        self.require("streams")
+
+        class Endless(StreamHandler):
+            def handle_task(self, task: TaskProtocol, queue: WorkerQueue) -> None:
+                for i in count():
+                    if i == 3 and end is JobCancelledError:
+                        executor.cancel("run")
+                    time.sleep(0.001)
+                    if how == "put":
+                        queue.put("data", bytes(100))
+                    else:
+                        with queue.put_nocopy("data", 100):
+                            pass
+                    assert i < 2000, "the handler is not told"
+
+        handler = Endless()
+        timeout = 0.1 if end is DeadlineExceededError else None
+        with pytest.raises(end) as caught:
+            self.run(executor, [StreamTask(0)], handler=handler, timeout=timeout)
+        assert type(caught.value) is end
+        assert handler.calls == ["start", "done"]
+        self.assert_usable(executor)
+
+    def test_handler_that_puts_too_late(self, executor: JobExecutor) -> None:
+        """When it has returned, a thread of its own gets an error, and what it puts reaches nobody."""
+        self.require("streams")
+        errors: list[str] = []
+
+        class Late(StreamHandler):
+            first: WorkerQueue
+
+            def handle_task(self, task: TaskProtocol, queue: WorkerQueue) -> None:
+                if getattr(task, "index", None) == 1:
+                    try:
+                        self.first.put("data", b"12")
+                    except ExecutorError as error:
+                        errors.append(str(error))
+                else:
+                    self.first = queue
+                super().handle_task(task, queue)
+
+        handler = Late()
+        expected = [(i, StreamHandler.expected(i)) for i in range(2)]
+        assert sorted(self.run(executor, [StreamTask(i) for i in range(2)], handler=handler)) == expected
+        assert len(errors) == 1
+        assert "handle_task has returned" in errors[0]
         self.assert_usable(executor)
 
     def test_handler_that_gives_too_little(self, executor: JobExecutor) -> None:

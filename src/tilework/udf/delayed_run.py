@@ -34,6 +34,7 @@ from tilework.common.dask_graphs import (
 from tilework.common.executor import JobExecutor, LazyExecutor, RunOptions
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
+from tilework.common.without_options import run_tasks_with
 from tilework.exceptions import UDFException
 from tilework.udf.base import UDF
 from tilework.udf.data import MergeAttrMapping
@@ -108,7 +109,7 @@ class DelayedRun:
         with executor.scatter(run.params) as handle:
             executor.register_master_udfs(run.udfs)
             handler = run.dataset.get_task_comm_handler()
-            self._parts = list(executor.run_tasks(run.tasks, handle, cancel_id, handler, options=options))
+            self._parts = list(run_tasks_with(executor, run.tasks, handle, cancel_id, handler, options))
 
     def results(self) -> tuple[RunResult, ...]:
         """Return the results of each UDF."""

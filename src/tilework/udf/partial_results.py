@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.common.progress import ProgressManager
 from tilework.common.tracing import add_partition_to_span, attach_to_parent, get_tracer
+from tilework.common.without_options import run_tasks_with
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException
 from tilework.io.dataset.acquisition import acquiring
 from tilework.udf.results import UDFResultsLazy
@@ -187,11 +188,14 @@ def merge_parts(
             comms: TaskCommHandler = run.dataset.get_task_comm_handler()
             manager = _report_progress(link, comms, reporter)
             link.open(params_handle)
-            parts = executor.run_tasks(run.tasks, params_handle, link.cancel_id, comms, options=options)
+            parts = run_tasks_with(executor, run.tasks, params_handle, link.cancel_id, comms, options)
             try:
                 if link.is_cancelled:  # before the executor knew of the run
                     executor.cancel(link.cancel_id)
                 for part, task in parts:
+                    if link.is_cancelled:  # also where the executor cannot cancel
+                        msg = "the run was cancelled"
+                        raise JobCancelledError(msg)
                     assert isinstance(task, UDFTask)
                     merge(part, task)
                     if manager is not None:

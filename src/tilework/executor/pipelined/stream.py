@@ -34,7 +34,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
-from tilework.executor.calling import partition_name
+from tilework.executor.calling import partition_name, too_late
 from tilework.executor.pipelined.memory import SharedMemoryFullError
 from tilework.executor.pipelined.messages import AS_BYTES, HEADER_FIRST, ONLY_HEADER, StreamEnd, StreamItem, encode
 from tilework.executor.pipelined.streamed import StreamPart, StreamRecord
@@ -157,12 +157,14 @@ class Feeder:
         """Send an item to a record's ticket, now or when it has a worker."""
         # The hub is locked first, always: it calls `send_again` with its lock held.
         with self._hub.lock, self._lock:
-            if self._is_over or record.is_answered:  # a task need not wait for all of its data
+            if self._is_over or record.is_complete or record.is_answered:
                 for part in parts:
                     part.free(self._arena)
                 if self._is_over:
                     raise self.over()
-                return
+                if record.is_complete:  # its worker was told so, and would never give the memory back
+                    raise too_late()
+                return  # a task need not wait for all of its data
             if record.is_incomplete:
                 record.let_go(self._arena)  # it cannot be repeated any more
             record.parts += parts
@@ -290,6 +292,8 @@ class FeedQueue(OneWayQueue):
         ------
         JobCancelledError
             When the run has ended.
+        ExecutorError
+            When `handle_task` has returned.
         """
         if payload is None:
             self._feeder.put(self._record, [self._pack_header(_pickled(header), ONLY_HEADER)])
@@ -328,7 +332,7 @@ class FeedQueue(OneWayQueue):
                     return part
                 time.sleep(_POLL_SECONDS)
         except SharedMemoryFullError as error:
-            msg = f"{error}: put less at a time, or give the machine or its container more memory"
+            msg = f"{error}: put less at a time, or give more memory: shared_memory, or the machine or its container"
             raise ExecutorError(msg) from error
         raise self._feeder.over()
 

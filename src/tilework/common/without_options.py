@@ -1,0 +1,129 @@
+"""Runs of executors that know of no options: ``run_tasks`` of LiberTEM's interface has four parameters.
+
+Such an executor mostly derives from one of ours, counts or changes something, and calls ``run_tasks`` of its base:
+there the options are taken up again. One that does everything by itself is not told of them. What it leaves open of
+order and time limit is seen to here, with the results that it yields; it has no priorities.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+from tilework.common.run_options import RunOptions
+from tilework.exceptions import DeadlineExceededError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    from tilework.common.comm_handler import TaskCommHandler
+    from tilework.common.executor import JobExecutor
+    from tilework.common.tasks import TaskProtocol
+
+__all__ = ["options_of", "run_tasks_with"]
+
+_NOTHING: Final = object()
+
+
+@dataclass(eq=False, slots=True)
+class _Held:
+    """The options of a run that begins."""
+
+    params_handle: Any
+    options: RunOptions
+    is_taken: bool = False
+
+
+_held: ContextVar[_Held | None] = ContextVar("_held", default=None)
+
+
+def options_of(params_handle: Any, options: RunOptions) -> RunOptions:
+    """Return the options of a run: those given, or those of the run with this handle that somebody left out.
+
+    Parameters
+    ----------
+    params_handle
+        The parameters of the run, by which it is known: each has its own.
+    options
+        What `run_tasks` was given.
+    """
+    held = _held.get()
+    if held is None or held.params_handle is not params_handle or options != RunOptions():
+        return options
+    held.is_taken = True
+    return held.options
+
+
+def run_tasks_with(
+    executor: JobExecutor,
+    tasks: Iterable[TaskProtocol],
+    params_handle: Any,
+    cancel_id: Any,
+    task_comm_handler: TaskCommHandler,
+    options: RunOptions,
+) -> Generator[tuple[Any, TaskProtocol], None, None]:
+    """Run tasks on any executor, see `JobExecutor.run_tasks`: also on one that takes no options."""
+    parameters = inspect.signature(executor.run_tasks).parameters
+    if "options" in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return executor.run_tasks(tasks, params_handle, cancel_id, task_comm_handler, options=options)
+    return _run_without(executor, list(tasks), params_handle, cancel_id, task_comm_handler, options)
+
+
+def _run_without(
+    executor: JobExecutor,
+    tasks: list[TaskProtocol],
+    params_handle: Any,
+    cancel_id: Any,
+    task_comm_handler: TaskCommHandler,
+    options: RunOptions,
+) -> Generator[tuple[Any, TaskProtocol], None, None]:
+    deadline = None if options.timeout is None else time.monotonic() + options.timeout
+    held = _Held(params_handle, options)
+    parts = _while_held(held, lambda: executor.run_tasks(tasks, params_handle, cancel_id, task_comm_handler))
+    try:
+        steps = iter(parts)
+        # a generator calls that of its base with its first step
+        first = _while_held(held, lambda: next(steps, _NOTHING))
+        if first is _NOTHING:
+            return
+        results: Iterator[Any] = chain((first,), steps)
+        if not held.is_taken:
+            results = _in_time(results, deadline)
+            if options.ordered:
+                results = _in_order(results, tasks)
+        yield from results
+    finally:
+        if hasattr(parts, "close"):  # it need not be a generator
+            parts.close()
+
+
+def _while_held(held: _Held, call: Callable[[], Any]) -> Any:
+    token = _held.set(held)
+    try:
+        return call()
+    finally:
+        _held.reset(token)
+
+
+def _in_time(results: Iterator[Any], deadline: float | None) -> Generator[Any, None, None]:
+    for result in results:
+        if deadline is not None and time.monotonic() >= deadline:
+            msg = "the run took longer than the time it was given"
+            raise DeadlineExceededError(msg)
+        yield result
+
+
+def _in_order(results: Iterator[Any], tasks: list[TaskProtocol]) -> Generator[Any, None, None]:
+    waiting: dict[int, Any] = {}
+    upcoming = iter(tasks)
+    awaited = next(upcoming, None)
+    for result in results:
+        waiting[id(result[1])] = result
+        while awaited is not None and id(awaited) in waiting:
+            yield waiting.pop(id(awaited))
+            awaited = next(upcoming, None)
+    yield from waiting.values()
