@@ -7,6 +7,7 @@ order and time limit is seen to here, with the results that it yields; it has no
 
 from __future__ import annotations
 
+import functools
 import inspect
 import time
 from contextvars import ContextVar
@@ -67,10 +68,16 @@ def run_tasks_with(
     options: RunOptions,
 ) -> Generator[tuple[Any, TaskProtocol], None, None]:
     """Run tasks on any executor, see `JobExecutor.run_tasks`: also on one that takes no options."""
-    parameters = inspect.signature(executor.run_tasks).parameters
-    if "options" in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+    method = executor.run_tasks
+    if _takes_options(getattr(method, "__func__", method)):
         return executor.run_tasks(tasks, params_handle, cancel_id, task_comm_handler, options=options)
     return _run_without(executor, list(tasks), params_handle, cancel_id, task_comm_handler, options)
+
+
+@functools.lru_cache(maxsize=64)
+def _takes_options(run_tasks: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(run_tasks).parameters.values()
+    return any(each.name == "options" or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
 def _run_without(
