@@ -106,15 +106,11 @@ class MainRun:
         executor: JobExecutor | None = None,
         environment: Environment | None = None,
     ) -> None:
-        self.udfs: list[UDF] = [claim(udf, self) for udf in udfs]
+        self.udfs: list[UDF] = []
         self._is_exiting = sys.is_finalizing  # the name `sys` may be gone then
         self.dataset = dataset
         self.roi = roi
         self.lock = threading.Lock()
-        if corrections is not None:
-            corrections.check_fits(tuple(dataset.shape.sig))
-            if not corrections.have_corrections():
-                corrections = None
         self.n_merged = 0
         self.n_merged_frames = 0
         self._present = self._present_positions()
@@ -123,16 +119,23 @@ class MainRun:
         self._spans: dict[int, tuple[int, int]] = {}
         self.has_begun = False
         self._to_tell: list[UDF] = []
-        plan = make_plan(self.udfs, dataset, roi, corrections, backends)
-        _check_workers(plan, executor)
+        if corrections is not None:
+            corrections.check_fits(tuple(dataset.shape.sig))
+            if not corrections.have_corrections():
+                corrections = None
         try:
+            for udf in udfs:
+                self.udfs.append(claim(udf, self))
+            plan = make_plan(self.udfs, dataset, roi, corrections, backends)
+            _check_workers(plan, executor)
             self._prepare_udfs(plan, corrections, executor, environment)
             wanted = wanted_tasks(self.udfs, plan, n_nav, executor)
             partitions, spans = cut(dataset, roi, wanted, most_tasks(self.udfs, plan, dataset, n_nav))
             self.params = self._make_params(plan, corrections, partitions)
             self.tasks = self._make_tasks(plan, partitions, spans)
         except BaseException:
-            self.end()
+            # Whoever keeps the error, as notebooks do, keeps this run.
+            self.close(are_results_made=True)
             raise
 
     # -- preparing
@@ -345,7 +348,8 @@ class MainRun:
                 if is_complete and failure is None:
                     failure = error
                 else:
-                    logger.warning("a run that ended early: end_run of %s failed", type(udf).__name__, exc_info=True)
+                    why = "as that of another function" if is_complete else "after the run had ended early"
+                    logger.warning("end_run of %s failed, %s", type(udf).__name__, why, exc_info=True)
         if failure is not None:
             raise failure
 
