@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests_helpers import FrameMax, counts
@@ -65,3 +66,15 @@ def test_parameters_that_two_threads_change_at_a_time() -> None:
         assert sent == [2, 3]
         assert steps.run.udfs[0]._kwargs["factor"] == 3
         steps.close()
+
+
+def test_results_of_a_run_whose_function_works_elsewhere() -> None:
+    """They are those that it made, also while nobody has taken note yet that it is over."""
+    data = counts()
+    udf = FrameMax()
+    with Context.make_with("inline") as ctx:
+        steps = UDFRunner([udf]).run_for_dataset_sync(ctx.load("memory", data=data), ctx.executor, iterate=False)
+        made = next(steps)
+        ctx.run_udf(dataset=ctx.load("memory", data=counts((3, 2, 4, 4), seed=1)), udf=udf)
+        for results in (made, steps.run.results()):
+            np.testing.assert_array_equal(results.buffers[0]["maximum"].data, data.max(axis=(2, 3)))

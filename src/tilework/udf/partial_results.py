@@ -217,6 +217,7 @@ def merge_parts(
             results = run.results()
             with run.lock:
                 results.final()
+            run.keep(results)
     except DeadlineExceededError:
         raise
     except JobCancelledError as e:
@@ -224,7 +225,7 @@ def merge_parts(
     finally:
         link.close()
         try:
-            run.close(are_results_made=results is not None)
+            run.close()
         finally:
             if manager is not None:
                 manager.close()
