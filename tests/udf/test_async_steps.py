@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from tests_helpers import FrameMax, counts
 from tilework.api import Context
+from tilework.exceptions import UDFException
 from tilework.udf.async_steps import AsyncSteps
 
 
@@ -69,3 +71,22 @@ def test_what_goes_wrong_at_the_end_of_a_complete_run() -> None:
 
         with pytest.raises(ZeroDivisionError, match="cannot be finished"):
             asyncio.run(leave())
+
+
+def test_a_change_of_parameters_after_the_end_leaves_no_thread() -> None:
+    with Context.make_with("inline") as ctx:
+
+        async def main() -> Any:
+            steps = ctx.run_udf_iter(dataset=ctx.load("memory", data=counts()), udf=FrameMax(), sync=False)
+            async for _ in steps:
+                pass
+            with pytest.raises(UDFException, match="while the run goes on"):
+                await steps.update_parameters_experimental([{}])
+            return steps
+
+        steps = asyncio.run(main())
+        until = time.monotonic() + 5
+        while any(t.name.startswith("tilework-run") for t in threading.enumerate()) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not any(t.name.startswith("tilework-run") for t in threading.enumerate())
+        assert steps.run.done()

@@ -115,7 +115,11 @@ class AsyncSteps(AsyncIterator["UDFResults"], Generic[StepsT]):
     async def update_parameters_experimental(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters while the run goes on; see `ResultsForDataSet.update_parameters_experimental`."""
         steps = self._prepared()
-        await self._call(lambda: steps.update_parameters_experimental(parameters))
+        try:
+            await self._call(lambda: steps.update_parameters_experimental(parameters))
+        finally:
+            if self._over:  # the thread is one that was started for this
+                await self.aclose()
 
     async def _call(self, fn: Callable[[], T]) -> T:
         if self._pool is None:
