@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tilework.common.subscriptions import SubscriptionManager
 
-__all__ = ["SnoozeManager", "SnoozeMessage", "keep_alive", "keep_alive_context"]
+__all__ = ["SnoozeManager", "SnoozeMessage", "awake", "keep_alive", "keep_alive_context"]
 
 T = TypeVar("T")
 P = ParamSpec("P")

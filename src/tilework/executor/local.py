@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.run import Ticket
 
-__all__ = ["LocalJobExecutor", "LocalStore", "Work", "make_task_work", "workers_here"]
+__all__ = ["FunctionWork", "LocalJobExecutor", "LocalStore", "Work", "make_task_work", "workers_here"]
 
 T = TypeVar("T")
 V = TypeVar("V")
