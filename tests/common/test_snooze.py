@@ -93,6 +93,19 @@ def test_not_while_in_use(pool: Pool) -> None:
     assert pool.calls == []
 
 
+def test_subscribers_that_fail(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody's use fails for it, nor does it seem to go on for ever; it is logged."""
+
+    def fail(_topic: str, _message: Any) -> None:
+        msg = "wrong subscriber"
+        raise ValueError(msg)
+
+    pool.subscriptions.subscribe(SnoozeMessage.UPDATE_ACTIVITY, fail)
+    assert pool.work(3) == (3, 1)
+    assert manager_of(pool).keep_alive == 0
+    assert "wrong subscriber" in caplog.text
+
+
 def test_methods_bring_them_back(pool: Pool) -> None:
     """Decorated methods work on workers that are there, and keep them to the end, also of a block."""
     manager = manager_of(pool)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
 from tilework.common.subscriptions import SubscriptionManager
 
 
@@ -52,3 +54,20 @@ def test_a_callback_may_unsubscribe_itself() -> None:
     manager.send("a", {})
     manager.send("a", {})
     assert seen == ["once", "always", "always"]
+
+
+def test_who_fails_keeps_a_message_from_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, where whoever sends has other things to do than to hear of it."""
+    manager, seen = SubscriptionManager(), []
+
+    def fail(_topic: str, _message: dict[str, Any]) -> None:
+        msg = "wrong subscriber"
+        raise ValueError(msg)
+
+    manager.subscribe("a", fail)
+    manager.subscribe("a", lambda *_: seen.append("told"))
+    manager.tell("a", {})
+    assert seen == ["told"]
+    assert "wrong subscriber" in caplog.text
+    with pytest.raises(ValueError, match="wrong subscriber"):
+        manager.send("a", {})

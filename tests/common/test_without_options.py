@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,15 @@ def test_time_limit(executor: JobExecutor) -> None:
     """It is kept, at the latest with the next result."""
     with pytest.raises(DeadlineExceededError):
         run(executor, [SleepTask(i, seconds=0.06) for i in range(9)], RunOptions(timeout=0.05))
+
+
+def test_time_limit_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of few digits is added to a time that has more, on a machine that has run for a day."""
+    monotonic = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 86400)
+    timeout: Any = np.float16(0.05)
+    with Alone() as executor, pytest.raises(DeadlineExceededError):
+        run(executor, [SleepTask(i, seconds=0.06) for i in range(3)], RunOptions(timeout=timeout))
 
 
 def test_options_are_those_of_one_run() -> None:

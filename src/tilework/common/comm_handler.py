@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tilework.common.worker_queue import WorkerQueue, WorkerQueueEmpty
+from tilework.common.worker_queue import discard_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tilework.common.subscriptions import Callback
+    from tilework.common.worker_queue import WorkerQueue
 
 __all__ = ["NoopCommHandler", "TaskCommHandler"]
 
@@ -74,16 +75,16 @@ class TaskCommHandler:
 
         Without subscribers it costs nothing, and the messages are discarded at the end.
         """
-        try:
-            if self.subscriptions:
-                from tilework.common.progress import CommsDispatcher
+        if self.subscriptions:
+            from tilework.common.progress import CommsDispatcher
 
-                with CommsDispatcher(queue, self.subscriptions):
-                    yield
-            else:
+            with CommsDispatcher(queue, self.subscriptions):
                 yield
+            return
+        try:
+            yield
         finally:
-            _discard(queue)
+            discard_all(queue)
 
 
 class NoopCommHandler(TaskCommHandler):
@@ -91,12 +92,3 @@ class NoopCommHandler(TaskCommHandler):
 
     def handle_task(self, task: Any, queue: WorkerQueue) -> None:
         """Push nothing."""
-
-
-def _discard(queue: WorkerQueue) -> None:
-    while True:
-        try:
-            with queue.get(block=False):
-                pass
-        except WorkerQueueEmpty:
-            return

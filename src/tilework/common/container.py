@@ -300,12 +300,12 @@ class _Stack:
             msg = f"masks must all have the same shape, that of a frame: {have}"
             raise ValueError(msg)
         sig = shapes.pop()
-        rows = [(1, math.prod(sig))]
+        row = (1, math.prod(sig))
         if not all(is_sparse(m) for m in masks):
             return cls(np.stack([to_dense(m).reshape(-1) for m in masks]), sig)
         from scipy import sparse
 
-        return cls(_to_csr(sparse.vstack([_to_csr(m.reshape(*rows)) for m in masks])), sig)
+        return cls(_to_csr(sparse.vstack([_to_csr(m.reshape(row)) for m in masks])), sig)
 
     def without_first_axis(self, frame: tuple[int, ...] | None) -> _Stack:
         """Return masks of the shape of a frame, where they are stacks of a single mask or matrices of a single row."""

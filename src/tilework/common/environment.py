@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
     from tilework.common.worker_queue import WorkerContext
 
-__all__ = ["Environment", "StopFlag"]
+__all__ = ["Environment", "StopFlag", "deadline_after"]
+
+
+def deadline_after(timeout: float | None) -> float | None:
+    """Return `time.monotonic` when so many seconds will have passed; None for ever."""
+    # one of numpy, of few digits, would be the kind of the sum
+    return None if timeout is None else time.monotonic() + float(timeout)
 
 
 class StopFlag:

@@ -22,6 +22,7 @@ __all__ = [
     "background_subtraction",
     "balance",
     "bounding_radius",
+    "check_radii",
     "circular",
     "gradient_x",
     "gradient_y",

@@ -16,7 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
-from tilework.exceptions import WorkerQueueEmpty
+from tilework.common.worker_queue import discard_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -407,12 +407,7 @@ class CommsDispatcher:
             return
         self._queue.put((_STOP, {}))
         thread.join()
-        while True:
-            try:
-                with self._queue.get(block=False):
-                    pass
-            except WorkerQueueEmpty:
-                return
+        discard_all(self._queue)
 
     def _dispatch(self) -> None:
         while True:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tilework.common.subscriptions import SubscriptionManager
 
-__all__ = ["SnoozeManager", "SnoozeMessage", "keep_alive", "keep_alive_context"]
+__all__ = ["SnoozeManager", "SnoozeMessage", "awake", "keep_alive", "keep_alive_context"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -49,7 +49,7 @@ class SnoozeManager:
     timeout
         How long they must have been idle, in seconds.
     subscriptions
-        Is told what happens, see `SnoozeMessage`. Held weakly.
+        Is told what happens, see `SnoozeMessage`; what a subscriber raises is logged. Held weakly.
 
     Raises
     ------
@@ -129,7 +129,7 @@ class SnoozeManager:
     def _send(self, topic: SnoozeMessage) -> None:
         subscriptions = None if self._subscriptions is None else self._subscriptions()
         if subscriptions is not None:
-            subscriptions.send(topic, {})
+            subscriptions.tell(topic, {})
 
     def close(self) -> None:
         """Let nobody go any more, and end the thread; may be called twice."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, overload
 
 __all__ = ["Callback", "SubscriptionManager"]
+
+log = logging.getLogger(__name__)
 
 Callback: TypeAlias = Callable[[str, dict[str, Any]], None]
 
@@ -56,12 +59,21 @@ class SubscriptionManager:
         return False
 
     def send(self, topic: str, msg_dict: dict[str, Any]) -> None:
-        """Give a message to every subscriber of its topic, now and in this thread.
+        """Give a message to every subscriber of its topic, now and in this thread; raises what one of them raises.
 
         ``"timestamp"`` (`time.time`, s) is added to `msg_dict` when it is missing.
         """
-        callbacks = self._topics.get(topic)
-        msg_dict.setdefault("timestamp", time.time())
-        if callbacks:
-            for callback in callbacks.values():
+        for callback in self._callbacks(topic, msg_dict):
+            callback(topic, msg_dict)
+
+    def tell(self, topic: str, msg_dict: dict[str, Any]) -> None:
+        """Do as `send`, but log what a subscriber raises: it is no concern of the others, nor of who tells them."""
+        for callback in self._callbacks(topic, msg_dict):
+            try:
                 callback(topic, msg_dict)
+            except Exception:
+                log.exception("a subscriber of %r failed", topic)
+
+    def _callbacks(self, topic: str, msg_dict: dict[str, Any]) -> Iterable[Callback]:
+        msg_dict.setdefault("timestamp", time.time())
+        return self._topics.get(topic, {}).values()

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.common.environment import StopFlag, deadline_after
 from tilework.common.run_options import RunOptions
-from tilework.exceptions import DeadlineExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -88,7 +87,7 @@ def _run_without(
     task_comm_handler: TaskCommHandler,
     options: RunOptions,
 ) -> Generator[tuple[Any, TaskProtocol], None, None]:
-    deadline = None if options.timeout is None else time.monotonic() + options.timeout
+    flag = StopFlag(deadline_after(options.timeout))
     held = _Held(params_handle, options)
     parts = _while_held(held, lambda: executor.run_tasks(tasks, params_handle, cancel_id, task_comm_handler))
     try:
@@ -99,7 +98,7 @@ def _run_without(
             return
         results: Iterator[Any] = chain((first,), steps)
         if not held.is_taken:
-            results = _in_time(results, deadline)
+            results = _in_time(results, flag)
             if options.ordered:
                 results = _in_order(results, tasks)
         yield from results
@@ -116,11 +115,9 @@ def _while_held(held: _Held, call: Callable[[], Any]) -> Any:
         _held.reset(token)
 
 
-def _in_time(results: Iterator[Any], deadline: float | None) -> Generator[Any, None, None]:
+def _in_time(results: Iterator[Any], flag: StopFlag) -> Generator[Any, None, None]:
     for result in results:
-        if deadline is not None and time.monotonic() >= deadline:
-            msg = "the run took longer than the time it was given"
-            raise DeadlineExceededError(msg)
+        flag.raise_if_set()
         yield result
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-__all__ = ["SimpleWorkerQueue", "WorkerContext", "WorkerQueue", "WorkerQueueEmpty"]
+__all__ = ["SimpleWorkerQueue", "WorkerContext", "WorkerQueue", "WorkerQueueEmpty", "discard_all"]
 
 
 class WorkerQueue(ABC):
@@ -75,6 +75,16 @@ class WorkerQueue(ABC):
     def size(self) -> int:
         """Return about how many items there are; NotImplementedError where that cannot be known."""
         raise NotImplementedError
+
+
+def discard_all(queue: Any) -> None:
+    """Take everything out of a queue that is there now, without looking at it."""
+    while True:
+        try:
+            with queue.get(block=False):
+                pass
+        except WorkerQueueEmpty:
+            return
 
 
 class SimpleWorkerQueue(WorkerQueue):

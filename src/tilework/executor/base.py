@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from tilework.executor.run import Run
 
 __all__ = ["AsyncAdapter", "BaseJobExecutor", "make_canonical"]
-
-log = logging.getLogger(__name__)
 
 _KEPT_EVENTS = 100
 
@@ -160,10 +157,7 @@ class BaseJobExecutor(JobExecutor):
         """Keep an event for the report, and tell the subscribers; an error of theirs does not harm a run."""
         plain = {key: value if isinstance(value, int | float | str) else repr(value) for key, value in message.items()}
         self._events.append({"event": topic, "time": time.time(), **plain})
-        try:
-            self._subscriptions.send(topic, message)
-        except Exception:
-            log.exception("a subscriber of %r failed", topic)
+        self._subscriptions.tell(topic, message)
 
     # ---- the interface ----
 

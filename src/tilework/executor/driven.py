@@ -161,6 +161,7 @@ class DrivenJobExecutor(BaseJobExecutor):
             backend = self._open_tasks(asked)
             yield from drive(run, backend, control, options.meanwhile)
         finally:
+            run.close()  # there may have been no way to the workers
             self._note_end(control, run)
 
     def _workers_to_fit(self) -> list[Worker]:

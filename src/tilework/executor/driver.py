@@ -30,7 +30,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from tilework.common.executor import StopFlag
+from tilework.common.environment import StopFlag, deadline_after
 from tilework.executor.run import Cancelled, Deliver, Submit, Wait
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ class RunControl:
     def __init__(self, cancel_id: Any, timeout: float | None = None, grace: float = STOP_GRACE_SECONDS) -> None:
         self.cancel_id = cancel_id
         self.grace = grace
-        # one of numpy, of few digits, would be the kind of the sum
-        self.deadline = None if timeout is None else time.monotonic() + float(timeout)
+        self.deadline = deadline_after(timeout)
         self.flag = StopFlag(self.deadline)
         self.reason: str | None = None
         self.wake: Callable[[], None] | None = None

@@ -7,7 +7,6 @@ the queue of a streamed task is filled by the consumer's thread and emptied by t
 
 from __future__ import annotations
 
-import uuid
 from abc import abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
@@ -17,8 +16,8 @@ from tilework.common.executor import SimpleWorkerQueue, WorkerContext, WorkerQue
 from tilework.common.scheduler import Worker, WorkerSet
 from tilework.exceptions import JobCancelledError
 from tilework.executor.calling import call_task, no_more_data, too_late
-from tilework.executor.driven import is_streamed, no_such_handle
-from tilework.executor.storing import StoringJobExecutor, patched
+from tilework.executor.driven import is_streamed
+from tilework.executor.storing import KeepingStore, StoringJobExecutor, patched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from tilework.executor.driver import Backend, RunControl
     from tilework.executor.run import Ticket
 
-__all__ = ["LocalJobExecutor", "LocalStore", "Work", "make_task_work", "workers_here"]
+__all__ = ["FunctionWork", "LocalJobExecutor", "LocalStore", "Work", "make_task_work", "workers_here"]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -225,7 +224,7 @@ class _StreamQueue(SimpleWorkerQueue):
             yield header, payload
 
 
-class LocalStore:
+class LocalStore(KeepingStore[Any]):
     """What is scattered: looked up by its handle, by whoever needs it.
 
     Parameters
@@ -235,34 +234,20 @@ class LocalStore:
     """
 
     def __init__(self, transfer: Callable[[Any], Any]) -> None:
+        super().__init__()
         self._transfer = transfer
-        self._objects: dict[str, Any] = {}
 
-    def add(self, obj: Any) -> str:
-        """Add an object; returns its handle."""
-        handle = f"scattered-{uuid.uuid4().hex}"
-        self._objects[handle] = self._transfer(obj)
-        return handle
-
-    def look_up(self, handle: Any) -> Any:
-        """Return the object; ExecutorError when there is none."""
-        try:
-            return self._objects[handle]
-        except (KeyError, TypeError):
-            raise no_such_handle(handle) from None
+    def _share(self, handle: str, obj: Any) -> Any:  # noqa: ARG002
+        return self._transfer(obj)
 
     def update(self, handle: Any, obj: Any) -> None:
         """Let the handle stand for another object."""
         self.look_up(handle)
-        self._objects[handle] = self._transfer(obj)
+        self._shared[handle] = self._transfer(obj)
 
     def patch(self, handle: Any, patch: Any) -> None:
         """Call ``obj.patch(patch)``; TypeError when there is no such method."""
         patched(self.look_up(handle), self._transfer(patch))
-
-    def drop(self, handle: str) -> None:
-        """Forget the object."""
-        self._objects.pop(handle, None)
 
 
 def make_task_work(

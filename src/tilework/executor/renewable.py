@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from multiprocessing.process import BaseProcess
 
-__all__ = ["ALONE_SECONDS", "Gate", "Pending", "PoolBrokeError", "RenewablePool", "SpawnedProcesses"]
+__all__ = ["ALONE_SECONDS", "Gate", "Pending", "PoolBrokeError", "RenewablePool", "SpawnedProcesses", "size_of"]
 
 log = logging.getLogger(__name__)
 

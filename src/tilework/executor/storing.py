@@ -12,7 +12,7 @@ from tilework.executor.driven import DrivenJobExecutor, no_such_handle
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SharingStore", "Store", "StoringJobExecutor", "not_patchable", "patched"]
+__all__ = ["KeepingStore", "SharingStore", "Store", "StoringJobExecutor", "new_handle", "not_patchable", "patched"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,11 @@ class Store(Protocol):
     def drop(self, handle: str) -> None:
         """Forget the object."""
         ...
+
+
+def new_handle() -> str:
+    """Return a handle that nothing else has."""
+    return f"scattered-{uuid.uuid4().hex}"
 
 
 def patched(obj: T, patch: Any) -> T:
@@ -70,36 +75,28 @@ class Shared(Protocol):
 S = TypeVar("S", bound=Shared)
 
 
-class SharingStore(ABC, Generic[S]):
-    """A `Store` of objects that know by themselves how they come to the workers; a subclass makes them."""
+class KeepingStore(ABC, Generic[T]):
+    """The part of a `Store` that keeps what handles stand for."""
 
     def __init__(self) -> None:
-        self._shared: dict[str, S] = {}
+        self._shared: dict[str, T] = {}
 
     @abstractmethod
-    def _share(self, handle: str, obj: Any) -> S:
+    def _share(self, handle: str, obj: Any) -> T:
         """Return what the handle is to stand for."""
 
     def add(self, obj: Any) -> str:
         """Add an object; returns its handle."""
-        handle = f"scattered-{uuid.uuid4().hex}"
+        handle = new_handle()
         self._shared[handle] = self._share(handle, obj)
         return handle
 
-    def look_up(self, handle: Any) -> S:
+    def look_up(self, handle: Any) -> T:
         """Return what the handle stands for; ExecutorError when it is none."""
         try:
             return self._shared[handle]
         except (KeyError, TypeError):
             raise no_such_handle(handle) from None
-
-    def update(self, handle: Any, obj: Any) -> None:
-        """Let the handle stand for another object."""
-        self.look_up(handle).update(obj)
-
-    def patch(self, handle: Any, patch: Any) -> None:
-        """Patch the object; TypeError when it cannot be patched."""
-        self.look_up(handle).patch(patch)
 
     def drop(self, handle: str) -> None:
         """Forget the object."""
@@ -108,6 +105,18 @@ class SharingStore(ABC, Generic[S]):
     def keys(self) -> tuple[str, ...]:
         """Return the handles of all objects that there are now."""
         return tuple(self._shared)
+
+
+class SharingStore(KeepingStore[S]):
+    """A `Store` of objects that know by themselves how they come to the workers; a subclass makes them."""
+
+    def update(self, handle: Any, obj: Any) -> None:
+        """Let the handle stand for another object."""
+        self.look_up(handle).update(obj)
+
+    def patch(self, handle: Any, patch: Any) -> None:
+        """Patch the object; TypeError when it cannot be patched."""
+        self.look_up(handle).patch(patch)
 
 
 class StoringJobExecutor(DrivenJobExecutor):

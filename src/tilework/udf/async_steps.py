@@ -74,7 +74,8 @@ class AsyncSteps(AsyncIterator["UDFResults"], Generic[StepsT]):
         try:
             result = await self._call(self._next)
         except BaseException:
-            await self.aclose()
+            with contextlib.suppress(Exception):  # there is an error already
+                await self.aclose()
             raise
         if result is None:
             await self.aclose()
@@ -82,16 +83,23 @@ class AsyncSteps(AsyncIterator["UDFResults"], Generic[StepsT]):
         return result
 
     async def aclose(self) -> None:
-        """End the run; returns when nothing of it is left."""
+        """End the run; returns when nothing of it is left.
+
+        Raises
+        ------
+        Exception
+            What its end raises, as of a function that could not finish what is complete.
+        """
         self._over = True
         pool, self._pool = self._pool, None
         if pool is None:
             return
         if self._steps is not None:
             self._steps.cancel()
-        with contextlib.suppress(BaseException):
-            await asyncio.shield(asyncio.wrap_future(pool.submit(self._close)))
+        closing = asyncio.wrap_future(pool.submit(self._close))
         pool.shutdown(wait=False)
+        closing.add_done_callback(_look_at)
+        await asyncio.shield(closing)
 
     async def athrow(self, exc: BaseException) -> None:
         """End the run with an exception, which is raised again."""
@@ -100,13 +108,18 @@ class AsyncSteps(AsyncIterator["UDFResults"], Generic[StepsT]):
             if self._steps is not None:
                 await self._call(lambda: self._steps.throw(exc))  # type: ignore[union-attr]
         finally:
-            await self.aclose()
+            with contextlib.suppress(Exception):  # there is an error already
+                await self.aclose()
         raise exc
 
     async def update_parameters_experimental(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters while the run goes on; see `ResultsForDataSet.update_parameters_experimental`."""
         steps = self._prepared()
-        await self._call(lambda: steps.update_parameters_experimental(parameters))
+        try:
+            await self._call(lambda: steps.update_parameters_experimental(parameters))
+        finally:
+            if self._over:  # the thread is one that was started for this
+                await self.aclose()
 
     async def _call(self, fn: Callable[[], T]) -> T:
         if self._pool is None:
@@ -139,3 +152,9 @@ class AsyncSteps(AsyncIterator["UDFResults"], Generic[StepsT]):
     def _close(self) -> None:
         if self._steps is not None:
             self._steps.close()
+
+
+def _look_at(closing: asyncio.Future[None]) -> None:
+    """Look at the outcome, so that asyncio does not report an error as forgotten when nobody waits any more."""
+    if not closing.cancelled():
+        closing.exception()

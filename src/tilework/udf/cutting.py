@@ -35,7 +35,9 @@ _FRAMES: Final = 128
 _TASKS_EACH: Final = 4
 """More than one for each worker, as frames may differ in what they take."""
 _FEW: Final = 2
+"""Tasks of a small run: two cores have something to do."""
 _MANY: Final = 16
+"""The most tasks that are wanted for functions of single frames; for others, twice `_FEW`."""
 _JOINED_BYTES: Final = 4 * 2**20
 """Of selected frames; what is built in goes over so much of them while a task begins and ends."""
 _READERS: Final = 4
@@ -70,7 +72,7 @@ def wanted_tasks(udfs: Sequence[UDF], plan: RunPlan, n_frames: int, executor: Jo
     if _are_built_in(udfs):
         return 0
     wanted = min(max(n_frames // _FRAMES, _FEW), _MANY if by_frames else 2 * _FEW)
-    return min(wanted + wanted % 2, n_frames)
+    return min(wanted + wanted % 2, n_frames)  # of three, one core of two would do twice as much as the other
 
 
 def most_tasks(udfs: Sequence[UDF], plan: RunPlan, dataset: DataSet, n_selected: int) -> float:

@@ -76,11 +76,13 @@ def delayed_steps(
         warnings.warn(msg, stacklevel=4)
     try:
         delayed = DelayedRun(run, executor, cancel_id, options)
-        results = delayed.results()
+        buffers = delayed.results()
         run.count_as_merged()
+        results = UDFResultsLazy(lambda: buffers, run.damage)
+        run.keep(results)
     finally:
-        run.close(are_results_made=True)
-    yield UDFResultsLazy(lambda: results, run.damage)
+        run.close()
+    yield results
 
 
 def merges_all(udf: UDF) -> bool:

@@ -200,7 +200,7 @@ def claim(udf: UDFInstance, run: object) -> Any:
         )
         raise UDFException(msg)
     try:
-        copy = udf.copy()
+        twin = udf.copy()
     except TypeError as e:
         name = type(udf).__name__
         msg = (
@@ -211,7 +211,7 @@ def claim(udf: UDFInstance, run: object) -> Any:
         raise UDFException(msg) from e
     with _claim_lock:
         if udf._tilework_run is not None and udf._tilework_run() is not None:
-            return copy
+            return twin
         udf._tilework_run = weakref.ref(run)
         return udf
 

@@ -106,15 +106,11 @@ class MainRun:
         executor: JobExecutor | None = None,
         environment: Environment | None = None,
     ) -> None:
-        self.udfs: list[UDF] = [claim(udf, self) for udf in udfs]
+        self.udfs: list[UDF] = []
         self._is_exiting = sys.is_finalizing  # the name `sys` may be gone then
         self.dataset = dataset
         self.roi = roi
         self.lock = threading.Lock()
-        if corrections is not None:
-            corrections.check_fits(tuple(dataset.shape.sig))
-            if not corrections.have_corrections():
-                corrections = None
         self.n_merged = 0
         self.n_merged_frames = 0
         self._present = self._present_positions()
@@ -122,17 +118,27 @@ class MainRun:
         self._damage = np.zeros(n_nav, dtype=bool)
         self._spans: dict[int, tuple[int, int]] = {}
         self.has_begun = False
+        self._kept: UDFResultsLazy | None = None
         self._to_tell: list[UDF] = []
-        plan = make_plan(self.udfs, dataset, roi, corrections, backends)
-        _check_workers(plan, executor)
+        if corrections is not None:
+            corrections.check_fits(tuple(dataset.shape.sig))
+            if not corrections.have_corrections():
+                corrections = None
         try:
+            for udf in udfs:
+                self.udfs.append(claim(udf, self))
+            plan = make_plan(self.udfs, dataset, roi, corrections, backends)
+            _check_workers(plan, executor)
             self._prepare_udfs(plan, corrections, executor, environment)
             wanted = wanted_tasks(self.udfs, plan, n_nav, executor)
             partitions, spans = cut(dataset, roi, wanted, most_tasks(self.udfs, plan, dataset, n_nav))
             self.params = self._make_params(plan, corrections, partitions)
             self.tasks = self._make_tasks(plan, partitions, spans)
         except BaseException:
-            self.end()
+            try:
+                self.end()
+            finally:  # whoever keeps the error, as notebooks do, keeps this run
+                self._give_back(self.udfs)
             raise
 
     # -- preparing
@@ -282,11 +288,18 @@ class MainRun:
 
     def results(self) -> UDFResultsLazy:
         """Return the results of what is merged so far; they are made when somebody looks."""
+        if self._kept is not None:
+            return self._kept
 
         def make() -> tuple[RunResult, ...]:
             return collect_results(self.udfs, self._damage, self.dataset, self.roi, self.params.corrections)
 
         return UDFResultsLazy(make, self.damage)
+
+    def keep(self, results: UDFResultsLazy) -> None:
+        """Take these for the results of the run, which is complete, from now on: its UDFs may soon work elsewhere."""
+        with self.lock:  # who makes some now needs the UDFs
+            self._kept = results
 
     def make_cancelled(self) -> UDFRunCancelled:
         """Return the error of a run that is cancelled now; it says how far it came."""
@@ -345,23 +358,27 @@ class MainRun:
                 if is_complete and failure is None:
                     failure = error
                 else:
-                    logger.warning("a run that ended early: end_run of %s failed", type(udf).__name__, exc_info=True)
+                    why = "as that of another function" if is_complete else "after the run had ended early"
+                    logger.warning("end_run of %s failed, %s", type(udf).__name__, why, exc_info=True)
         if failure is not None:
             raise failure
 
-    def close(self, *, are_results_made: bool = False) -> None:
+    def close(self) -> None:
         """Tell the UDFs that the run is over, and give them back whatever they raise."""
         try:
             self.end()
         finally:
-            self._release(are_results_made=are_results_made)
+            self._release()
 
-    def _release(self, *, are_results_made: bool) -> None:
+    def _release(self) -> None:
         """Give the UDF instances back: the run is over. What somebody may still ask for is then made by copies."""
         released = self.udfs
         # An iteration that is left when the interpreter exits ends without modules; nobody asks for anything then.
-        if not are_results_made and not self._is_exiting():
+        if self._kept is None and not self._is_exiting():
             with self.lock:
                 self.udfs = [snapshot(udf, udf.results) for udf in released]
-        for udf in released:
+        self._give_back(released)
+
+    def _give_back(self, udfs: Sequence[UDF]) -> None:
+        for udf in udfs:
             release(udf, self)

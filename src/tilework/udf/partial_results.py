@@ -56,6 +56,8 @@ class RunLink:
         self.is_cancelled = False
         self._has_begun = threading.Event()
         self._params_handle: Any = None
+        # What came last must be last on the workers and on the main side: who changes parameters waits for the others.
+        self._updating = threading.RLock()
 
     def open(self, params_handle: Any) -> None:
         """Take note that the parameters are scattered; called by the run itself."""
@@ -78,13 +80,17 @@ class RunLink:
 
     def update_parameters(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters; see `ResultsForDataSet.update_parameters_experimental`."""
-        handle = self._params_handle
-        if handle is None:
-            msg = "parameters can be changed while the run goes on: after the first partial result and before the last"
-            raise UDFException(msg)
-        self.run.check_patch(parameters)
-        self.executor.scatter_update_patch(handle, list(parameters))
-        self.run.patch(parameters)
+        with self._updating:
+            handle = self._params_handle
+            if handle is None:
+                msg = (
+                    "parameters can be changed while the run goes on: after the first partial result and before the "
+                    "last"
+                )
+                raise UDFException(msg)
+            self.run.check_patch(parameters)
+            self.executor.scatter_update_patch(handle, list(parameters))
+            self.run.patch(parameters)
 
 
 class ResultsForDataSet(Iterator[UDFResultsLazy]):
@@ -118,7 +124,10 @@ class ResultsForDataSet(Iterator[UDFResultsLazy]):
 
     def throw(self, exc: BaseException) -> UDFResultsLazy:
         """End the run with an exception."""
-        return self._steps.throw(exc)
+        try:
+            return self._steps.throw(exc)
+        finally:
+            self.close()  # when nobody has taken a step, the steps do not end it
 
     def cancel(self) -> None:
         """Cancel the run from another thread, also when it has not begun."""
@@ -208,6 +217,7 @@ def merge_parts(
             results = run.results()
             with run.lock:
                 results.final()
+            run.keep(results)
     except DeadlineExceededError:
         raise
     except JobCancelledError as e:
@@ -215,7 +225,7 @@ def merge_parts(
     finally:
         link.close()
         try:
-            run.close(are_results_made=results is not None)
+            run.close()
         finally:
             if manager is not None:
                 manager.close()

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tilework.common.executor import Environment
-    from tilework.common.progress import PartitionProgressTracker, PartitionTrackerNoOp
+    from tilework.common.progress import PartitionProgressTracker
     from tilework.common.slice import Slice
     from tilework.io.dataset.partition import Partition
     from tilework.io.dataset.tile import DataTile
@@ -89,8 +89,8 @@ class PartitionRun:
         self._absent = absent
         self._params = params
         self._env = env
-        self._doing = ""
-        self._failed_cleanup: UDF | None = None
+        # What is done now, and by which UDF. In the loop over tiles it is None: there, loop variables say it.
+        self._at: tuple[UDF | None, str] | None = None, "preparation"
         self._to_clean_up: list[UDF] = []
         self._scheme = params.tiling_scheme.adjust_for_partition(partition)
         roi = params.roi
@@ -106,7 +106,7 @@ class PartitionRun:
                 e.add_note(f"in the constructor of {cls.__name__}, {self._where()}")
                 raise
 
-    def __call__(self, progress: PartitionProgressTracker | PartitionTrackerNoOp) -> tuple[UDFData, ...]:
+    def __call__(self, progress: PartitionProgressTracker) -> tuple[UDFData, ...]:
         """Process the partition; return the buffers."""
         env = self._env
         plan = self._params.plan
@@ -131,29 +131,25 @@ class PartitionRun:
                     )
                     groups = self._group_steps(backends, converter)
                     progress.signal_start()
-                    udf, doing = None, "reading data"
+                    self._at, udf, doing = None, None, "reading data"
                     for tile in self._tiles(backends):
                         env.raise_if_stopped()
                         for form, steps in groups:
                             data = form(tile)
                             for udf, doing, step in steps:
                                 step(tile, data)
-                        udf, doing = None, "reading data"
+                            udf, doing = None, "reading data"
                         progress.signal_tile_complete(tile)
-                    doing = "postprocess"
-                    results = []
-                    for udf in self._udfs:
-                        results.append(self._finish(udf))  # noqa: PERF401  (the loop variable says whose error it is)
-                    return tuple(results)
+                    return tuple([self._finish(udf) for udf in self._udfs])
                 finally:
                     give_back(scratch)
                     self._clean_up()
         except JobCancelledError:
             raise
         except Exception as e:
-            if self._failed_cleanup is not None:
-                udf, doing = self._failed_cleanup, "cleanup"
-            clearer = explain(e, udf, doing or self._doing, self._where())
+            if self._at is not None:
+                udf, doing = self._at
+            clearer = explain(e, udf, doing, self._where())
             try:
                 if clearer is not e:
                     raise clearer from e
@@ -169,7 +165,7 @@ class PartitionRun:
         try:
             udf.cleanup()
         except Exception:
-            self._failed_cleanup = udf
+            self._at = udf, "cleanup"
             raise
         finally:
             self._clean_up()
@@ -216,7 +212,7 @@ class PartitionRun:
         )
         udf.set_meta(meta)
         set_cache(udf, self._cache, position)
-        self._doing = "get_result_buffers"
+        self._at = udf, "get_result_buffers"
         udf.init_result_buffers()
         origin, shape, lib = self._slice.origin[0], self._slice.shape.to_tuple(), udf.xp
         for name, buffer in udf.results.items():
@@ -229,9 +225,9 @@ class PartitionRun:
             if self._absent is not None:
                 buffer.mark_absent(self._absent)
         udf.results.clear_views()
-        self._doing = "get_task_data"
+        self._at = udf, "get_task_data"
         udf.init_task_data()
-        self._doing = "preprocess"
+        self._at = udf, "preprocess"
         if hasattr(udf, "preprocess"):
             udf.preprocess()
 
@@ -242,7 +238,7 @@ class PartitionRun:
         keep_freed_memory()
         groups: dict[tuple[str, np.dtype[Any], bool], list[tuple[UDF, str, Step]]] = {}
         for udf, plan, backend in zip(self._udfs, self._params.plan.udfs, backends.udfs, strict=True):
-            self._doing = f"get_{plan.method.value}_kernel"
+            self._at = udf, f"get_{plan.method.value}_kernel"
             label, step = make_step(udf, plan.method, self._slice, is_full_sig=self._scheme.is_full_sig, env=self._env)
             if self._own_copies and backend in NUMPY_BACKENDS:
                 step = on_own_copies(step, f"{type(udf).__name__}.{label}")
@@ -251,6 +247,7 @@ class PartitionRun:
         return [(converter.form(*key), steps) for key, steps in groups.items()]
 
     def _finish(self, udf: UDF) -> UDFData:
+        self._at = udf, "postprocess"
         check_own_results(udf)
         udf.results.flush()
         udf.results.clear_views()

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
-    from tilework.udf.data import UDFData
     from tilework.udf.results import UDFResults
 
 __all__ = ["ResultsForDataSet", "UDFRunner"]
@@ -81,7 +80,12 @@ class UDFRunner:
         Parameters are those of `Context.run_udf`.
         """
         mask = normalize_roi(roi, tuple(dataset.shape.nav))
-        return dict(cls([udf.copy()])._declare(dataset, mask, corrections)[0].items())
+        declaring = udf.copy()
+        make_plan([declaring], dataset, mask, corrections)  # which tells it what it may ask for when it declares
+        declaring.init_result_buffers()
+        for buffer in declaring.results.values():
+            buffer.set_shape_ds(dataset.shape, mask)
+        return dict(declaring.results.items())
 
     @classmethod
     def dry_run(
@@ -90,19 +94,10 @@ class UDFRunner:
         """Return results as they are before any data is processed; parameters are those of `run_for_dataset_sync`."""
         mask = normalize_roi(roi, tuple(dataset.shape.nav))
         run = MainRun([udf.copy() for udf in udfs], dataset, mask, corrections)
-        results = run.results().final()
-        run.end()
-        return results
-
-    def _declare(self, dataset: DataSet, roi: BoolArray | None, corrections: CorrectionSet | None) -> list[UDFData]:
-        make_plan(self._udfs, dataset, roi, corrections)  # which tells each UDF what it may ask for when it declares
-        declared = []
-        for udf in self._udfs:
-            udf.init_result_buffers()
-            for buffer in udf.results.values():
-                buffer.set_shape_ds(dataset.shape, roi)
-            declared.append(udf.results)
-        return declared
+        try:
+            return run.results().final()
+        finally:
+            run.end()
 
     # -- running
 

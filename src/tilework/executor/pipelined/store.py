@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from tilework.executor.driven import no_such_handle
 from tilework.executor.pipelined.scattered import Scattered
 from tilework.executor.remote import dumps
-from tilework.executor.storing import not_patchable
+from tilework.executor.storing import new_handle, not_patchable
 
 if TYPE_CHECKING:
     from tilework.executor.pipelined.hub import Hub
@@ -30,7 +29,7 @@ class HubStore:
 
     def add(self, obj: Any) -> str:
         """Give an object to all workers; returns its handle."""
-        handle = f"scattered-{uuid.uuid4().hex}"
+        handle = new_handle()
         self._hub.scatter(Scattered(handle, obj))
         return handle
 

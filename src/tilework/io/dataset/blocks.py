@@ -88,6 +88,10 @@ class FrameFormat(PickledOnce):
         sizes = self.frame_shape
         self.inner_strides = tuple(math.prod(sizes[i + 1 :]) * dtype.itemsize for i in range(len(sizes)))
 
+    def view(self, segment: Segment) -> NDArray[Any]:
+        """Return all frames of a segment, of shape (frames, ``*frame_shape``), as they are stored."""
+        return segment.view(self.dtype, self.frame_shape, self.inner_strides)
+
     def _recipe(self) -> tuple[Any, ...]:
         return self.dtype, self.sig_shape, self.packing, self.aligned
 
@@ -133,30 +137,21 @@ class BlockReader:
         Where the frames lie; their numbers are positions in the flattened scan.
     frame_format
         How they are stored.
-    first
-        First position of the partition.
     roi
         Flat selection over the whole scan, or None.
     """
 
-    __slots__ = ("_first", "_format", "_roi", "_segments")
+    __slots__ = ("_format", "_roi", "_segments")
 
     def __init__(
         self,
         segments: tuple[Segment, ...],
         frame_format: FrameFormat,
-        first: int,
         roi: NDArray[np.bool_] | None,
     ) -> None:
         self._segments = segments
         self._format = frame_format
-        self._first = first
         self._roi = roi
-
-    def view(self, segment: Segment) -> NDArray[Any]:
-        """Return all frames of a segment."""
-        fmt = self._format
-        return segment.view(fmt.dtype, fmt.frame_shape, fmt.inner_strides)
 
     def blocks(
         self, scratch: Scratch, view_depth: int, copy_depth: int, whole: bool
@@ -180,32 +175,30 @@ class BlockReader:
 
         Only of frames that can be views: `FrameFormat.views`.
         """
-        roi = self._roi
-        assert roi is not None
-        for segment in self._segments:
-            picks = roi[segment.first : segment.first + segment.frames].nonzero()[0]
-            frames = self.view(segment)
-            nav = int(np.count_nonzero(roi[: segment.first]))
+        assert self._roi is not None
+        for frames, picks, nav in self._selected(self._roi):
             for start in range(0, picks.size, depth):
                 some = picks[start : start + depth]
                 begin, end = int(some[0]), int(some[-1]) + 1
                 yield nav + start, frames[begin:end] if some.size == end - begin else PickedFrames(frames, some)
 
     def _pieces(self) -> Iterator[_Piece]:
-        roi = self._roi
-        if roi is None:
+        if self._roi is None:
             for segment in self._segments:
-                yield _Piece(self.view(segment), 0, segment.frames, None, segment.first)
+                yield _Piece(self._format.view(segment), 0, segment.frames, None, segment.first)
             return
-        position = self._first
-        nav = int(np.count_nonzero(roi[:position]))
+        for frames, picks, nav in self._selected(self._roi):
+            yield from self._stretches(frames, picks, nav)
+
+    def _selected(self, roi: NDArray[np.bool_]) -> Iterator[tuple[NDArray[Any], NDArray[np.intp], int]]:
+        """Yield all frames of each segment, which of them are selected, and the compressed position of the first."""
+        position = nav = 0
         for segment in self._segments:
-            if segment.first > position:
-                nav += int(np.count_nonzero(roi[position : segment.first]))
+            nav += int(np.count_nonzero(roi[position : segment.first]))
             position = segment.first + segment.frames
             picks = roi[segment.first : position].nonzero()[0]
             if picks.size:
-                yield from self._stretches(self.view(segment), picks, nav)
+                yield self._format.view(segment), picks, nav
                 nav += picks.size
 
     def _stretches(self, frames: NDArray[Any], picks: NDArray[np.intp], nav: int) -> Iterator[_Piece]:

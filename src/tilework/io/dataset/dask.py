@@ -7,6 +7,7 @@ merged as far as a partition must be a run of the flattened scan.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import pickle
 import sys
@@ -103,7 +104,7 @@ class DaskDataSet(DataSet):
         nav = merge_chunks(array.chunks[:nav_dims], max(1, int(min_size) // frame_bytes))
         merged = rechunked(array, (*nav, *((n,) for n in self._shape.sig)))
         self._chunks = _ChunkGraphs(merged)
-        self._nav_chunks = tuple(_product(nav))
+        self._nav_chunks = tuple(itertools.product(*nav))  # in C order
         self._chunks_before = array.npartitions
 
     def initialize(self, executor: JobExecutor) -> DaskDataSet:  # noqa: ARG002
@@ -250,13 +251,6 @@ def _merge_neighbours(sizes: tuple[int, ...], least: int) -> tuple[int, ...]:
     elif pending:
         merged.append(pending)
     return tuple(merged)
-
-
-def _product(chunks: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
-    """Yield the sizes of each chunk, in C order."""
-    from itertools import product
-
-    yield from product(*chunks)
 
 
 class _ChunkGraphs:

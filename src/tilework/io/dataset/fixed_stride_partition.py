@@ -136,7 +136,7 @@ class FixedStridePartition(Partition):
             return None
         if not fmt.views or len(self._segments) != 1 or self._corrections is not None or not plan.parts[0].is_full:
             return None
-        reader = BlockReader(self._segments, fmt, self.slice.origin[0], self._flat_roi(roi))
+        reader = BlockReader(self._segments, fmt, self._flat_roi(roi))
         depth = max(FEWEST_PICKED, PICKED_BYTES // fmt.block_frame_bytes) if whole else plan.depth
         return self._picked_tiles(reader, sys.maxsize if plan.whole else depth, plan.parts[0])
 
@@ -188,7 +188,7 @@ class FixedStridePartition(Partition):
         dest = self._dest_dtype(dest_dtype)
         reader: BlockReader | None = None
         if roi is not None or not fmt.views or len(self._segments) != 1:
-            reader = BlockReader(self._segments, fmt, self.slice.origin[0], self._flat_roi(roi))
+            reader = BlockReader(self._segments, fmt, self._flat_roi(roi))
         elif dest == fmt.tile_dtype and plan.contiguous and self._corrections is None:
             return self._views(plan)
         if scratch is not None:
@@ -262,8 +262,7 @@ class FixedStridePartition(Partition):
 
     def _view_blocks(self, depth: int) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield views of the frames of a partition that lies in one piece, with the position of their first frame."""
-        fmt = self._format
         (segment,) = self._segments
-        frames = segment.view(fmt.dtype, fmt.frame_shape, fmt.inner_strides)
+        frames = self._format.view(segment)
         for start in range(0, segment.frames, depth):
             yield segment.first + start, frames[start : start + depth]

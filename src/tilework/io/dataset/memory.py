@@ -121,6 +121,9 @@ class MemoryDataSet(FixedStrideDataSet):
     ('sparse.COO', 0.01)
     """
 
+    IN_PROCESS = True
+    _density = 1.0
+
     def __init__(
         self,
         tileshape: Sequence[int] | None = None,
@@ -173,9 +176,6 @@ class MemoryDataSet(FixedStrideDataSet):
         if self._own_backend == "numpy":
             (frames,) = (segment for segment in self.source.layout.segments if isinstance(segment, ArraySegment))
             self._array = frames.array.reshape(self._array)
-
-    IN_PROCESS = True
-    _density = 1.0
 
     def _name(self) -> str:
         return "the array"

@@ -14,7 +14,16 @@ from tilework.exceptions import DataSetException
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_dtype", "check_shape", "check_sync_offset", "count", "cut_off", "guess_nav_shape", "take_deprecated"]
+__all__ = [
+    "check_dtype",
+    "check_shape",
+    "check_sync_offset",
+    "count",
+    "cut_off",
+    "guess_nav_shape",
+    "take_deprecated",
+    "take_uncropped",
+]
 
 _OLD_NAMES = {"scan_size": "nav_shape", "detector_size": "sig_shape"}
 _NO_EFFECT = ("tileshape", "enable_direct")

@@ -1,0 +1,36 @@
+"""Where errors of a task are said to happen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests_helpers import FrameMax, counts
+from tilework.api import Context
+from tilework.exceptions import UDFException
+from tilework.udf import UDF
+
+
+class Misspelt(UDF):
+    """Its kernel asks for task data that only its tasks know not to be there."""
+
+    def get_result_buffers(self) -> Any:
+        return {"total": self.buffer(kind="nav", dtype="float32")}
+
+    def get_task_data(self) -> Any:
+        return {"weights": 2}
+
+    def get_frame_kernel(self) -> Any:
+        def weighted(frame: Any, total: Any, weigths: Any) -> None:
+            total[0] = frame.sum() * weigths
+
+        return weighted
+
+
+def test_an_error_before_the_tiles_is_that_of_its_own_function() -> None:
+    """Not that of another one of the same run."""
+    with Context.make_with("inline") as ctx, pytest.raises(UDFException, match="'weigths'") as caught:
+        ctx.run_udf(dataset=ctx.load("memory", data=counts()), udf=[Misspelt(), FrameMax()])
+    (note,) = caught.value.__notes__
+    assert note.startswith("in get_frame_kernel of Misspelt, partition")
