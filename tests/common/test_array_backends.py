@@ -70,6 +70,15 @@ def test_which_dtypes_can_be_held(backend: str) -> None:
         assert holding_dtype(dtype, [backend]) == sparseconverter.result_type(dtype, backend)
 
 
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_half_precision(backend: str) -> None:
+    """Sparse arrays are of single precision instead."""
+    data = stack((3, 4, 5), "f2")
+    converted = as_backend(data, backend)
+    assert converted.dtype == holding_dtype(data.dtype, [backend]) == ("f4" if backend in SPARSE_BACKENDS else "f2")
+    np.testing.assert_array_equal(dense(converted).reshape(data.shape), data)
+
+
 @pytest.mark.parametrize("source", ON_CPU)
 @pytest.mark.parametrize("target", ON_CPU)
 def test_conversions_keep_all_pixels(source: str, target: str) -> None:

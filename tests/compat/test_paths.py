@@ -114,10 +114,11 @@ libertem.io.corrections.detector: correct RepairDescriptor correct_dot_masks Rep
 libertem.io.dataset: load detect filetypes get_dataset_cls register_dataset_cls unregister_dataset_cls
     get_extensions build_extension_map get_search_order
 libertem.io.dataset.base: DataSet DataSetException DataSetMeta Partition BasePartition DataTile TilingScheme Negotiator
-    MMapBackend BufferedBackend DirectBackend
+    MMapBackend BufferedBackend DirectBackend get_coordinates
 libertem.io.dataset.base.backend_buffered: BufferedBackend
 libertem.io.dataset.base.backend_direct: DirectBackend
 libertem.io.dataset.base.backend_mmap: MMapBackend
+libertem.io.dataset.base.coordinates: get_coordinates
 libertem.io.dataset.base.dataset: DataSet
 libertem.io.dataset.base.exceptions: DataSetException
 libertem.io.dataset.base.meta: DataSetMeta

@@ -11,8 +11,10 @@ import pytest
 import scipy.sparse as sp
 
 from tilework.api import Context
+from tilework.common import Shape, Slice
 from tilework.compat.libertem.backends import BufferedBackend, DirectBackend, MMapBackend
 from tilework.compat.libertem.compiled import cached_njit, numba_dtypes, rmatmul
+from tilework.compat.libertem.coordinates import get_coordinates
 from tilework.exceptions import DataSetException
 
 if TYPE_CHECKING:
@@ -85,3 +87,21 @@ def test_backends_are_what_load_takes(tmp_path: Path) -> None:
         for backend in (BufferedBackend(max_buffer_size=1 << 20), DirectBackend()):
             with pytest.raises(DataSetException, match="memory maps only"):
                 ctx.load("npy", path=tmp_path / "a.npy", io_backend=backend)
+
+
+def test_positions_of_the_frames_of_a_slice() -> None:
+    """With a ROI, frames are counted among the selected ones, and a slice may reach beyond them."""
+
+    def of(origin: int, frames: int, nav: tuple[int, ...], roi: Any = None) -> Any:
+        where = Slice((origin, 0, 0), Shape((frames, 6, 7), sig_dims=2))
+        found = get_coordinates(where, Shape((*nav, 6, 7), sig_dims=2), roi)
+        assert found.dtype == np.int64
+        return found.tolist()
+
+    roi = np.zeros((4, 5), dtype=bool)
+    roi[[0, 1, 3, 3], [1, 2, 0, 4]] = True
+    assert of(4, 3, (4, 5)) == [[0, 4], [1, 0], [1, 1]]
+    assert of(3, 2, (2, 2, 5)) == [[0, 0, 3], [0, 0, 4]]
+    assert of(1, 2, (4, 5), roi) == of(1, 2, (4, 5), roi.reshape(-1)) == [[1, 2], [3, 0]]
+    assert of(2, 9, (4, 5), roi) == [[3, 0], [3, 4]]
+    assert of(0, 2, (4, 5), roi & False) == []

@@ -330,3 +330,33 @@ def test_sparse_backends_are_those_that_stay_sparse() -> None:
             assert ds.array_backends[0] == kind
             assert set(ds.array_backends[:9]) == SPARSE_BACKENDS & CPU_BACKENDS
             assert 0 < ds.density < 0.3
+
+
+class _Pixels(UDF):
+    """Copies the pixels of its tiles, of whatever kind they are."""
+
+    def get_backends(self) -> Any:
+        return (self.params.kind,)
+
+    def get_preferred_dtype(self) -> Any:
+        return self.params.wanted
+
+    def get_result_buffers(self) -> Any:
+        return {"pixels": self.buffer("nav", dtype=self.meta.input_dtype, extra_shape=self.meta.dataset_shape.sig)}
+
+    def process_tile(self, tile: Any) -> None:
+        dense = np.asarray(as_backend(tile, "numpy"))
+        where = self.meta.sig_slice.get(sig_only=True)
+        self.results.pixels[(slice(None), *where)] = dense.reshape((len(dense), *self.meta.sig_slice.shape))
+
+
+@pytest.mark.parametrize("wanted", ["f2", "f4", UDF.USE_NATIVE_DTYPE])
+@pytest.mark.parametrize("kind", sorted(SPARSE_BACKENDS & CPU_BACKENDS))
+def test_half_precision_for_functions_of_sparse_tiles(kind: str, wanted: Any) -> None:
+    """No sparse array is computed with in half precision: such data is given to functions in single precision."""
+    data = counts((3, 4, 5, 6), "f2")
+    with Context.make_with("inline") as ctx:
+        dataset = ctx.load("memory", data=data, num_partitions=2)
+        pixels = ctx.run_udf(dataset=dataset, udf=_Pixels(kind=kind, wanted=wanted))["pixels"].data
+    assert pixels.dtype == np.float32
+    np.testing.assert_array_equal(pixels, data)

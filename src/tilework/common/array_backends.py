@@ -106,10 +106,13 @@ def as_names(backends: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def can_hold(backend: str, dtype: DType) -> bool:
-    """Return whether arrays of that kind can have that dtype; sparse ones on a GPU, and of SciPy, cannot have all."""
+    """Return whether arrays of that kind can have that dtype; sparse ones cannot have all.
+
+    Those of pydata sparse can have half precision, but nothing can be made of them then: all ways lead over SciPy.
+    """
     if backend in CUPY_SCIPY_BACKENDS:
         return dtype in _CUPY_SPARSE_DTYPES or (backend == CUPY_SCIPY_CSR and dtype == np.bool_)
-    return not (backend in SCIPY_BACKENDS and dtype == np.float16)
+    return not (backend in SPARSE_BACKENDS and dtype == np.float16)
 
 
 def holding_dtype(dtype: DType, backends: Iterable[str]) -> DType:
@@ -130,7 +133,7 @@ def as_dtype(array: Any, dtype: DType) -> Any:
 
 
 def as_backend(array: Any, backend: str, shape: Sequence[int] | None = None, out: Any = None) -> Any:
-    """Return a stack of frames as another kind of array.
+    """Return a stack of frames as another kind of array; in half precision, sparse ones become single precision.
 
     Parameters
     ----------
@@ -144,6 +147,8 @@ def as_backend(array: Any, backend: str, shape: Sequence[int] | None = None, out
         NumPy array of that shape and of the dtype of `array`, C-contiguous, in which a dense result can be made.
     """
     shape = tuple(array.shape if shape is None else shape)
+    if backend in SPARSE_BACKENDS and array.dtype == np.float16:
+        array = as_dtype(array, np.dtype(np.float32))
     plain = type(array) is np.ndarray
     if plain and backend in NUMPY_BACKENDS:
         return array.reshape(shape)

@@ -87,6 +87,13 @@ class TestDaskSparse(TestDask):
         return da.from_array(self.expected(), chunks=(rows, 7, 8, 9)).map_blocks(sparse.COO.from_numpy)
 
 
+def test_every_frame_is_in_the_scan() -> None:
+    """There is no offset between them, and none is left over; programs ask that of any dataset."""
+    dataset = DaskDataSet(da.zeros((6, 7, 8, 9), chunks=(2, 7, 8, 9)), sig_dims=2)
+    assert (dataset.meta.image_count, dataset.meta.sync_offset) == (42, 0)
+    assert set(dataset.get_sync_offset_info().values()) == {0}
+
+
 def partitions(array: Any, **kwargs: Any) -> list[int]:
     dataset = DaskDataSet(array, **{"sig_dims": 2, "min_size": 1, **kwargs})
     return [partition.shape[0] for partition in dataset.get_partitions()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,17 @@ class TestAuto:
         assert load("AUTO", tmp_path / "scan.blo", executor=executor).shape == (2, 6, 5, 5)
         dataset = load("auto", path=str(tmp_path / "scan.blo"), nav_shape=(3, 4), io_backend=None, executor=executor)
         assert dataset.shape == (3, 4, 5, 5)
+
+    def test_paths_of_bytes(self, tmp_path: Path) -> None:
+        """As the operating system gives them, whether the format is named or detected."""
+        np.save(tmp_path / "ein Bild \N{SNOWMAN}.npy", counts((4, 4, 5, 5)))
+        path = os.fsencode(tmp_path / "ein Bild \N{SNOWMAN}.npy")
+        executor = InlineJobExecutor()
+        assert detect(path, executor)["type"] == "npy"
+        for filetype in ("auto", "npy"):
+            dataset = load(filetype, path=path, executor=executor)
+            assert list(dataset.paths) == [str(tmp_path / "ein Bild \N{SNOWMAN}.npy")]
+            assert dataset.shape == (4, 4, 5, 5)
 
     def test_npy_with_other_sig_dims(self, tmp_path: Path) -> None:
         """Shapes that were detected for two signal axes do not stand in the way of another number."""

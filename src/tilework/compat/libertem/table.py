@@ -32,6 +32,7 @@ _ASYNC: Final = _from(
 )
 _TILING: Final = _from("io.dataset.tiling_scheme", "TilingScheme") | _from("io.dataset.tiling", "Negotiator")
 _BACKENDS: Final = _from("compat.libertem.backends", "BufferedBackend", "DirectBackend", "MMapBackend")
+_COORDINATES: Final = _from("compat.libertem.coordinates", "get_coordinates")
 _PARTITION: Final = {"BasePartition": "tilework.io.dataset.partition:Partition"}
 
 MOVED: Final[dict[str, dict[str, str]]] = {
@@ -45,10 +46,11 @@ MOVED: Final[dict[str, dict[str, str]]] = {
     ),
     "libertem.io.corrections.detector": _CORRECTION_ERRORS,
     "libertem.io.dataset": _from("io.dataset.registry", "build_extension_map"),
-    "libertem.io.dataset.base": _TILING | _BACKENDS | _PARTITION,
+    "libertem.io.dataset.base": _TILING | _BACKENDS | _PARTITION | _COORDINATES,
     "libertem.io.dataset.base.backend_buffered": _from("compat.libertem.backends", "BufferedBackend"),
     "libertem.io.dataset.base.backend_direct": _from("compat.libertem.backends", "DirectBackend"),
     "libertem.io.dataset.base.backend_mmap": _from("compat.libertem.backends", "MMapBackend"),
+    "libertem.io.dataset.base.coordinates": _COORDINATES,
     "libertem.io.dataset.base.dataset": _from("io.dataset.base", "DataSet"),
     "libertem.io.dataset.base.exceptions": _from("exceptions", "DataSetException"),
     "libertem.io.dataset.base.meta": _from("io.dataset.meta", "DataSetMeta"),

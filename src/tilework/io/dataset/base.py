@@ -171,7 +171,11 @@ class DataSet(ABC):
     def meta(self) -> DataSetMeta:
         """What the partitions need to know."""
         return DataSetMeta(
-            shape=self.shape, array_backends=self.array_backends, raw_dtype=self.raw_dtype, dtype=self.dtype
+            shape=self.shape,
+            array_backends=self.array_backends,
+            image_count=self.shape.nav.size,
+            raw_dtype=self.raw_dtype,
+            dtype=self.dtype,
         )
 
     @property
@@ -271,6 +275,17 @@ class DataSet(ABC):
     def get_slices(self) -> Iterator[tuple[Slice, int, int]]:
         """Yield the slice of each partition with its first and one-past-last source frame."""
         return make_slices(self.shape, self.get_num_partitions(), self.meta.sync_offset)
+
+    def get_sync_offset_info(self) -> dict[str, int]:
+        """Return how many frames and positions the sync offset and the shapes leave out."""
+        meta = self.meta
+        frames, positions, offset = meta.image_count, meta.shape.nav.size, meta.sync_offset
+        return {
+            "frames_skipped_start": max(0, offset),
+            "frames_ignored_end": max(0, frames - offset - positions),
+            "frames_inserted_start": max(0, -offset),
+            "frames_inserted_end": max(0, positions + offset - frames),
+        }
 
     # -- wishes about tiles
 

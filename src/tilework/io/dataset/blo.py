@@ -86,7 +86,7 @@ class BloDataSet(FixedStrideFile):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | bytes | os.PathLike[str],
         tileshape: Sequence[int] | None = None,
         endianess: str = "<",
         nav_shape: Sequence[int] | None = None,

@@ -167,7 +167,7 @@ class EMPADDataSet(FixedStrideFile):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | bytes | os.PathLike[str],
         scan_size: Sequence[int] | None = None,
         nav_shape: Sequence[int] | None = None,
         sig_shape: Sequence[int] | None = None,

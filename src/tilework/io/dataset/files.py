@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from tilework.exceptions import DataSetException, MissingFileError
-
-if TYPE_CHECKING:
-    import os
 
 __all__ = ["absolute", "check_readable", "explain_os_error", "open_file", "stat_file"]
 
 
-def absolute(path: str | os.PathLike[str]) -> str:
-    """Return the absolute path, so that workers in other folders find the file.
+def absolute(path: str | bytes | os.PathLike[str]) -> str:
+    """Return the absolute path as text, so that workers in other folders find the file.
 
     Raises
     ------
@@ -23,7 +21,7 @@ def absolute(path: str | os.PathLike[str]) -> str:
         When `path` is no path at all, or is relative to a folder that is gone.
     """
     try:
-        return str(Path(path).absolute())
+        return str(Path(os.fsdecode(path)).absolute())
     except TypeError as e:
         msg = f"path={path!r}: must be the path of a file, it is a {type(path).__name__}"
         raise DataSetException(msg) from e

@@ -286,16 +286,6 @@ class FixedStrideDataSet(DataSet):
             segment.check()
         return True
 
-    def get_sync_offset_info(self) -> dict[str, int]:
-        """Return how many frames and positions the sync offset and the shapes leave out."""
-        frames, positions, offset = self.meta.image_count, self.shape.nav.size, self._sync_offset
-        return {
-            "frames_skipped_start": max(0, offset),
-            "frames_ignored_end": max(0, frames - offset - positions),
-            "frames_inserted_start": max(0, -offset),
-            "frames_inserted_end": max(0, positions + offset - frames),
-        }
-
     def get_diagnostics(self) -> list[dict[str, str]]:
         """Return what was found out about the file."""
         source = self.source

@@ -76,7 +76,8 @@ class MemoryDataSet(FixedStrideDataSet):
     data
         The array, navigation axes first: of NumPy, or sparse, of SciPy (with the axes frames and pixels: give
         `nav_shape` and `sig_shape`) or pydata sparse, which stays sparse; arrays of other kinds are brought into main
-        memory, once. Arrays of bool are delivered as u1.
+        memory, once. One of NumPy that is not in C order is copied then, so that later changes of it are not seen.
+        Arrays of bool are delivered as u1.
     sig_dims
         Number of signal axes; None follows from `sig_shape` or `nav_shape`, and is 2 without them. Where axes of length
         one leave a choice, the array has as many of these axes as the shape.

@@ -77,7 +77,7 @@ class NPYDataSet(FixedStrideFile):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | bytes | os.PathLike[str],
         sig_dims: int | None = 2,
         nav_shape: Sequence[int] | None = None,
         sig_shape: Sequence[int] | None = None,

@@ -72,7 +72,7 @@ class RawFileDataSet(FixedStrideFile):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | bytes | os.PathLike[str],
         dtype: DTypeLike,
         nav_shape: Sequence[int] | None = None,
         sig_shape: Sequence[int] | None = None,

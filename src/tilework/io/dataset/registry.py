@@ -122,7 +122,7 @@ def get_search_order(path: Any) -> list[str]:
     """Return in which order formats are tried: first those that claim the extension of `path`."""
     if hasattr(path, "shape"):
         return ["memory", *(t for t in filetypes if t != "memory")]
-    claimed = build_extension_map().get(Path(path).suffix.lower().lstrip("."), [])
+    claimed = build_extension_map().get(Path(os.fsdecode(path)).suffix.lower().lstrip("."), [])
     return [*claimed, *(t for t in filetypes if t not in claimed)]
 
 
@@ -289,7 +289,7 @@ def _load(
         if path is None or args:
             msg = "the format can be detected for a file only: load('auto', path=…), with further arguments by name"
             raise DataSetException(msg)
-        cls, kwargs = _auto(os.fspath(path) if isinstance(path, os.PathLike) else path, given, executor)
+        cls, kwargs = _auto(os.fsdecode(path) if isinstance(path, (bytes, os.PathLike)) else path, given, executor)
     else:
         cls = get_dataset_cls(filetype)
         if "path" in kwargs and not _takes_path(cls):
