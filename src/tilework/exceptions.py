@@ -4,7 +4,8 @@
 
     TileworkError
     ├── ExecutorError                 something about an executor or its workers
-    │   ├── ExecutorSpecException     a context or executor was asked for with arguments that do not fit
+    │   ├── ExecutorSpecException     (also ValueError) an executor was asked for with arguments that do not fit
+    │   ├── NoSchedulerError          (also OSError) no Dask scheduler answers at an address
     │   ├── ResourceError             (also RuntimeError) no worker has what a task needs
     │   ├── PoolStateError            (also RuntimeError) worker processes did not start, or are gone
     │   ├── WorkerLostError           (also RuntimeError) a task lost its worker too often
@@ -52,6 +53,7 @@ __all__ = [
     "MyStopIteration",
     "NoBackendError",
     "NoMetaError",
+    "NoSchedulerError",
     "PoolStateError",
     "RemoteError",
     "RepairValueError",
@@ -78,8 +80,12 @@ class ExecutorError(TileworkError):
     """Something about an executor or its workers."""
 
 
-class ExecutorSpecException(ExecutorError):
+class ExecutorSpecException(ExecutorError, ValueError):
     """A context or executor was asked for with arguments that do not fit together or the machine."""
+
+
+class NoSchedulerError(ExecutorError, OSError):
+    """No Dask scheduler answers at an address; programs may start a cluster of their own then."""
 
 
 class ResourceError(ExecutorError, RuntimeError):

@@ -64,7 +64,7 @@ def test_defaults() -> None:
     handler = TaskCommHandler()
     handler.start()
     handler.done()
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotImplementedError, match=r"TaskCommHandler does not say .* derive from NoopCommHandler"):
         handler.handle_task(None, queue)
     NoopCommHandler().handle_task(None, queue)
     assert queue.size() == 0

@@ -88,6 +88,8 @@ def test_fem_of_nothing_is_refused(ctx: Context) -> None:
         ctx.run_udf(dataset=load(ctx, counts()), udf=FEMUDF(center=(100, 100), rad_in=1, rad_out=2))
     with pytest.raises(ValueError, match="two axes"):
         ctx.run_udf(dataset=ctx.load("memory", data=counts(), sig_dims=1), udf=FEMUDF((1, 1), 1, 2))
+    with pytest.raises(ValueError, match=r"center must be two numbers \(y, x\), it is 4"):
+        ctx.run_udf(dataset=load(ctx, counts()), udf=FEMUDF(4, 1, 2))  # type: ignore[arg-type]
 
 
 class _Relative(FEMUDF):
@@ -142,6 +144,8 @@ def test_crystallinity(ctx: Context, dtype: str, sig: tuple[int, int]) -> None:
 def test_crystallinity_of_what_it_cannot_be_of(ctx: Context) -> None:
     with pytest.raises(ValueError, match="a centre and a radius"):
         CrystallinityUDF(1, 2, real_center=(3, 3))
+    with pytest.raises(ValueError, match=r"real_center must be two numbers \(y, x\), it is 3"):
+        CrystallinityUDF(1, 2, real_center=3, real_rad=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="real frames with two axes"):
         ctx.run_udf(dataset=load(ctx, counts(dtype="c8")), udf=CrystallinityUDF(1, 2))
     with pytest.raises(ValueError, match="inner radius rad_in=5 must be smaller than the outer radius rad_out=3"):

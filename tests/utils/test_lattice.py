@@ -65,3 +65,12 @@ def test_points_of_a_lattice() -> None:
     assert np.ones((16, 18))[pixels[:, 0], pixels[:, 1]].sum() == 9
     with pytest.raises(ValueError, match=r"expected \(n, 2\) or \(2, n, m\)"):
         regularize_indices(np.zeros((3, 5, 6)))
+
+
+def test_vectors_of_another_shape() -> None:
+    with pytest.raises(ValueError, match=r"cartesian must hold vectors .* \(\.\.\., 2\), it has the shape \(3, 3\)"):
+        make_polar(np.zeros((3, 3)))
+    with pytest.raises(ValueError, match=r"polar must hold vectors .* it has the shape \(\)"):
+        make_cartesian(3.0)
+    with pytest.raises(ValueError, match=r"indices must be pairs, of shape \(n, 2\), they have the shape \(2, 5, 5\)"):
+        calc_coords((8, 8), (4, 0), (0, 4), np.mgrid[-2:3, -2:3])

@@ -46,8 +46,14 @@ class TaskCommHandler:
         ------
         JobCancelledError
             When the source of the data was interrupted; ends the run.
+        NotImplementedError
+            When a class does not implement it.
         """
-        raise NotImplementedError
+        msg = (
+            f"{type(self).__name__} does not say what is streamed to a task: implement handle_task(task, queue), or "
+            "derive from NoopCommHandler where only start and done are of use"
+        )
+        raise NotImplementedError(msg)
 
     def done(self) -> None:
         """Clean up; called after everything else."""

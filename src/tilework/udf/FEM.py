@@ -42,7 +42,8 @@ class FEMUDF(UDF):
     Raises
     ------
     ValueError
-        In a run, when the ring holds no pixel of the detector, or the detector has not two axes.
+        In a run, when the ring holds no pixel of the detector, the detector has not two axes, or the centre is not two
+        numbers.
 
     Examples
     --------
@@ -102,6 +103,9 @@ class FEMUDF(UDF):
         sig = tuple(self.meta.dataset_shape.sig)
         if len(sig) != 2:
             msg = f"FEMUDF works on detectors with two axes, this has the shape {sig}"
+            raise ValueError(msg)
+        if np.shape(self.params.center) != (2,):
+            msg = f"center must be two numbers (y, x), it is {self.params.center!r}"
             raise ValueError(msg)
         (cy, cx), (height, width) = self.params.center, sig
         return np.asarray(ring(cx, cy, width, height, self.params.rad_out, self.params.rad_in))

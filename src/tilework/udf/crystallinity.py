@@ -41,8 +41,8 @@ class CrystallinityUDF(UDF):
     Raises
     ------
     ValueError
-        When only one of `real_center` and `real_rad` is given, `real_rad` is negative, or `rad_in` is not smaller than
-        `rad_out`. In a run, when the frames are complex or have not two axes.
+        When only one of `real_center` and `real_rad` is given, `real_center` is not two numbers, `real_rad` is
+        negative, or `rad_in` is not smaller than `rad_out`. In a run, when the frames are complex or have not two axes.
 
     Examples
     --------
@@ -62,8 +62,11 @@ class CrystallinityUDF(UDF):
             msg = f"the disc that is masked out needs a centre and a radius: {real_center=}, {real_rad=}"
             raise ValueError(msg)
         check_radii(rad_in=rad_in, rad_out=rad_out)
-        if real_rad is not None:
+        if real_center is not None and real_rad is not None:
             check_radii(real_rad=real_rad)
+            if np.shape(real_center) != (2,):
+                msg = f"real_center must be two numbers (y, x), it is {real_center!r}"
+                raise ValueError(msg)
         super().__init__(rad_in=rad_in, rad_out=rad_out, real_center=real_center, real_rad=real_rad)
 
     def get_result_buffers(self) -> dict[str, BufferWrapper]:

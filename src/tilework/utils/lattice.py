@@ -29,14 +29,33 @@ __all__ = [
 Points = np.ndarray[Any, np.dtype[np.float64]]
 
 
+def _vectors(name: str, given: ArrayLike) -> Points:
+    vectors = np.asarray(given, dtype=np.float64)
+    if vectors.shape[-1:] != (2,):
+        msg = f"{name} must hold vectors of two numbers each, of shape (..., 2), it has the shape {vectors.shape}"
+        raise ValueError(msg)
+    return vectors
+
+
 def make_cartesian(polar: ArrayLike) -> Points:
-    """Return (r, phi), arrays of shape ``(..., 2)``, as (y, x)."""
-    r, phi = np.moveaxis(np.asarray(polar, dtype=np.float64), -1, 0)
+    """Return (r, phi), arrays of shape ``(..., 2)``, as (y, x).
+
+    Raises
+    ------
+    ValueError
+        When the array has another shape.
+    """
+    r, phi = np.moveaxis(_vectors("polar", polar), -1, 0)
     return np.stack([r * np.sin(phi), r * np.cos(phi)], axis=-1)
 
 
 def make_polar(cartesian: ArrayLike) -> Points:
     """Return (y, x), arrays of shape ``(..., 2)``, as (r, phi) with phi between -pi and pi.
+
+    Raises
+    ------
+    ValueError
+        When the array has another shape.
 
     Examples
     --------
@@ -44,7 +63,7 @@ def make_polar(cartesian: ArrayLike) -> Points:
     array([[2.        , 0.        ],
            [3.        , 1.57079633]])
     """
-    y, x = np.moveaxis(np.asarray(cartesian, dtype=np.float64), -1, 0)
+    y, x = np.moveaxis(_vectors("cartesian", cartesian), -1, 0)
     return np.stack([np.hypot(y, x), np.arctan2(y, x)], axis=-1)
 
 
@@ -115,6 +134,11 @@ def calc_coords(zero: ArrayLike, a: ArrayLike, b: ArrayLike, indices: ArrayLike)
     numpy.ndarray
         Of shape ``(n, 2)``; integers, fit to index a frame with, when the lattice and the indices are integers.
 
+    Raises
+    ------
+    ValueError
+        When `indices` are not pairs.
+
     Examples
     --------
     >>> calc_coords((16, 16), a=(5, 0), b=(0, 7.5), indices=[(0, 0), (1, 0), (-1, 2)])
@@ -124,7 +148,11 @@ def calc_coords(zero: ArrayLike, a: ArrayLike, b: ArrayLike, indices: ArrayLike)
     >>> calc_coords((16, 16), a=(5, 0), b=(0, 7), indices=[(1, 0)])
     array([[21, 16]])
     """
-    points: NDArray[Any] = np.asarray(zero) + np.asarray(indices) @ np.array([a, b])
+    pairs = np.asarray(indices)
+    if pairs.shape[-1:] != (2,):
+        msg = f"indices must be pairs, of shape (n, 2), they have the shape {pairs.shape}; see regularize_indices"
+        raise ValueError(msg)
+    points: NDArray[Any] = np.asarray(zero) + pairs @ np.array([a, b])
     return points
 
 

@@ -13,7 +13,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from tilework.exceptions import ExecutorError, ResourceError
+from tilework.exceptions import NoSchedulerError, ResourceError
 from tilework.executor.dask.courier import NO_WORKER_SECONDS, Courier
 from tilework.executor.dask.demand import ask_for_worker
 from tilework.executor.dask.extra import quick
@@ -50,7 +50,7 @@ def make_client(scheduler: Any, client_kwargs: Mapping[str, Any] | None) -> tupl
 
     Raises
     ------
-    ExecutorError
+    NoSchedulerError
         When the scheduler cannot be reached.
     """
     from distributed import Client
@@ -63,7 +63,7 @@ def make_client(scheduler: Any, client_kwargs: Mapping[str, Any] | None) -> tupl
             f"no Dask scheduler answers at {scheduler}: {error}. Start one with 'dask scheduler', and check "
             "address and firewall"
         )
-        raise ExecutorError(msg) from error
+        raise NoSchedulerError(msg) from error
     return client, not options["set_as_default"]
 
 

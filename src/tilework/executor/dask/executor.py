@@ -146,7 +146,7 @@ class DaskJobExecutor(StoringJobExecutor):
 
         Raises
         ------
-        ExecutorError
+        NoSchedulerError
             When the scheduler cannot be reached.
         """
         require_dask()
