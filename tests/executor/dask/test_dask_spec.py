@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 from typing import Any
 
+import dask
 import pytest
 from distributed import Nanny
 
 from tilework.exceptions import ExecutorSpecException
-from tilework.executor.dask import cluster_spec, set_worker_log_level
+from tilework.executor.dask import DaskJobExecutor, cluster_spec, set_worker_log_level
 from tilework.executor.dask.spec import worker_setup
 from tilework.utils import devices
 
@@ -100,6 +103,51 @@ def test_worker_log_level(monkeypatch: pytest.MonkeyPatch) -> None:
             assert os.environ[LEVEL] == "20"
         assert os.environ[LEVEL] == "ERROR"
     assert LEVEL not in os.environ
+
+
+def dask_level() -> int:
+    return logging.getLogger("distributed").getEffectiveLevel()
+
+
+def level_and_profiling() -> tuple[int, bool]:
+    return dask_level(), dask.config.get("distributed.worker.profile.enabled")
+
+
+@pytest.mark.parametrize("how", ["variable", "configuration"])
+def test_workers_have_the_log_level(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are started now, and in their place later, though what they are forks of is older; ours stays."""
+    monkeypatch.delenv(LEVEL, raising=False)
+    before = dask_level()
+    setting = (
+        set_worker_log_level(logging.ERROR)
+        if how == "variable"
+        else dask.config.set({"distributed.logging.distributed": "error"})
+    )
+    spec = cluster_spec(1, 0, has_cupy=False, num_service=0)
+    with DaskJobExecutor.make_local(spec):  # with it comes what the others are forks of
+        with setting:
+            executor = DaskJobExecutor.make_local(spec)
+        with executor:
+            seen = [executor.run_function(level_and_profiling)]
+            for pid in executor.run_each_worker(os.getpid).values():
+                os.kill(pid, signal.SIGKILL)
+            seen.append(executor.run_function(level_and_profiling))
+    assert seen == [(logging.ERROR, False)] * 2
+    assert before == dask_level() != logging.ERROR
+
+
+def cannot_start(**options: Any) -> Any:
+    msg = f"none can be started with {options}"
+    raise OSError(msg)
+
+
+def test_a_scheduler_that_cannot_be_started() -> None:
+    """Nothing of the cluster is left, such as its event loop, which has a thread."""
+    before = set(threading.enumerate())
+    kwargs = {"scheduler": {"cls": cannot_start, "options": {"port": 1}}}
+    with pytest.raises(RuntimeError, match="none can be started"):
+        DaskJobExecutor.make_local(cluster_spec(1, 0, has_cupy=False), cluster_kwargs=kwargs)
+    assert [thread.name for thread in threading.enumerate() if thread not in before] == []
 
 
 def test_without_dask() -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tilework.exceptions import ExecutorSpecException
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["configuration_read_in_c", "quick", "require_dask"]
+__all__ = ["LOG_LEVEL", "LOG_LEVEL_VARIABLE", "configuration_read_in_c", "quick", "require_dask"]
+
+LOG_LEVEL: Final = "distributed.logging.distributed"
+"""Where Dask's configuration says from which level on Dask's messages are logged."""
+
+LOG_LEVEL_VARIABLE: Final = "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED"
+"""The same, in the environment."""
 
 
 def require_dask() -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from tilework.executor.dask.extra import require_dask
+from tilework.executor.dask.extra import LOG_LEVEL, LOG_LEVEL_VARIABLE, require_dask
 from tilework.executor.exits import describe_exit, describe_last_words
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | N
     kwargs.setdefault("silence_logs", logging.CRITICAL)
     config = {
         "distributed.worker.profile.enabled": False,
-        "distributed.logging.distributed": os.environ.get("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "warning"),
+        **({LOG_LEVEL: os.environ[LOG_LEVEL_VARIABLE]} if LOG_LEVEL_VARIABLE in os.environ else {}),
         **{name: now for name, (before, now) in _LESS_OFTEN.items() if dask.config.get(name, before) == before},
     }
     with set_num_threads_env(1), dask.config.set(config):

@@ -26,7 +26,7 @@ from tilework.executor.dask.stderr import StderrRelay
 from tilework.executor.dask.template import Template
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Exit", "LocalNanny", "LocalSpecCluster"]
 
@@ -54,6 +54,10 @@ def _our_way_to_start_processes() -> Iterator[None]:
             _n_starting -= 1
             if _n_starting == 0:
                 _setting.__exit__(None, None, None)
+
+
+def _copy(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _copy(part) if isinstance(part, dict) else part for name, part in config.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,9 @@ class LocalNanny(Nanny):  # type: ignore[misc]
         kwargs["startup_information"] = {PID: own_pid, **kwargs.get("startup_information", {})}
         super().__init__(*args, **kwargs)
         self.silence_logs = silence_logs
+        # Dask's is made of the parts of what is configured at each moment: a worker that is started again, after the
+        # cluster was, would have another configuration than the first.
+        self.config: dict[str, Any] = _copy(self.config)
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         self._end_stderr()
@@ -169,7 +176,14 @@ class LocalSpecCluster(SpecCluster):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._owner = os.getpid()
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            # Dask leaves its event loop when it is the scheduler that cannot be started, as at a port that is taken.
+            runner: Any = getattr(self, "_loop_runner", None)
+            if runner is not None and not self.asynchronous:
+                runner.stop()
+            raise
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """End scheduler and workers; nothing in a fork, which has no event loop that could, when Dask asks at exit."""

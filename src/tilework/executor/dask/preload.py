@@ -8,8 +8,11 @@ import signal
 import threading
 from typing import Any
 
+import dask
+
 from tilework.common.backend import set_file_limit
 from tilework.common.tracing import maybe_setup_tracing
+from tilework.executor.dask.extra import LOG_LEVEL
 
 if threading.current_thread() is threading.main_thread():
     # Ctrl-C in a terminal reaches all processes. It cancels the run, by way of the main process, and not the workers.
@@ -20,6 +23,17 @@ if not faulthandler.is_enabled():
     faulthandler.enable(file=2, all_threads=False)
 
 set_file_limit()
+
+
+def _set_log_level() -> None:
+    """Log from the level on that Dask is configured for; a fork has what held where Dask was imported."""
+    level = str(dask.config.get(LOG_LEVEL, "")).upper()
+    number = int(level) if level.isdecimal() else logging.getLevelName(level)
+    if isinstance(number, int):
+        logging.getLogger("distributed").setLevel(number)
+
+
+_set_log_level()
 
 # What every run needs, so that its first task does not wait for it.
 import tilework.executor.dask.seat  # noqa: E402, F401

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.common.interrupts import interrupts_later
 from tilework.exceptions import ExecutorSpecException
-from tilework.executor.dask.extra import configuration_read_in_c, require_dask
+from tilework.executor.dask.extra import LOG_LEVEL_VARIABLE, configuration_read_in_c, require_dask
 from tilework.utils.device_ids import check_number, device_ids
 from tilework.utils.devices import detect
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 __all__ = ["cluster_spec", "set_worker_log_level", "worker_setup"]
-
-_LEVEL_VARIABLE = "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED"
 
 
 def cluster_spec(
@@ -164,6 +162,9 @@ def worker_setup(resource: str, device: int) -> None:
 def set_worker_log_level(level: str | int, force: bool = False) -> Iterator[None]:
     """Let worker processes that are started inside the block log at this level and above.
 
+    What is below the level ``silence_logs`` in the options of a worker, `logging.WARNING` unless `cluster_spec` was
+    given another, is not written in any case.
+
     Parameters
     ----------
     level
@@ -171,15 +172,15 @@ def set_worker_log_level(level: str | int, force: bool = False) -> Iterator[None
     force
         Whether to replace what the environment already says (``DASK_DISTRIBUTED__LOGGING__DISTRIBUTED``).
     """
-    before = os.environ.get(_LEVEL_VARIABLE)
+    before = os.environ.get(LOG_LEVEL_VARIABLE)
     if before is not None and not force:
         yield
         return
-    os.environ[_LEVEL_VARIABLE] = str(level)
+    os.environ[LOG_LEVEL_VARIABLE] = str(level)
     try:
         yield
     finally:
         if before is None:
-            os.environ.pop(_LEVEL_VARIABLE, None)
+            os.environ.pop(LOG_LEVEL_VARIABLE, None)
         else:
-            os.environ[_LEVEL_VARIABLE] = before
+            os.environ[LOG_LEVEL_VARIABLE] = before
