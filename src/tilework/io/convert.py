@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
+    from tilework.common.kernels.turns import Turn
+
 __all__ = [
     "CONVERTED_DTYPES",
     "convert_tile",
@@ -81,7 +83,9 @@ def convert_tile(
     return out
 
 
-def repeat_conversion(src: NDArray[Any] | PickedFrames, out: NDArray[Any]) -> Callable[[NDArray[Any]], None] | None:
+def repeat_conversion(
+    src: NDArray[Any] | PickedFrames, out: NDArray[Any], turn: Turn | None = None
+) -> Callable[[NDArray[Any]], None] | None:
     """Return a function that does to similar tiles what `convert_tile` has done, sooner; None where there is none.
 
     Most tiles are like the one before, and what is found out about them takes as long as a small tile.
@@ -92,13 +96,15 @@ def repeat_conversion(src: NDArray[Any] | PickedFrames, out: NDArray[Any]) -> Ca
         A tile; the others have its dtype and shape, and are contiguous and aligned like it.
     out
         Where all of them are written.
+    turn
+        Of the task, which is waited for at the end of each conversion; None: there are no turns.
     """
     if not (src.size >= SMALL_PIXELS and is_in_one_piece(src) and converts_in_one_pass(src.dtype, out.dtype)):
         return None
     kernel, (flat, *rest) = _as_call(src, out)
     if not PAYOFF.is_reached(0, kernel, (flat, *rest)):
         return None
-    repeated, native = kernel.repeated(flat, *rest), flat.dtype
+    repeated, native = kernel.repeated(flat, *rest, turn=turn), flat.dtype
     return lambda tile: repeated(tile.view(native).reshape(-1))
 
 

@@ -23,6 +23,8 @@ import numpy as np
 from tilework.common.allocator import keep_freed_memory
 from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.buffers import AuxBufferWrapper
+from tilework.common.kernels.turns import Turn
+from tilework.common.udf import UDFMethod
 from tilework.exceptions import JobCancelledError
 from tilework.io.dataset.partition import HasPickedTiles
 from tilework.io.dataset.scratch import give_back, take_scratch
@@ -118,6 +120,9 @@ class PartitionRun:
         try:
             with env.enter(enable_gpu=backends.uses_cupy):
                 scratch = take_scratch()
+                by_frames = any(each.method is UDFMethod.FRAME for each in plans)
+                # Functions of tiles are mostly in NumPy, without the lock: they gain nothing by turns.
+                turn = Turn.make(threaded=env.threaded_executor and by_frames)
                 try:
                     for position, (udf, one, backend) in enumerate(zip(self._udfs, plans, backends.udfs, strict=True)):
                         self._prepare(udf, one, position, backend)
@@ -128,6 +133,7 @@ class PartitionRun:
                         self._params.corrections,
                         compiled=plan.compiled,
                         threads=env.threads_per_worker or 1,
+                        turn=turn,
                     )
                     groups = self._group_steps(backends, converter)
                     progress.signal_start()
@@ -142,6 +148,8 @@ class PartitionRun:
                         progress.signal_tile_complete(tile)
                     return tuple([self._finish(udf) for udf in self._udfs])
                 finally:
+                    if turn is not None:
+                        turn.leave()
                     give_back(scratch)
                     self._clean_up()
         except JobCancelledError:

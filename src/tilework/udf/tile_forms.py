@@ -13,6 +13,7 @@ from tilework.io.convert import convert_tile, is_in_one_piece, repeat_conversion
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tilework.common.kernels.turns import Turn
     from tilework.io.corrections.corrset import CorrectionSet
     from tilework.io.dataset.base import DataTile
     from tilework.io.dataset.scratch import Scratch
@@ -40,6 +41,8 @@ class TileConverter:
         Whether compiled kernels are loaded anyway; None: they may be, for conversions, from when they pay on.
     threads
         The most threads to use.
+    turn
+        Of the task; None: there are no turns.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class TileConverter:
         *,
         compiled: bool | None,
         threads: int = 1,
+        turn: Turn | None = None,
     ) -> None:
         self._dataset = plan.dataset
         self._sources = dict(plan.conversions)
@@ -57,6 +61,7 @@ class TileConverter:
         self._corrections = corrections
         self._compiled = compiled
         self._threads = threads
+        self._turn = turn
         self._tile: DataTile | None = None
         self._made: dict[tuple[str, np.dtype[Any], bool], Any] = {}
 
@@ -78,7 +83,7 @@ class TileConverter:
         return lambda tile: self._get(tile, backend, dtype, corrected)
 
     def _convert_to(self, dtype: np.dtype[Any]) -> Callable[[DataTile], Array]:
-        scratch, compiled = self._scratch, False if self._compiled is False else None
+        scratch, compiled, turn = self._scratch, False if self._compiled is False else None, self._turn
         name = dtype.str
         out: Array = np.empty((0,), dtype)
         source = dtype
@@ -94,8 +99,10 @@ class TileConverter:
             if repeat is not None and is_in_one_piece(data):
                 repeat(data)
             else:
+                if turn is not None:
+                    turn.leave()
                 convert_tile(data, dtype, out, compiled=compiled)
-                repeat = None if compiled is False else repeat_conversion(data, out)
+                repeat = None if compiled is False else repeat_conversion(data, out, turn)
             return _read_only(out)
 
         return convert
@@ -107,6 +114,8 @@ class TileConverter:
         def correct(tile: DataTile) -> Array:
             out = scratch.get(f"corrected {dtype.str}", tile.data.shape, dtype)
             options: dict[str, Any] = {"compiled": bool(self._compiled), "threads": self._threads}
+            if self._turn is not None:
+                self._turn.leave()
             corrections.corrected(tile.data, tile.tile_slice, dtype, out, **options)
             out.flags.writeable = False
             return out

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tilework.common.kernels.turns import Turn
+
     Form = tuple[Hashable, ...]
 
 __all__ = ["CONTIGUOUS_ALIGNED", "Kernel", "compiles_nothing", "loaded"]
@@ -102,7 +104,7 @@ class Kernel:
         if function(*args):
             raise self._failed()
 
-    def repeated(self, array: NDArray[Any], *rest: Any) -> Callable[[NDArray[Any]], None]:
+    def repeated(self, array: NDArray[Any], *rest: Any, turn: Turn | None = None) -> Callable[[NDArray[Any]], None]:
         """Return a function that calls it with other arrays of the same kind and the same rest, in half the time.
 
         Parameters
@@ -111,9 +113,20 @@ class Kernel:
             What stands for the first argument; dtype, dimensions, contiguity and alignment of the others are the same.
         *rest
             The other arguments.
+        turn
+            Is left before each call, and waited for at its end; None: there are no turns.
         """
         form = _form_of((array, *rest))
         function = self._functions.get(form) or self._find(form)
+        in_turn = getattr(function, "in_turn", None)  # what numba has loaded has none
+        if turn is not None and in_turn is not None:
+
+            def call_in_turn(array: NDArray[Any]) -> None:
+                if in_turn(turn.address, array, *rest):
+                    raise self._failed()
+                turn.note()
+
+            return call_in_turn
 
         def call(array: NDArray[Any]) -> None:
             if function(array, *rest):

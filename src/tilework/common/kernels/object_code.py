@@ -30,10 +30,12 @@ from tilework.common.kernels.jit import say_not_kept
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ENTRY", "array_fields", "find", "keep", "load"]
+__all__ = ["ENTRY", "ENTRY_IN_TURN", "array_fields", "find", "keep", "load"]
 
 ENTRY: Final = "tilework_kernel"
 """Name of the function in object code."""
+ENTRY_IN_TURN: Final = "tilework_kernel_in_turn"
+"""Name of another, with the address of a `tilework.common.kernels.turns.Turn` before the arguments."""
 _DIGEST_BYTES: Final = 16
 # What machine code works with is owned by these, and machine code is for as long as the process is.
 _engines: list[Any] = []
@@ -88,7 +90,7 @@ def keep(module: str, name: str, types: tuple[str, ...], code: bytes) -> None:
 
 
 def load(code: bytes, types: tuple[str, ...]) -> Callable[..., Any]:
-    """Return object code as a function, which releases the GIL, and returns 0.
+    """Return object code as a function, which releases the GIL, and returns 0; as ``in_turn`` it has the other one.
 
     Parameters
     ----------
@@ -109,8 +111,11 @@ def load(code: bytes, types: tuple[str, ...]) -> Callable[..., Any]:
     engine.finalize_object()
     _engines.append(engine)
     kinds: dict[str, Any] = {"i": ctypes.c_ssize_t, "f": ctypes.c_double}
-    prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *(kinds.get(each, ctypes.py_object) for each in types))
-    return prototype(engine.get_function_address(ENTRY))
+    arguments = [kinds.get(each, ctypes.py_object) for each in types]
+    function: Any = ctypes.CFUNCTYPE(ctypes.c_int32, *arguments)(engine.get_function_address(ENTRY))
+    in_turn = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_ssize_t, *arguments)
+    function.in_turn = in_turn(engine.get_function_address(ENTRY_IN_TURN))
+    return function  # type: ignore[no-any-return]
 
 
 @functools.cache

@@ -18,7 +18,8 @@ from llvmlite import ir
 from numba.core import types as numba_types
 
 from tilework.common.kernels.cpu import FEATURES, NAME
-from tilework.common.kernels.object_code import ENTRY, array_fields
+from tilework.common.kernels.object_code import ENTRY, ENTRY_IN_TURN, array_fields
+from tilework.common.kernels.turns import FLAG, HELD, NUMBER, SPINS
 
 __all__ = ["compile_object"]
 
@@ -63,7 +64,7 @@ def compile_object(module: str, name: str, types: tuple[str, ...]) -> bytes:
     )
     for each in (*code.functions, *code.global_variables):
         if not each.is_declaration:
-            if each.name != ENTRY:
+            if each.name not in {ENTRY, ENTRY_IN_TURN}:
                 each.linkage = "internal"  # other kernels have the same
         elif not _is_of_c(each.name):
             msg = f"the kernel {name} of {module} needs {each.name}"
@@ -104,10 +105,54 @@ def _entry(compiled: Any, types: tuple[str, ...]) -> ir.Module:
             values += _array(builder, given, word)
     arguments = [_as_type(builder, value, want) for value, want in zip(values, kernel_type.args, strict=True)]
     builder.ret(builder.call(kernel, arguments))
+    _add_entry_in_turn(module, entry)
     # Memory is never owned by an array that a kernel gets, so this is never called.
     nothing = ir.Function(module, ir.FunctionType(ir.VoidType(), [_BYTES]), _NO_DESTRUCTOR)
     ir.IRBuilder(nothing.append_basic_block()).ret_void()
     return module
+
+
+def _add_entry_in_turn(module: ir.Module, entry: ir.Function) -> None:
+    """Add a function that leaves a turn, calls the entry, and waits for the turn again; see `turns`."""
+    word = _WORD.as_pointer()
+    function = ir.Function(module, ir.FunctionType(_STATUS, [_WORD, *entry.function_type.args]), ENTRY_IN_TURN)
+    memory, *given = function.args
+    start, leave, call, wait, look, take, spin, end = (function.append_basic_block() for _ in range(8))
+    builder = ir.IRBuilder(start)
+    size = _WORD.width // 8
+
+    def place(number: int) -> Any:
+        return builder.gep(builder.inttoptr(memory, word), [_WORD(number)])
+
+    flag = builder.inttoptr(builder.load(place(FLAG)), word)
+    number = builder.load(place(NUMBER))
+    builder.cbranch(builder.icmp_unsigned("!=", builder.load(place(HELD)), _WORD(0)), leave, call)
+    builder.position_at_end(leave)
+    builder.store(_WORD(0), place(HELD))
+    builder.store_atomic(_WORD(0), flag, "release", size)
+    builder.branch(call)
+    builder.position_at_end(call)
+    status = builder.call(entry, given)
+    spins = builder.load(place(SPINS))
+    builder.branch(wait)
+    builder.position_at_end(wait)
+    left = builder.phi(_WORD)
+    left.add_incoming(spins, call)
+    builder.cbranch(builder.icmp_unsigned("==", left, _WORD(0)), end, look)
+    builder.position_at_end(look)
+    is_free = builder.icmp_unsigned("==", builder.load_atomic(flag, "monotonic", size), _WORD(0))
+    builder.cbranch(is_free, take, spin)
+    builder.position_at_end(take)
+    taken = builder.extract_value(builder.cmpxchg(flag, _WORD(0), number, "acq_rel", "monotonic"), 1)
+    builder.store(builder.zext(taken, _WORD), place(HELD))
+    builder.cbranch(taken, end, spin)
+    builder.position_at_end(spin)
+    if llvm.get_default_triple().startswith(("x86_64", "i686")):
+        builder.call(ir.Function(module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
+    left.add_incoming(builder.sub(left, _WORD(1)), spin)
+    builder.branch(wait)
+    builder.position_at_end(end)
+    builder.ret(status)
 
 
 def _array(builder: ir.IRBuilder, array: Any, word: str) -> list[Any]:
