@@ -43,9 +43,11 @@ if hasattr(os, "register_at_fork"):
 class Turn:
     """The turns of one task, which one thread runs. It begins without."""
 
-    __slots__ = ("_memory", "_missed", "_skipped", "address")
+    __slots__ = ("_flag", "_memory", "_missed", "_skipped", "address")
 
     def __init__(self) -> None:
+        # For a thread that is left behind when the interpreter ends, and modules lose what they have.
+        self._flag = _flag
         self._memory = array("q", [_flag.buffer_info()[0], next(_numbers), _MOST_SPINS, 0])
         self.address = self._memory.buffer_info()[0]
         """Of its memory."""
@@ -75,4 +77,4 @@ class Turn:
         """Let others have theirs, before something else than a kernel that does so by itself; may be called twice."""
         if self._memory[HELD]:
             self._memory[HELD] = 0
-            _flag[0] = 0
+            self._flag[0] = 0
