@@ -84,15 +84,16 @@ def write_npz(path: Path, channels: Channels, document: Document) -> None:
 
 def read_npz(path: Path) -> tuple[dict[str, ResultChannel], Document]:
     """Read a .npz file."""
-    with path.open("rb") as file:  # by its path alone, it would not be told why it cannot be read
+    with path.open("rb") as file:
         if not zipfile.is_zipfile(file):  # NumPy would advise to unpickle it
             msg = "it is no .npz file, or it was cut off: get it again, or save it anew"
             raise ValueError(msg)
-    with np.load(path, allow_pickle=False) as archive:
-        if f"{KEY}.json" not in archive.files:
-            return {}, parse_document("{}")
-        document = parse_document(str(archive[f"{KEY}.json"]))
-        return _channels(document, {name: archive[name] for name in archive.files}), document
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            if f"{KEY}.json" not in archive.files:
+                return {}, parse_document("{}")
+            document = parse_document(str(archive[f"{KEY}.json"]))
+            return _channels(document, {name: archive[name] for name in archive.files}), document
 
 
 def _attributes(name: str, channel: ResultChannel) -> dict[str, str]:
