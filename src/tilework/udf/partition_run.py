@@ -120,8 +120,8 @@ class PartitionRun:
         try:
             with env.enter(enable_gpu=backends.uses_cupy):
                 scratch = take_scratch()
-                by_frames = any(each.method is UDFMethod.FRAME for each in plans)
                 # Functions of tiles are mostly in NumPy, without the lock: they gain nothing by turns.
+                by_frames = any(each.method is UDFMethod.FRAME for each in plans)
                 turn = Turn.make(threaded=env.threaded_executor and by_frames)
                 try:
                     for position, (udf, one, backend) in enumerate(zip(self._udfs, plans, backends.udfs, strict=True)):

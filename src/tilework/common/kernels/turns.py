@@ -15,7 +15,7 @@ import sys
 from array import array
 from typing import Final
 
-__all__ = ["HELD", "Turn"]
+__all__ = ["FLAG", "HELD", "NUMBER", "SPINS", "Turn"]
 
 FLAG, NUMBER, SPINS, HELD = range(4)
 """Places in the memory of a turn, numbers of 8 bytes: address of the flag, what it holds while it is this one's turn,
@@ -25,7 +25,9 @@ _MOST_SPINS: Final = 4096
 """They take 80 to 200 microseconds. Whoever has to wait longer gains nothing by turns: what others do to a tile takes
 longer than to convert it, and much of that may be without the lock."""
 _MISSES: Final = 3
+"""After so many waits in vain, one after the other, there are none at the next kernels."""
 _WITHOUT: Final = 64
+"""How many kernels that is."""
 
 # One for the process, as the interpreter's lock is: the number of whose turn it is, or 0.
 _flag = array("q", [0])
