@@ -62,8 +62,10 @@ class DenseMasks(MaskProducts):
         super().__init__(len(masks), rows.shape[1], is_complex=dtype.kind == "c")
         self._n_rows = len(rows)
         if compiled:
-            if self._n_rows % 4 > 1:
-                rows = np.concatenate([rows, np.zeros((4 - self._n_rows % 4, self._pixels), dtype=rows.dtype)])
+            at_once = _registers()[1]
+            if self._n_rows % at_once > 1:
+                missing = at_once - self._n_rows % at_once
+                rows = np.concatenate([rows, np.zeros((missing, self._pixels), dtype=rows.dtype)])
             self._stored_rows = len(rows)
             self._masks = _pack(rows)
         else:
@@ -72,7 +74,7 @@ class DenseMasks(MaskProducts):
     def _products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
         if not self._compiled:
             return self._apply_numpy(in_memory(tile))
-        few_masks, frames_at_once = _registers()
+        few_masks, _, frames_at_once = _registers()
         frames = tile.shape[0]
         products = np.zeros((frames, self._stored_rows))
         masks, stored = self._masks, self._stored_rows
@@ -105,9 +107,9 @@ class DenseMasks(MaskProducts):
 
 
 @functools.cache
-def _registers() -> tuple[int, int]:
+def _registers() -> tuple[int, int, int]:
     module = loaded("tilework.common.kernels.dense_registers")
-    return module.FEW_MASKS, module.FRAMES
+    return module.FEW_MASKS, module.MASKS_AT_ONCE, module.FRAMES
 
 
 def real_masks(masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any]) -> Array:

@@ -65,8 +65,8 @@ def _one_by_all(
     fours = first + (last - first) // 4 * 4
     for m in range(first, fours, 4):
         one_by_four(flat, order, at, packed, begin + m * width, width, out, i, m)
-    if fours < last:
-        one_by_one(flat, order, at, packed, begin + fours * width, width, out, i, fours)
+    for m in range(fours, last):
+        one_by_one(flat, order, at, packed, begin + m * width, width, out, i, m)
 
 
 @jit(part=True)
@@ -96,10 +96,10 @@ def _add_blocks(
     A few frames are taken at a time. Meanwhile, the same pixels of the next few are fetched; after the last, the pixels
     from `next_begin` on of frames from `next_top` on. There are none after `last_frame`.
     """
-    fours = first + (last - first) // 4 * 4
+    together = first + (last - first) // MASKS_AT_ONCE * MASKS_AT_ONCE
     # Frames are fetched in parts of ``1 / 2**shift`` of a block, one for every two masks: as small as is enough.
     shift = 0
-    while 2 * FRAMES << shift <= (fours - first) // 2:
+    while 2 * FRAMES << shift <= (together - first) // 2:
         shift += 1
     for i in range(top, top + frames, FRAMES):
         some = min(FRAMES, top + frames - i)
@@ -114,7 +114,7 @@ def _add_blocks(
                     _one_by_all(flat, order, at, packed, b * masks, first, last, width, out, k)
                 continue
             size = width >> shift
-            for m in range(first, fours, MASKS_AT_ONCE):
+            for m in range(first, together, MASKS_AT_ONCE):
                 mask = b * masks + m * width
                 part = (m - first) // 2
                 one = wanted + min(part >> shift, FRAMES - 1)
@@ -139,9 +139,9 @@ def _add_blocks(
                             panel, NATIVE, width, 0, 0, packed, mask, width, out, i, m,
                             flat, turn, apart, shift, None, scratch,
                         )  # fmt: skip
-            if fours < last:
-                mask = b * masks + fours * width
-                _some_by_one(flat, order, places, i, b, packed, mask, width, out, fours, wanted, b + moved, last_frame)
+            if together < last:
+                m, mask = together, b * masks + together * width
+                _some_by_one(flat, order, places, i, b, packed, mask, width, out, m, wanted, b + moved, last_frame)
 
 
 @jit(part=True)
@@ -189,10 +189,10 @@ def add_products(
 ) -> None:
     """Add the products of frames `start` to `stop` with all masks to `out`, float64 of shape (frames, masks).
 
-    `masks` is a multiple of four, or one more. Of `group` frames `span` pixels, one or several blocks, are read, then
-    the next ones, so that masks are read from memory once per group. A `panel`, of
-    `FRAMES` blocks, is for pixels that are converted once for all masks; when it is None, and `direct` is not, each
-    mask's turn converts them. `scratch` holds 16 numbers.
+    `masks` is a multiple of `MASKS_AT_ONCE`, or one more. Of `group` frames `span` pixels, one or several blocks, are
+    read, then the next ones, so that masks are read from memory once per group. A `panel`, of `FRAMES` blocks, is for
+    pixels that are converted once for all masks; when it is None, and `direct` is not, each mask's turn converts them.
+    `scratch` holds 16 numbers.
     """
     whole = pixels // lanes(packed) * lanes(packed)
     for top in range(start, stop, group):
