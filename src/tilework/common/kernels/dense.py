@@ -62,7 +62,7 @@ class DenseMasks(MaskProducts):
         super().__init__(len(masks), rows.shape[1], is_complex=dtype.kind == "c")
         self._n_rows = len(rows)
         if compiled:
-            at_once = _registers()[1]
+            at_once: int = _registers().MASKS_AT_ONCE
             if self._n_rows % at_once > 1:
                 missing = at_once - self._n_rows % at_once
                 rows = np.concatenate([rows, np.zeros((missing, self._pixels), dtype=rows.dtype)])
@@ -74,7 +74,8 @@ class DenseMasks(MaskProducts):
     def _products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
         if not self._compiled:
             return self._apply_numpy(in_memory(tile))
-        few_masks, _, frames_at_once = _registers()
+        registers = _registers()
+        few_masks = registers.FEW_MASKS if rows.order == NATIVE else registers.FEW_MASKS_SWAPPED
         frames = tile.shape[0]
         products = np.zeros((frames, self._stored_rows))
         masks, stored = self._masks, self._stored_rows
@@ -86,7 +87,7 @@ class DenseMasks(MaskProducts):
 
         def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
             place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
-            panel, direct = (aligned(frames_at_once * block, masks.dtype), None) if converts else (None, ())
+            panel, direct = (aligned(registers.FRAMES * block, masks.dtype), None) if converts else (None, ())
             scratch = aligned(16, masks.dtype)
             return *place, masks, stored, block, span, _GROUP, panel, direct, scratch, products
 
@@ -107,9 +108,8 @@ class DenseMasks(MaskProducts):
 
 
 @functools.cache
-def _registers() -> tuple[int, int, int]:
-    module = loaded("tilework.common.kernels.dense_registers")
-    return module.FEW_MASKS, module.MASKS_AT_ONCE, module.FRAMES
+def _registers() -> Any:
+    return loaded("tilework.common.kernels.dense_registers")
 
 
 def real_masks(masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any]) -> Array:

@@ -60,7 +60,7 @@ def _compile(tile: Array, as_tile: Callable[[Array], Any]) -> None:
     result = np.result_type(dtype, np.float32)
     sum_frames(frames, np.zeros((2, 5), dtype=result), compiled=True)
     sum_pixels(frames, np.zeros(5, dtype=result), compiled=True)
-    for count in (4, 9):  # few and many have another kernel where CPUs have AVX-512
+    for count in (2, 9):  # few and many have machine code of their own
         masks = np.ones((count, 2, 5), dtype=np.float32)
         for product in {result, np.result_type(dtype, np.float64)}:  # masks that users make are float64 mostly
             DenseMasks(masks, dtype, product, compiled=True).apply(frames, np.zeros((5, count), dtype=product))
