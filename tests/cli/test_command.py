@@ -133,13 +133,18 @@ def test_a_terminal_without_the_characters(tilework: Any, scan: Path, tmp_path: 
     env = {**os.environ, "PYTHONIOENCODING": encoding}
     odd = os.fsencode(tmp_path) + b"/scan\xff.npy"
     Path(os.fsdecode(odd)).write_bytes(scan.read_bytes())
-    for path in (str(scan), os.fsdecode(odd)):
-        for arguments in (("run", path, "--udf", "sum", "--out", "out", "--overwrite"), ("info", path)):
-            for options in ((), ("--json",)):
-                done = tilework(*arguments, *options, env=env, encoding=encoding, errors="surrogateescape")
-                assert (done.returncode, done.stderr) == (0, "")
-                printed = done.stdout.encode(encoding, "surrogateescape")
-                assert options or os.fsencode(Path(path).name) in printed
+    run = "run", "--udf", "sum", "--out", "out", "--overwrite"
+    for path, arguments in (
+        (str(scan), run),
+        (str(scan), ("info", "--json")),
+        (os.fsdecode(odd), (*run, "--json")),
+        (os.fsdecode(odd), ("info",)),
+    ):
+        command, *options = arguments
+        done = tilework(command, path, *options, env=env, encoding=encoding, errors="surrogateescape")
+        assert (done.returncode, done.stderr) == (0, "")
+        printed = done.stdout.encode(encoding, "surrogateescape")
+        assert "--json" in options or os.fsencode(Path(path).name) in printed
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["file"] == os.fsdecode(odd)
 
 

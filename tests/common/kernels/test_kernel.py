@@ -348,7 +348,7 @@ def test_a_child_forked_while_another_thread_loads_llvm_for_masks(folder: Path) 
             os._exit(call("u1"))
         status = os.waitpid(child, 0)[1]
         thread.join()
-        print(os.waitstatus_to_exitcode(status), call("i2"))
+        print(os.waitstatus_to_exitcode(status), call("u2"))
     """
     assert run(program, folder) == "8 8"
 
