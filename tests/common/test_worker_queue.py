@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tilework.common.worker_queue import SimpleWorkerQueue, WorkerContext, WorkerQueue, WorkerQueueEmpty
+from tilework.common.worker_queue import (
+    SimpleMPWorkerQueue,
+    SimpleWorkerQueue,
+    WorkerContext,
+    WorkerQueue,
+    WorkerQueueEmpty,
+)
 
 
 def test_items_arrive_in_order() -> None:
@@ -132,3 +140,49 @@ def test_context() -> None:
     WorkerContext().signal("part-3", "topic", {})
     with pytest.raises(RuntimeError, match="NoopCommHandler"):
         WorkerContext().get_worker_queue()
+
+
+def add_up(requests: SimpleMPWorkerQueue, responses: SimpleMPWorkerQueue) -> None:
+    """What another process does: it calls the header with the payload, until there is none."""
+    while True:
+        with requests.get(timeout=60) as (header, payload):
+            if payload is None:
+                break
+            with responses.put_nocopy(header(payload), 2) as buffer:
+                buffer[:] = payload[:2]
+    requests.close()
+    responses.close()
+
+
+def test_items_pass_between_processes() -> None:
+    """Headers are whatever cloudpickle can pickle; payloads arrive as bytes."""
+    requests, responses = SimpleMPWorkerQueue(), SimpleMPWorkerQueue()
+    process = multiprocessing.get_context("spawn").Process(target=add_up, args=(requests, responses))
+    process.start()
+    factor = 3
+    requests.put(lambda payload: factor * sum(payload), memoryview(b"abc"))
+    requests.put(len, np.arange(4, dtype="u2").tobytes())
+    requests.put(None)
+    for header, payload in ((3 * sum(b"abc"), b"ab"), (8, b"\0\0")):
+        with responses.get(timeout=60) as got:
+            assert got == (header, payload)
+    process.join(60)
+    assert process.exitcode == 0
+    requests.close()
+    responses.close()
+
+
+def test_a_queue_between_processes_may_be_empty_and_closed_twice() -> None:
+    queue = SimpleMPWorkerQueue()
+    with pytest.raises(WorkerQueueEmpty, match="is empty"), queue.get(block=False):
+        pass
+    with pytest.raises(WorkerQueueEmpty, match=r"within 0.01 s"), queue.get(timeout=0.01):
+        pass
+    with pytest.raises((TypeError, pickle.PicklingError)):
+        queue.put(multiprocessing.Lock().acquire)
+    with pytest.raises(KeyError), queue.put_nocopy("nothing", 4):
+        raise KeyError
+    for i in range(100):
+        queue.put(i, bytes(100_000))
+    queue.close(drain=True, force=True)
+    queue.close()

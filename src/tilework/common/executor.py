@@ -18,7 +18,13 @@ from tilework.common.environment import Environment, StopFlag
 from tilework.common.run_options import Priority, RunOptions
 from tilework.common.scheduler import ResourceDef
 from tilework.common.tasks import GenericTaskProtocol, PartitionLike, TaskProtocol
-from tilework.common.worker_queue import SimpleWorkerQueue, WorkerContext, WorkerQueue, WorkerQueueEmpty
+from tilework.common.worker_queue import (
+    SimpleMPWorkerQueue,
+    SimpleWorkerQueue,
+    WorkerContext,
+    WorkerQueue,
+    WorkerQueueEmpty,
+)
 from tilework.exceptions import ExecutorError, JobCancelledError
 
 if TYPE_CHECKING:
@@ -45,6 +51,7 @@ __all__ = [
     "Priority",
     "ResourceDef",
     "RunOptions",
+    "SimpleMPWorkerQueue",
     "SimpleWorkerQueue",
     "StopFlag",
     "TaskCommHandler",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from tilework.exceptions import WorkerQueueEmpty
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-__all__ = ["SimpleWorkerQueue", "WorkerContext", "WorkerQueue", "WorkerQueueEmpty", "discard_all"]
+__all__ = [
+    "SimpleMPWorkerQueue",
+    "SimpleWorkerQueue",
+    "WorkerContext",
+    "WorkerQueue",
+    "WorkerQueueEmpty",
+    "discard_all",
+]
 
 
 class WorkerQueue(ABC):
@@ -87,6 +94,11 @@ def discard_all(queue: Any) -> None:
             return
 
 
+def _nothing_there(block: bool, timeout: float | None) -> WorkerQueueEmpty:
+    msg = f"nothing arrived in the queue within {timeout} s" if block else "the queue is empty"
+    return WorkerQueueEmpty(msg)
+
+
 class SimpleWorkerQueue(WorkerQueue):
     """A queue inside one process: headers go by reference, any thread may put and get."""
 
@@ -99,8 +111,7 @@ class SimpleWorkerQueue(WorkerQueue):
         try:
             item = self._items.get(block, timeout)
         except queue.Empty:
-            wait = "the queue is empty" if not block else f"nothing arrived in the queue within {timeout} s"
-            raise WorkerQueueEmpty(wait) from None
+            raise _nothing_there(block, timeout) from None
         yield item
 
     def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
@@ -126,6 +137,63 @@ class SimpleWorkerQueue(WorkerQueue):
 
     def size(self) -> int:
         """Return how many items there are."""
+        return self._items.qsize()
+
+
+class SimpleMPWorkerQueue(WorkerQueue):
+    """A queue between processes that `multiprocessing` spawns, for programs with processes of their own.
+
+    Headers are pickled by cloudpickle; what was put as a payload arrives as bytes. It is handed to a process as an
+    argument. The executors of tilework have queues in shared memory instead.
+    """
+
+    def __init__(self) -> None:
+        import multiprocessing
+
+        self._items: multiprocessing.Queue[tuple[bytes, bytes | None]] = multiprocessing.get_context("spawn").Queue()
+        self._is_closed = False
+
+    @contextmanager
+    def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, bytes | None]]:
+        """Take the next item; see `WorkerQueue.get`."""
+        import cloudpickle
+
+        try:
+            header, payload = self._items.get(block, timeout)
+        except queue.Empty:
+            raise _nothing_there(block, timeout) from None
+        yield cloudpickle.loads(header), payload
+
+    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
+        """Append an item; what cannot be pickled fails here, and not later in a thread."""
+        import cloudpickle
+
+        self._items.put((cloudpickle.dumps(header), None if payload is None else memoryview(payload).tobytes()))
+
+    @contextmanager
+    def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:
+        """Give out a buffer to be filled, and append it, which copies it all the same."""
+        payload = memoryview(bytearray(size))
+        yield payload
+        self.put(header, payload)
+
+    def close(self, drain: bool = True, force: bool = False) -> None:
+        """End the queue for this process; see `WorkerQueue.close`."""
+        if self._is_closed:
+            return
+        if drain:
+            with suppress(queue.Empty):
+                while True:
+                    self._items.get_nowait()
+        self._is_closed = True
+        self._items.close()
+        if force:
+            self._items.cancel_join_thread()
+        else:
+            self._items.join_thread()
+
+    def size(self) -> int:
+        """Return about how many items there are; NotImplementedError on macOS, where nobody knows."""
         return self._items.qsize()
 
 

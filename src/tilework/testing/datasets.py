@@ -268,7 +268,7 @@ class DataSetContract(ABC):
             assert copy.slice == partition.slice
             assert copy.get_ident() == partition.get_ident()
             for mine, theirs in zip(
-                *(p.get_tiles(scheme, array_backend="numpy") for p in (partition, copy)), strict=True
+                *(p.get_tiles(scheme, None, array_backend="numpy") for p in (partition, copy)), strict=True
             ):
                 assert mine.tile_slice == theirs.tile_slice
                 np.testing.assert_array_equal(mine.data, theirs.data)
@@ -346,7 +346,7 @@ class DataSetContract(ABC):
             if isinstance(partition, HasPickedTiles):
                 picked = partition.get_picked_tiles(scheme, roi, whole=whole)
             if picked is None:
-                tiles = partition.get_tiles(scheme, roi=roi, array_backend="numpy")
+                tiles = partition.get_tiles(scheme, None, roi, "numpy")
             else:
                 tiles = self._checked_picked_tiles(picked, scheme, whole)
             for tile in tiles:
@@ -398,12 +398,24 @@ class DataSetContract(ABC):
         with pytest.raises(ValueError, match="scheme"):
             list(next(dataset.get_partitions()).get_tiles(TilingScheme.make_for_shape(tileshape, other)))
 
+    def test_tiles_are_float32_when_nothing_is_said(self, dataset: DataSet) -> None:
+        """For programs that use partitions by themselves; complex numbers are no float32."""
+        if dataset.dtype.kind == "c":
+            return
+        scheme = make_scheme(dataset, "whole frames")
+        dtypes = {
+            tile.dtype
+            for partition in dataset.get_partitions()
+            for tile in partition.get_tiles(scheme, array_backend="numpy")
+        }
+        assert dtypes == {np.dtype(np.float32)}
+
     def test_unknown_array_backend_is_refused(self, dataset: DataSet) -> None:
         """Tiles cannot be had as arrays of a kind that the dataset does not offer."""
         scheme = make_scheme(dataset, "whole frames")
         missing = next((name for name in sorted(BACKENDS) if name not in dataset.array_backends), "tensorflow")
         with pytest.raises(DataSetException, match=re.escape(missing)):
-            list(next(dataset.get_partitions()).get_tiles(scheme, array_backend=missing))
+            list(next(dataset.get_partitions()).get_tiles(scheme, None, array_backend=missing))
 
     def test_generators_do_not_disturb_each_other(self, dataset: DataSet) -> None:
         """Tiles of two generators that are interleaved in one thread stay valid until their own generator goes on."""

@@ -78,7 +78,7 @@ def test_limit_leaves_room() -> None:
 def test_reader_keeps_its_map(tmp_path: Path) -> None:
     """An array stays valid after its map was let go, and then lets the memory go."""
     dataset = _scan(tmp_path / "scan.raw")
-    tile = next(dataset.get_partitions()).get_macrotile()
+    tile = next(dataset.get_partitions()).get_macrotile(None)
     mapping.close_all()
     assert _mapped(tmp_path / "scan.raw")
     np.testing.assert_array_equal(tile.data, counts((6, 6, 8, 8)).reshape(36, 8, 8)[: len(tile.data)])
@@ -93,10 +93,10 @@ def test_file_that_shrank(tmp_path: Path, when: str) -> None:
     dataset._num_partitions = 4
     scheme, partitions = make_scheme(dataset, "partitions"), list(dataset.get_partitions())
     if when == "between partitions":
-        assert next(partitions[0].get_tiles(scheme)).data.sum() > 0
+        assert next(partitions[0].get_tiles(scheme, dest_dtype=None)).data.sum() > 0
     os.truncate(tmp_path / "scan.raw", 100)
     with pytest.raises(DataSetException, match=r"has shrunk from 4608 to 100 bytes.*load it again"):
-        list(partitions[1].get_tiles(scheme))
+        list(partitions[1].get_tiles(scheme, dest_dtype=None))
     with pytest.raises(DataSetException, match="has shrunk"):
         dataset.check_valid()
 
@@ -157,7 +157,7 @@ def test_other_processes_open_for_themselves(tmp_path: Path) -> None:
     code = (
         "import os, pickle, sys\n"
         f"partitions = pickle.loads(open({str(tmp_path / 'partitions')!r}, 'rb').read())\n"
-        f"total = lambda: sum(int(p.get_macrotile().data.sum(dtype='i8')) for p in partitions)\n"
+        f"total = lambda: sum(int(p.get_macrotile(None).data.sum(dtype='i8')) for p in partitions)\n"
         f"assert total() == {total}\n"
         "pid = os.fork()\n"
         f"if pid == 0: os._exit(0 if total() == {total} else 1)\n"

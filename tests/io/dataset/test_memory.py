@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from typing import Any
 
 import dask.array as da
@@ -26,7 +27,7 @@ def test_needs_no_initialize() -> None:
     dataset = MemoryDataSet(data=data)
     assert dataset.shape == (4, 5, 6, 7)
     np.testing.assert_array_equal(read_all(dataset)[0].reshape(data.shape), data)
-    tile = next(next(dataset.get_partitions()).get_tiles(make_scheme(dataset, "partitions")))
+    tile = next(next(dataset.get_partitions()).get_tiles(make_scheme(dataset, "partitions"), dest_dtype=None))
     assert np.shares_memory(tile.data, data)
     assert dataset.zero_copy
     assert load("memory", data=data, executor=InlineJobExecutor()).shape == data.shape
@@ -99,7 +100,7 @@ def test_axes_of_length_one_are_counted(
         ({"data": [[1, 2], [3, 4]]}, "it is a list"),
         ({"data": "abc"}, "no kind of array"),
         ({"data": da.zeros((2, 2, 2))}, "a dask.Array, no kind of array .* load it as 'dask'"),
-        ({"data": np.ma.zeros((2, 2, 2))}, "masked arrays"),
+        ({"data": np.ma.masked_less(np.arange(8).reshape(2, 2, 2), 3)}, "something in this array is masked"),
         ({"data": np.zeros((2, 0, 2))}, "holds no data"),
         ({"data": np.zeros((2, 2, 2), dtype=object)}, "no numbers"),
         ({"data": np.zeros((2, 2, 2)), "sig_dims": 4}, "sig_dims=4 does not fit"),
@@ -120,12 +121,23 @@ def test_io_backend_is_refused() -> None:
         MemoryDataSet(data=np.zeros((2, 2, 2)), io_backend="mmap")
 
 
-def test_unsafe_casts() -> None:
-    """Tiles in a dtype that loses something are refused, unless that is wanted."""
-    data = counts((4, 5, 6, 7), "f8")
+@pytest.mark.parametrize(("stored", "wanted"), [("u2", "u1"), ("i2", "u2"), ("f8", "i4"), ("c8", "f8")])
+def test_unsafe_casts(stored: str, wanted: str) -> None:
+    """Tiles in a dtype that cannot hold the values are refused, unless that is wanted."""
+    data = counts((4, 5, 6, 7), stored)
     with pytest.raises(TypeError, match="cannot be cast safely"):
-        read_all(MemoryDataSet(data=data), dest_dtype="f4")
-    got, _ = read_all(MemoryDataSet(data=data, check_cast=False), dest_dtype="f4")
+        read_all(MemoryDataSet(data=data), dest_dtype=wanted)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
+        got, _ = read_all(MemoryDataSet(data=data, check_cast=False), dest_dtype=wanted)
+        np.testing.assert_array_equal(got.reshape(data.shape), data.astype(wanted))
+
+
+@pytest.mark.parametrize("stored", ["u1", "u4", "i8", "f8"])
+def test_floats_may_be_rounded(stored: str) -> None:
+    """So tiles are float32 where nothing else is said, whatever is stored."""
+    data = counts((4, 5, 6, 7), stored)
+    got, _ = read_all(MemoryDataSet(data=data), dest_dtype="f4")
     np.testing.assert_array_equal(got.reshape(data.shape), data.astype("f4"))
 
 
@@ -187,7 +199,7 @@ def test_an_array_at_odd_addresses_is_gathered() -> None:
     for selected in (None, roi):
         tiles = []
         for partition in dataset.get_partitions():
-            for tile in partition.get_tiles(scheme, roi=selected):
+            for tile in partition.get_tiles(scheme, dest_dtype=None, roi=selected):
                 assert tile.data.flags.aligned
                 tiles.append(tile.data.copy())
         np.testing.assert_array_equal(np.concatenate(tiles), data[np.ones((4, 5), bool) if selected is None else roi])
@@ -205,7 +217,7 @@ def test_a_partition_that_arrives_at_odd_addresses_is_aligned() -> None:
     pickled = pickle.dumps(partition, protocol=5, buffer_callback=sent.append)
     assert sent
     arrived = pickle.loads(pickled, buffers=[memoryview(b"." + bytes(each.raw()))[1:] for each in sent])
-    (tile,) = arrived.get_tiles(make_scheme(dataset, "partitions"))
+    (tile,) = arrived.get_tiles(make_scheme(dataset, "partitions"), dest_dtype=None)
     assert tile.data.flags.aligned
     np.testing.assert_array_equal(tile.data.reshape(data.shape), data)
 

@@ -122,7 +122,7 @@ def test_written_to_while_it_is_read(ctx: Context, tmp_path: Path, with_roi: boo
     dataset = _load(ctx, "raw", path, 12, parts=1)
     roi = np.arange(12) % 3 > 0 if with_roi else None
     (partition,) = dataset.get_partitions()
-    tiles = partition.get_tiles(make_scheme(dataset, "partitions"), roi=roi)
+    tiles = partition.get_tiles(make_scheme(dataset, "partitions"), dest_dtype=None, roi=roi)
     next(tiles)
     with path.open("r+b") as file:
         file.write(bytes(SIG[0] * SIG[1] * 2))

@@ -88,7 +88,7 @@ def test_the_array_of_the_caller_is_left_alone_and_duplicates_are_summed() -> No
         stored = given.data.copy()
         dataset = MemoryDataSet(data=given, nav_shape=(2, 2), sig_shape=(2, 3))
         (partition,) = dataset.get_partitions()
-        tile = partition.get_macrotile(array_backend="numpy")
+        tile = partition.get_macrotile(None, array_backend="numpy")
         assert tile.data[0, 0, 1] == want
         np.testing.assert_array_equal(given.data, stored)
         assert given.data.flags.writeable
@@ -106,7 +106,7 @@ def test_values_of_tiles_cannot_be_changed() -> None:
     dataset = MemoryDataSet(data=sparse.COO.from_numpy(few((4, 4, 5, 5))), num_partitions=2)
     partition = next(dataset.get_partitions())
     for backend in ("sparse.COO", "scipy.sparse.csr_matrix", "numpy"):
-        for tile in partition.get_tiles(make_scheme(dataset, "whole frames"), array_backend=backend):
+        for tile in partition.get_tiles(make_scheme(dataset, "whole frames"), dest_dtype=None, array_backend=backend):
             values = tile.data if backend == "numpy" else tile.data.data
             with pytest.raises(ValueError, match="read-only"):
                 values[...] = 0
@@ -127,13 +127,13 @@ def test_bool_and_foreign_byte_order() -> None:
     dataset = MemoryDataSet(data=sparse.COO.from_numpy(data))
     assert dataset.dtype == np.dtype("bool")
     (partition,) = dataset.get_partitions()
-    np.testing.assert_array_equal(partition.get_macrotile(array_backend="numpy").data, data.reshape(6, 4, 4))
+    np.testing.assert_array_equal(partition.get_macrotile(None, array_backend="numpy").data, data.reshape(6, 4, 4))
     swapped = few((2, 3, 4, 4)).astype(">u2")
     dataset = MemoryDataSet(data=sparse.COO.from_numpy(swapped))
     assert dataset.dtype == np.dtype("u2")
     assert dataset.dtype.isnative
     (partition,) = dataset.get_partitions()
-    np.testing.assert_array_equal(partition.get_macrotile(array_backend="numpy").data, swapped.reshape(6, 4, 4))
+    np.testing.assert_array_equal(partition.get_macrotile(None, array_backend="numpy").data, swapped.reshape(6, 4, 4))
 
 
 def test_corrections_are_refused() -> None:

@@ -96,7 +96,10 @@ def test_adjacent_frames_are_views() -> None:
     roi[50:54] = True
     scheme = TilingScheme.make_for_shape(Shape((64, 128, 128), 2), dataset.shape, "tile")
     (partition,) = dataset.get_partitions()
-    found = [(len(t.data), bool(np.shares_memory(t.data, array))) for t in partition.get_tiles(scheme, roi=roi)]
+    found = [
+        (len(t.data), bool(np.shares_memory(t.data, array)))
+        for t in partition.get_tiles(scheme, dest_dtype=None, roi=roi)
+    ]
     assert found == [(3, False), (30, True), (4, False)]
 
 
@@ -117,7 +120,7 @@ def test_whole_partition_is_one_view() -> None:
     dataset = MemoryDataSet(data=array, num_partitions=2)
     scheme = TilingScheme.make_for_shape(Shape((32, 8, 8), 2), dataset.shape, "tile")
     for partition in dataset.get_partitions():
-        (tile,) = partition.get_tiles(scheme)
+        (tile,) = partition.get_tiles(scheme, dest_dtype=None)
         assert tile.shape == (32, 8, 8)
         assert tile.dtype == ">f4"
         assert np.shares_memory(tile.data, array)
@@ -130,7 +133,7 @@ def test_parts_that_are_not_contiguous_are_copied() -> None:
     (partition,) = MemoryDataSet(data=array, num_partitions=1).get_partitions()
     for rows, columns, view in ((2, 6, True), (6, 3, False), (1, 3, True)):
         scheme = TilingScheme.make_for_shape(Shape((8, rows, columns), 2), partition.meta.shape, "tile")
-        for tile in partition.get_tiles(scheme):
+        for tile in partition.get_tiles(scheme, dest_dtype=None):
             assert tile.data[0].flags.c_contiguous
             assert np.shares_memory(tile.data, array) is view
 
@@ -143,9 +146,9 @@ def test_macrotile_between_absent_frames() -> None:
     assert isinstance(partition, MemoryPartition)
     partition._segments = (ArraySegment(array[:4], 0), ArraySegment(array[6:], 6))
     with pytest.raises(DataSetException, match="part-0 has absent frames between others"):
-        partition.get_macrotile()
+        partition.get_macrotile(None)
     scheme = TilingScheme.make_for_shape(Shape((10, 3, 3), 2), dataset.shape, "partition")
-    assert [t.tile_slice.origin[0] for t in partition.get_tiles(scheme)] == [0, 6]
+    assert [t.tile_slice.origin[0] for t in partition.get_tiles(scheme, dest_dtype=None)] == [0, 6]
 
 
 @pytest.mark.parametrize("dtype", ["u2", ">u2", "u4", "f8", "c8"])
@@ -159,15 +162,16 @@ def test_corrected_tiles(dtype: str, depth: int) -> None:
     partition.set_corrections(CorrectionSet(dark=dark, gain=gain))
     expected = correct(array, dark, gain)
     assert expected.dtype == np.result_type(np.float32, dtype)
-    tiles = [tile.data.copy() for tile in partition.get_tiles(scheme)]
+    tiles = [tile.data.copy() for tile in partition.get_tiles(scheme, dest_dtype=None)]
     assert {tile.dtype for tile in tiles} == {expected.dtype}
     np.testing.assert_array_equal(np.concatenate(tiles), expected)
-    np.testing.assert_array_equal(partition.get_macrotile().data, expected)
+    np.testing.assert_array_equal(partition.get_macrotile(None).data, expected)
+    assert np.dtype(dtype).kind == "c" or partition.get_macrotile().dtype == np.float32
     wide = np.result_type(dtype, np.float64)
     np.testing.assert_allclose(partition.get_macrotile(dest_dtype=wide).data, (array - dark) * gain, rtol=1e-12)
     for nothing in (None, CorrectionSet()):
         partition.set_corrections(nothing)
-        assert next(iter(partition.get_tiles(scheme))).dtype == np.dtype(dtype)
+        assert next(iter(partition.get_tiles(scheme, dest_dtype=None))).dtype == np.dtype(dtype)
 
 
 class TestPartitionCount:
@@ -293,11 +297,11 @@ class TestSmallThings:
         for where, start, stop in Streamed.make_slices(Shape((4, 6), 1), 2):
             partition = Streamed(where)
             partitions.append(partition)
-            tile = partition.get_macrotile()
+            tile = partition.get_macrotile(None)
             np.testing.assert_array_equal(tile.data, data[start:stop])
             assert tile.tile_slice == where
         roi = np.array([[True, False], [False, False]])
-        assert partitions[0].get_macrotile(roi=roi).data.tolist() == data[:1].tolist()
+        assert partitions[0].get_macrotile(None, roi=roi).data.tolist() == data[:1].tolist()
         empty = partitions[1].get_macrotile("f4", roi=roi)
         assert (empty.data.shape, empty.dtype, empty.tile_slice.origin) == ((0, 6), np.dtype("f4"), (1, 0))
         with pytest.raises(DataSetException, match="several tiles"):

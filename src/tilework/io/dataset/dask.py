@@ -374,8 +374,8 @@ class DaskSegment:
 
 def _as_numpy(chunk: Any) -> NDArray[Any]:
     """Return a computed chunk as NumPy array."""
-    if is_masked(chunk):
-        msg = "the Dask array has masked arrays as chunks: fill what is masked, with dask.array.ma.filled(array, value)"
+    if is_masked(chunk) and np.ma.is_masked(chunk):
+        msg = "something is masked in a chunk of the Dask array: fill it, with dask.array.ma.filled(array, value)"
         raise DataSetException(msg)
     if isinstance(chunk, np.ndarray):
         return np.asarray(chunk)

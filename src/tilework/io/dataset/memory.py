@@ -82,7 +82,7 @@ class MemoryDataSet(FixedStrideDataSet):
         Number of signal axes; None follows from `sig_shape` or `nav_shape`, and is 2 without them. Where axes of length
         one leave a choice, the array has as many of these axes as the shape.
     check_cast
-        Refuse to deliver tiles in a dtype to which that of the array cannot be cast safely.
+        Refuse to deliver tiles in a dtype that cannot hold the array's values; floats may be rounded.
     tiledelay
         Seconds to wait before each tile; for tests.
     datashape
@@ -350,8 +350,8 @@ def _as_array(data: Any) -> Any:
     if type(data) is np.ndarray:
         return data
     if isinstance(data, np.ndarray):  # memory maps, matrices, masked arrays
-        if is_masked(data):
-            msg = "masked arrays are not supported: give the filled array, data.filled(value)"
+        if is_masked(data) and np.ma.is_masked(data):
+            msg = "something in this array is masked, which frames cannot be: give the filled array, data.filled(value)"
             raise DataSetException(msg)
         return np.asarray(data)
     if isinstance(data, (list, tuple)):

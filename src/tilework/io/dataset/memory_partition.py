@@ -33,7 +33,7 @@ class Delivery:
     Parameters
     ----------
     check_cast
-        Refuse unsafe casts.
+        Refuse casts that change more than the precision of floats.
     tiledelay
         Seconds to wait before each tile, or None.
     """
@@ -43,11 +43,12 @@ class Delivery:
 
     def check(self, dtype: np.dtype[Any], dest_dtype: DTypeLike | None) -> None:
         """Raise TypeError when tiles are wanted in a dtype that is refused."""
-        if self.check_cast and dest_dtype is not None and not np.can_cast(dtype, dest_dtype, casting="safe"):
-            msg = (
-                f"{dtype} cannot be cast safely to {np.dtype(dest_dtype)}; load the array with check_cast=False to do "
-                "it anyway"
-            )
+        if not self.check_cast or dest_dtype is None:
+            return
+        dest = np.dtype(dest_dtype)
+        rounds = dest.kind in "fc" and np.can_cast(dtype, dest, casting="same_kind")
+        if not rounds and not np.can_cast(dtype, dest, casting="safe"):
+            msg = f"{dtype} cannot be cast safely to {dest}; load the array with check_cast=False to do it anyway"
             raise TypeError(msg)
 
     def delayed(self, tiles: Iterator[DataTile]) -> Iterator[DataTile]:
@@ -86,7 +87,7 @@ class MemoryPartition(FixedStridePartition):
     def get_tiles(
         self,
         tiling_scheme: TilingScheme,
-        dest_dtype: DTypeLike | None = None,
+        dest_dtype: DTypeLike | None = "float32",
         roi: NDArray[np.bool_] | None = None,
         array_backend: str | None = None,
     ) -> Iterator[DataTile]:
@@ -128,7 +129,7 @@ class SparseMemoryPartition(SparsePartition):
     def get_tiles(
         self,
         tiling_scheme: TilingScheme,
-        dest_dtype: DTypeLike | None = None,
+        dest_dtype: DTypeLike | None = "float32",
         roi: NDArray[np.bool_] | None = None,
         array_backend: str | None = None,
     ) -> Iterator[DataTile]:

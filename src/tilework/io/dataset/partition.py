@@ -78,7 +78,7 @@ class Partition(ABC):
     def get_tiles(
         self,
         tiling_scheme: TilingScheme,
-        dest_dtype: DTypeLike | None = None,
+        dest_dtype: DTypeLike | None = "float32",
         roi: NDArray[np.bool_] | None = None,
         array_backend: str | None = None,
     ) -> Iterator[DataTile]:
@@ -90,7 +90,8 @@ class Partition(ABC):
             The signal slices, which tiles match exactly, and the most frames of a tile; tiles may have fewer.
             With intent ``"partition"`` there is one tile for each signal slice and stretch of present frames.
         dest_dtype
-            Dtype of the tiles; None for the frames as stored, possibly in foreign byte order.
+            Dtype of the tiles, float32 unless another is given; None for the frames as stored, possibly in foreign byte
+            order.
         roi
             Selected positions of the whole dataset, in the shape of the scan or flat; None selects all. With it,
             tiles count in the compressed navigation axis that holds the selected positions only.
@@ -106,7 +107,7 @@ class Partition(ABC):
 
     def get_macrotile(
         self,
-        dest_dtype: DTypeLike | None = None,
+        dest_dtype: DTypeLike | None = "float32",
         roi: NDArray[np.bool_] | None = None,
         array_backend: str | None = None,
     ) -> DataTile:

@@ -82,7 +82,7 @@ class SparsePartition(Partition):
     def get_tiles(
         self,
         tiling_scheme: TilingScheme,
-        dest_dtype: DTypeLike | None = None,
+        dest_dtype: DTypeLike | None = "float32",
         roi: NDArray[np.bool_] | None = None,
         array_backend: str | None = None,
     ) -> Iterator[DataTile]:
