@@ -13,7 +13,11 @@ from scipy import sparse
 
 from kernel_tiles import DTYPES, cuts, exact, make_tile, tiles
 from tilework.common.kernels import DenseMasks, SparseMasks
+from tilework.common.kernels.dense_panels import MaskPanels
+from tilework.common.kernels.dense_rows import MaskRows
 from tilework.common.kernels.parallel import PART_BYTES
+from tilework.common.kernels.picked_frames import PickedFrames
+from tilework.common.kernels.rows import as_rows
 
 MASK_DTYPES = ["f4", "f8", "c8", "b1"]
 
@@ -60,7 +64,7 @@ def test_products_are_those_of_numpy_in_double_precision(
         assert (np.abs(result - data @ weights.T) <= 8 * precision * size + 1e-30).all()
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 5, 8, 9, 12, 16, 17, 36])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 9, 14, 16, 17, 36, 70])
 @pytest.mark.parametrize("dtype", ["u2", "f4"])
 def test_frames_of_many_blocks(dtype: str, count: int) -> None:
     """More pixels than a block has, more frames than a group, and no multiple of either."""
@@ -87,15 +91,31 @@ def test_cpus_with_few_and_with_many_registers_give_the_same_bits(dtype: str) ->
     scratch = np.zeros(16, dtype="f4")
     results = set()
     for kernel, frames, step in ((three_by_two, 3, 2), (four_by_four, 4, 4)):
-        for panel in (None, np.zeros(frames * width, dtype="f4")):
+        for converted in (None, np.zeros(frames * width, dtype="f4")):
             out, again = np.zeros((12, 4)), np.zeros((12, 4))
             for i, m in itertools.product(range(0, 12, frames), range(0, 4, step)):
                 group = masks, m * width, width
-                kernel(flat, NATIVE, width, i, 0, *group, out, i, m, flat, 0, 0, 0, panel, scratch)
-                if panel is not None:
-                    kernel(panel, NATIVE, width, 0, 0, *group, again, i, m, flat, 0, 0, 0, None, scratch)
-            results |= {out.tobytes()} if panel is None else {out.tobytes(), again.tobytes()}
+                kernel(flat, NATIVE, width, i, 0, *group, out, i, m, flat, 0, 0, 0, converted, scratch)
+                if converted is not None:
+                    kernel(converted, NATIVE, width, 0, 0, *group, again, i, m, flat, 0, 0, 0, None, scratch)
+            results |= {out.tobytes()} if converted is None else {out.tobytes(), again.tobytes()}
     assert len(results) == 1
+
+
+@pytest.mark.parametrize("mask_dtype", ["f4", "f8"])
+@pytest.mark.parametrize("dtype", ["u2", ">u2", "f4", "f8"])
+def test_masks_in_panels_and_in_rows_give_the_same_bits(dtype: str, mask_dtype: str) -> None:
+    """Which of them a stack takes depends on the CPU; in places of frames as well as at even distances."""
+    for frames, sig, count in ((1, (3, 3), 15), (7, (16, 16), 16), (13, (40, 61), 48), (259, (33, 33), 80)):
+        tile = make_tile(np.dtype(dtype).newbyteorder("="), (frames, *sig), header=3).astype(dtype)
+        masks = np.ascontiguousarray(make_masks(count, sig, mask_dtype).reshape(count, -1))
+        in_rows, in_panels = MaskRows(masks), MaskPanels(masks)
+        for part in (tile, PickedFrames(tile, np.flatnonzero(np.arange(frames) % 3 != 1))):
+            rows = as_rows(part)
+            bits = {
+                stack.products(part, rows, threads).tobytes() for stack in (in_rows, in_panels) for threads in (1, 3)
+            }
+            assert len(bits) == 1
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])

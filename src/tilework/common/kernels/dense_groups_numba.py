@@ -180,27 +180,27 @@ def _add_halves(
     packed: NDArray[Any],
     mask: int,
     width: int,
-    panel: NDArray[Any] | None,
+    converted: NDArray[Any] | None,
     to: int,
     sums: tuple[Any, ...],
 ) -> tuple[Any, ...]:
-    """Return the sums after half a vector of each of three frames and two masks; the pixels go to panel[to] as well."""
+    """Return the sums after half a vector of each of three frames and two masks; pixels also go to converted[to]."""
     s00, s01, s10, s11, s20, s21 = sums
     w0 = load_half(packed, packed, mask, NATIVE)
     w1 = load_half(packed, packed, mask + width, NATIVE)
     x = load_half(packed, flat, at0, order)
-    if panel is not None:
-        store(panel, to, x)
+    if converted is not None:
+        store(converted, to, x)
     s00 = multiply_add(x, w0, s00)
     s01 = multiply_add(x, w1, s01)
     x = load_half(packed, flat, at1, order)
-    if panel is not None:
-        store(panel, to + width, x)
+    if converted is not None:
+        store(converted, to + width, x)
     s10 = multiply_add(x, w0, s10)
     s11 = multiply_add(x, w1, s11)
     x = load_half(packed, flat, at2, order)
-    if panel is not None:
-        store(panel, to + 2 * width, x)
+    if converted is not None:
+        store(converted, to + 2 * width, x)
     s20 = multiply_add(x, w0, s20)
     s21 = multiply_add(x, w1, s21)
     return s00, s01, s10, s11, s20, s21
@@ -223,7 +223,7 @@ def three_by_two(
     ahead: int,
     apart: int,  # noqa: ARG001  (what only `four_by_four` needs)
     shift: int,
-    panel: NDArray[Any] | None,
+    converted: NDArray[Any] | None,
     scratch: NDArray[Any],  # noqa: ARG001
 ) -> None:
     """As `four_by_four`, with two masks, for CPUs with 16 registers of half a vector each; nothing is fetched `apart`.
@@ -237,9 +237,9 @@ def three_by_two(
     lower = upper = (nothing, nothing, nothing, nothing, nothing, nothing)
     for j in range(0, width, lanes(packed)):
         prefetch(source, ahead + (j >> shift))
-        lower = _add_halves(flat, order, at0 + j, at1 + j, at2 + j, packed, mask + j, width, panel, j, lower)
+        lower = _add_halves(flat, order, at0 + j, at1 + j, at2 + j, packed, mask + j, width, converted, j, lower)
         k = j + half
-        upper = _add_halves(flat, order, at0 + k, at1 + k, at2 + k, packed, mask + k, width, panel, k, upper)
+        upper = _add_halves(flat, order, at0 + k, at1 + k, at2 + k, packed, mask + k, width, converted, k, upper)
     for f in range(3):
         out[i + f, m] += add_up(join(lower[2 * f], upper[2 * f]))
         out[i + f, m + 1] += add_up(join(lower[2 * f + 1], upper[2 * f + 1]))
@@ -269,13 +269,13 @@ def four_by_four(
     ahead: int,
     apart: int,
     shift: int,
-    panel: NDArray[Any] | None,
+    converted: NDArray[Any] | None,
     scratch: NDArray[Any],
 ) -> None:
     """Add the products of pixels from `begin` on of four frames from `top` on and four masks; `i` is a row of `out`.
 
     Also fetch ``width >> shift`` elements of `source` from `ahead` on, and as many `apart` from these. Leave the
-    converted pixels in `panel`, frame after frame, unless it is None.
+    converted pixels in `converted`, frame after frame, unless it is None.
     """
     at0, at1 = begin_of(places, top) + begin, begin_of(places, top + 1) + begin
     at2, at3 = begin_of(places, top + 2) + begin, begin_of(places, top + 3) + begin
@@ -289,11 +289,11 @@ def four_by_four(
         x1 = load(packed, flat, at1 + j, order)
         x2 = load(packed, flat, at2 + j, order)
         x3 = load(packed, flat, at3 + j, order)
-        if panel is not None:
-            store(panel, j, x0)
-            store(panel, width + j, x1)
-            store(panel, 2 * width + j, x2)
-            store(panel, 3 * width + j, x3)
+        if converted is not None:
+            store(converted, j, x0)
+            store(converted, width + j, x1)
+            store(converted, 2 * width + j, x2)
+            store(converted, 3 * width + j, x3)
         w = load(packed, packed, mask + j, NATIVE)
         s00 = multiply_add(x0, w, s00)
         s10 = multiply_add(x1, w, s10)

@@ -6,13 +6,13 @@ is left over. Every sum is taken in the same order in all of them: the lanes of 
 float32 (float64 for float64 masks), then across lanes, then across blocks in float64. So a result depends on nothing
 but its frame and its mask, and is the same on all CPUs.
 
-With more than a few masks, the pixels of these frames are converted once for all masks: the first masks leave them in
-a panel for the others.
+With more than a few masks, the pixels of these frames are converted once for all masks: the first masks leave them
+converted for the others.
 
 The CPU does not see which frames' pixels will be wanted next, so they are fetched ahead, bit by bit during the turns of
 all masks: asked for everything at once, the memory is busy first and idle later.
 
-`packed` holds the masks as `tilework.common.kernels.dense.DenseMasks` lays them out: block after block, in a block
+`packed` holds the masks as `tilework.common.kernels.dense_rows.MaskRows` lays them out: block after block, in a block
 mask after mask.
 """
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from tilework.common.kernels.rows import Order, Places
 
-__all__ = ["add_products"]
+__all__ = ["add_last_pixels", "add_products"]
 
 _some_by_one = four_by_one if HAS_LONG_VECTORS else three_by_one
 _some_by_some = four_by_four if HAS_LONG_VECTORS else three_by_two
@@ -84,7 +84,7 @@ def _add_blocks(
     first: int,
     last: int,
     out: NDArray[Any],
-    panel: NDArray[Any] | None,
+    converted: NDArray[Any] | None,
     direct: tuple[()] | None,
     scratch: NDArray[Any],
     next_top: int,
@@ -128,15 +128,15 @@ def _add_blocks(
                         flat, order, places, i, b, packed, mask, width, out, i, m,
                         flat, turn, apart, shift, None, scratch,
                     )  # fmt: skip
-                if panel is not None:
+                if converted is not None:
                     if m == first:
                         _some_by_some(
                             flat, order, places, i, b, packed, mask, width, out, i, m,
-                            flat, turn, apart, shift, panel, scratch,
+                            flat, turn, apart, shift, converted, scratch,
                         )  # fmt: skip
                     else:
                         _some_by_some(
-                            panel, NATIVE, width, 0, 0, packed, mask, width, out, i, m,
+                            converted, NATIVE, width, 0, 0, packed, mask, width, out, i, m,
                             flat, turn, apart, shift, None, scratch,
                         )  # fmt: skip
             if together < last:
@@ -145,7 +145,7 @@ def _add_blocks(
 
 
 @jit(part=True)
-def _add_last_pixels(
+def add_last_pixels(
     flat: NDArray[Any],
     order: Order,
     places: Places,
@@ -182,7 +182,7 @@ def add_products(
     block: int,
     span: int,
     group: int,
-    panel: NDArray[Any] | None,
+    converted: NDArray[Any] | None,
     direct: tuple[()] | None,
     scratch: NDArray[Any],
     out: NDArray[Any],
@@ -190,7 +190,7 @@ def add_products(
     """Add the products of frames `start` to `stop` with all masks to `out`, float64 of shape (frames, masks).
 
     `masks` is a multiple of `MASKS_AT_ONCE`, or one more. Of `group` frames `span` pixels, one or several blocks, are
-    read, then the next ones, so that masks are read from memory once per group. A `panel`, of `FRAMES` blocks, is for
+    read, then the next ones, so that masks are read from memory once per group. `converted`, of `FRAMES` blocks, is for
     pixels that are converted once for all masks; when it is None, and `direct` is not, each mask's turn converts them.
     `scratch` holds 16 numbers.
     """
@@ -204,7 +204,7 @@ def add_products(
                 last = min(first + _MASKS, masks)
                 _add_blocks(
                     flat, order, places, top, frames, begin, end, block, packed, masks, first, last, out,
-                    panel, direct, scratch, next_top, next_begin, stop - 1,
+                    converted, direct, scratch, next_top, next_begin, stop - 1,
                 )  # fmt: skip
     if whole < pixels:
-        _add_last_pixels(flat, order, places, start, stop, whole, pixels, packed, whole * masks, pixels - whole, out)
+        add_last_pixels(flat, order, places, start, stop, whole, pixels, packed, whole * masks, pixels - whole, out)

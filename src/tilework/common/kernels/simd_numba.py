@@ -24,17 +24,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AHEAD_BYTES",
+    "Vector",
     "add",
     "add_up",
     "add_up_even",
     "add_up_odd",
     "add_up_wide",
     "element",
+    "fetch",
     "fill",
     "fill_half",
     "first",
+    "fused",
     "join",
     "lanes",
+    "llvm_vector",
     "load",
     "load_half",
     "load_shorts",
@@ -55,9 +59,12 @@ __all__ = [
     "pixel",
     "prefetch",
     "prefetch_once",
+    "read",
+    "splat",
     "store",
     "widen_even",
     "widen_odd",
+    "write",
     "zero",
     "zero_half",
     "zip_lower",
@@ -92,7 +99,8 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, ir.VectorType(element, vector.lanes))  # type: ignore[no-untyped-call]
 
 
-def _llvm(context: Any, vector: Vector) -> ir.VectorType:
+def llvm_vector(context: Any, vector: Vector) -> ir.VectorType:
+    """Return the LLVM type of a vector."""
     return ir.VectorType(context.get_value_type(vector.element), vector.lanes)
 
 
@@ -114,7 +122,7 @@ def _zero(parts: int) -> Any:
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
             number = 0 if vector.element in types.integer_domain else 0.0
-            return ir.Constant(_llvm(context, vector), [number] * vector.lanes)
+            return ir.Constant(llvm_vector(context, vector), [number] * vector.lanes)
 
         return vector(like), generate
 
@@ -160,20 +168,24 @@ def pixel(typing_context: Any, array: Any, index: Any, order: Any) -> Any:  # no
     return dtype(array, types.intp, order), generate
 
 
+def fetch(builder: Any, address: Any, locality: int) -> None:
+    """Ask for the cache line of an address: into all caches (3), all but L1 (2), or past them (0)."""
+    byte, number = ir.IntType(8), ir.IntType(32)
+    address = builder.bitcast(address, byte.as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")  # type: ignore[no-untyped-call]
+    # For reading, data.
+    builder.call(function, [address, number(0), number(locality), number(1)])
+
+
 def _prefetch(locality: int) -> Any:
     @operation
     def prefetch(typing_context: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
         """Ask for the cache line of an element, to have it soon; it may lie outside of the array."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            byte, number = ir.IntType(8), ir.IntType(32)
             address = element(context, builder, signature.args[0], arguments[0], arguments[1])
-            address = builder.bitcast(address, byte.as_pointer())
-            kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
-            name = "llvm.prefetch.p0i8"
-            function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
-            # For reading, data.
-            builder.call(function, [address, number(0), number(locality), number(1)])
+            fetch(builder, address, locality)
             return context.get_dummy_value()
 
         return types.void(array, types.intp), generate
@@ -195,7 +207,7 @@ def _load(parts: int) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             address = element(context, builder, signature.args[1], arguments[1], arguments[2])
             loaded = _read(context, builder, address, source, order, vector.lanes)
-            target = _llvm(context, vector)
+            target = llvm_vector(context, vector)
             if vector.element in types.integer_domain:
                 return builder.sext(loaded, target) if source.signed else builder.zext(loaded, target)
             if source in types.integer_domain:
@@ -222,7 +234,7 @@ def load_shorts(typing_context: Any, like: Any, array: Any, index: Any, order: A
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = element(context, builder, signature.args[1], arguments[1], arguments[2])
         loaded = _read(context, builder, address, source, order, half.lanes)
-        target = _llvm(context, half)
+        target = llvm_vector(context, half)
         if source.bitwidth == half.element.bitwidth and not source.signed:
             return builder.xor(loaded, ir.Constant(target, [1 << 15] * half.lanes))
         return builder.sext(loaded, target) if source.signed else builder.zext(loaded, target)
@@ -240,7 +252,7 @@ def multiply_pairs(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
     half = Vector(types.int32, 2)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
-        target = _llvm(context, half)
+        target = llvm_vector(context, half)
         if "+avx2" in FEATURES:
             kind = ir.FunctionType(target, [arguments[0].type] * 2)
             name = "llvm.x86.avx2.pmadd.wd"
@@ -263,7 +275,7 @@ def _widen(shift: int) -> Any:
         half = Vector(types.uint64, 2)
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
-            kind = _llvm(context, half)
+            kind = llvm_vector(context, half)
             pairs = builder.bitcast(arguments[0], kind)
             if shift:
                 return builder.lshr(pairs, ir.Constant(kind, [shift] * half.lanes))
@@ -296,14 +308,28 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # no
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = element(context, builder, signature.args[0], arguments[0], arguments[1])
-        written = builder.store(arguments[2], builder.bitcast(address, _llvm(context, value).as_pointer()))
+        written = builder.store(arguments[2], builder.bitcast(address, llvm_vector(context, value).as_pointer()))
         written.align = value.element.bitwidth // 8
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), generate
 
 
-def _splat(builder: Any, kind: Any, number: Any) -> Any:
+def read(builder: Any, address: Any, kind: Any) -> Any:
+    """Return the vector of a type that begins at the address of a number."""
+    value = builder.load(builder.bitcast(address, kind.as_pointer()))
+    value.align = 1
+    return value
+
+
+def write(builder: Any, address: Any, value: Any) -> None:
+    """Write a vector, from the address of a number on."""
+    written = builder.store(value, builder.bitcast(address, value.type.as_pointer()))
+    written.align = 1
+
+
+def splat(builder: Any, kind: Any, number: Any) -> Any:
+    """Return the vector of a type that has the same number everywhere."""
     single = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.IntType(32)(0))
     return builder.shuffle_vector(
         single, single, ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
@@ -318,7 +344,7 @@ def _fill(parts: int) -> Any:
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             number = context.cast(builder, arguments[1], signature.args[1], vector.element)
-            return _splat(builder, _llvm(context, vector), number)
+            return splat(builder, llvm_vector(context, vector), number)
 
         return vector(like, value), generate
 
@@ -358,12 +384,20 @@ def first(typing_context: Any, a: Any, count: Any) -> Any:  # noqa: ARG001
     """Return a vector of integers with zeros after its first `count` numbers."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = _llvm(context, a)
+        kind = llvm_vector(context, a)
         number = context.cast(builder, arguments[1], signature.args[1], a.element)
-        kept = builder.icmp_signed("<", ir.Constant(kind, list(range(a.lanes))), _splat(builder, kind, number))
+        kept = builder.icmp_signed("<", ir.Constant(kind, list(range(a.lanes))), splat(builder, kind, number))
         return builder.select(kept, arguments[0], ir.Constant(kind, [0] * a.lanes))
 
     return a(a, types.intp), generate
+
+
+def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return the vector ``a * b + c`` of floats, rounded once where the CPU can."""
+    name = f"llvm.fmuladd.v{c.type.count}{'f32' if isinstance(c.type.element, ir.FloatType) else 'f64'}"
+    kind = ir.FunctionType(c.type, [c.type] * 3)
+    function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+    return builder.call(function, [a, b, c])
 
 
 @operation
@@ -371,11 +405,7 @@ def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: A
     """Return ``a * b + c``, rounded once where the CPU can."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
-        vector = _llvm(context, c)
-        name = f"llvm.fmuladd.v{c.lanes}f{c.element.bitwidth}"
-        kind = ir.FunctionType(vector, [vector] * 3)
-        function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
-        return builder.call(function, arguments)
+        return fused(builder, *arguments)
 
     return c(a, b, c), generate
 

@@ -60,11 +60,13 @@ def _compile(tile: Array, as_tile: Callable[[Array], Any]) -> None:
     result = np.result_type(dtype, np.float32)
     sum_frames(frames, np.zeros((2, 5), dtype=result), compiled=True)
     sum_pixels(frames, np.zeros(5, dtype=result), compiled=True)
-    for count in (2, 9):  # few and many have machine code of their own
+    for count in (2, 9, 16):  # few, more and many have machine code of their own
         masks = np.ones((count, 2, 5), dtype=np.float32)
         for product in {result, np.result_type(dtype, np.float64)}:  # masks that users make are float64 mostly
             DenseMasks(masks, dtype, product, compiled=True).apply(frames, np.zeros((5, count), dtype=product))
-    SparseMasks(masks.reshape(9, 10), dtype, result, compiled=True).apply(frames, np.zeros((5, 9), dtype=result))
+    SparseMasks(masks.reshape(count, 10), dtype, result, compiled=True).apply(
+        frames, np.zeros((5, count), dtype=result)
+    )
     if dtype.kind != "c":  # whose centre of mass are products with masks
         for sig in ((2, 5), (4, 5)):  # very small and very large frames have another kernel
             region = MomentRegion(np.ones(sig, dtype=bool))

@@ -1,0 +1,94 @@
+"""Dense masks by the dozen: for kernels whose vectors hold the same pixel of as many masks, a panel of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilework.common.kernels.kernel import Kernel
+from tilework.common.kernels.kernel_call import KernelCall
+from tilework.common.kernels.mask_products import BLOCK_BYTES, VECTOR_BYTES
+from tilework.common.kernels.rows import NATIVE, aligned
+
+if TYPE_CHECKING:
+    from tilework.common.kernels.picked_frames import PickedFrames
+    from tilework.common.kernels.rows import Rows
+
+__all__ = ["MaskPanels", "in_panels"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_add_panel_products = Kernel("tilework.common.kernels.dense_panels_numba", "add_panel_products")
+
+# Bytes of a mask that are multiplied at a time: pixels of a few frames stay in the L1 cache while masks pass by.
+_PART_BYTES = 2 * 1024
+# Frames that are multiplied at a time, and for which masks are read once.
+_FRAMES, _GROUP = 6, 252
+# The most masks of zeros that fill up a panel: so many others take as long as a panel.
+_MOST_MISSING = 4
+
+
+def in_panels(count: int, itemsize: int) -> int:
+    """Return how many masks of a stack, the first ones, fill panels or nearly do."""
+    lanes = VECTOR_BYTES // itemsize
+    return count if -count % lanes <= _MOST_MISSING else count // lanes * lanes
+
+
+class MaskPanels:
+    """A stack of masks.
+
+    Parameters
+    ----------
+    rows
+        Real masks, of shape ``(n_masks, n_pixels)``, float32 or float64.
+    """
+
+    def __init__(self, rows: Array) -> None:
+        self._count = len(rows)
+        self._stored = len(rows) + -len(rows) % (VECTOR_BYTES // rows.itemsize)
+        self._masks = _pack(rows, self._stored)
+
+    def products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
+        """Return the products of all frames and masks, in float64."""
+        frames = tile.shape[0]
+        products = np.zeros((frames, self._stored))
+        masks = self._masks
+        itemsize, lanes = masks.itemsize, VECTOR_BYTES // masks.itemsize
+        block, part = BLOCK_BYTES // itemsize, _PART_BYTES // itemsize
+        converts = rows.flat.dtype != masks.dtype or rows.order != NATIVE
+
+        def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
+            place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
+            size = block // part * _FRAMES * (part + lanes)
+            converted, direct = (aligned(size, masks.dtype), None) if converts else (None, ())
+            sums = aligned(lanes * _FRAMES * lanes, masks.dtype)
+            begins, ahead = np.zeros(_FRAMES, np.int64), np.zeros(_FRAMES, np.int64)
+            scratch = converted, direct, sums, begins, ahead
+            return *place, masks, self._stored, block, part, _GROUP, *scratch, products, products.reshape(-1)
+
+        call = KernelCall(_add_panel_products, tile, rows, arguments)
+        call.run(frames, threads, _FRAMES, work=frames * rows.pixels * self._stored)
+        return products[:, : self._count]
+
+
+def _pack(rows: Array, stored: int) -> Array:
+    """Return masks part after part, in it panel after panel, lane after lane, pixel after pixel.
+
+    Zeros fill the last panel up to `stored` masks. The pixels that fill no vector come at the end, mask after mask.
+    """
+    count, pixels = rows.shape
+    lanes = VECTOR_BYTES // rows.itemsize
+    part = _PART_BYTES // rows.itemsize
+    packed = aligned(stored * pixels, rows.dtype)
+    whole = pixels - pixels % lanes
+    for begin in range(0, whole, part):
+        end = min(begin + part, whole)
+        piece = np.zeros((stored, (end - begin) // lanes, lanes), dtype=rows.dtype)
+        piece[:count] = rows[:, begin:end].reshape(count, -1, lanes)
+        panels = packed[begin * stored : end * stored].reshape(stored // lanes, lanes, -1, lanes)
+        panels[:] = piece.reshape(-1, lanes, *piece.shape[1:]).transpose(0, 3, 2, 1)
+    last = packed[whole * stored :].reshape(stored, pixels - whole)
+    last[:count], last[count:] = rows[:, whole:], 0
+    packed.flags.writeable = False
+    return packed
