@@ -117,7 +117,7 @@ class ImagePartition(Partition):
     def get_tiles(
         self,
         tiling_scheme: TilingScheme,
-        dest_dtype: DTypeLike | None = None,
+        dest_dtype: DTypeLike | None = "float32",
         roi: NDArray[np.bool_] | None = None,
         array_backend: str | None = None,
     ) -> Iterator[DataTile]:

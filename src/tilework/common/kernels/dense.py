@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from tilework.common.kernels.dense_panels import MaskPanels, in_panels
 from tilework.common.kernels.dense_rows import MaskRows, registers
 from tilework.common.kernels.mask_products import MaskProducts
-from tilework.common.kernels.picked_frames import PickedFrames, in_memory
+from tilework.common.kernels.picked_frames import in_memory
 from tilework.common.kernels.rows import as_real, frame_blocks
 
 if TYPE_CHECKING:
+    from tilework.common.kernels.picked_frames import PickedFrames
     from tilework.common.kernels.rows import Rows
 
 __all__ = ["SUMMED_AT_ONCE", "DenseMasks", "real_masks"]
@@ -49,32 +50,45 @@ class DenseMasks(MaskProducts):
         dtype = np.dtype(dtype)
         rows = real_masks(masks.reshape(len(masks), math.prod(masks.shape[1:])), np.dtype(tile_dtype), dtype)
         super().__init__(len(masks), rows.shape[1], is_complex=dtype.kind == "c")
-        self._masks = rows
-        self._stacks = _stacks(rows) if compiled else None
+        self._stacks = _compiled(rows) if compiled else [_NumPyRows(rows)]
 
     def _products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
-        if self._stacks is None:
-            return self._apply_numpy(in_memory(tile))
         products = [stack.products(tile, rows, threads) for stack in self._stacks]
         return products[0] if len(products) == 1 else np.concatenate(products, axis=1)
 
-    def _apply_numpy(self, tile: Array) -> Array:
+
+class _Stack(Protocol):
+    """Some of the masks, laid out for one way to multiply."""
+
+    def products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
+        """Return the products of all frames and masks, in float64."""
+
+
+def _compiled(rows: Array) -> list[_Stack]:
+    """Return the masks as kernels take them quickest, in their order."""
+    count = in_panels(len(rows), rows.itemsize) if registers().HAS_PANELS else 0
+    stacks: list[_Stack] = [MaskPanels(rows[:count])] if count else []
+    return [*stacks, MaskRows(rows[count:])] if count < len(rows) else stacks
+
+
+class _NumPyRows:
+    """All masks as they are."""
+
+    def __init__(self, rows: Array) -> None:
+        self._masks = rows
+
+    def products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:  # noqa: ARG002
         # einsum and not BLAS, whose bits depend on its number of threads; in pieces, as the compiled kernel does.
-        products = np.zeros((tile.shape[0], len(self._masks)))
+        frames = in_memory(tile)
+        count, pixels = self._masks.shape
+        products = np.zeros((len(frames), count))
         with np.errstate(invalid="ignore", over="ignore"):
-            for block in frame_blocks(tile):
-                flat = as_real(tile[block]).astype(self._masks.dtype, copy=False)
-                for begin in range(0, self._pixels, SUMMED_AT_ONCE):
+            for block in frame_blocks(frames):
+                flat = as_real(frames[block]).astype(self._masks.dtype, copy=False)
+                for begin in range(0, pixels, SUMMED_AT_ONCE):
                     part = slice(begin, begin + SUMMED_AT_ONCE)
                     products[block] += np.einsum("ip,mp->im", flat[:, part], self._masks[:, part])
         return products
-
-
-def _stacks(rows: Array) -> list[MaskPanels | MaskRows]:
-    """Return the masks in the order in which kernels take them quickest."""
-    count = in_panels(len(rows), rows.itemsize) if registers().HAS_PANELS else 0
-    stacks: list[MaskPanels | MaskRows] = [MaskPanels(rows[:count])] if count else []
-    return [*stacks, MaskRows(rows[count:])] if count < len(rows) else stacks
 
 
 def real_masks(masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any]) -> Array:
