@@ -60,6 +60,8 @@ class MaskPanels:
             place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
             size = block // part * _FRAMES * (part + lanes)
             converted, direct = (aligned(size, masks.dtype), None) if converts else (None, ())
+            if converted is not None:
+                converted.fill(0)  # where there are fewer frames: some CPUs are slow with what memory happens to hold
             sums = aligned(lanes * _FRAMES * lanes, masks.dtype)
             begins, ahead = np.zeros(_FRAMES, np.int64), np.zeros(_FRAMES, np.int64)
             scratch = converted, direct, sums, begins, ahead
