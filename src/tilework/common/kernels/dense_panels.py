@@ -8,7 +8,7 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.kernel_call import KernelCall
-from tilework.common.kernels.mask_products import BLOCK_BYTES, VECTOR_BYTES
+from tilework.common.kernels.mask_products import BLOCK_BYTES, VECTOR_BYTES, filled_up
 from tilework.common.kernels.rows import NATIVE, aligned
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ class MaskPanels:
 
     def __init__(self, rows: Array) -> None:
         self._count = len(rows)
-        self._stored = len(rows) + -len(rows) % (VECTOR_BYTES // rows.itemsize)
-        self._masks = _pack(rows, self._stored)
+        rows = filled_up(rows, VECTOR_BYTES // rows.itemsize)
+        self._stored = len(rows)
+        self._masks = _pack(rows)
 
     def products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
         """Return the products of all frames and masks, in float64."""
@@ -72,23 +73,21 @@ class MaskPanels:
         return products[:, : self._count]
 
 
-def _pack(rows: Array, stored: int) -> Array:
+def _pack(rows: Array) -> Array:
     """Return masks part after part, in it panel after panel, lane after lane, pixel after pixel.
 
-    Zeros fill the last panel up to `stored` masks. The pixels that fill no vector come at the end, mask after mask.
+    The pixels that fill no vector come at the end, mask after mask.
     """
     count, pixels = rows.shape
     lanes = VECTOR_BYTES // rows.itemsize
     part = _PART_BYTES // rows.itemsize
-    packed = aligned(stored * pixels, rows.dtype)
+    packed = aligned(count * pixels, rows.dtype)
     whole = pixels - pixels % lanes
     for begin in range(0, whole, part):
         end = min(begin + part, whole)
-        piece = np.zeros((stored, (end - begin) // lanes, lanes), dtype=rows.dtype)
-        piece[:count] = rows[:, begin:end].reshape(count, -1, lanes)
-        panels = packed[begin * stored : end * stored].reshape(stored // lanes, lanes, -1, lanes)
-        panels[:] = piece.reshape(-1, lanes, *piece.shape[1:]).transpose(0, 3, 2, 1)
-    last = packed[whole * stored :].reshape(stored, pixels - whole)
-    last[:count], last[count:] = rows[:, whole:], 0
+        piece = rows[:, begin:end].copy()  # together in the caches, while masks and pixels change places
+        panels = packed[begin * count : end * count].reshape(count // lanes, lanes, -1, lanes)
+        panels[:] = piece.reshape(count // lanes, lanes, -1, lanes).transpose(0, 3, 2, 1)
+    packed[whole * count :] = rows[:, whole:].reshape(-1)
     packed.flags.writeable = False
     return packed

@@ -10,7 +10,7 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel, loaded
 from tilework.common.kernels.kernel_call import KernelCall
-from tilework.common.kernels.mask_products import BLOCK_BYTES, VECTOR_BYTES
+from tilework.common.kernels.mask_products import BLOCK_BYTES, VECTOR_BYTES, filled_up
 from tilework.common.kernels.rows import NATIVE, aligned
 
 if TYPE_CHECKING:
@@ -47,9 +47,8 @@ class MaskRows:
     def __init__(self, rows: Array) -> None:
         self._count = len(rows)
         at_once: int = registers().MASKS_AT_ONCE
-        if len(rows) % at_once > 1:
-            missing = at_once - len(rows) % at_once
-            rows = np.concatenate([rows, np.zeros((missing, rows.shape[1]), dtype=rows.dtype)])
+        if len(rows) % at_once > 1:  # a single one is taken by itself
+            rows = filled_up(rows, at_once)
         self._stored = len(rows)
         self._masks = _pack(rows)
 

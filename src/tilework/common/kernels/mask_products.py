@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tilework.common.kernels.picked_frames import PickedFrames
     from tilework.common.kernels.rows import Rows
 
-__all__ = ["BLOCK_BYTES", "VECTOR_BYTES", "MaskProducts"]
+__all__ = ["BLOCK_BYTES", "VECTOR_BYTES", "MaskProducts", "filled_up"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -80,3 +80,9 @@ class MaskProducts(ABC):
     @abstractmethod
     def _products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
         """Return the real products in float64, of shape ``(n, n_masks)`` or ``(n, 2 * n_masks)``."""
+
+
+def filled_up(rows: Array, multiple: int) -> Array:
+    """Return masks, and as many of zeros behind them as make their number a multiple."""
+    missing = -len(rows) % multiple
+    return np.concatenate([rows, np.zeros((missing, rows.shape[1]), dtype=rows.dtype)]) if missing else rows
