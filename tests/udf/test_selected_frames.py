@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from tilework.api import Context
-from tilework.common.kernels.payoff import PICKED_FRAMES, Payoff
 from tilework.common.kernels.picked_frames import PickedFrames
 from tilework.corrections import CorrectionSet
 from tilework.exceptions import DataSetException
@@ -101,8 +100,7 @@ def picked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(BlockReader, "picked", spy)
     monkeypatch.setenv(KERNELS_VARIABLE, "numba")
-    for payoff in (PICKED_FRAMES, PAYOFF):
-        monkeypatch.setattr(payoff, "pixels", payoff.to_import)
+    monkeypatch.setattr(PAYOFF, "pixels", PAYOFF.to_import)
     return found
 
 
@@ -238,8 +236,6 @@ def test_converted_tiles_have_the_size_of_others(context: Context, picked: list[
 
 
 def test_large_selections_are_not_copied_at_once(context: Context, picked: list[int], monkeypatch: Any) -> None:
-    """Where the kernels for picked frames are not at hand, others get copies."""
-    monkeypatch.setattr(Payoff, "is_reached", lambda *_: False)
     monkeypatch.setattr("tilework.io.dataset.fixed_stride_partition.PICKED_BYTES", 2**22)
     frames = np.random.default_rng(0).integers(0, 200, (512, 2, 128, 128), dtype=np.uint16)
     ds = context.load("memory", data=frames, sig_dims=2, num_partitions=1)

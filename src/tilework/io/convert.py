@@ -117,7 +117,7 @@ def _as_call(src: NDArray[Any] | PickedFrames, out: NDArray[Any]) -> tuple[Kerne
     """Return the kernel that writes `src` to `out`, and its arguments."""
     rows = as_rows(src)
     frames, pixels = rows.frames, rows.pixels
-    if rows.is_even and rows.stride == pixels:  # one row, however small the frames are
+    if is_in_one_piece(src):  # one row, however small the frames are
         frames, pixels = 1, frames * pixels
     kernel = _cast_to_floats if out.dtype.kind == "f" else _cast_to_integers
     return kernel, (rows.flat, rows.order, rows.places, frames, pixels, out.reshape(-1))
@@ -132,9 +132,8 @@ def warmup_conversions(dtypes: Iterable[DTypeLike] = CONVERTED_DTYPES) -> None:
         dtypes of datasets, with their byte order; those that are not converted by a kernel are left out.
     """
     for each in dtypes:
-        frames = np.ones((2, 3, 3), dtype=each)
-        for tile in (frames, PickedFrames(frames, np.arange(2))):
-            convert_tile(tile, np.result_type(np.float32, frames.dtype), compiled=True)
+        tile = np.ones((2, 3, 3), dtype=each)
+        convert_tile(tile, np.result_type(np.float32, tile.dtype), compiled=True)
 
 
 @functools.lru_cache(maxsize=256)

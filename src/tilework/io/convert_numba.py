@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.cpu import FOLLOWS_LONG_ROWS, IS_ZEN
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.places_numba import begin_of, is_scattered
-from tilework.common.kernels.simd_numba import VECTOR_BYTES, lanes, load, pixel, prefetch_once, store
+from tilework.common.kernels.places_numba import begin_of
+from tilework.common.kernels.rows import VECTOR_BYTES
+from tilework.common.kernels.simd_numba import lanes, load, pixel, prefetch_once, store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order, Places
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["cast_to_floats", "cast_to_integers"]
 
@@ -23,7 +24,7 @@ _AHEAD_BYTES = (8192 if FOLLOWS_LONG_ROWS else 4096) if IS_ZEN else 0
 
 @jit
 def cast_to_integers(
-    flat: NDArray[Any], order: Order, places: Places, frames: int, pixels: int, out: NDArray[Any]
+    flat: NDArray[Any], order: Order, places: NDArray[Any], frames: int, pixels: int, out: NDArray[Any]
 ) -> None:
     """Write frames that begin at `places`, with pixels in byte order `order`, to `out`, one after the other."""
     for i in range(frames):
@@ -36,20 +37,20 @@ def cast_to_integers(
 
 @jit
 def cast_to_floats(
-    flat: NDArray[Any], order: Order, places: Places, frames: int, pixels: int, out: NDArray[Any]
+    flat: NDArray[Any], order: Order, places: NDArray[Any], frames: int, pixels: int, out: NDArray[Any]
 ) -> None:
     """As `cast_to_integers`, and fetch what comes next."""
     step = lanes(out)
     line = max(lanes(flat), step)  # a vector is as long as a line of the caches
     ahead = _AHEAD_BYTES // VECTOR_BYTES * lanes(flat)
+    if pixels <= 4 * ahead:  # what follows small frames may not be wanted
+        ahead = 0
     lines = pixels // line * line
     whole = pixels // step * step
-    # What follows small frames that were picked is not wanted.
-    fetches = ahead > 0 and (not is_scattered(places) or pixels > 4 * ahead)
     for i in range(frames):
         at, to = begin_of(places, i), i * pixels
         for j in range(0, lines, line):
-            if fetches:  # once for each line: twice takes a tenth longer
+            if _AHEAD_BYTES:  # once for each line: twice takes a tenth longer
                 prefetch_once(flat, at + j + ahead)
             for k in range(j, j + line, step):
                 store(out, to + k, load(out, flat, at + k, order))

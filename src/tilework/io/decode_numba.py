@@ -24,13 +24,13 @@ _LOW_16 = np.uint64(0x000000000000FFFF)
 _NEXT_16 = np.uint64(0x00000000FFFF0000)
 
 
-@jit
+@jit(inner=True)
 def _swap_bytes(w: np.uint64) -> np.uint64:
     """Swap the bytes of each 16-bit lane."""
     return ((w & _LOW_BYTES) << np.uint64(8)) | ((w >> np.uint64(8)) & _LOW_BYTES)
 
 
-@jit
+@jit(inner=True)
 def _swap(w: np.uint64) -> np.uint64:
     """Reverse all eight bytes."""
     w = _swap_bytes(w)
@@ -135,7 +135,7 @@ def decode_12(
                         line[k] = _swap(source[k])
 
 
-@jit
+@jit(inner=True)
 def _widen(w: np.uint64) -> np.uint64:
     """Return the two low 16-bit lanes as 32-bit lanes."""
     return (w & _LOW_16) | ((w & _NEXT_16) << np.uint64(16))

@@ -141,10 +141,12 @@ def _frames_compiled(
         nonlocal loop
         rows = as_rows(data)
         flat = rows.flat.view(data.dtype)
-        stride = rows.stride * rows.flat.itemsize // data.itemsize
+        places = (
+            rows.places if flat.itemsize == rows.flat.itemsize else rows.places // 2
+        )  # complex: of two numbers each
         if loop is None:  # in a partition, types stay what they are
             loop = kernel.over_frames(flat, data.shape[1:], arguments, per_frame)
-        loop(flat, stride, len(data), arguments)
+        loop(flat, places, len(data), arguments)
 
     return work
 

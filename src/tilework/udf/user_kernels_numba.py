@@ -17,6 +17,7 @@ from numba.core.errors import NumbaError, UnsupportedBytecodeError
 from numba.extending import overload
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.rows import even_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,12 +57,12 @@ def _entries(arguments: Any, per_frame: Any, i: Any) -> Any:  # noqa: ARG001
 
 
 @jit
-def _loop(kernel: Any, flat: Any, stride: int, frames: int, shape: Any, arguments: Any, per_frame: Any) -> None:
+def _loop(kernel: Any, flat: Any, places: Any, frames: int, shape: Any, arguments: Any, per_frame: Any) -> None:
     pixels = 1
     for n in shape:
         pixels *= n
     for i in range(frames):
-        frame = flat[i * stride : i * stride + pixels].reshape(shape)
+        frame = flat[places[i] : places[i] + pixels].reshape(shape)
         kernel(frame, *entries(arguments, per_frame, i))
 
 
@@ -72,7 +73,7 @@ def _call(kernel: Any, tile: Any, arguments: Any) -> None:
 
 def loop_for(
     kernel: Any, flat: Any, shape: tuple[int, ...], arguments: tuple[Any, ...], per_frame: tuple[tuple[int, ...], ...]
-) -> Callable[[Any, int, int, tuple[Any, ...]], None]:
+) -> Callable[[Any, Any, int, tuple[Any, ...]], None]:
     """Compile a function of one frame, and the loop over frames, for the types of these arguments.
 
     Parameters
@@ -91,15 +92,15 @@ def loop_for(
     Returns
     -------
     callable
-        Takes such frames, their distance in elements, their number, and the arguments; works without the GIL.
+        Takes such frames, the place of each, their number, and the arguments; works without the GIL.
     """
     frame = type_of(flat[: math.prod(shape)].reshape(shape))
     each = [type_of(a[0]) if one else type_of(a) for a, one in zip(arguments, per_frame, strict=True)]
     signature = _compile(kernel, (frame, *each))
-    entry = _entry(_loop, signature, *map(type_of, (flat, 1, 1, shape, arguments, per_frame)))
+    entry = _entry(_loop, signature, *map(type_of, (flat, even_places(1, 1), 1, shape, arguments, per_frame)))
 
-    def run(flat: Any, stride: int, frames: int, arguments: tuple[Any, ...]) -> None:
-        entry(kernel, flat, stride, frames, shape, arguments, per_frame)
+    def run(flat: Any, places: Any, frames: int, arguments: tuple[Any, ...]) -> None:
+        entry(kernel, flat, places, frames, shape, arguments, per_frame)
 
     return run
 

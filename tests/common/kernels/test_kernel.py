@@ -20,13 +20,13 @@ import tilework
 from tilework.common.kernels import jit, object_code, sum_frames
 from tilework.common.kernels import kernel as kernel_module
 from tilework.common.kernels.kernel import Kernel
-from tilework.common.kernels.rows import FOREIGN, NATIVE
+from tilework.common.kernels.rows import FOREIGN, NATIVE, even_places
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODULE = "tilework.common.kernels.sums_numba"
-TYPES = ("u2x1", "t0", "i", "i", "i", "i", "u4x1", "f8x1")
+TYPES = ("u2x1", "t0", "i8x1", "i", "i", "i", "u4x1", "f8x1")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def sums(kernel: Kernel, frames: NDArray[np.uint16]) -> list[float]:
     """Return the sum of each frame."""
     out = np.zeros(len(frames))
     count, pixels = frames.shape
-    kernel(frames.reshape(-1), NATIVE, pixels, 0, count, pixels, np.empty(0, np.uint32), out)
+    kernel(frames.reshape(-1), NATIVE, even_places(count, pixels), 0, count, pixels, np.empty(0, np.uint32), out)
     return out.tolist()
 
 
@@ -86,10 +86,10 @@ def test_byte_order_and_length_are_part_of_the_types(folder: Path) -> None:
     frames = np.arange(30, dtype=np.uint16)
     out = np.zeros(3)
     for order, data in ((NATIVE, frames), (FOREIGN, frames.byteswap())):
-        kernel(data, order, 10, 0, 3, 10, np.empty(0, np.uint32), out)
+        kernel(data, order, even_places(3, 10), 0, 3, 10, np.empty(0, np.uint32), out)
         assert out.tolist() == [45, 145, 245]
     assert len([*folder.iterdir()]) == 2
-    kernel(frames, NATIVE, 5, 0, 3, 5, np.empty(0, np.uint32), out)
+    kernel(frames, NATIVE, even_places(3, 5), 0, 3, 5, np.empty(0, np.uint32), out)
     assert out.tolist() == [10, 35, 60]
     assert len([*folder.iterdir()]) == 2
 
@@ -108,7 +108,7 @@ def test_a_damaged_file_is_made_again(folder: Path) -> None:
 @pytest.mark.usefixtures("folder")
 def test_it_is_at_hand_once_it_is_kept() -> None:
     frames = np.arange(30, dtype=np.uint16)
-    arguments = frames, NATIVE, 10, 0, 3, 10, np.empty(0, np.uint32), np.zeros(3)
+    arguments = frames, NATIVE, even_places(3, 10), 0, 3, 10, np.empty(0, np.uint32), np.zeros(3)
     first, second = Kernel(MODULE, "add_pixels"), Kernel(MODULE, "add_pixels")
     assert not first.is_at_hand(*arguments)
     first(*arguments)
@@ -204,7 +204,7 @@ def test_where_nothing_can_be_loaded_nothing_is_at_hand(
     object_code._makers.cache_clear()
     kernel = Kernel(MODULE, "add_pixels")
     frames = np.ones(8, dtype=np.uint16)
-    assert not kernel.is_at_hand(frames, NATIVE, 4, 0, 2, 4, np.empty(0, np.uint32), np.zeros(2))
+    assert not kernel.is_at_hand(frames, NATIVE, even_places(2, 4), 0, 2, 4, np.empty(0, np.uint32), np.zeros(2))
     assert sums(kernel, frames.reshape(2, 4)) == [4, 4]
     assert "PackageNotFoundError" in caplog.text
     assert not [*folder.glob("*.o")]
@@ -400,12 +400,12 @@ def test_the_gil_is_released(folder: Path) -> None:
         from tilework.common.kernels.sums import _add_frames
         sys.setswitchinterval(1e9)  # nobody is asked to let go of it
         flat, out, scratch = np.ones(2**16, np.uint8), np.zeros(2**16), np.empty(2**16, np.uint32)
-        _add_frames(flat, (), 0, 1, 0, 8, scratch, out, 2**16)
+        _add_frames(flat, (), np.zeros(1, np.int64), 1, 0, 8, scratch, out, 2**16)
         out[:] = 0
         order = []
         other = threading.Timer(0.05, lambda: order.append("other"))
         other.start()
-        _add_frames(flat, (), 0, 2**17, 0, 2**16, scratch, out, 2**16)
+        _add_frames(flat, (), np.zeros(2**17, np.int64), 2**17, 0, 2**16, scratch, out, 2**16)
         order.append("kernel")
         other.join()
         print(order, int(out[0]))

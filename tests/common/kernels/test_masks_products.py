@@ -81,6 +81,8 @@ def test_frames_of_many_blocks(dtype: str, count: int) -> None:
 @pytest.mark.parametrize("dtype", ["u2", "f4"])
 def test_cpus_with_few_and_with_many_registers_give_the_same_bits(dtype: str) -> None:
     """And so do pixels that were converted before, by the first masks."""
+    import numba
+
     from tilework.common.kernels.dense_groups_numba import four_by_four, three_by_two
     from tilework.common.kernels.rows import NATIVE
 
@@ -90,14 +92,17 @@ def test_cpus_with_few_and_with_many_registers_give_the_same_bits(dtype: str) ->
     masks = rng.normal(size=4 * width).astype("f4")
     scratch = np.zeros(16, dtype="f4")
     results = set()
-    for kernel, frames, step in ((three_by_two, 3, 2), (four_by_four, 4, 4)):
+    for inner, frames, step in ((three_by_two, 3, 2), (four_by_four, 4, 4)):
+        kernel: Any = numba.njit(inner.py_func)  # type: ignore[attr-defined]
         for converted in (None, np.zeros(frames * width, dtype="f4")):
             out, again = np.zeros((12, 4)), np.zeros((12, 4))
             for i, m in itertools.product(range(0, 12, frames), range(0, 4, step)):
                 group = masks, m * width, width
-                kernel(flat, NATIVE, width, i, 0, *group, out, i, m, flat, 0, 0, 0, converted, scratch)
+                begins = [min(i + k, 11) * width for k in range(4)]
+                kernel(flat, NATIVE, *begins, *group, out, i, m, flat, 0, 0, 0, converted, scratch)
                 if converted is not None:
-                    kernel(converted, NATIVE, width, 0, 0, *group, again, i, m, flat, 0, 0, 0, None, scratch)
+                    begins = [min(k, frames - 1) * width for k in range(4)]
+                    kernel(converted, NATIVE, *begins, *group, again, i, m, flat, 0, 0, 0, None, scratch)
             results |= {out.tobytes()} if converted is None else {out.tobytes(), again.tobytes()}
     assert len(results) == 1
 

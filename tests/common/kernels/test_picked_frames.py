@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,25 +11,10 @@ from hypothesis import strategies as st
 
 from kernel_tiles import bits_of_all_kernels, make_tile, tiles
 from tilework.common.kernels import DenseMasks, MomentRegion, sum_frames, sum_moments, sum_pixels
-from tilework.common.kernels.kernel import Kernel
-from tilework.common.kernels.payoff import PICKED_FRAMES
 from tilework.common.kernels.picked_frames import PickedFrames, in_memory
 from tilework.common.kernels.rows import as_rows
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
-
-@pytest.fixture(scope="module")
-def paid_off() -> Iterator[None]:
-    """Kernels for picked frames are compiled, where they are not on disk."""
-    before = PICKED_FRAMES.pixels
-    PICKED_FRAMES.count(PICKED_FRAMES.to_import)
-    yield
-    PICKED_FRAMES.pixels = before
-
-
-@pytest.mark.usefixtures("paid_off")
 @settings(max_examples=60, deadline=None)
 @given(tile=tiles(dtypes=["u1", "u2", "f4", "c8"], max_frames=60), data=st.data())
 def test_all_kernels_give_the_same_bits_as_for_a_copy(tile: Any, data: st.DataObject) -> None:
@@ -39,7 +24,6 @@ def test_all_kernels_give_the_same_bits_as_for_a_copy(tile: Any, data: st.DataOb
     assert bits_of_all_kernels(picked) == bits_of_all_kernels(tile[picks])
 
 
-@pytest.mark.usefixtures("paid_off")
 @pytest.mark.parametrize("dtype", ["<u2", ">u2", "u1", "i4", "f4", "f8"])
 @pytest.mark.parametrize("sig", [(97, 93), (16, 16), (1, 4099)])
 def test_many_frames_in_parts_for_several_threads(dtype: str, sig: tuple[int, int]) -> None:
@@ -61,7 +45,6 @@ def test_many_frames_in_parts_for_several_threads(dtype: str, sig: tuple[int, in
     assert got[0] == got[1] == got[2]
 
 
-@pytest.mark.usefixtures("paid_off")
 def test_frames_are_read_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> Any:
         raise AssertionError
@@ -73,39 +56,17 @@ def test_frames_are_read_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None
     assert bits_of_all_kernels(picked) == expected
     rows = as_rows(picked)
     assert np.shares_memory(rows.flat, tile)
-    assert not rows.is_even
+    np.testing.assert_array_equal(rows.places, np.array([2, 3, 11, 29]) * (8 * 16 + 3))
 
 
-@pytest.mark.parametrize("dtype", ["u2", "u4", "f4"])
-def test_nothing_is_compiled_for_a_few_frames(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
-    """Where the kernel for picked frames is not at hand, they are copied, and another one is called."""
-    monkeypatch.setattr(PICKED_FRAMES, "pixels", 0)
-    forms = []
-    original = Kernel.__call__
-
-    def call(kernel: Kernel, *args: Any) -> None:
-        forms.append(type(args[2]))
-        original(kernel, *args)
-
-    tile = make_tile(dtype, (9, 8, 16))
-    expected = bits_of_all_kernels(tile[[1, 5]])
-    monkeypatch.setattr(Kernel, "is_at_hand", lambda *_: False)
-    monkeypatch.setattr(Kernel, "__call__", call)
-    assert bits_of_all_kernels(PickedFrames(tile, np.array([1, 5]))) == expected
-    assert set(forms) == {int}
-
-
-def test_moments_of_floats_need_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They have one kernel for all frames, so there is nothing to wait for."""
-    monkeypatch.setattr(PICKED_FRAMES, "pixels", 0)
-    monkeypatch.setattr(Kernel, "is_at_hand", lambda *_: False)
-    tile, region = make_tile("f4", (9, 8, 16)), MomentRegion(np.ones((8, 16), dtype=bool))
-    picked = PickedFrames(tile, np.array([1, 5]))
-    copied, read = np.zeros((2, 3)), np.zeros((2, 3))
-    sum_moments(in_memory(picked), region, copied, compiled=True)
-    monkeypatch.setattr(PickedFrames, "copied", None)
-    sum_moments(picked, region, read, compiled=True)
-    assert read.tobytes() == copied.tobytes()
+@pytest.mark.parametrize("frames", [1000, 2**16 + 1])
+def test_frames_of_any_number(frames: int) -> None:
+    """Places of many frames are not kept for the next tile."""
+    tile = make_tile("u2", (frames, 2, 3), header=1)
+    picks = np.arange(0, frames, 7)
+    sums = np.zeros(len(picks))
+    sum_pixels(PickedFrames(tile, picks), sums, compiled=True)
+    np.testing.assert_array_equal(sums, tile[::7].sum(axis=(1, 2)))
 
 
 def test_all_who_want_a_copy_get_the_same() -> None:

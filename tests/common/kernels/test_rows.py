@@ -18,7 +18,9 @@ from tilework.common.kernels.rows import FOREIGN, as_rows
 def frames_of(tile: Any) -> Any:
     rows = as_rows(tile)
     assert not rows.flat.flags.writeable
-    frames = np.stack([rows.flat[i * rows.stride : i * rows.stride + rows.pixels] for i in range(rows.frames)])
+    assert not rows.places.flags.writeable
+    assert len(rows.places) == rows.frames
+    frames = np.stack([rows.flat[place : place + rows.pixels] for place in rows.places])
     return frames.byteswap() if rows.order == FOREIGN else frames
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.places_numba import begin_of
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
     add,
@@ -36,15 +35,15 @@ from tilework.common.kernels.simd_numba import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order, Places
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["four_by_four", "four_by_one", "one_by_four", "one_by_one", "three_by_one", "three_by_two"]
 
-# In all of these, frames begin at `places` in `flat`, or pixels of the only one at flat[at]; those of mask 0 begin at
-# packed[mask], those of the next mask `width` later. They add to rows of `out`, from column `m` on.
+# In all of these, the pixels of a frame begin at flat[at], of several at flat[at0], flat[at1] ...; those of mask 0 at
+# packed[mask], those of the next mask `width` later. They add to rows of `out` from `i` on, and columns from `m` on.
 
 
-@jit
+@jit(inner=True)
 def one_by_one(
     flat: NDArray[Any],
     order: Order,
@@ -63,31 +62,26 @@ def one_by_one(
     out[i, m] += add_up(s)
 
 
-@jit
+@jit(inner=True)
 def three_by_one(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
-    top: int,
-    begin: int,
+    at0: int,
+    at1: int,
+    at2: int,
+    at3: int,  # noqa: ARG001  (what only `four_by_one` needs)
     packed: NDArray[Any],
     mask: int,
     width: int,
     out: NDArray[Any],
+    i: int,
     m: int,
-    next_top: int,
-    next_begin: int,
-    last: int,
+    next0: int,
+    next1: int,
+    next2: int,
+    next3: int,  # noqa: ARG001
 ) -> None:
-    """Add the products of pixels from `begin` on of three frames from `top` on and a mask.
-
-    Also fetch the pixels from `next_begin` on of the frames from `next_top` on, up to `last`.
-    """
-    at0, at1 = begin_of(places, top) + begin, begin_of(places, top + 1) + begin
-    at2 = begin_of(places, top + 2) + begin
-    next0 = begin_of(places, min(next_top, last)) + next_begin
-    next1 = begin_of(places, min(next_top + 1, last)) + next_begin
-    next2 = begin_of(places, min(next_top + 2, last)) + next_begin
+    """Add the products of three frames and a mask, and fetch as many pixels of what begins at `next0` ... in `flat`."""
     s0 = s1 = s2 = zero(packed)
     for j in range(0, width, lanes(packed)):
         prefetch(flat, next0 + j)
@@ -97,34 +91,31 @@ def three_by_one(
         s0 = multiply_add(load(packed, flat, at0 + j, order), w, s0)
         s1 = multiply_add(load(packed, flat, at1 + j, order), w, s1)
         s2 = multiply_add(load(packed, flat, at2 + j, order), w, s2)
-    out[top, m] += add_up(s0)
-    out[top + 1, m] += add_up(s1)
-    out[top + 2, m] += add_up(s2)
+    out[i, m] += add_up(s0)
+    out[i + 1, m] += add_up(s1)
+    out[i + 2, m] += add_up(s2)
 
 
-@jit
+@jit(inner=True)
 def four_by_one(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
-    top: int,
-    begin: int,
+    at0: int,
+    at1: int,
+    at2: int,
+    at3: int,
     packed: NDArray[Any],
     mask: int,
     width: int,
     out: NDArray[Any],
+    i: int,
     m: int,
-    next_top: int,
-    next_begin: int,
-    last: int,
+    next0: int,
+    next1: int,
+    next2: int,
+    next3: int,
 ) -> None:
     """As `three_by_one`, with four frames."""
-    at0, at1 = begin_of(places, top) + begin, begin_of(places, top + 1) + begin
-    at2, at3 = begin_of(places, top + 2) + begin, begin_of(places, top + 3) + begin
-    next0 = begin_of(places, min(next_top, last)) + next_begin
-    next1 = begin_of(places, min(next_top + 1, last)) + next_begin
-    next2 = begin_of(places, min(next_top + 2, last)) + next_begin
-    next3 = begin_of(places, min(next_top + 3, last)) + next_begin
     s0 = s1 = s2 = s3 = zero(packed)
     for j in range(0, width, lanes(packed)):
         prefetch(flat, next0 + j)
@@ -136,13 +127,13 @@ def four_by_one(
         s1 = multiply_add(load(packed, flat, at1 + j, order), w, s1)
         s2 = multiply_add(load(packed, flat, at2 + j, order), w, s2)
         s3 = multiply_add(load(packed, flat, at3 + j, order), w, s3)
-    out[top, m] += add_up(s0)
-    out[top + 1, m] += add_up(s1)
-    out[top + 2, m] += add_up(s2)
-    out[top + 3, m] += add_up(s3)
+    out[i, m] += add_up(s0)
+    out[i + 1, m] += add_up(s1)
+    out[i + 2, m] += add_up(s2)
+    out[i + 3, m] += add_up(s3)
 
 
-@jit
+@jit(inner=True)
 def one_by_four(
     flat: NDArray[Any],
     order: Order,
@@ -170,7 +161,7 @@ def one_by_four(
     out[i, m + 3] += add_up(s3)
 
 
-@jit
+@jit(inner=True)
 def _add_halves(
     flat: NDArray[Any],
     order: Order,
@@ -206,13 +197,14 @@ def _add_halves(
     return s00, s01, s10, s11, s20, s21
 
 
-@jit
+@jit(inner=True)
 def three_by_two(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
-    top: int,
-    begin: int,
+    at0: int,
+    at1: int,
+    at2: int,
+    at3: int,  # noqa: ARG001  (what only `four_by_four` needs)
     packed: NDArray[Any],
     mask: int,
     width: int,
@@ -221,7 +213,7 @@ def three_by_two(
     m: int,
     source: NDArray[Any],
     ahead: int,
-    apart: int,  # noqa: ARG001  (what only `four_by_four` needs)
+    apart: int,  # noqa: ARG001
     shift: int,
     converted: NDArray[Any] | None,
     scratch: NDArray[Any],  # noqa: ARG001
@@ -230,8 +222,6 @@ def three_by_two(
 
     A half at a time leaves no more in registers than there are, also where what is stored keeps loads in their order.
     """
-    at0, at1 = begin_of(places, top) + begin, begin_of(places, top + 1) + begin
-    at2 = begin_of(places, top + 2) + begin
     half = lanes(packed) // 2
     nothing = zero_half(packed)
     lower = upper = (nothing, nothing, nothing, nothing, nothing, nothing)
@@ -252,13 +242,14 @@ def _four_sums(a: Any, b: Any, c: Any, d: Any) -> Any:
     return add(pick_even_pairs(ab, cd), pick_odd_pairs(ab, cd))
 
 
-@jit
+@jit(inner=True)
 def four_by_four(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
-    top: int,
-    begin: int,
+    at0: int,
+    at1: int,
+    at2: int,
+    at3: int,
     packed: NDArray[Any],
     mask: int,
     width: int,
@@ -272,13 +263,11 @@ def four_by_four(
     converted: NDArray[Any] | None,
     scratch: NDArray[Any],
 ) -> None:
-    """Add the products of pixels from `begin` on of four frames from `top` on and four masks; `i` is a row of `out`.
+    """Add the products of four frames and four masks, the first ones those of row `i` and column `m` of `out`.
 
     Also fetch ``width >> shift`` elements of `source` from `ahead` on, and as many `apart` from these. Leave the
     converted pixels in `converted`, frame after frame, unless it is None.
     """
-    at0, at1 = begin_of(places, top) + begin, begin_of(places, top + 1) + begin
-    at2, at3 = begin_of(places, top + 2) + begin, begin_of(places, top + 3) + begin
     mask1, mask2, mask3 = mask + width, mask + 2 * width, mask + 3 * width
     n = lanes(packed)
     s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = zero(packed)

@@ -38,7 +38,7 @@ from tilework.common.kernels.simd_numba import lanes, pixel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order, Places
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["add_last_pixels", "add_products"]
 
@@ -73,7 +73,7 @@ def _one_by_all(
 def _add_blocks(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     top: int,
     frames: int,
     begin: int,
@@ -106,6 +106,8 @@ def _add_blocks(
         is_last = i + some == top + frames
         wanted = next_top if is_last else i + some
         moved = next_begin - begin if is_last else 0
+        at0, at1 = begin_of(places, i), begin_of(places, min(i + 1, last_frame))
+        at2, at3 = begin_of(places, min(i + 2, last_frame)), begin_of(places, min(i + 3, last_frame))
         for b in range(begin, end, block):
             width = min(block, end - b)
             if some < FRAMES:
@@ -125,30 +127,36 @@ def _add_blocks(
                 # others, in each turn, which takes a tenth of the time.
                 if direct is not None:
                     _some_by_some(
-                        flat, order, places, i, b, packed, mask, width, out, i, m,
+                        flat, order, at0 + b, at1 + b, at2 + b, at3 + b, packed, mask, width, out, i, m,
                         flat, turn, apart, shift, None, scratch,
                     )  # fmt: skip
                 if converted is not None:
                     if m == first:
                         _some_by_some(
-                            flat, order, places, i, b, packed, mask, width, out, i, m,
+                            flat, order, at0 + b, at1 + b, at2 + b, at3 + b, packed, mask, width, out, i, m,
                             flat, turn, apart, shift, converted, scratch,
                         )  # fmt: skip
                     else:
                         _some_by_some(
-                            converted, NATIVE, width, 0, 0, packed, mask, width, out, i, m,
+                            converted, NATIVE, 0, width, 2 * width, 3 * width, packed, mask, width, out, i, m,
                             flat, turn, apart, shift, None, scratch,
                         )  # fmt: skip
             if together < last:
-                m, mask = together, b * masks + together * width
-                _some_by_one(flat, order, places, i, b, packed, mask, width, out, m, wanted, b + moved, last_frame)
+                mask, follows = b * masks + together * width, b + moved
+                _some_by_one(
+                    flat, order, at0 + b, at1 + b, at2 + b, at3 + b, packed, mask, width, out, i, together,
+                    begin_of(places, min(wanted, last_frame)) + follows,
+                    begin_of(places, min(wanted + 1, last_frame)) + follows,
+                    begin_of(places, min(wanted + 2, last_frame)) + follows,
+                    begin_of(places, min(wanted + 3, last_frame)) + follows,
+                )  # fmt: skip
 
 
 @jit(part=True)
 def add_last_pixels(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     start: int,
     stop: int,
     begin: int,
@@ -173,7 +181,7 @@ def add_last_pixels(
 def add_products(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     start: int,
     stop: int,
     pixels: int,

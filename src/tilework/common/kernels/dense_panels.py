@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.kernels.dense_rows import registers
 from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.kernel_call import KernelCall
-from tilework.common.kernels.mask_products import BLOCK_BYTES, VECTOR_BYTES, filled_up
-from tilework.common.kernels.rows import NATIVE, aligned
+from tilework.common.kernels.mask_products import BLOCK_BYTES, filled_up
+from tilework.common.kernels.rows import NATIVE, VECTOR_BYTES, aligned
 
 if TYPE_CHECKING:
     from tilework.common.kernels.picked_frames import PickedFrames
@@ -21,10 +22,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _add_panel_products = Kernel("tilework.common.kernels.dense_panels_numba", "add_panel_products")
 
-# Bytes of a mask that are multiplied at a time: pixels of a few frames stay in the L1 cache while masks pass by.
-_PART_BYTES = 2 * 1024
-# Frames that are multiplied at a time, and for which masks are read once.
-_FRAMES, _GROUP = 6, 252
+# Frames for which masks are read once.
+_GROUP = 252
 
 
 def in_panels(count: int, itemsize: int) -> int:
@@ -54,22 +53,22 @@ class MaskPanels:
         products = np.zeros((frames, self._stored))
         masks = self._masks
         itemsize, lanes = masks.itemsize, VECTOR_BYTES // masks.itemsize
-        block, part = BLOCK_BYTES // itemsize, _PART_BYTES // itemsize
+        block, part, at_once = BLOCK_BYTES // itemsize, registers().PANEL_BYTES // itemsize, registers().PANEL_FRAMES
         converts = rows.flat.dtype != masks.dtype or rows.order != NATIVE
 
-        def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
+        def arguments(start: int, stop: int) -> tuple[Any, ...]:
             place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
-            size = block // part * _FRAMES * (part + lanes)
+            size = block // part * at_once * (part + lanes)
             converted, direct = (aligned(size, masks.dtype), None) if converts else (None, ())
             if converted is not None:
                 converted.fill(0)  # where there are fewer frames: some CPUs are slow with what memory happens to hold
-            sums = aligned(lanes * _FRAMES * lanes, masks.dtype)
-            begins, ahead = np.zeros(_FRAMES, np.int64), np.zeros(_FRAMES, np.int64)
+            sums = aligned(lanes * at_once * lanes, masks.dtype)
+            begins, ahead = np.zeros(at_once, np.int64), np.zeros(at_once, np.int64)
             scratch = converted, direct, sums, begins, ahead
             return *place, masks, self._stored, block, part, _GROUP, *scratch, products, products.reshape(-1)
 
-        call = KernelCall(_add_panel_products, tile, rows, arguments)
-        call.run(frames, threads, _FRAMES, work=frames * rows.pixels * self._stored)
+        call = KernelCall(_add_panel_products, rows, arguments)
+        call.run(frames, threads, at_once, work=frames * rows.pixels * self._stored)
         return products[:, : self._count]
 
 
@@ -80,7 +79,7 @@ def _pack(rows: Array) -> Array:
     """
     count, pixels = rows.shape
     lanes = VECTOR_BYTES // rows.itemsize
-    part = _PART_BYTES // rows.itemsize
+    part = registers().PANEL_BYTES // rows.itemsize
     packed = aligned(count * pixels, rows.dtype)
     whole = pixels - pixels % lanes
     for begin in range(0, whole, part):

@@ -12,15 +12,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.dense_numba import add_last_pixels
+from tilework.common.kernels.dense_registers import PANEL_FRAMES
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.panel_products_numba import FRAMES, add_lanes, add_panel
+from tilework.common.kernels.panel_products_numba import add_lanes, add_panel
 from tilework.common.kernels.places_numba import begin_of
 from tilework.common.kernels.simd_numba import lanes, load, store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order, Places
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["add_panel_products"]
 
@@ -32,7 +33,7 @@ _PANELS = 4
 def _add_block(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     top: int,
     end: int,
     begin: int,
@@ -59,24 +60,24 @@ def _add_block(
     """
     lane = lanes(packed)
     row = part + lane  # so that rows are apart from each other in the L1 cache
-    for i in range(top, end, FRAMES):
-        some = min(FRAMES, end - i)
-        next_frames, next_at = (i + FRAMES, begin) if i + FRAMES < end else (next_top, next_begin)
+    for i in range(top, end, PANEL_FRAMES):
+        some = min(PANEL_FRAMES, end - i)
+        next_frames, next_at = (i + PANEL_FRAMES, begin) if i + PANEL_FRAMES < end else (next_top, next_begin)
         for m in range(first, last, lane):
             for at in range(begin, stop, part):
                 pixels = min(part, stop - at)
                 wanted, moved = (i, at + part) if at + part < stop else (next_frames, next_at)
-                for f in range(FRAMES):
+                for f in range(PANEL_FRAMES):
                     ahead[f] = begin_of(places, min(wanted + f, last_frame)) + moved
                 mask, is_first, fetches = at * masks + m * pixels, at == begin, m == 0
                 # Only the one whose argument is not None is compiled.
                 if direct is not None:
-                    for f in range(FRAMES):
+                    for f in range(PANEL_FRAMES):
                         begins[f] = begin_of(places, min(i + f, end - 1)) + at
                     add_panel(flat, begins, pixels // lane, packed, mask, sums, is_first, flat, ahead, fetches)
                 if converted is not None:
-                    for f in range(FRAMES):
-                        begins[f] = ((at - begin) // part * FRAMES + f) * row
+                    for f in range(PANEL_FRAMES):
+                        begins[f] = ((at - begin) // part * PANEL_FRAMES + f) * row
                     if m == first:
                         for f in range(some):
                             source = begin_of(places, i + f) + at
@@ -90,7 +91,7 @@ def _add_block(
 def add_panel_products(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     start: int,
     stop: int,
     pixels: int,

@@ -10,8 +10,8 @@ import numpy as np
 
 from tilework.common.kernels.kernel import Kernel, loaded
 from tilework.common.kernels.kernel_call import KernelCall
-from tilework.common.kernels.mask_products import BLOCK_BYTES, VECTOR_BYTES, filled_up
-from tilework.common.kernels.rows import NATIVE, aligned
+from tilework.common.kernels.mask_products import BLOCK_BYTES, filled_up
+from tilework.common.kernels.rows import NATIVE, VECTOR_BYTES, aligned
 
 if TYPE_CHECKING:
     from tilework.common.kernels.picked_frames import PickedFrames
@@ -58,19 +58,20 @@ class MaskRows:
         frames = tile.shape[0]
         products = np.zeros((frames, self._stored))
         masks, stored = self._masks, self._stored
-        # For a single mask nothing is kept converted, but then the same kernel is compiled for one mask and for many.
-        keeps = stored == 1 or stored > few_masks
+        # For a single mask nothing is kept converted, but then the same kernel is compiled for one mask and for many:
+        # where those are not in panels.
+        keeps = stored > few_masks or (stored == 1 and not registers().HAS_PANELS)
         converts = keeps and (rows.flat.dtype != masks.dtype or rows.order != NATIVE)
         block = BLOCK_BYTES // masks.itemsize
         span = block if stored > few_masks else max(_FEWEST_BLOCKS, _FEW_BLOCKS // stored) * block
 
-        def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
+        def arguments(start: int, stop: int) -> tuple[Any, ...]:
             place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
             converted, direct = (aligned(registers().FRAMES * block, masks.dtype), None) if converts else (None, ())
             scratch = aligned(16, masks.dtype)
             return *place, masks, stored, block, span, _GROUP, converted, direct, scratch, products
 
-        call = KernelCall(_add_products, tile, rows, arguments)
+        call = KernelCall(_add_products, rows, arguments)
         call.run(frames, threads, work=frames * rows.pixels * max(4, stored))
         return products[:, : self._count]
 

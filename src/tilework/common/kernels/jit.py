@@ -6,7 +6,6 @@ the first call that needs it and by nothing else.
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
@@ -15,7 +14,7 @@ from tilework.common.kernels.cache import digest_of_kernels, mark
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["jit", "jit_cached", "say_not_kept", "why_not_kept"]
+__all__ = ["WITHOUT_WRAPPERS", "jit", "jit_cached", "say_not_kept", "why_not_kept"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +23,10 @@ R = TypeVar("R")
 
 # Why what this process compiled is not kept; said already.
 _not_kept: list[str] = []
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+WITHOUT_WRAPPERS: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""For functions that Python does not call: wrappers for it take as long to compile as a function."""
 
 # What may be assumed of floating point numbers. NaN and infinities are data, so `nnan` and `ninf` are never among it.
 _MATH: dict[str, set[str] | bool] = {
@@ -39,7 +42,7 @@ def jit(function: Callable[P, R], /) -> Callable[P, R]: ...
 
 @overload
 def jit(
-    *, math: Literal["strict", "contract", "reorder"] = "strict", part: bool = False
+    *, math: Literal["strict", "contract", "reorder"] = "strict", inner: bool = False, part: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
@@ -48,6 +51,7 @@ def jit(
     /,
     *,
     math: Literal["strict", "contract", "reorder"] = "strict",
+    inner: bool = False,
     part: bool = False,
 ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
     """Compile a function for the types it is called with, on the first call; without the GIL, cached on disk.
@@ -63,22 +67,32 @@ def jit(
         ``"strict"``: every operation as written, bits are the same on every machine. ``"contract"``: ``a * b + c`` may
         be rounded once. ``"reorder"``: also, a sum may be taken in another order, which vectorises reductions; the
         order depends on the kernel and the kind of CPU only. NaN and infinities propagate in all of them.
+    inner
+        Only compiled functions call it, never Python: what Python would need, and a place on disk, are left out.
     part
         The function becomes a part of each kernel that calls it, and that kernel's `math` holds for it, instead of
-        being compiled by itself before. For one that is called in one place, the compiler takes up to a third less
-        time. It is called with positional arguments, each written out.
+        being compiled by itself before. It is called with positional arguments, each written out.
     """
-    options: dict[str, Any] = {"digest": digest_of_kernels(), "fastmath": _MATH[math]}
+    options: dict[str, Any] = {"fastmath": _MATH[math]}
     if part:
         options["inline"] = "always"
-    return functools.partial(jit_cached, **options) if function is None else jit_cached(function, **options)
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        if inner or part:
+            import numba
+
+            compiled: Callable[P, R] = numba.njit(**_OPTIONS, **WITHOUT_WRAPPERS, **options)(function)
+            return compiled
+        return jit_cached(function, digest=digest_of_kernels(), **options)
+
+    return decorate if function is None else decorate(function)
 
 
 def jit_cached(function: Callable[P, R], *, digest: bytes, **options: Any) -> Callable[P, R]:
     """As `jit`, for a function with another digest of what it calls; see `tilework.common.kernels.cache`."""
     import numba
 
-    options = {"nogil": True, "error_model": "numpy", **options}
+    options = {**_OPTIONS, **options}
     try:
         compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither beside the source nor in the home folder

@@ -5,14 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.common.kernels.parallel import run_parts
-from tilework.common.kernels.payoff import EXACT_SUMS, PICKED_FRAMES
-from tilework.common.kernels.picked_frames import PickedFrames, in_memory
-from tilework.common.kernels.rows import as_rows
+from tilework.common.kernels.payoff import EXACT_SUMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from numpy.typing import NDArray
 
     from tilework.common.kernels.kernel import Kernel
     from tilework.common.kernels.rows import Rows
@@ -21,48 +17,32 @@ __all__ = ["KernelCall"]
 
 
 class KernelCall:
-    """A kernel with a tile; picked frames are copied together while it is not at hand for those where they lie.
+    """A kernel with a tile.
 
     Parameters
     ----------
     kernel
         The kernel.
-    tile
-        Frames, of shape ``(n, *sig part)``.
     rows
         The tile as rows.
     arguments
-        Called with rows, and the first and the end of the frames, or pixels, to compute: returns what the kernel is
-        called with.
-    has_two_codes
-        Whether the machine code for picked frames is another one than for frames at even distances.
+        Called with the first and the end of the frames, or pixels, to compute: returns what the kernel is called with.
     """
 
     __slots__ = ("_arguments", "_kernel", "_rows")
 
-    def __init__(
-        self,
-        kernel: Kernel,
-        tile: NDArray[Any] | PickedFrames,
-        rows: Rows,
-        arguments: Callable[[Rows, int, int], tuple[Any, ...]],
-        *,
-        has_two_codes: bool = True,
-    ) -> None:
-        waits = has_two_codes and isinstance(tile, PickedFrames)
-        if waits and not PICKED_FRAMES.is_reached(tile.size, kernel, arguments(rows, 0, 0)):
-            rows = as_rows(in_memory(tile))
+    def __init__(self, kernel: Kernel, rows: Rows, arguments: Callable[[int, int], tuple[Any, ...]]) -> None:
         self._kernel = kernel
         self._rows = rows
         self._arguments = arguments
 
     def __call__(self, start: int, stop: int) -> None:
         """Call the kernel for some of the frames, or pixels."""
-        self._kernel(*self._arguments(self._rows, start, stop))
+        self._kernel(*self._arguments(start, stop))
 
     def is_due(self) -> bool:
         """Return whether it pays to call it where NumPy gives the same bits; the pixels are counted already."""
-        return EXACT_SUMS.is_due(self._kernel, self._arguments(self._rows, 0, 0))
+        return EXACT_SUMS.is_due(self._kernel, self._arguments(0, 0))
 
     def run(self, size: int, threads: int, grain: int = 1, *, work: int | None = None) -> None:
         """Call it for parts of ``range(size)``; see `tilework.common.kernels.parallel.run_parts`.

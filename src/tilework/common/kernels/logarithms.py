@@ -48,7 +48,7 @@ def sum_logarithms(tile: Array, out: Array, *, compiled: bool) -> None:
     lowest = tile.min(axis=tuple(range(1, tile.ndim))).astype(np.result_type(data, np.float32))
     size = 8 if data.itemsize == 8 else 4
     floats, integers = np.empty((3, _BLOCK), f"f{size}"), np.empty((2, _BLOCK), f"i{size}")
-    _add_logarithms(rows.flat, rows.stride, lowest, rows.pixels, floats, integers, out.reshape(-1))
+    _add_logarithms(rows.flat, rows.places, lowest, rows.pixels, floats, integers, out.reshape(-1))
 
 
 def _add_numpy(frame: Array, out: Array) -> None:

@@ -1,4 +1,4 @@
-"""Compiled sums of logarithms. A frame's pixels are contiguous, frames are `stride` elements apart."""
+"""Compiled sums of logarithms. A frame's pixels are contiguous, frames begin at `places`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.jit import jit
+from tilework.common.kernels.places_numba import begin_of
 from tilework.common.kernels.simd_numba import lanes
 
 if TYPE_CHECKING:
@@ -20,9 +21,14 @@ _LN2 = 0.6931471805599453
 
 @jit(math="contract")
 def add_logarithms(
-    flat: NDArray[Any], stride: int, lowest: NDArray[Any], pixels: int, floats: NDArray[Any], integers: NDArray[Any],
+    flat: NDArray[Any],
+    places: NDArray[Any],
+    lowest: NDArray[Any],
+    pixels: int,
+    floats: NDArray[Any],
+    integers: NDArray[Any],
     out: NDArray[Any],
-) -> None:  # fmt: skip
+) -> None:
     """Add ``log(1 + x)`` of each frame to `out`, where x is how much a pixel is above the lowest of its frame.
 
     With ``1 + x = 2**k * m``, m from sqrt(1/2) to sqrt(2), and ``s = (m - 1) / (m + 1)``, this is
@@ -53,10 +59,10 @@ def add_logarithms(
     y_bits, m, scale = y.view(integers.dtype), m_bits.view(floats.dtype), scale_bits.view(floats.dtype)
     block = x.size
     for frame in range(lowest.size):
-        bottom = lowest[frame]
+        bottom, at = lowest[frame], begin_of(places, frame)
         for start in range(0, pixels, block):
             width = min(block, pixels - start)
-            row = flat[frame * stride + start : frame * stride + start + width]
+            row = flat[at + start : at + start + width]
             target = out[start : start + width]
             for j in range(width):
                 x[j] = cast(difference(row[j]) - bottom)

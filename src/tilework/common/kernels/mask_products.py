@@ -13,14 +13,12 @@ if TYPE_CHECKING:
     from tilework.common.kernels.picked_frames import PickedFrames
     from tilework.common.kernels.rows import Rows
 
-__all__ = ["BLOCK_BYTES", "VECTOR_BYTES", "MaskProducts", "filled_up"]
+__all__ = ["BLOCK_BYTES", "MaskProducts", "filled_up"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 BLOCK_BYTES = 4 * 1024
 """Bytes of a mask over which compiled products with dense masks are summed in the masks' precision."""
-VECTOR_BYTES = 64
-"""Bytes of a vector of the compiled kernels."""
 
 
 class MaskProducts(ABC):

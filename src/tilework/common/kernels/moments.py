@@ -11,7 +11,7 @@ from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.kernel_call import KernelCall
 from tilework.common.kernels.payoff import EXACT_SUMS
 from tilework.common.kernels.picked_frames import PickedFrames, in_memory
-from tilework.common.kernels.rows import SHORTS, Rows, as_rows, gather
+from tilework.common.kernels.rows import SHORTS, as_rows, gather
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -206,28 +206,27 @@ def _as_call(tile: Array | PickedFrames, region: MomentRegion, sums: Array) -> K
     kind = np.empty(0, _ACCUMULATORS.get(name, "f8"))
     weights = region._weights if name in SHORTS else None
 
-    def of_shorts(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
+    def of_shorts(start: int, stop: int) -> tuple[Any, ...]:
         assert weights is not None
         like, part = np.empty(0, np.int32), np.empty((4, 3), np.int64)
         spans, packed, base, limit = weights
         place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
         return *place, spans, packed, limit, base, SHORTS[name], like, part, sums
 
-    def of_integers(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
+    def of_integers(start: int, stop: int) -> tuple[Any, ...]:
         left = int(runs[:, 3].min())
         columns = int((runs[:, 3] + runs[:, 1]).max()) - left + _LANES
         place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
         return *place, runs, np.empty(columns, kind.dtype), left, sums
 
-    def of_floats(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
-        return rows.flat, rows.order, rows.begins, start, stop, runs, kind, sums
+    def of_floats(start: int, stop: int) -> tuple[Any, ...]:
+        return rows.flat, rows.order, rows.places, start, stop, runs, kind, sums
 
     if kind.dtype.kind == "f":
-        # The compiler chooses the order of these sums, and could choose another one for frames at even distances.
-        return KernelCall(_add_moments_of_floats, tile, rows, of_floats, has_two_codes=False)
+        return KernelCall(_add_moments_of_floats, rows, of_floats)
     if weights is None:
-        return KernelCall(_add_moments_of_integers, tile, rows, of_integers)
-    return KernelCall(_add_moments_of_shorts, tile, rows, of_shorts)
+        return KernelCall(_add_moments_of_integers, rows, of_integers)
+    return KernelCall(_add_moments_of_shorts, rows, of_shorts)
 
 
 def _sum_with_numpy(flat: Array, runs: IntArray, sums: Array) -> None:

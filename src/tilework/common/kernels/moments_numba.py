@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.kernels.ahead_numba import ahead_of
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.places_numba import begin_of
+from tilework.common.kernels.places_numba import ahead_of, begin_of
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
     add,
@@ -27,7 +26,7 @@ from tilework.common.kernels.simd_numba import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order, Places
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["add_moments_of_floats", "add_moments_of_integers"]
 
@@ -38,7 +37,7 @@ _STEPS = 16
 _PIXELS = 2048
 
 
-@jit
+@jit(inner=True)
 def _sum_integers(
     flat: NDArray[Any], order: Order, begin: int, ahead: int, runs: NDArray[Any], columns: NDArray[Any], left: int
 ) -> tuple[np.float64, np.float64, np.float64]:
@@ -99,7 +98,7 @@ def _sum_integers(
     return total, moment_y, moment_x
 
 
-@jit(math="reorder")
+@jit(math="reorder", inner=True)
 def _sum_floats(
     flat: NDArray[Any], order: Order, begin: int, runs: NDArray[Any], kind: NDArray[Any]
 ) -> tuple[np.float64, np.float64, np.float64]:
@@ -126,7 +125,7 @@ def _sum_floats(
 def add_moments_of_integers(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     start: int,
     stop: int,
     pixels: int,
@@ -153,7 +152,7 @@ def add_moments_of_integers(
 def add_moments_of_floats(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     start: int,
     stop: int,
     runs: NDArray[Any],

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tilework.common.kernels.ahead_numba import ahead_of
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.places_numba import begin_of
+from tilework.common.kernels.places_numba import ahead_of, begin_of
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
     add,
@@ -26,12 +25,12 @@ from tilework.common.kernels.simd_numba import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order, Places
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["add_moments_of_shorts"]
 
 
-@jit
+@jit(inner=True)
 def _add_moments(part: NDArray[Any], i: int, s: Any, y: Any, x: Any) -> None:
     part[i, 0] += add_up_wide(s)
     part[i, 1] += add_up_wide(y)
@@ -42,7 +41,7 @@ def _add_moments(part: NDArray[Any], i: int, s: Any, y: Any, x: Any) -> None:
 def _sum_four(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     i0: int,
     i1: int,
     i2: int,
@@ -109,7 +108,7 @@ def _sum_four(
 def add_moments_of_shorts(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     start: int,
     stop: int,
     pixels: int,

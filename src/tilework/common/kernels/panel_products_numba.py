@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from llvmlite import ir
 from numba.core import types
 
+from tilework.common.kernels.dense_registers import PANEL_BYTES, PANEL_FRAMES
+from tilework.common.kernels.rows import VECTOR_BYTES
 from tilework.common.kernels.simd_numba import (
     Vector,
     element,
@@ -28,14 +30,11 @@ from tilework.common.kernels.simd_numba import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FRAMES", "LANE_PIXELS", "add_lanes", "add_panel"]
+__all__ = ["add_lanes", "add_panel"]
 
-FRAMES = 6
-"""Frames that are multiplied at a time."""
-LANE_PIXELS = 32
-"""The most pixels of a lane that are multiplied at a time."""
+# The most pixels of a lane that are multiplied at a time.
+_LANE_PIXELS = PANEL_BYTES // VECTOR_BYTES
 _UNROLLED = 8
-_LINE_BYTES = 64
 
 
 def _repeat(
@@ -87,7 +86,7 @@ def add_panel(
     ahead: Any,
     fetches: Any,  # noqa: ARG001
 ) -> Any:
-    """Add the products of `FRAMES` frames and a panel of masks to `sums`; begin with zeros where `is_first`.
+    """Add the products of `PANEL_FRAMES` frames and a panel of masks to `sums`; begin with zeros where `is_first`.
 
     Frames begin at `begins` in `flat`, floats in native byte order, and have `count` pixels in each lane. The panel
     begins at packed[panel]: lane after lane, pixel after pixel, the masks. `sums` are those of each lane, of each
@@ -95,7 +94,7 @@ def add_panel(
     """
     vector = Vector(packed.dtype)
     lanes = masks = vector.lanes
-    line = _LINE_BYTES * 8 // source.dtype.bitwidth
+    line = VECTOR_BYTES * 8 // source.dtype.bitwidth
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number, kind = context.get_value_type(types.intp), llvm_vector(context, vector)
@@ -104,17 +103,17 @@ def add_panel(
             return element(context, builder, signature.args[argument], arguments[argument], index)
 
         _, _, count, _, panel, _, is_first, _, _, fetches = arguments
-        rows = [address(0, builder.load(address(1, number(f)))) for f in range(FRAMES)]
-        next_rows = [address(7, builder.load(address(8, number(f)))) for f in range(FRAMES)]
+        rows = [address(0, builder.load(address(1, number(f)))) for f in range(PANEL_FRAMES)]
+        next_rows = [address(7, builder.load(address(8, number(f)))) for f in range(PANEL_FRAMES)]
 
         def add_lane(lane: Any, _: list[Any]) -> list[Any]:
-            place = builder.mul(lane, number(FRAMES * masks))
-            places = [address(5, builder.add(place, number(f * masks))) for f in range(FRAMES)]
+            place = builder.mul(lane, number(PANEL_FRAMES * masks))
+            places = [address(5, builder.add(place, number(f * masks))) for f in range(PANEL_FRAMES)]
             values = _zeros_or_read(builder, is_first, places, kind)
             pixels = builder.mul(lane, count)
             with builder.if_then(fetches):
                 for row in next_rows:
-                    for k in range(0, LANE_PIXELS, line):
+                    for k in range(0, _LANE_PIXELS, line):
                         fetch(builder, builder.gep(row, [builder.add(pixels, number(k))]), 3)
             lane_rows = [builder.gep(row, [lane]) for row in rows]
             weights = address(3, builder.add(panel, builder.mul(pixels, number(masks))))
@@ -163,11 +162,11 @@ def add_lanes(
         number, kind = context.get_value_type(types.intp), llvm_vector(context, vector)
         double = ir.VectorType(ir.DoubleType(), vector.lanes)
         sums, out, index, stride, count = arguments
-        for f in range(FRAMES):
+        for f in range(PANEL_FRAMES):
             with builder.if_then(builder.icmp_signed("<", number(f), count)):
                 values = []
                 for lane in range(vector.lanes):
-                    at = number((lane * FRAMES + f) * vector.lanes)
+                    at = number((lane * PANEL_FRAMES + f) * vector.lanes)
                     values.append(read(builder, element(context, builder, signature.args[0], sums, at), kind))
                 while len(values) > 1:
                     values = [builder.fadd(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]

@@ -10,7 +10,7 @@ from tilework.common.kernels.kernel import compiles_nothing
 if TYPE_CHECKING:
     from tilework.common.kernels.kernel import Kernel
 
-__all__ = ["EXACT_SUMS", "PICKED_FRAMES", "Payoff"]
+__all__ = ["EXACT_SUMS", "Payoff"]
 
 
 class Payoff:
@@ -51,5 +51,3 @@ class Payoff:
 
 EXACT_SUMS: Final = Payoff(to_load=2**26, to_compile=2**31, to_import=2**33)
 """For sums of integers that are exact in any order: NumPy takes 0.25 to 1 nanoseconds more for each pixel."""
-PICKED_FRAMES: Final = Payoff(to_load=0, to_compile=2**31, to_import=2**33)
-"""For frames that were picked, and read where they lie: to copy them first takes about as long as to compute."""

@@ -1,8 +1,6 @@
 """Frames that were picked from a stack: kernels read them where they lie, instead of a copy in one piece.
 
-To copy frames takes about as long as to compute with them. For each kernel there are two machine codes, one for frames
-at even distances and one for picked ones (see `places_numba`). A process that has only the first at hand copies picked
-frames, until to compile the second pays.
+To copy frames takes about as long as to compute with them.
 """
 
 from __future__ import annotations
@@ -75,7 +73,8 @@ class PickedFrames:
     def as_rows(self) -> Rows:
         """Describe them as rows; see `tilework.common.kernels.rows.as_rows`."""
         rows = as_rows(self._frames)
-        places = self._picks.astype(np.int64) * rows.stride
+        places = rows.places[self._picks]
+        places.flags.writeable = False
         return Rows(rows.flat, places, len(places), rows.pixels, rows.order)
 
 

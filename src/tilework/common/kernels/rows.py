@@ -1,9 +1,9 @@
 """Tiles as the kernels see them: frames as rows of one flat array.
 
 A tile is a stack of frames, each contiguous, with a constant distance from frame to frame that may be larger than a
-frame where the file has headers between them. A kernel gets this as one flat array and that distance, so that its
-inner loops run with unit stride over slices of the array. Of frames that were picked from such a stack (see
-`picked_frames`) it gets the place of each instead.
+frame where the file has headers between them; or frames that were picked from such a stack (see `picked_frames`). A
+kernel gets this as one flat array and the place of each frame, so that its inner loops run with unit stride over slices
+of the array.
 
 Pixels may be in foreign byte order, as some detectors write them: kernels swap the bytes of what they have just loaded,
 in registers, instead of a pass over memory before.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,14 +27,15 @@ __all__ = [
     "GATHERED",
     "NATIVE",
     "SHORTS",
+    "VECTOR_BYTES",
     "HasRows",
     "Order",
-    "Places",
     "Rows",
     "aligned",
     "as_real",
     "as_rows",
     "computable",
+    "even_places",
     "frame_blocks",
     "gather",
     "takes_dtype",
@@ -45,10 +46,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _REAL = frozenset({"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"})
 _KNOWN = _REAL | {"b1", "c8", "c16"}
 
+VECTOR_BYTES = 64
+"""Bytes of a vector of the compiled kernels, and of a line of the caches."""
 GATHERED = 2**16
 """Pixels that `gather` yields at a time: as float64 they stay in the L2 cache."""
 
-Places: TypeAlias = "int | NDArray[np.int64]"
+_EVEN = 2**16
+"""Frames whose places are kept for the next tile of as many; with more, there is more to do than to count them."""
+
 Order = tuple[int, ...]
 # Byte orders, as tuples of different length: numba sees them as different types, see `simd_numba`.
 NATIVE: Order = ()
@@ -59,7 +64,7 @@ SHORTS = {"u1": 0, "i1": 0, "u2": 2**15, "i2": 0}
 
 
 class Rows(NamedTuple):
-    """Frames as rows of a flat array: frame ``i`` is ``flat[begin : begin + pixels]``, where `places` says it begins.
+    """Frames as rows of a flat array: frame ``i`` is ``flat[places[i] : places[i] + pixels]``.
 
     Attributes
     ----------
@@ -67,8 +72,7 @@ class Rows(NamedTuple):
         One-dimensional, contiguous, read-only; of a real dtype, native by name, whose bytes are in the order `order`.
         Complex pixels are two real ones each.
     places
-        Distance of frames, in elements: frame ``i`` begins at ``i * places``. Where distances are not even, the place
-        of the first element of each.
+        Place of the first element of each frame, read-only.
     frames
         Number of frames.
     pixels
@@ -78,27 +82,10 @@ class Rows(NamedTuple):
     """
 
     flat: Array
-    places: Places
+    places: NDArray[np.int64]
     frames: int
     pixels: int
     order: Order
-
-    @property
-    def stride(self) -> int:
-        """The distance of frames, in elements, where it is even, as that of the frames of an array is."""
-        assert isinstance(self.places, int)
-        return self.places
-
-    @property
-    def begins(self) -> NDArray[np.int64]:
-        """The place of the first element of each frame, also where distances are even."""
-        places = self.places
-        return places * np.arange(self.frames) if isinstance(places, int) else places
-
-    @property
-    def is_even(self) -> bool:
-        """Whether frames lie at even distances."""
-        return isinstance(self.places, int)
 
     @property
     def nbytes(self) -> int:
@@ -156,7 +143,21 @@ def as_rows(tile: Array | HasRows) -> Rows:
         # Kernels are compiled per type, and to numba writeable and read-only arrays are two types.
         flat = flat.view()
         flat.flags.writeable = False
-    return Rows(flat, stride, frames, pixels, form.order)
+    return Rows(flat, even_places(frames, stride), frames, pixels, form.order)
+
+
+def even_places(frames: int, stride: int) -> NDArray[np.int64]:
+    """Return the places of frames at even distances, read-only."""
+    return _kept_places(frames, stride) if frames <= _EVEN else _even_places(frames, stride)
+
+
+def _even_places(frames: int, stride: int) -> NDArray[np.int64]:
+    places = np.arange(frames, dtype=np.int64) * stride
+    places.flags.writeable = False
+    return places
+
+
+_kept_places = functools.lru_cache(maxsize=64)(_even_places)
 
 
 class _Form(NamedTuple):
@@ -188,8 +189,8 @@ def _form_of(dtype: np.dtype[Any]) -> _Form:
 def aligned(size: int, dtype: DTypeLike) -> Array:
     """Return memory for so many numbers that begins at a cache line, where vectors are read quickest."""
     itemsize = np.dtype(dtype).itemsize
-    memory = np.empty(size + 64 // itemsize, dtype=dtype)
-    begin = -memory.ctypes.data % 64 // itemsize
+    memory = np.empty(size + VECTOR_BYTES // itemsize, dtype=dtype)
+    begin = -memory.ctypes.data % VECTOR_BYTES // itemsize
     return memory[begin : begin + size]
 
 

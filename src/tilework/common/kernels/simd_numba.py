@@ -18,6 +18,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
 from tilework.common.kernels.cpu import FEATURES
+from tilework.common.kernels.rows import VECTOR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,6 @@ __all__ = [
     "zip_upper",
 ]
 
-VECTOR_BYTES = 64
 # How far ahead kernels fetch what they will need: beyond a page, where the CPU does not look by itself.
 AHEAD_BYTES = 4096
 

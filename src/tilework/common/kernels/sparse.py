@@ -76,12 +76,12 @@ class SparseMasks(MaskProducts):
             return products
         products = np.zeros((count, self._rows))
 
-        def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
+        def arguments(start: int, stop: int) -> tuple[Any, ...]:
             place = rows.flat, rows.order, rows.places, start, stop, rows.pixels
             panel, sums = aligned(8 * _BLOCK, np.float64), aligned(8 * self._rows, np.float64)
             return *place, self._rows, _BLOCK, *self._pieces, panel, sums, products
 
-        call = KernelCall(_add_sparse_products, tile, rows, arguments)
+        call = KernelCall(_add_sparse_products, rows, arguments)
         call.run(count, threads, work=count * max(self._size, rows.pixels) * 8)
         return products
 

@@ -33,14 +33,20 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order, Places
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["add_sparse_products"]
 
 
 @jit(part=True)
 def _lay_eight(
-    flat: NDArray[Any], order: Order, places: Places, first: int, begin: int, width: int, panel: NDArray[np.float64]
+    flat: NDArray[Any],
+    order: Order,
+    places: NDArray[Any],
+    first: int,
+    begin: int,
+    width: int,
+    panel: NDArray[np.float64],
 ) -> None:
     """Write pixels from `begin` on of eight frames to the panel, pixel after pixel; `width` is 8 n.
 
@@ -81,7 +87,7 @@ def _lay_eight(
 def _lay(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     first: int,
     frames: int,
     begin: int,
@@ -102,7 +108,7 @@ def _lay(
 def add_sparse_products(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     start: int,
     stop: int,
     pixels: int,

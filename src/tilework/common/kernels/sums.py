@@ -10,7 +10,7 @@ from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.kernel_call import KernelCall
 from tilework.common.kernels.payoff import EXACT_SUMS
 from tilework.common.kernels.picked_frames import PickedFrames, in_memory
-from tilework.common.kernels.rows import Rows, as_rows
+from tilework.common.kernels.rows import as_rows
 
 __all__ = ["sum_frames", "sum_pixels"]
 
@@ -82,11 +82,11 @@ def sum_frames(tile: Array | PickedFrames, out: Array, *, compiled: bool | None,
     result = target if direct else np.zeros(target.size, dtype=_wide(dtype))
     block = min(_BLOCK_BYTES // accumulator.itemsize, rows.pixels)
 
-    def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
+    def arguments(start: int, stop: int) -> tuple[Any, ...]:
         scratch = np.empty(block, dtype=accumulator)
         return rows.flat, rows.order, rows.places, rows.frames, start, stop, scratch, result, flush
 
-    call = KernelCall(_add_frames, tile, rows, arguments)
+    call = KernelCall(_add_frames, rows, arguments)
     if not compiled and not call.is_due():
         _add_numpy(in_memory(tile), out)
         return
@@ -126,10 +126,10 @@ def sum_pixels(tile: Array | PickedFrames, out: Array, *, compiled: bool | None,
     sums = np.empty((frames, 2) if tile.dtype.kind == "c" else frames, dtype=np.float64)
     kernel = _add_pixels_complex if tile.dtype.kind == "c" else _add_pixels
 
-    def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
+    def arguments(start: int, stop: int) -> tuple[Any, ...]:
         return rows.flat, rows.order, rows.places, start, stop, rows.pixels, kind, sums
 
-    call = KernelCall(kernel, tile, rows, arguments)
+    call = KernelCall(kernel, rows, arguments)
     if not compiled and not call.is_due():
         _add_pixels_numpy(in_memory(tile), out)
         return

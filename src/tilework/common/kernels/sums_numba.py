@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tilework.common.kernels.ahead_numba import ahead_of
 from tilework.common.kernels.cpu import FOLLOWS_LONG_ROWS
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.places_numba import begin_of
+from tilework.common.kernels.places_numba import ahead_of, begin_of
 from tilework.common.kernels.simd_numba import (
     add,
     add_up,
@@ -23,7 +22,7 @@ from tilework.common.kernels.simd_numba import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order, Places
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["add_frames", "add_pixels", "add_pixels_complex"]
 
@@ -35,7 +34,7 @@ _RUN = 1024
 def add_frames(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     frames: int,
     start: int,
     stop: int,
@@ -80,25 +79,20 @@ def add_frames(
                 target[j] += sums[j]
 
 
-@jit
+@jit(inner=True)
 def _sum_four(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
-    frames: tuple[int, int, int, int],
-    last: int,
+    begins: tuple[int, int, int, int],
+    ahead: tuple[int, int, int, int],
     pixels: int,
     kind: NDArray[Any],
 ) -> tuple[float, float, float, float]:
-    """Return the sums over the pixels of four frames, and fetch what comes next, up to frame `last`."""
+    """Return the sums over the pixels of four frames, and fetch what is so far ahead of each."""
     cast = kind.dtype.type
     n = lanes(kind)
-    i0, i1, i2, i3 = frames
-    at0, at1, at2, at3 = begin_of(places, i0), begin_of(places, i1), begin_of(places, i2), begin_of(places, i3)
-    next0 = at0 + ahead_of(flat, places, i0, last, pixels)
-    next1 = at1 + ahead_of(flat, places, i1, last, pixels)
-    next2 = at2 + ahead_of(flat, places, i2, last, pixels)
-    next3 = at3 + ahead_of(flat, places, i3, last, pixels)
+    at0, at1, at2, at3 = begins
+    next0, next1, next2, next3 = at0 + ahead[0], at1 + ahead[1], at2 + ahead[2], at3 + ahead[3]
     total0 = total1 = total2 = total3 = 0.0
     for begin in range(0, pixels, _RUN):
         end = min(begin + _RUN, pixels)
@@ -131,7 +125,7 @@ def _sum_four(
 def add_pixels(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     start: int,
     stop: int,
     pixels: int,
@@ -142,26 +136,28 @@ def add_pixels(
 
     Four frames at a time, far apart as in `add_frames`.
     """
+    last = stop - 1
     quarter = (stop - start) // 4
-    for i in range(start, start + quarter):
-        four = (i, i + quarter, i + 2 * quarter, i + 3 * quarter)
-        totals = _sum_four(flat, order, places, four, stop - 1, pixels, kind)
-        for k in range(4):
-            out[i + k * quarter] = totals[k]
-    i = start + 4 * quarter
-    if i < stop:  # what is left of four, and then the last again
-        last = stop - 1
-        four = (i, min(i + 1, last), min(i + 2, last), min(i + 3, last))
-        totals = _sum_four(flat, order, places, four, last, pixels, kind)
-        for k in range(stop - i):
-            out[i + k] = totals[k]
+    for group in range(quarter + ((stop - start) % 4 > 0)):
+        # After whole groups, what is left of four, and then the last again.
+        step = quarter if group < quarter else 1
+        i0 = start + group if group < quarter else start + 4 * quarter
+        i1, i2, i3 = min(i0 + step, last), min(i0 + 2 * step, last), min(i0 + 3 * step, last)
+        begins = begin_of(places, i0), begin_of(places, i1), begin_of(places, i2), begin_of(places, i3)
+        ahead = (
+            ahead_of(flat, places, i0, last, pixels),
+            ahead_of(flat, places, i1, last, pixels),
+            ahead_of(flat, places, i2, last, pixels),
+            ahead_of(flat, places, i3, last, pixels),
+        )
+        out[i0], out[i1], out[i2], out[i3] = _sum_four(flat, order, begins, ahead, pixels, kind)
 
 
 @jit
 def add_pixels_complex(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     start: int,
     stop: int,
     pixels: int,

@@ -16,7 +16,7 @@ from tilework.common.kernels.kernel import Kernel
 from tilework.common.kernels.kernel_call import KernelCall
 from tilework.common.kernels.payoff import EXACT_SUMS
 from tilework.common.kernels.picked_frames import PickedFrames, in_memory
-from tilework.common.kernels.rows import SHORTS, Rows, as_rows
+from tilework.common.kernels.rows import SHORTS, as_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,11 +124,11 @@ def _accumulate_floats_compiled(tile: Array | PickedFrames, n0: int, sum0: Array
     rows = as_rows(tile)
     block = min(_BLOCK_FLOATS, rows.pixels)
 
-    def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
+    def arguments(start: int, stop: int) -> tuple[Any, ...]:
         place = rows.flat, rows.order, rows.places, rows.frames, start, stop
         return *place, np.empty((4, block)), n0, sum0, var0, _FLUSH_FLOATS
 
-    KernelCall(_accumulate_floats, tile, rows, arguments).run(rows.pixels, threads, _PART_PIXELS)
+    KernelCall(_accumulate_floats, rows, arguments).run(rows.pixels, threads, _PART_PIXELS)
 
 
 def _accumulate_shorts(
@@ -143,14 +143,14 @@ def _accumulate_shorts(
     block = min(_BLOCK_INTEGERS, rows.pixels)
     is_narrow = rows.flat.itemsize == 1
 
-    def arguments(rows: Rows, start: int, stop: int) -> tuple[Any, ...]:
+    def arguments(start: int, stop: int) -> tuple[Any, ...]:
         place = rows.flat, rows.order, rows.places, rows.frames, start, stop, rows.pixels
         narrow = np.empty(block, dtype=np.uint32) if is_narrow else None
         wide = None if is_narrow else np.empty(block, dtype=np.uint64)
         sums, like = np.empty(block, dtype=np.int32), np.empty(0, dtype=np.int16)
         return *place, centre, like, sums, narrow, wide, np.empty((2, block)), n0, sum0, var0, _FLUSH_INTEGERS
 
-    call = KernelCall(_accumulate_integers, tile, rows, arguments)
+    call = KernelCall(_accumulate_integers, rows, arguments)
     if compiled or call.is_due():
         call.run(rows.pixels, threads, _PART_PIXELS)
     else:

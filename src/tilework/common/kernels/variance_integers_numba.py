@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.jit import jit
-from tilework.common.kernels.places_numba import begin_of
+from tilework.common.kernels.places_numba import begin_of, frames_ahead
 from tilework.common.kernels.rows import NATIVE
 from tilework.common.kernels.simd_numba import (
-    AHEAD_BYTES,
     add,
     fill_half,
     load_half,
@@ -43,12 +42,12 @@ from tilework.common.kernels.variance_numba import merge_sums
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order, Places
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["accumulate_integers"]
 
 
-@jit
+@jit(inner=True)
 def _add_eight(
     a: Any,
     b: Any,
@@ -71,7 +70,7 @@ def _add_eight(
         store(wide, odd, add(load_half(wide, wide, odd, NATIVE), add(widen_odd(a2), widen_odd(b2))))
 
 
-@jit
+@jit(inner=True)
 def _add_four(
     x0: Any,
     x1: Any,
@@ -92,11 +91,11 @@ def _add_four(
     _add_eight(pair_upper(x0, x1), pair_upper(x2, x3), ones, sums, narrow, wide, place + 8)
 
 
-@jit
+@jit(inner=True)
 def _add_frames(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     top: int,
     bottom: int,
     last: int,
@@ -112,8 +111,7 @@ def _add_frames(
     """Add `width` pixels from `block` on of frames `top` to `bottom`, and fetch those that come next, up to `last`."""
     ones, nothing = fill_half(shorts, 1), zero_half(shorts)
     whole = width // 16 * 16
-    # The next rows, or the first of them that is far enough.
-    skipped = -(-AHEAD_BYTES // (pixels * flat.itemsize))
+    skipped = frames_ahead(flat, pixels)
     quarter = (bottom - top) // 4
     for i in range(top, top + quarter):
         i1, i2, i3 = i + quarter, i + 2 * quarter, i + 3 * quarter
@@ -145,7 +143,7 @@ def _add_frames(
             _add_last_pixels(flat, order, at, whole, width, centre, sums, narrow, wide)
 
 
-@jit
+@jit(inner=True)
 def _add_last_pixels(
     flat: NDArray[Any],
     order: Order,
@@ -167,7 +165,7 @@ def _add_last_pixels(
             wide[j] += x * x
 
 
-@jit
+@jit(inner=True)
 def _sort(sums: NDArray[Any], narrow: NDArray[Any] | None, wide: NDArray[Any] | None, whole: int) -> None:
     """Put the first `whole` of what `_add_four` has added up in the order of pixels."""
     for j in range(0, whole, 16):
@@ -184,7 +182,7 @@ def _sort(sums: NDArray[Any], narrow: NDArray[Any] | None, wide: NDArray[Any] | 
             store(wide, j + 12, zip_upper(c, d))
 
 
-@jit
+@jit(inner=True)
 def _exchange_fours(numbers: NDArray[Any], j: int) -> None:
     """Put 16 numbers in the order of pixels, which is now that of pixels 0 to 3, 8 to 11, 4 to 7 and 12 to 15."""
     a, b = load_half(numbers, numbers, j, NATIVE), load_half(numbers, numbers, j + 8, NATIVE)
@@ -192,7 +190,7 @@ def _exchange_fours(numbers: NDArray[Any], j: int) -> None:
     store(numbers, j + 8, pick_upper(a, b))
 
 
-@jit
+@jit(inner=True)
 def _deviations(
     sums: NDArray[Any], squares: NDArray[Any], count: int, centre: int, part_sum: NDArray[Any], part_var: NDArray[Any]
 ) -> None:
@@ -208,7 +206,7 @@ def _deviations(
 def accumulate_integers(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     frames: int,
     start: int,
     stop: int,

@@ -13,7 +13,7 @@ from tilework.common.kernels.simd_numba import pixel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Order, Places
+    from tilework.common.kernels.rows import Order
 
 __all__ = ["accumulate_floats", "merge_sums"]
 
@@ -38,7 +38,7 @@ def merge_sums(
 def accumulate_floats(
     flat: NDArray[Any],
     order: Order,
-    places: Places,
+    places: NDArray[Any],
     frames: int,
     start: int,
     stop: int,

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.kernels.kernel import Kernel
-from tilework.common.kernels.kernel_call import KernelCall
 from tilework.common.kernels.parallel import run_parts
 from tilework.common.kernels.picked_frames import PickedFrames, in_memory
-from tilework.common.kernels.rows import Rows, as_rows, takes_dtype
+from tilework.common.kernels.rows import as_rows, takes_dtype
 from tilework.common.sparse import is_sparse, to_dense, to_sparse
 from tilework.exceptions import CorrectError
 from tilework.io.corrections.repair import RepairDescriptor, repair
@@ -264,10 +263,8 @@ def _correct_compiled(frames: Array | PickedFrames, dark: Array | None, gain: Ar
         kernel, swapped = _correct_swapped_rows, (words, words.view(frames.dtype.newbyteorder("=")))
         frames = frames.view(words.dtype)
 
-    def arguments(rows: Rows, *_: int) -> tuple[Any, ...]:
-        return rows.flat, rows.places, *swapped, dark, gain, out
-
-    KernelCall(kernel, frames, as_rows(frames), arguments)(0, len(out))
+    rows = as_rows(frames)
+    kernel(rows.flat, rows.places, *swapped, dark, gain, out)
 
 
 def correct_dot_masks(masks: Any, gain_map: Any, excluded_pixels: Any = None, allow_empty: bool = False) -> Any:

@@ -16,7 +16,6 @@ from tilework.common.kernels.places_numba import begin_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tilework.common.kernels.rows import Places
 
 __all__ = ["correct_rows", "correct_swapped_rows", "repair_rows"]
 
@@ -25,7 +24,9 @@ _BLOCK = 32768
 
 
 @jit
-def correct_rows(flat: NDArray[Any], places: Places, dark: NDArray[Any], gain: NDArray[Any], out: NDArray[Any]) -> None:
+def correct_rows(
+    flat: NDArray[Any], places: NDArray[Any], dark: NDArray[Any], gain: NDArray[Any], out: NDArray[Any]
+) -> None:
     """Write ``(frames - dark) * gain`` to `out`.
 
     Four frames at a time, so that the corrections are loaded once for all of them, and the CPU reads ahead in each.
@@ -67,7 +68,7 @@ def correct_rows(flat: NDArray[Any], places: Places, dark: NDArray[Any], gain: N
             i += 1
 
 
-@jit
+@jit(inner=True)
 def _correct_run(source: NDArray[Any], dark: NDArray[Any], gain: NDArray[Any], out: NDArray[Any]) -> None:
     """Correct a run of pixels of one frame."""
     cast = out.dtype.type
@@ -82,7 +83,7 @@ def _correct_run(source: NDArray[Any], dark: NDArray[Any], gain: NDArray[Any], o
             out[j] = cast(source[j]) * gain[j]
 
 
-@jit
+@jit(inner=True)
 def _correct_four(
     row0: NDArray[Any],
     row1: NDArray[Any],
@@ -124,7 +125,7 @@ def _correct_four(
 @jit
 def correct_swapped_rows(
     words: NDArray[Any],
-    places: Places,
+    places: NDArray[Any],
     swapped: NDArray[Any],
     values: NDArray[Any],
     dark: NDArray[Any],
