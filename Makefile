@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Tests that kill workers, measure what is left, or need all cores: no more than three files at a time, however many cores.
+# Tests that kill workers, measure what is left, or need all cores: no more than four files at a time, however many cores.
 # What fails there because the machine was busy otherwise is tried again; the output shows it, and how it failed, as RERUN.
 AGAIN = --reruns 2 --reruns-delay 2 --rerun-show-tracebacks -r aR
 # One more than there are cores, for tests wait for programs that they start.
@@ -34,7 +34,7 @@ check:
 	$(BIN)/ruff check .
 	$(MAKE) --jobs 2 types kernels
 	$(BIN)/python -m pytest $(AGAIN) -n $(PROCESSES) $(TOGETHER) $(APART:%=--ignore %)
-	$(BIN)/python -m pytest $(AGAIN) -n 3 $(TOGETHER) $(APART)
+	$(BIN)/python -m pytest $(AGAIN) -n 4 $(TOGETHER) $(APART)
 
 types:
 	$(BIN)/mypy

@@ -138,7 +138,9 @@ def test_every_executor_gives_the_same_bits(contexts: dict[str, Context], data: 
     nav = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7)), label="nav")
     sig = data.draw(st.tuples(st.integers(1, 20), st.integers(1, 20)), label="sig")
     dtype = np.dtype(data.draw(st.sampled_from(DTYPES), label="dtype"))
-    stored = dtype.newbyteorder(data.draw(st.sampled_from("<>"), label="byte order"))
+    # Kernels for other numbers in foreign byte order would be compiled now; they have tests of their own.
+    orders = "<>" if dtype in (np.uint16, np.uint32, np.float32) else "<"
+    stored = dtype.newbyteorder(data.draw(st.sampled_from(orders), label="byte order"))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**16), label="seed"))
     frames = rng.random((*nav, *sig)) * 100
     if dtype.kind == "c":

@@ -9,7 +9,7 @@ import pytest
 
 from tilework.testing.soak import SUBJECTS
 
-MINUTES = {"pipelined": 2.0, "dask": 0.5, "threads": 0.2}
+MINUTES = {"pipelined": 2.0, "dask": 0.3, "threads": 0.1}
 
 
 @pytest.mark.timeout(400)

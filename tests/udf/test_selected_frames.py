@@ -52,6 +52,31 @@ class AsStored(Maximum):
         return self.USE_NATIVE_DTYPE
 
 
+def maximum_of_frame(frame: Any, maximum: Any) -> None:
+    maximum[0] = 0
+    for y in range(frame.shape[0]):
+        for x in range(frame.shape[1]):
+            maximum[0] = max(maximum[0], frame[y, x].real)
+
+
+def maximum_of_tile(tile: Any, maximum: Any) -> None:
+    for i in range(tile.shape[0]):
+        maximum[i] = 0
+        for y in range(tile.shape[1]):
+            for x in range(tile.shape[2]):
+                maximum[i] = max(maximum[i], tile[i, y, x])
+
+
+class CompiledMaximum(AsStored):
+    def get_frame_kernel(self) -> Any:
+        return maximum_of_frame
+
+
+class CompiledMaximumOfTiles(AsStored):
+    def get_tile_kernel(self) -> Any:
+        return maximum_of_tile
+
+
 class SumOfArrays(SumUDF):
     def process_tile(self, tile: Any) -> None:
         assert isinstance(tile, np.ndarray)
@@ -187,6 +212,32 @@ def test_functions_that_want_what_is_stored_get_copies(context: Context, picked:
     ds = context.load("memory", data=make_frames("<u2"), sig_dims=2, num_partitions=2)
     context.run_udf(dataset=ds, udf=udf, roi=select("some"))
     assert not picked
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "u1", "<f4", "<c8"])
+def test_compiled_functions_of_a_frame_take_them_where_they_lie(
+    context: Context, picked: list[int], dtype: str
+) -> None:
+    frames, roi = make_frames(dtype), select("some")
+    ds = context.load("memory", data=frames, sig_dims=2, num_partitions=2)
+    result = context.run_udf(dataset=ds, udf=CompiledMaximum(), roi=roi)
+    assert len(picked) == 2
+    assert all(picked)
+    assert (result["maximum"].raw_data == frames[roi].real.max(axis=(1, 2))).all()
+
+
+@pytest.mark.parametrize("compiled", ["numpy", "numba"])
+def test_other_functions_of_a_frame_get_copies(
+    context: Context, picked: list[int], monkeypatch: pytest.MonkeyPatch, compiled: str
+) -> None:
+    """Those that Python calls; and those of a tile, which are compiled for one array without gaps."""
+    monkeypatch.setenv(KERNELS_VARIABLE, compiled)
+    frames, roi = make_frames("<u2"), select("some")
+    ds = context.load("memory", data=frames, sig_dims=2, num_partitions=2)
+    for udf in [CompiledMaximumOfTiles(), *([CompiledMaximum()] if compiled == "numpy" else [])]:
+        result = context.run_udf(dataset=ds, udf=udf, roi=roi)
+        assert not picked
+        assert (result["maximum"].raw_data == frames[roi].max(axis=(1, 2))).all()
 
 
 def test_a_process_tile_in_a_wrapper_gets_arrays(

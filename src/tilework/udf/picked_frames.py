@@ -1,7 +1,8 @@
 """Which runs read selected frames where they lie, instead of copies of them in one piece.
 
-What is built in and hands its tile to a kernel gets `tilework.common.kernels.picked_frames.PickedFrames`. Somebody's
-own function always gets an array: what is converted or corrected for it is read where it lies, too.
+What is built in and hands its tile to a kernel gets `tilework.common.kernels.picked_frames.PickedFrames`, and so does
+the compiled loop that calls somebody's function of a frame. What is called from Python always gets an array: what is
+converted or corrected for it is read where it lies, too.
 """
 
 from __future__ import annotations
@@ -58,8 +59,12 @@ def _reads_in_place(udf: UDF, plan: UDFPlan, stored: np.dtype[Any], wanted: np.d
         return corrects_in_one_pass(stored, wanted)
     if wanted != stored:
         return converts_in_one_pass(stored, wanted)
+    if not plan.compiled:
+        # NumPy goes over copies of a few frames in the cache, as it needs several passes.
+        return False
+    if plan.method is UDFMethod.FRAME:
+        return kernel_of(udf, plan.method) is not None
     # Of the object: it may have been replaced there.
     process_tile = getattr(getattr(udf, "process_tile", None), "__func__", None)
-    # NumPy goes over copies of a few frames in the cache, as it needs several passes.
-    is_compiled = bool(plan.compiled) and plan.method is UDFMethod.TILE
-    return is_compiled and process_tile in _take_them and kernel_of(udf, UDFMethod.TILE) is None
+    is_taken = plan.method is UDFMethod.TILE and process_tile in _take_them
+    return is_taken and kernel_of(udf, UDFMethod.TILE) is None

