@@ -142,9 +142,7 @@ def _frames_compiled(
         nonlocal loop
         rows = as_rows(data)
         flat = rows.flat.view(data.dtype)
-        places = (
-            rows.places if flat.itemsize == rows.flat.itemsize else rows.places // 2
-        )  # complex: of two numbers each
+        places = rows.places // (flat.itemsize // rows.flat.itemsize)  # to the rows, complex pixels are two
         if loop is None:  # in a partition, types stay what they are
             loop = kernel.over_frames(flat, data.shape[1:], arguments, per_frame)
         loop(flat, places, len(data), arguments)

@@ -51,7 +51,7 @@ VECTOR_BYTES = 64
 GATHERED = 2**16
 """Pixels that `gather` yields at a time: as float64 they stay in the L2 cache."""
 
-_EVEN = 2**16
+_EVEN = 2**18
 """Frames whose places are kept for the next tile of as many; with more, there is more to do than to count them."""
 
 Order = tuple[int, ...]
@@ -157,7 +157,7 @@ def _even_places(frames: int, stride: int) -> NDArray[np.int64]:
     return places
 
 
-_kept_places = functools.lru_cache(maxsize=64)(_even_places)
+_kept_places = functools.lru_cache(maxsize=16)(_even_places)
 
 
 class _Form(NamedTuple):
