@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FixedStridePartition"]
 
-# The most of what was selected in one tile for the kernels: where theirs for picked frames is not at hand, it is
-# copied. But not too few frames, as what is summed over frames is read and written for each tile.
+# The most of what was selected in one tile for the kernels: between tiles a run can be stopped, and where NumPy takes
+# the place of a kernel, they are copied. But not too few frames, as what is summed over frames is read and written for
+# each tile.
 PICKED_BYTES = 32 * 1024 * 1024
 FEWEST_PICKED = 16
 
