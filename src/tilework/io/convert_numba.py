@@ -43,7 +43,7 @@ def cast_to_floats(
     step = lanes(out)
     line = max(lanes(flat), step)  # a vector is as long as a line of the caches
     ahead = _AHEAD_BYTES // VECTOR_BYTES * lanes(flat)
-    if pixels <= 4 * ahead:  # what follows small frames may not be wanted
+    if pixels <= 4 * ahead:  # what follows small frames may not be wanted, but what is loaded next is
         ahead = 0
     lines = pixels // line * line
     whole = pixels // step * step

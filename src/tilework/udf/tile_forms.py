@@ -159,7 +159,7 @@ class TileConverter:
 def _read_only(data: Array | PickedFrames) -> Array:
     """Return the array, or a view of it that cannot be written to; picked frames as they are."""
     if isinstance(data, PickedFrames):
-        return cast("Array", data)  # for functions marked with `takes_picked_frames`
+        return cast("Array", data)  # for what `reads_in_place` allows
     if data.flags.writeable:
         data = data.view()
         data.flags.writeable = False

@@ -18,6 +18,7 @@ import numpy as np
 
 from tilework.common.buffers import BufferWrapper
 from tilework.common.interrupts import interrupts_later
+from tilework.common.kernels.jit import no_search_for_garbage
 from tilework.common.kernels.kernel import loaded
 from tilework.common.kernels.rows import as_rows
 from tilework.common.udf import UDFMethod
@@ -69,7 +70,7 @@ def make_kernel_step(
     ]
     per_frame = tuple((1,) if by_frame and a.is_nav else () for a in given)
     label = f"{type(udf).__name__}: {kernel_label(kernel, method)}"
-    work: Callable[[Array, Arguments], None]
+    work: Callable[[Any, Arguments], None]
     if not udf.meta.compiled:
         work = _interpreted(label, plain_function(kernel), per_frame if by_frame else None)
     else:
@@ -135,14 +136,14 @@ def _returns(label: str) -> UDFException:
 
 def _frames_compiled(
     kernel: _CompiledKernel, per_frame: tuple[tuple[int, ...], ...]
-) -> Callable[[Array, Arguments], None]:
+) -> Callable[[Array | PickedFrames, Arguments], None]:
     loop: Any = None
 
     def work(data: Array | PickedFrames, arguments: Arguments) -> None:
         nonlocal loop
         rows = as_rows(data)
         flat = rows.flat.view(data.dtype)
-        places = rows.places // (flat.itemsize // rows.flat.itemsize)  # to the rows, complex pixels are two
+        places = rows.places // 2 if data.dtype.kind == "c" else rows.places  # to the rows, complex pixels are two
         if loop is None:  # in a partition, types stay what they are
             loop = kernel.over_frames(flat, data.shape[1:], arguments, per_frame)
         loop(flat, places, len(data), arguments)
@@ -224,7 +225,7 @@ class _CompiledKernels:
         """Return what `make` makes of a dispatcher, once for each `key`: the types of the arguments."""
         with self._lock:
             if (dispatcher, key) not in self._entries:
-                with interrupts_later():
+                with interrupts_later(), no_search_for_garbage():
                     self._entries[dispatcher, key] = make(dispatcher)
             return self._entries[dispatcher, key]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from kernel_tiles import bits_of_all_kernels, make_tile, tiles
 from tilework.common.kernels import (
@@ -33,7 +33,9 @@ def swapped(tile: Any) -> Any:
 
 
 @settings(max_examples=60, deadline=None)
-@given(tile=tiles(dtypes=["u1", "u2", "u4"]))  # which are compiled ahead; floats are below
+@given(tile=tiles(dtypes=["u1", "u2", "u4"]))  # which are compiled ahead
+@example(tile=make_tile("f4", (9, 7, 19), header=2))
+@example(tile=make_tile("c8", (5, 8, 16)))
 def test_all_kernels_give_the_same_bits_in_both_byte_orders(tile: Any) -> None:
     other = foreign(tile)
     np.testing.assert_array_equal(other, tile)

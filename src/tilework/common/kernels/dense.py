@@ -50,17 +50,20 @@ class DenseMasks(MaskProducts):
         dtype = np.dtype(dtype)
         rows = real_masks(masks.reshape(len(masks), math.prod(masks.shape[1:])), np.dtype(tile_dtype), dtype)
         super().__init__(len(masks), rows.shape[1], is_complex=dtype.kind == "c")
-        self._stacks = _compiled(rows) if compiled else [_NumPyRows(rows)]
+        self._masks = None if compiled else rows
+        self._stacks = _compiled(rows) if compiled else []
 
     def _products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
-        products = [stack.products(tile, rows, threads) for stack in self._stacks]
+        if self._masks is not None:
+            return _products_of_numpy(in_memory(tile), self._masks)
+        products = [stack.products(rows, threads) for stack in self._stacks]
         return products[0] if len(products) == 1 else np.concatenate(products, axis=1)
 
 
 class _Stack(Protocol):
     """Some of the masks, laid out for one way to multiply."""
 
-    def products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
+    def products(self, rows: Rows, threads: int) -> Array:
         """Return the products of all frames and masks, in float64."""
 
 
@@ -71,24 +74,17 @@ def _compiled(rows: Array) -> list[_Stack]:
     return [*stacks, MaskRows(rows[count:])] if count < len(rows) else stacks
 
 
-class _NumPyRows:
-    """All masks as they are."""
-
-    def __init__(self, rows: Array) -> None:
-        self._masks = rows
-
-    def products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:  # noqa: ARG002
-        # einsum and not BLAS, whose bits depend on its number of threads; in pieces, as the compiled kernel does.
-        frames = in_memory(tile)
-        count, pixels = self._masks.shape
-        products = np.zeros((len(frames), count))
-        with np.errstate(invalid="ignore", over="ignore"):
-            for block in frame_blocks(frames):
-                flat = as_real(frames[block]).astype(self._masks.dtype, copy=False)
-                for begin in range(0, pixels, SUMMED_AT_ONCE):
-                    part = slice(begin, begin + SUMMED_AT_ONCE)
-                    products[block] += np.einsum("ip,mp->im", flat[:, part], self._masks[:, part])
-        return products
+def _products_of_numpy(frames: Array, masks: Array) -> Array:
+    # einsum and not BLAS, whose bits depend on its number of threads; in pieces, as the compiled kernel does.
+    count, pixels = masks.shape
+    products = np.zeros((len(frames), count))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for block in frame_blocks(frames):
+            flat = as_real(frames[block]).astype(masks.dtype, copy=False)
+            for begin in range(0, pixels, SUMMED_AT_ONCE):
+                part = slice(begin, begin + SUMMED_AT_ONCE)
+                products[block] += np.einsum("ip,mp->im", flat[:, part], masks[:, part])
+    return products
 
 
 def real_masks(masks: Array, tile_dtype: np.dtype[Any], dtype: np.dtype[Any]) -> Array:

@@ -13,7 +13,6 @@ from tilework.common.kernels.mask_products import BLOCK_BYTES, filled_up
 from tilework.common.kernels.rows import NATIVE, VECTOR_BYTES, aligned
 
 if TYPE_CHECKING:
-    from tilework.common.kernels.picked_frames import PickedFrames
     from tilework.common.kernels.rows import Rows
 
 __all__ = ["MaskPanels", "in_panels"]
@@ -47,9 +46,9 @@ class MaskPanels:
         self._stored = len(rows)
         self._masks = _pack(rows)
 
-    def products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
+    def products(self, rows: Rows, threads: int) -> Array:
         """Return the products of all frames and masks, in float64."""
-        frames = tile.shape[0]
+        frames = rows.frames
         products = np.zeros((frames, self._stored))
         masks = self._masks
         itemsize, lanes = masks.itemsize, VECTOR_BYTES // masks.itemsize

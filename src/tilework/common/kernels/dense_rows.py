@@ -14,7 +14,6 @@ from tilework.common.kernels.mask_products import BLOCK_BYTES, filled_up
 from tilework.common.kernels.rows import NATIVE, VECTOR_BYTES, aligned
 
 if TYPE_CHECKING:
-    from tilework.common.kernels.picked_frames import PickedFrames
     from tilework.common.kernels.rows import Rows
 
 __all__ = ["MaskRows", "registers"]
@@ -52,10 +51,10 @@ class MaskRows:
         self._stored = len(rows)
         self._masks = _pack(rows)
 
-    def products(self, tile: Array | PickedFrames, rows: Rows, threads: int) -> Array:
+    def products(self, rows: Rows, threads: int) -> Array:
         """Return the products of all frames and masks, in float64."""
         few_masks = registers().FEW_MASKS if rows.order == NATIVE else registers().FEW_MASKS_SWAPPED
-        frames = tile.shape[0]
+        frames = rows.frames
         products = np.zeros((frames, self._stored))
         masks, stored = self._masks, self._stored
         # For a single mask nothing is kept converted, but then the same kernel is compiled for one mask and for many:

@@ -6,15 +6,17 @@ the first call that needs it and by nothing else.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from tilework.common.kernels.cache import digest_of_kernels, mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["WITHOUT_WRAPPERS", "jit", "jit_cached", "say_not_kept", "why_not_kept"]
+__all__ = ["WITHOUT_WRAPPERS", "jit", "jit_cached", "no_search_for_garbage", "say_not_kept", "why_not_kept"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,8 @@ def jit(
         Only compiled functions call it, never Python: what Python would need, and a place on disk, are left out.
     part
         The function becomes a part of each kernel that calls it, and that kernel's `math` holds for it, instead of
-        being compiled by itself before. It is called with positional arguments, each written out.
+        being compiled by itself before. It is called with positional arguments, each written out, and as an `inner`
+        one by compiled functions alone.
     """
     options: dict[str, Any] = {"fastmath": _MATH[math]}
     if part:
@@ -104,6 +107,18 @@ def jit_cached(function: Callable[P, R], *, digest: bytes, **options: Any) -> Ca
         say_not_kept("this version of numba keeps compiled code in another way")
     uncached: Callable[P, R] = numba.njit(**options)(function)
     return uncached
+
+
+@contextlib.contextmanager
+def no_search_for_garbage() -> Iterator[None]:
+    """While something is compiled: of the compiler's many objects most are needed to its end; to look takes a sixth."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _go_on_when_not_kept(dispatcher: Any) -> None:

@@ -7,11 +7,9 @@ the result and for an exception. The function returns 0, unless there is an exce
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import gc
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import llvmlite.binding as llvm
 import numba
@@ -20,12 +18,9 @@ from llvmlite import ir
 from numba.core import types as numba_types
 
 from tilework.common.kernels.cpu import FEATURES, NAME
-from tilework.common.kernels.jit import WITHOUT_WRAPPERS
+from tilework.common.kernels.jit import WITHOUT_WRAPPERS, no_search_for_garbage
 from tilework.common.kernels.object_code import ENTRY, ENTRY_IN_TURN, array_fields
 from tilework.common.kernels.turns import FLAG, HELD, NUMBER, SPINS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["compile_object"]
 
@@ -59,7 +54,7 @@ def compile_object(module: str, name: str, types: tuple[str, ...]) -> bytes:
     options = {name: value for name, value in decorated.targetoptions.items() if name != "nopython"}
     dispatcher = numba.njit(**options, **WITHOUT_WRAPPERS)(decorated.py_func)
     signature = tuple(map(_numba_type, types))
-    with _no_search_for_garbage():
+    with no_search_for_garbage():
         dispatcher.compile(signature)
     compiled = dispatcher.overloads[signature]
     code = llvm.parse_assembly(compiled.library.get_llvm_str())
@@ -75,18 +70,6 @@ def compile_object(module: str, name: str, types: tuple[str, ...]) -> bytes:
             msg = f"the kernel {name} of {module} needs {each.name}"
             raise NotImplementedError(msg)
     return bytes(machine.emit_object(code))
-
-
-@contextlib.contextmanager
-def _no_search_for_garbage() -> Iterator[None]:
-    """Let nobody search among the compiler's many objects, of which most are needed to its end: a sixth of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _numba_type(word: str) -> Any:

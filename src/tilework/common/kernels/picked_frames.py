@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.kernels.rows import Rows, as_rows
+from tilework.common.kernels.rows import Rows, layout_of
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -72,10 +72,10 @@ class PickedFrames:
 
     def as_rows(self) -> Rows:
         """Describe them as rows; see `tilework.common.kernels.rows.as_rows`."""
-        rows = as_rows(self._frames)
-        places = rows.places[self._picks]
+        layout = layout_of(self._frames)
+        places = self._picks.astype(np.int64) * layout.stride
         places.flags.writeable = False
-        return Rows(rows.flat, places, len(places), rows.pixels, rows.order)
+        return Rows(layout.flat, places, len(places), layout.pixels, layout.order)
 
 
 def in_memory(tile: Array | PickedFrames) -> Array:

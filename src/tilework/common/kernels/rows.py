@@ -29,6 +29,7 @@ __all__ = [
     "SHORTS",
     "VECTOR_BYTES",
     "HasRows",
+    "Layout",
     "Order",
     "Rows",
     "aligned",
@@ -38,6 +39,7 @@ __all__ = [
     "even_places",
     "frame_blocks",
     "gather",
+    "layout_of",
     "takes_dtype",
 ]
 
@@ -51,8 +53,8 @@ VECTOR_BYTES = 64
 GATHERED = 2**16
 """Pixels that `gather` yields at a time: as float64 they stay in the L2 cache."""
 
-_EVEN = 2**18
-"""Frames whose places are kept for the next tile of as many; with more, there is more to do than to count them."""
+_MOST_KEPT = 2**14
+"""Frames whose places are kept for the next tile of as many: to count them takes a nanosecond for each."""
 
 Order = tuple[int, ...]
 # Byte orders, as tuples of different length: numba sees them as different types, see `simd_numba`.
@@ -120,6 +122,22 @@ def as_rows(tile: Array | HasRows) -> Rows:
     """
     if not isinstance(tile, np.ndarray):
         return tile.as_rows()
+    layout = layout_of(tile)
+    return Rows(layout.flat, even_places(len(tile), layout.stride), len(tile), layout.pixels, layout.order)
+
+
+class Layout(NamedTuple):
+    """Frames at even distances in a flat array; see `Rows`."""
+
+    flat: Array
+    stride: int
+    """Elements from the begin of a frame to that of the next."""
+    pixels: int
+    order: Order
+
+
+def layout_of(tile: Array) -> Layout:
+    """Describe an array of frames; without a copy wherever its memory allows. See `as_rows`."""
     form = _form_of(tile.dtype)
     if form.native is not None:
         tile = tile.view(form.native)
@@ -143,21 +161,21 @@ def as_rows(tile: Array | HasRows) -> Rows:
         # Kernels are compiled per type, and to numba writeable and read-only arrays are two types.
         flat = flat.view()
         flat.flags.writeable = False
-    return Rows(flat, even_places(frames, stride), frames, pixels, form.order)
+    return Layout(flat, stride, pixels, form.order)
 
 
 def even_places(frames: int, stride: int) -> NDArray[np.int64]:
     """Return the places of frames at even distances, read-only."""
-    return _kept_places(frames, stride) if frames <= _EVEN else _even_places(frames, stride)
+    return _kept_places(frames, stride) if frames <= _MOST_KEPT else _count_places(frames, stride)
 
 
-def _even_places(frames: int, stride: int) -> NDArray[np.int64]:
+def _count_places(frames: int, stride: int) -> NDArray[np.int64]:
     places = np.arange(frames, dtype=np.int64) * stride
     places.flags.writeable = False
     return places
 
 
-_kept_places = functools.lru_cache(maxsize=16)(_even_places)
+_kept_places = functools.lru_cache(maxsize=32)(_count_places)
 
 
 class _Form(NamedTuple):

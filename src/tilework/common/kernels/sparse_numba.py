@@ -128,7 +128,7 @@ def add_sparse_products(
     ``p`` is of mask ``pieces[p, 0]``, and has ``values[k]`` at pixel ``within[k]`` of the block, for ``k`` from
     ``pieces[p, 1]`` to ``pieces[p + 1, 1]``. Scratch is `panel`, 8 times `block` numbers, and `sums`, 8 times `masks`.
     """
-    # Places of frames that are not there are computed with, but not used.
+    # Columns of `panel` for frames that are not there are computed with, but not used.
     panel[:] = 0
     for first in range(start, stop, 8):
         frames = min(8, stop - first)

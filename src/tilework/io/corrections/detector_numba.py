@@ -16,7 +16,6 @@ from tilework.common.kernels.places_numba import begin_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
 __all__ = ["correct_rows", "correct_swapped_rows", "repair_rows"]
 
 # Pixels of dark frame and gain map that stay in the L2 cache while all frames of a tile pass by.
