@@ -18,7 +18,6 @@ import numpy as np
 
 from tilework.common.buffers import BufferWrapper
 from tilework.common.interrupts import interrupts_later
-from tilework.common.kernels.jit import no_search_for_garbage
 from tilework.common.kernels.kernel import loaded
 from tilework.common.kernels.rows import as_rows
 from tilework.common.udf import UDFMethod
@@ -225,6 +224,8 @@ class _CompiledKernels:
         """Return what `make` makes of a dispatcher, once for each `key`: the types of the arguments."""
         with self._lock:
             if (dispatcher, key) not in self._entries:
+                from tilework.common.kernels.jit import no_search_for_garbage
+
                 with interrupts_later(), no_search_for_garbage():
                     self._entries[dispatcher, key] = make(dispatcher)
             return self._entries[dispatcher, key]
