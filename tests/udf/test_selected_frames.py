@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -304,8 +305,13 @@ def test_large_selections_come_in_several_tiles(context: Context, picked: list[i
     frames = np.random.default_rng(0).integers(0, 200, (512, 2, 128, 128), dtype=np.uint16)
     ds = context.load("memory", data=frames, sig_dims=2, num_partitions=1)
     roi = np.random.default_rng(1).random((512, 2)) < 0.9
+    context.run_udf(dataset=ds, udf=SumUDF(), roi=roi)  # whatever is loaded and compiled is there now
+    tracemalloc.start()
     result = context.run_udf(dataset=ds, udf=SumUDF(), roi=roi)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     assert max(picked) == 128
+    assert peak < frames.nbytes / 4
     assert (result["intensity"].data == frames[roi].sum(axis=0)).all()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,17 +60,10 @@ class DenseMasks(MaskProducts):
         return products[0] if len(products) == 1 else np.concatenate(products, axis=1)
 
 
-class _Stack(Protocol):
-    """Some of the masks, laid out for one way to multiply."""
-
-    def products(self, rows: Rows, threads: int) -> Array:
-        """Return the products of all frames and masks, in float64."""
-
-
-def _compiled(rows: Array) -> list[_Stack]:
+def _compiled(rows: Array) -> list[MaskPanels | MaskRows]:
     """Return the masks as kernels take them quickest, in their order."""
     count = in_panels(len(rows), rows.itemsize) if registers().HAS_PANELS else 0
-    stacks: list[_Stack] = [MaskPanels(rows[:count])] if count else []
+    stacks: list[MaskPanels | MaskRows] = [MaskPanels(rows[:count])] if count else []
     return [*stacks, MaskRows(rows[count:])] if count < len(rows) else stacks
 
 
