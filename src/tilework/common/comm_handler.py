@@ -34,6 +34,8 @@ class TaskCommHandler:
     def handle_task(self, task: Any, queue: WorkerQueue) -> None:
         """Push all data of one task into its queue, and return when that is done.
 
+        Nothing is streamed in a run whose handler does not override it: tasks get at their data by themselves.
+
         Parameters
         ----------
         task
@@ -46,14 +48,7 @@ class TaskCommHandler:
         ------
         JobCancelledError
             When the source of the data was interrupted; ends the run.
-        NotImplementedError
-            When a class does not implement it.
         """
-        msg = (
-            f"{type(self).__name__} does not say what is streamed to a task: implement handle_task(task, queue), or "
-            "derive from NoopCommHandler where only start and done are of use"
-        )
-        raise NotImplementedError(msg)
 
     def done(self) -> None:
         """Clean up; called after everything else."""
@@ -95,6 +90,3 @@ class TaskCommHandler:
 
 class NoopCommHandler(TaskCommHandler):
     """Streams nothing: the tasks get at their data by themselves."""
-
-    def handle_task(self, task: Any, queue: WorkerQueue) -> None:
-        """Push nothing."""

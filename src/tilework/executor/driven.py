@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tilework.common.executor import (
     ChoosyExecutor,
-    NoopCommHandler,
     RunOptions,
     SimpleWorkerQueue,
     TaskCommHandler,
@@ -65,7 +64,7 @@ class TaskRun:
     """The run, as others see it."""
     options: RunOptions
     handler: TaskCommHandler
-    """Streams data to the tasks, unless it is a `NoopCommHandler`."""
+    """Says what begins and ends with the run, and may stream data to the tasks; see `is_streamed`."""
     messages: SimpleWorkerQueue = field(default_factory=SimpleWorkerQueue)
     """Where the tasks' messages go."""
 
@@ -257,4 +256,4 @@ def no_such_handle(handle: object) -> ExecutorError:
 
 def is_streamed(handler: TaskCommHandler) -> bool:
     """Return whether a handler pushes data to tasks."""
-    return type(handler) is not NoopCommHandler
+    return getattr(handler.handle_task, "__func__", None) is not TaskCommHandler.handle_task

@@ -338,6 +338,22 @@ class RunContract(ExecutorHarness):
         assert sorted(got) == [(i, StreamHandler.expected(i)) for i in range(20)]
         assert handler.calls == ["start", *(f"task {i}" for i in range(20)), "done"]
 
+    @pytest.mark.parametrize("base", [TaskCommHandler, NoopCommHandler])
+    def test_handler_that_streams_nothing(self, executor: JobExecutor, base: type[TaskCommHandler]) -> None:
+        """A handler may begin and end something and leave the tasks alone, whatever it derives from."""
+        calls: list[str] = []
+
+        class Door(base):  # type: ignore[misc, valid-type]
+            def start(self) -> None:
+                calls.append("start")
+
+            def done(self) -> None:
+                calls.append("done")
+
+        got = self.run(executor, [EchoTask(i) for i in range(8)], handler=Door())
+        assert sorted(got) == [(i, None) for i in range(8)]
+        assert calls == ["start", "done"]
+
     def test_handler_that_cannot_be_served(self, executor: JobExecutor) -> None:
         """An executor that cannot stream says so when the run is asked for, before the handler is started."""
         if self.streams:
