@@ -468,8 +468,17 @@ def test_parameters_that_do_not_fit(ctx: Context, dataset: Any) -> None:
         SumfftAnalysis(dataset, {"real_rad": 3})
     with pytest.raises(ValueError, match="not on the detector"):
         ctx.create_point_analysis(dataset, x=10, y=0)
-    with pytest.raises(ValueError, match="scan_rotation must be a finite number, it is '90'"):
+    with pytest.raises(ValueError, match="scan_rotation must be a number, it is '90'"):
         ctx.create_com_analysis(dataset, scan_rotation="90")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="scan_rotation must be a finite number, it is inf"):
+        ctx.create_com_analysis(dataset, scan_rotation=np.inf)
+    with pytest.raises(ValueError, match="cy must be a number, it is nan"):
+        ctx.create_disk_analysis(dataset, cy=np.nan)
+    for n in (2.5, "2", np.inf, [2]):
+        with pytest.raises(ValueError, match="n_bins must be a whole number, it is "):
+            ctx.create_radial_fourier_analysis(dataset, n_bins=n)  # type: ignore[arg-type]
+    whole = ctx.create_radial_fourier_analysis(dataset, n_bins=2.0, max_order=1)  # type: ignore[arg-type]
+    assert ctx.run(whole).raw_results.shape[:2] == (2, 2)
 
 
 def test_radii_between_which_nothing_lies(ctx: Context, dataset: Any) -> None:

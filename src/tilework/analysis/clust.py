@@ -75,7 +75,7 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
             "ri": 0.2 * radius,
             "ro": radius,
             "n_peaks": 42,
-            "min_dist": 1,
+            "min_dist": 1.0,
             "n_clust": 7,
         }
         params = get_parameters("ClusterAnalysis", parameters, defaults)

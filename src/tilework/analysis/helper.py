@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from tilework.common.math import is_real_scalar
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from tilework.analysis.results import Damage
@@ -30,14 +33,14 @@ def get_parameters(
     given
         What is given.
     defaults
-        Parameters with their defaults.
+        Parameters with their defaults. Where that is a float, or an integer, the parameter is one as well.
     required
         Names of those for which there is no default.
 
     Raises
     ------
     ValueError
-        When one is missing, or not known.
+        When one is missing, not known, or not the number that it is to be.
     """
     known = [*required, *defaults]
     unknown = [key for key in given if key not in known and key not in _ALWAYS]
@@ -46,7 +49,18 @@ def get_parameters(
         what = f"does not know {', '.join(unknown)}" if unknown else f"needs {', '.join(missing)}"
         msg = f"{name} {what}: its parameters are {', '.join(known) or 'none but roi'}"
         raise ValueError(msg)
-    return {**defaults, **{key: value for key, value in given.items() if value is not None}}
+    parameters = {**defaults, **{key: value for key, value in given.items() if value is not None}}
+    for key, default in defaults.items():
+        value = parameters[key]
+        if isinstance(default, float) and (not is_real_scalar(value) or np.isnan(value)):
+            msg = f"{key} must be a number, it is {value!r}"
+            raise ValueError(msg)
+        if type(default) is int:
+            if not is_real_scalar(value) or value % 1:
+                msg = f"{key} must be a whole number, it is {value!r}"
+                raise ValueError(msg)
+            parameters[key] = int(value)
+    return parameters
 
 
 def require_sig_2d(name: str, dataset: Any) -> tuple[int, int]:

@@ -73,7 +73,7 @@ class RadialFourierAnalysis(BaseMasksAnalysis, id_="RADIAL_FOURIER"):
         """Return all parameters."""
         height, width = require_sig_2d("RadialFourierAnalysis", self.dataset)
         defaults: dict[str, Any] = {
-            "cx": width / 2, "cy": height / 2, "ri": 0, "ro": None, "n_bins": 1, "max_order": 24, "use_sparse": None,
+            "cx": width / 2, "cy": height / 2, "ri": 0.0, "ro": None, "n_bins": 1, "max_order": 24, "use_sparse": None,
             "mask_count": None, "mask_dtype": np.complex64,
         }  # fmt: skip
         params = get_parameters("RadialFourierAnalysis", parameters, defaults)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.math import is_real_scalar
 from tilework.common.sparse import to_sparse
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def check_radii(*, has_soft_rims: bool = False, **radii: Any) -> None:
         When one is not a number, the (outer) radius is negative, or nothing lies between the two.
     """
     for name, radius in radii.items():
-        if np.ndim(radius) or np.asarray(radius).dtype.kind not in "iuf" or np.isnan(radius):
+        if not is_real_scalar(radius) or np.isnan(radius):
             msg = f"{name} must be a number, it is {radius!r}"
             raise ValueError(msg)
     *inner, (outer_name, outer) = radii.items()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.numbers import is_real, is_whole
 from tilework.common.sparse import is_scipy_sparse, is_sparse, sparse_to_coo
 
 if TYPE_CHECKING:
@@ -16,7 +15,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["count_nonzero", "flat_nonzero", "is_real", "is_whole", "make_2D_square", "ndenumerate", "prod"]
+__all__ = ["count_nonzero", "flat_nonzero", "is_real_scalar", "make_2D_square", "ndenumerate", "prod"]
+
+
+def is_real_scalar(value: Any) -> bool:
+    """Return whether something is one real number: of Python, of NumPy, or an array without axes; a bool is none."""
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
 
 
 def prod(iterable: Iterable[int]) -> int:

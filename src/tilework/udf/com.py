@@ -17,6 +17,7 @@ import numpy as np
 from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.kernels import DenseMasks, MomentRegion, SparseMasks, sum_moments, takes_dtype
 from tilework.common.masks import circular, gradient_x, gradient_y, ring
+from tilework.common.math import is_real_scalar
 from tilework.udf.base import UDF
 from tilework.udf.com_field import (
     GuessResult,
@@ -461,12 +462,12 @@ def _region(detector: tuple[int, int], cy: float, cx: float, r: float, ri: float
 def _check_params(params: CoMParams) -> None:
     for name in ("cy", "cx", "scan_rotation"):
         value = getattr(params, name)
-        if not (_is_number(value) and np.isfinite(value)) and not (value is None and name != "scan_rotation"):
+        if not (is_real_scalar(value) and np.isfinite(value)) and not (value is None and name != "scan_rotation"):
             msg = f"{name} must be a finite number, it is {value!r}"
             raise ValueError(msg)
     for name in ("r", "ri"):
         value = getattr(params, name)
-        if not (_is_number(value) and not np.isnan(value)) and not (value is None and name == "ri"):
+        if not (is_real_scalar(value) and not np.isnan(value)) and not (value is None and name == "ri"):
             msg = f"{name} must be a number of pixels, it is {value!r}"
             raise ValueError(msg)
     # Any text is true, "no" as well.
@@ -486,8 +487,3 @@ def _check_params(params: CoMParams) -> None:
         options = ", ".join(f"{o.name} ({o.value})" for o in RegressionOptions)
         msg = f"regression must be one of {options} or an array of shape (3, 2), it is {regression!r}"
         raise ValueError(msg)
-
-
-def _is_number(value: Any) -> bool:
-    """Return whether something is one real number, of Python or of NumPy."""
-    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"

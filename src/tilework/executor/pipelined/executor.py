@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from tilework.common.executor import RunOptions
-from tilework.common.math import is_real
+from tilework.common.numbers import is_real
 from tilework.common.scheduler import WorkerSet
 from tilework.common.tracing import current_span_context
 from tilework.exceptions import ExecutorSpecException

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tilework.common.math import is_whole
+from tilework.common.numbers import is_whole
 from tilework.exceptions import DataSetException
 from tilework.io.corrections.corrset import CorrectionSet
 from tilework.io.dataset.axes import AxisInfo, default_axes

@@ -20,7 +20,7 @@ import numpy as np
 
 from tilework.common.arrays import is_masked
 from tilework.common.dask_graphs import rechunked
-from tilework.common.math import is_real, is_whole
+from tilework.common.numbers import is_real, is_whole
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.exceptions import DataSetException

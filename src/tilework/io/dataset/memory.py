@@ -16,7 +16,7 @@ from tilework.common.array_backends import (
     can_hold,
 )
 from tilework.common.arrays import is_masked
-from tilework.common.math import is_whole
+from tilework.common.numbers import is_whole
 from tilework.common.sparse import is_sparse, to_dense
 from tilework.exceptions import DataSetException
 from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source

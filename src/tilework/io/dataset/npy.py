@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.math import is_whole
+from tilework.common.numbers import is_whole
 from tilework.exceptions import DataSetException
 from tilework.io.dataset.files import explain_os_error, open_file
 from tilework.io.dataset.fixed_stride import Source
