@@ -214,7 +214,16 @@ class JobExecutor(ABC):
 
     @abstractmethod
     def scatter_update_patch(self, handle: Any, patch: Any) -> None:
-        """Call ``obj.patch(patch)`` on every worker's copy of the object that `handle` stands for."""
+        """Call ``obj.patch(patch)`` on every worker's copy of the object that `handle` stands for.
+
+        Raises
+        ------
+        TypeError
+            When the object has no method ``patch``.
+        Exception
+            Of any kind, that ``obj.patch`` raises; no worker sees the patch then. Where workers share the object of
+            the caller, it is as ``obj.patch`` left it.
+        """
 
     @abstractmethod
     def get_available_workers(self) -> WorkerSet:

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.calling import note_unpicklable
 from tilework.executor.driven import no_such_handle
-from tilework.executor.remote import dumps, dumps_apart, loads
+from tilework.executor.patches import Patches
+from tilework.executor.remote import dumps_apart, loads
 from tilework.executor.shared_block import BlockGoneError, SharedBlock, attach
 from tilework.executor.storing import SharingStore, patched
 
@@ -38,9 +39,6 @@ __all__ = ["Cache", "MissingContentError", "Scattered", "Shipment", "ShippingSto
 
 _INLINE_BYTES: Final = 4096
 """Pickles up to this size go with every job; setting up and mapping a block would cost more."""
-
-_MOST_PATCHES: Final = 64
-_MOST_PATCH_BYTES: Final = 4096
 
 _SMALLEST_BUFFER: Final = 1024
 """Arrays of this many bytes and more stand beside the pickle."""
@@ -125,9 +123,6 @@ class Scattered:
         self._block: SharedBlock | None = None
         self._content: bytes | None = None
         self._base = -1
-        self._patches: tuple[bytes, ...] = ()
-        self._own: Any = None  # the main side's own copy, from the first patch on
-        self._has_own = False
         self._set_base(Packed(obj))
 
     def _set_base(self, packed: Packed) -> None:
@@ -141,7 +136,7 @@ class Scattered:
             packed.write(block.content)
         old, self._block, self._content = self._block, block, content
         self._base += 1
-        self._patches = ()
+        self._patches = Patches(self._open, packed.size)
         if old is not None:
             old.close()
 
@@ -150,40 +145,27 @@ class Scattered:
         packed = Packed(obj)
         with self._lock:
             self._set_base(packed)
-            self._own, self._has_own = None, False
 
     def patch(self, patch: Any) -> None:
         """Patch the object; when it raises, nobody sees the patch."""
-        pickled = dumps(patch)
         with self._lock:
-            if not self._has_own:
-                self._own, self._has_own = unpack(memoryview(bytearray(self._bytes()))), True
-            try:
-                patched(self._own, loads(pickled))
-            except BaseException:
-                self._own, self._has_own = None, False  # it may be half patched: workers still have a good state
-                for earlier in self._patches:
-                    self._reapply(earlier)
-                raise
-            patches = (*self._patches, pickled)
-            if len(patches) > _MOST_PATCHES or sum(map(len, patches)) > max(_MOST_PATCH_BYTES, self._size() // 4):
-                self._set_base(Packed(self._own))
-            else:
-                self._patches = patches
+            self._check_open()
+            base = self._patches.add(patch, Packed)
+            if base is not None:
+                self._set_base(base)
 
-    def _reapply(self, pickled: bytes) -> None:
-        if not self._has_own:
-            self._own, self._has_own = unpack(memoryview(bytearray(self._bytes()))), True
-        patched(self._own, loads(pickled))
+    def _open(self) -> Any:
+        return unpack(memoryview(bytearray(self._bytes())))
 
-    def _size(self) -> int:
-        return len(self._content) if self._content is not None else self._block.size if self._block is not None else 0
-
-    def _bytes(self) -> bytes:
+    def _bytes(self) -> bytes | memoryview:
         if self._content is not None:
             return self._content
         assert self._block is not None
-        return bytes(self._block.content)
+        return self._block.content
+
+    def _check_open(self) -> None:
+        if self._base < 0:
+            raise no_such_handle(self.key)
 
     def ship(self, *, with_content: bool) -> Shipment:
         """Return what a job needs to get the object as it is now.
@@ -194,18 +176,17 @@ class Scattered:
             Whether to send the bytes even of a large object, to a worker that cannot reach its block.
         """
         with self._lock:
-            if self._base < 0:
-                raise no_such_handle(self.key)
-            block = self._block
+            self._check_open()
+            block, patches = self._block, self._patches.pickled
             if block is None or with_content:
-                return Shipment(self.key, self._base, self._patches, None, self._bytes())
-            return Shipment(self.key, self._base, self._patches, block.address, None)
+                return Shipment(self.key, self._base, patches, None, bytes(self._bytes()))
+            return Shipment(self.key, self._base, patches, block.address, None)
 
     def close(self) -> None:
         """Give the memory back."""
         with self._lock:
             block, self._block, self._content, self._base = self._block, None, None, -1
-            self._own = None
+            self._patches = Patches(self._open, 0)  # and with it the copy
         if block is not None:
             block.close()
 

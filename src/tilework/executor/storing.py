@@ -12,7 +12,7 @@ from tilework.executor.driven import DrivenJobExecutor, no_such_handle
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["KeepingStore", "SharingStore", "Store", "StoringJobExecutor", "new_handle", "not_patchable", "patched"]
+__all__ = ["KeepingStore", "SharingStore", "Store", "StoringJobExecutor", "new_handle", "patched"]
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Store(Protocol):
         ...
 
     def patch(self, handle: Any, patch: Any) -> None:
-        """Call ``obj.patch(patch)``; TypeError when there is no such method."""
+        """Call ``obj.patch(patch)``; raises what that raises, and TypeError when there is no such method."""
         ...
 
     def drop(self, handle: str) -> None:
@@ -50,14 +50,10 @@ def patched(obj: T, patch: Any) -> T:
     """Patch an object, and return it; TypeError when it cannot be patched."""
     method = getattr(obj, "patch", None)
     if not callable(method):
-        raise not_patchable(type(obj).__name__)
+        msg = f"only an object with a method patch(patch) can be patched, not a {type(obj).__name__}"
+        raise TypeError(msg)
     method(patch)
     return obj
-
-
-def not_patchable(type_name: str) -> TypeError:
-    """Return the error for an object that cannot be patched."""
-    return TypeError(f"only an object with a method patch(patch) can be patched, not a {type_name}")
 
 
 class Shared(Protocol):
@@ -68,7 +64,7 @@ class Shared(Protocol):
         ...
 
     def patch(self, patch: Any) -> None:
-        """Call ``obj.patch(patch)``, wherever the object is; TypeError when there is no such method."""
+        """Call ``obj.patch(patch)``, wherever the object is; when it raises, nowhere."""
         ...
 
 

@@ -51,6 +51,9 @@ class Patched:
 
     def patch(self, patch: int) -> None:
         """Add to the value."""
+        if patch < 0:
+            msg = f"{patch} is less than nothing"
+            raise ValueError(msg)
         self.value += patch
 
 
@@ -207,6 +210,23 @@ class ServiceContract(ExecutorHarness):
             assert {r for r, _ in executor.run_tasks(tasks, handle, "run", NoopCommHandler())} == {301}
         with executor.scatter(7) as handle, pytest.raises(TypeError, match="patch"):
             executor.scatter_update_patch(handle, 10)
+
+    def test_a_patch_that_fails(self, executor: JobExecutor) -> None:
+        """Whoever gives it gets the error; the object is what it was, and can be patched again."""
+
+        def look(params: Any, env: Environment) -> int:
+            value: int = params.value
+            return value
+
+        with executor.scatter(Patched(1)) as handle:
+            for patch, total in ((10, 11), (-1, 11), (5, 16)):
+                if patch < 0:
+                    with pytest.raises(ValueError, match="-1 is less than nothing"):
+                        executor.scatter_update_patch(handle, patch)
+                else:
+                    executor.scatter_update_patch(handle, patch)
+                tasks = [CallTask(i, fn=look) for i in range(4)]
+                assert {r for r, _ in executor.run_tasks(tasks, handle, "run", NoopCommHandler())} == {total}
 
     def test_scattered_objects_are_independent(self, executor: JobExecutor) -> None:
         """Several may be scattered at a time; a handle is good for its own block only."""

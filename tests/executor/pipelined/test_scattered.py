@@ -30,8 +30,10 @@ class Numbers:
     def patch(self, patch: tuple[int, bytes]) -> None:
         """Replace a number, and something that takes memory."""
         index, self.last = patch
+        self.values[index] += 1
         if index < 0:
             raise IndexError("no such number")
+        self.values[index] -= 1
         self.values[index] += index
 
 
@@ -68,16 +70,16 @@ class TestPatches(PipelinedHarness):
             assert self.totals(executor, handle) == {expected}
             assert kept(executor, handle) < most
 
-    def test_one_that_fails(self, executor: PipelinedExecutor) -> None:
-        """Whether workers find that out, or the main process, the executor goes on."""
+    def test_one_that_fails_half_way(self, executor: PipelinedExecutor) -> None:
+        """Workers, and those that take their place, have what the others made of the object."""
         with executor.scatter(Numbers()) as handle:
-            executor.scatter_update_patch(handle, (-1, b""))
-            with pytest.raises(IndexError, match="no such number"):
-                self.totals(executor, handle)
-            for i in range(1, 64):
+            for i in range(1, 100):
                 executor.scatter_update_patch(handle, (i, b""))
-            with pytest.raises(IndexError, match="no such number"):
-                executor.scatter_update_patch(handle, (64, b""))
+                with pytest.raises(IndexError, match="no such number"):
+                    executor.scatter_update_patch(handle, (-i, bytes(1000)))
+            for process in executor.report()["processes"]:
+                os.kill(process["pid"], signal.SIGKILL)
+            assert self.totals(executor, handle) == {sum(range(1, 100))}
         with pytest.raises(ExecutorError, match="scatter"):
             executor.scatter_update_patch(handle, (1, b""))
         self.assert_usable(executor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -39,14 +40,18 @@ class Stubborn:
     def __init__(self, when: str, error: Exception) -> None:
         self.when = when
         self.error = error
+        self.main_pid = os.getpid()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if state["when"] == "unpickled":
-            raise state["error"]
         self.__dict__.update(state)
+        self._raise_when("unpickled")
 
     def patch(self, patch: Any) -> None:
-        raise self.error
+        self._raise_when("patched")
+
+    def _raise_when(self, now: str) -> None:
+        if self.when == now and os.getpid() != self.main_pid:
+            raise self.error
 
 
 class Odd:

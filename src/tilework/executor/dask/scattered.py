@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.async_adapter import look_at
 from tilework.executor.dask.sealed import SharedSealed, seal
-from tilework.executor.remote import dumps, loads
-from tilework.executor.storing import not_patchable
+from tilework.executor.patches import Patches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +26,6 @@ SCATTER_SECONDS: Final = 5.0
 """How long Dask waits for workers to send something to."""
 
 _numbers: Final = count()
-
-_MAX_PATCHES: Final = 16
-"""So many patches travel with every batch; then they are applied here, and the object is scattered anew."""
 
 
 class Content:
@@ -82,44 +78,27 @@ class Scattered:
 
     def __init__(self, obj: Any) -> None:
         self._lock = threading.Lock()
-        self._state: tuple[Content, tuple[bytes, ...]] = (Content(obj), ())
-        self._can_patch = _can_patch(obj)
-        self._kind = type(obj).__name__
+        self.update(obj)
 
     @property
     def state(self) -> tuple[Content, tuple[bytes, ...]]:
         """The content, and the patches, as they are now."""
-        return self._state
+        with self._lock:
+            return self._content, self._patches.pickled
 
     def update(self, obj: Any) -> None:
         """Stand for another object from now on."""
         content = Content(obj)
         with self._lock:
-            self._state = (content, ())
-            self._can_patch = _can_patch(obj)
-            self._kind = type(obj).__name__
+            self._set(content)
 
     def patch(self, patch: Any) -> None:
-        """Let each worker's copy be patched before its next batch.
-
-        Raises
-        ------
-        TypeError
-            When the object has no method ``patch``.
-        """
-        if not self._can_patch:
-            raise not_patchable(self._kind)
-        pickled = dumps(patch)
+        """Let each worker's copy be patched before its next batch; when it raises, none is."""
         with self._lock:
-            content, patches = self._state
-            patches = (*patches, pickled)
-            if len(patches) > _MAX_PATCHES:
-                obj = content.sealed.open()
-                for each in patches:
-                    obj.patch(loads(each))
-                content, patches = Content(obj), ()
-            self._state = (content, patches)
+            content = self._patches.add(patch, Content)
+            if content is not None:
+                self._set(content)
 
-
-def _can_patch(obj: Any) -> bool:
-    return callable(getattr(obj, "patch", None))
+    def _set(self, content: Content) -> None:
+        self._content = content
+        self._patches = Patches(content.sealed.copy, content.sealed.nbytes)

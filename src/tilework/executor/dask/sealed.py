@@ -42,6 +42,10 @@ class Sealed:
         """Unpickle it. Its arrays are not copied: they are writeable only if the buffers that arrived are."""
         return loads(self.data, buffers=self.buffers)
 
+    def copy(self) -> Any:
+        """Unpickle it with arrays of its own, which may be changed."""
+        return loads(self.data, buffers=[bytearray(buffer) for buffer in self.buffers])
+
     @property
     def nbytes(self) -> int:
         """Size in bytes."""

@@ -3,18 +3,20 @@
 An object is kept as it was pickled, its *base*, and with the patches since. When these are many, whoever gives the next
 one makes a new base of them, so that what is kept does not grow with the length of a run.
 
-Who does what: the hub thread has the base, and the patches that it told the workers of. Threads that patch have their
-own list of all patches since the base, which the hub learns of later; they take turns. What both touch is the memory of
+Who does what: the hub thread has the base, and the patches that it told the workers of. Threads that patch take turns;
+they have all patches since the base and a patched copy, of which the hub learns later. What both touch is the memory of
 a base, which the hub may give back while a thread makes the next one of it: that has a lock.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from tilework.executor.calling import note_unpicklable
 from tilework.executor.driven import no_such_handle
+from tilework.executor.patches import Patches
 from tilework.executor.pipelined.messages import Patch, Scatter, encode
 from tilework.executor.pipelined.parcel import Layout, pack
 from tilework.executor.remote import loads
@@ -25,10 +27,6 @@ if TYPE_CHECKING:
     from tilework.executor.pipelined.memory import Segment
 
 __all__ = ["Base", "Scattered"]
-
-_MOST_PATCHES: Final = 64
-_MOST_PATCH_BYTES: Final = 1 << 16
-"""That many are kept for small objects, too; for large ones, as many as the object has."""
 
 
 class Base:
@@ -92,28 +90,27 @@ class Scattered:
 
     def __init__(self, key: str, obj: Any) -> None:
         self.key = key
-        self.can_be_patched = callable(getattr(obj, "patch", None))
-        self.type_name = type(obj).__name__
         self.patching = threading.Lock()
         """Held by whoever patches, until the hub has been asked to."""
         self._is_closed = False
-        self._base = self._latest = Base(key, obj)
+        self._base = Base(key, obj)
         self._told: list[bytes] = []
-        self._given: list[bytes] = []
+        self._patches = Patches(self._base.open, self._base.size)
 
     # ---- for threads that patch, which hold `patching`
 
-    def note_patch(self, patch: bytes) -> Base | None:
-        """Take note of a patch, in its pickled form; returns the new base where there are too many, else None."""
-        given = [*self._given, patch]
-        base = None
-        if len(given) > _MOST_PATCHES or sum(map(len, given)) > max(_MOST_PATCH_BYTES, self._latest.size):
-            obj = self._latest.open()
-            for each in given:
-                obj.patch(loads(each))
-            base = self._latest = Base(self.key, obj)
-            given = []
-        self._given = given
+    def patch(self, patch: Any) -> bytes | Base:
+        """Apply a patch here; returns what workers need: its pickled form, or a new base where there are too many.
+
+        Raises
+        ------
+        Exception
+            What ``obj.patch`` raises; no worker is to see the patch then.
+        """
+        base = self._patches.add(patch, partial(Base, self.key))
+        if base is None:
+            return self._patches.pickled[-1]
+        self._patches = Patches(base.open, base.size)
         return base
 
     # ---- for the hub

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.executor.driven import no_such_handle
 from tilework.executor.pipelined.scattered import Scattered
-from tilework.executor.remote import dumps
-from tilework.executor.storing import new_handle, not_patchable
+from tilework.executor.storing import new_handle
 
 if TYPE_CHECKING:
     from tilework.executor.pipelined.hub import Hub
@@ -46,17 +45,14 @@ class HubStore:
         self._hub.scatter(Scattered(handle, obj))
 
     def patch(self, handle: Any, patch: Any) -> None:
-        """Let all workers patch the object; TypeError when it cannot be patched."""
+        """Let all workers patch the object; what its method ``patch`` raises here reaches none of them."""
         obj = self.look_up(handle)
-        if not obj.can_be_patched:
-            raise not_patchable(obj.type_name)
-        pickled = dumps(patch)
         with obj.patching:
-            base = obj.note_patch(pickled)
-            if base is None:
-                self._hub.patch(obj, pickled)
+            change = obj.patch(patch)
+            if isinstance(change, bytes):
+                self._hub.patch(obj, change)
             else:
-                self._hub.rebase(obj, base)
+                self._hub.rebase(obj, change)
 
     def drop(self, handle: str) -> None:
         """Let all workers forget the object."""
