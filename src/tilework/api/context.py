@@ -105,7 +105,8 @@ class Context(Analyses):
         plot_class
             Class of live plots.
         snooze_timeout
-            Minutes after which idle workers are released, for ``"dask"``; the others keep theirs whatever it is.
+            Minutes (`DaskJobExecutor` counts seconds) after which idle workers are released, for ``"dask"``; the others
+            keep theirs whatever it is.
         main_process_gpu
             CUDA device of the main process.
 
@@ -428,7 +429,7 @@ class Context(Analyses):
 
         Returns
         -------
-        BufferWrapper
+        ResultBuffer
             Of kind nav.
 
         Examples

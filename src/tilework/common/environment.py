@@ -81,7 +81,7 @@ class Environment:
     stop
         The run's flag; None for work that nobody can stop.
     debug
-        Whether compiled functions of users look at every index, which may take twice as long.
+        Whether compiled functions of users look at every index, which takes longer.
     """
 
     __slots__ = ("_debug", "_gpu_id", "_stop", "_threaded_executor", "_threads_per_worker", "_worker_context")

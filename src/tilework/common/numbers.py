@@ -14,5 +14,5 @@ def is_real(value: Any) -> bool:
 
 
 def is_whole(value: Any) -> bool:
-    """Return whether something is an integer, of Python or NumPy."""
-    return isinstance(value, Integral)
+    """Return whether something is an integer, of Python or NumPy; whoever gives a bool means something else."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

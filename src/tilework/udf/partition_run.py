@@ -108,7 +108,7 @@ class PartitionRun:
                 e.add_note(f"in the constructor of {cls.__name__}, {self._where()}")
                 raise
 
-    def __call__(self, progress: PartitionProgressTracker) -> tuple[UDFData, ...]:
+    def run(self, progress: PartitionProgressTracker) -> tuple[UDFData, ...]:
         """Process the partition; return the buffers."""
         env = self._env
         plan = self._params.plan

@@ -150,8 +150,8 @@ class UDFTask:
 
     def _process(self, params: UDFParams, env: Environment, *, own_copies: bool = False) -> tuple[UDFData, ...]:
         classes = self._udf_classes or params.classes
-        run = PartitionRun(self._partition, classes, params, env, self._absent, own_copies=own_copies)
-        return run(PartitionProgressTracker(self._partition) if self._report else _NO_PROGRESS)
+        partition_run = PartitionRun(self._partition, classes, params, env, self._absent, own_copies=own_copies)
+        return partition_run.run(PartitionProgressTracker(self._partition) if self._report else _NO_PROGRESS)
 
 
 class GenericTask:
