@@ -213,11 +213,10 @@ class UDFRun(Generic[ResultT]):
     async def _wait_async(self) -> ResultT:
         import asyncio
 
-        from tilework.common.async_utils import kept_awake
-        from tilework.executor.async_adapter import look_at
+        from tilework.common.async_utils import ignore_outcome, kept_awake
 
         over = asyncio.wrap_future(self._future)
-        over.add_done_callback(look_at)
+        over.add_done_callback(ignore_outcome)
         try:
             with kept_awake():
                 return self._unwrap(await asyncio.shield(over))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import sys
-from typing import TYPE_CHECKING, Final, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar
 
 from tilework.common.channel import (
     EMPTY,
@@ -35,6 +35,7 @@ __all__ = [
     "async_generator",
     "async_generator_eager",
     "async_to_sync_generator",
+    "ignore_outcome",
     "kept_awake",
     "run_agen_get_last",
     "run_gen_get_last",
@@ -46,6 +47,12 @@ P = ParamSpec("P")
 
 PULSE: Final = 0.2
 """How long an event loop may sleep while it waits for a run (s)."""
+
+
+def ignore_outcome(future: asyncio.Future[Any]) -> None:
+    """Look at the outcome of what is done, so that asyncio does not report an error that nobody waits for any more."""
+    if not future.cancelled():
+        future.exception()
 
 
 @contextlib.contextmanager

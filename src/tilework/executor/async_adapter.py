@@ -32,19 +32,13 @@ if TYPE_CHECKING:
     from tilework.common.scheduler import WorkerSet
     from tilework.common.subscriptions import Callback
 
-__all__ = ["AsyncAdapter", "MakingAsyncAdapter", "look_at"]
+__all__ = ["AsyncAdapter", "MakingAsyncAdapter"]
 
 T = TypeVar("T")
 V = TypeVar("V")
 
 _MAX_CALLS: Final = 64
 _END: Final = object()
-
-
-def look_at(step: asyncio.Future[Any]) -> None:
-    """Look at the outcome, so that asyncio does not report an error as forgotten that nobody waits for any more."""
-    if not step.cancelled():
-        step.exception()
 
 
 class AsyncAdapter(AsyncJobExecutor):
@@ -74,6 +68,8 @@ class AsyncAdapter(AsyncJobExecutor):
         """Yield what a generator yields; `stop` makes it return soon when it is needed no more while it works."""
         import asyncio
 
+        from tilework.common.async_utils import ignore_outcome
+
         step: asyncio.Future[Any] | None = None
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
@@ -81,7 +77,7 @@ class AsyncAdapter(AsyncJobExecutor):
         try:
             while True:
                 step = loop.run_in_executor(self._pool, advance)
-                step.add_done_callback(look_at)
+                step.add_done_callback(ignore_outcome)
                 item = await asyncio.shield(step)
                 if item is _END:
                     return

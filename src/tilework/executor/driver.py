@@ -26,6 +26,7 @@ runs to stop. That wait is bounded; a second KeyboardInterrupt ends it at once.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
 
     from tilework.executor.run import Event, Run, Ticket
 
-__all__ = ["STOP_GRACE_SECONDS", "Backend", "RunControl", "drive"]
+__all__ = ["STOP_GRACE_SECONDS", "Backend", "RunControl", "drive", "warn_still_running"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -104,6 +107,17 @@ class RunControl:
         wake = self.wake
         if wake is not None:
             wake()
+
+
+def warn_still_running(control: RunControl, n_tasks: int | None = None) -> None:
+    """Log that tasks of a run did not stop in time, which has ended; None: it is not known how many."""
+    log.warning(
+        "the run %r has ended, but %s of its tasks did not stop within %g s and go on on their workers; "
+        "a task should call env.raise_if_stopped() between tiles",
+        control.cancel_id,
+        "some" if n_tasks is None else n_tasks,
+        control.grace,
+    )
 
 
 def drive(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tilework.executor.crew import Crew, Lane
+from tilework.executor.driver import warn_still_running
 from tilework.executor.inbox import Inbox
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LaneBackend"]
 
-log = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
@@ -68,13 +67,7 @@ class LaneBackend(ABC, Generic[V]):
         self._stop()
         lane = self._lane
         if not self._crew.end(lane, control.grace):
-            log.warning(
-                "the run %r has ended, but %d of its tasks did not stop within %g s and go on on their workers; "
-                "a task should call env.raise_if_stopped() between tiles",
-                control.cancel_id,
-                lane.n_running,
-                control.grace,
-            )
+            warn_still_running(control, lane.n_running)
         # The lane knows this object: results must not wait for the garbage collector to find that circle.
         del self._lane
 

@@ -40,6 +40,7 @@ from tilework.exceptions import ExecutorError
 from tilework.executor.crew import Crew
 from tilework.executor.driven import is_streamed
 from tilework.executor.lane_backend import LaneBackend
+from tilework.executor.mean_time import mean_time
 from tilework.executor.pool_worker import Job, run_job
 from tilework.executor.remote import PackedError, contained, dumps, loads, unpack_error
 from tilework.executor.renewable import Gate, PoolBrokeError, RenewablePool, size_of
@@ -84,8 +85,6 @@ _MOST_BOARDS: Final = 8
 """Boards that are kept for later runs: a new one costs every process a mapping."""
 
 _MEETING_SECONDS: Final = 10.0
-
-_SMOOTHING: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +243,7 @@ class PoolBackend(LaneBackend[V]):
             except BaseException as error:  # noqa: BLE001  (users' code runs in there)
                 error.add_note("a result cannot be unpickled in the main process")
                 events.append(Failed(ticket.number, contained(error)))
-            mean = self._mean_seconds
-            self._mean_seconds = outcome.seconds if mean is None else mean + (outcome.seconds - mean) * _SMOOTHING
+            self._mean_seconds = mean_time(self._mean_seconds, outcome.seconds)
         if not any(isinstance(event, Failed) for event in events):
             for ticket in tickets[len(answer.outcomes) :]:
                 self._crew.put(self._lane, ticket)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, WorkerLostError
 from tilework.executor.calling import stopped_iteration
+from tilework.executor.mean_time import mean_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -111,9 +112,6 @@ class Bounds:
 
 _UNORDERED_WINDOWS: Final = 2
 """What of an unordered run may be under way or undelivered, in units of what may be under way."""
-
-_SMOOTHING: Final = 0.25
-"""Weight of the newest task in the mean time of tasks."""
 
 # Of `Ticket`, `Submit`, `Deliver`, `Wait` and `Completed` there is one for each task, or more. They are not frozen,
 # which would take three times as long to make; nobody changes them.
@@ -402,8 +400,7 @@ class Run(Generic[T]):
         ticket = self._under_way.pop(event.number, None)
         if ticket is None:
             return
-        mean = self._mean_seconds
-        self._mean_seconds = event.seconds if mean is None else mean + (event.seconds - mean) * _SMOOTHING
+        self._mean_seconds = mean_time(self._mean_seconds, event.seconds)
         self._set_limit()
         item = (event.result, ticket.task)
         if not self._ordered:

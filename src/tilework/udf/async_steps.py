@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from tilework.common.async_utils import kept_awake
+from tilework.common.async_utils import ignore_outcome, kept_awake
 from tilework.udf.results import copied
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class AsyncSteps(AsyncIterator["UDFResults"], Generic[StepsT]):
             self._steps.cancel()
         closing = asyncio.wrap_future(pool.submit(self._close))
         pool.shutdown(wait=False)
-        closing.add_done_callback(_look_at)
+        closing.add_done_callback(ignore_outcome)
         await asyncio.shield(closing)
 
     async def athrow(self, exc: BaseException) -> None:
@@ -152,9 +152,3 @@ class AsyncSteps(AsyncIterator["UDFResults"], Generic[StepsT]):
     def _close(self) -> None:
         if self._steps is not None:
             self._steps.close()
-
-
-def _look_at(closing: asyncio.Future[None]) -> None:
-    """Look at the outcome, so that asyncio does not report an error as forgotten when nobody waits any more."""
-    if not closing.cancelled():
-        closing.exception()

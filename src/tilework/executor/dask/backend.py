@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.exceptions import ExecutorError
 from tilework.executor.dask.worker import Outcome
+from tilework.executor.driver import warn_still_running
 from tilework.executor.remote import contained
 from tilework.executor.run import Completed, Failed
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DaskBackend"]
 
-log = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
@@ -92,12 +91,7 @@ class DaskBackend(Generic[V]):
             if courier.has_closed():
                 return
             if time.monotonic() >= until:
-                log.warning(
-                    "the run %r has ended, but some of its tasks did not stop within %g s and go on on their workers; "
-                    "a task should call env.raise_if_stopped() between tiles",
-                    control.cancel_id,
-                    control.grace,
-                )
+                warn_still_running(control)
                 return
 
 

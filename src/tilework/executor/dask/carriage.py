@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.common.async_utils import ignore_outcome
 from tilework.common.executor import Priority
-from tilework.executor.async_adapter import look_at
 from tilework.executor.dask.lanes import DIRECT_SECONDS
 from tilework.executor.dask.reach import Reach
 from tilework.executor.dask.scattered import SCATTER_SECONDS
@@ -169,7 +169,7 @@ class Carriage:
                 asynchronous=True,
             )
         )
-        scattering.add_done_callback(look_at)
+        scattering.add_done_callback(ignore_outcome)
         # Dask would keep for ever what it was sent when this is broken off, as at the end of a run.
         return batch, await _scattered(asyncio.shield(scattering))
 

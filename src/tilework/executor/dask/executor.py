@@ -182,8 +182,8 @@ class DaskJobExecutor(StoringJobExecutor):
         preload
             What the workers load first; see `cluster_spec`.
         snooze_timeout
-            Seconds (`Context.make_with` counts minutes) without work after which all workers but one are released, until
-            there is work again; None: never.
+            Seconds without work after which all workers but one are released, until there is work again; None: never.
+            `Context.make_with` counts minutes.
         main_process_gpu
             See the class.
 

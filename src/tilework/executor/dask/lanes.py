@@ -10,6 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.executor.mean_time import mean_time
+
 if TYPE_CHECKING:
     from tilework.common.executor import Priority
     from tilework.common.scheduler import Worker
@@ -42,8 +44,6 @@ FIRST_PATIENCE: Final = 0.5
 
 HELD_SECONDS: Final = (1.0, 60.0)
 """How long a worker is taken to be held by others, in s: at first, twice as long each time, and at most."""
-
-_SMOOTHING: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,7 @@ class Lane:
 
     def learn(self, seconds: float) -> None:
         """Take note of how long a task took."""
-        mean = self.mean_seconds
-        self.mean_seconds = seconds if mean is None else mean + (seconds - mean) * _SMOOTHING
+        self.mean_seconds = mean_time(self.mean_seconds, seconds)
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ import threading
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from tilework.executor.async_adapter import look_at
+from tilework.common.async_utils import ignore_outcome
 from tilework.executor.dask.sealed import SharedSealed, seal
 from tilework.executor.patches import Patches
 
@@ -50,7 +50,7 @@ class Content:
                     asynchronous=True,
                 )
             )
-            self._scattering.add_done_callback(look_at)
+            self._scattering.add_done_callback(ignore_outcome)
         scattering = self._scattering
         try:
             return await asyncio.shield(scattering)

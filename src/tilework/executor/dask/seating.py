@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.common.async_utils import ignore_outcome
 from tilework.executor.dask.seat import close_seats, feed, leave, sit
 from tilework.executor.dask.table import LINGER_SECONDS, Feed
 from tilework.executor.remote import dumps
@@ -305,8 +306,7 @@ class Seating:
 
     def _on_called(self, call: asyncio.Task[Any]) -> None:
         self._calls.discard(call)
-        if not call.cancelled():
-            call.exception()  # which is that of whoever waits for it, if anybody does
+        ignore_outcome(call)  # whoever waits for it has it
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.ensure_future(coroutine)

@@ -28,6 +28,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from tilework.executor.crew import LaneQueue
+from tilework.executor.mean_time import mean_time
 
 if TYPE_CHECKING:
     from tilework.common.executor import Priority
@@ -39,7 +40,6 @@ _ROOM: Final = 2
 _ROOM_SHORT: Final = 32
 _SHORT_SECONDS: Final = 1e-3
 """Work that may be at a worker beyond the usual two tickets."""
-_SMOOTHING: Final = 0.25
 _MOST_READERS: Final = 65536
 
 Revoke: TypeAlias = Callable[["Station", int], int]
@@ -60,7 +60,7 @@ class RunLane:
     def __init__(self, priority: Priority) -> None:
         self.priority = priority
         self.items: deque[Item] = deque()
-        self.mean_seconds = float("inf")
+        self.mean_seconds: float | None = None
         self.is_over = False
         self.lost: set[int] = set()
         """Places of bound tickets that have lost their worker, and will be put again."""
@@ -72,8 +72,7 @@ class RunLane:
 
     def note_seconds(self, seconds: float) -> None:
         """Take note of how long a ticket took."""
-        mean = self.mean_seconds
-        self.mean_seconds = seconds if mean == float("inf") else mean + (seconds - mean) * _SMOOTHING
+        self.mean_seconds = mean_time(self.mean_seconds, seconds)
 
 
 @dataclass(eq=False, slots=True)
@@ -138,7 +137,8 @@ class Station:
         n = len(self.items)
         if n < _ROOM:
             return True
-        return n < _ROOM_SHORT and n * self.items[-1].lane.mean_seconds < _SHORT_SECONDS
+        mean = self.items[-1].lane.mean_seconds
+        return mean is not None and n < _ROOM_SHORT and n * mean < _SHORT_SECONDS
 
 
 class Dispatch:
