@@ -13,7 +13,7 @@ from PIL import Image
 
 from tilework.exceptions import TileworkError
 from tilework.viz import auto_range, cyclic_colormap, encode_image, rgb_from_2dvector, visualize_simple
-from tilework.viz.colors import NEUTRAL, colormap, direction_colors
+from tilework.viz.colors import NEUTRAL, direction_colors, get_colormap
 
 GREY = np.rint(np.array(NEUTRAL) * 255).astype(int)
 
@@ -59,7 +59,7 @@ def test_visualize_simple_is_monotonic(dtype: str) -> None:
     rgba = visualize_simple(values)
     assert rgba.shape == (3, 4, 4)
     assert rgba.dtype == np.uint8
-    ends = colormap()(np.array([0.0, 1.0]), bytes=True)
+    ends = get_colormap()(np.array([0.0, 1.0]), bytes=True)
     np.testing.assert_array_equal(rgba[0, 0], ends[0])
     np.testing.assert_array_equal(rgba[-1, -1], ends[1])
 
@@ -80,7 +80,7 @@ def test_visualize_simple_grey_where_nothing_is() -> None:
 
 def test_visualize_simple_limits_and_logarithm() -> None:
     """Given limits are used; on a logarithmic scale a decade is a decade, and zero is half of the smallest."""
-    middle = colormap()(0.5, bytes=True)
+    middle = get_colormap()(0.5, bytes=True)
     rgba = visualize_simple(np.array([[1.0, 10.0, 100.0]]), logarithmic=True)
     assert np.abs(rgba[0, 1].astype(int) - middle).max() <= 2
     values = np.array([[1.0, 10.0, 100.0, 0.0]])
@@ -130,7 +130,7 @@ def test_cyclic_colormap_ends_meet() -> None:
     """The first and the last colour are neighbours."""
     cmap = cyclic_colormap()
     assert np.abs(np.array(cmap(0.0)) - np.array(cmap(1.0))).max() < 0.03
-    assert colormap("tilework_cyclic") == cmap.with_extremes(bad=NEUTRAL)
+    assert get_colormap("tilework_cyclic") == cmap.with_extremes(bad=NEUTRAL)
 
 
 def test_encode_image_round_trip() -> None:

@@ -23,7 +23,7 @@ __all__ = ["Environment", "StopFlag", "deadline_after"]
 
 def deadline_after(timeout: float | None) -> float | None:
     """Return `time.monotonic` when so many seconds will have passed; None for ever."""
-    # one of numpy, of few digits, would be the kind of the sum
+    # the sum with a NumPy scalar of few digits, such as float16, would have its dtype
     return None if timeout is None else time.monotonic() + float(timeout)
 
 

@@ -19,7 +19,7 @@ __all__ = ["Cancellable", "before_threads_are_joined", "cancel_at_exit", "come_b
 
 
 class Cancellable(Protocol):
-    """An executor."""
+    """Something that runs are made with, such as an executor."""
 
     def _cancel_all(self, reason: str) -> None: ...
 

@@ -61,9 +61,9 @@ class Job:
     items: bytes
     """The items, pickled as a list."""
     board: Address
-    """Of the run."""
+    """Where the board of the run is."""
     slot: int
-    """Of this job."""
+    """Where on the board this job says how far it is."""
     seconds_left: float | None
     """Until the run's deadline."""
     main_pid: int

@@ -13,10 +13,10 @@ or queues, so that all of it can be tested without a worker, and means the same 
 What is guaranteed:
 
 - Each task is delivered exactly once, or the run does not end as FINISHED; there can be no gap.
-- Never more than the limit (workers x a small number) is under way; only when workers are taken away, there may be more
-  for a while. Then what loses its worker is under way again at once if something that comes after it is, as that may
-  wait for it. Results that nobody took yet are bounded as well: what was pulled is at most one reorder window ahead of
-  what was delivered when the run is ordered, and otherwise at most twice the limit.
+- Never more than the limit (workers x a small number) is under way, but for a while after workers were taken away. A
+  task that lost its worker is submitted again at once, even above the limit, if a later task is under way: that one may
+  be waiting for it. Results that nobody took yet are bounded as well: what was pulled is at most one reorder window
+  ahead of what was delivered when the run is ordered, and otherwise at most twice the limit.
 - After the end nothing is submitted or delivered, and whatever still arrives is ignored.
 """
 

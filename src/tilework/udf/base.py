@@ -81,7 +81,7 @@ __all__ = [
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 T = TypeVar("T")
-# What users' programs import from here and what itself needs the base class.
+# Names that programs import from here. Their modules import this one, so they are loaded when they are asked for.
 _ELSEWHERE = {
     "GenericTask": "task",
     "NoOpUDF": "noop",

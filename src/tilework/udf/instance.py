@@ -51,7 +51,7 @@ __all__ = [
 T_co = TypeVar("T_co", covariant=True)
 
 _MAPPINGS: Final = (dict, Mapping)
-"""To be a dict is found out sooner than to be a Mapping."""
+"""`dict` first, since asking for an abstract base class takes twice as long."""
 
 _RUN_ATTRIBUTES: Final = frozenset(("meta", "params", "results", "task_data"))
 """What only runs may set."""

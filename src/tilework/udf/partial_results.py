@@ -37,7 +37,7 @@ _tracer = get_tracer(__name__)
 
 
 class RunLink:
-    """A run on an executor, as those have it who do not drive it; any thread may call all but `open` and `close`.
+    """A run on an executor, for threads that do not drive it. Thread-safe, but for `open` and `close`.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class RunLink:
         self._params_handle = None
         self._has_begun.set()
 
-    def wait_until_open(self) -> None:
+    def wait_until_started(self) -> None:
         """Wait until parameters can be changed, or the run is over."""
         self._has_begun.wait()
 
@@ -135,7 +135,7 @@ class ResultsForDataSet(Iterator[UDFResultsLazy]):
 
     def wait_until_started(self) -> None:
         """Wait until parameters can be changed, or the run is over."""
-        self._link.wait_until_open()
+        self._link.wait_until_started()
 
     def update_parameters_experimental(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters while the run goes on; tasks that start later use them.

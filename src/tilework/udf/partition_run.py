@@ -110,6 +110,7 @@ class PartitionRun:
 
     def run(self, progress: PartitionProgressTracker) -> tuple[UDFData, ...]:
         """Process the partition; return the buffers."""
+        keep_freed_memory()  # of the arrays that functions make for each frame
         env = self._env
         plan = self._params.plan
         plans = plan.udfs
@@ -245,7 +246,6 @@ class PartitionRun:
         self, backends: BackendPlan, converter: TileConverter
     ) -> list[tuple[Callable[[DataTile], Any], list[tuple[UDF, str, Step]]]]:
         """Return the steps by the form of tile that they want, each with its UDF and the name of its method."""
-        keep_freed_memory()
         groups: dict[tuple[str, np.dtype[Any], bool], list[tuple[UDF, str, Step]]] = {}
         for udf, plan, backend in zip(self._udfs, self._params.plan.udfs, backends.udfs, strict=True):
             self._at = udf, f"get_{plan.method.value}_kernel"

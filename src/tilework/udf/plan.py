@@ -49,9 +49,10 @@ USER_KERNEL_FROM_PIXELS = 2**18
 def use_compiled(udf: UDF, dataset_pixels: int, run_pixels: int) -> bool | None:
     """Return whether `udf` uses compiled kernels in a run over `run_pixels` pixels of a dataset of `dataset_pixels`.
 
-    None stands for those with the same bits as NumPy, in each process from when they pay on.
+    None stands for those with the same bits as NumPy, which each process uses once they save time.
 
-    A large dataset is probably looked at more than once, but a small selection of it is still done at once.
+    The size of the dataset decides, for a large one is probably read more than once; but a small selection of it stays
+    with NumPy.
 
     Raises
     ------

@@ -35,7 +35,7 @@ class UDFPlan:
     backends
         Kinds of array it can get, best first; which of them it gets depends on the worker's device.
     compiled
-        Whether it uses compiled kernels; None: those with the same bits as NumPy, from when they pay on.
+        Whether it uses compiled kernels; None: those with the same bits as NumPy, once they save time.
     corrected
         Whether its NumPy tiles are corrected for the detector; otherwise it corrects its results, if necessary.
     corrections

@@ -38,7 +38,7 @@ class TileConverter:
     corrections
         Detector corrections of the run, or None.
     compiled
-        Whether compiled kernels are loaded anyway; None: they may be, for conversions, from when they pay on.
+        Whether compiled kernels are loaded anyway; None: they may be, for conversions, once they save time.
     threads
         The most threads to use.
     turn

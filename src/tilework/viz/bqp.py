@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.exceptions import TileworkError
-from tilework.viz.colors import colormap
+from tilework.viz.colors import get_colormap
 from tilework.viz.live import Channel, PicturePlot, notebook_display
 from tilework.viz.pixels import auto_range
 
@@ -70,7 +70,7 @@ class BQLive2DPlot(PicturePlot):
         self._image: Any = None
 
     def display(self) -> Any:
-        """Make the widget, and show it in the output of the cell; a run does that unless it is done.
+        """Make the widget, and show it in the output of the cell; a run calls this itself, if nobody has.
 
         Returns
         -------
@@ -79,7 +79,7 @@ class BQLive2DPlot(PicturePlot):
         bq = self._bqplot
         from matplotlib.colors import to_hex
 
-        colors = [to_hex(color) for color in colormap()(np.linspace(0, 1, N_COLORS))]
+        colors = [to_hex(color) for color in get_colormap()(np.linspace(0, 1, N_COLORS))]
         height, width = self.data.shape
         scales = {
             "x": bq.LinearScale(min=0.0, max=float(width)),

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from tilework.common.interrupts import interrupts_later
 from tilework.exceptions import TileworkError
 
-__all__ = ["NEUTRAL", "colormap", "cyclic_colormap", "direction_colors", "require_matplotlib"]
+__all__ = ["NEUTRAL", "cyclic_colormap", "direction_colors", "get_colormap", "require_matplotlib"]
 
 FloatArray = NDArray[np.float64]
 
@@ -114,7 +114,7 @@ def cyclic_colormap() -> Any:
     return ListedColormap(direction_colors(angle).tolist(), name="tilework_cyclic")
 
 
-def colormap(name: Any = None) -> Any:
+def get_colormap(name: Any = None) -> Any:
     """Return a matplotlib colour map that shows what is not there in a neutral grey.
 
     Parameters

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.viz.colors import colormap, require_matplotlib
+from tilework.viz.colors import get_colormap, require_matplotlib
 from tilework.viz.marks import AxisScale, add_color_wheel, add_scale_bar, has_scale_bar, known_scale, pixel_aspect
 from tilework.viz.pixels import auto_range, rgb_from_2dvector
 
@@ -149,7 +149,7 @@ def draw_image(
         norm = Normalize(low, high if high > low else low + 1, clip=True)
     picture = axes.imshow(
         np.ma.array(values, mask=~shown),
-        cmap=colormap(cmap),
+        cmap=get_colormap(cmap),
         norm=norm,
         interpolation="nearest",
         aspect=pixel_aspect(values.shape, scales),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.viz.colors import NEUTRAL, colormap, require_matplotlib
+from tilework.viz.colors import NEUTRAL, get_colormap, require_matplotlib
 from tilework.viz.live import Channel, PicturePlot, notebook_display
 from tilework.viz.marks import pixel_aspect
 from tilework.viz.painting import Painter, encode_png, silent
@@ -95,7 +95,7 @@ class MPLLive2DPlot(PicturePlot):
         return self._image
 
     def display(self) -> Any:
-        """Bring the plot to the screen; a run does that unless it is done.
+        """Bring the plot to the screen; a run calls this itself, if nobody has.
 
         Returns
         -------
@@ -141,7 +141,7 @@ class MPLLive2DPlot(PicturePlot):
             "interpolation": "nearest",
             "aspect": aspect,
             **self._kwargs,
-            "cmap": colormap(self._kwargs.get("cmap")),
+            "cmap": get_colormap(self._kwargs.get("cmap")),
         }
         self._image = self.axes.imshow(shown, **options)
         # Stays what it is when fewer pixels are shown.
@@ -177,7 +177,7 @@ class MPLLive2DPlot(PicturePlot):
             if self._on_screen:
                 self._bring(anew=anew, is_last=force)
         if force and self._painter is not None:
-            self._painter.let_go()
+            self._painter.release()
 
     def _values(self, damage: Array, *, whole: bool) -> Any:
         """Return what the image is made of: values, masked where they are not there; colours, which are grey there."""

@@ -47,7 +47,7 @@ class Painter:
         self._renderer: Any = None
         self._n_parts = self._count()
         # Somebody else draws, such as a user who zooms in.
-        self._figure.canvas.mpl_connect("draw_event", self._forget)
+        self._figure.canvas.mpl_connect("draw_event", self.release)
 
     def draw(self, *, anew: bool) -> NDArray[np.uint8]:
         """Draw the figure, and return its pixels, (y, x, 4), which are valid until it is drawn again.
@@ -71,10 +71,6 @@ class Painter:
             self._figure.draw(renderer)
         return np.asarray(renderer.buffer_rgba())
 
-    def let_go(self) -> None:
-        """Free the pixels that are kept."""
-        self._forget()
-
     def _draw_ground(self, renderer: Any) -> None:
         changing = [part for part in self._parts() if part.get_visible()]
         for part in changing:
@@ -91,7 +87,8 @@ class Painter:
         """Return what changes, and what lies above that, from below."""
         return self._picture, *self._axes.spines.values(), self._bar
 
-    def _forget(self, event: Any = None) -> None:  # noqa: ARG002
+    def release(self, event: Any = None) -> None:  # noqa: ARG002  (which matplotlib gives)
+        """Free the pixels that are kept."""
         self._ground = None
 
     def _is_simple(self) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.viz import encode_image
-from tilework.viz.colors import NEUTRAL, colormap, direction_colors
+from tilework.viz.colors import NEUTRAL, direction_colors, get_colormap
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -108,11 +108,8 @@ def visualize_simple(
     low, high = auto_range(values, there)
     low, high = low if vmin is None else vmin, high if vmax is None else vmax
     scaled = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(values.shape)
-    rgba: NDArray[np.uint8] = _colormap(colormap)(np.ma.array(scaled, mask=~there), bytes=True)
+    rgba: NDArray[np.uint8] = get_colormap(colormap)(np.ma.array(scaled, mask=~there), bytes=True)
     return rgba
-
-
-_colormap = colormap
 
 
 def _logarithm(values: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -159,7 +159,7 @@ def sit(seat: str, run: str, priority: int, content: str | None, params: SharedS
 
 @dataclass(frozen=True, slots=True)
 class _Seat:
-    """One that sits."""
+    """A Dask task that occupies a thread of this worker for one run, and is fed with its batches."""
 
     name: str
     priority: int

@@ -69,7 +69,7 @@ class Batch:
     run: str
     """Names the run, for `stop_run`."""
     numbers: tuple[int, ...]
-    """Of the tickets."""
+    """Numbers of the tickets."""
     items: Sealed | None
     """The tasks, or the arguments of the function, as a list; None: they travel by themselves."""
     fn: Sealed | None

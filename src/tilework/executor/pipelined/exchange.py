@@ -182,9 +182,11 @@ class Exchange:
         return member is not None and item.serial <= self.pool.page.begun(member.row)
 
     def make_way(self, item: Item) -> None:
-        """End a worker for a ticket of a stream, if that waits for one that waits for data after the ticket's own.
+        """End the worker that keeps a ticket of a stream from being begun, if there is one.
 
-        So it is when a worker was lost, and no other one takes its place. The tickets are repeated in order.
+        Data of a stream comes in the order of its tickets. When a worker was lost and no other takes its place, its
+        ticket has to wait for a worker that itself waits for data of a later ticket, which would never come. That
+        worker is ended, and both tickets are done again in their order.
         """
         if item.station is None:
             is_starting = any(member.state is MemberState.STARTING for member in self.pool.members)
