@@ -63,10 +63,14 @@ def test_a_limit_that_may_not_be_raised_stays(monkeypatch: pytest.MonkeyPatch) -
     """As where the system's own limit is below that of the process."""
     import resource
 
-    def refuse(*_: object) -> None:
+    asked = []
+
+    def refuse(_: int, limits: tuple[int, int]) -> None:
+        asked.append(limits)
         msg = "not allowed to raise maximum limit"
         raise ValueError(msg)
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
     monkeypatch.setattr(resource, "setrlimit", refuse)
     backend.set_file_limit()
+    assert asked == [(4096, 4096)]

@@ -492,8 +492,17 @@ def test_functions_are_asked_of_what_is_not_there_yet_without_a_word(context: Co
 
 def test_dummy(context: Context, dataset: Any) -> None:
     """Runs with plots on a machine without a screen."""
-    context.plot_class = Dummy2DPlot
-    context.run_udf(dataset=dataset, udf=SumUDF(), plots=True)
+    made: list[Dummy2DPlot] = []
+
+    class Kept(Dummy2DPlot):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    context.plot_class = Kept
+    results = context.run_udf(dataset=dataset, udf=SumUDF(), plots=True)
+    (plot,) = made
+    np.testing.assert_array_equal(plot.data, results["intensity"].data)
 
 
 def test_plots_true_makes_and_displays_them(context: Context, dataset: Any) -> None:

@@ -497,5 +497,6 @@ def test_close_gives_up_what_takes_too_long() -> None:
         desk.seating.tell_end("run", {"tcp://one"}, frozenset())
         await settle()
         await desk.seating.close(0.01)
+        assert [call.fn for call in desk.client.calls if not call.answer.done()] == [leave, close_seats]
 
     in_loop(main)
