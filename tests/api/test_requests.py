@@ -87,6 +87,9 @@ def test_wrong_executors() -> None:
     for name in ("startup_timeout", "cleanup_timeout"):
         with pytest.raises(ExecutorSpecException, match=f"{name} must be a number of seconds, not '3'"):
             PipelinedExecutor(**{name: "3"})  # type: ignore[arg-type]
+    for size in ("1G", -5, 2e9, True):
+        with pytest.raises(ExecutorSpecException, match="shared_memory must be a number of bytes, not "):
+            PipelinedExecutor(shared_memory=size)  # type: ignore[arg-type]
 
 
 def test_one_function_or_several() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -76,6 +76,22 @@ def test_tasks_one_by_one() -> None:
     with InlineJobExecutor() as executor, executor.scatter(None) as handle:
         for n, _ in enumerate(executor.run_tasks(tasks(), handle, 0, NoopCommHandler()), 1):
             assert len(pulled) == n
+
+
+def test_messages_without_subscribers_take_no_memory() -> None:
+    """A run that goes on for ever may have any number of them."""
+
+    def work(params: Any, env: Environment) -> int:
+        context = env.worker_context
+        assert context is not None
+        for i in range(10):
+            context.signal("part-x", "topic", {"value": i})
+        assert context._messages is not None
+        return context._messages.size()
+
+    with InlineJobExecutor() as executor, executor.scatter(None) as handle:
+        tasks = [CallTask(i, fn=work) for i in range(3)]
+        assert [left for left, _ in executor.run_tasks(tasks, handle, "run", NoopCommHandler())] == [0, 0, 0]
 
 
 def test_debug_finds_what_cannot_be_pickled() -> None:

@@ -74,7 +74,7 @@ class TaskCommHandler:
     def monitor(self, queue: WorkerQueue) -> Iterator[None]:
         """Pass the messages that arrive in `queue` to the subscribers, for as long as the block lasts.
 
-        Without subscribers it costs nothing, and the messages are discarded at the end.
+        Without subscribers no thread is started, and what is in there at the end is discarded.
         """
         if self.subscriptions:
             from tilework.common.progress import CommsDispatcher

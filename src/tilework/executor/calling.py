@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tilework.common.tracing import add_partition_to_span, attach_to_parent, errors_recorded, get_tracer, is_tracing
 from tilework.exceptions import ExecutorError, MyStopIteration, ended_iteration
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Call",
+    "OnWorker",
     "call_task",
     "function_name",
     "item_name",
@@ -60,8 +61,8 @@ def item_name(ticket: Ticket[Any]) -> str:
 
     Never the item itself, which may be a large array.
     """
-    worker = getattr(ticket.task, "target_worker", None)
-    return f" for item {ticket.index}" if worker is None else f" on worker {worker}"
+    item: object = ticket.task
+    return f" on worker {item.worker}" if isinstance(item, OnWorker) else f" for item {ticket.index}"
 
 
 def stopped_iteration(name: str, error: StopIteration) -> MyStopIteration:
@@ -91,6 +92,12 @@ def note_unpicklable(error: Exception, obj: Any) -> None:
         "picklable. Give a UDF plain values and arrays, and let get_task_data() make locks, open files and the like on "
         "the worker; or use the executor 'threads', which sends nothing"
     )
+
+
+class OnWorker(NamedTuple):
+    """The item of a call that one worker alone must do."""
+
+    worker: str
 
 
 class Call:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tilework.common.executor import (
@@ -52,6 +52,13 @@ class _OfFunction:
 
     def __repr__(self) -> str:
         return "of a function"
+
+
+class _Discarded(SimpleWorkerQueue):
+    """Messages that nobody is subscribed to, of which a long run may have many."""
+
+    def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
+        """Keep nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,8 @@ class DrivenJobExecutor(BaseJobExecutor):
         try:
             asked.handler.start()
             try:
+                if not asked.handler.subscriptions:
+                    asked = replace(asked, messages=_Discarded())
                 with asked.handler.monitor(asked.messages):
                     yield from self._drive(tasks, asked)
             finally:

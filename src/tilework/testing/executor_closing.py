@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tilework.common.executor import NoopCommHandler
+from tilework.common.executor import NoopCommHandler, TaskCommHandler
 from tilework.exceptions import ExecutorError, JobCancelledError
 from tilework.testing.executor_harness import ExecutorHarness
 from tilework.testing.faults import EndlessTask, FakeTask
@@ -66,6 +66,17 @@ class ClosingContract(ExecutorHarness):
                 self.run(executor, endless)
             closing.result()
         assert signals.count("started") == signals.count("stopped")
+
+    def test_closed_as_a_run_begins(self, nothing_left: None) -> None:
+        """A handler that closes the executor before the first task has cancelled its run."""
+        executor = self.make_executor()
+
+        class Closes(TaskCommHandler):
+            def start(self) -> None:
+                executor.close()
+
+        with pytest.raises(JobCancelledError, match="closed"):
+            self.run(executor, [FakeTask()], handler=Closes())
 
     @pytest.mark.parametrize("how", ["idle", "in a run", "generator closed"])
     def test_exit_without_close(self, how: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import threading
 from contextlib import aclosing
 from itertools import count
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,6 +102,11 @@ class ServiceContract(ExecutorHarness):
         with pytest.raises(MyStopIteration, match=r"the task of partition part-1 raised StopIteration"):
             self.run(executor, [FakeTask(0), RaiseTask(1, make_error=StopIteration)])
         self.assert_usable(executor)
+
+    def test_items_may_be_anything(self, executor: JobExecutor) -> None:
+        """Whatever attributes they have."""
+        items = [SimpleNamespace(target_worker="beamline-3", worker="nobody", index=7)] * 3
+        assert executor.map(vars, items) == [vars(items[0])] * 3
 
     def test_map(self, executor: JobExecutor) -> None:
         """Results come in the order of the items, which may be an iterator; there may be none."""

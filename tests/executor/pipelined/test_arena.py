@@ -17,7 +17,7 @@ from mount_namespace import in_mount_namespace
 from tilework.executor.pipelined.arena import Arena, ArenaReader
 from tilework.executor.pipelined.control import ControlPage, MainStopFlag, WorkerStopFlag
 from tilework.executor.pipelined.memory import PAGE, Segment, SharedMemoryFullError, map_segment
-from tilework.executor.pipelined.parcel import SMALLEST_APART, pack, ship, unpack
+from tilework.executor.pipelined.parcel import SMALLEST_APART, Layout, pack, ship, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -391,3 +391,29 @@ def test_taking_back() -> None:
     assert page.begin(3, 5)
     assert page.begun(3) == 5
     page.close()
+
+
+def test_given_back_while_it_is_locked(arena: Arena) -> None:
+    """The garbage collector ends runs in any thread at any moment, also in one that has the lock."""
+    block, kept = arena.allocate(700_000), arena.allocate(10, lambda: None)
+    assert block is not None
+    assert kept is not None
+    with arena._lock:
+        arena.free(block)
+        arena.let_go(kept)
+    assert arena.allocate(700_000) is not None
+    assert arena.n_blocks == 1
+
+
+def test_interrupted_while_large_arrays_are_copied(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ctrl-C comes when they have been copied, and nobody has the block yet."""
+    packed = pack(np.ones(100_000, dtype=np.uint8))
+
+    def write(self: Layout, view: memoryview) -> None:
+        view.release()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Layout, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        ship(packed, arena)
+    assert arena.n_blocks == 0

@@ -338,3 +338,31 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_a_bound_ticket_is_not_behind_others() -> None:
+    """Those that wait may wait for it, which has lost its worker: whoever gives tickets out must hear of it."""
+    one = station("one")
+    dispatch, _ = make(one)
+    bound, free = RunLane(Priority.INTERACTIVE), RunLane(Priority.INTERACTIVE)
+    dispatch.put([Item(bound, place, CPU, is_bound=True, place=place) for place in range(3)])
+    dispatch.put(items(free, 3))
+    assert items(free, 1)[0].is_behind_others()
+    assert not Item(bound, 0, CPU, is_bound=True, place=0).is_behind_others()
+
+
+def test_what_was_to_be_taken_over_has_begun() -> None:
+    """What came back instead fits its worker alone, and does not stop those behind it."""
+    holder, idle = station("holder"), station("idle")
+    idle.is_ready = False
+    dispatch, workers = make(holder, idle)
+    urgent, other = RunLane(min(Priority)), RunLane(max(Priority))
+    urgent.mean_seconds = other.mean_seconds = 1e-5  # short ones: more than two may be at a worker
+    first, second = items(urgent, 2)
+    targeted, last = Item(other, "targeted", CPU, target="holder"), Item(other, "last", CPU)
+    dispatch.put([first, second, targeted])
+    workers.begun["holder"] = second.serial  # the first is done, but that is not known here yet
+    other.mean_seconds = 1.0
+    assert dispatch.put([last]) == []
+    assert dispatch.ready(idle) == [targeted, last]
+    assert (where(second), where(targeted), where(last)) == ("holder", "holder", "idle")

@@ -92,6 +92,35 @@ class TestForking(PipelinedHarness):
             assert all((array == number).all() for array in results(number))
         assert all((array == 1).all() for array in first)
 
+    def test_results_of_a_fork_are_its_own(self, executor: PipelinedExecutor) -> None:
+        """What one process does with results that both have is not seen by the other one, nor what comes after them."""
+
+        def results(number: int) -> list[Any]:
+            tasks = [CallTask(i, fn=lambda _, __: np.full((1 << 15) + 3, number)) for i in range(8)]
+            return self.run(executor, tasks)
+
+        first = results(1)
+        (here, child_there), (child_here, there) = os.pipe(), os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            is_as_before = True
+            for array in first:
+                is_as_before &= bool((array == 1).all())
+                array[::2] = 2
+            os.write(child_there, b"written")
+            os.read(child_here, 1)
+            is_as_before &= all((array[::2] == 2).all() and (array[1::2] == 1).all() for array in first)
+            os._exit(0 if is_as_before else 1)
+        os.read(here, 1)
+        assert all((array == 1).all() for array in first)
+        first.clear()
+        for number in range(2, 20):
+            results(number)
+        os.write(there, b"overwritten")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        for fd in (here, child_there, child_here, there):
+            os.close(fd)
+
     def test_forks_in_mid_run(self, executor: PipelinedExecutor) -> None:
         """Threads of the executor may be anywhere, with any lock, when another one forks: the new process lives."""
         stop = threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import os
 import sys
@@ -11,15 +12,20 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests_helpers import collecting_by_hand
+from tilework.exceptions import ExecutorError
 from tilework.executor.pipelined import PipelinedExecutor
+from tilework.executor.pipelined.control import N_STOPS
+from tilework.executor.pipelined.scattered import Scattered
 from tilework.testing.executor_harness import ExecutorHarness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    import pytest
+    from tilework.testing.faults import Signals
 
 
 @contextmanager
@@ -89,6 +95,41 @@ class TestOverlaps(ExecutorHarness):
             running.result(10)
             other.join()
         assert "an error in the hub" not in caplog.text
+
+    def test_what_was_not_begun_of_a_run_that_is_over(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """Its worker leaves it alone, however many runs have begun until it looks at that."""
+
+        def keep_busy() -> None:
+            signals.add("busy")
+            signals.wait("go on")
+
+        def fail() -> None:
+            signals.add("called")
+            raise LookupError
+
+        exchange = executor._hub.exchange
+        with self.background() as submit:
+            busy = submit(executor.run_function, keep_busy)
+            signals.wait("busy")
+            with pytest.raises(LookupError):
+                executor.run_each_worker(fail)
+            exchange._numbers = itertools.count(next(exchange._numbers) - 1 + N_STOPS)
+            assert executor.run_function(abs, -1) == 1
+            signals.add("go on")
+            busy.result(10)
+        executor.run_each_worker(os.getpid)
+        assert signals.count("called") == 1
+
+    def test_replaced_when_it_is_not_there_any_more(self, executor: PipelinedExecutor) -> None:
+        """What the block of a scattered object leaves behind is not brought back by a thread that was replacing it."""
+        with executor.scatter("old") as handle:
+            before = executor._store.look_up(handle)
+            new = Scattered(handle, "new")
+            with at_call("Hub.replace", lambda: executor._store.drop(handle)):
+                assert not executor._hub.replace(before, new)
+        assert handle not in executor._hub.exchange.scattered
+        with pytest.raises(ExecutorError, match="no object is scattered"):
+            executor.scatter_update(handle, "new")
 
     def test_forgotten_while_a_record_is_logged(self, nothing_left: None) -> None:
         """The garbage collector finds an executor whose hub has to log something, in a thread that is logging."""

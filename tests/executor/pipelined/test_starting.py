@@ -142,6 +142,21 @@ class TestStarting(PipelinedHarness):
 
             assert list(executor.run_each_worker(lacks_attribute).values()) == [True, True]
 
+    def test_a_module_path_with_what_is_no_text(self, nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Python passes it over, and so it is left out."""
+        monkeypatch.setattr(sys, "path", [*sys.path, Path("/nowhere"), b"/nowhere"])
+        with make() as executor:
+            path: list[Any] = executor.run_function(lambda: sys.path)
+            assert {type(folder) for folder in path} == {str}
+
+    def test_time_without_end(self, nothing_left: None) -> None:
+        """Whoever wants to wait for as long as it takes says infinity, or a very large number."""
+        for seconds in (float("inf"), 1e8):
+            executor = make(startup_timeout=seconds, cleanup_timeout=seconds)
+            self.assert_usable(executor)
+            executor.close()
+            assert executor._hub._is_over
+
     def test_environment_of_workers(self, executor: PipelinedExecutor) -> None:
         """Workers have the main process's folder, module path and arguments, a name, and ignore Ctrl-C."""
 

@@ -40,6 +40,32 @@ class KindsTask(ReadTask):
                 got.append((header, isinstance(payload, bytes), None if payload is None else bytes(payload)))
 
 
+def ready_pids(executor: PipelinedExecutor) -> set[int]:
+    return {process["pid"] for process in executor.report()["processes"] if process["state"] == "ready"}
+
+
+def after_a_moment(value: Any) -> Any:
+    time.sleep(0.02)
+    return value
+
+
+class Slowly:
+    """Takes a moment to be unpickled."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return after_a_moment, (self.value,)
+
+
+class SlowlyTask(ReadTask):
+    """Returns what takes a moment to be unpickled, while other threads have the interpreter."""
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        return Slowly(super().__call__(params, env))
+
+
 class TestStreams(StreamHarness):
     @pytest.mark.parametrize("size", [0, 1, 5000, 3_000_000])
     def test_all_of_it_arrives_in_order(self, executor: PipelinedExecutor, signals: Signals, size: int) -> None:
@@ -107,6 +133,23 @@ class TestStreams(StreamHarness):
         expected: list[Any] = [("put", False, np.asarray(payload).tobytes()) for payload in payloads]
         expected += [("nocopy", False, b"abc"), ("ValueError", False, None), ("TypeError", False, None)]
         assert self.run(executor, [KindsTask(0, signals=signals)], handler=Kinds()) == [expected]
+
+    def test_a_consumer_that_is_away_while_a_worker_dies(self, executor: PipelinedExecutor, signals: Signals) -> None:
+        """The ticket that it gives out first when it comes back waits for those that it gives out next."""
+        source = Source(n=3, size=10)
+        tasks = [SlowlyTask(i, signals=signals) for i in range(12)]
+        tasks[0] = SlowlyTask(0, signals=signals, die_after=1, lives=1, die_when="away")
+        with self.start(executor, tasks, handler=source) as results:
+            got = [next(results)[0]]
+            before = ready_pids(executor)
+            signals.add("away")
+            until = time.monotonic() + 20
+            while ready_pids(executor) == before or len(ready_pids(executor)) < 2:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            time.sleep(0.2)
+            got += [result for result, _ in results]
+        assert sorted(got) == self.expect(12, source)
 
     def test_a_handler_that_forks(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """The child cannot put anything: it would write over what is on its way to tasks."""

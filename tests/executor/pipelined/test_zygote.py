@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -97,6 +98,7 @@ class TestZygote(ExecutorHarness):
         with make() as other:
             assert other.run_function(os.getenv, "TILEWORK_TEST_ZYGOTE") == "later"
             assert other.run_function(os.getenv, "PATH") is None
+        os.kill(executor.run_function(os.getpid), signal.SIGKILL)  # one that replaces another is as those at the start
         assert executor.run_function(os.getenv, "TILEWORK_TEST_ZYGOTE") is None
         assert executor.run_function(os.getenv, "PATH") is not None
 
@@ -151,6 +153,16 @@ class TestZygote(ExecutorHarness):
         with make() as other:
             assert parent(other) != zygote
         self.assert_usable(executor)
+
+    def test_more_workers_than_its_line_takes_at_once(self, executor: PipelinedExecutor) -> None:
+        """While it imports, for example; those that are asked for last come to be as well."""
+        zygote = psutil.Process(parent(executor))
+        line = executor._hub.pool._zygote._wire
+        line._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        zygote.suspend()
+        threading.Timer(0.5, zygote.resume).start()
+        with PipelinedExecutor(PipelinedExecutor.make_spec(12, []), startup_timeout=20) as other:
+            assert len(other.run_each_worker(os.getpid)) == 12
 
     def test_resized_while_it_does_not_answer(self, executor: PipelinedExecutor) -> None:
         """A worker that nobody wants any more when it comes to be ends again, and one that is wanted again stays."""

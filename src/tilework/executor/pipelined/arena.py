@@ -14,6 +14,9 @@ Who owns what: the owner alone allocates, so that nothing has to be locked betwe
 needs a block no more by writing one byte, the block's entry in the ledger, which is the first part of the segment.
 Blocks at the beginning are used first: the pages that are in the caches, and allocated already, come around again.
 
+The garbage collector ends forgotten runs in any thread at any moment, also in one that has an arena locked. So nobody
+waits for the lock to give a block back: that is left to whoever has it, or takes it next.
+
 The arena has a budget. When that is full, `allocate` returns None, and whoever wants to write waits, or takes another
 way; nothing grows without bound. For data that a reader waits for, while what others have there leaves no room for it,
 there are blocks apart: each is a segment of its own, and all of them together may take as much as the budget again.
@@ -30,7 +33,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tilework.executor.pipelined.memory import PAGE, Segment, SharedMemoryFullError, cannot_map
+from tilework.executor.pipelined.memory import PAGE, Segment, SharedMemoryFullError, cannot_map, map_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +100,7 @@ class Arena:
         self._in_use: dict[int, _Use] = {}  # by slot
         self._oldest: deque[_Use] = deque()  # of blocks without a keeper, in the order of allocation
         self._bytes_apart = 0
+        self._returns: deque[Callable[[], None]] = deque()  # what gives blocks back, as soon as the arena is locked
 
     @property
     def fd(self) -> int:
@@ -140,6 +144,7 @@ class Arena:
         limit = _LEDGER_BYTES + (self.budget // 2 if leave_half else self.budget)
         spare = (_LEDGER_BYTES + _SLOTS_APART) // 2 if leave_half else _SLOTS_APART
         with self._lock:
+            self._take_returns()
             self._reclaim_oldest()
             offset = self._find_hole(room, limit, spare)
             # Many small blocks need all slots long before they need all of the budget.
@@ -169,6 +174,7 @@ class Arena:
             When the system has no memory.
         """
         with self._lock:
+            self._take_returns()
             self._reclaim_all(0, kept=False)
             if self._bytes_apart + size > self.budget or not self._slots:
                 return None
@@ -258,7 +264,8 @@ class Arena:
 
     def let_go(self, block: Block) -> None:
         """Keep a block no longer than its reader needs it; not at all when it has none."""
-        with self._lock:
+
+        def let_go() -> None:
             use = self._use_of(block)
             if use is None:
                 return
@@ -268,9 +275,12 @@ class Arena:
             elif was_kept:
                 self._oldest.append(use)
 
+        self._return(let_go)
+
     def forget_reader(self, reader: object) -> None:
         """Take back what was lent to a reader that is gone, but for what is kept."""
         with self._lock:
+            self._take_returns()
             for slot, use in list(self._in_use.items()):
                 if use.reader is reader:
                     use.reader = None
@@ -292,9 +302,24 @@ class Arena:
 
     def free(self, block: Block) -> None:
         """Take a block back, whether its reader has released it or not; nothing when that was done already."""
-        with self._lock:
+
+        def free() -> None:
             if self._use_of(block) is not None:
                 self._give_back(block.slot)
+
+        self._return(free)
+
+    def _return(self, give_back: Callable[[], None]) -> None:
+        self._returns.append(give_back)
+        while self._returns and self._lock.acquire(blocking=False):
+            try:
+                self._take_returns()
+            finally:
+                self._lock.release()
+
+    def _take_returns(self) -> None:
+        while self._returns:
+            self._returns.popleft()()
 
     def forget(self) -> None:
         """Take a new lock, in a process that was forked: nobody is there to release this one."""
@@ -332,7 +357,7 @@ class ArenaReader:
             raise cannot_map(size, error) from error
         finally:
             os.close(fd)
-        self._watched: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._watched: dict[int, tuple[weakref.ref[Any], Block]] = {}
         self._pid = os.getpid()
 
     def view(self, block: Block) -> memoryview:
@@ -357,10 +382,22 @@ class ArenaReader:
             if os.getpid() == pid:
                 ledger[block.slot] = 0
 
-        watched[block.slot] = weakref.ref(keeper, forgotten), block.size
+        watched[block.slot] = weakref.ref(keeper, forgotten), block
         return memoryview(keeper).cast("B")
 
     @property
     def watched_bytes(self) -> int:
         """Bytes of the blocks that something refers to."""
-        return sum(size for _, size in list(self._watched.values()))
+        return sum(block.size for _, block in list(self._watched.values()))
+
+    def make_private(self) -> None:
+        """Copy, in a process that was forked, what something refers to: the owner goes on to use the memory."""
+        first = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        done = 0
+        for _, block in sorted(self._watched.values(), key=lambda each: each[1].offset):
+            start = max(done, block.offset // PAGE * PAGE)
+            done = max(done, -(-(block.offset + block.size) // PAGE) * PAGE)
+            if start < done:
+                content = bytes(self._memory[start:done])
+                map_private(first + start, done - start)
+                ctypes.memmove(first + start, content, len(content))

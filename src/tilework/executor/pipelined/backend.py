@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.exceptions import JobCancelledError, RemoteError
-from tilework.executor.calling import partition_name
+from tilework.executor.calling import OnWorker, partition_name
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.control import MainStopFlag
 from tilework.executor.pipelined.dispatch import Item
@@ -77,6 +77,7 @@ class PipelinedBackend(Generic[V]):
         self._is_call = opening[0] is None
         self._packed: list[Item] = []  # tickets that the hub has not got yet
         self._packed_since = 0.0
+        self._check_open()
         self._run = hub.open_run(
             lambda number: HubRun(number, priority, hub.pool.arena, opening, control, messages, span_context)
         )
@@ -95,7 +96,7 @@ class PipelinedBackend(Generic[V]):
         self._check_open()
         run = self._run
         task: Any = ticket.task
-        target = getattr(task, "target_worker", None)
+        target = task.worker if isinstance(task, OnWorker) else None
         try:
             packed = pack(task)
         except Exception as error:
@@ -104,14 +105,18 @@ class PipelinedBackend(Generic[V]):
             raise
         parcel, fd = ship(packed, self._hub.pool.arena, lambda: self._control.reason is not None)
         hub_ticket = HubTicket(run, ticket, parcel, fd, is_streamed=run.feeder is not None)
-        requests = () if self._is_call else tuple(task.get_resources().items())
-        data = None if self._is_call or run.feeder is not None else task.get_partition().get_ident()
-        item = Item(
-            run.lane, hub_ticket, requests, target, is_bound=hub_ticket.is_streamed, place=ticket.index, data=data
-        )
-        hub_ticket.item = item
-        if run.feeder is not None:
-            run.feeder.expect(hub_ticket)
+        try:
+            requests = () if self._is_call else tuple(task.get_resources().items())
+            data = None if self._is_call or run.feeder is not None else task.get_partition().get_ident()
+            item = Item(
+                run.lane, hub_ticket, requests, target, is_bound=hub_ticket.is_streamed, place=ticket.index, data=data
+            )
+            hub_ticket.item = item
+            if run.feeder is not None:
+                run.feeder.expect(hub_ticket)
+        except BaseException:
+            hub_ticket.release()
+            raise
         # What is packed quickly goes to the hub together: for each time, two threads take turns.
         now = time.monotonic()
         if not self._packed:

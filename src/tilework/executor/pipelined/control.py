@@ -23,12 +23,18 @@ from tilework.executor.pipelined.memory import PAGE, Segment, map_segment
 if TYPE_CHECKING:
     import mmap
 
-__all__ = ["ControlPage", "MainStopFlag", "WorkerStopFlag"]
+__all__ = ["N_STOPS", "ControlPage", "MainStopFlag", "WorkerStopFlag", "stop_slot"]
 
-_N_STOPS: Final = 4096
+N_STOPS: Final = 4096
+"""How many runs can be stopped each for itself."""
 _N_WORKERS: Final = 4096
-_WORDS: Final = _N_STOPS + 2 * _N_WORKERS
+_WORDS: Final = N_STOPS + 2 * _N_WORKERS
 SIZE: Final = -(-_WORDS * 8 // PAGE) * PAGE
+
+
+def stop_slot(run: int) -> int:
+    """Return the place of the word that stops a run, which it must not share with another one that workers know."""
+    return run % N_STOPS
 
 
 class ControlPage:
@@ -64,17 +70,17 @@ class ControlPage:
 
     def stop(self, run: int) -> None:
         """Tell all tasks of a run to stop."""
-        self._words[run % _N_STOPS] = run
+        self._words[stop_slot(run)] = run
 
     def stop_word(self, run: int) -> tuple[memoryview, int]:
         """Return the page's words, and the place of the one that is the run's number when its tasks should stop."""
-        return self._words, run % _N_STOPS
+        return self._words, stop_slot(run)
 
     # ---- taking back ----
 
     def begin(self, row: int, number: int) -> bool:
         """Called by a worker: return whether it may begin the ticket with this number."""
-        at = _N_STOPS + 2 * row
+        at = N_STOPS + 2 * row
         self._words[at] = number
         with self._barrier:
             pass
@@ -82,7 +88,7 @@ class ControlPage:
 
     def revoke(self, row: int, number: int) -> int:
         """Take back all tickets up to a number; returns the number of the last one that may have begun."""
-        at = _N_STOPS + 2 * row
+        at = N_STOPS + 2 * row
         self._words[at + 1] = number
         with self._barrier:
             pass
@@ -90,12 +96,12 @@ class ControlPage:
 
     def begun(self, row: int) -> int:
         """Return the number of the last ticket that a worker began, or was about to begin."""
-        return self._words[_N_STOPS + 2 * row]
+        return self._words[N_STOPS + 2 * row]
 
     def clear(self, row: int) -> None:
         """Make the row ready for a new worker, whose tickets are numbered from 1."""
-        self._words[_N_STOPS + 2 * row] = 0
-        self._words[_N_STOPS + 2 * row + 1] = 0
+        self._words[N_STOPS + 2 * row] = 0
+        self._words[N_STOPS + 2 * row + 1] = 0
 
     def forget(self) -> None:
         """Tell nobody anything any more, in a process that was forked from the main process."""

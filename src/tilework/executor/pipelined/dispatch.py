@@ -98,8 +98,10 @@ class Item:
     def is_behind_others(self) -> bool:
         """Return whether tickets of its kind wait: then all that could do it are at work, and it can wait with them.
 
-        Any thread may ask.
+        Not so a bound one, for which those behind it may wait. Any thread may ask.
         """
+        if self.is_bound:
+            return False
         try:
             last = self.lane.items[-1]
         except IndexError:
@@ -120,6 +122,8 @@ class Station:
     """What was sent and is not completed, in the order of their serial numbers."""
     serial: int = 0
     """Of the last ticket that was sent."""
+    begun: int = 0
+    """Serial number of a ticket that it is known to have begun."""
     fits_requests: dict[tuple[tuple[str, int], ...], bool] = field(default_factory=dict)
     """Whether it can fulfil requests, for those that it was asked for; there are a few kinds of them."""
 
@@ -237,6 +241,10 @@ class Dispatch:
         self._queue.drop(lane)  # type: ignore[arg-type]
         return waiting
 
+    def has_sent(self, lane: RunLane) -> bool:
+        """Return whether a worker has a ticket of a run, begun or not."""
+        return any(item.lane is lane for station in self.stations for item in station.items)
+
     def at_work(self, lane: RunLane, begun: Callable[[Station], int]) -> list[Station]:
         """Return the workers that have begun a ticket of a run, and have not reported its end."""
         return [
@@ -316,7 +324,8 @@ class Dispatch:
                 return False  # it takes that over when it has nothing to do
             self._take_back(holder)
             taken = self._take(station)
-            assert taken is not None
+            if taken is None:  # it had begun that, and what came back, for which no other fits, is in front of the rest
+                return False
             item = taken[1]
         station.serial += 1
         item.serial = station.serial
@@ -348,7 +357,8 @@ class Dispatch:
         for holder in self.stations:
             if holder is not station and not any(i.is_bound for i in holder.items):
                 for i in islice(holder.items, 1, None):
-                    if i.lane.priority < item.lane.priority and station.fits(i):
+                    is_urgent = i.lane.priority < item.lane.priority
+                    if is_urgent and i.serial > holder.begun and station.fits(i):
                         return holder
         return None
 
@@ -375,7 +385,7 @@ class Dispatch:
         # Everything up to a number is taken back; what has data on its way to it must not be.
         if len(station.items) < 2 or any(item.is_bound for item in station.items):
             return False
-        begun = self._revoke(station, station.serial)
+        begun = station.begun = self._revoke(station, station.serial)
         # What belongs to a run that is over stays listed, until the worker says that it has left it alone.
         back = [item for item in station.items if item.serial > begun and not item.lane.is_over]
         for item in reversed(back):

@@ -13,11 +13,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.executor.pipelined import messages as say
+from tilework.executor.pipelined.control import N_STOPS, stop_slot
 from tilework.executor.pipelined.dispatch import Dispatch, Item, Station
 from tilework.executor.pipelined.member import Member, MemberState
 from tilework.executor.pipelined.messages import encode
@@ -78,7 +80,7 @@ class Exchange:
         self._is_closed = False
         self._numbers = itertools.count(1)
         self._runs: dict[int, HubRun] = {}
-        self._ending: list[HubRun] = []  # runs that are over, but something of them is still at work
+        self._ending: list[HubRun] = []  # runs that are over, but workers still have tickets of them
         self._stations: dict[Member, Station] = {}
         self._known: dict[Member, set[int]] = {}  # numbers of the runs that a worker was told of
         self._held: list[Wire] = []  # on which what is sent gathers until the end of this turn
@@ -119,13 +121,14 @@ class Exchange:
                     "its task did not stop after its run had ended, so it was killed; "
                     "a task should call env.raise_if_stopped() between tiles"
                 )
-            self._forget_run(run)
+            self._note_ended(run)
 
     # ---- runs ----
 
     def open_run(self, make: Callable[[int], HubRun]) -> HubRun:
         """Make a run known; its number is new. Called by any thread, without the lock."""
-        number = next(self._numbers)
+        taken = {stop_slot(number) for number in list(self._runs)}
+        number = next(number for number in self._numbers if stop_slot(number) not in taken or len(taken) == N_STOPS)
         run = self._runs[number] = make(number)
         return run
 
@@ -158,13 +161,11 @@ class Exchange:
             self._refuse(item)
 
     def end_run(self, run: HubRun) -> None:
-        """Let no ticket of a run begin any more, and forget it when none is at work."""
+        """Let no ticket of a run begin any more, and forget it when no worker has one."""
         for item in self._dispatch.drop(run.lane):
             item.ticket.release()
-        if self._at_work(run):
-            self._ending.append(run)
-        else:
-            self._forget_run(run)
+        self._ending.append(run)
+        self._check_ending()
 
     def stop(self) -> None:
         """Let the tasks of all runs stop at their next tile. Called by any thread, without the lock."""
@@ -216,19 +217,26 @@ class Exchange:
 
     def _check_ending(self) -> None:
         for run in list(self._ending):
-            if not self._at_work(run):
+            if not self._dispatch.has_sent(run.lane):
                 self._forget_run(run)
+            elif not self._at_work(run):
+                self._note_ended(run)
 
     def _at_work(self, run: HubRun) -> list[Station]:
         begun = self.pool.page.begun
         return self._dispatch.at_work(run.lane, lambda station: begun(station.owner.row))
 
+    @staticmethod
+    def _note_ended(run: HubRun) -> None:
+        """Let nobody wait for a run any more; what workers have of it, and have not begun, they will leave alone."""
+        run.end_by = math.inf
+        run.has_ended.set()
+
     def _forget_run(self, run: HubRun) -> None:
-        if run in self._ending:
-            self._ending.remove(run)
+        self._ending.remove(run)
         self._runs.pop(run.number, None)
         run.release()
-        run.has_ended.set()
+        self._note_ended(run)
         told = [member for member, known in self._known.items() if run.number in known]
         if told:  # else this may be the end of the interpreter, where nothing can be pickled any more
             message = encode(say.CloseRun(run.number))

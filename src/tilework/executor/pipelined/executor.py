@@ -6,15 +6,15 @@ import os
 import weakref
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from tilework.common.executor import RunOptions
-from tilework.common.numbers import is_real
+from tilework.common.numbers import is_real, is_whole
 from tilework.common.scheduler import WorkerSet
 from tilework.common.tracing import current_span_context
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.at_exit import before_threads_are_joined
-from tilework.executor.calling import Call
+from tilework.executor.calling import Call, OnWorker
 from tilework.executor.driven import is_streamed
 from tilework.executor.pipelined.backend import PipelinedBackend
 from tilework.executor.pipelined.hub import Hub
@@ -45,12 +45,6 @@ V = TypeVar("V")
 _IN_ORDER: Final = RunOptions(ordered=True)
 
 
-class _TargetedCall(NamedTuple):
-    """The item of a call that one worker alone must do."""
-
-    target_worker: str
-
-
 class PipelinedExecutor(StoringJobExecutor):
     """Runs tasks and functions in processes of this machine, each on a CPU or device of its own.
 
@@ -75,7 +69,8 @@ class PipelinedExecutor(StoringJobExecutor):
         for the first one if CuPy can use it.
     shared_memory
         The most shared memory for data on its way to and from workers, in bytes; by default half of what the system,
-        and the control group of this process, have left. When it is full, whoever writes waits.
+        and the control group of this process, have left; no less than 1 MiB for what goes to workers, and for what
+        comes from each. When it is full, whoever writes waits.
     shared_memory_folder
         Make files in this folder for shared memory, which are removed at once; by default it needs no place, where the
         system has anonymous memory files.
@@ -83,7 +78,7 @@ class PipelinedExecutor(StoringJobExecutor):
     Raises
     ------
     ExecutorSpecException
-        When `spec` describes no pool, or on a system that is not Linux.
+        When `spec` describes no pool, a number makes no sense, or on a system that is not Linux.
     PoolStateError
         When a worker ends in its set-up, or takes too long.
     Exception
@@ -115,6 +110,9 @@ class PipelinedExecutor(StoringJobExecutor):
             if not (is_real(seconds) and seconds >= 0):
                 msg = f"{name} must be a number of seconds, not {seconds!r}"
                 raise ExecutorSpecException(msg)
+        if shared_memory is not None and not (is_whole(shared_memory) and shared_memory > 0):
+            msg = f"shared_memory must be a number of bytes, not {shared_memory!r}"
+            raise ExecutorSpecException(msg)
         self._spec = list(spec)
         self._pin = pin_workers
         self._cleanup_timeout = float(cleanup_timeout)
@@ -240,7 +238,7 @@ class PipelinedExecutor(StoringJobExecutor):
     def run_each_worker(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> dict[str, T]:
         """Run ``fn(*args, **kwargs)`` once in each worker, all at a time; results by the worker's name."""
         names = self.get_available_workers().names()
-        calls = [_TargetedCall(name) for name in names]
+        calls = [OnWorker(name) for name in names]
         results = self._call_each(Call(fn, args, kwargs), calls, _IN_ORDER)
         return dict(zip(names, (result for result, _ in results), strict=True))
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import selectors
 import socket
@@ -40,7 +39,7 @@ from tilework.exceptions import ExecutorError, PoolStateError
 from tilework.executor.pipelined.exchange import Exchange
 from tilework.executor.pipelined.member import Launch, Member, MemberState
 from tilework.executor.pipelined.messages import decode
-from tilework.executor.pipelined.wire import WireClosedError
+from tilework.executor.pipelined.wire import LONGEST_POLL, WireClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -237,9 +236,19 @@ class Hub:
     def scatter(self, obj: Scattered) -> None:
         """Give an object to all workers, now and later."""
         self.check_open()
-        before = self.exchange.scattered.get(obj.key)
         self.exchange.scattered[obj.key] = obj
+        self.request(lambda: self.exchange.scatter(obj, None))
+
+    def replace(self, before: Scattered, obj: Scattered) -> bool:
+        """Give an object to all workers instead of another one; returns whether that was still there."""
+        self.check_open()
+        self.exchange.scattered[obj.key] = obj
+        if before.is_dropped:  # by another thread, just now: no lock keeps it from that, which the hub might wait for
+            self.exchange.scattered.pop(obj.key, None)
+            obj.close()
+            return False
         self.request(lambda: self.exchange.scatter(obj, before))
+        return True
 
     def patch(self, obj: Scattered, data: bytes) -> None:
         """Let all workers patch an object."""
@@ -253,7 +262,10 @@ class Hub:
 
     def unscatter(self, key: str) -> None:
         """Let all workers forget an object."""
-        obj = self.exchange.scattered.pop(key, None)
+        obj = self.exchange.scattered.get(key)
+        if obj is not None:
+            obj.is_dropped = True  # before it is taken out, see `replace`
+            obj = self.exchange.scattered.pop(key, obj)
         if obj is not None and os.getpid() == self._pid:
             self.request(lambda: self.exchange.unscatter(obj))
 
@@ -325,7 +337,7 @@ class Hub:
         self._is_asleep = True
         # Whoever leaves a request after this line finds the hub asleep, and wakes it.
         wait = 0.0 if self._requests or self._is_closed else max(0.0, date - time.monotonic())
-        events = self._selector.select(None if wait == math.inf else wait)
+        events = self._selector.select(min(wait, LONGEST_POLL))
         self._is_asleep = False
         with self.lock:
             try:

@@ -139,7 +139,9 @@ class Member:
         self._close_others()
 
     def forget(self) -> None:
-        """Close what is here of it, in a process that was forked from the one that has it."""
+        """Close what is here of it, in a process that was forked from the one that has it; results stay as they are."""
+        if self.arena is not None:
+            self.arena.make_private()
         self.wire.forget()
         self._close_others()
 

@@ -9,6 +9,7 @@ full control group shows as an error here, and never as SIGBUS in the middle of 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import logging
 import mmap
@@ -19,11 +20,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PAGE", "Segment", "SharedMemoryFullError", "cannot_map", "map_segment"]
+__all__ = ["PAGE", "Segment", "SharedMemoryFullError", "cannot_map", "map_private", "map_segment"]
 
 log = logging.getLogger(__name__)
 
 PAGE: Final = mmap.PAGESIZE
+_MAP_FIXED: Final = 0x10
+"""From Linux's mman.h, the same for all CPUs that matter here; module mmap does not have it."""
 SHM: Final = "/dev/shm"  # noqa: S108  (what is put there has no name)
 
 
@@ -149,6 +152,27 @@ def map_segment(fd: int, size: int, *, writable: bool = False, private: bool = F
         os.close(fd)
 
 
+def map_private(address: int, size: int) -> None:
+    """Put memory of this process alone in the place of what is mapped there, in whole pages; it is zero.
+
+    Parameters
+    ----------
+    address, size
+        Of whole pages, in bytes.
+
+    Raises
+    ------
+    OSError
+        When the system has no memory.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+    if libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) != address:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 def _open(folder: str | None) -> int:
     if folder is None and hasattr(os, "memfd_create"):
         try:
@@ -157,7 +181,8 @@ def _open(folder: str | None) -> int:
             log.debug("no anonymous memory files: %s", error)
     import tempfile  # and much else with it, which those that come before do not need
 
-    for place in (folder,) if folder is not None else (SHM, tempfile.gettempdir()):
+    # None is the folder for temporary files, if there is one.
+    for place in (folder,) if folder is not None else (SHM, None):
         try:
             fd, path = tempfile.mkstemp(prefix=f"tilework-{os.getpid()}-", dir=place)
         except OSError as error:
@@ -165,5 +190,6 @@ def _open(folder: str | None) -> int:
             continue
         Path(path).unlink()
         return fd
-    msg = f"no place for shared memory: neither anonymous memory files nor files in {SHM} or {tempfile.gettempdir()}"
+    where = folder or f"{SHM} or the folder for temporary files (TMPDIR)"
+    msg = f"no place for shared memory: neither anonymous memory files nor files in {where}"
     raise SharedMemoryFullError(msg)

@@ -131,7 +131,11 @@ def ship(packed: Packed, arena: Arena, is_over: Callable[[], bool] | None = None
     layout = Layout(packed)
     block = _wait_for_block(arena, layout.size, is_over)
     if block is not None:
-        layout.write(arena.view(block))
+        try:
+            layout.write(arena.view(block))
+        except BaseException:  # a Ctrl-C comes when large arrays have been copied
+            arena.free(block)
+            raise
         return Parcel(layout.data, layout.spans, block, 0), None
     segment = layout.make_segment()
     try:

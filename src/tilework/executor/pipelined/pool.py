@@ -39,6 +39,7 @@ from tilework.executor.pipelined.process import (
     Zygote,
     environ_of_workers,
     modules_of_workers,
+    path_of_workers,
 )
 from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.stderr import WorkerStderr
@@ -109,6 +110,7 @@ class WorkerPool:
         self._on_launch: Callable[[Launch], None] | None = None
         self._folder = folder
         self._preload = modules_of_workers()
+        self._environ = environ_of_workers()  # also for those that come later
         self._rows = list(range(4095, -1, -1))
         self._is_closed = False
         total = available_shared_memory(folder) // 2 if shared_memory is None else shared_memory
@@ -176,6 +178,7 @@ class WorkerPool:
                 self._wait_for(self.launch(launch.spec))
 
     def _wait_for(self, launch: Launch) -> None:
+        launch.zygote.flush()
         while self.admit(launch, min(launch.deadline, self.patience.date) - time.monotonic()) is None:
             self.patience.warn_if_slow()
             if time.monotonic() >= launch.deadline:
@@ -261,10 +264,10 @@ class WorkerPool:
             self.arena.size,
             self.result_budget,
             self._folder,
-            list(sys.path),
+            path_of_workers(),
             list(sys.argv),
             _current_folder(),
-            environ_of_workers(),
+            self._environ,
         )
         with contextlib.suppress(WireClosedError):  # it has died already, as will be seen
             wire.send(encode(setup), (self.page.fd, self.arena.fd))

@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined.messages import Exited, Spawn, decode, encode
-from tilework.executor.pipelined.wire import Wire, WireClosedError
+from tilework.executor.pipelined.wire import LONGEST_POLL, Wire, WireClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["Patience", "WorkerProcess", "Zygote", "environ_of_workers", "modules_of_workers"]
+__all__ = ["Patience", "WorkerProcess", "Zygote", "environ_of_workers", "modules_of_workers", "path_of_workers"]
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,12 @@ def modules_of_workers() -> list[str]:
 def environ_of_workers() -> dict[str, str]:
     """Return this process's environment for workers, whose libraries have one thread unless it says otherwise."""
     return {**dict.fromkeys(_SINGLE_THREADED, "1"), **os.environ}
+
+
+def path_of_workers() -> list[str]:
+    """Return the module path for workers, but for what is no text, which Python ignores as well."""
+    path: list[object] = [*sys.path]
+    return [folder for folder in path if isinstance(folder, str)]
 
 
 @contextlib.contextmanager
@@ -177,7 +183,7 @@ class WorkerProcess:
         if not self._has_ended:
             poll = select.poll()
             poll.register(self._fd, select.POLLIN)
-            self._has_ended = bool(poll.poll(None if timeout is None else timeout * 1e3))
+            self._has_ended = bool(poll.poll(None if timeout is None else min(timeout, LONGEST_POLL) * 1e3))
         return self._has_ended
 
     def send_signal(self, number: int) -> None:
@@ -219,7 +225,7 @@ class Zygote:
     def __init__(self, preload: list[str]) -> None:
         _check_system()
         interpreter = _find_interpreter()
-        # What it does not take at once is kept until somebody asks for the next worker: nobody waits.
+        # What it does not take at once is kept, until `flush` or the next worker that is asked for: nobody waits.
         self._wire, there = Wire.pair(lambda _: None)
         self._exited: dict[int, int] = {}  # by token
         self._holders = 0
@@ -227,7 +233,7 @@ class Zygote:
         self._preloaded = set(preload)
         self._lock = threading.Lock()
         code = (
-            f"import sys; sys.path[:] = {sys.path!r}\n"
+            f"import sys; sys.path[:] = {path_of_workers()!r}\n"
             f"from tilework.executor.pipelined.zygote import main\n"
             f"main(int(sys.argv[1]), {os.getpid()}, {preload!r})"
         )
@@ -326,6 +332,11 @@ class Zygote:
                 self._is_lost = True  # its process may not have ended quite yet
                 raise
             return token
+
+    def flush(self) -> None:
+        """Send what it has not taken yet of many workers that were asked for, while it was importing."""
+        with self._lock, contextlib.suppress(WireClosedError):  # as is seen on the lines of the workers
+            self._wire.flush()
 
     def wait_status(self, token: int) -> int | None:
         """Return how a worker ended that has ended, waiting for a moment; None when that is not to be known."""

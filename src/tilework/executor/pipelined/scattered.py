@@ -90,14 +90,16 @@ class Scattered:
 
     def __init__(self, key: str, obj: Any) -> None:
         self.key = key
-        self.patching = threading.Lock()
-        """Held by whoever patches, until the hub has been asked to."""
+        self.changing = threading.Lock()
+        """Held by whoever patches or replaces it, until the hub has been asked to."""
+        self.is_dropped = False
+        """Whether its block has ended."""
         self._is_closed = False
         self._base = Base(key, obj)
         self._told: list[bytes] = []
         self._patches = Patches(self._base.open, self._base.size)
 
-    # ---- for threads that patch, which hold `patching`
+    # ---- for threads that patch, which hold `changing`
 
     def patch(self, patch: Any) -> bytes | Base:
         """Apply a patch here; returns what workers need: its pickled form, or a new base where there are too many.

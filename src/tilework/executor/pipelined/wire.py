@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Frame", "Wire", "WireClosedError"]
+__all__ = ["LONGEST_POLL", "Frame", "Wire", "WireClosedError"]
 
 _HEADER: Final = struct.Struct("<II")  # length of the body, number of file descriptors
 _READ_BYTES: Final = 1 << 16
@@ -37,6 +37,8 @@ _SEND: Final = int(getattr(socket, "MSG_NOSIGNAL", 0))
 _SEND_NOWAIT: Final = _SEND | int(getattr(socket, "MSG_DONTWAIT", 0))
 _RECEIVE: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 _TRUNCATED: Final = int(getattr(socket, "MSG_CTRUNC", 0))
+LONGEST_POLL: Final = 1e6
+"""Seconds; `select.poll` takes no more than 2**31 ms."""
 _GONE: Final = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
 _RECEIVE_NOWAIT: Final = _RECEIVE | int(getattr(socket, "MSG_DONTWAIT", 0))
 
@@ -222,7 +224,7 @@ class Wire:
             if timeout is not None:
                 poll = select.poll()
                 poll.register(self._socket, select.POLLIN)
-                if not poll.poll(max(0.0, timeout) * 1e3):
+                if not poll.poll(min(max(0.0, timeout), LONGEST_POLL) * 1e3):
                     return None
             if not self._read(_RECEIVE) and not self._frames:
                 raise WireClosedError(self.trouble or "")
