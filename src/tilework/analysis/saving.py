@@ -90,7 +90,7 @@ class AnalysisWriter:
         from tilework.io.results import ResultAxis, ResultChannel
 
         raw = result.raw_data
-        data = np.stack(raw, axis=-1) if isinstance(raw, tuple) else np.asarray(raw)
+        data = np.stack(raw, axis=-1) if isinstance(raw, tuple) else np.asanyarray(raw)
         extra = 1 if isinstance(raw, tuple) else 0
         kind = self._kind(data.shape[: data.ndim - extra])
         if kind == "single":

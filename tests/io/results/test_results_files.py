@@ -100,7 +100,7 @@ def test_numbers_that_python_does_not_have() -> None:
 
 @given(
     data=st.data(),
-    shape=hnp.array_shapes(min_dims=1, max_dims=5, max_side=4),
+    shape=hnp.array_shapes(min_dims=0, max_dims=5, max_side=4),
     dtype=st.sampled_from(["?", "u1", "<u2", ">u2", "i4", "u8", "i8", "f2", "f4", ">f4", "f8", "c8", "c16"]),
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -109,7 +109,7 @@ def test_any_array_comes_back(
 ) -> None:
     """Whatever shape, kind and dtype: exactly from .npz and .h5, to single precision from .tif."""
     array = data.draw(hnp.arrays(np.dtype(dtype), shape, elements=hnp.from_dtype(np.dtype(dtype), allow_nan=False)))
-    extra = data.draw(st.integers(0, len(shape) - 1))
+    extra = data.draw(st.integers(0, max(len(shape) - 1, 0)))
     kind: ResultKind = data.draw(st.sampled_from(["nav", "sig", "single"]))
     channel = ResultChannel("x", array, kind, extra_ndim=extra)
     folder = tmp_path_factory.mktemp("any")
@@ -127,6 +127,34 @@ def test_any_array_comes_back(
         with np.errstate(over="ignore"):
             single = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32).astype(array.dtype)
         np.testing.assert_array_equal(page.data, single)
+
+
+@pytest.mark.parametrize("suffix", ALL)
+def test_single_numbers_and_masked_arrays(tmp_path: Path, suffix: str) -> None:
+    """An array without axes comes back as one; what a masked array masks is no result, beside what is none anyway."""
+    number = ResultChannel("number", np.array(3.5, dtype=np.float32))
+    masked = np.ma.masked_array(np.arange(4, dtype=np.int32), [False, True, False, False])
+    channels = {
+        "number": number,
+        "masked": ResultChannel("masked", masked),
+        "both": ResultChannel("both", masked, valid=np.array([True, True, True, False])),
+    }
+    save_results(os.fsencode(tmp_path / f"r{suffix}"), channels, {})
+    loaded = load_results(os.fsencode(tmp_path / f"r{suffix}"))
+    for name, channel in channels.items():
+        same(channel, loaded.channels[name])
+    assert loaded["number"].shape == ()
+    for name, valid in (("masked", [True, False, True, True]), ("both", [True, False, True, False])):
+        np.testing.assert_array_equal(loaded.channels[name].valid, np.array(valid))
+        np.testing.assert_array_equal(loaded[name], np.arange(4))
+        assert type(loaded[name]) is np.ndarray
+
+
+@pytest.mark.parametrize("name", ["tilework.json", "zarr.json"])
+def test_names_that_files_have_for_themselves(name: str) -> None:
+    """Refused as other names that cannot be saved are."""
+    with pytest.raises(ValueError, match=f"under the name '{name}', which files have for themselves: use another"):
+        ResultChannel(name, np.zeros(3))
 
 
 def test_other_programs_can_read_it(tmp_path: Path) -> None:
@@ -263,6 +291,38 @@ def test_never_replaces_a_folder_of_somebody_else(tmp_path: Path) -> None:
         with pytest.raises(ResultFileError, match="folder that tilework did not write"):
             save_results(folder, some_channels(), {}, overwrite=True)
         assert (folder / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("made", ["array", "group", "results of another kind", "with more in it"])
+def test_never_replaces_a_zarr_store_of_somebody_else(tmp_path: Path, made: str) -> None:
+    """A store is replaced when results were saved in it, and nothing else is there."""
+    store = tmp_path / "scan.zarr"
+    said = "folder that tilework did not write"
+    if made == "array":
+        zarr.create_array(store=str(store), data=np.arange(12.0))
+    elif made == "with more in it":
+        save_results(store, some_channels(), {})
+        zarr.open_group(str(store), mode="a").create_array("thesis", data=np.arange(12.0))
+        said = "tilework did not write thesis in it"
+    else:
+        attributes = {"tilework": {"format": "other"}} if made == "results of another kind" else {}
+        zarr.create_group(str(store), attributes=attributes).create_array("thesis", data=np.arange(12.0))
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    with pytest.raises(ResultFileError, match=said):
+        save_results(store, some_channels(), {}, overwrite=True)
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
+def test_never_replaces_what_results_were_computed_from(tmp_path: Path) -> None:
+    """Not even with overwrite=True, and under another name of it."""
+    scan, link = tmp_path / "scan.npz", tmp_path / "link.npz"
+    np.arange(12.0).tofile(scan)
+    link.symlink_to(scan)
+    before = scan.read_bytes()
+    for name in (scan, link):
+        with pytest.raises(ResultFileError, match="computed from it"):
+            save_results(name, some_channels(), {"dataset": {"path": str(scan)}}, overwrite=True)
+    assert scan.read_bytes() == before
 
 
 @pytest.mark.parametrize("suffix", ALL)

@@ -21,13 +21,14 @@ from tilework.io.results.document import parse_document
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["read_hdf5", "read_npz", "read_zarr", "write_hdf5", "write_npz", "write_zarr"]
+__all__ = ["foreign_in_zarr", "read_hdf5", "read_npz", "read_zarr", "write_hdf5", "write_npz", "write_zarr"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Document = dict[str, Any]
 Channels = Mapping[str, ResultChannel]
 
 KEY = "tilework"
+ZARR_META = "zarr.json"
 _OTHERWISE = "give it another dtype, or save it as .npz"
 
 
@@ -133,7 +134,7 @@ def read_hdf5(path: Path) -> tuple[dict[str, ResultChannel], Document]:
 
     with h5py.File(path, "r") as file:
         document = parse_document(file.attrs.get(KEY, "{}"))
-        return _channels(document, {name: dataset[()] for name, dataset in file.items()}), document
+        return _channels(document, {n: np.asarray(d[()], dtype=d.dtype) for n, d in file.items()}), document
 
 
 # -- Zarr v3: one array per array, with named dimensions, and coordinates; so `xarray.open_zarr` reads it too
@@ -170,3 +171,15 @@ def read_zarr(path: Path) -> tuple[dict[str, ResultChannel], Document]:
     group = zarr.open_group(store=str(path), mode="r")
     document = parse_document(json.dumps(group.attrs.asdict().get(KEY, {})))
     return _channels(document, {name: np.asarray(array[...]) for name, array in group.arrays()}), document
+
+
+def foreign_in_zarr(folder: Path) -> list[str] | None:
+    """Return what is in a folder beside what `write_zarr` wrote; None where it wrote nothing there."""
+    try:
+        meta = json.loads((folder / ZARR_META).read_text(encoding="utf-8"))
+        channels = parse_document(json.dumps(meta["attributes"][KEY]))["channels"]
+        axes = {axis["name"] for about in channels.values() for axis in about["dims"]}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    present = {entry.name for entry in folder.iterdir()}
+    return sorted(present - {ZARR_META, *channels, *(f"{name}.valid" for name in channels), *axes})

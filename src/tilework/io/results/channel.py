@@ -18,6 +18,8 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 ResultKind = Literal["nav", "sig", "single"]
 
 _NAME = re.compile(r"\w[\w.\-]*")
+# What .npz and Zarr files call their own document.
+_TAKEN = frozenset({"tilework.json", "zarr.json"})
 
 
 class AxisLike(Protocol):
@@ -106,9 +108,10 @@ class ResultChannel:
     Parameters
     ----------
     name
-        Letters and digits (of any language), ``_``, ``.`` and ``-``.
+        Letters and digits (of any language), ``_``, ``.`` and ``-``; not ``tilework.json`` or ``zarr.json``.
     data
-        The array, in the shape of the dataset: scan axes, or detector axes, then those that the UDF added.
+        The array, in the shape of the dataset: scan axes, or detector axes, then those that the UDF added. What a
+        masked array masks is no result.
     kind
         ``"nav"``: one value (or more) per scan position; ``"sig"``: per detector pixel; ``"single"``: neither.
     valid
@@ -142,6 +145,9 @@ class ResultChannel:
         if not _NAME.fullmatch(self.name) or self.name.endswith(".valid"):
             msg = f"a result cannot be saved under the name {self.name!r}: use letters, digits, '_', '.' and '-'"
             raise ValueError(msg)
+        if self.name in _TAKEN:
+            msg = f"a result cannot be saved under the name {self.name!r}, which files have for themselves: use another"
+            raise ValueError(msg)
         if not self.dims:
             object.__setattr__(self, "dims", tuple(ResultAxis(f"{self.name}_{i}") for i in range(self.data.ndim)))
         if len(self.dims) != self.data.ndim or self.extra_ndim > self.data.ndim:
@@ -151,6 +157,10 @@ class ResultChannel:
             mask = f"{self.valid.shape}, {self.valid.dtype}"
             msg = f"{self.name}: the mask of shape {mask} does not fit data of shape {self.data.shape}"
             raise ValueError(msg)
+        if isinstance(self.data, np.ma.MaskedArray):
+            there = ~np.ma.getmaskarray(self.data)
+            object.__setattr__(self, "valid", there if self.valid is None else there & self.valid)
+            object.__setattr__(self, "data", self.data.data)
 
     @classmethod
     def from_buffer(

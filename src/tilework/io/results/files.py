@@ -165,7 +165,7 @@ def suffixes() -> tuple[str, ...]:
 
 
 def save_results(
-    path: str | os.PathLike[str],
+    path: str | bytes | os.PathLike[str],
     channels: Channels,
     provenance: Mapping[str, Any],
     *,
@@ -197,15 +197,13 @@ def save_results(
         When it exists and is not to be replaced, cannot be written, or the library for it is not installed. Nothing is
         left half-written, and what was there before is as it was.
     """
-    target = Path(path)
+    target = Path(os.fsdecode(path))
     form = _format_of(target)
     if not channels:
         msg = f"nothing to write to {target}: there are no results"
         raise ResultFileError(msg)
-    is_folder = os.path.isdir(target)  # noqa: PTH112  (what a Path raises for a bad name has no reason in words)
-    if overwrite and is_folder and not (target.suffix == ".zarr" and (target / "zarr.json").exists()):
-        msg = f"cannot replace {target}: it is a folder that tilework did not write; remove it, or choose another name"
-        raise ResultFileError(msg)
+    if overwrite:
+        _check_replaceable(target, form, provenance)
     channels = with_distinct_axes(channels)
     try:
         with appearing(target, overwrite=overwrite) as place:
@@ -217,7 +215,7 @@ def save_results(
     return target
 
 
-def load_results(path: str | os.PathLike[str]) -> LoadedResults:
+def load_results(path: str | bytes | os.PathLike[str]) -> LoadedResults:
     """Read what `save_results` wrote.
 
     Parameters
@@ -243,7 +241,7 @@ def load_results(path: str | os.PathLike[str]) -> LoadedResults:
     >>> np.array_equal(loaded["std"], result["std"].data), loaded.provenance["udf"]
     (True, 'StdDevUDF')
     """
-    source = Path(path)
+    source = Path(os.fsdecode(path))
     form = _format_of(source)
     try:
         mode = source.stat().st_mode
@@ -271,6 +269,32 @@ def _format_of(path: Path) -> _Format:
         msg = f"cannot tell the format of {path}: {has}; use one of {', '.join(_FORMATS)}"
         raise ResultFileError(msg)
     return form
+
+
+def _check_replaceable(target: Path, form: _Format, provenance: Mapping[str, Any]) -> None:
+    """Raise when something is there that is not replaced even with overwrite=True."""
+    dataset = provenance.get("dataset")
+    source = dataset.get("path") if isinstance(dataset, Mapping) else None
+    if isinstance(source, str) and _is_same(target, source):
+        msg = f"cannot replace {target}: the results were computed from it; choose another name"
+        raise ResultFileError(msg)
+    if not os.path.isdir(target):  # noqa: PTH112  (what a Path raises for a bad name has no reason in words)
+        return
+    foreign = arrays.foreign_in_zarr(target) if form is _ZARR else None
+    if foreign is None:
+        msg = f"cannot replace {target}: it is a folder that tilework did not write; remove it, or choose another name"
+        raise ResultFileError(msg)
+    if foreign:
+        names = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+        msg = f"cannot replace {target}: tilework did not write {names} in it; move that, or choose another name"
+        raise ResultFileError(msg)
+
+
+def _is_same(one: Path, other: str) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):  # one of them is not there
+        return False
 
 
 def _missing(path: Path, form: _Format, error: ImportError) -> str:

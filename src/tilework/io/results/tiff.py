@@ -139,8 +139,9 @@ def _from_pages(pages: Array, description: dict[str, Any]) -> Array:
     shape = tuple(description["shape"])
     axes = _image_axes(len(shape), description["kind"], description["extra_ndim"])
     front = tuple(size for axis, size in enumerate(shape) if axis not in axes)
-    moved = pages.reshape(*front, *(shape[axis] for axis in axes))
-    return np.ascontiguousarray(np.moveaxis(moved, range(len(shape) - len(axes), len(shape)), axes))
+    moved = pages.reshape((*front, *(shape[axis] for axis in axes)))
+    # Not ascontiguousarray, which gives an array of no axes one.
+    return np.asarray(np.moveaxis(moved, range(len(shape) - len(axes), len(shape)), axes), order="C")
 
 
 def _join(name: str, description: dict[str, Any], stacks: Mapping[tuple[str, str], Array]) -> Array:
