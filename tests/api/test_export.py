@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -66,3 +69,33 @@ def test_nothing_is_left_behind(ctx: Context, tmp_path: Path) -> None:
         ctx.export_dataset(Broken(data=counts(), sig_dims=2), path=tmp_path / "a.npy", overwrite=True)
     assert (tmp_path / "a.npy").read_bytes() == b"before"
     assert [p.name for p in tmp_path.iterdir()] == ["a.npy"]
+
+
+def _gone(block: np.ndarray, block_info: Any = None) -> np.ndarray:
+    if block_info and block_info[0]["chunk-location"][0] > 0:
+        msg = "the disk is gone"
+        raise OSError(msg)
+    return block
+
+
+def test_nothing_is_said_of_what_is_removed(
+    ctx: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log names no hidden file, which is gone when somebody reads it."""
+    monkeypatch.setattr(logging.getLogger("tilework"), "propagate", True)
+    array = da.from_array(counts(dtype="f4"), chunks=(1, -1, -1, -1))
+    dataset = ctx.load("dask", da.map_blocks(_gone, array, dtype="f4", meta=np.empty((0,) * 4, "f4")), sig_dims=2)
+    with pytest.raises(Exception, match="the disk is gone"):
+        ctx.export_dataset(dataset, path=tmp_path / "a.npy")
+    assert "ended early" not in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_bytes_and_of_folders(ctx: Context, tmp_path: Path) -> None:
+    """A path may be bytes, as for `Context.load`; a folder is not replaced, and the error says what to do."""
+    dataset = ctx.load("memory", data=counts(), sig_dims=2)
+    ctx.export_dataset(dataset, path=os.fsencode(tmp_path / "a.npy"))
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), counts())
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(IsADirectoryError, match="is a folder, and is not replaced: choose another name"):
+        ctx.export_dataset(dataset, path=tmp_path / "folder.npy", overwrite=True)

@@ -169,7 +169,7 @@ class Context(Analyses):
         self,
         dataset: DataSet,
         *,
-        path: str | os.PathLike[str],
+        path: str | bytes | os.PathLike[str],
         progress: bool | ProgressReporter = False,
         overwrite: bool = False,
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,6 @@ from tilework.udf.record import RecordUDF
 from tilework.udf.runner import UDFRunner
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import NDArray
 
     from tilework.api.context import Context
@@ -27,19 +26,22 @@ __all__ = ["export_dataset"]
 def export_dataset(
     ctx: Context,
     dataset: DataSet,
-    path: str | os.PathLike[str],
+    path: str | bytes | os.PathLike[str],
     *,
     progress: bool | ProgressReporter = False,
     overwrite: bool = False,
 ) -> None:
     """Write a dataset into a ``.npy`` file; see `Context.export_dataset`."""
-    target = Path(path).absolute()
+    target = Path(os.fsdecode(path)).absolute()
     if target.suffix.lower() != ".npy":
         msg = f"cannot export to {target}: only .npy files can be written, so the name must end in .npy"
         raise ValueError(msg)
     if target.exists() and not overwrite:
         msg = f"{target} exists already: give overwrite=True to replace it, or another name"
         raise FileExistsError(msg)
+    if target.is_dir():
+        msg = f"{target} is a folder, and is not replaced: choose another name"
+        raise IsADirectoryError(msg)
     with appearing(target, overwrite=overwrite) as partial:
         _write(ctx, dataset, partial, progress)
 
@@ -50,10 +52,10 @@ def _write(ctx: Context, dataset: DataSet, path: Path, progress: bool | Progress
         from tilework.executor.inline import InlineJobExecutor
 
         corrections = dataset.get_correction_data()
-        runner = UDFRunner([RecordUDF(path)])
+        runner = UDFRunner([RecordUDF(path, _is_kept=False)])
         runner.run_for_dataset(dataset, InlineJobExecutor(), progress=progress, corrections=corrections)
     else:
-        ctx.run_udf(dataset=dataset, udf=RecordUDF(path), progress=progress)
+        ctx.run_udf(dataset=dataset, udf=RecordUDF(path, _is_kept=False), progress=progress)
     absent = dataset.absent_frames
     if absent is not None:
         _blank(path, absent)

@@ -59,9 +59,16 @@ class RecordUDF(UDF):
     (6, 8, 32, 32)
     """
 
-    def __init__(self, filename: str | os.PathLike[str], *, _inode: int | None = None, _offset: int = 0) -> None:
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        *,
+        _inode: int | None = None,
+        _offset: int = 0,
+        _is_kept: bool = True,
+    ) -> None:
         # The run says which file it made, as one of that name may be another, and where its frames begin.
-        super().__init__(filename=str(Path(filename).absolute()), _inode=_inode, _offset=_offset)
+        super().__init__(filename=str(Path(filename).absolute()), _inode=_inode, _offset=_offset, _is_kept=_is_kept)
         self._made: BinaryIO | None = None  # on the main side, which has it locked
 
     def get_preferred_input_dtype(self) -> Any:
@@ -116,7 +123,7 @@ class RecordUDF(UDF):
             shutil.move(self._unfinished, os.path.realpath(self.params.filename))
             return
         merged = self.meta.get_valid_nav_mask()
-        if merged is None:  # nothing is in it
+        if merged is None or not self.params._is_kept:  # nothing is in it, or nobody wants it
             Path(self._unfinished).unlink(missing_ok=True)
         elif Path(self._unfinished).exists():
             n, of = int(merged.sum()), merged.size
