@@ -54,12 +54,27 @@ def open_dataset(context: Context, args: argparse.Namespace) -> DataSet:
     if not Path(args.file).exists():
         msg = f"{args.file}: there is no such file"
         raise CommandError(msg)
+    if args.type == "auto" and kind == "raw":
+        _check_headerless(args.file)
     try:
         dataset: DataSet = context.load(kind, path=args.file, **parameters)
     except UnknownFormatError as error:
         error.add_note("here: --type TYPE; for raw, --type raw --dtype … --nav-shape … --sig-shape …")
         raise
     return dataset
+
+
+def _check_headerless(path: str) -> None:
+    """See that a file is none of those that say themselves what their numbers are, unless --type asks for it."""
+    from tilework.io.dataset.raw import kind_of_header
+
+    kind = kind_of_header(path)
+    if kind is not None:
+        msg = (
+            f"{path} begins as a file of the format {kind} does, which says itself what its numbers are: leave out "
+            "--dtype; if it is none, give --type raw"
+        )
+        raise CommandError(msg)
 
 
 def _check_dtype(text: str) -> None:

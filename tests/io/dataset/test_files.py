@@ -77,6 +77,16 @@ class TestRaw:
         with pytest.warns(RuntimeWarning, match=r"scan\.raw begins as a gzip file does: if it is one, unpack it first"):
             _load("raw", tmp_path / "scan.raw", dtype="u1", nav_shape=(len(packed),), sig_shape=(1, 1))
 
+    @pytest.mark.parametrize(
+        ("beginning", "name"),
+        [(b"\x93NUMPY", "npy"), (b"MQ1,", "MIB"), (b"\x89HDF\r\n\x1a\n", "HDF5"), (b"II*\0", "TIFF")],
+    )
+    def test_with_a_header(self, tmp_path: Path, beginning: bytes, name: str) -> None:
+        """As above: the header would be pixels."""
+        (tmp_path / "scan.raw").write_bytes(beginning.ljust(64, b"\0"))
+        with pytest.warns(RuntimeWarning, match=rf"scan\.raw begins as a file of the format {name} does: if it is one"):
+            _load("raw", tmp_path / "scan.raw", dtype="u1", nav_shape=(64,), sig_shape=(1, 1))
+
     def test_less_than_a_frame(self, tmp_path: Path) -> None:
         """A file without a whole frame is an error; sizes beyond 64 bits are no problem."""
         np.zeros(16, "u1").tofile(tmp_path / "scan.raw")
@@ -147,6 +157,7 @@ class TestParameters:
             ({"num_partitions": 0}, "num_partitions=0: must be an integer of at least 1"),
             ({"num_partitions": "3"}, "num_partitions='3': must be an integer of at least 1"),
             ({"io_backend": "direct"}, "io_backend='direct'"),
+            ({"dtype": None}, "dtype=None is no dtype; give one that NumPy knows"),
         ],
     )
     def test_refused(self, scan: Path, kwargs: dict[str, Any], message: str) -> None:

@@ -41,6 +41,8 @@ def test_unknown_name() -> None:
         load("tif", path="x", executor=InlineJobExecutor())
     with pytest.raises(DataSetException, match=r"to find out the format of a file, load\('auto', path='scan.npy'\)"):
         load("scan.npy", executor=InlineJobExecutor())
+    with pytest.raises(DataSetException, match="must be the name of a format, or 'auto', or a class of datasets"):
+        load(int, path="x", executor=InlineJobExecutor())  # type: ignore[arg-type]
     wrong_arguments: list[dict[str, Any]] = [{"path": "scan.npy", "navshape": (2, 2)}, {}]
     for arguments in wrong_arguments:
         with pytest.raises(TypeError, match="argument") as wrong:
@@ -168,6 +170,40 @@ class TestAuto:
             load("auto", path=tmp_path / name, executor=InlineJobExecutor())
         assert not isinstance(caught.value, UnknownFormatError)
         assert "dtype" not in str(caught.value)
+
+    def test_broken_files_that_are_known(self, tmp_path: Path) -> None:
+        """What is wrong is all that is said of a file that has a format; to name it would change nothing."""
+        (tmp_path / "scan.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00" + b"?" * 100)
+        (tmp_path / "scan.dat").write_bytes((tmp_path / "scan.npy").read_bytes())
+        executor = InlineJobExecutor()
+        with pytest.raises(DataSetException, match=r"^read as npy: .*scan.npy has a broken npy header") as caught:
+            load("auto", path=tmp_path / "scan.npy", executor=executor)
+        assert "name the format" not in str(caught.value)
+        # The name does not say that this is of that format.
+        with pytest.raises(UnknownFormatError, match=r"no format that can be detected \(as npy: .* is 'raw'"):
+            load("auto", path=tmp_path / "scan.dat", executor=executor)
+
+    def test_old_names(self, tmp_path: Path) -> None:
+        """What was detected gives way to what is given by the name that older programs use."""
+        np.save(tmp_path / "scan.npy", counts((4, 4, 6, 6)))
+        write_mib(tmp_path / "scan.mib", counts((16, 6, 6)))
+        executor = InlineJobExecutor()
+        for name in ("scan.npy", "scan.mib"):
+            with pytest.warns(FutureWarning, match="use nav_shape"):
+                dataset = load("auto", path=tmp_path / name, scan_size=(2, 8), executor=executor)
+            assert dataset.shape == (2, 8, 6, 6)
+            with pytest.warns(FutureWarning, match="use sig_shape"):
+                dataset = load("auto", path=tmp_path / name, detector_size=(9, 4), executor=executor)
+            assert dataset.shape == (4, 4, 9, 4)
+        with pytest.warns(FutureWarning, match="use sig_shape"):
+            dataset = load("auto", path=tmp_path / "scan.npy", detector_size=(36,), executor=executor)
+        assert dataset.shape == (4, 4, 36)
+
+    @pytest.mark.parametrize("path", [3, ["a.npy"]])
+    def test_what_is_no_path(self, path: Any) -> None:
+        """The error says what a path is."""
+        with pytest.raises(DataSetException, match=r"must be the path of a file, it is a (int|list)"):
+            load("auto", path=path, executor=InlineJobExecutor())
 
     def test_without_path(self) -> None:
         """Without a path nothing can be detected."""

@@ -18,6 +18,7 @@ from tilework.exceptions import DataSetException
 from tilework.io.corrections.corrset import CorrectionSet
 from tilework.io.dataset.axes import AxisInfo, default_axes
 from tilework.io.dataset.meta import DataSetMeta
+from tilework.io.dataset.params import without_renamed
 from tilework.io.dataset.partition import Partition
 from tilework.io.dataset.partitioning import MAX_PARTITION_BYTES, default_num_partitions, make_slices
 from tilework.io.dataset.tile import DataTile
@@ -148,7 +149,7 @@ class DataSet(ABC):
     @classmethod
     def combine_detected(cls, detected: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         """Return the constructor's arguments: those that the caller gave win over those that were detected."""
-        return {**detected, **given}
+        return {**without_renamed(detected, given), **given}
 
     @classmethod
     def get_supported_extensions(cls) -> set[str]:

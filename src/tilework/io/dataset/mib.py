@@ -289,7 +289,7 @@ class MIBDataSet(FixedStrideFile):
         """Return the constructor's arguments; the detected scan shape holds for the whole series only."""
         if given.get("disable_glob"):
             detected = {key: value for key, value in detected.items() if key != "nav_shape"}
-        return {**detected, **given}
+        return super().combine_detected(detected, given)
 
     @classmethod
     def get_supported_extensions(cls) -> set[str]:

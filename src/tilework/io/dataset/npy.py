@@ -144,9 +144,9 @@ class NPYDataSet(FixedStrideFile):
     @classmethod
     def combine_detected(cls, detected: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         """Return the constructor's arguments; detected shapes hold for the default of `sig_dims` only."""
-        if "sig_dims" in given or "sig_shape" in given:
+        if not given.keys().isdisjoint({"sig_dims", "sig_shape", "detector_size"}):
             detected = {"path": detected["path"]}
-        return {**detected, **given}
+        return super().combine_detected(detected, given)
 
     @classmethod
     def get_supported_extensions(cls) -> set[str]:

@@ -23,6 +23,7 @@ __all__ = [
     "guess_nav_shape",
     "take_deprecated",
     "take_uncropped",
+    "without_renamed",
 ]
 
 _OLD_NAMES = {"scan_size": "nav_shape", "detector_size": "sig_shape"}
@@ -39,6 +40,8 @@ def check_dtype(dtype: Any, where: str) -> np.dtype[Any]:
         When it is not numeric; `where` names what asked for it.
     """
     try:
+        if dtype is None:  # which NumPy takes for float64
+            raise TypeError
         stored: np.dtype[Any] = np.dtype(dtype)
     except TypeError as e:
         msg = f"{where}: dtype={dtype!r} is no dtype; give one that NumPy knows, such as 'uint16' or '>u2'"
@@ -137,6 +140,12 @@ def take_deprecated(params: dict[str, Any], deprecated: dict[str, Any], stacklev
             raise ValueError(msg)
         params[new] = value
     return params
+
+
+def without_renamed(detected: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return what was detected, without that which is given by the name that older programs use."""
+    replaced = {new for old, new in _OLD_NAMES.items() if given.get(old) is not None}
+    return {name: value for name, value in detected.items() if name not in replaced}
 
 
 def take_uncropped(deprecated: dict[str, Any], sig_shape: Sequence[int] | None) -> dict[str, Any]:

@@ -15,16 +15,16 @@ from tilework.io.dataset.seen import see
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import DTypeLike
 
     from tilework.common.executor import JobExecutor
 
-__all__ = ["RawFileDataSet"]
+__all__ = ["RawFileDataSet", "kind_of_header"]
 
 
-# How compressed files begin that could be taken for others.
+# How files begin that could be taken for others.
 _COMPRESSED = {
     b"\x1f\x8b\x08": "gzip",
     b"BZh": "bzip2",
@@ -32,13 +32,28 @@ _COMPRESSED = {
     b"\x28\xb5\x2f\xfd": "Zstandard",
     b"PK\x03\x04": "zip",
 }
+_WITH_HEADER = {
+    b"\x93NUMPY": "npy",
+    b"MQ1,": "MIB",
+    b"IMGBLO": "BLO",
+    b"\x89HDF\r\n\x1a\n": "HDF5",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"II+\x00": "TIFF",
+    b"MM\x00+": "TIFF",
+}
 
 
-def _compression(path: str) -> str | None:
+def _beginning(path: str, marks: Mapping[bytes, str]) -> str | None:
     file, _ = open_file(path)
     with file:
-        head = file.read(max(map(len, _COMPRESSED)))
-    return next((kind for mark, kind in _COMPRESSED.items() if head.startswith(mark)), None)
+        head = file.read(max(map(len, marks)))
+    return next((kind for mark, kind in marks.items() if head.startswith(mark)), None)
+
+
+def kind_of_header(path: str) -> str | None:
+    """Return the name of the format that a file begins as, whose header would be read as pixels; None: of none."""
+    return _beginning(path, _WITH_HEADER)
 
 
 class RawFileDataSet(FixedStrideFile):
@@ -120,8 +135,14 @@ class RawFileDataSet(FixedStrideFile):
                 f"{dtype}, after {count(frames, 'whole frame')}: it is cut off, or sig_shape or dtype are wrong"
             )
             warnings = (message,)
-        if (kind := _compression(self._path)) is not None:
+        if (kind := _beginning(self._path, _COMPRESSED)) is not None:
             warnings += (f"{self._path} begins as a {kind} file does: if it is one, unpack it first",)
+        if (kind := kind_of_header(self._path)) is not None:
+            message = (
+                f"{self._path} begins as a file of the format {kind} does: if it is one, its header is read as pixels; "
+                "load it with 'auto' instead"
+            )
+            warnings += (message,)
         segment = FileSegment(see(self._path, facts, 0, frames * frame_bytes), 0, frame_bytes, frames, 0)
         return Source(
             layout=FrameLayout((segment,), dtype, self._sig_shape),

@@ -76,10 +76,10 @@ def get_dataset_cls(filetype: str | type[DataSet]) -> type[DataSet]:
     DataSetException
         When there is no such format, or something that it needs cannot be imported.
     """
-    if isinstance(filetype, type):
-        return filetype
     given: Any = filetype
-    if not isinstance(given, str):
+    if isinstance(filetype, type) and hasattr(given, "initialize"):
+        return filetype
+    if isinstance(filetype, type) or not isinstance(given, str):
         msg = f"the filetype must be the name of a format, or 'auto', or a class of datasets, not {given!r}"
         raise DataSetException(msg)
     target = filetypes.get(filetype.lower())
@@ -184,12 +184,14 @@ def _auto(path: Any, given: dict[str, Any], executor: JobExecutor) -> tuple[type
     name = absolute(path)
     executor.run_function(check_readable, name)  # a missing or unreadable file has its own message
     claimed = build_extension_map().get(Path(name).suffix.lower().lstrip("."), [])
-    reasons = [f"as {t}: {refused[t]}" for t in claimed if t in refused]
-    foreign = None if reasons else executor.run_function(say_foreign, name)
+    if broken := [f"read as {t}: {refused[t]}" for t in claimed if t in refused]:
+        raise DataSetException("; ".join(broken))
+    foreign = executor.run_function(say_foreign, name)
     if foreign:
         msg = f"{name} is {foreign} (see docs/formats.md, other files); tilework does not read it by itself"
         raise DataSetException(msg)
-    why = f" ({'; '.join(reasons)})" if reasons else ""
+    reasons = "; ".join(f"as {t}: {reason}" for t, reason in refused.items())
+    why = f" ({reasons})" if refused else ""
     msg = (
         f"{name} is in no format that can be detected{why}: name the format, one of {', '.join(_file_formats())}; a "
         f"file without a header is 'raw', and needs dtype, nav_shape and sig_shape; {_OTHERS}"
@@ -289,7 +291,7 @@ def _load(
         if path is None or args:
             msg = "the format can be detected for a file only: load('auto', path=…), with further arguments by name"
             raise DataSetException(msg)
-        cls, kwargs = _auto(os.fsdecode(path) if isinstance(path, (bytes, os.PathLike)) else path, given, executor)
+        cls, kwargs = _auto(path if hasattr(path, "shape") else absolute(path), given, executor)
     else:
         cls = get_dataset_cls(filetype)
         if "path" in kwargs and not _takes_path(cls):
