@@ -76,6 +76,24 @@ def test_values_may_begin_with_a_negative_number() -> None:
             "--roi is given twice: it holds",
         ),
         (("run", "x.npy", "--out", "o", "--udf", "sum", "--dark", "a.npy", "--dark", "b.npy"), "--dark is given twice"),
+        *(
+            (("run", "x.npy", "--udf", "sum", "--out", "o", option, value, option, value), f"{option} is given twice")
+            for option, value in (
+                ("--out", "o"),
+                ("--type", "auto"),
+                ("--nav-shape", "4,4"),
+                ("--sig-shape", "4,4"),
+                ("--dtype", "u2"),
+                ("--sync-offset", "1"),
+                ("--format", "h5"),
+                ("--scan-step", "1nm"),
+                ("--executor", "inline"),
+            )
+        ),
+        (
+            ("run", "x.npy", "--out", "o", "--udf", "sum", "--udf", "a:B", "--param", "q=1", "--param", "q=2"),
+            "--param q is given twice for --udf a:B: leave one out",
+        ),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--nav-shape", "4,0"), "is not a shape"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--center", "4"), "is not a point"),
         (("run", "x.npy", "--udf", "sum", "--out", "o", "--scan-step", "4"), "is not a length"),

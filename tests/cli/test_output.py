@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tilework.cli.output import as_json, check_output, output_folder, write_summary
+from tilework.cli.output import as_json, check_output, output_folder, output_path, write_summary
 from tilework.exceptions import CommandError, ResultFileError
 from tilework.io.results import atomic
 
@@ -248,3 +249,38 @@ def test_text_that_no_encoding_has(tmp_path: Path) -> None:
     assert json.loads((target / "summary.json").read_text(encoding="utf-8"))["file"] == "a\udcff.npy"
     assert as_json({"unit": "µm"}) == '{\n "unit": "µm"\n}'
     assert json.loads(as_json({"unit": "µm"}, "ascii").encode("ascii")) == {"unit": "µm"}
+
+
+def test_folders_that_share_new_parents(tmp_path: Path) -> None:
+    """Whoever makes the parent, all write to it; one that is missing may be left again by ``..``."""
+    ready = threading.Barrier(4)
+
+    def make(target: Path) -> None:
+        ready.wait()
+        write(target, "x")
+
+    for turn in range(20):
+        targets = [tmp_path / f"{turn}" / "parent" / f"{i}" for i in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(make, targets))
+        assert all((target / "a.txt").exists() for target in targets)
+    write(tmp_path / "new" / "x" / ".." / "out", "x")
+    assert (tmp_path / "new" / "out" / "a.txt").exists()
+    with pytest.raises(RuntimeError):
+        _fail(tmp_path / "other" / "x" / ".." / "out", RuntimeError())
+    assert not (tmp_path / "other").exists()
+
+
+def test_names_that_are_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``..`` at the end means the folder itself; where the program is, no folder is pulled away from under it."""
+    write(tmp_path / "out", "old")
+    write(output_path(str(tmp_path / "out" / "sub" / "..")), "new", overwrite=True)
+    assert (tmp_path / "out" / "a.txt").read_text() == "new"
+    monkeypatch.chdir(tmp_path / "out" / "sub")
+    for name in (".", "..", str(tmp_path / "out")):
+        with pytest.raises(CommandError, match="is not replaced, for it is the current folder or holds it"):
+            check_output(output_path(name), overwrite=True)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(CommandError, match="the current folder was removed"):
+        output_path("out")
+    check_output(output_path(str(tmp_path)), overwrite=True)

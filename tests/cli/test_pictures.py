@@ -51,3 +51,16 @@ def test_all_numbers_of_a_colour_bar_are_of_one_size() -> None:
     bar.figure.draw_without_rendering()
     labels = [*bar.get_yticklabels(which="major"), *bar.get_yticklabels(which="minor")]
     assert len({label.get_size() for label in labels if label.get_text()}) == 1
+
+
+def test_no_picture_takes_the_name_of_another(tmp_path: Any) -> None:
+    """A result of one function may be called as a function, or as a page of another result."""
+    channels = {
+        "x": ResultChannel("x", np.stack([VALUES, VALUES], axis=-1), "nav", extra_ndim=1),
+        "x_1": ResultChannel("x_1", VALUES, "nav"),
+    }
+    written = write_pictures(tmp_path, "mine", "Other", channels)
+    assert written == ["mine_x_0.png", "mine_x_1.png", "mine_x_1-2.png"]
+    written += write_pictures(tmp_path, "mine_x_0", "Other", {"y": ResultChannel("y", VALUES, "nav")})
+    assert written[-1] == "mine_x_0-2.png"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written)

@@ -118,6 +118,18 @@ def test_a_bar_that_cannot_be_written_costs_no_results(command: list[str], scan:
         os.close(stderr)
 
 
+def test_standard_output_that_takes_nothing(command: list[str], scan: Path, tmp_path: Path) -> None:
+    """That is said to be the fault, and that the results are there."""
+    call = [*command, "run", str(scan), "--udf", "sum", "--no-pictures", "--out", "out"]
+    full = os.open("/dev/full", os.O_WRONLY)
+    done = subprocess.run(call, check=False, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
+    os.close(full)
+    assert done.returncode == 1
+    assert "the results are complete in out, but standard output cannot be written: No space left" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert (tmp_path / "out" / "sum.npz").exists()
+
+
 def test_roi(called: Any, scan: Path, counts: np.ndarray, tmp_path: Path) -> None:
     """Only selected positions are computed; others are marked invalid, and said to be few in the summary."""
     mask = np.zeros((6, 5), bool)

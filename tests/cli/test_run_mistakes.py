@@ -60,6 +60,7 @@ def _broken(tmp_path: Path) -> None:
         "class Other: pass\n"
     )
     (tmp_path / "syntax.py").write_text("def f(:\n")
+    (tmp_path / "exits.py").write_text("import sys\nsys.exit(0)\n")
     (tmp_path / "needs.py").write_text("import a_module_that_is_not_there\n")
 
 
@@ -74,6 +75,7 @@ def _broken(tmp_path: Path) -> None:
         ("broken:Nothing", "process_frame"),
         ("broken:Undeclared", "declares x"),
         ("syntax:X", "importing syntax failed: SyntaxError"),
+        ("exits:X", "importing exits ended the program: put what it does as a program under if __name__"),
         ("needs:X", "needs a module that is not installed: a_module_that_is_not_there"),
         ("masks", "needs --masks"),
     ],
@@ -124,6 +126,10 @@ def test_bad_functions(called: Any, scan: Path, tmp_path: Path, name: str, said:
         (["--udf", "sum", "--sig-shape", "16,13"], "sig_shape"),
         (["--udf", "sum", "--dtype", "uint8"], "--nav-shape"),
         (["--udf", "sum", "--type", "npy", "--dtype", "uint8"], "--dtype is for raw files"),
+        (
+            ["--udf", "sum", "--dtype", "uint8", "--nav-shape", "6,5", "--sig-shape", "16,12"],
+            "begins as a file of the format npy does, which says itself what its numbers are: leave out --dtype",
+        ),
         (["--udf", "sum", "--type", "docx"], "docx"),
         (["--udf", "sum", "--executor", "inline", "--workers", "3"], "inline has one worker"),
         (["--udf", "sum", "--executor", "threads", "--workers", "100000"], "100000 workers, which is more than this"),
@@ -209,3 +215,68 @@ def test_messages_for_people(scan: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "CoMUDF works on scans and detectors with two axes" in said
     assert "nav_shape and sig_shape say what they are when it is loaded, (1, 30) for a line" in said
     assert "Error" not in said
+
+
+@pytest.mark.parametrize(
+    ("masks", "said"),
+    [
+        (np.zeros((0, 16, 12)), "none.npy holds no mask, its shape is (0, 16, 12): give at least one"),
+        (np.zeros((2, 16, 12), "U1"), "is of dtype <U1, which are no numbers"),
+        (np.zeros((2, 16, 12), "M8[s]"), "is of dtype datetime64[s], which are no numbers"),
+    ],
+)
+def test_masks_that_are_none(called: Any, scan: Path, tmp_path: Path, masks: np.ndarray, said: str) -> None:
+    """Refused, instead of results without a number, or errors of NumPy."""
+    np.save(tmp_path / "none.npy", masks)
+    done = called("run", scan, "--udf", "masks", "--masks", "none.npy", "--out", "out")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+UNSTORABLE = """
+from pathlib import Path
+from tilework.udf import UDF
+
+class Base(UDF):
+    def process_frame(self, frame):
+        Path("was_run").touch()
+
+class Name(Base):
+    def get_result_buffers(self):
+        return {"x y": self.buffer("nav")}
+
+class Objects(Base):
+    def get_result_buffers(self):
+        return {"a": self.buffer("nav", dtype=object)}
+
+class Pairs(Base):
+    def get_result_buffers(self):
+        return {"a": self.buffer("nav", dtype="f4,f4"), "own": self.buffer("nav", dtype=object, use="private")}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "said"),
+    [
+        ("Name", "npz", "a result cannot be saved under the name 'x y'"),
+        ("Objects", "npz", "out/Objects.npz: 'a' has Python objects"),
+        ("Objects", "zarr", "out/Objects.zarr: 'a' has Python objects"),
+        ("Pairs", "tif", "out/Pairs.tif: the result 'a' of dtype [('f0', '<f4'), ('f1', '<f4')] is no image"),
+    ],
+)
+def test_results_that_no_file_can_hold(
+    called: Any, scan: Path, tmp_path: Path, name: str, form: str, said: str
+) -> None:
+    """That is said before the run, which may take hours."""
+    (tmp_path / "unstorable.py").write_text(UNSTORABLE)
+    done = called("run", scan, "--udf", f"unstorable:{name}", "--format", form, "--out", "out")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert not (tmp_path / "was_run").exists()
+    assert not (tmp_path / "out").exists()
+    if name == "Pairs":
+        done = called("run", scan, "--udf", "unstorable:Pairs", "--no-pictures", "--out", "out")
+        assert (done.returncode, (tmp_path / "was_run").exists()) == (0, True), done.stderr
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Pairs.npz", "summary.json"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from tilework.cli.contexts import count_workers, describe_executor, open_context
 from tilework.cli.executor_report import report_lines
 from tilework.cli.functions import Function, disk_mask
 from tilework.cli.opening import describe_axes, describe_dataset
-from tilework.cli.output import output_folder, write_summary
+from tilework.cli.output import output_folder, output_path, write_summary
 from tilework.cli.run import Measured, execute, report_document, save_function
 from tilework.cli.words import format_bytes, format_rate
 from tilework.exceptions import CommandError
@@ -26,6 +25,7 @@ from tilework.viz.colors import require_matplotlib
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -47,7 +47,7 @@ def demo(args: argparse.Namespace) -> None:
         msg = f"--shape has {len(args.shape)} numbers: give scan and detector, such as 64,64,128,128"
         raise CommandError(msg)
     model = ScanModel(scan_shape=args.shape[:2], detector_shape=args.shape[2:], seed=args.seed)
-    target = Path(args.out)
+    target = output_path(args.out)
     require_matplotlib()
     with output_folder(target, overwrite=args.overwrite) as folder:
         with _progress(args) as progress:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilework.cli.values import FromFile, read_array
+from tilework.cli.words import free_name
 from tilework.exceptions import CommandError
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def make_functions(args: argparse.Namespace, dataset: DataSet) -> list[Function]
         except Exception as error:
             msg = f"--udf {name} does not take these parameters: {type(error).__name__}: {error}"
             raise CommandError(msg) from error
-        label = _free_label(name.rpartition(":")[2], [f.label for f in functions])
+        label = free_name(name.rpartition(":")[2], [f.label for f in functions])
         functions.append(Function(label, udf, {"name": name, **asked, **parameters_for_people(parameters)}))
     geometry.require_read()
     return functions
@@ -139,14 +140,6 @@ def make_functions(args: argparse.Namespace, dataset: DataSet) -> list[Function]
 def parameters_for_people(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters as they were written: an array from a file is its path."""
     return {key: f"@{value.path}" if isinstance(value, FromFile) else value for key, value in parameters.items()}
-
-
-def _free_label(wanted: str, taken: list[str]) -> str:
-    label, number = wanted, 1
-    while label in taken:
-        number += 1
-        label = f"{wanted}-{number}"
-    return label
 
 
 def _value(key: str, value: Any) -> Any:
@@ -280,6 +273,12 @@ def _masks(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
             f"--masks {path} has shape {stack.shape}, the detector {geometry.sig_shape}: the last axes must be the same"
         )
         raise CommandError(msg)
+    if not len(stack):
+        msg = f"--masks {path} holds no mask, its shape is {stack.shape}: give at least one"
+        raise CommandError(msg)
+    if stack.dtype.kind not in "buifc":
+        msg = f"--masks {path} is of dtype {stack.dtype}, which are no numbers: save masks of numbers or bools"
+        raise CommandError(msg)
     if stack.dtype.kind == "b":
         stack = stack.astype("float32")
     udf = ApplyMasksUDF(
@@ -348,6 +347,10 @@ def _load_class(name: str) -> Any:
         raise CommandError(msg) from error
     except Exception as error:
         msg = f"--udf {name}: importing {module_name} failed: {type(error).__name__}: {error}"
+        raise CommandError(msg) from error
+    except SystemExit as error:
+        what = "put what it does as a program under if __name__ == '__main__'"
+        msg = f"--udf {name}: importing {module_name} ended the program: {what}"
         raise CommandError(msg) from error
     found: Any = module
     for part in class_name.split("."):

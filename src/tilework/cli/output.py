@@ -17,7 +17,15 @@ from tilework.io.results.jsonable import jsonable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["MARKER", "as_json", "check_output", "output_folder", "remove_unfinished", "write_summary"]
+__all__ = [
+    "MARKER",
+    "as_json",
+    "check_output",
+    "output_folder",
+    "output_path",
+    "remove_unfinished",
+    "write_summary",
+]
 
 SUMMARY = "summary.json"
 MARKER = "tilework-output"
@@ -25,6 +33,23 @@ MARKER = "tilework-output"
 # Hidden folders that are being written, and the parents that were made for them: what a process that cannot wait
 # removes.
 _unfinished: dict[Path, list[Path]] = {}
+
+
+def output_path(text: str) -> Path:
+    """Return the path of the folder that --out says; it has a name of its own, which ``.`` and ``..`` are not.
+
+    Raises
+    ------
+    CommandError
+        When it is relative to a folder that is gone.
+    """
+    target = Path(text)
+    try:
+        place = target.absolute()
+        return place.resolve() if target.name in {"", ".."} else target
+    except FileNotFoundError as error:
+        msg = "the current folder was removed: go to another one, or give an absolute --out"
+        raise CommandError(msg) from error
 
 
 def check_output(target: Path, *, overwrite: bool, inputs: Iterable[str | None] = ()) -> None:
@@ -47,10 +72,14 @@ def check_output(target: Path, *, overwrite: bool, inputs: Iterable[str | None] 
     if not os.path.lexists(target):
         return
     if not target.is_dir() or target.is_symlink():
-        msg = f"{target} exists and is not a folder: choose another --out"
+        link = ", a symbolic link," if target.is_symlink() else ""
+        msg = f"{target}{link} exists and is not a folder: choose another --out"
         raise CommandError(msg)
     if not overwrite:
         msg = f"{target} exists: choose another --out, or --overwrite to replace it"
+        raise CommandError(msg)
+    if _holds_us(target):
+        msg = f"{target} is not replaced, for it is the current folder or holds it: choose another --out"
         raise CommandError(msg)
     for name in inputs:
         if name is not None and _holds(target, name):
@@ -82,6 +111,15 @@ def _holds(folder: Path, name: str) -> bool:
     return any(folder.resolve() in each.parents for each in (path.resolve(), path.parent.resolve() / path.name))
 
 
+def _holds_us(folder: Path) -> bool:
+    """Return whether a folder is the current one, or holds it."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        return False
+    return folder.resolve() in {here, *here.parents}
+
+
 @contextlib.contextmanager
 def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give an empty folder to write to, which becomes `target` when the block ends well, and goes away when not.
@@ -96,11 +134,9 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         When nothing can be written there.
     """
     check_output(target, overwrite=overwrite)
-    made: list[Path] = []
     workshop: Path | None = None
     try:
-        _make_parents(target, made)
-        with appearing(target, overwrite=overwrite) as folder:
+        with _parents(target) as made, appearing(target, overwrite=overwrite) as folder:
             workshop = folder.parent
             folder.mkdir()
             _unfinished[workshop] = made
@@ -114,21 +150,15 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
             raise CommandError(msg) from error
         raise
     except PermissionError as error:
-        _remove_parents(made)
         msg = f"{target} cannot be written, permission is missing in {target.parent}: choose another --out"
         raise CommandError(msg) from error
     except ResultFileError as error:
-        _remove_parents(made)
         raise ResultFileError(_in_its_place(str(error), workshop)) from error.__cause__
     except OSError as error:
-        _remove_parents(made)
         if error.filename is not None:
             error.filename = _in_its_place(str(error.filename), workshop)
         elif error.errno in NO_SPACE:  # some libraries do not say which file it was that had no room
             error.filename = str(target)
-        raise
-    except BaseException:
-        _remove_parents(made)
         raise
 
 
@@ -142,6 +172,28 @@ def remove_unfinished() -> None:
     for workshop, parents in list(_unfinished.items()):
         shutil.rmtree(workshop, ignore_errors=True)
         _remove_parents(parents)
+
+
+@contextlib.contextmanager
+def _parents(target: Path) -> Iterator[list[Path]]:
+    """Create missing parents, and give those that were made, the innermost first; they go away when the block fails."""
+    missing = []
+    parent = target.absolute().parent
+    while not parent.exists():
+        missing.append(parent)
+        parent = parent.parent
+    made: list[Path] = []
+    try:
+        for folder in reversed(missing):
+            made.insert(0, folder)  # before it is there: Ctrl-C may come while it is made
+            try:
+                folder.mkdir()
+            except FileExistsError:  # somebody else made it, or it is the .. of one that was missing
+                made.remove(folder)
+        yield made
+    except BaseException:
+        _remove_parents(made)
+        raise
 
 
 def _remove_parents(parents: list[Path]) -> None:
@@ -169,15 +221,3 @@ def as_json(document: Any, encoding: str | None = None) -> str:
     except UnicodeEncodeError:
         return json.dumps(document, indent=1)
     return text
-
-
-def _make_parents(target: Path, made: list[Path]) -> None:
-    """Create missing parents; `made` gets them before they are there, the innermost first."""
-    missing = []
-    parent = target.absolute().parent
-    while not parent.exists():
-        missing.append(parent)
-        parent = parent.parent
-    made.extend(missing)
-    for folder in reversed(missing):
-        folder.mkdir()

@@ -89,6 +89,7 @@ def _join_negative(arguments: Sequence[str]) -> list[str]:
 def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(parser=parser)
+    parser.register("action", None, _Once)
     # SUPPRESS: a --debug before the command must not be undone by its default here.
     parser.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback when something fails"
@@ -128,40 +129,33 @@ def _add_run(commands: Any) -> None:
     )
     what.add_argument(
         "--roi",
-        action=_Once,
         type=parse_roi,
         metavar="ROI",
         help="disk:cy,cx,r | rect:y,x,h,w | y0:y1,x0:x1 | mask.npy",
     )
     what.add_argument(
         "--center",
-        action=_Once,
         type=parse_point,
         metavar="CY,CX",
         help="centre of disk, ring, com, fem on the detector (px)",
     )
     what.add_argument(
         "--radius",
-        action=_Once,
         type=parse_radius,
         metavar="R",
         help="(outer) radius of disk, ring, com and fem; for crystallinity, of the beam that is masked out (px)",
     )
-    what.add_argument(
-        "--inner", action=_Once, type=parse_radius, metavar="R", help="inner radius of ring, com and fem (px)"
-    )
+    what.add_argument("--inner", type=parse_radius, metavar="R", help="inner radius of ring, com and fem (px)")
     what.add_argument(
         "--masks",
-        action=_Once,
         metavar="FILE.npy",
         help="for the UDF 'masks': a stack of masks (n, detector y, detector x)",
     )
     detector = parser.add_argument_group("how the detector is corrected: (frame - dark) * gain, then excluded pixels")
-    detector.add_argument("--dark", action=_Once, metavar="FILE.npy", help="dark frame (detector y, detector x)")
-    detector.add_argument("--gain", action=_Once, metavar="FILE.npy", help="gain map: a factor for each pixel")
+    detector.add_argument("--dark", metavar="FILE.npy", help="dark frame (detector y, detector x)")
+    detector.add_argument("--gain", metavar="FILE.npy", help="gain map: a factor for each pixel")
     detector.add_argument(
         "--excluded",
-        action=_Once,
         metavar="FILE.npy",
         help="bool map of pixels that are replaced by the mean of their neighbours",
     )
@@ -290,7 +284,10 @@ def _positive(text: str) -> int:
 
 
 class _Once(argparse.Action):
-    """Keeps a value that holds for all UDFs: a second one would silently replace what was meant for another UDF."""
+    """Keeps a value that holds for all UDFs: a second one would silently replace what was meant for another UDF.
+
+    It is what options do that say nothing else.
+    """
 
     def __call__(
         self,
@@ -299,10 +296,12 @@ class _Once(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        if getattr(namespace, self.dest) is not None:
+        given: set[str] = vars(namespace).setdefault("given", set())
+        if self.dest in given:
             parser.error(
-                f"{option_string} is given twice: it holds for all functions; another value needs a run of its own"
+                f"{option_string} is given twice: it holds for all that is done; another value needs a run of its own"
             )
+        given.add(self.dest)
         setattr(namespace, self.dest, values)
 
 
@@ -333,4 +332,6 @@ class _AddParameter(argparse.Action):
             parser.error("--param belongs to the --udf before it: write --udf NAME --param K=V")
         key, value = values
         name, known = namespace.udfs[-1]
+        if key in known:
+            parser.error(f"--param {key} is given twice for --udf {name}: leave one out")
         namespace.udfs = [*namespace.udfs[:-1], (name, {**known, key: value})]

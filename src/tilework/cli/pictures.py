@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.cli.words import free_name
 from tilework.viz import figures
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def write_pictures(folder: Path, label: str, udf_name: str, channels: Mapping[st
         if name in channels:
             stem = label if alone else f"{label}_{name}"
             for suffix, make in _figures(label, udf_name, _simplified(channels[name]), alone=alone):
-                file = f"{stem}{suffix}.png"
+                # Another function may have a result so called, or several pictures of one.
+                file = free_name(f"{stem}{suffix}", {path.stem for path in folder.glob("*.png")}) + ".png"
                 figures.save_figure(make(), folder / file)
                 written.append(file)
     return written

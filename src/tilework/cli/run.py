@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,20 +15,23 @@ from tilework.cli.detector import corrections_for_people, make_corrections
 from tilework.cli.executor_report import report_lines
 from tilework.cli.functions import Function, find_own_modules, make_functions
 from tilework.cli.opening import describe_axes, describe_dataset, open_dataset, scaled_axes
-from tilework.cli.output import as_json, check_output, output_folder, write_summary
+from tilework.cli.output import as_json, check_output, output_folder, output_path, write_summary
 from tilework.cli.values import FromFile
 from tilework.cli.words import format_bytes, format_rate
 from tilework.exceptions import CommandError
 from tilework.io.results import ResultChannel, require_format, save_results
+from tilework.udf.runner import UDFRunner
 from tilework.viz.colors import require_matplotlib
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from tilework.api import Context
+    from tilework.common.buffers import BufferWrapper
     from tilework.io.corrections import CorrectionSet
     from tilework.io.dataset.base import AxisInfo, DataSet
 
@@ -64,7 +67,7 @@ class Measured:
 
 def run(args: argparse.Namespace) -> None:
     """Run functions over a file and write their results to a folder."""
-    target = Path(args.out)
+    target = output_path(args.out)
     check_output(target, overwrite=args.overwrite, inputs=_inputs(args))
     require_format(f".{args.format}")
     if not args.no_pictures:
@@ -78,6 +81,9 @@ def run(args: argparse.Namespace) -> None:
         axes = scaled_axes(dataset, args.scan_step, args.detector_pixel)
         # The folder is begun before the run: where nothing can be written, that shows at once.
         with output_folder(target, overwrite=args.overwrite) as folder:
+            for function in functions:
+                declared = UDFRunner.inspect_udf(function.udf, dataset, roi, corrections)
+                _check_storable(folder, function.label, declared, args.format)
             measured = execute(context, dataset, functions, roi, args, corrections)
             written = [
                 save_function(folder, function, results, axes, args.format, pictures=not args.no_pictures)
@@ -121,6 +127,24 @@ def execute(
     return Measured(results, seconds, frames * frame)
 
 
+def _check_storable(folder: Path, label: str, declared: Mapping[str, BufferWrapper], suffix: str) -> None:
+    """See that results can be saved, before hours are spent on them: one value of each, in a file that is removed.
+
+    Raises
+    ------
+    ResultFileError, ValueError
+        When they cannot.
+    """
+    channels = {
+        name: ResultChannel(name, np.zeros(1, buffer.dtype))
+        for name, buffer in declared.items()
+        if buffer.use != "private"
+    }
+    if channels:
+        written = save_results(folder / f"{label}.{suffix}", channels, {})
+        shutil.rmtree(written) if written.is_dir() else written.unlink()
+
+
 def save_function(
     folder: Path,
     function: Function,
@@ -156,11 +180,22 @@ def save_function(
 
 
 def report_document(args: argparse.Namespace, document: dict[str, Any], lines: Sequence[str]) -> None:
-    """Say what was done: the document with --json, or lines for people, or nothing with --quiet."""
-    if args.json:
-        print(as_json(document, sys.stdout.encoding))
-    elif not args.quiet:
-        print("\n".join(lines))
+    """Say what was done: the document with --json, or lines for people, or nothing with --quiet.
+
+    Raises
+    ------
+    CommandError
+        When standard output takes nothing, such as a file on a full disk.
+    """
+    if args.quiet and not args.json:
+        return
+    try:
+        print(as_json(document, sys.stdout.encoding) if args.json else "\n".join(lines), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        msg = f"the results are complete in {args.out}, but standard output cannot be written: {error.strerror}"
+        raise CommandError(msg) from error
 
 
 def _inputs(args: argparse.Namespace) -> list[str | None]:
