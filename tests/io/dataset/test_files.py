@@ -490,6 +490,22 @@ class TestEMPAD:
         assert (y.scale, y.units) == (pytest.approx(10.0), "nm")
         assert (ky.scale, ky.units) == (pytest.approx(0.5), "mrad")
 
+    def test_series(self, tmp_path: Path) -> None:
+        """A series that is too short for the file is refused as a scan is; one that is too long has absent frames."""
+        write_empad(tmp_path / "a.raw", counts((6, 128, 128), "f4"))
+        for number in (5, 6, 7):
+            series = empad_xml("a.raw", (2, 2), extra=f"<type>series</type><count>{number}</count>")
+            (tmp_path / f"{number}.xml").write_text(series)
+        assert _load("empad", tmp_path / "6.xml").shape.nav == (6,)
+        with pytest.warns(RuntimeWarning, match="1 position without a frame"):
+            assert _load("empad", tmp_path / "7.xml").shape.nav == (7,)
+        for filetype in ("empad", "auto"):
+            with pytest.raises(
+                DataSetException, match=r"tells scans of shape \[\(5,\)\].*holds 6 frames: give nav_shape"
+            ):
+                _load(filetype, tmp_path / "5.xml")
+            assert _load(filetype, tmp_path / "5.xml", nav_shape=(2, 3)).shape.nav == (2, 3)
+
     def test_bad_xml(self, tmp_path: Path) -> None:
         """XML files that are broken, of something else, or without their raw file."""
         (tmp_path / "a.xml").write_text("<root><raw")

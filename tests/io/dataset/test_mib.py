@@ -193,6 +193,17 @@ class TestSeries:
         assert (count[6:9] == 0).all()
         np.testing.assert_array_equal(np.delete(data, [6, 7, 8], axis=0), np.delete(images, [6, 7, 8], axis=0))
 
+    def test_one_that_is_far_away(self, tmp_path: Path) -> None:
+        """A gap that is larger than all there is means another acquisition, which is named."""
+        write_mib(tmp_path / "scan1.mib", counts((4, 2, 4)))
+        write_mib(tmp_path / "scan2.mib", counts((5, 2, 4)), first=5)
+        write_mib(tmp_path / "scan3.mib", counts((9, 2, 4)), first=3_000_000)
+        for name in ("scan1", "scan2"):
+            with pytest.warns(RuntimeWarning, match=r"scan3\.mib: not of the acquisition of .*disable_glob=True"):
+                assert _load(tmp_path / f"{name}.mib").shape.nav == (3, 3)
+        with pytest.warns(RuntimeWarning, match=r"scan1\.mib, scan2\.mib: not of the acquisition of .*scan3"):
+            assert _load(tmp_path / "scan3.mib").shape.nav == (3, 3)
+
     def test_separate_acquisitions(self, tmp_path: Path) -> None:
         """Files whose numbers begin anew are separate acquisitions: each is loaded alone."""
         for i, n in ((1, 4), (2, 9), (3, 16)):

@@ -85,9 +85,11 @@ class _Acquisition:
         DataSetException
             When there is no scan shape, or all are too small.
         """
+        shapes: list[tuple[int, ...]]
         if self._root.findtext("type") == "series" and (series := self._count("count")):
-            return (series,)
-        shapes = [s for s in (self._scan("acquire"), self._pair("pix_"), self._scan("search")) if s is not None]
+            shapes = [(series,)]
+        else:
+            shapes = [s for s in (self._scan("acquire"), self._pair("pix_"), self._scan("search")) if s is not None]
         for shape in shapes:
             if math.prod(shape) == frames:
                 return shape

@@ -274,7 +274,14 @@ class MIBDataSet(FixedStrideFile):
             # The numbers of separate acquisitions begin anew: these are no parts of one.
             others = len(files) - 1
             return [own], notes, {"Other acquisitions with a similar name": others}
-        return files, notes, {"Files": len(files)} if len(files) > 1 else {}
+        part = _without_far_away(files, own)
+        if away := [Path(file.path).name for file in files if file not in part]:
+            names = ", ".join(away[:3]) + (", …" if len(away) > 3 else "")
+            notes.append(
+                f"{names}: not of the acquisition of {own.path}, for by the sequence numbers more frames would be "
+                "missing between them than there are; disable_glob=True takes one file alone, and looks at no other"
+            )
+        return part, notes, {"Files": len(part)} if len(part) > 1 else {}
 
     @classmethod
     def _recognize(cls, path: str) -> dict[str, Any] | None:
@@ -295,6 +302,19 @@ class MIBDataSet(FixedStrideFile):
     def get_supported_extensions(cls) -> set[str]:
         """Return the file name extensions of this format."""
         return {"mib", "hdr"}
+
+
+def _without_far_away(files: list[_MIBFile], own: _MIBFile) -> list[_MIBFile]:
+    """Return the files around one between which no more frames are missing than all of them hold."""
+    held = sum(run.frames for file in files for run in file.runs)
+    part: list[_MIBFile] = []
+    for file in files:
+        if part and file.first - part[-1].end > held:
+            if own in part:
+                break
+            part = []
+        part.append(file)
+    return part
 
 
 def _gaps(files: list[_MIBFile]) -> list[str]:

@@ -184,8 +184,10 @@ def _auto(path: Any, given: dict[str, Any], executor: JobExecutor) -> tuple[type
     name = absolute(path)
     executor.run_function(check_readable, name)  # a missing or unreadable file has its own message
     claimed = build_extension_map().get(Path(name).suffix.lower().lstrip("."), [])
-    if broken := [f"read as {t}: {refused[t]}" for t in claimed if t in refused]:
-        raise DataSetException("; ".join(broken))
+    if broken := [t for t in claimed if t in refused]:
+        if given:  # which may be what it misses
+            return get_dataset_cls(broken[0]), {"path": path, **given}
+        raise DataSetException("; ".join(f"read as {t}: {refused[t]}" for t in broken))
     foreign = executor.run_function(say_foreign, name)
     if foreign:
         msg = f"{name} is {foreign} (see docs/formats.md, other files); tilework does not read it by itself"
