@@ -213,6 +213,26 @@ def test_arrays_of_open_files_travel(executor: Any, tmp_path: Path) -> None:
         np.testing.assert_array_equal(result["intensity"].data, (data // 2).sum(axis=(2, 3)))
 
 
+@pytest.mark.parametrize("what", ["open for writing", "closed", "a lock"])
+def test_arrays_of_what_cannot_travel(what: str, tmp_path: Path) -> None:
+    """The error says what to do, where the data is to be sent; in this process it can be read, unless it is closed."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["frames"] = counts((4, 4, 8, 8), "u2")
+        file.flush()
+        lock = threading.Lock()
+        array = da.from_array(file["frames"], chunks=(1, 4, 8, 8), name=False)
+        if what == "a lock":
+            array = da.zeros((4, 4, 8, 8), chunks=(1, 4, 8, 8)).map_blocks(lambda block: block + lock.locked())
+        dataset = DaskDataSet(array, sig_dims=2)
+        if what != "closed":
+            assert read_all(dataset)[1].all()
+            with pytest.raises(DataSetException, match=r"cannot be sent to worker processes .* executor of threads"):
+                pickle.dumps(dataset)
+    if what == "closed":
+        with pytest.raises(DataSetException, match=r"cannot be sent to worker processes .* keep them open"):
+            pickle.dumps(dataset)
+
+
 @pytest.mark.parametrize(
     ("array", "kwargs", "message"),
     [

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import pytest
+import scipy.sparse
 import sparse
 import sparseconverter
 
@@ -70,6 +72,35 @@ def test_how_shapes_are_found(kwargs: dict[str, Any], shape: tuple[int, ...]) ->
     dataset = MemoryDataSet(data=data, **kwargs)
     assert dataset.shape == shape
     np.testing.assert_array_equal(read_all(dataset)[0].reshape(-1), data.reshape(-1))
+
+
+@pytest.mark.parametrize(
+    ("stored", "sig_shape", "is_odd"),
+    [
+        ((3, 4, 6, 5), (6, 6), True),
+        ((24, 35), (6, 7), True),
+        ((3, 4, 6, 5), (5, 6), False),
+        ((864,), (6, 6), False),
+        ((12, 72), (6, 6), False),
+        ((24, 6, 6), (36,), False),
+    ],
+)
+def test_frames_across_the_ends_of_axes(stored: tuple[int, ...], sig_shape: tuple[int, ...], is_odd: bool) -> None:
+    """An array may be cut otherwise than along its axes, but hardly anybody wants that: it is said."""
+    data = counts(stored)
+    with pytest.warns(RuntimeWarning, match="across the ends of its axes") if is_odd else nullcontext():
+        dataset = MemoryDataSet(data=data, sig_shape=sig_shape)
+    np.testing.assert_array_equal(read_all(dataset)[0].reshape(-1), data.reshape(-1))
+
+
+@pytest.mark.parametrize("kind", ["csr_matrix", "csr_array", "csc_array"])
+@pytest.mark.parametrize("what", ["indices", "indptr"])
+def test_broken_sparse_arrays(kind: str, what: str) -> None:
+    """Indices that point out of the array are refused: compiled code would follow them."""
+    array = getattr(scipy.sparse, kind)(np.eye(16, dtype="f4"))
+    getattr(array, what)[3] = 1000
+    with pytest.raises(DataSetException, match="the sparse array is broken"):
+        MemoryDataSet(data=array, nav_shape=(4, 4), sig_shape=(4, 4))
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,14 @@ class ChunkGraph:
 def _dumps(graph: Any) -> bytes:
     """Pickle a graph, which may well hold functions that have no name, and open files."""
     file = io.BytesIO()
-    _GraphPickler(file).dump(graph)
+    try:
+        _GraphPickler(file).dump(graph)
+    except (AttributeError, OSError, TypeError, ValueError, pickle.PicklingError) as e:
+        msg = (
+            f"the Dask array is computed from something that cannot be sent to worker processes ({e}): open files for "
+            "reading only and keep them open, or use an executor of threads"
+        )
+        raise DataSetException(msg) from e
     return file.getvalue()
 
 

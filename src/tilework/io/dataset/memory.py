@@ -222,6 +222,7 @@ class MemoryDataSet(FixedStrideDataSet):
     def _make_source(self, sig_dims: int) -> Source:
         array = self._array
         dtype = check_dtype(array.dtype, "the array")
+        warnings: tuple[str, ...] = ()
         nav_shape, sig_shape = array.shape[: self._ndim - sig_dims] or (1,), array.shape[self._ndim - sig_dims :]
         pixels, size = math.prod(sig_shape), math.prod(array.shape)
         if size == 0:
@@ -236,6 +237,13 @@ class MemoryDataSet(FixedStrideDataSet):
                 )
                 raise DataSetException(msg)
             # Arrays of another shape are cut as they lie in memory, like a raw file.
+            if not _is_cut_along_axes(array.shape, wanted):
+                message = (
+                    f"no last axes of the array of shape {array.shape} have the {wanted} entries of sig_shape "
+                    f"{self._sig_shape}: frames are cut from it as it lies in memory, across the ends of its axes; "
+                    "check sig_shape"
+                )
+                warnings = (message,)
             nav_shape, sig_shape, pixels = (size // wanted,), self._sig_shape, wanted
         segment: Segment
         stored = dtype
@@ -243,6 +251,7 @@ class MemoryDataSet(FixedStrideDataSet):
             segment = ArraySegment(np.ascontiguousarray(array).reshape((-1, *sig_shape)), 0)
         else:
             stored = dtype.newbyteorder("=")
+            _check_indices(array)
             segment = SparseSegment(as_canonical_csr(array, pixels, stored), 0)
             self._density = segment.matrix.nnz / size
         return Source(
@@ -250,6 +259,7 @@ class MemoryDataSet(FixedStrideDataSet):
             dtype=dtype,
             nav_shape=nav_shape,
             sig_shape=sig_shape,
+            warnings=warnings,
         )
 
     def _check_tile(self, name: str, tile: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -377,3 +387,20 @@ def _as_array(data: Any) -> Any:
     # A background other than zero, and what CSR matrices cannot hold, makes a dense array.
     background = getattr(data, "fill_value", 0)
     return to_dense(data) if background or not can_hold(SCIPY_CSR, data.dtype) else data
+
+
+def _is_cut_along_axes(shape: tuple[int, ...], pixels: int) -> bool:
+    """Return whether frames of so many pixels end where axes do: each axis holds whole frames, or is whole in one."""
+    inner = [math.prod(shape[axis:]) for axis in range(len(shape))]
+    return all(size % pixels == 0 or pixels % size == 0 for size in inner)
+
+
+def _check_indices(array: Any) -> None:
+    """See that the indices of a sparse array are within it: who follows others reads and writes anywhere."""
+    if not hasattr(array, "check_format"):
+        return
+    try:
+        type(array)(array).check_format(full_check=True)  # not of the array itself, which this may tidy up
+    except ValueError as e:
+        msg = f"the sparse array is broken: {e}; make it anew, such as from its COO form"
+        raise DataSetException(msg) from e
