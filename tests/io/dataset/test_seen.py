@@ -97,6 +97,24 @@ def test_another_file_of_the_same_size_and_time(ctx: Context, tmp_path: Path) ->
         read_all(dataset)
 
 
+def test_written_over_with_the_old_time(ctx: Context, tmp_path: Path) -> None:
+    """Who puts the time back cannot hide it; a new name, mode or link changes no contents, and disturbs nobody."""
+    path = tmp_path / "scan.raw"
+    frames = counts((7, *SIG))
+    _write_raw(path, frames)
+    dataset = _load(ctx, "raw", path, 7)
+    path.chmod(0o600)
+    (tmp_path / "link.raw").hardlink_to(path)
+    path.rename(tmp_path / "other.raw").rename(path)
+    np.testing.assert_array_equal(read_all(dataset)[0], frames)
+    before = path.stat().st_mtime_ns
+    with path.open("r+b") as file:
+        file.write(counts((7, *SIG), seed=1).tobytes())
+    os.utime(path, ns=(before, before))
+    with pytest.raises(DataSetException, match="was overwritten, or replaced"):
+        read_all(dataset)
+
+
 @pytest.mark.parametrize("form", WRITERS)
 def test_a_copy_of_the_same_file_that_grew(ctx: Context, tmp_path: Path, form: str) -> None:
     """What copies a growing file anew each time, under a hidden name at first, does not disturb."""

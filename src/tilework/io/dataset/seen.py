@@ -1,9 +1,10 @@
 """What was seen of a file when it was loaded, and whether that is still in it.
 
-A detector may append to a file while it is read: what was seen does not move. A file of which size, time and identity
-(inode) are those that were seen is taken for unchanged, which costs one look at its entry. One that changed must be
-longer now, and some blocks of what was seen must hold the same bytes: another file that took its place, or that was
-written over it, holds other ones. This is looked at once for each change and process.
+A detector may append to a file while it is read: what was seen does not move. A file of which size, times and identity
+(inode) are those that were seen is taken for unchanged, which costs one look at its entry. One that was written to must
+be longer now, and some blocks of what was seen must hold the same bytes: another file that took its place, or that was
+written over it, holds other ones. So must those of a file whose entry alone has changed, as when it got another name,
+for programs can put the old time back. This is looked at once for each change and process.
 
 The blocks lie where frames are, for who appends may write the header anew. They are few and spread unevenly, so that
 not all of them are the same dark corner of a detector; a small file is compared as a whole.
@@ -25,7 +26,7 @@ BLOCK = 4096
 BLOCKS = 8
 _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are spread evenly, and in step with nothing
 
-_State = tuple[int, int, int]
+_State = tuple[int, int, int, int]
 
 _grown: dict[SeenFile, _State] = {}
 _GROWN_KEPT = 4096
@@ -46,6 +47,8 @@ class SeenFile(NamedTuple):
         How many blocks of them were looked at.
     digest
         Digest of these blocks.
+    ctime_ns
+        Time of the last change of its entry, which no program can set.
     """
 
     path: str
@@ -56,6 +59,7 @@ class SeenFile(NamedTuple):
     end: int
     blocks: int
     digest: bytes
+    ctime_ns: int = 0
 
 
 def see(path: str, facts: os.stat_result, begin: int, end: int, blocks: int = BLOCKS) -> SeenFile:
@@ -78,7 +82,7 @@ def see(path: str, facts: os.stat_result, begin: int, end: int, blocks: int = BL
         When it cannot be read.
     """
     digest = _digest(path, begin, end, blocks)
-    return SeenFile(path, facts.st_size, facts.st_mtime_ns, facts.st_ino, begin, end, blocks, digest)
+    return SeenFile(path, facts.st_size, facts.st_mtime_ns, facts.st_ino, begin, end, blocks, digest, facts.st_ctime_ns)
 
 
 def check_unchanged(seen: SeenFile) -> None:
@@ -94,8 +98,8 @@ def check_unchanged(seen: SeenFile) -> None:
         now = os.stat(path)  # noqa: PTH116  (twice for each partition: a Path costs as much again)
     except OSError as e:
         raise explain_os_error(e, path) from e
-    state = now.st_size, now.st_mtime_ns, now.st_ino
-    if state == seen[1:4]:
+    state = now.st_size, now.st_mtime_ns, now.st_ino, now.st_ctime_ns
+    if state == (*seen[1:4], seen.ctime_ns):
         return
     if now.st_size < size:
         msg = (
