@@ -169,6 +169,29 @@ def test_further_results_by_overriding(ctx: Context) -> None:
     np.testing.assert_allclose(result["angle"].data[roi], np.arctan2(field[..., 0], field[..., 1])[roi], rtol=1e-5)
 
 
+class _WithAngle(CoMUDF):
+    def get_result_buffers(self) -> Any:
+        return {**super().get_result_buffers(), "angle": self.buffer(kind="nav", dtype="f4", use="result_only")}
+
+
+class _ByName(_WithAngle):
+    def get_field_results(self, *, field_x: Any, field_y: Any) -> Any:
+        base = super().get_field_results(field_x=field_x, field_y=field_y)
+        return {**base, "angle": np.arctan2(field_y, field_x)}
+
+
+class _WithAnyArguments(_WithAngle):
+    def get_field_results(self, **fields: Any) -> Any:
+        return {**super().get_field_results(**fields), "angle": np.arctan2(fields["field_y"], fields["field_x"])}
+
+
+@pytest.mark.parametrize("udf", [_ByName(), _WithAnyArguments()])
+def test_components_of_the_field_go_by_name(ctx: Context, udf: CoMUDF) -> None:
+    result = ctx.run_udf(dataset=load(ctx, counts()), udf=udf)
+    field = result["field"].data
+    np.testing.assert_allclose(result["angle"].data, np.arctan2(field[..., 0], field[..., 1]), rtol=1e-5)
+
+
 class _Tilted(CoMUDF):
     def __init__(self, tilt: float = 0, **parameters: Any) -> None:
         super().__init__(**parameters)

@@ -350,8 +350,8 @@ class CoMUDF(UDF):
         Parameters
         ----------
         field_y, field_x
-            The field, of nav shape; NaN at positions that are not selected, and in partial results at those that are
-            not merged yet.
+            The field, given by name, of nav shape; NaN at positions that are not selected, and in partial results at
+            those that are not merged yet.
 
         Returns
         -------
@@ -373,7 +373,7 @@ class CoMUDF(UDF):
         field = np.stack(apply_correction(shifts[:, 0], shifts[:, 1], params.scan_rotation, params.flip_y), axis=-1)
         regression = self._regression(field, params.regression)
         field = self._subtract(field, regression)
-        derived = self.get_field_results(self._embed(field[:, 0]), self._embed(field[:, 1]))
+        derived = self.get_field_results(field_y=self._embed(field[:, 0]), field_x=self._embed(field[:, 1]))
         results = {
             "raw_shifts": shifts,
             "raw_com": shifts + np.array([cy, cx]),
