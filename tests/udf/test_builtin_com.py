@@ -175,13 +175,13 @@ class _WithAngle(CoMUDF):
 
 
 class _ByName(_WithAngle):
-    def get_field_results(self, *, field_x: Any, field_y: Any) -> Any:
+    def get_field_results(self, *, field_x: Any, field_y: Any) -> Any:  # type: ignore[override]
         base = super().get_field_results(field_x=field_x, field_y=field_y)
         return {**base, "angle": np.arctan2(field_y, field_x)}
 
 
 class _WithAnyArguments(_WithAngle):
-    def get_field_results(self, **fields: Any) -> Any:
+    def get_field_results(self, **fields: Any) -> Any:  # type: ignore[override]
         return {**super().get_field_results(**fields), "angle": np.arctan2(fields["field_y"], fields["field_x"])}
 
 
@@ -190,6 +190,22 @@ def test_components_of_the_field_go_by_name(ctx: Context, udf: CoMUDF) -> None:
     result = ctx.run_udf(dataset=load(ctx, counts()), udf=udf)
     field = result["field"].data
     np.testing.assert_allclose(result["angle"].data, np.arctan2(field[..., 0], field[..., 1]), rtol=1e-5)
+
+
+class _ByEngine(CoMUDF):
+    """Takes frames less a background, with what the class has for its own."""
+
+    def process_tile(self, tile: Any) -> None:
+        assert (self.task_data.com_params.cy, self.task_data.com_params.r) == (4, 2.5)
+        self.results.raw_mask_result[:] += self.task_data.engine.process_tile(tile - 1)
+
+
+@pytest.mark.parametrize("ri", [0, 1.2])
+def test_classes_that_derive_from_it_have_an_engine(ctx: Context, ri: float) -> None:
+    data = counts()
+    result = ctx.run_udf(dataset=load(ctx, data), udf=_ByEngine.with_params(r=2.5, ri=ri))
+    less = ctx.run_udf(dataset=load(ctx, data.astype("f4") - 1), udf=CoMUDF.with_params(r=2.5, ri=ri))
+    np.testing.assert_allclose(result["raw_shifts"].data, less["raw_shifts"].data, rtol=1e-4, atol=1e-5)
 
 
 class _Tilted(CoMUDF):

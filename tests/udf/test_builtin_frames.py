@@ -247,3 +247,20 @@ def test_classes_that_derive_from_fem(ctx: Context) -> None:
     y, x = np.ogrid[-8:8, -8:8]
     ring = (np.hypot(y, x) > 1) & (np.hypot(y, x) <= 5)
     np.testing.assert_array_equal(result["intensity"].data, data[:, :, ring].max(axis=-1))
+
+
+class _ByHand(CrystallinityUDF):
+    """The same, with the masks that the class has for those that derive from it."""
+
+    def process_frame(self, frame: Any) -> None:
+        masks = self.task_data
+        spectrum = np.fft.rfft2(frame if masks.real_mask is None else frame * masks.real_mask)
+        self.results.intensity[:] = np.sum(np.abs(spectrum) * masks.half_fourier_mask)
+
+
+@pytest.mark.parametrize("disc", [{}, {"real_center": (4, 3), "real_rad": 2}])
+def test_classes_that_derive_from_crystallinity(ctx: Context, disc: dict[str, Any]) -> None:
+    dataset = load(ctx, counts())
+    expected = ctx.run_udf(dataset=dataset, udf=CrystallinityUDF(rad_in=1, rad_out=3, **disc))["intensity"].data
+    result = ctx.run_udf(dataset=dataset, udf=_ByHand(rad_in=1, rad_out=3, **disc))["intensity"].data
+    np.testing.assert_allclose(result, expected, rtol=1e-5)

@@ -228,6 +228,65 @@ def test_engine_for_own_functions(ctx: Context, dtype: str, use_sparse: bool) ->
         np.testing.assert_allclose(got, reference, rtol=1e-5, atol=1e-5 * np.abs(reference).max())
 
 
+class _ByEngine(ApplyMasksUDF):
+    """What users derive: they multiply themselves, with what the class has for it."""
+
+    def process_tile(self, tile: Any) -> None:
+        self.results.intensity[:] += self.forbuf(self.task_data.engine.process_tile(tile), self.results.intensity)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "scipy.sparse.csr_matrix"])
+@pytest.mark.parametrize("tileshape", [None, (3, 2, 7)])
+@pytest.mark.parametrize("use_sparse", [False, True])
+def test_classes_that_derive_from_it_have_an_engine(
+    ctx: Context, use_sparse: bool, tileshape: Any, backend: str
+) -> None:
+    data, masks = counts(dtype="u2"), stack()
+    dataset = ctx.load("memory", data=data, sig_dims=2, num_partitions=3, tileshape=tileshape)
+    for shifts in (None, (2, -1)):
+        udf = _ByEngine(mask_factories=lambda: masks, use_sparse=use_sparse, shifts=shifts)
+        result = ctx.run_udf(dataset=dataset, udf=udf, backends=backend)["intensity"].data
+        reference = expected(data, masks if shifts is None else shifted(masks, *shifts))
+        np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("use_sparse", [False, True])
+@pytest.mark.parametrize("kind", [ApplyMasksUDF, _ByEngine])
+@pytest.mark.parametrize("dtype", ["i8", "u8", "u4", "i1", "b1"])
+def test_integers_stay_exact_and_wrap(ctx: Context, dtype: str, kind: Any, use_sparse: bool) -> None:
+    """As NumPy's products of integers do; with shifts for all frames, and for each, as without."""
+    rng = np.random.default_rng(4)
+    of_data = np.dtype("i8" if dtype == "i8" else "u8")
+    masks = rng.integers(0, 2, size=(3, *SIG)).astype(dtype)
+    if of_data.kind == "u" and masks.dtype.kind == "i":
+        of_data = np.dtype("u1")
+    limits = np.iinfo(of_data)
+    data = rng.integers(limits.min, limits.max, size=(6, 5, *SIG), dtype=of_data, endpoint=True)
+    parameters: dict[str, Any] = {"use_sparse": use_sparse, "preferred_dtype": of_data}
+    dataset = ctx.load("memory", data=data, sig_dims=2, num_partitions=3, tileshape=(4, 4, 7))
+    roi = rng.random((6, 5)) < 0.7
+    result_dtype = np.result_type(of_data, dtype)
+    per_frame = ApplyMasksUDF.aux_data(np.full((6, 5, 2), (2, -1)), kind="nav", extra_shape=(2,), dtype=int)
+    shifts = [None, (2, -1)] if kind is _ByEngine else [None, (2, -1), per_frame]
+    for shift in shifts:
+        udf = kind(mask_factories=lambda: masks, shifts=shift, **parameters)
+        result = ctx.run_udf(dataset=dataset, udf=udf, roi=roi)["intensity"]
+        moved = masks if shift is None else shifted(masks, 2, -1)
+        reference = np.einsum("nyx,myx->nm", data[roi].astype(result_dtype), moved.astype(result_dtype))
+        assert result.dtype == result_dtype
+        np.testing.assert_array_equal(result.raw_data, reference)
+
+
+def test_sums_of_truth_values_are_truth_values(ctx: Context) -> None:
+    data = counts(dtype="b1")
+    masks = stack(2, "b1")
+    for use_sparse in (False, True):
+        udf = ApplyMasksUDF(mask_factories=lambda: masks, preferred_dtype=bool, use_sparse=use_sparse)
+        result = ctx.run_udf(dataset=load(ctx, data), udf=udf)["intensity"].data
+        assert result.dtype == bool
+        np.testing.assert_array_equal(result, expected(data, masks) > 0)
+
+
 def test_wrong_parameters_are_refused(ctx: Context) -> None:
     with pytest.raises(ValueError, match="together with shifts"):
         ApplyMasksUDF(mask_factories=stack, use_sparse="scipy.sparse", shifts=(1, 1))

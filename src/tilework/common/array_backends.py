@@ -40,6 +40,7 @@ __all__ = [
     "can_hold",
     "frames_of",
     "holding_dtype",
+    "make_like",
     "resources_for",
 ]
 
@@ -188,6 +189,21 @@ def _as_pydata(array: Any, backend: str, shape: tuple[int, ...]) -> Any:
 
 def _flat(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[0], math.prod(shape[1:])
+
+
+def make_like(array: Any, target: Any) -> Any:
+    """Return an array of any kind, or a number, as the kind of array that `target` is, in its shape.
+
+    Raises
+    ------
+    ValueError
+        When it does not have as many entries.
+    """
+    if isinstance(target, np.ndarray) and (isinstance(array, np.ndarray) or np.isscalar(array)):
+        return np.asarray(array).reshape(target.shape)
+    import sparseconverter
+
+    return sparseconverter.make_like(array, target, strict=False)
 
 
 def as_matrix(tile: Any) -> Any:

@@ -10,9 +10,9 @@ import functools
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ __all__ = ["MaskContainer", "MaskFactories", "warn_if_large"]
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 MaskFactories = Callable[[], Any] | Sequence[Callable[[], Any]]
 SparseBackend = Literal["scipy.sparse", "scipy.sparse.csr", "scipy.sparse.csc", "sparse.pydata", "sparse.pydata.GCXS"]
 
@@ -205,12 +206,23 @@ class MaskContainer:
         kind = self.use_sparse if sparse_backend is None else _checked_format(sparse_backend, "sparse_backend")
         target = self.dtype if dtype is None else np.dtype(dtype).newbyteorder("=")
         place = (tuple(sig_slice.origin), tuple(sig_slice.shape))
-        key = (place, target, kind, transpose, on_gpu)
-        with self._lock:
-            if key not in self._results:
-                masks = self._cut(sig_slice, target, kind, transpose)
-                self._results[key] = _to_gpu(masks, kind) if on_gpu else masks
-            return self._results[key]
+
+        def make() -> Any:
+            masks = self._cut(sig_slice, target, kind, transpose)
+            return _to_gpu(masks, kind) if on_gpu else masks
+
+        return self.kept((place, target, kind, transpose, on_gpu), make)
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` made of the masks when it was asked for under this key for the first time."""
+        try:
+            kept: T = self._results[key]
+        except KeyError:
+            with self._lock:
+                if key not in self._results:
+                    self._results[key] = make()
+                kept = self._results[key]
+        return kept
 
     def _cut(self, part: Slice, dtype: np.dtype[Any], kind: str | Literal[False], transpose: bool) -> Any:
         stack = self._computed()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
-from tilework.common.array_backends import CUPY_BACKENDS
+from tilework.common.array_backends import CUPY_BACKENDS, make_like
 from tilework.common.buffers import (
     ArrayWithMask,
     AuxBufferWrapper,
@@ -481,11 +481,7 @@ class UDF(UDFInstance):
         >>> bool(np.allclose(result.data, dataset.data.todense().sum(axis=(0, 1))))
         True
         """
-        if isinstance(target, np.ndarray) and (isinstance(arr, np.ndarray) or np.isscalar(arr)):
-            return np.asarray(arr).reshape(target.shape)
-        import sparseconverter
-
-        return sparseconverter.make_like(arr, target, strict=False)
+        return make_like(arr, target)
 
     def cached(self, key: str, factory: Callable[[], T]) -> T:
         """Return what `factory` makes, made once per process and run, and shared by the tasks there.

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tilework.common.array_backends import NUMPY_BACKENDS
-from tilework.common.kernels import DenseMasks, MomentRegion, SparseMasks, sum_moments, takes_dtype
+from tilework.common.container import MaskContainer
+from tilework.common.kernels import MomentRegion, sum_moments, takes_dtype
 from tilework.common.masks import circular, gradient_x, gradient_y, ring
 from tilework.common.math import is_real_scalar
 from tilework.udf.base import UDF
@@ -29,7 +30,7 @@ from tilework.udf.com_field import (
     guess_corrections,
     magnitude,
 )
-from tilework.udf.linear import add_products, masks_for
+from tilework.udf.mask_engine import ApplyMasksEngine
 from tilework.udf.picked_frames import takes_picked_frames
 
 if TYPE_CHECKING:
@@ -296,51 +297,33 @@ class CoMUDF(UDF):
         cy, cx = self._center
         return tuple(self.meta.dataset_shape.sig), float(cy), float(cx), float(params.r), float(params.ri or 0)
 
+    def get_task_data(self) -> dict[str, Any]:
+        """Give ``engine`` and ``com_params`` to classes that derive from this one.
+
+        ``engine.process_tile`` of `ApplyMasksEngine` returns sum and moments of the frames of a tile; `com_params` are
+        the parameters with the centre in numbers.
+        """
+        cy, cx = self._center
+        return {"engine": self._engine, "com_params": self.params.com_params._replace(cy=cy, cx=cx)}
+
     @takes_picked_frames
     def process_tile(self, tile: Any) -> None:
         """Add sum and moments of a tile to those of its frames."""
-        meta = self.meta
-        if meta.array_backend not in NUMPY_BACKENDS:
-            masks = self.cached(f"{meta.array_backend} {meta.tiling_scheme_idx}", self._make_plain_masks)
-            add_products(self, tile, masks, self.results.raw_mask_result)
+        meta, sums = self.meta, self.results.raw_mask_result
+        if meta.array_backend not in NUMPY_BACKENDS or tile.dtype.kind == "c":
+            self._engine.add_to(tile, sums)
             return
-        threads = meta.threads_per_worker or 1
-        index = meta.tiling_scheme_idx
-        if tile.dtype.kind == "c":
-            masks = self.cached(f"masks {index}", lambda: self._make_masks(tile.dtype))
-            masks.apply(tile, self.results.raw_mask_result, threads=threads)
-            return
-        region = self.cached(f"region {index}", self._make_region)
-        sum_moments(tile, region, self.results.raw_mask_result, compiled=meta.kernels, threads=threads)
+        region = self.cached(f"region {meta.tiling_scheme_idx}", self._make_region)
+        sum_moments(tile, region, sums, compiled=meta.kernels, threads=meta.threads_per_worker or 1)
 
     def _make_region(self) -> MomentRegion:
         return _region(*self._disc, self.meta.sig_slice)
 
-    def _mask_stack(self) -> Any:
-        """Return masks of 1, y and x for the current part of the detector, of shape ``(3, pixels)``.
-
-        Where pixels are not selected, they are a CSR matrix without these: 0 × NaN would be NaN.
-        """
-        part = self.meta.sig_slice
-        selection = _selection(*self._disc)[part.get()]
-        y, x = (np.arange(o, o + n, dtype=np.float32) for o, n in zip(part.origin, part.shape, strict=True))
-        stack = np.stack([np.ones_like(selection, dtype=np.float32), *np.meshgrid(y, x, indexing="ij")])
-        stack, places = stack.reshape((3, -1)), np.flatnonzero(selection)
-        if len(places) == stack.shape[1]:
-            return stack
-        from scipy.sparse import csr_matrix
-
-        # A selected pixel counts for y and x also where these are 0: a frame in which it is infinite has no centre.
-        ends = len(places) * np.arange(4)
-        return csr_matrix((stack[:, places].reshape(-1), np.tile(places, 3), ends), shape=stack.shape)
-
-    def _make_plain_masks(self) -> Any:
-        return masks_for(self, self._mask_stack())
-
-    def _make_masks(self, tile_dtype: np.dtype[Any]) -> DenseMasks | SparseMasks:
-        stack, dtype, compiled = self._mask_stack(), np.dtype(np.complex128), self.meta.compiled
-        kind = DenseMasks if isinstance(stack, np.ndarray) else SparseMasks
-        return kind(stack, tile_dtype, dtype, compiled=compiled)
+    @property
+    def _engine(self) -> ApplyMasksEngine:
+        """What takes tiles that `sum_moments` does not."""
+        make = functools.partial(_masks, *self._disc)
+        return ApplyMasksEngine(self.cached("masks", lambda: MaskContainer(make, count=3)), self.meta)
 
     # -- results
 
@@ -445,7 +428,7 @@ class CoMUDF(UDF):
 
 # Runs over the same detector follow each other, and small ones take less time than their region.
 @functools.lru_cache(maxsize=4)
-def _selection(detector: tuple[int, int], cy: float, cx: float, r: float, ri: float) -> NDArray[np.bool_]:
+def _selection(detector: tuple[int, ...], cy: float, cx: float, r: float, ri: float) -> NDArray[np.bool_]:
     """Return the selected pixels of the whole detector, for all its parts; read-only."""
     height, width = detector
     selection = ring(cx, cy, width, height, r, ri) if ri else circular(cx, cy, width, height, r)
@@ -454,9 +437,26 @@ def _selection(detector: tuple[int, int], cy: float, cx: float, r: float, ri: fl
 
 
 @functools.lru_cache(maxsize=16)
-def _region(detector: tuple[int, int], cy: float, cx: float, r: float, ri: float, part: Slice) -> MomentRegion:
+def _region(detector: tuple[int, ...], cy: float, cx: float, r: float, ri: float, part: Slice) -> MomentRegion:
     """Return what is selected of a part of the detector."""
     return MomentRegion(_selection(detector, cy, cx, r, ri)[part.get()], (part.origin[0], part.origin[1]))
+
+
+def _masks(detector: tuple[int, ...], cy: float, cx: float, r: float, ri: float) -> list[Any]:
+    """Return masks of 1, y and x.
+
+    Where pixels are not selected, they are sparse, without these: 0 × NaN would be NaN.
+    """
+    selection = _selection(detector, cy, cx, r, ri)
+    height, width = detector
+    masks = [np.ones(detector, dtype=np.float32), gradient_y(width, height), gradient_x(width, height)]
+    if selection.all():
+        return masks
+    from scipy.sparse import csr_matrix
+
+    # A selected pixel counts for y and x also where these are 0: a frame in which it is infinite has no centre.
+    places = np.nonzero(selection)
+    return [csr_matrix((mask[places], places), shape=detector) for mask in masks]
 
 
 def _check_params(params: CoMParams) -> None:

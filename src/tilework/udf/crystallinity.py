@@ -78,6 +78,23 @@ class CrystallinityUDF(UDF):
             raise ValueError(msg)
         return {"intensity": self.buffer(kind="nav", dtype=np.float32)}
 
+    def get_task_data(self) -> dict[str, Any]:
+        """Give the masks as int64, ``real_mask`` and ``half_fourier_mask``, to classes that derive from this one.
+
+        They are 1 where something counts: in a frame (None: there is no disc), and in its ``scipy.fft.rfft2``.
+        """
+        if type(self).process_frame is CrystallinityUDF.process_frame:
+            return {}
+        real_mask, fourier_mask = self._masks
+        return {
+            "real_mask": None if real_mask is None else real_mask.astype(np.int64),
+            "half_fourier_mask": fourier_mask.astype(np.int64),
+        }
+
+    @property
+    def _masks(self) -> tuple[NDArray[Any] | None, NDArray[np.bool_]]:
+        return self.cached("masks", lambda: (self._real_mask(), self._fourier_mask()))
+
     def _real_mask(self) -> NDArray[Any] | None:
         if self.params.real_center is None:
             return None
@@ -96,8 +113,7 @@ class CrystallinityUDF(UDF):
         """Transform a frame and add up."""
         from scipy.fft import rfft2
 
-        real_mask = self.cached("real", self._real_mask)
-        fourier_mask = self.cached("fourier", self._fourier_mask)
+        real_mask, fourier_mask = self._masks
         with np.errstate(invalid="ignore", over="ignore"):
             spectrum = rfft2(frame if real_mask is None else frame * real_mask)
             self.results.intensity[:] = np.abs(spectrum[fourier_mask]).sum(dtype=np.float64)

@@ -15,14 +15,14 @@ import numpy as np
 
 from tilework.common.executor import LazyExecutor
 from tilework.common.udf import UDFMethod
-from tilework.udf.base import UDF
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tilework.common.executor import JobExecutor
     from tilework.io.dataset.base import DataSet
     from tilework.io.dataset.partition import Partition
+    from tilework.udf.base import UDF
     from tilework.udf.run_plan import RunPlan
 
 __all__ = ["cut", "most_tasks", "wanted_tasks"]
@@ -66,7 +66,7 @@ def wanted_tasks(udfs: Sequence[UDF], plan: RunPlan, n_frames: int, executor: Jo
         workers = _count_workers(plan, executor)
         if workers < 2:
             return 0
-        prepares = any(type(udf).get_task_data is not UDF.get_task_data for udf in udfs)  # which may take long
+        prepares = not _are_ours(type(udf).get_task_data for udf in udfs)  # which may take long
         each = 1 if prepares else min(max(1, n_frames // (2 * _FRAMES * workers)), _TASKS_EACH)
         return min(each * workers, n_frames)
     if _are_built_in(udfs):
@@ -94,7 +94,11 @@ def most_tasks(udfs: Sequence[UDF], plan: RunPlan, dataset: DataSet, n_selected:
 
 
 def _are_built_in(udfs: Sequence[UDF]) -> bool:
-    return all(type(udf).__module__.startswith("tilework.") for udf in udfs)
+    return _are_ours(map(type, udfs))
+
+
+def _are_ours(objects: Iterable[Any]) -> bool:
+    return all(str(getattr(each, "__module__", "")).startswith("tilework.") for each in objects)
 
 
 def _count_workers(plan: RunPlan, executor: JobExecutor | None) -> int:

@@ -10,12 +10,13 @@ import numpy as np
 from tilework.common.array_backends import NUMPY_BACKENDS, as_backend, as_names
 from tilework.common.buffers import AuxBufferWrapper
 from tilework.common.container import MaskContainer, warn_if_large
-from tilework.common.kernels import DenseMasks, SparseMasks, takes_dtype
+from tilework.common.kernels import takes_dtype
 from tilework.common.kernels.dense import SUMMED_AT_ONCE
 from tilework.common.sparse import to_sparse
 from tilework.common.udf import UDFMethod, derives_for_frames
 from tilework.udf.base import UDF
-from tilework.udf.linear import add_products, masks_for
+from tilework.udf.linear import widened
+from tilework.udf.mask_engine import ApplyMasksEngine, compute_dtype
 from tilework.udf.picked_frames import takes_picked_frames
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 
     from tilework.common.buffers import BufferWrapper
     from tilework.common.container import MaskFactories, SparseBackend
-    from tilework.common.slice import Slice
     from tilework.common.udf import TilingPreferences
-    from tilework.udf.meta import UDFMeta
 
 __all__ = ["ApplyMasksEngine", "ApplyMasksUDF"]
 
@@ -56,7 +55,8 @@ class ApplyMasksUDF(UDF):
     mask_dtype
         dtype of the masks; None: what the factories give.
     preferred_dtype
-        dtype to compute in, promoted with that of the dataset; None: float32.
+        dtype to compute in, promoted with that of the dataset; None: float32. Where it leads to integers, as the masks
+        are some, too, products are exact as far as they fit the result's dtype, and wrap; they take longer.
     backends
         Array backends that may be used; None: all that are supported, dense and sparse.
     shifts
@@ -206,37 +206,29 @@ class ApplyMasksUDF(UDF):
 
     # -- processing
 
+    def get_task_data(self) -> dict[str, Any]:
+        """Give ``engine``, of `ApplyMasksEngine`, to classes that derive from this one.
+
+        Its ``process_tile`` returns the products of a tile with the masks, those with a shift for all frames shifted.
+        """
+        return {"engine": self._engine}
+
     @takes_picked_frames
     def process_tile(self, tile: Any) -> None:
         """Add the products of the frames of a tile with the masks."""
-        meta = self.meta
-        if meta.array_backend not in NUMPY_BACKENDS:
-            plain = self.cached(f"{meta.array_backend} {meta.tiling_scheme_idx}", self._prepare_plain)
-            add_products(self, tile, plain, self.results.intensity)
-            return
-        masks = self.cached(f"part {meta.tiling_scheme_idx}", lambda: self._prepare(tile.dtype))
-        masks.apply(tile, self.results.intensity, threads=meta.threads_per_worker or 1)
+        self._engine.add_to(tile, self.results.intensity)
 
-    def _prepare(self, tile_dtype: np.dtype[Any]) -> DenseMasks | SparseMasks:
-        """Return the masks for the current part of the detector in the form that the kernels take."""
-        dtype = _compute_dtype(self.results.get_buffer("intensity").dtype)
-        meta = self.meta
-        return _for_kernels(self._shifted_masks(), meta.sig_slice, tile_dtype, dtype, compiled=meta.compiled)
-
-    def _prepare_plain(self) -> Any:
-        """Return the masks for the current part of the detector for tiles that are no NumPy arrays."""
-        container, part = self._shifted_masks(), self.meta.sig_slice
-        if container.use_sparse:
-            return masks_for(self, container.get_for_sig_slice(part, sparse_backend="scipy.sparse", transpose=False))
-        return masks_for(self, container.get_for_sig_slice(part, transpose=False))
+    @property
+    def _engine(self) -> ApplyMasksEngine:
+        return _Engine(self.cached("shifted masks", self._shifted_masks), self.meta)
 
     def _shifted_masks(self) -> MaskContainer:
         shifts = self.params.shifts
-        if shifts is None:
+        if shifts is None or self._shifts_per_frame:
             return self.masks
+        use_sparse: Any = "scipy.sparse" if self.masks.use_sparse else False
         masks = self._masks_to_shift()
         dy, dx = _within(shifts, masks.shape[1:])
-        use_sparse: Any = "scipy.sparse" if self.masks.use_sparse else False
         return MaskContainer(lambda: shift_stack(masks, dy, dx), use_sparse=use_sparse)
 
     def _masks_to_shift(self) -> Any:
@@ -261,80 +253,17 @@ class ApplyMasksUDF(UDF):
             self.results.intensity[:] = self.forbuf(masks.apply(frame, dy, dx), self.results.intensity)
 
     def _prepare_shifted(self) -> _ShiftedDense | _ShiftedSparse:
-        dtype = _compute_dtype(self.results.get_buffer("intensity").dtype)
+        result = self.results.get_buffer("intensity").dtype
+        dtype = compute_dtype(result) if result.kind in "fc" else widened(result)
         masks = self._masks_to_shift()
         return _ShiftedSparse(to_sparse(masks), dtype) if self.masks.use_sparse else _ShiftedDense(masks, dtype)
 
 
-class ApplyMasksEngine:
-    """Products of tiles and masks, for UDFs of your own.
+class _Engine(ApplyMasksEngine):
+    """That of `ApplyMasksUDF`: products have the dtype of its result, which may be integers."""
 
-    Parameters
-    ----------
-    masks
-        The masks.
-    meta
-        `UDF.meta` of the UDF that gets the tiles: it says which part of the detector they are.
-    use_torch
-        Accepted for programs that pass it; tilework's own kernels are used in any case.
-
-    Examples
-    --------
-    >>> from tilework.masks import rectangular
-    >>> def halves():
-    ...     left = rectangular(0, 0, 15, 31, imageSizeX=32, imageSizeY=32)
-    ...     return np.stack([left, ~left])
-    >>> class Difference(UDF):
-    ...     def get_task_data(self):
-    ...         return {"engine": ApplyMasksEngine(MaskContainer(halves), self.meta)}
-    ...
-    ...     def get_result_buffers(self):
-    ...         return {"difference": self.buffer(kind="nav", dtype=np.float64)}
-    ...
-    ...     def process_tile(self, tile):
-    ...         products = self.task_data.engine.process_tile(tile)
-    ...         self.results.difference[:] += products[:, 0] - products[:, 1]
-    >>> ctx.run_udf(dataset=ds, udf=Difference())["difference"].data.shape
-    (6, 8)
-    """
-
-    def __init__(self, masks: MaskContainer, meta: UDFMeta, use_torch: bool = False) -> None:  # noqa: ARG002
-        self.masks = masks
-        self.meta = meta
-        self._prepared: dict[tuple[int, np.dtype[Any]], DenseMasks | SparseMasks] = {}
-
-    def process_tile(self, tile: NDArray[Any]) -> NDArray[Any]:
-        """Return the products of a tile's frames with the masks, of shape ``(frames, n_masks)``.
-
-        Their dtype is that to which those of the tile, of the masks, and float32 are promoted.
-        """
-        meta = self.meta
-        result = np.zeros((len(tile), len(self.masks)), dtype=np.result_type(tile.dtype, self.masks.dtype, np.float32))
-        key = (meta.tiling_scheme_idx, tile.dtype)
-        prepared = self._prepared.get(key)
-        if prepared is None:
-            dtype = _compute_dtype(result.dtype)
-            prepared = _for_kernels(self.masks, meta.sig_slice, tile.dtype, dtype, compiled=meta.compiled)
-            self._prepared[key] = prepared
-        prepared.apply(tile, result, threads=meta.threads_per_worker or 1)
-        return result
-
-
-def _for_kernels(
-    container: MaskContainer, part: Slice, tile_dtype: np.dtype[Any], dtype: np.dtype[Any], *, compiled: bool
-) -> DenseMasks | SparseMasks:
-    """Return masks for a part of the detector in the form that the kernels take, for products in `dtype`."""
-    if container.use_sparse:
-        matrix = container.get_for_sig_slice(part, sparse_backend="scipy.sparse", transpose=False)
-        return SparseMasks(matrix, tile_dtype, dtype, compiled=compiled)
-    return DenseMasks(container.get_for_sig_slice(part, transpose=False), tile_dtype, dtype, compiled=compiled)
-
-
-def _compute_dtype(result: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the precision in which products for a result of this dtype are taken."""
-    if result in (np.float32, np.complex64):
-        return result
-    return np.dtype(np.complex128 if result.kind == "c" else np.float64)
+    def process_tile(self, tile: Any) -> Any:
+        return self._products(tile, np.result_type(tile.dtype, self.masks.dtype))
 
 
 def _check_shifts(shifts: Any) -> None:
@@ -398,7 +327,7 @@ class _ShiftedDense:
         (y, mask_y), (x, mask_x) = _overlap(dy, height), _overlap(dx, width)
         masks = self._masks[:, mask_y, mask_x]
         part = frame[y, x].astype(np.result_type(frame, masks), copy=False)
-        products: NDArray[Any] = np.zeros(len(masks), dtype=np.result_type(masks.dtype, np.float64))
+        products: NDArray[Any] = np.zeros(len(masks), dtype=widened(masks.dtype))
         for begin in range(0, part.shape[1], SUMMED_AT_ONCE):
             piece = slice(begin, begin + SUMMED_AT_ONCE)
             # In single precision along each line alone: a whole frame of it can be off by a hundredth.
@@ -421,6 +350,11 @@ class _ShiftedSparse:
         y, x = self._y + dy, self._x + dx
         inside = (y >= 0) & (y < frame.shape[0]) & (x >= 0) & (x < frame.shape[1])
         pixels, values, index = frame[y[inside], x[inside]], self._values[inside], self._index[inside]
+
+        if self._values.dtype.kind in "iu":
+            whole = np.zeros(self._count, dtype=self._values.dtype)
+            np.add.at(whole, index, pixels.astype(whole.dtype) * values)
+            return whole
 
         def products(pixels: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
             return np.bincount(index, weights=pixels * values, minlength=self._count)

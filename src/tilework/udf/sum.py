@@ -99,7 +99,7 @@ class SumUDF(UDF):
         meta = self.meta
         out = self.results.intensity
         if meta.array_backend not in NUMPY_BACKENDS:
-            add_pixel_sums(self, tile, out)
+            add_pixel_sums(tile, out)
             return
         if self._is_raw:
             part = meta.tiling_scheme_idx

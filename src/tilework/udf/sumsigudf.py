@@ -79,7 +79,7 @@ class SumSigUDF(UDF):
         """Add the sums over a tile to those of its frames."""
         meta = self.meta
         if meta.array_backend not in NUMPY_BACKENDS:
-            add_frame_sums(self, tile, self.results.intensity)
+            add_frame_sums(tile, self.results.intensity)
             return
         sum_pixels(tile, self.results.intensity, compiled=meta.kernels, threads=meta.threads_per_worker or 1)
 
