@@ -31,7 +31,9 @@ class ApplyMasksEngine:
 
     Examples
     --------
+    >>> from tilework.common.container import MaskContainer
     >>> from tilework.masks import rectangular
+    >>> from tilework.udf import UDF
     >>> def halves():
     ...     left = rectangular(0, 0, 15, 31, imageSizeX=32, imageSizeY=32)
     ...     return np.stack([left, ~left])
