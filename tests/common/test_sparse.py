@@ -72,9 +72,10 @@ def test_dense_arrays() -> None:
         ([], []),
     ],
 )
-def test_roi_by_coordinates(roi: Any, selected: list[tuple[int, int]]) -> None:
+@pytest.mark.parametrize("convert", [to_sparse, sparse_to_coo])
+def test_roi_by_coordinates(roi: Any, selected: list[tuple[int, int]], convert: Any) -> None:
     """Also those that exclude become a right mask (their background is True)."""
-    coo = to_sparse(roi, shape=(2, 3))
+    coo = convert(roi, shape=(2, 3))
     assert coo.dtype == bool
     mask = to_dense(coo)
     assert mask.dtype == bool
@@ -97,6 +98,9 @@ def test_roi_by_coordinates(roi: Any, selected: list[tuple[int, int]]) -> None:
 def test_wrong_coordinates(roi: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         to_sparse(roi, shape=(2, 3))
+    if isinstance(roi, tuple | list):
+        with pytest.raises(ValueError, match=match):
+            sparse_to_coo(roi, shape=(2, 3))
 
 
 def test_coordinates_need_a_shape() -> None:

@@ -76,20 +76,23 @@ def to_dense(a: Any) -> NDArray[Any]:
 
 
 def sparse_to_coo(a: Any, shape: ShapeLike | None = None) -> Any:
-    """Return a sparse array as ``sparse.COO``; a dense one as it is.
+    """Return a sparse array, or a description of a ROI by coordinates, as ``sparse.COO``; a dense array as it is.
 
     Parameters
     ----------
     a
-        Array of pydata sparse, SciPy or CuPy, or a dense one.
+        Array of pydata sparse, SciPy or CuPy, or a dense one; or a tuple or list of coordinates, as of `to_sparse`.
     shape
-        Shape of the result when it is another than that of `a`, with the same number of elements.
+        Shape of the result when it is another than that of `a`, with the same number of elements; needed for
+        coordinates.
 
     Raises
     ------
     ValueError
-        When the number of elements differs.
+        When the number of elements differs, or coordinates are none, as of `to_sparse`.
     """
+    if isinstance(a, tuple | list):
+        return _from_coordinates(a, shape)
     if _is_pydata(a):
         import sparse
 
@@ -133,12 +136,18 @@ def to_sparse(a: Any, shape: ShapeLike | None = None) -> Any:
     array([[1, 1, 1],
            [1, 1, 0]])
     """
-    import sparse
-
     if is_sparse(a):
         return sparse_to_coo(a, shape)
     if isinstance(a, np.ndarray):
+        import sparse
+
         return sparse_to_coo(sparse.COO.from_numpy(a), shape)
+    return _from_coordinates(a, shape)
+
+
+def _from_coordinates(a: Any, shape: ShapeLike | None) -> Any:
+    import sparse
+
     if shape is None:
         msg = f"the shape of the scan is needed to make a ROI from the coordinates {a!r}"
         raise ValueError(msg)
