@@ -18,6 +18,7 @@ from tilework.udf import UDF, AutoUDF, LogsumUDF, PickUDF, StdDevUDF, SumSigUDF,
 from tilework.udf import stddev as stddev_module
 from tilework.udf.logsum import run_logsum
 from tilework.udf.plan import KERNELS_VARIABLE
+from tilework.udf.runner import UDFRunner
 from tilework.udf.stddev import consolidate_result, run_stddev
 from tilework.udf.sumsigudf import run_sumsig
 
@@ -92,6 +93,13 @@ def test_dtype_of_the_sum(ctx: Context) -> None:
         result = ctx.run_udf(dataset=load(ctx, data), udf=SumUDF(dtype=wanted))["intensity"]
         assert result.dtype == expected
         np.testing.assert_array_equal(result.data, data.sum(axis=(0, 1)).astype(expected))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_deviations_are_declared_in_this_order(ctx: Context, dtype: str) -> None:
+    declared = UDFRunner.inspect_udf(StdDevUDF(dtype=dtype), load(ctx, counts()))
+    names = [name for name, buffer in declared.items() if buffer.use != "private"]
+    assert names == ["varsum", "num_frames", "sum", "var", "std", "mean"]
 
 
 def test_deviations_in_single_precision(ctx: Context) -> None:

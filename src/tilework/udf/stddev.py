@@ -309,7 +309,10 @@ class StdDevUDF(UDF):
             for name, dtype in (*dtypes.items(), ("var", base), ("std", base), ("mean", total))
             if name not in stored
         }
-        return {**stored, "num_frames": self.buffer(kind="single", dtype=np.int64), **made}
+        declared = {**stored, **made, "num_frames": self.buffer(kind="single", dtype=np.int64)}
+        # In the order in which programs may expect them.
+        names = ("varsum", "num_frames", "sum", "var", "std", "mean")
+        return {**{name: declared[name] for name in names}, **declared}
 
     def get_task_data(self) -> dict[str, Any]:
         """Count frames per part of the detector, since tiles of different parts come in turn; find names once."""
