@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tilework.common.array_backends import NUMPY_BACKENDS
+from tilework.common.buffers.validity import embed
 from tilework.common.container import MaskContainer
 from tilework.common.kernels import MomentRegion, sum_moments, takes_dtype
 from tilework.common.masks import circular, gradient_x, gradient_y, ring
@@ -371,16 +372,12 @@ class CoMUDF(UDF):
 
     def _embed(self, flat: Array) -> Array:
         """Return an array of nav shape, NaN at positions that are not selected, or not merged yet."""
-        nav = tuple(self.meta.dataset_shape.nav)
-        merged = self.meta.get_valid_nav_mask(full_nav=True)
-        roi = self.meta.roi
-        selected = np.ones(nav, dtype=bool) if roi is None else roi.reshape(nav)
-        full = np.full(nav, np.nan, dtype=flat.dtype)
-        full[selected] = flat
+        merged = self.meta.get_valid_nav_mask()
+        flat = flat.copy()
         # Buffers hold zeros where nothing is merged, and derivatives would be taken against these.
         if merged is not None:
-            full[~merged.reshape(nav)] = np.nan
-        return full
+            flat[~merged] = np.nan
+        return embed(flat, self.meta.roi, tuple(self.meta.dataset_shape.nav), fill=np.nan)
 
     def _compress(self, array: Array) -> Array:
         roi = self.meta.roi

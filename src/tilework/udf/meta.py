@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.buffers.validity import embed
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.io.corrections.corrset import CorrectionSet
@@ -267,9 +268,7 @@ class UDFMeta:
         mask = self._valid_nav_mask
         if mask is None or self._roi is None or not full_nav:
             return mask
-        full = np.zeros(self._roi.size, dtype=bool)
-        full[self._roi.reshape(-1)] = mask
-        return full
+        return embed(mask, self._roi, (self._roi.size,), fill=False)
 
     def set_valid_nav_mask(self, mask: BoolArray) -> None:
         """Say which positions (flat, selected ones only) are merged already."""

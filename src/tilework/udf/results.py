@@ -11,6 +11,7 @@ import numpy as np
 
 from tilework.common.arrays import is_masked, to_numpy
 from tilework.common.buffers import ArrayWithMask, BufferWrapper, PreallocBufferWrapper
+from tilework.common.buffers.validity import embed
 from tilework.common.sparse import is_sparse
 from tilework.exceptions import ResultFileError, UDFException, UndeclaredResultError
 from tilework.udf.checks import noted
@@ -115,10 +116,7 @@ class Provenance:
         if self.merged is None:
             present: BoolArray = self.dataset.present_positions(self.roi)
             return present
-        selected = self._selected()
-        positions = np.zeros(selected.shape, dtype=bool)
-        positions[selected] = self.merged
-        return positions
+        return embed(self.merged, self.roi, tuple(self.dataset.shape.nav), fill=False)
 
     def _selected(self) -> BoolArray:
         nav = tuple(self.dataset.shape.nav)
@@ -495,9 +493,7 @@ def _make_buffer(
     if mask is None:
         buffer.valid_mask = declared.make_default_mask(merged, dataset_shape, roi)
     elif declared.kind == "nav" and roi is not None:
-        embedded = np.zeros((roi.size, *declared.extra_shape), dtype=bool)
-        embedded[roi.reshape(-1)] = mask.reshape(want)
-        buffer.valid_mask = embedded.reshape((*dataset_shape.nav, *declared.extra_shape))
+        buffer.valid_mask = embed(mask.reshape(want), roi, tuple(dataset_shape.nav), fill=False)
     else:
         buffer.valid_mask = mask.reshape(buffer.data.shape)
     return buffer

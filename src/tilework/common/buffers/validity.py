@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ __all__ = [
     "ArrayWithMask",
     "InvalidMaskError",
     "default_mask",
+    "embed",
     "get_bbox",
     "get_bbox_2d",
     "get_bbox_slice",
@@ -85,6 +87,34 @@ def get_bbox_2d(arr: BoolArray) -> tuple[int, int, int, int]:
     return top, bottom, left, right
 
 
+def embed(values: Array, roi: BoolArray | None, nav: tuple[int, ...], fill: Any) -> Array:
+    """Return entries of selected positions in an array of the shape of the scan.
+
+    Parameters
+    ----------
+    values
+        An entry for each selected position, of shape ``(n, *entry)``.
+    roi
+        Selected positions, bool, flat or of the shape of the scan; None for all: then it is a view of `values`.
+    nav
+        Shape of the scan.
+    fill
+        What the other positions get.
+
+    Examples
+    --------
+    >>> embed(np.array([3, 4]), np.array([False, True, True, False]), (2, 2), fill=0)
+    array([[0, 3],
+           [4, 0]])
+    """
+    entry = values.shape[1:]
+    if roi is not None:
+        full = np.full((math.prod(nav), *entry), fill, dtype=values.dtype)
+        full[np.asarray(roi, dtype=bool).reshape(-1)] = values
+        values = full
+    return values.reshape(nav + entry)
+
+
 def default_mask(
     merged: BoolArray, nav: tuple[int, ...], extra_shape: tuple[int, ...], roi: BoolArray | None
 ) -> BoolArray:
@@ -106,11 +136,7 @@ def default_mask(
     numpy.ndarray
         bool, of shape ``(*nav, *extra_shape)``.
     """
-    full = np.asarray(merged, dtype=bool).reshape(-1)
-    if roi is not None:
-        embedded = np.zeros(np.size(roi), dtype=bool)
-        embedded[np.asarray(roi, dtype=bool).reshape(-1)] = full
-        full = embedded
+    full = embed(np.asarray(merged, dtype=bool).reshape(-1), roi, nav, fill=False)
     return np.broadcast_to(full.reshape(nav + (1,) * len(extra_shape)), nav + extra_shape)
 
 

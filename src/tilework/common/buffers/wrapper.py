@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 import numpy as np
 
 from tilework.common.arrays import fill_value, like_index, to_numpy, zeros
-from tilework.common.buffers.validity import default_mask, get_bbox_slice, get_inner_slice
+from tilework.common.buffers.validity import default_mask, embed, get_bbox_slice, get_inner_slice
 from tilework.common.math import prod
 
 if TYPE_CHECKING:
@@ -286,12 +286,7 @@ class BufferWrapper:
             raise ValueError(msg)
         if self._kind != "nav" or self._ds_shape is None:
             return self._data
-        full = (*self._ds_shape.nav, *self._extra_shape)
-        if self._roi is None:
-            return self._data.reshape(full)
-        embedded = np.full((len(self._roi), *self._extra_shape), fill_value(self._dtype), dtype=self._dtype)
-        embedded[self._roi] = self._data
-        return embedded.reshape(full)
+        return embed(self._data, self._roi, tuple(self._ds_shape.nav), fill_value(self._dtype))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         data = self.data
