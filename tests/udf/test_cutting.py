@@ -10,6 +10,7 @@ import pytest
 
 from tilework.api import Context
 from tilework.udf import UDF, SumSigUDF, SumUDF
+from tilework.udf.crystallinity import CrystallinityUDF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,13 @@ class Mean(UDF):
 class Prepared(Mean):
     def get_task_data(self) -> Any:
         return {"expensive": 1}
+
+
+class Crystalline(CrystallinityUDF):
+    """Has task data that is built in."""
+
+    def process_frame(self, frame: Any) -> None:
+        self.results.intensity[:] = frame.sum() * self.task_data.half_fourier_mask.sum()
 
 
 class Last(Mean):
@@ -94,6 +102,7 @@ def test_single_frames_are_for_all_workers(ctx: Context) -> None:
     n = workers(ctx)
     assert tasks(ctx, Mean()) == (1 if n == 1 else 2 * n)
     assert tasks(ctx, Prepared()) == n
+    assert tasks(ctx, Crystalline(rad_in=0, rad_out=1)) == tasks(ctx, Mean())
     assert tasks(ctx, Mean(), num_partitions=2) == 2
     assert tasks(ctx, Mean(), region(slice(None, None, 8), slice(None))) == n
     assert tasks(ctx, Mean(), region(2, 3)) == 1
