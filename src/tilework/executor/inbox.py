@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
 from typing import Final, Generic, TypeVar
@@ -40,6 +41,12 @@ class Inbox(Generic[T]):
             items = [self._queue.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))]
         except queue.Empty:
             return []
-        # This is the only reader: what is counted now is there.
-        items += [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        return [*(item for item in items if item is not None), *self.take()]
+
+    def take(self) -> list[T]:
+        """Return what has arrived, without waiting. Any thread may call it."""
+        items = []
+        with contextlib.suppress(queue.Empty):
+            for _ in range(self._queue.qsize()):
+                items.append(self._queue.get_nowait())  # noqa: PERF401  (what comes before Empty is kept)
         return [item for item in items if item is not None]

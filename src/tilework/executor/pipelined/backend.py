@@ -7,9 +7,9 @@ gets a result while the next data is awaited (see `stream`).
 
 from __future__ import annotations
 
-import queue
 import time
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.exceptions import JobCancelledError, RemoteError
@@ -38,8 +38,6 @@ __all__ = ["PipelinedBackend"]
 V = TypeVar("V")
 
 _TOGETHER_SECONDS: Final = 2e-4
-_LONGEST_WAIT: Final = 0.5
-"""A wait for a lock is not interrupted by a Ctrl-C that comes just before it begins."""
 
 
 class PipelinedBackend(Generic[V]):
@@ -141,16 +139,11 @@ class PipelinedBackend(Generic[V]):
         """Return what has arrived, after waiting for something to arrive."""
         if self._packed:
             self._put_packed()
-        inbox = self._run.inbox
-        try:
-            first = inbox.get(timeout=_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
-        except queue.Empty:
+        answers = deque(chain.from_iterable(self._run.inbox.wait(timeout)))
+        if not answers:
             self._hub.check_files()
             # A run that began in the moment when the hub was closed is not known to it.
             return (Cancelled(self._control.reason or CLOSED),) if self._hub.is_closed else ()
-        answers = deque(first)
-        for _ in range(inbox.qsize()):  # this is the only reader: what is counted now is there
-            answers += inbox.get_nowait()
         broken = next((answer for answer in answers if isinstance(answer, Broken)), None)
         if broken is None:
             return self._decode_all(answers)
@@ -160,7 +153,7 @@ class PipelinedBackend(Generic[V]):
             raise broken.error
         finally:
             # the error's traceback has this frame, which must have neither the error nor the memory of workers
-            del first, answers, broken
+            del answers, broken
 
     def _decode_all(self, answers: deque[Any]) -> list[Event]:
         events = []
@@ -217,4 +210,4 @@ class PipelinedBackend(Generic[V]):
         self._hub.end_run(self._run, self._control.grace)
 
     def _wake(self) -> None:
-        self._run.inbox.put([])
+        self._run.inbox.wake()

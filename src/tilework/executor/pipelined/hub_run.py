@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import threading
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.executor.inbox import Inbox
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.dispatch import Item, RunLane
 from tilework.executor.pipelined.messages import encode
@@ -165,7 +166,7 @@ class HubRun:
     ) -> None:
         self.number = number
         self.lane = RunLane(priority)
-        self.inbox: queue.SimpleQueue[list[Answer | Broken | Event]] = queue.SimpleQueue()
+        self.inbox: Inbox[list[Answer | Broken | Event]] = Inbox()
         self.outgoing: list[Answer | Broken | Event] = []
         """What the hub will put into the inbox at the end of its turn."""
         self.feeder: Feeder | None = None
@@ -214,11 +215,6 @@ class HubRun:
             self._fd = None
         if self._parcel.block is not None:
             self.arena.free(self._parcel.block)
-        while True:
-            try:
-                answers = self.inbox.get_nowait()
-            except queue.Empty:
-                return
-            for answer in answers:
-                if isinstance(answer, Answer):
-                    answer.discard()
+        for answer in chain.from_iterable(self.inbox.take()):
+            if isinstance(answer, Answer):
+                answer.discard()
