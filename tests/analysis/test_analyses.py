@@ -452,7 +452,14 @@ def test_datasets_that_do_not_fit(ctx: Context, data: Any) -> None:
     for bad_pick in ({"x": 1}, {"x": 1, "y": 2, "z": 1}, {"x": 1, "y": 6}, {"x": -1, "y": 0}):
         with pytest.raises(ValueError, match=r"a frame of a scan|not within the scan"):
             ctx.create_pick_analysis(spectra, **bad_pick)
+    no_positions: list[Any] = [0.5, -0.5, "1", [1], np.nan, True]
+    for no_position in no_positions:
+        with pytest.raises(ValueError, match="x must be a whole number, it is "):
+            ctx.create_pick_analysis(spectra, x=no_position, y=2)
     assert ctx.run(ctx.create_pick_analysis(spectra, x=1, y=2)).intensity.visualized.shape == (120, 4)
+    whole: Any = np.float32(1)
+    result = ctx.run(ctx.create_pick_analysis(spectra, x=whole, y=whole + 1)).intensity
+    assert result.desc == "the frame at x=1 y=2 log-scaled"
 
 
 def test_parameters_that_do_not_fit(ctx: Context, dataset: Any) -> None:

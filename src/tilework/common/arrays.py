@@ -52,6 +52,7 @@ class _Short(reprlib.Repr):
 
     def __init__(self) -> None:
         super().__init__()
+        self.maxlevel = 2
         self.maxstring = self.maxother = 100
 
     def repr1(self, x: Any, level: int) -> str:
