@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,6 +168,12 @@ def test_encode_image_round_trip() -> None:
         with Image.open(file) as image:
             assert image.format == (options or {"format": "png"})["format"].upper()
             np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_formats_of_images_are_given_in_a_mapping() -> None:
+    name: Any = "tiff"
+    with pytest.raises(TypeError, match=r"such as \{'format': 'tiff'\}, not 'tiff'"):
+        encode_image(np.zeros((2, 2, 3), np.uint8), name)
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:

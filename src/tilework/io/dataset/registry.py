@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from tilework.common.arrays import short_repr
 from tilework.common.interrupts import interrupts_later
 from tilework.common.tracing import get_tracer
 from tilework.exceptions import DataSetException, UnknownFormatError
@@ -80,7 +81,11 @@ def get_dataset_cls(filetype: str | type[DataSet]) -> type[DataSet]:
         return filetype
     given: Any = filetype
     if not isinstance(given, str):
-        msg = f"the filetype must be the name of a format, or 'auto', or a class of datasets, not {given!r}"
+        msg = f"the filetype must be the name of a format, or 'auto', or a class of datasets, not {short_repr(given)}"
+        if hasattr(given, "__array__") or isinstance(given, list):
+            msg += "; an array is loaded with load('memory', data=array)"
+        elif isinstance(given, os.PathLike):
+            msg += f"; to find out the format of a file, load('auto', path={os.fspath(given)!r})"
         raise DataSetException(msg)
     target = filetypes.get(filetype.lower())
     if target is None:
