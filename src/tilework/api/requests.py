@@ -89,9 +89,12 @@ class RunRequest:
         ------
         UDFException
             When a UDF breaks the rules, as far as that shows before data is read.
+        ExecutorError
+            When the context is closed.
         """
         from tilework.api.generators import ResultGenerator
 
+        ctx._check_open()
         check_dataset(self.dataset)
         _check_recordings(self.dataset, self.udfs)
         # Once, for plots and run: it may be an iterator, and warnings are for the line that calls `Context.run_udf`.
