@@ -12,7 +12,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from tilework.common.arrays import short_repr
 from tilework.common.interrupts import interrupts_later
 from tilework.common.tracing import get_tracer
 from tilework.exceptions import DataSetException, UnknownFormatError
@@ -81,6 +80,8 @@ def get_dataset_cls(filetype: str | type[DataSet]) -> type[DataSet]:
         return filetype
     given: Any = filetype
     if not isinstance(given, str):
+        from tilework.common.arrays import short_repr  # with NumPy, which must not be interrupted when it is imported
+
         msg = f"the filetype must be the name of a format, or 'auto', or a class of datasets, not {short_repr(given)}"
         if hasattr(given, "__array__") or isinstance(given, list):
             msg += "; an array is loaded with load('memory', data=array)"
