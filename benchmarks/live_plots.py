@@ -46,11 +46,10 @@ class Timed(MPLLive2DPlot):
     meanwhile = 0.0
     around = 0.0
 
-    def display(self) -> Any:
+    def display(self) -> None:
         start = time.perf_counter()
-        shown = super().display()
+        super().display()
         Timed.around += time.perf_counter() - start
-        return shown
 
     def update(self, damage: Any, force: bool = False) -> None:
         start = time.perf_counter()

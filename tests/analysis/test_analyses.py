@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import importlib
 import itertools
 import pickle
+import re
 import sys
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -396,6 +399,38 @@ def test_what_is_absent_is_grey(ctx: Context, data: Any) -> None:
     assert is_grey(sent[0].dominant_0.visualized[absent])
 
 
+def shown_as(result: Any) -> str:
+    """Return what a notebook shows."""
+    return str(result._repr_html_())
+
+
+def test_printed_and_in_a_notebook(ctx: Context, dataset: Any, data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result says what it holds, and shows its picture; a set shows those of its results, but not of hundreds."""
+    summed = data.sum(axis=(0, 1))
+    result = ctx.run(ctx.create_sum_analysis(dataset))
+    assert str(result.intensity) == (
+        "title: intensity [log]\ndesc: sum of frames log-scaled\nkey: intensity\n"
+        f"raw_data: <ndarray of shape (12, 10), float32>, from {summed.min()} to {summed.max()}"
+    )
+    html = shown_as(result.intensity)
+    assert "intensity: intensity [log]<br>sum of frames log-scaled<br>&lt;ndarray of shape (12, 10)" in html
+    assert "width: 213px; height: 256px" in html
+    file = base64.b64decode(re.findall('base64,([^"]*)"', html)[0])
+    np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(file))), result.intensity.visualized)
+    assert shown_as(result).count("<img") == 2
+    many = ctx.run(ctx.create_radial_fourier_analysis(dataset, n_bins=3, max_order=4))
+    assert shown_as(many).count("<img") == 12
+    assert f"and {len(many) - 12} more" in shown_as(many)
+    field = ctx.run(ctx.create_com_analysis(dataset)).field
+    assert "raw_data: (<ndarray of shape (6, 5), float" in str(field)
+    line = ctx.load("memory", data=data.reshape(30, 12, 10), sig_dims=2)
+    assert "width: 256px; height: 16px" in shown_as(ctx.run(ctx.create_disk_analysis(line)).intensity)
+    volume = ctx.load("memory", data=data.reshape(2, 3, 5, 12, 10), sig_dims=2)
+    assert ctx.run(ctx.create_disk_analysis(volume))._repr_html_() is None
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert result._repr_html_() is None
+
+
 def test_frames_that_are_absent(ctx: Context, data: Any) -> None:
     """Their pictures are grey, what is computed from them is NaN, and the description says why."""
     dataset = ctx.load("memory", data=data.reshape(30, 12, 10), nav_shape=(6, 5), sig_dims=2, sync_offset=-2)
@@ -452,7 +487,14 @@ def test_datasets_that_do_not_fit(ctx: Context, data: Any) -> None:
     for bad_pick in ({"x": 1}, {"x": 1, "y": 2, "z": 1}, {"x": 1, "y": 6}, {"x": -1, "y": 0}):
         with pytest.raises(ValueError, match=r"a frame of a scan|not within the scan"):
             ctx.create_pick_analysis(spectra, **bad_pick)
+    no_positions: list[Any] = [0.5, -0.5, "1", [1], np.nan, True]
+    for no_position in no_positions:
+        with pytest.raises(ValueError, match="x must be a whole number, it is "):
+            ctx.create_pick_analysis(spectra, x=no_position, y=2)
     assert ctx.run(ctx.create_pick_analysis(spectra, x=1, y=2)).intensity.visualized.shape == (120, 4)
+    whole: Any = np.float32(1)
+    result = ctx.run(ctx.create_pick_analysis(spectra, x=whole, y=whole + 1)).intensity
+    assert result.desc == "the frame at x=1 y=2 log-scaled"
 
 
 def test_parameters_that_do_not_fit(ctx: Context, dataset: Any) -> None:

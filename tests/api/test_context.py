@@ -12,6 +12,7 @@ import pytest
 from tests_helpers import FrameMax, counts
 from tilework.api import Context
 from tilework.exceptions import ExecutorError, ExecutorSpecException
+from tilework.executor.inline import InlineJobExecutor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +110,23 @@ def test_contexts_are_made_by_name_and_close(spec: Any) -> None:
     ctx.close()
     with pytest.raises(ExecutorError, match="closed"):
         ctx.run_udf(dataset=ds, udf=FrameMax())
+    for use in (
+        lambda: ctx.run_udf(dataset=ds, udf=FrameMax()),
+        lambda: ctx.submit_udf(dataset=ds, udf=FrameMax()),
+        lambda: ctx.load("memory", data=counts()),
+    ):
+        with pytest.raises(ExecutorError, match="this Context is closed: make a new one, or run"):
+            use()
+
+
+def test_closing_a_context_of_an_executor_that_others_use() -> None:
+    """The executor is closed, as its owner is told; it says so of itself to whoever else has it."""
+    executor = InlineJobExecutor()
+    mine, other = Context(executor), Context(executor)
+    ds = other.load("memory", data=counts())
+    mine.close()
+    with pytest.raises(ExecutorError, match="this InlineJobExecutor is closed"):
+        other.run_udf(dataset=ds, udf=FrameMax())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +17,10 @@ from tilework.corrections import CorrectionSet
 from tilework.exceptions import DataSetException, ExecutorSpecException, UDFException
 from tilework.executor.dask import DaskJobExecutor
 from tilework.executor.pipelined import PipelinedExecutor
-from tilework.udf import RecordUDF
+from tilework.udf import ApplyMasksUDF, RecordUDF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 WAYS: dict[str, Callable[..., Any]] = {
     "run": lambda ctx, **kwargs: ctx.run_udf(**kwargs),
@@ -75,6 +76,31 @@ def test_other_wrong_requests(ctx: Context) -> None:
         ctx.load(None)  # type: ignore[arg-type]
     with pytest.raises(DataSetException, match=r"sig_dims='2' does not fit .*: must be an integer from 1 to 4"):
         ctx.load("memory", data=counts(), sig_dims="2")
+
+
+def test_messages_do_not_hold_all_the_data(ctx: Context) -> None:
+    """Of an array in the place of something else, its shape and dtype; of a list, its beginning."""
+    data = counts()
+    dataset = ctx.load("memory", data=data)
+    shown = f"<ndarray of shape {data.shape}, {data.dtype}>"
+    masks = [np.ones(data.shape[2:])] * 4
+    anything: Any = (data, data.tolist(), Path("a.npy"), masks, [dataset, dataset])
+    array, numbers, path, given, several = anything
+    for wrong, hint in (
+        (lambda: ctx.load(array), f"not {shown}; an array is loaded with load('memory', data=array)"),
+        (lambda: ctx.load(numbers), "; an array is loaded with load('memory', data=array)"),
+        (lambda: ctx.load(path), "load('auto', path='a.npy')"),
+        (lambda: ctx.run_udf(dataset=dataset, udf=[array]), f"got {shown}"),
+        (
+            lambda: ctx.run_udf(dataset=dataset, udf=ApplyMasksUDF(mask_factories=given)),
+            "such as [lambda: mask]; it is [<ndarray of shape ",
+        ),
+        (lambda: ctx.create_disk_analysis(dataset, r=array), f"r must be a number, it is {shown}"),
+        (lambda: ctx.run_udf(dataset=several, udf=FrameMax()), "a run has one dataset, and any number of UDFs"),
+    ):
+        with pytest.raises(Exception, match=re.escape(hint)) as refused:
+            wrong()
+        assert len(str(refused.value)) < 500
 
 
 def test_wrong_executors() -> None:

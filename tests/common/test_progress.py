@@ -118,7 +118,8 @@ def test_tiles_count_as_parts_of_frames_up_to_the_whole_task() -> None:
     comms.send("partition_start", ident="part-0")
     assert manager.state == ProgressState(0, 16, 0, 1, 2, "the run")
     comms.send("tile_complete", ident="part-0", elements=30)
-    assert manager.state == ProgressState(1.5, 16, 0, 1, 2, "the run")
+    assert manager.state == ProgressState(1, 16, 0, 1, 2, "the run")
+    assert type(manager.state.num_frames_complete) is int
     comms.send("tile_complete", ident="part-0", elements=10**6)
     assert manager.state == ProgressState(10, 16, 0, 1, 2, "the run")
     comms.send("partition_complete", ident="part-0")
@@ -227,7 +228,7 @@ def test_progress_bar_names_partitions_in_progress(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.stderr", screen)
     reporter = TQDMProgressReporter()
     reporter.start(ProgressState(0, 16, 0, 0, 2, "the run"))
-    reporter.end(ProgressState(10.5, 16, 0, 1, 2, "the run"))
+    reporter.end(ProgressState(10, 16, 0, 1, 2, "the run"))
     reporter.update(ProgressState(16, 16, 2, 0, 2, "the run"))
     assert "Partitions 0(1)/2, Frames:" in screen.getvalue()
     assert "10/16" in screen.getvalue()

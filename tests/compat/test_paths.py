@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Written down from LiberTEM's documentation; what it has and we do not is left out.
 PATHS = """\
 libertem: __version__ revision
-libertem.api: Context DataSet ResultGenerator ResultAsyncGenerator ExecutorSpecType RoiT
+libertem.api: Context DataSet ResultGenerator ResultAsyncGenerator ExecutorSpecType RoiT RunUDFResultType
 libertem.common: Slice Shape SliceUsageError
 libertem.common.executor: ResourceDef GPUSpec ExecutorError JobCancelledError WorkerQueueEmpty Environment
     TaskProtocol GenericTaskProtocol JobExecutor AsyncJobExecutor WorkerQueue SimpleWorkerQueue WorkerContext

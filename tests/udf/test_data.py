@@ -11,7 +11,7 @@ import pytest
 
 from tilework.common.buffers import BufferWrapper, PlaceholderBufferWrapper
 from tilework.common.shape import Shape
-from tilework.udf.data import MergeAttrMapping, UDFData, UseDiscouragedWarning
+from tilework.udf.data import MergeAttrMapping, UDFData, UDFKwargsWrapper, UseDiscouragedWarning
 from tilework.udf.params import RunCache, UDFParams
 
 
@@ -30,6 +30,16 @@ def test_attributes_are_the_arrays_and_assignment_writes_into_them() -> None:
     assert results.x is array
     assert (array == 7).all()
     assert results.later is None
+
+
+def test_printed_they_are_named_with_what_they_are() -> None:
+    assert repr(data()) == "<UDFData: x=<ndarray of shape (6,), float32>, later=None>"
+    params = UDFKwargsWrapper({"mask": np.ones((300, 400)), "k": 5, "names": ["a"] * 1000, "n": np.float32(2)})
+    assert repr(params) == (
+        "<UDFKwargsWrapper: mask=<ndarray of shape (300, 400), float64>, k=5, "
+        "names=['a', 'a', 'a', 'a', 'a', 'a', ...], n=np.float32(2.0)>"
+    )
+    assert repr(MergeAttrMapping({"x": np.zeros(3)})) == "<MergeAttrMapping: x=<ndarray of shape (3,), float64>>"
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:

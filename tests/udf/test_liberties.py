@@ -372,7 +372,7 @@ def test_parameters_without_a_name() -> None:
         def __init__(self, a: int) -> None:
             super().__init__(a)
 
-    with pytest.raises(UDFException, match=r"Positional is made with 1 arguments without a name"):
+    with pytest.raises(UDFException, match=r"Positional is made with 1 argument without a name"):
         Positional(3)
 
 

@@ -186,6 +186,9 @@ class Scaled(UDF):
 def test_parameters_can_change_during_a_run(ctx: Context) -> None:
     steps = ctx.run_udf_iter(dataset=load(ctx, counts((40, 5, 4, 4)), num_partitions=200), udf=Scaled(factor=1))
     next(steps)
+    wrong: Any = {"factor": 2}
+    with pytest.raises(ValueError, match=r"a list with one mapping for each UDF, such as .*, not \{'factor': 2\}"):
+        steps.update_parameters_experimental(wrong)
     with pytest.raises(ValueError, match="each of the 1"):
         steps.update_parameters_experimental([])
     steps.update_parameters_experimental([{"factor": 2}])

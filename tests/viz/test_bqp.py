@@ -27,7 +27,8 @@ def test_a_run() -> None:
         plot = BQLive2DPlot(dataset, udf := SumSigUDF(), min_delta=0)
         with pytest.warns(UserWarning, match="call display"):
             plot.new_data(ctx.run_udf(dataset=dataset, udf=udf), np.ones((6, 5), bool))
-        figure = plot.display()
+        plot.display()
+        figure = plot.figure
         (image,) = figure.marks
         sent = []
         image.observe(lambda change: sent.append(np.array(change.new)), "image")

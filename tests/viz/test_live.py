@@ -343,6 +343,12 @@ def test_channels_of_a_single_function(context: Context, dataset: Any) -> None:
     assert made == ["StdDevUDF: mean", "StdDevUDF: log1p(mean)"]
     with pytest.raises(ValueError, match="for each of the 2 UDFs"):
         context.run_udf(dataset=dataset, udf=[StdDevUDF(), SumUDF()], plots=["std"])
+    with pytest.raises(ValueError, match="for each of the 2 UDFs, got 3"):
+        context.run_udf(dataset=dataset, udf=[StdDevUDF(), SumUDF()], plots=[["std"], ["intensity"], ["intensity"]])
+    for some, titles in (([["std"]], ["StdDevUDF: std"]), ([], [])):
+        made.clear()
+        context.run_udf(dataset=dataset, udf=[StdDevUDF(), SumUDF()], plots=some)
+        assert made == titles
 
 
 class Half(UDF):

@@ -41,7 +41,8 @@ def dataset(context: Context, data: np.ndarray) -> Any:
 def test_pictures_of_a_part(context: Context, dataset: Any, data: np.ndarray) -> None:
     """What is missing is masked, and the colours span what is there, not the zeros or NaN of the rest."""
     plot = MPLLive2DPlot(dataset, udf := SumSigUDF(), min_delta=0)
-    figure = plot.display()
+    plot.display()
+    figure = plot.figure
     steps = context.run_udf_iter(dataset=dataset, udf=udf, plots=[plot])
     there = next(steps).damage.data.copy()
     steps.close()
@@ -53,7 +54,8 @@ def test_pictures_of_a_part(context: Context, dataset: Any, data: np.ndarray) ->
     roi = np.zeros((6, 5), dtype=bool)
     roi[1:3, 1:3] = True
     plot = MPLLive2DPlot(dataset, udf := SumSigUDF(), roi=roi, min_delta=0)
-    figure = plot.display()
+    plot.display()
+    figure = plot.figure
     context.run_udf(dataset=dataset, udf=udf, roi=roi, plots=[plot])
     image = figure.axes[0].images[0]
     np.testing.assert_array_equal(~np.ma.getmaskarray(image.get_array()), roi)
@@ -105,7 +107,8 @@ def test_large_pictures_are_shown_in_parts(context: Context) -> None:
     data[..., 600:, :] += 100
     dataset = context.load("memory", data=data, num_partitions=4)
     plot = MPLLive2DPlot(dataset, udf := SumUDF(), min_delta=0)
-    figure = plot.display()
+    plot.display()
+    figure = plot.figure
     image = figure.axes[0].images[0]
     steps = context.run_udf_iter(dataset=dataset, udf=udf, plots=[plot])
     first = next(steps).buffers[0]["intensity"].data
@@ -127,7 +130,8 @@ def test_mpl(context: Context, dataset: Any, data: np.ndarray) -> None:
     plot = MPLLive2DPlot(dataset, udf, min_delta=0, cmap="inferno")
     with pytest.warns(UserWarning, match="call display"):
         plot.new_data(context.run_udf(dataset=dataset, udf=udf), np.ones((6, 5), bool))
-    figure = plot.display()
+    plot.display()
+    figure = plot.figure
     context.run_udf(dataset=dataset, udf=udf, plots=[plot])
     image = figure.axes[0].images[0]
     np.testing.assert_array_equal(image.get_array(), data.sum(axis=(2, 3)))
@@ -140,7 +144,8 @@ def test_mpl(context: Context, dataset: Any, data: np.ndarray) -> None:
 def test_colors_beside_the_picture(context: Context, dataset: Any, options: Any) -> None:
     """They span what is shown; they are not seen before there is data."""
     plot = MPLLive2DPlot(dataset, udf := SumSigUDF(), min_delta=0, **options)
-    axes, bar = plot.display().axes
+    plot.display()
+    axes, bar = plot.figure.axes
 
     assert not bar.get_visible()
     for step in context.run_udf_iter(dataset=dataset, udf=udf, plots=[plot]):
@@ -168,7 +173,8 @@ def test_a_norm_of_matplotlib(context: Context) -> None:
         ({"norm": TwoSlopeNorm(vcenter=2)}, (0, 7)),
     ):
         plot = MPLLive2DPlot(dataset, udf := SumSigUDF(), min_delta=0, **options)
-        plot.display().canvas.draw()
+        plot.display()
+        plot.figure.canvas.draw()
         for _ in context.run_udf_iter(dataset=dataset, udf=udf, plots=[plot]):
             plot.figure.canvas.draw()
         assert plot.figure.axes[1].get_ylim() == pytest.approx(expected), options
@@ -194,7 +200,8 @@ def test_a_norm_of_numbers_below_one(context: Context) -> None:
     data = np.linspace(0.1, 0.9, 16).reshape(4, 4, 1, 1)
     dataset = context.load("memory", data=data, sig_dims=2)
     plot = MPLLive2DPlot(dataset, udf := SumSigUDF(), norm="logit")
-    plot.display().canvas.draw()
+    plot.display()
+    plot.figure.canvas.draw()
     context.run_udf(dataset=dataset, udf=udf, plots=[plot])
     assert plot.figure.axes[1].get_ylim() == pytest.approx((0.1, 0.9))
 
@@ -222,9 +229,12 @@ def test_a_run_displays_what_is_not_displayed(context: Context, dataset: Any, da
 def test_mpl_keyword_arguments(dataset: Any) -> None:
     """Those of the user win."""
     plot = MPLLive2DPlot(dataset, SumSigUDF(), interpolation="bilinear", origin="lower")
-    (image,) = plot.display().axes[0].images
+    plot.display()
+    (image,) = plot.figure.axes[0].images
     assert (image.get_interpolation(), image.origin) == ("bilinear", "lower")
-    (image,) = MPLLive2DPlot(dataset, SumSigUDF()).display().axes[0].images
+    plot = MPLLive2DPlot(dataset, SumSigUDF())
+    plot.display()
+    (image,) = plot.figure.axes[0].images
     assert image.get_interpolation() == "nearest"
 
 
@@ -257,6 +267,7 @@ def test_mpl_as_part_of_a_program_with_pyplot(context: Context, dataset: Any, mo
 
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", plt)
     plot = MPLLive2DPlot(dataset, SumUDF())
-    figure = plot.display()
+    plot.display()
+    figure = plot.figure
     assert figure.number in plt.get_fignums()
     plt.close(figure)

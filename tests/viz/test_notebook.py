@@ -43,7 +43,8 @@ steps.close()
 # As with a browser, which makes the canvas keep no pictures for documents, and draws when somebody zooms.
 DRAWN_BY_BOTH = """
 plot = Often(dataset, udf := SumSigUDF())
-canvas = plot.display().canvas
+plot.display()
+canvas = plot.figure.canvas
 canvas.syncing_data_url = False
 canvas.draw()
 context.run_udf(dataset=dataset, udf=udf, plots=[plot])
@@ -96,6 +97,18 @@ def test_in_a_kernel() -> None:
     assert grey[1] > 0.2
     (view,) = (o for o in widget if "application/vnd.jupyter.widget-view+json" in o.get("data", {}))
     assert view.output_type == "display_data"
+
+
+@pytest.mark.filterwarnings("ignore")  # those of Jupyter's own
+@pytest.mark.parametrize(("module", "name"), [("mpl", "MPLLive2DPlot"), ("bqp", "BQLive2DPlot")])
+def test_a_plot_that_is_displayed_by_itself(module: str, name: str) -> None:
+    """It is in the output of its cell once, and a run in another cell goes on with it there."""
+    if module == "bqp":
+        pytest.importorskip("bqplot_image_gl")
+    make = f"from tilework.viz.{module} import {name}\nplot = {name}(dataset, udf := SumSigUDF())\nplot.display()"
+    _, shown, run = run_cells(PREPARE, make, "context.run_udf(dataset=dataset, udf=udf, plots=[plot]);")
+    assert [o.output_type for o in shown] == ["display_data"]
+    assert not [o for o in run if o.output_type == "display_data"]
 
 
 @pytest.mark.filterwarnings("ignore")  # those of Jupyter's own

@@ -46,7 +46,8 @@ class Watched:
     def __init__(self, dataset: Any, **options: Any) -> None:
         self.udf = SumSigUDF()
         self.plot = MPLLive2DPlot(dataset, self.udf, min_delta=0, **options)
-        self.figure = self.plot.display()
+        self.plot.display()
+        self.figure = self.plot.figure
         axes, bar = self.figure.axes
         self.painter = Painter(axes.images[0], bar)
         self.n_drawn = 0

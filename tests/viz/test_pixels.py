@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +94,31 @@ def test_visualize_simple_limits_and_logarithm() -> None:
     assert not is_grey(same).any()
 
 
+def test_logarithms_are_those_of_what_lies_above_a_background() -> None:
+    """Whatever the offset of a camera, the unit of the numbers, and single dead pixels."""
+    counts = np.tile(np.array([0.0, 0, 3, 150, 300]), (40, 50))
+    expected = visualize_simple(counts, colormap="gray", logarithmic=True)[..., 0]
+    assert expected[0, :5].tolist() == [0, 0, 62, 225, 255]
+    for offset in (100000, 1, -30):
+        shown = visualize_simple(counts + offset, colormap="gray", logarithmic=True)[..., 0]
+        np.testing.assert_array_equal(shown, expected)
+    with_dead = counts + 100000
+    with_dead[3, 4] = 0
+    shown = visualize_simple(with_dead, colormap="gray", logarithmic=True)[..., 0]
+    np.testing.assert_array_equal(np.delete(shown, 4, axis=1), np.delete(expected, 4, axis=1))
+    small = [visualize_simple((counts + b) * 1e-9 + 1e-12, colormap="gray", logarithmic=True) for b in (0, 1e4)]
+    np.testing.assert_allclose(small[0].astype(int), small[1], atol=1)
+    assert 80 < small[0][0, 2, 0] < 110, "weak is seen besides strong"
+
+
+def test_limits_of_logarithms() -> None:
+    values = np.array([[0.0, 10, 1000, 5000]])
+    limited = visualize_simple(values, colormap="gray", logarithmic=True, vmin=10, vmax=1000)[0, :, 0]
+    assert limited.tolist() == [0, 0, 255, 255]
+    below = visualize_simple(values, colormap="gray", logarithmic=True, vmin=-100)[0, :, 0]
+    assert 0 < below[0] < below[1] < below[2]
+
+
 def test_directions_have_equal_lightness_and_distinct_colors() -> None:
     """All directions are equally light to the eye, neighbours differ little, opposite ones much."""
     angle = np.linspace(-np.pi, np.pi, 256, endpoint=False)
@@ -142,6 +168,12 @@ def test_encode_image_round_trip() -> None:
         with Image.open(file) as image:
             assert image.format == (options or {"format": "png"})["format"].upper()
             np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_formats_of_images_are_given_in_a_mapping() -> None:
+    name: Any = "tiff"
+    with pytest.raises(TypeError, match=r"such as \{'format': 'tiff'\}, not 'tiff'"):
+        encode_image(np.zeros((2, 2, 3), np.uint8), name)
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.arrays import short_repr
 from tilework.common.math import is_real_scalar
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from tilework.analysis.results import Damage
 
-__all__ = ["get_parameters", "positions_with_values", "require_sig_2d"]
+__all__ = ["get_parameters", "positions_with_values", "require_sig_2d", "whole_number"]
 
 # What every analysis takes: a region of the scan, and what a program with a screen calls the thing it drew.
 _ALWAYS = ("roi", "shape")
@@ -53,14 +54,25 @@ def get_parameters(
     for key, default in defaults.items():
         value = parameters[key]
         if isinstance(default, float) and (not is_real_scalar(value) or np.isnan(value)):
-            msg = f"{key} must be a number, it is {value!r}"
+            msg = f"{key} must be a number, it is {short_repr(value)}"
             raise ValueError(msg)
         if type(default) is int:
-            if not is_real_scalar(value) or value % 1:
-                msg = f"{key} must be a whole number, it is {value!r}"
-                raise ValueError(msg)
-            parameters[key] = int(value)
+            parameters[key] = whole_number(key, value)
     return parameters
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return a parameter that is a whole number, as an integer.
+
+    Raises
+    ------
+    ValueError
+        When it is something else.
+    """
+    if not is_real_scalar(value) or value % 1:
+        msg = f"{name} must be a whole number, it is {short_repr(value)}"
+        raise ValueError(msg)
+    return int(value)
 
 
 def require_sig_2d(name: str, dataset: Any) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.analysis.base import BaseAnalysis
-from tilework.analysis.helper import get_parameters
+from tilework.analysis.helper import get_parameters, whole_number
 from tilework.analysis.results import complex_results, log_and_lin, sig_damage
 from tilework.common.analysis import AnalysisResultSet
 from tilework.udf.raw import PickUDF
@@ -55,6 +55,7 @@ class PickFrameAnalysis(BaseAnalysis, id_="PICK_FRAME"):
         return params
 
     def _check(self, params: dict[str, Any]) -> None:
+        """Check the position, and make its coordinates integers."""
         nav = tuple(self.dataset.shape.nav)
         if not 1 <= len(nav) <= len(_COORDINATES):
             msg = f"incompatible dataset: a frame is picked from scans with 1 to 3 axes, this has the shape {nav}"
@@ -64,14 +65,15 @@ class PickFrameAnalysis(BaseAnalysis, id_="PICK_FRAME"):
             got = ", ".join(f"{c}={params[c]}" for c in _COORDINATES)
             msg = f"a frame of a scan of shape {nav} is picked with {', '.join(needed)}, not with {got}"
             raise ValueError(msg)
+        params.update({c: whole_number(c, params[c]) for c in needed})
         where = self._coordinate(params)
-        if not all(0 <= int(c) < n for c, n in zip(where, nav, strict=True)):
+        if not all(0 <= c < n for c, n in zip(where, nav, strict=True)):
             msg = f"the position {where} is not within the scan of shape {nav}"
             raise ValueError(msg)
 
     def _coordinate(self, params: Mapping[str, Any]) -> tuple[int, ...]:
         axes = _COORDINATES[: len(tuple(self.dataset.shape.nav))]
-        return tuple(int(params[c]) for c in reversed(axes))
+        return tuple(params[c] for c in reversed(axes))
 
     def get_roi(self) -> NDArray[np.bool_]:
         """Return the position of the frame."""

@@ -15,7 +15,7 @@ from tilework.common.run_options import Priority
 if TYPE_CHECKING:
     from tilework.api.async_generators import ResultAsyncGenerator
     from tilework.api.generators import ResultGenerator
-    from tilework.api.runs import RunProgress, UDFRun
+    from tilework.api.runs import RunProgress, RunUDFResultType, UDFRun
     from tilework.common.roi import RoiT
     from tilework.io.dataset.base import DataSet
 
@@ -28,6 +28,7 @@ __all__ = [
     "ResultGenerator",
     "RoiT",
     "RunProgress",
+    "RunUDFResultType",
     "UDFRun",
 ]
 
@@ -37,6 +38,7 @@ _LAZY = {
     "ResultGenerator": "api.generators",
     "RoiT": "common.roi",
     "RunProgress": "api.runs",
+    "RunUDFResultType": "api.runs",
     "UDFRun": "api.runs",
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from tilework.api.analyses import Analyses
 from tilework.api.executors import ExecutorSpecType, make_executor
 from tilework.common.run_options import Priority
-from tilework.exceptions import ExecutorSpecException
+from tilework.exceptions import ExecutorError, ExecutorSpecException
 
 if TYPE_CHECKING:
     import os
@@ -54,6 +54,8 @@ class Context(Analyses):
     ...     ctx.run_udf(dataset=ds, udf=SumUDF())["intensity"].data[0, 0]
     np.float32(16.0)
     """
+
+    _is_closed = False
 
     def __init__(self, executor: JobExecutor | None = None, plot_class: Any = None) -> None:
         given: Any = executor
@@ -122,8 +124,14 @@ class Context(Analyses):
 
     def close(self) -> None:
         """Close the executor; the context cannot be used afterwards."""
+        self._is_closed = True
         atexit.unregister(self._exit_hook)
         self.executor.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            msg = "this Context is closed: make a new one, or run what is to be run within its `with`"
+            raise ExecutorError(msg)
 
     @property
     def plot_class(self) -> Any:
@@ -158,9 +166,12 @@ class Context(Analyses):
         ------
         DataSetException
             When it cannot be opened.
+        ExecutorError
+            When the context is closed.
         """
         from tilework.io.dataset import load
 
+        self._check_open()
         if io_backend is not None:  # which formats of users need not know
             kwargs["io_backend"] = io_backend
         return load(filetype, *args, executor=self.executor, enable_async=False, **kwargs)

@@ -177,9 +177,11 @@ def _wants_all(plot: Any) -> bool:
 def _channels_of_each(plots: Sequence[Any], udfs: Sequence[UDF]) -> Sequence[Sequence[Any]]:
     if len(udfs) == 1 and not any(_is_list(channels) for channels in plots):
         plots = [plots]
-    if len(plots) != len(udfs):
+    n_missing = len(udfs) - len(plots)
+    if n_missing < 0 or (n_missing and not all(_is_list(channels) for channels in plots)):
         msg = f"plots: give a list of channels for each of the {len(udfs)} UDFs, got {len(plots)}"
         raise ValueError(msg)
+    plots = [*plots, *[()] * n_missing]
     for udf, channels in zip(udfs, plots, strict=True):
         if isinstance(channels, str) or not isinstance(channels, Sequence):
             msg = f"plots: give a list of channels for {type(udf).__name__}, got {channels!r}; {CHANNELS}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from tilework.common.arrays import short_repr
 from tilework.common.executor import Priority, RunOptions
 from tilework.common.roi import normalize_roi
 from tilework.exceptions import DataSetException, UDFException
@@ -88,9 +89,12 @@ class RunRequest:
         ------
         UDFException
             When a UDF breaks the rules, as far as that shows before data is read.
+        ExecutorError
+            When the context is closed.
         """
         from tilework.api.generators import ResultGenerator
 
+        ctx._check_open()
         check_dataset(self.dataset)
         _check_recordings(self.dataset, self.udfs)
         # Once, for plots and run: it may be an iterator, and warnings are for the line that calls `Context.run_udf`.
@@ -152,7 +156,7 @@ def check_udfs(udf: UDF | Iterable[UDF]) -> list[UDF]:
     strangers: list[Any] = [u for u in udfs if not isinstance(u, UDF)]
     if strangers:
         hint = " (an instance is wanted, not the class)" if isinstance(strangers[0], type) else ""
-        msg = f"udf must be an instance of UDF, or several, got {strangers[0]!r}{hint}"
+        msg = f"udf must be an instance of UDF, or several, got {short_repr(strangers[0])}{hint}"
         raise TypeError(msg)
     return udfs
 
@@ -172,6 +176,8 @@ def check_dataset(dataset: Any) -> None:
     """Raise TypeError when it is something else than a dataset."""
     if not isinstance(dataset, DataSet):
         hint = ': ctx.load("memory", data=array) makes one' if hasattr(dataset, "__array__") else ""
+        if isinstance(dataset, list | tuple):
+            hint = ": a run has one dataset, and any number of UDFs"
         msg = (
             f"dataset must be what Context.load returns, got {type(dataset).__module__}.{type(dataset).__name__}{hint}"
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.common.numbers import is_real
 from tilework.exceptions import UDFRunCancelled
-from tilework.udf.results import UDFResults, copied
+from tilework.udf.results import RunResult, UDFResults, copied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 else:
     ResultT = TypeVar("ResultT")
 
-__all__ = ["RunProgress", "UDFRun"]
+__all__ = ["RunProgress", "RunUDFResultType", "UDFRun"]
+
+RunUDFResultType = RunResult
+"""What LiberTEM calls the results of one UDF, for annotations of its users' programs."""
 
 _LONGEST_WAIT: Final = 0.5
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["info"]
 
 # Diagnostics that the lines for people say in their own words.
-SAID = {"Number of partitions", "Shape", "Data type"}
+SAID = {"Number of partitions", "Partition shape", "Shape", "Data type"}
 
 
 def info(args: argparse.Namespace) -> None:
@@ -67,7 +67,11 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     ]
     if facts["absent_frames"]:
         rows.append(("absent", f"{facts['absent_frames']} of {facts['frames']} frames are not in the file"))
-    rows += [(name, str(value)) for name, value in facts["diagnostics"].items() if name not in SAID]
+    rows += [
+        (name, str(value))
+        for name, value in facts["diagnostics"].items()
+        if name not in SAID and not (name.startswith("Number of ") and value == "0")
+    ]
     width = max(len(name) for name, _ in rows) + 2
     return [f"{name:{width}}{value}" for name, value in rows]
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from tilework.common.arrays import short_repr
+from tilework.common.html import html_picture, html_title
 from tilework.common.viz import encode_image
-from tilework.exceptions import MissingResultError
+from tilework.exceptions import MissingResultError, TileworkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["AnalysisResult", "AnalysisResultSet"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+# In notebooks: the longer side of a picture on the screen, and the least of the other one; the most pixels of a side
+# that are sent there; the most pictures of a set.
+SHOWN_PIXELS = 256
+LEAST_PIXELS = 16
+SENT_PIXELS = 1024
+SHOWN_RESULTS = 12
 
 
 class AnalysisResult:
@@ -65,6 +74,32 @@ class AnalysisResult:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.key}>"
+
+    def __str__(self) -> str:
+        return f"title: {self.title}\ndesc: {self.desc}\nkey: {self.key}\nraw_data: {self._numbers()}"
+
+    def _numbers(self) -> str:
+        """Return what the numbers are, and their range where they have one."""
+        arrays = self.raw_data if isinstance(self.raw_data, tuple) else (self.raw_data,)
+        if all(isinstance(array, np.ndarray) and array.dtype.kind in "buif" for array in arrays):
+            finite = np.concatenate([array[np.isfinite(array)] for array in arrays])
+            if finite.size:
+                return f"{short_repr(self.raw_data)}, from {finite.min():g} to {finite.max():g}"
+        return short_repr(self.raw_data)
+
+    def _repr_html_(self) -> str | None:
+        try:
+            pixels = self.visualized
+            pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels  # of a line of positions
+            if pixels.ndim != 3 or not pixels.size:
+                return None
+            longer = max(pixels.shape[:2])
+            every = -(-longer // SENT_PIXELS)
+            png = encode_image(pixels[::every, ::every]).read()
+        except TileworkError:  # what draws pictures is not installed
+            return None
+        height, width = (max(LEAST_PIXELS, round(n * SHOWN_PIXELS / longer)) for n in pixels.shape[:2])
+        return html_picture(png, (width, height), (f"{self.key}: {self.title}", self.desc, self._numbers()))
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         array = np.asarray(self.raw_data, dtype=dtype)
@@ -135,6 +170,13 @@ class AnalysisResultSet:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {', '.join(self.keys())}>"
+
+    def _repr_html_(self) -> str | None:
+        shown = [result._repr_html_() for result in self.results[:SHOWN_RESULTS]]
+        if None in shown:
+            return None
+        more = len(self) - len(shown)
+        return "".join([*map(str, shown), html_title(f"and {more} more") if more else ""])
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the results, with where they come from, to a file; the suffix decides: .npz, .h5, .zarr or .tif.

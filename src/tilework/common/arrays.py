@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from typing import Any
 
 import numpy as np
 
-__all__ = ["fill_value", "is_masked", "like_index", "reshaped_view", "to_numpy", "zeros"]
+__all__ = ["fill_value", "is_masked", "like_index", "reshaped_view", "short_repr", "to_numpy", "zeros"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -44,6 +45,25 @@ def fill_value(dtype: np.dtype[Any]) -> Any:
             return np.zeros((), dtype=dtype)
         case _:
             return 0
+
+
+class _Short(reprlib.Repr):
+    """Arrays by what they are, everything else by its beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 2
+        self.maxstring = self.maxother = 100
+
+    def repr1(self, x: Any, level: int) -> str:
+        if hasattr(x, "shape") and hasattr(x, "dtype") and not isinstance(x, np.generic):
+            return f"<{type(x).__name__} of shape {tuple(x.shape)}, {x.dtype}>"
+        return super().repr1(x, level)
+
+
+def short_repr(value: Any) -> str:
+    """Return what a message says of any value, which may be an array, or hold some: a few words, never all the data."""
+    return _Short().repr(value)
 
 
 def to_numpy(a: Any) -> Array:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from tilework.common.array_backends import BACKENDS, CUPY_BACKENDS
+from tilework.common.arrays import short_repr
 from tilework.common.slice import Slice
 from tilework.common.sparse import is_scipy_sparse, is_sparse, sparse_to_coo, to_dense
 
@@ -404,7 +405,7 @@ def _check_factories(factories: Any) -> None:
     if not isinstance(several, list | tuple) or not several or not all(map(callable, several)):
         msg = (
             "mask_factories must be a function that returns a stack of masks, or a list of functions that return one "
-            f"mask each; it is {factories!r}"
+            f"mask each, such as [lambda: mask]; it is {short_repr(factories)}"
         )
         raise TypeError(msg)
 

@@ -56,7 +56,7 @@ class ProgressState(NamedTuple):
     Parameters
     ----------
     num_frames_complete
-        Frames processed. Not an integer while partitions are in progress whose tiles do not hold complete frames.
+        Frames processed, rounded down while partitions are in progress whose tiles do not hold complete frames.
     num_frames_total
         Frames of the run, those selected by its ROI.
     num_part_complete, num_part_in_progress, num_part_total
@@ -65,7 +65,7 @@ class ProgressState(NamedTuple):
         Names the run.
     """
 
-    num_frames_complete: float
+    num_frames_complete: int
     num_frames_total: int
     num_part_complete: int
     num_part_in_progress: int
@@ -87,7 +87,7 @@ class ProgressReporter(ABC):
     ...         pass
     ...
     ...     def end(self, state):
-    ...         print(f"{state.num_frames_complete:.0f} done")
+    ...         print(f"{state.num_frames_complete} done")
     >>> _ = ctx.run_udf(dataset=ds, udf=SumUDF(), progress=Lines())
     48 frames in 3 partitions
     48 done
@@ -164,7 +164,7 @@ class TQDMProgressReporter(ProgressReporter):
         if bar is None:
             return
         bar.set_description_str(self._get_description(state), refresh=False)
-        done = int(state.num_frames_complete)
+        done = state.num_frames_complete
         bar.update((min(done, state.num_frames_total) if clip else done) - bar.n)
         if refresh:
             bar.refresh()
@@ -241,7 +241,7 @@ class ProgressManager:
         """How far the run has come."""
         with self._lock:
             return ProgressState(
-                num_frames_complete=float(self._complete_frames + sum(self._started.values())),
+                num_frames_complete=self._complete_frames + int(sum(self._started.values())),
                 num_frames_total=self._total,
                 num_part_complete=len(self._complete),
                 num_part_in_progress=len(self._started),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,6 @@ import numpy as np
 from tilework.exceptions import TileworkError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import ArrayLike
 
 __all__ = ["encode_image"]
@@ -34,9 +33,15 @@ def encode_image(rgba: ArrayLike, save_kwargs: Mapping[str, Any] | None = None) 
 
     Raises
     ------
+    TypeError
+        When `save_kwargs` is no mapping.
     TileworkError
         When the library for images is not installed.
     """
+    given: Any = save_kwargs
+    if given is not None and not isinstance(given, Mapping):
+        msg = f"save_kwargs must be a mapping, such as {{'format': 'tiff'}}, not {given!r}"
+        raise TypeError(msg)
     try:
         from PIL import Image
     except ImportError as error:

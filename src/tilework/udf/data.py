@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from tilework.common.arrays import short_repr
 from tilework.common.buffers import AuxBufferWrapper, BufferWrapper, PlaceholderBufferWrapper
 from tilework.exceptions import UDFException
 
@@ -66,6 +67,9 @@ class UDFData:
         for name, value in self._buffers.items():
             # a call less for those of this very class, which nearly all are
             views[name] = value.raw_data if type(value) is BufferWrapper else whole_view(value)
+
+    def __repr__(self) -> str:
+        return _repr_of(self, {name: self.__dict__.get(name) for name in self._buffers})
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what is not there.
@@ -202,6 +206,9 @@ class MergeAttrMapping:
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         self.__dict__.update(arrays)
 
+    def __repr__(self) -> str:
+        return _repr_of(self, self.__dict__)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -228,6 +235,10 @@ class MergeAttrMapping:
 
     def __len__(self) -> int:
         return len(self.__dict__)
+
+
+def _repr_of(data: Any, values: Mapping[str, Any]) -> str:
+    return f"<{type(data).__name__}: {', '.join(f'{name}={short_repr(value)}' for name, value in values.items())}>"
 
 
 def prepare_aux(kwargs: Mapping[str, Any], dataset_shape: Shape, roi: BoolArray | None, udf_name: str) -> None:

@@ -103,8 +103,9 @@ class UDFInstance(UDFProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if args:
             msg = (
-                f"{type(self).__name__} is made with {len(args)} arguments without a name: give parameters of a UDF by "
-                "name, also to super().__init__(name=...), since every task makes it again from them"
+                f"{type(self).__name__} is made with {len(args)} argument{'s'[len(args) == 1 :]} without a name: give "
+                "parameters of a UDF by name, also to super().__init__(name=...), since every task makes it again from "
+                "them"
             )
             raise UDFException(msg)
         self._kwargs = kwargs

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilework.common.array_backends import CPU_BACKENDS
+from tilework.common.arrays import short_repr
 from tilework.common.buffers import BufferWrapper
 from tilework.common.shape import Shape
 from tilework.common.udf import kernel_of
@@ -32,7 +34,7 @@ from tilework.udf.results import RunResult, UDFResultsLazy, collect_results
 from tilework.udf.task import UDFTask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from tilework.common.environment import Environment
     from tilework.common.executor import JobExecutor
@@ -315,6 +317,10 @@ class MainRun:
         UDFException
             When a UDF has no such parameter, or refuses it, or auxiliary data does not fit the dataset.
         """
+        if isinstance(parameters, Mapping) or not all(isinstance(new, Mapping) for new in parameters):
+            shown = short_repr(parameters)
+            msg = f"parameters must be a list with one mapping for each UDF, such as [{{'k': 5}}], not {shown}"
+            raise ValueError(msg)
         if len(parameters) != len(self.udfs):
             msg = f"parameters must be given for each of the {len(self.udfs)} UDFs of the run, got {len(parameters)}"
             raise ValueError(msg)

@@ -69,13 +69,8 @@ class BQLive2DPlot(PicturePlot):
         self.figure: Any = None
         self._image: Any = None
 
-    def display(self) -> Any:
-        """Make the widget, and show it in the output of the cell; a run calls this itself, if nobody has.
-
-        Returns
-        -------
-        bqplot.Figure
-        """
+    def display(self) -> None:
+        """Make the widget, and show it in the output of the cell; a run calls this itself, if nobody has."""
         bq = self._bqplot
         from matplotlib.colors import to_hex
 
@@ -104,7 +99,6 @@ class BQLive2DPlot(PicturePlot):
             notebook.display(self.figure)
         self.is_displayed = True
         self.last_update = time.monotonic()
-        return self.figure
 
     def update(self, damage: Array, force: bool = False) -> None:
         """Send `data` to the browser; before `display`, warn and do nothing."""

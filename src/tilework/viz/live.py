@@ -186,7 +186,7 @@ class Live2DPlot(ABC):
 
     @abstractmethod
     def display(self) -> Any:
-        """Bring the plot to the screen."""
+        """Bring the plot to the screen; what this returns, a notebook shows as well."""
 
 
 class Dummy2DPlot(Live2DPlot):

@@ -52,7 +52,7 @@ class MPLLive2DPlot(PicturePlot):
     >>> from tilework.udf.sumsigudf import SumSigUDF
     >>> udf = SumSigUDF()
     >>> plot = MPLLive2DPlot(ds, udf, channel="intensity", cmap="gray")
-    >>> _ = plot.display()
+    >>> plot.display()
     >>> _ = ctx.run_udf(dataset=ds, udf=udf, plots=[plot])
     >>> plot.figure.savefig("intensity.png")
     """
@@ -94,12 +94,10 @@ class MPLLive2DPlot(PicturePlot):
         """The picture in the figure, a `matplotlib.image.AxesImage`; None before `display`."""
         return self._image
 
-    def display(self) -> Any:
+    def display(self) -> None:
         """Bring the plot to the screen; a run calls this itself, if nobody has.
 
-        Returns
-        -------
-        matplotlib.figure.Figure
+        Returns nothing: at the end of a cell, a notebook would show `figure` once more, as it is then.
         """
         notebook = notebook_display()
         pyplot: Any = sys.modules.get("matplotlib.pyplot")
@@ -131,7 +129,6 @@ class MPLLive2DPlot(PicturePlot):
         # Shown just now, although there is nothing yet.
         self.last_update = time.monotonic()
         self.is_displayed = True
-        return self.figure
 
     def _fill(self) -> None:
         """Put a picture of nothing into the figure, with a bar of colours that is not seen before there is data."""

@@ -10,6 +10,8 @@ from tilework.common.viz import encode_image
 from tilework.viz.colors import NEUTRAL, direction_colors, get_colormap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["auto_range", "encode_image", "rgb_from_2dvector", "visualize_simple"]
@@ -78,8 +80,9 @@ def visualize_simple(
     colormap
         Name of a matplotlib colour map, or one itself; None: viridis.
     logarithmic
-        Whether to show the logarithm; values that have none are shown as half of the smallest that has one, so that
-        one count and none differ.
+        Whether to show the logarithm: ``log(result - low + unit)``, where `low` is the lowest value that is shown, so
+        that an offset of all pixels hides nothing. The unit is 1 for whole numbers, such as counts; for others a
+        thousandth of the range, but not more than 1.
     vmin, vmax
         Range to show; None: see `auto_range`.
     damage
@@ -103,8 +106,9 @@ def visualize_simple(
     values = values.astype(np.float64)
     there = there & np.isfinite(values)
     if logarithmic:
-        values = _logarithm(values, there)
-        vmin, vmax = (None if v is None or v <= 0 else float(np.log(v)) for v in (vmin, vmax))
+        logarithm = _logarithm(values, there, vmin)
+        values = logarithm(values)
+        vmin, vmax = (None if v is None else float(logarithm(v)) for v in (vmin, vmax))
     low, high = auto_range(values, there)
     low, high = low if vmin is None else vmin, high if vmax is None else vmax
     scaled = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(values.shape)
@@ -112,10 +116,15 @@ def visualize_simple(
     return rgba
 
 
-def _logarithm(values: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
-    positive = there & (values > 0)
-    smallest = values[positive].min() if positive.any() else 1.0
-    return np.log(np.where(positive, values, smallest / 2))
+def _logarithm(
+    values: NDArray[np.float64], there: NDArray[np.bool_], vmin: float | None
+) -> Callable[[Any], NDArray[np.float64]]:
+    """Return the function that takes the logarithm of what lies above the lowest value that is shown."""
+    lowest, high = auto_range(values, there)  # one dead pixel is no background
+    low = lowest if vmin is None else vmin
+    is_whole = np.array_equal(values[there], np.rint(values[there]))
+    unit = 1.0 if is_whole or high <= low else min(1.0, (high - low) / 1000)
+    return lambda given: np.log(np.maximum(np.subtract(given, low), 0) + unit)
 
 
 def rgb_from_2dvector(y: ArrayLike, x: ArrayLike, vmax: float | None = None) -> NDArray[np.uint8]:

@@ -107,7 +107,12 @@ class TestRaw:
             "frames_inserted_start": 0,
             "frames_inserted_end": 0,
         }
-        assert {"name": "Frames ignored end", "value": "5"} in dataset.diagnostics
+        facts = {entry["name"]: entry["value"] for entry in dataset.diagnostics}
+        assert facts["Number of frames skipped at the beginning"] == "2"
+        assert facts["Number of frames ignored at the end"] == "5"
+        assert facts["Number of blank frames inserted at the beginning"] == "0"
+        assert facts["Number of blank frames inserted at the end"] == "0"
+        assert facts["Partition shape"] == "(9, 3, 3)"
 
     def test_old_names(self, tmp_path: Path) -> None:
         """Old names of arguments work, with a warning; unknown ones do not."""

@@ -10,7 +10,7 @@ import math
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -85,6 +85,15 @@ class _Known:
     meta: DataSetMeta
     absent: NDArray[np.bool_] | None
     """Positions without a frame, bool of the shape of the scan; None when there are none."""
+
+
+# What the facts of `DataSet.get_sync_offset_info` are called in LiberTEM's diagnostics.
+_LEFT_OUT: Final = {
+    "frames_skipped_start": "Number of frames skipped at the beginning",
+    "frames_ignored_end": "Number of frames ignored at the end",
+    "frames_inserted_start": "Number of blank frames inserted at the beginning",
+    "frames_inserted_end": "Number of blank frames inserted at the end",
+}
 
 
 class FixedStrideDataSet(DataSet):
@@ -292,7 +301,8 @@ class FixedStrideDataSet(DataSet):
         facts: dict[str, Any] = {
             "Frames in the source": source.layout.frames_held,
             "Detector shape in the source": source.sig_shape,
-            **{k.replace("_", " ").capitalize(): v for k, v in self.get_sync_offset_info().items() if v},
+            "Partition shape": tuple(next(self.get_partitions()).shape),
+            **{_LEFT_OUT[name]: number for name, number in self.get_sync_offset_info().items()},
         }
         if absent := self._count_absent():
             facts["Positions without a frame"] = absent

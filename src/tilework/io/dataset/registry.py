@@ -80,7 +80,13 @@ def get_dataset_cls(filetype: str | type[DataSet]) -> type[DataSet]:
     if isinstance(filetype, type) and hasattr(given, "initialize"):
         return filetype
     if isinstance(filetype, type) or not isinstance(given, str):
-        msg = f"the filetype must be the name of a format, or 'auto', or a class of datasets, not {given!r}"
+        from tilework.common.arrays import short_repr  # with NumPy, which must not be interrupted when it is imported
+
+        msg = f"the filetype must be the name of a format, or 'auto', or a class of datasets, not {short_repr(given)}"
+        if hasattr(given, "__array__") or isinstance(given, list):
+            msg += "; an array is loaded with load('memory', data=array)"
+        elif isinstance(given, os.PathLike):
+            msg += f"; to find out the format of a file, load('auto', path={os.fspath(given)!r})"
         raise DataSetException(msg)
     target = filetypes.get(filetype.lower())
     if target is None:
