@@ -102,8 +102,9 @@ class UDFInstance(UDFProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if args:
+            count = "1 argument" if len(args) == 1 else f"{len(args)} arguments"
             msg = (
-                f"{type(self).__name__} is made with {len(args)} argument{'s'[len(args) == 1 :]} without a name: give "
+                f"{type(self).__name__} is made with {count} without a name: give "
                 "parameters of a UDF by name, also to super().__init__(name=...), since every task makes it again from "
                 "them"
             )
