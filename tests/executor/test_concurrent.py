@@ -75,6 +75,14 @@ def test_somebody_elses_pool() -> None:
         pool.submit(abs, -3)
 
 
+def test_jobs_of_the_pool_use_the_executor() -> None:
+    """They wait for no other thread, as all may be busy with such jobs; not even the first of a thread."""
+    for _ in range(20):
+        with ThreadPoolExecutor(2) as pool, ConcurrentJobExecutor(pool) as executor:
+            jobs = [pool.submit(executor.run_function, abs, -i) for i in range(4)]
+            assert [job.result(60) for job in jobs] == [0, 1, 2, 3]
+
+
 def test_pool_shut_down_by_its_owner() -> None:
     """An executor whose pool is gone says so instead of waiting for ever."""
     pool = ThreadPoolExecutor(1)

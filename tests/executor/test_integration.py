@@ -171,6 +171,19 @@ def test_the_default_scheduler_of_dask() -> None:
     assert dask.delayed(abs)(-2).compute() == 2
 
 
+def test_inside_tasks_of_dask() -> None:
+    """Tasks that keep all threads of Dask busy may each use an executor that shares them, or make one."""
+    shared = get_dask_integration_executor()
+
+    def work(i: int) -> list[int]:
+        with get_dask_integration_executor() as own:
+            return [*shared.map(abs, [-i]), *own.map(abs, [-i])]
+
+    n = 2 * available_cpu_count()
+    with shared:
+        assert dask.compute(*[dask.delayed(work)(i) for i in range(n)]) == tuple([i, i] for i in range(n))
+
+
 def test_a_number_of_threads_for_dask() -> None:
     """Dask keeps threads apart for each number of them; those are shared, too."""
     with dask.config.set(scheduler="threads", num_workers=3), get_dask_integration_executor() as executor:

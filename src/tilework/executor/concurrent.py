@@ -47,12 +47,12 @@ V = TypeVar("V")
 class ConcurrentJobExecutor(StoringJobExecutor):
     """Runs tasks and functions on any pool of `concurrent.futures`.
 
-    On threads (`~concurrent.futures.ThreadPoolExecutor`) nothing is copied, and what is asked for from inside a task
-    or function runs in its thread at once, so that it cannot wait for threads that wait for it. Any other pool is
-    taken for one of other processes: `~concurrent.futures.ProcessPoolExecutor`, ``loky.get_reusable_executor()``,
-    ``mpi4py.futures.MPIPoolExecutor``. There, tasks, functions and results are pickled (by cloudpickle), scattered
-    objects reach each process once, and data cannot be streamed to tasks. Numerical libraries are limited to one thread
-    inside each task.
+    On threads (`~concurrent.futures.ThreadPoolExecutor`) nothing is copied, and what is asked for from inside a task,
+    a function or any other job of the pool runs in its thread at once, so that it cannot wait for threads that wait
+    for it. Any other pool is taken for one of other processes: `~concurrent.futures.ProcessPoolExecutor`,
+    ``loky.get_reusable_executor()``, ``mpi4py.futures.MPIPoolExecutor``. There, tasks, functions and results are
+    pickled (by cloudpickle), scattered objects reach each process once, and data cannot be streamed to tasks. Numerical
+    libraries are limited to one thread inside each task.
 
     A process that dies takes its pool with it. A pool of `make_processes`, and loky's reusable one, are replaced then,
     and the unfinished tasks run again; with any other pool the run ends with a WorkerLostError. Which process does what

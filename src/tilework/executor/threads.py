@@ -20,6 +20,7 @@ that never looks at its flag is left behind after a while, with a warning; it ke
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -126,10 +127,15 @@ class ThreadWorkforce(Workforce):
         return self._open(FunctionWork(fn, _same), control, options.priority)
 
     def _open(self, work: Work[V], control: RunControl, priority: Priority) -> Backend[V]:
-        # What is asked for from inside a task runs in its thread: it cannot wait for threads that wait for it.
-        if self._crew.is_member():
+        # What is asked for from inside a task, or another job of the pool, runs in its thread: it cannot wait for
+        # threads that wait for it.
+        if self._crew.is_member() or self._is_in_pool():
             return InlineBackend(work)
         return ThreadBackend(work, control, self._crew, priority)
+
+    def _is_in_pool(self) -> bool:
+        with self._client._shutdown_lock:  # held while a thread is started, whose first job may be the one that asks
+            return threading.current_thread() in self._client._threads
 
     def bounds(self, *, is_streamed: bool) -> Bounds:
         """Return how much of a run may be under way."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster, get_client, worker_client
+from distributed import Client, LocalCluster, get_client, get_worker, worker_client
 
+from dask_clusters import wait_until
 from tilework.api import Context
 from tilework.exceptions import ResourceError
 from tilework.executor.dask import DaskJobExecutor, connection
@@ -15,6 +19,7 @@ from tilework.udf.sum import SumUDF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -63,6 +68,40 @@ def test_workers_that_come_on_demand(cluster: LocalCluster, client: Client) -> N
             while executor.get_available_workers():
                 client.sync(_sleep)
         assert executor.run_function(sum, [1, 2]) == 3
+
+
+def test_workers_that_are_retired(cluster: LocalCluster, client: Client, tmp_path: Path) -> None:
+    """However many of them a task loses: it is not what has ended them."""
+    file, answer = tmp_path / "address", tmp_path / "answer"
+
+    def work() -> Any:
+        file.write_text(get_worker().address)
+        while not answer.exists():
+            time.sleep(0.01)
+        return get_worker().address
+
+    cluster.scale(4)
+    client.wait_for_workers(4)
+    retired: set[str] = set()
+    with DaskJobExecutor(client) as executor, ThreadPoolExecutor(1) as other:
+        run = other.submit(executor.run_function, work)
+        while len(retired) < 3:
+            wait_until(lambda: file.exists() and file.read_text() not in {"", *retired}, "the task does not run", 60)
+            address = file.read_text()
+            assert client.retire_workers([address])
+            retired.add(address)
+        answer.touch()
+        assert run.result(60) not in retired
+
+
+@pytest.mark.parametrize("annotation", [{"resources": {"GPU": 1}}, {"workers": ["tcp://127.0.0.1:1"]}, {"retries": 3}])
+def test_annotations_are_for_tasks_of_dask(cluster: LocalCluster, client: Client, annotation: dict[str, Any]) -> None:
+    """They do not keep a run from its workers, where it would wait for ever, and all others behind it."""
+    cluster.scale(1)
+    with DaskJobExecutor(client) as executor:
+        with dask.annotate(**annotation):
+            assert total(executor) == 256.0
+        assert total(executor) == 256.0
 
 
 async def _sleep() -> None:

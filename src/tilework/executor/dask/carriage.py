@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.async_utils import ignore_outcome
 from tilework.common.executor import Priority
+from tilework.executor.dask.extra import submit
 from tilework.executor.dask.lanes import DIRECT_SECONDS
 from tilework.executor.dask.reach import Reach
 from tilework.executor.dask.scattered import SCATTER_SECONDS
@@ -106,14 +107,14 @@ class Carriage:
         async with self._in_turn(sent.station.address):
             batch, items = await self._prepare(sent, shipment, state, direct=False)
             params = None if state is None else await self._scatter(state[0], sent, stations, direct=False)
-        return self._client.submit(
+        return submit(
+            self._client,
             run_batch,
             batch,
             params,
             items,
             key=self._key(sent, shipment),
             workers=[sent.station.address],
-            pure=False,
             **self._options(sent),
         )
 

@@ -312,8 +312,8 @@ class Courier:
         self._tell_concurrency()
         self._pump()
 
-    def leave(self, address: str) -> None:
-        """Take note that a worker is gone, with all that it had."""
+    def leave(self, address: str, *, is_expected: bool = False) -> None:
+        """Take note that a worker is gone, with all that it had; `is_expected`: somebody has asked it to leave."""
         station = self.dispatch.stations.get(address)
         lost = self.dispatch.leave(address)
         if station is None:
@@ -325,10 +325,11 @@ class Courier:
             carrier = self._carriers.pop(sent.ident, None)
             if carrier is not None:
                 carrier.cancel()
-            sent.lane.suspects.update(ticket.index for ticket in sent.tickets.values())
-        self._spawn(self._tell_lost(station, lost))
+            if not is_expected:
+                sent.lane.suspects.update(ticket.index for ticket in sent.tickets.values())
+        self._spawn(self._tell_lost(station, lost, may_be_cause=not is_expected))
 
-    async def _tell_lost(self, station: Station, lost: list[Sent]) -> None:
+    async def _tell_lost(self, station: Station, lost: list[Sent], *, may_be_cause: bool) -> None:
         cause = await self._describe_loss(station)
         for sent in lost:
             shipment = self._shipments.get(sent.lane.run)
@@ -336,7 +337,7 @@ class Courier:
                 continue
             # Any of them may have begun: what became of those before them may have been on its way when it was lost.
             for number in sent.tickets:
-                shipment.post(Lost(number, cause))
+                shipment.post(Lost(number, cause, may_be_cause))
             self._check_ended(shipment)
         self._tell_concurrency()
         self._pump()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import uuid
 from typing import Any, Final
 
+from tilework.executor.dask.extra import submit
+
 __all__ = ["ask_for_worker"]
 
 _NOBODY: Final = {"tilework-nobody": 1}
@@ -19,7 +21,7 @@ def ask_for_worker(client: Any) -> Any:
 
     One that the first worker could do would be done before that is known here, and the worker might go again at once.
     """
-    return client.submit(_do_nothing, key=f"tilework-needs-workers-{uuid.uuid4().hex}", pure=False, resources=_NOBODY)
+    return submit(client, _do_nothing, key=f"tilework-needs-workers-{uuid.uuid4().hex}", resources=_NOBODY)
 
 
 def _do_nothing() -> None:

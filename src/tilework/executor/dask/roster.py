@@ -215,14 +215,14 @@ class Roster:
     def _on_event(self, address: str, event: tuple[float, Any]) -> None:
         message = event[1]
         if not self._is_closed and isinstance(message, dict) and message.get("action") == "remove-worker":
-            self._leave(address)
+            self._leave(address, is_expected=bool(message.get("expected")))
 
-    def _leave(self, address: str) -> None:
+    def _leave(self, address: str, *, is_expected: bool = False) -> None:
         self._unsubscribe(address)
         self._gone[address] = self._lost_time = asyncio.get_running_loop().time()
         self._lost.set()
         station = self._courier.dispatch.stations.get(address)
-        self._courier.leave(address)
+        self._courier.leave(address, is_expected=is_expected)
         if station is not None:
             self._on_change("worker_lost", station.worker)
 

@@ -18,6 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.async_utils import ignore_outcome
+from tilework.executor.dask.extra import submit
 from tilework.executor.dask.seat import close_seats, feed, leave, sit
 from tilework.executor.dask.table import LINGER_SECONDS, Feed
 from tilework.executor.remote import dumps
@@ -204,7 +205,8 @@ class Seating:
         gone = self._clear(claim.address)
         name = f"{claim.run}-s{next(self._numbers)}"
         place.seats.add(name)
-        future = self._client.submit(
+        future = submit(
+            self._client,
             sit,
             name,
             claim.run,
@@ -213,7 +215,6 @@ class Seating:
             claim.params_future,
             key=f"{claim.name}-{name}",
             workers=[claim.address],
-            pure=False,
             **claim.options,
         )
         seat = place.held[name] = _Seat(name, claim.kind, place)
