@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from distributed import Client, LocalCluster, get_client, get_worker, worker_cli
 
 from dask_clusters import wait_until
 from tilework.api import Context
+from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ResourceError
 from tilework.executor.dask import DaskJobExecutor, connection
+from tilework.testing.faults import CallTask
 from tilework.udf.sum import SumUDF
 
 if TYPE_CHECKING:
@@ -102,6 +105,34 @@ def test_annotations_are_for_tasks_of_dask(cluster: LocalCluster, client: Client
         with dask.annotate(**annotation):
             assert total(executor) == 256.0
         assert total(executor) == 256.0
+
+
+def test_large_parameters_on_their_way(cluster: LocalCluster, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions of others do not wait until they have arrived, at the only worker."""
+    scatter, is_asked, may_go = client.scatter, threading.Event(), threading.Event()
+
+    async def slow_scatter(*args: Any, **kwargs: Any) -> Any:
+        is_asked.set()
+        while not may_go.is_set():
+            await _sleep()
+        return await scatter(*args, **kwargs)
+
+    monkeypatch.setattr(client, "scatter", slow_scatter)
+    cluster.scale(1)
+    client.wait_for_workers(1)
+    with (
+        DaskJobExecutor(client) as executor,
+        executor.scatter(np.ones(1 << 18)) as handle,
+        ThreadPoolExecutor(2) as others,
+    ):
+        task = CallTask(0, fn=lambda params, env: float(params.sum()))
+        run = others.submit(lambda: list(executor.run_tasks([task], handle, 0, NoopCommHandler())))
+        try:
+            assert is_asked.wait(60)
+            assert others.submit(executor.run_function, abs, -1).result(60) == 1
+        finally:
+            may_go.set()
+        assert [result for result, _ in run.result(60)] == [float(1 << 18)]
 
 
 async def _sleep() -> None:

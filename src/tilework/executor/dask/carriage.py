@@ -61,7 +61,7 @@ class Carriage:
         self._topic = topic
         self.reach = Reach(client)
         self.seating = Seating(client, on_seat_failure)
-        self._sent: dict[str, asyncio.Event] = {}  # by worker: whether the last batch is on its way
+        self._turns: dict[tuple[str, str], asyncio.Event] = {}  # by run and worker: its last batch is on its way
 
     async def run_batch(self, sent: Sent, shipment: Shipment, stations: Mapping[str, Station]) -> BatchReport:
         """Take a batch to its worker, and return what became of it.
@@ -86,7 +86,7 @@ class Carriage:
         """Send a batch straight to its worker, to a seat of its run there."""
         address, name = sent.station.address, shipment.name_of(next(iter(sent.tickets.values())).task)
         state = None if shipment.params is None else shipment.params.state
-        async with self._in_turn(address):
+        async with self._in_turn(sent):
             batch, items = await self._prepare(sent, shipment, state, direct=True)
             claim = Claim(shipment.lane.run, address, sent.station.slots, name, self._options(sent))
             if state is not None:
@@ -104,7 +104,7 @@ class Carriage:
     async def _submit(self, sent: Sent, shipment: Shipment, stations: Mapping[str, Station]) -> Any:
         """Hand a batch to Dask, as a task."""
         state = None if shipment.params is None else shipment.params.state
-        async with self._in_turn(sent.station.address):
+        async with self._in_turn(sent):
             batch, items = await self._prepare(sent, shipment, state, direct=False)
             params = None if state is None else await self._scatter(state[0], sent, stations, direct=False)
         return submit(
@@ -119,16 +119,22 @@ class Carriage:
         )
 
     @asynccontextmanager
-    async def _in_turn(self, address: str) -> AsyncIterator[None]:
-        """Prepare a batch inside the block; what follows comes after the batches that the worker was sent before."""
-        before, mine = self._sent.get(address), asyncio.Event()
-        self._sent[address] = mine
+    async def _in_turn(self, sent: Sent) -> AsyncIterator[None]:
+        """Prepare a batch inside the block; what follows comes after what the worker was sent of the same run before.
+
+        Other runs need not wait for what is large to get there.
+        """
+        whose = sent.lane.run, sent.station.address
+        before, mine = self._turns.get(whose), asyncio.Event()
+        self._turns[whose] = mine
         try:
             yield
             if before is not None:
                 await before.wait()
         finally:
             mine.set()
+            if self._turns.get(whose) is mine:
+                del self._turns[whose]
 
     def _options(self, sent: Sent) -> dict[str, Any]:
         resources = dict(sent.need.resources) if sent.station.is_tagged and sent.need.resources else None
@@ -189,7 +195,6 @@ class Carriage:
         """Take note that a worker is gone."""
         self.reach.forget(station.worker.host)
         self.seating.lose(station.address)
-        self._sent.pop(station.address, None)
 
     async def close(self, seconds: float) -> None:
         """Give everything up, and wait for what is on its way, for so long."""
