@@ -135,6 +135,28 @@ def test_large_parameters_on_their_way(cluster: LocalCluster, client: Client, mo
         assert [result for result, _ in run.result(60)] == [float(1 << 18)]
 
 
+def test_workers_in_this_process() -> None:
+    """They get copies as well, which they may change, of parameters and of what functions are called with."""
+
+    def change(array: Any) -> float:
+        array += 1
+        return float(array.sum())
+
+    n = 1 << 18
+    array = np.ones(n)
+    quiet: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+    with (
+        LocalCluster(processes=False, n_workers=2, threads_per_worker=1, **quiet) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        DaskJobExecutor(client) as executor,
+        executor.scatter(array) as handle,
+    ):
+        assert executor.map(change, [array]) == [2.0 * n]
+        tasks = [CallTask(0, fn=lambda params, env: change(params))]
+        assert [result for result, _ in executor.run_tasks(tasks, handle, 0, NoopCommHandler())] == [2.0 * n]
+    assert array.sum() == n
+
+
 async def _sleep() -> None:
     import asyncio
 

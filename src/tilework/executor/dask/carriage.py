@@ -152,7 +152,7 @@ class Carriage:
         self, sent: Sent, shipment: Shipment, state: tuple[Content, tuple[bytes, ...]] | None, *, direct: bool
     ) -> tuple[Batch, Any]:
         """Return a batch, and the future of its items, if it does not carry those itself."""
-        items: Any = seal([ticket.task for ticket in sent.tickets.values()])
+        items: Any = seal([ticket.task for ticket in sent.tickets.values()]).apart(sent.station.address)
         is_large = items.nbytes > LARGE_BYTES
         batch = Batch(
             sent.ident,

@@ -41,7 +41,7 @@ class Content:
         if self._scattering is None:
             self._scattering = asyncio.ensure_future(
                 client.scatter(
-                    self.sealed,
+                    self.sealed.apart(addresses[0]),
                     workers=list(addresses),
                     broadcast=True,
                     direct=direct,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from tilework.executor.remote import dumps_apart, loads
 
@@ -45,6 +45,12 @@ class Sealed:
     def copy(self) -> Any:
         """Unpickle it with arrays of its own, which may be changed."""
         return loads(self.data, buffers=[bytearray(buffer) for buffer in self.buffers])
+
+    def apart(self, address: str) -> Self:
+        """Return what to send to this worker: Dask would share the memory of the arrays with one in this process."""
+        if not address.startswith("inproc://"):
+            return self
+        return type(self)(self.data, [bytearray(buffer) for buffer in self.buffers])
 
     @property
     def nbytes(self) -> int:
