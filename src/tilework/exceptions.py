@@ -17,7 +17,8 @@
     │   ├── NoBackendError            (also RuntimeError, ValueError) a function gets no kind of array that it can use
     │   ├── MissingMethodError        (also TypeError) a function has no method that processes data
     │   ├── MissingMergeError         (also NotImplementedError) nobody says how partial results are put together
-    │   └── UndeclaredResultError     (also KeyError) a function returns a result that it did not declare
+    │   ├── UndeclaredResultError     (also KeyError) a function returns a result that it did not declare
+    │   └── UnfitResultError          (also ValueError) a function returns something else than it declared
     ├── UDFRunCancelled               `Context.run_udf` ended early because the run was cancelled
     ├── WorkerQueueEmpty              a worker's queue holds nothing, or nothing arrived in time
     ├── DataSetException              a dataset cannot be opened, does not fit, or lies about its size
@@ -64,6 +65,7 @@ __all__ = [
     "UDFException",
     "UDFRunCancelled",
     "UndeclaredResultError",
+    "UnfitResultError",
     "UnknownAnalysisError",
     "UnknownFormatError",
     "WorkerLostError",
@@ -136,6 +138,10 @@ class UndeclaredResultError(UDFException, KeyError):
     """A function returns a result that it did not declare."""
 
     __str__ = Exception.__str__  # a KeyError would show the message in quotes
+
+
+class UnfitResultError(UDFException, ValueError):
+    """A function returns a result of another shape or kind of dtype than it declared."""
 
 
 class UDFRunCancelled(TileworkError):

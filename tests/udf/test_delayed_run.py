@@ -535,6 +535,28 @@ def test_results_that_cannot_be_made_of_zeros(ctx: Context, inline: Context) -> 
     assert bits([ctx.run_udf(dataset=ds, udf=udf)]) == bits([inline.run_udf(dataset=ds, udf=udf)])
 
 
+def test_results_that_are_something_else_for_zeros(ctx: Context, inline: Context) -> None:
+    """What is declared is true of the results, though not of those of zeros, whose root is real."""
+
+    class Roots(UDF):
+        def get_result_buffers(self) -> Any:
+            return {
+                "total": self.buffer(kind="nav", dtype="f8"),
+                "root": self.buffer(kind="nav", dtype="c16", use="result_only"),
+            }
+
+        def process_frame(self, frame: Any) -> None:
+            self.results.total[:] = -frame.sum(dtype="f8") - 1
+
+        def get_results(self) -> Any:
+            return {"total": self.results.total, "root": np.emath.sqrt(self.results.total)}
+
+    ds = ctx.load("memory", data=DATA, num_partitions=6)
+    lazy = ctx.run_udf(dataset=ds, udf=Roots())
+    assert lazy["root"].delayed_data.dtype == np.complex128
+    assert bits([lazy]) == bits([inline.run_udf(dataset=ds, udf=Roots())])
+
+
 def test_a_dtype_that_was_not_declared_is_kept(ctx: Context, inline: Context) -> None:
     """As on every other executor: what get_results returns decides, within the kind of dtype."""
     ds = ctx.load("memory", data=DATA, num_partitions=6)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.exceptions import UDFException
+from tilework.exceptions import UDFException, UnfitResultError
 from tilework.udf.data import UDFData
 from tilework.udf.instance import snapshot
 from tilework.udf.results import ResultBuffer, collect_buffers
@@ -73,24 +73,27 @@ class Finish:
 def rehearse(finish: Finish, udf: UDF, merged: Mapping[str, Any]) -> dict[str, np.dtype[Any]]:
     """Return which results `udf` will return, and in which dtypes, by asking it for those of zeros.
 
-    A UDF that cannot work on zeros is taken at its word: all that is declared, in the declared dtypes. So is the length
-    of text, which is of none when it is of zeros.
+    A UDF that cannot work on zeros, or makes something else of them than it declared, is taken at its word: all that is
+    declared, in the declared dtypes. So is the length of text, which is of none when it is of zeros.
 
     Raises
     ------
     UDFException
-        When it breaks the rules.
+        When it breaks other rules.
     """
+    declared = {name: buffer.dtype for name, buffer in finish.declared.items() if buffer.use != "private"}
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             zeros = [np.zeros(array.shape, array.dtype) for array in merged.values()]
             found = {name: buffer.dtype for name, buffer in finish(udf, zeros).items()}
             return {n: _long_enough(dtype, finish.declared[n].dtype) for n, dtype in found.items()}
+    except UnfitResultError:
+        return declared
     except UDFException:
         raise
     except Exception:  # noqa: BLE001  (whatever its code does with zeros that it would not do with results)
-        return {name: buffer.dtype for name, buffer in finish.declared.items() if buffer.use != "private"}
+        return declared
 
 
 def _long_enough(dtype: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any]:

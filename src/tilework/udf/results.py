@@ -13,7 +13,7 @@ from tilework.common.arrays import is_masked, to_numpy
 from tilework.common.buffers import ArrayWithMask, BufferWrapper, PreallocBufferWrapper
 from tilework.common.buffers.validity import embed
 from tilework.common.sparse import is_sparse
-from tilework.exceptions import ResultFileError, UDFException, UndeclaredResultError
+from tilework.exceptions import ResultFileError, UDFException, UndeclaredResultError, UnfitResultError
 from tilework.udf.checks import noted
 from tilework.udf.tables import as_html
 
@@ -469,14 +469,14 @@ def _make_buffer(
         arr, mask = value.data, ~_any_field(np.ma.getmaskarray(value), value.ndim)
     if value is None:
         msg = f"{udf_name}: get_results() returned None as the result {key!r}: return an array, or leave it out"
-        raise UDFException(msg)
+        raise UnfitResultError(msg)
     arr = _as_plain(udf_name, key, arr)
     if arr.dtype.kind != declared.dtype.kind:
         msg = (
             f"{udf_name}: the result {key!r} is declared as {declared.dtype} but get_results() returned {arr.dtype}: "
             "declare the dtype that is returned"
         )
-        raise UDFException(msg)
+        raise UnfitResultError(msg)
     want = declared.shape
     if declared.kind == "nav" and roi is not None and arr.shape == (*roi.shape, *declared.extra_shape) != want:
         arr = arr[roi]
@@ -486,7 +486,7 @@ def _make_buffer(
             f"{udf_name}: the result {key!r} must have shape {want} but get_results() returned "
             f"{arr.shape}: declare its extra_shape, or return that shape"
         )
-        raise UDFException(msg)
+        raise UnfitResultError(msg)
     buffer = ResultBuffer(arr.reshape(want), declared.kind, declared.extra_shape, arr.dtype)
     buffer.set_shape_ds(dataset_shape, roi)
     buffer.name = key
