@@ -54,6 +54,15 @@ def test_selected_positions(ctx: Context, roi: Any) -> None:
     assert len(workers) == (5 if roi.any() else 0)
 
 
+def test_other_ways_to_select(ctx: Context) -> None:
+    """All that `Context.run_udf` takes, with the same errors."""
+    dataset = ctx.load("memory", data=DATA, num_partitions=5)
+    for roi, expected in ((sparse.COO(ROI), DATA[ROI]), ((1, 2), DATA[1, 2][np.newaxis])):
+        np.testing.assert_array_equal(make_dask_array(dataset, roi=roi)[0].compute(), expected.astype("f4"))
+    with pytest.raises(ValueError, match="incompatible shapes"):
+        make_dask_array(dataset, roi=np.ones((7, 7), dtype=bool))
+
+
 def test_frames_that_are_not_there(ctx: Context, tmp_path: Path) -> None:
     DATA.tofile(tmp_path / "scan.raw")
     path = tmp_path / "scan.raw"

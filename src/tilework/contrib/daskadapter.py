@@ -10,6 +10,7 @@ import numpy as np
 
 from tilework.common.arrays import fill_value
 from tilework.common.dask_graphs import import_dask
+from tilework.common.roi import RoiT, normalize_roi
 from tilework.common.shape import Shape
 from tilework.io.dataset.tiling_scheme import TilingScheme
 
@@ -26,7 +27,7 @@ __all__ = ["make_dask_array"]
 def make_dask_array(
     dataset: DataSet,
     dtype: DTypeLike = "float32",
-    roi: NDArray[np.bool_] | None = None,
+    roi: RoiT = None,
     array_backend: str | None = None,
 ) -> tuple[Any, dict[Any, WorkerSet | None]]:
     """Return a dataset as a Dask array, nothing of which is read before it is computed.
@@ -38,7 +39,7 @@ def make_dask_array(
     dtype
         Dtype of the array; that of the dataset should go into it.
     roi
-        Selected positions, bool of the shape of the scan; None selects all.
+        Selected positions, as of `Context.run_udf`; None selects all.
     array_backend
         Kind of array that the chunks are; None for NumPy.
 
@@ -49,8 +50,8 @@ def make_dask_array(
         those are whole lines of the scan; else parts of them. A frame that the source does not have is NaN, or 0 for
         integers.
     workers : dict
-        For the `dask.delayed.Delayed` of each partition, the workers that have its data, or None for any: what
-        ``client.compute(…, workers=…)`` takes.
+        For the `dask.delayed.Delayed` of each partition, the workers that have its data, or None for any. Dask knows
+        hosts and addresses: ``client.compute(delayed, workers=list(workers[delayed].hosts()))``.
 
     Raises
     ------
@@ -71,7 +72,8 @@ def make_dask_array(
     dask = import_dask("make_dask_array")
     wanted = np.dtype(dtype)
     sig = tuple(dataset.shape.sig)
-    selected = None if roi is None else np.asarray(roi, dtype=bool).reshape(-1)
+    roi = normalize_roi(roi, tuple(dataset.shape.nav))
+    selected = None if roi is None else roi.reshape(-1)
     name = f"read-{uuid.uuid4().hex}"
     chunks, workers = [], {}
     for i, partition in enumerate(dataset.get_partitions()):
