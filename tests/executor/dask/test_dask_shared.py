@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from tilework.api import Context
 from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ResourceError
 from tilework.executor.dask import DaskJobExecutor, connection
+from tilework.executor.dask.sealed import SharedSealed, seal
+from tilework.executor.remote import dumps
 from tilework.testing.faults import CallTask
 from tilework.udf.sum import SumUDF
 
@@ -133,6 +136,53 @@ def test_large_parameters_on_their_way(cluster: LocalCluster, client: Client, mo
         finally:
             may_go.set()
         assert [result for result, _ in run.result(60)] == [float(1 << 18)]
+
+
+class Patched:
+    """An array that is changed in place."""
+
+    def __init__(self, n: int) -> None:
+        self.array = np.zeros(n)
+
+    def patch(self, patch: float) -> None:
+        self.array += patch
+        if "TILEWORK_TEST_PATCHES" in os.environ:
+            raise ZeroDivisionError
+
+
+def _look(params: Any, env: Any) -> tuple[str, float, float]:
+    time.sleep(0.1)
+    return get_worker().address, float(params.array.min()), float(params.array.max())
+
+
+@pytest.mark.parametrize("n", [1 << 4, 1 << 18])
+def test_patches_and_workers_that_come_later(cluster: LocalCluster, client: Client, n: int) -> None:
+    """They may get the parameters from a worker that has patched its copy, and must not do so again."""
+    cluster.scale(1)
+    tasks = [CallTask(i, fn=_look) for i in range(8)]
+    with DaskJobExecutor(client) as executor, executor.scatter(Patched(n)) as handle:
+        executor.scatter_update_patch(handle, 1.0)
+        assert {result[1:] for result, _ in executor.run_tasks(tasks, handle, 0, NoopCommHandler())} == {(1.0, 1.0)}
+        cluster.scale(2)
+        wait_until(lambda: len(executor.get_available_workers()) == 2, "no worker comes", 60)
+        executor.scatter_update_patch(handle, 2.0)
+        results = [result for result, _ in executor.run_tasks(tasks, handle, 0, NoopCommHandler())]
+        assert {result[1:] for result in results} == {(3.0, 3.0)}
+        assert len({address for address, _, _ in results}) == 2
+
+
+def test_a_patch_that_fails_on_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not applied again to what it has half changed."""
+    sealed: SharedSealed = seal(Patched(1 << 18), SharedSealed)
+    patches = [dumps(1.0), dumps(2.0)]
+    for n, total in ((1, 1.0), (2, 3.0)):
+        monkeypatch.setenv("TILEWORK_TEST_PATCHES", "fail")
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                sealed.open_patched(patches[:n])
+        monkeypatch.delenv("TILEWORK_TEST_PATCHES")
+        assert set(sealed.open_patched(patches[:n]).array) == {total}
+    assert set(sealed.open_patched(()).array) == {3.0}
 
 
 def test_workers_in_this_process() -> None:

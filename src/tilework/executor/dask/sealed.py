@@ -91,12 +91,15 @@ class SharedSealed(Sealed):
             All patches so far, in order, each the pickled argument of ``obj.patch``.
         """
         with self._lock:
-            if self._n_patches < 0:
-                self._opened = self.open()
-                self._n_patches = 0
-            for patch in patches[self._n_patches :]:
-                self._opened.patch(loads(patch))
-                self._n_patches += 1
+            if len(patches) > max(self._n_patches, 0):
+                # What has arrived is never patched itself: Dask sends it on to workers that come later.
+                obj, done = (self._opened, self._n_patches) if self._n_patches > 0 else (self.copy(), 0)
+                self._opened, self._n_patches = None, -1  # not there while it is half patched
+                for patch in patches[done:]:
+                    obj.patch(loads(patch))
+                self._opened, self._n_patches = obj, len(patches)
+            elif self._n_patches < 0:
+                self._opened, self._n_patches = self.open(), 0
             return self._opened
 
 
