@@ -183,7 +183,7 @@ class Scattered:
             return Shipment(self.key, self._base, patches, block.address, None)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Give the memory back; workers do so with their next job."""
         with self._lock:
             block, self._block, self._content, self._base = self._block, None, None, -1
             self._patches = Patches(self._open, 0)  # and with it the copy
@@ -196,12 +196,6 @@ class ShippingStore(SharingStore[Scattered]):
 
     def _share(self, handle: str, obj: Any) -> Scattered:
         return Scattered(obj, key=handle)
-
-    def drop(self, handle: str) -> None:
-        """Forget the object; workers do so with their next job."""
-        shared = self._shared.pop(handle, None)
-        if shared is not None:
-            shared.close()
 
 
 # ---- the workers' side ----

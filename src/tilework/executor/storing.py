@@ -67,6 +67,10 @@ class Shared(Protocol):
         """Call ``obj.patch(patch)``, wherever the object is; when it raises, nowhere."""
         ...
 
+    def close(self) -> None:
+        """Give the memory back that the object takes here and on the workers."""
+        ...
+
 
 S = TypeVar("S", bound=Shared)
 
@@ -113,6 +117,12 @@ class SharingStore(KeepingStore[S]):
     def patch(self, handle: Any, patch: Any) -> None:
         """Patch the object; TypeError when it cannot be patched."""
         self.look_up(handle).patch(patch)
+
+    def drop(self, handle: str) -> None:
+        """Forget the object."""
+        shared = self._shared.pop(handle, None)
+        if shared is not None:
+            shared.close()
 
 
 class StoringJobExecutor(DrivenJobExecutor):

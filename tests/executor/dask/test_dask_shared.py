@@ -185,6 +185,24 @@ def test_a_patch_that_fails_on_a_worker(monkeypatch: pytest.MonkeyPatch) -> None
     assert set(sealed.open_patched(()).array) == {3.0}
 
 
+def test_parameters_of_a_run_that_has_failed(cluster: LocalCluster, client: Client) -> None:
+    """Workers forget them at once, also while somebody looks into what went wrong."""
+
+    def fail(params: Any, env: Any) -> None:
+        raise ZeroDivisionError
+
+    def is_forgotten() -> bool:
+        keys = client.run_on_scheduler(lambda dask_scheduler: [str(key) for key in dask_scheduler.tasks])
+        return not any("Sealed" in key for key in keys)
+
+    cluster.scale(1)
+    with DaskJobExecutor(client) as executor:
+        with pytest.raises(ZeroDivisionError) as info, executor.scatter(np.ones(1 << 18)) as handle:
+            list(executor.run_tasks([CallTask(0, fn=fail)], handle, 0, NoopCommHandler()))
+        wait_until(is_forgotten, "they are still there", 20)
+        assert info.tb is not None
+
+
 def test_workers_in_this_process() -> None:
     """They get copies as well, which they may change, of parameters and of what functions are called with."""
 

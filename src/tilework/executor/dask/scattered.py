@@ -38,8 +38,9 @@ class Content:
 
     async def future(self, client: Any, addresses: Sequence[str], direct: bool) -> Any:
         """Return the Dask future; scatters the object to these workers if it is nowhere."""
-        if self._scattering is None:
-            self._scattering = asyncio.ensure_future(
+        scattering = self._scattering
+        if scattering is None:
+            scattering = self._scattering = asyncio.ensure_future(
                 client.scatter(
                     self.sealed.apart(addresses[0]),
                     workers=list(addresses),
@@ -50,14 +51,17 @@ class Content:
                     asynchronous=True,
                 )
             )
-            self._scattering.add_done_callback(ignore_outcome)
-        scattering = self._scattering
+            scattering.add_done_callback(ignore_outcome)
         try:
             return await asyncio.shield(scattering)
         except BaseException:
             if scattering.done() and self._scattering is scattering:
                 self._scattering = None
             raise
+
+    def release(self) -> None:
+        """Let Dask forget it as soon as no batch needs it. From any thread."""
+        self._scattering = None
 
     def is_lost(self) -> bool:
         """Return whether Dask had it and lost it; it is scattered again for the next batch then."""
@@ -98,6 +102,11 @@ class Scattered:
             content = self._patches.add(patch, Content)
             if content is not None:
                 self._set(content)
+
+    def close(self) -> None:
+        """Give the memory of the workers back: runs that failed are kept alive, in tracebacks, for a while."""
+        with self._lock:
+            self._content.release()
 
     def _set(self, content: Content) -> None:
         self._content = content
