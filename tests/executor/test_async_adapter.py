@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tilework.common.executor import NoopCommHandler
+from tilework.exceptions import ExecutorError, JobCancelledError
 from tilework.executor.concurrent import ConcurrentJobExecutor
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io.dataset import load
@@ -100,6 +101,31 @@ def test_closed_while_a_run_is_awaited(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         asyncio.run(main())
+
+
+def test_closed_between_two_results() -> None:
+    """The run ends, whose generator has not been told yet; what is asked for later is refused by the executor."""
+    ended: list[int] = []
+
+    class Handler(NoopCommHandler):
+        def done(self) -> None:
+            ended.append(1)
+
+    async def main() -> None:
+        adapter = ConcurrentJobExecutor.make_local(2).ensure_async()
+        async with adapter.scatter(None) as handle:
+            tasks = (CallTask(i, fn=lambda params, env: None) for i in count())
+            run = adapter.run_tasks(tasks, handle, "mine", Handler())
+            await anext(run)
+            await adapter.close()
+            with pytest.raises(JobCancelledError, match="closed"):
+                async for _ in run:
+                    pass
+            assert ended == [1]
+        with pytest.raises(ExecutorError, match="closed"):
+            await adapter.run_function(abs, -1)
+
+    asyncio.run(main())
 
 
 def test_runs_take_it_in_the_place_of_an_executor() -> None:

@@ -57,12 +57,18 @@ class AsyncAdapter(AsyncJobExecutor):
         self._owns_pool = pool is None
         self._pool = ThreadPoolExecutor(_MAX_CALLS, thread_name_prefix="tilework-async") if pool is None else pool
 
-    async def _call(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    def _in_thread(self, call: Callable[[], T]) -> asyncio.Future[T]:
         import asyncio
 
+        loop = asyncio.get_running_loop()
+        try:
+            return loop.run_in_executor(self._pool, call)
+        except RuntimeError:  # it was shut down; the wrapped executor says so, and runs of it still have to end
+            return loop.run_in_executor(None, call)
+
+    async def _call(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         context = contextvars.copy_context()
-        call: Callable[[], T] = partial(context.run, partial(fn, *args, **kwargs))
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        return await self._in_thread(partial(context.run, partial(fn, *args, **kwargs)))
 
     async def _iterate(self, generator: Generator[T, None, None], stop: Callable[[], Any]) -> AsyncGenerator[T, None]:
         """Yield what a generator yields; `stop` makes it return soon when it is needed no more while it works."""
@@ -71,12 +77,11 @@ class AsyncAdapter(AsyncJobExecutor):
         from tilework.common.async_utils import ignore_outcome
 
         step: asyncio.Future[Any] | None = None
-        loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
         advance: Callable[[], Any] = partial(context.run, partial(next, generator, _END))
         try:
             while True:
-                step = loop.run_in_executor(self._pool, advance)
+                step = self._in_thread(advance)
                 step.add_done_callback(ignore_outcome)
                 item = await asyncio.shield(step)
                 if item is _END:
