@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,7 @@ from tilework.api import Context
 from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ResourceError
 from tilework.executor.dask import DaskJobExecutor, connection
+from tilework.executor.dask.roster import _ignore
 from tilework.executor.dask.sealed import SharedSealed, seal
 from tilework.executor.remote import dumps
 from tilework.testing.faults import CallTask
@@ -203,6 +207,29 @@ def test_parameters_of_a_run_that_has_failed(cluster: LocalCluster, client: Clie
         assert info.tb is not None
 
 
+def test_executors_that_are_dropped(cluster: LocalCluster, client: Client) -> None:
+    """Without being closed: nothing of them is left at work for a client that goes on."""
+
+    async def n_asking() -> int:
+        return sum("_ask_again" in repr(task) for task in asyncio.all_tasks())
+
+    def are_gone() -> bool:
+        gc.collect()
+        return client.sync(n_asking) == 0 and not any(ref() for ref in dropped)
+
+    cluster.scale(1)
+    topics = set(client._event_handlers)
+    executors = [DaskJobExecutor(client) for _ in range(3)]
+    dropped = [weakref.ref(executor) for executor in executors]
+    assert [executor.run_function(abs, -1) for executor in executors] == [1, 1, 1]
+    assert client.sync(n_asking) == 3
+    executors.clear()
+    wait_until(are_gone, "they are still there", 20)
+    assert {topic for topic, handler in client._event_handlers.items() if handler is not _ignore} == topics
+    with DaskJobExecutor(client) as executor:
+        assert executor.run_function(abs, -1) == 1
+
+
 def test_workers_in_this_process() -> None:
     """They get copies as well, which they may change, of parameters and of what functions are called with."""
 
@@ -226,8 +253,6 @@ def test_workers_in_this_process() -> None:
 
 
 async def _sleep() -> None:
-    import asyncio
-
     await asyncio.sleep(0.05)
 
 

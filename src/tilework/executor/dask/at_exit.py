@@ -15,11 +15,14 @@ from tilework.executor.at_exit import before_threads_are_joined
 if TYPE_CHECKING:
     from tilework.executor.dask.executor import DaskJobExecutor
 
-__all__ = ["open_executors"]
+__all__ = ["lasting_executors", "open_executors"]
 
 log = logging.getLogger(__name__)
 
 open_executors: weakref.WeakSet[DaskJobExecutor] = weakref.WeakSet()
+
+lasting_executors: set[DaskJobExecutor] = set()
+"""Those of them whose client or cluster is their own: nobody else would end it."""
 
 
 def _close_all() -> None:

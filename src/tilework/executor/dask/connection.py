@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import uuid
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.exceptions import NoSchedulerError, ResourceError
@@ -77,7 +78,7 @@ class Connection:
     is_tagged
         Whether the workers have the resources of `cluster_spec`; None: found out, also of those that come later.
     on_loss
-        Called in the client's event loop with a worker that has left.
+        Method that is called in the client's event loop with a worker that has left, as long as its object lives.
     """
 
     cluster: LocalCluster | None = None
@@ -87,7 +88,7 @@ class Connection:
         self.client = client
         self.name = uuid.uuid4().hex[:16]
         """Names its runs on workers that others use as well."""
-        self._on_loss = on_loss
+        self._on_loss = weakref.WeakMethod(on_loss)
         self._known_workers: dict[str, Worker] = {}  # those that are there, or were
         self._is_closed = False
         self._pid = os.getpid()
@@ -152,8 +153,9 @@ class Connection:
 
     def _on_change(self, topic: str, worker: Worker) -> None:
         self._known_workers[worker.name] = worker
-        if topic == "worker_lost" and not self._is_closed:
-            self._on_loss(worker)
+        on_loss = self._on_loss()
+        if topic == "worker_lost" and not self._is_closed and on_loss is not None:
+            on_loss(worker)
 
     def _on_shortage(self) -> None:
         if self.cluster is not None and not self._is_closed:
@@ -182,6 +184,12 @@ class Connection:
                 self.cluster.close(timeout=_CLOSE_SECONDS)
             except TimeoutError:
                 log.warning("a local Dask cluster did not end within %g s", _CLOSE_SECONDS)
+
+    def let_go(self) -> None:
+        """End without waiting for anything, as the garbage collector must, in whatever thread it comes by."""
+        if not self._is_closed and not self.is_forked():
+            self._is_closed = True
+            self.client.loop.add_callback(self._close)
 
     def is_forked(self) -> bool:
         """Return whether this is a fork: without the event loop's thread, and with connections of its parent."""

@@ -6,6 +6,7 @@ interface asks for in terms of these.
 
 from __future__ import annotations
 
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -14,7 +15,7 @@ from tilework.common.numbers import is_real
 from tilework.common.snooze import SnoozeManager, awake
 from tilework.exceptions import ExecutorError, ExecutorSpecException
 from tilework.executor.base import make_canonical
-from tilework.executor.dask.at_exit import open_executors
+from tilework.executor.dask.at_exit import lasting_executors, open_executors
 from tilework.executor.dask.backend import DaskBackend
 from tilework.executor.dask.calls import (
     SERVICE,
@@ -126,7 +127,10 @@ class DaskJobExecutor(StoringJobExecutor):
         self._snooze_manager: SnoozeManager | None = None
         self._connection = Connection(client, lt_resources, self._on_loss)
         self._courier = self._connection.courier
+        weakref.finalize(self, self._connection.let_go).atexit = False
         open_executors.add(self)
+        if is_local:
+            lasting_executors.add(self)
 
     @classmethod
     def connect(
@@ -227,6 +231,7 @@ class DaskJobExecutor(StoringJobExecutor):
         client, is_local = make_client(cluster.cluster, client_kwargs)
         executor = cls(client, is_local=is_local, lt_resources=True, main_process_gpu=main_process_gpu)
         executor._connection.cluster = cluster
+        lasting_executors.add(executor)
         if snooze_timeout is not None:
             executor._snooze_manager = SnoozeManager(
                 up=executor._connection.scale_up,
@@ -393,6 +398,7 @@ class DaskJobExecutor(StoringJobExecutor):
 
     def _release(self) -> None:
         open_executors.discard(self)
+        lasting_executors.discard(self)
         if self._connection.is_forked():
             return  # workers and connections are the parent's
         if self._snooze_manager is not None:
