@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from types import SimpleNamespace
@@ -258,3 +260,20 @@ def test_by_name() -> None:
     for wrong in ({"cpus": 2}, {"gpus": 1}):
         with pytest.raises(ExecutorSpecException, match="leave out"):
             Context.make_with("delayed", **wrong)
+
+
+def test_query_planning_of_dask() -> None:
+    """Its arrays have no graphs that could be put together; the error names the setting."""
+    code = """if True:
+        import dask
+        dask.config.set({"array.query-planning": True})
+        import dask.array
+        import pytest
+        from tilework.api import Context
+        from tilework.exceptions import DataSetException
+        with pytest.raises(ValueError, match="array.query-planning"):
+            Context.make_with("delayed")
+        with Context.make_with("inline") as ctx, pytest.raises(DataSetException, match="array.query-planning"):
+            ctx.load("dask", dask.array.ones((4, 4, 8, 8)), sig_dims=2)
+    """
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)

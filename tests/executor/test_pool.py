@@ -130,6 +130,18 @@ def test_broken_pool_of_somebody_else(tmp_path: Path) -> None:
             executor.run_function(abs, -1)
 
 
+def _end_with_status_3() -> None:
+    time.sleep(0.2)  # until the others are there, which loky kills then
+    os._exit(3)
+
+
+def test_what_loky_says_of_the_end() -> None:
+    """The processes that it kills itself are not taken for the cause."""
+    told = pytest.raises(WorkerLostError, match=r"a worker died: the exit codes of the workers are \{EXIT\(3\)\}")
+    with loky.ProcessPoolExecutor(4) as pool, ConcurrentJobExecutor(pool) as executor, told:
+        executor.run_function(_end_with_status_3)
+
+
 def test_pool_shut_down_by_its_owner() -> None:
     """An executor whose pool is gone says so instead of waiting for ever."""
     pool = ProcessPoolExecutor(1, SPAWN)

@@ -44,7 +44,8 @@ def import_dask(what: str = "this") -> Dask:
     Raises
     ------
     ExecutorSpecException
-        When it cannot be imported; `what` says what needs it.
+        When it cannot be imported, or its arrays are of a kind of which no graphs are made here; `what` says what needs
+        it.
     """
     try:
         import dask.array
@@ -54,6 +55,12 @@ def import_dask(what: str = "this") -> Dask:
     except ImportError as e:
         msg = f"{what} needs Dask, which cannot be imported ({e}): pip install 'tilework[dask]'"
         raise ExecutorSpecException(msg) from e
+    if getattr(dask.array, "ARRAY_EXPR_ENABLED", False):
+        msg = (
+            f"{what} cannot use Dask's arrays with query planning: leave its setting array.query-planning out, or let "
+            "it be False, when dask.array is imported"
+        )
+        raise ExecutorSpecException(msg)
     return Dask(dask.array, delayed, Delayed, HighLevelGraph, compute)
 
 

@@ -229,6 +229,11 @@ def _shut_down(pool: Executor, *, wait: bool) -> None:
 
 def _describe_end(processes: Mapping[int, BaseProcess], error: BaseException) -> str:
     """Return, in words, which process ended and how."""
+    # loky looks before it kills the others, and says so in an error of many lines
+    lines = [line for line in str(error).splitlines() if line and "traceback" not in line]
+    seen = [line.removeprefix("The ") for line in lines if "exit codes" in line and "{}" not in line]
+    if seen:
+        return f"a worker died: the {seen[0]}"
     ends = []
     for pid, process in processes.items():
         # A pool says that it is broken before it has ended its processes. And of two threads that `join` a process, the
@@ -240,8 +245,7 @@ def _describe_end(processes: Mapping[int, BaseProcess], error: BaseException) ->
         if code is not None and code not in {0, -signal.SIGTERM}:
             how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with status {code}"
             ends.append(f"process {pid} {how}")
-    # loky collects the ends itself, and says them in an error of many lines; the last one is advice
-    told = " ".join(line for line in str(error).splitlines() if line and "traceback" not in line).rstrip(".")
+    told = " ".join(lines).rstrip(".")
     return f"a worker died: {', '.join(ends) or told or type(error).__name__}"
 
 

@@ -19,11 +19,11 @@ import cloudpickle
 import numpy as np
 
 from tilework.common.arrays import is_masked
-from tilework.common.dask_graphs import rechunked
+from tilework.common.dask_graphs import import_dask, rechunked
 from tilework.common.numbers import is_real, is_whole
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
-from tilework.exceptions import DataSetException
+from tilework.exceptions import DataSetException, ExecutorSpecException
 from tilework.io.dataset.base import DataSet
 from tilework.io.dataset.blocks import FrameFormat
 from tilework.io.dataset.fixed_stride_partition import FixedStridePartition
@@ -170,11 +170,10 @@ class DaskDataSet(DataSet):
 def _checked(array: Any, sig_dims: int) -> Any:
     """Return `array` when it is a Dask array of known chunks that has navigation axes."""
     try:
-        import dask.array as da
-    except ImportError as e:
-        msg = f"datasets of type 'dask' need Dask, which cannot be imported ({e}): pip install 'tilework[dask]'"
-        raise DataSetException(msg) from e
-    if not isinstance(array, da.Array):
+        dask = import_dask("a dataset of type 'dask'")
+    except ExecutorSpecException as e:
+        raise DataSetException(str(e)) from e
+    if not isinstance(array, dask.array.Array):
         msg = f"a Dask array is expected, got a {type(array).__name__}: load NumPy arrays as 'memory', files by format"
         raise DataSetException(msg)
     checked: Any = array
