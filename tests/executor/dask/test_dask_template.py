@@ -68,7 +68,7 @@ def test_workers_load_no_more_than_they_need(executor: DaskJobExecutor) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     later = {name for name in loaded - set(done.stdout.split()) if name.split(".")[0] in sys.modules}
-    of_functions = {"tilework.executor.dask.calls", "tilework.executor.dask.lanes"}
+    of_functions = {"tilework.executor.dask.calls", "tilework.executor.dask.lanes", "tilework.executor.mean_time"}
     assert later - of_functions <= {"tilework.executor.dask.preload", "faulthandler"}
 
 
