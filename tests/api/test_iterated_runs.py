@@ -9,6 +9,7 @@ import pickle
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -399,9 +400,30 @@ def test_an_error_of_results_that_contain_nothing(ctx: Context) -> None:
     assert isinstance(run.exception(60), OnPurposeError)
 
 
-def test_a_job_cancelled_error_that_is_thrown_in_cancels(ctx: Context) -> None:
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_job_cancelled_error_that_is_thrown_in_cancels(ctx: Context, steps: int) -> None:
     parts = ctx.run_udf_iter(dataset=load(ctx), udf=FrameMax())
-    next(parts)
-    with pytest.raises(UDFRunCancelled, match="cancelled after 1 partitions"):
+    for _ in range(steps):
+        next(parts)
+    with pytest.raises(UDFRunCancelled, match=f"cancelled after {steps} partitions"):
         parts.throw(JobCancelledError("enough"))
     assert parts.run.cancelled()
+
+
+def test_parameters_that_come_too_late(ctx: Context) -> None:
+    """Whoever changes them as the run ends is told that it is over, and nothing of how they travel."""
+    for _ in range(20):
+        parts = ctx.run_udf_iter(dataset=load(ctx), udf=FrameMax())
+
+        def change(run: Any = parts.run) -> str:
+            with pytest.raises(UDFException) as caught:
+                while True:
+                    run.update_parameters_experimental([{}])
+            return str(caught.value)
+
+        with ThreadPoolExecutor(1) as pool:
+            next(parts)
+            told = pool.submit(change)
+            for _ in parts:
+                pass
+            assert "while the run goes on" in told.result(20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import pickle
 import random
 import signal
 import subprocess
@@ -20,10 +21,11 @@ import pytest
 
 from tests_helpers import FrameMax, TileSum, counts
 from tilework.api import Context, RunProgress, UDFRun
+from tilework.common.progress import ProgressReporter
 from tilework.exceptions import DeadlineExceededError, UDFException, UDFRunCancelled
 from tilework.executor.concurrent import ConcurrentJobExecutor
 from tilework.testing.faults import Signals
-from tilework.udf import UDF
+from tilework.udf import UDF, SumUDF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,6 +194,88 @@ def test_partial_results_at_any_time(ctx: Context) -> None:
         n_seen.add(int(merged.sum()))
     assert run.exception() is None
     assert run.partial().damage.data.all()
+
+
+class LooksWhileItMerges(UDF):
+    """Asks for the progress of its own run, as a signal handler does that comes meanwhile."""
+
+    def get_result_buffers(self) -> Any:
+        return {"total": self.buffer(kind="single", dtype=np.float64)}
+
+    def process_frame(self, frame: Any) -> None:
+        self.results.total[:] += frame.sum()
+
+    def merge(self, dest: Any, src: Any) -> None:
+        dest.total[:] += src.total
+        if runs:
+            seen.append((runs[0].progress.partitions, int(runs[0].partial().damage.data.sum())))
+
+
+runs: list[Any] = []
+seen: list[tuple[int, int]] = []
+
+
+def test_a_run_looks_at_itself(ctx: Context) -> None:
+    """In the thread that merges, which would wait for itself."""
+    results = ctx.run_udf_iter(load(ctx), LooksWhileItMerges())
+    runs.append(results.run)
+    try:
+        for last in results:
+            total = last.buffers[0]["total"].data[0]
+    finally:
+        runs.clear()
+    assert total == DATA.sum()
+    assert seen == [(i, 4 * i) for i in range(N_PARTITIONS)]
+    seen.clear()
+
+
+class Leaves(UDF):
+    def get_result_buffers(self) -> Any:
+        return {"total": self.buffer(kind="single", dtype=np.float64)}
+
+    def process_frame(self, frame: Any) -> None:
+        pass
+
+    def merge(self, dest: Any, src: Any) -> None:
+        raise SystemExit("no licence")
+
+
+def test_a_method_that_ends_the_program(ctx: Context) -> None:
+    """The thread of the run ends, and the reason is told."""
+    error = ctx.submit_udf(load(ctx), Leaves()).exception(20)
+    assert isinstance(error, UDFRunCancelled)
+    assert repr(error.__cause__) == "SystemExit('no licence')"
+
+
+class NeverEnds(ProgressReporter):
+    def start(self, state: Any) -> None:
+        pass
+
+    def update(self, state: Any) -> None:
+        pass
+
+    def end(self, state: Any) -> None:
+        msg = "the bar is gone"
+        raise LookupError(msg)
+
+
+def test_an_end_that_cannot_be_reported(ctx: Context, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged: neither is the result lost, nor the reason why there is none."""
+    result = ctx.run_udf(load(ctx), SumUDF(), progress=NeverEnds())
+    assert np.array_equal(result["intensity"].data, DATA.sum(axis=(0, 1)))
+    with pytest.raises(ValueError, match="on purpose"):
+        ctx.run_udf(load(ctx), Failing(), progress=NeverEnds())
+    assert caplog.text.count("the end of a run could not be reported") == 2
+
+
+def test_a_udf_is_pickled_while_it_runs(threads: Context, signals: Signals) -> None:
+    """It is not in that run where it arrives."""
+    udf = Gated(signals=signals, factor=2)
+    run = threads.submit_udf(load(threads), udf)
+    twin = pickle.loads(pickle.dumps(udf))
+    signals.add("go")
+    run.result(20)
+    assert np.array_equal(threads.run_udf(load(threads), twin)["total"].data, 2 * totals())
 
 
 def test_parameters_are_changed(threads: Context, signals: Signals) -> None:

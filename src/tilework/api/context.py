@@ -68,6 +68,7 @@ class Context(Analyses):
         reference = weakref.ref(self)
         self._exit_hook = lambda: _close_if_alive(reference)
         atexit.register(self._exit_hook)
+        weakref.finalize(self, atexit.unregister, self._exit_hook).atexit = False
 
     def __enter__(self) -> Self:
         return self

@@ -128,19 +128,27 @@ def _go_through(steps: ResultGenerator) -> None:
     del steps  # which holds the error whose traceback holds this frame
 
 
+@contextlib.contextmanager
+def _cancelled_by_throw(steps: ResultsForDataSet) -> Iterator[None]:
+    """Take a JobCancelledError that is thrown in for a wish to cancel the run."""
+    try:
+        yield
+    except JobCancelledError as error:
+        raise steps.run.make_cancelled() from error
+
+
 def _parts(steps: ResultsForDataSet, over: Future[UDFResultsLazy], each: Plots | None) -> Generator[Any, None, None]:
     """Yield None, and then the partial results; whatever ends it is the outcome of the run."""
     last = None
     try:
         with contextlib.closing(steps):
-            yield None
+            with _cancelled_by_throw(steps):
+                yield None
             for last in steps:
                 if each is not None:
                     each(last)
-                try:
+                with _cancelled_by_throw(steps):
                     yield last
-                except JobCancelledError as error:  # thrown in, to cancel it
-                    raise steps.run.make_cancelled() from error
             assert last is not None
             if each is not None:
                 each.show_last(last)
@@ -150,9 +158,12 @@ def _parts(steps: ResultsForDataSet, over: Future[UDFResultsLazy], each: Plots |
                 each.show_left(last, error)
         finally:
             # Ctrl-C, or being left, is an end for whoever drives it; others see a run that was cancelled.
-            over.set_exception(error if isinstance(error, Exception) else steps.run.make_cancelled())
+            outcome: BaseException = error if isinstance(error, Exception) else steps.run.make_cancelled()
+            if outcome is not error and not isinstance(error, GeneratorExit):
+                outcome.__cause__ = error
+            over.set_exception(outcome)
             # The error's traceback holds this frame: with it, neither would be freed before the garbage collector
             # comes by.
-            del over
+            del over, outcome
         raise
     over.set_result(last)

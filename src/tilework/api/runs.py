@@ -102,9 +102,8 @@ class UDFRun(Generic[ResultT]):
     def progress(self) -> RunProgress:
         """How much is merged."""
         run = self._steps.run
-        n_frames = sum(task.task_frames for task in run.tasks)
-        with run.lock:
-            return RunProgress(run.n_merged, len(run.tasks), run.n_merged_frames, n_frames)
+        n_partitions, n_frames = run.merged
+        return RunProgress(n_partitions, len(run.tasks), n_frames, run.n_frames)
 
     def partial(self) -> UDFResults:
         """Return a copy of what is merged by now.

@@ -115,6 +115,9 @@ class UDFInstance(UDFProtocol):
         self._tilework_run: weakref.ref[object] | None = None
         self._tilework_cupy_on_main = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tilework_run": None}  # the run stays here
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _RUN_ATTRIBUTES:
             what = "assign into its buffers, self.results.name[:] = ..." if name == "results" else "use another name"

@@ -112,9 +112,10 @@ class MainRun:
         self._is_exiting = sys.is_finalizing  # the name `sys` may be gone then
         self.dataset = dataset
         self.roi = roi
-        self.lock = threading.Lock()
-        self.n_merged = 0
-        self.n_merged_frames = 0
+        # A signal handler, or a method of a UDF, may look at the run in the thread that merges.
+        self.lock = threading.RLock()
+        self.merged = 0, 0
+        """How many partitions and frames are merged."""
         self._present = self._present_positions()
         n_nav = dataset.shape.nav.size if roi is None else int(np.count_nonzero(roi))
         self._damage = np.zeros(n_nav, dtype=bool)
@@ -136,6 +137,7 @@ class MainRun:
             partitions, spans = cut(dataset, roi, wanted, most_tasks(self.udfs, plan, dataset, n_nav))
             self.params = self._make_params(plan, corrections, partitions)
             self.tasks = self._make_tasks(plan, partitions, spans)
+            self.n_frames = sum(task.task_frames for task in self.tasks)
         except BaseException:
             try:
                 self.end()
@@ -279,13 +281,13 @@ class MainRun:
                 where = f"partition {task.get_partition().get_ident()}"
                 merge_part(udf, dest, part.get_proxy(), start, stop, where)
             self._damage[start:stop] = True if self._present is None else self._present[start:stop]
-            self.n_merged += 1
-            self.n_merged_frames += task.task_frames
+            n_partitions, n_frames = self.merged
+            self.merged = n_partitions + 1, n_frames + task.task_frames
 
     def count_as_merged(self) -> None:
         """Take all partitions for merged: when results are computed later, it is known how."""
         self.has_begun = True
-        self.n_merged, self.n_merged_frames = len(self.tasks), sum(task.task_frames for task in self.tasks)
+        self.merged = len(self.tasks), self.n_frames
         self._damage[:] = self.covered
 
     def results(self) -> UDFResultsLazy:
@@ -305,7 +307,7 @@ class MainRun:
 
     def make_cancelled(self) -> UDFRunCancelled:
         """Return the error of a run that is cancelled now; it says how far it came."""
-        return UDFRunCancelled(f"UDF run cancelled after {self.n_merged} partitions")
+        return UDFRunCancelled(f"UDF run cancelled after {self.merged[0]} partitions")
 
     def check_patch(self, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Raise before anybody gets new parameters with which no UDF could be made.
@@ -352,7 +354,7 @@ class MainRun:
         udfs, self._to_tell = self._to_tell, []
         if self._is_exiting():  # a UDF can do nothing then
             return
-        is_complete = self.has_begun and self.n_merged == len(self.tasks)
+        is_complete = self.has_begun and self.merged[0] == len(self.tasks)
         failure: Exception | None = None
         for udf in udfs:
             if self.has_begun:

@@ -12,6 +12,7 @@ parameters.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ResultsForDataSet", "RunLink", "merge_parts"]
 
+log = logging.getLogger(__name__)
 _tracer = get_tracer(__name__)
 
 
@@ -65,8 +67,9 @@ class RunLink:
         self._has_begun.set()
 
     def close(self) -> None:
-        """Take note that the run is over; called by the run itself."""
-        self._params_handle = None
+        """Take note that no more parameters can be changed; called by the run itself."""
+        with self._updating:
+            self._params_handle = None
         self._has_begun.set()
 
     def wait_until_started(self) -> None:
@@ -212,6 +215,7 @@ def merge_parts(
                     if iterate:
                         yield run.results()
             finally:
+                link.close()
                 parts.close()
         if not iterate:
             results = run.results()
@@ -228,9 +232,16 @@ def merge_parts(
             run.close()
         finally:
             if manager is not None:
-                manager.close()
+                _end_report(manager)
     if results is not None:
         yield results
+
+
+def _end_report(manager: ProgressManager) -> None:
+    try:
+        manager.close()
+    except Exception:  # of a reporter of somebody's own; the run has its results, or another reason to end
+        log.exception("the end of a run could not be reported")
 
 
 def _results_of_nothing(link: RunLink, *, iterate: bool) -> UDFResultsLazy:
