@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import logging
+import os
 import sys
 import time
 from functools import partial
@@ -79,6 +81,24 @@ class TestHub(PipelinedHarness):
         self.assert_usable(executor)
         assert len(told) == 1
         assert "let another thread do that" in told[0]
+
+    def test_handlers_of_log_messages_that_raise(self, executor: PipelinedExecutor) -> None:
+        """As one whose window is gone: what a worker writes, its loss and the end of the executor are logged."""
+
+        class Gone(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                raise SystemExit(record.getMessage())
+
+        handler, logger = Gone(), logging.getLogger("tilework")
+        logger.addHandler(handler)
+        try:
+            executor.run_each_worker(os.write, 2, b"a warning\n")
+            self.kill_worker(self.worker_pids(executor)[0])
+            self.assert_usable(executor)
+            executor.close()
+        finally:
+            logger.removeHandler(handler)
+        assert executor._hub._is_over
 
     def test_the_hub_does_not_wait_for_itself(self, executor: PipelinedExecutor) -> None:
         """A run that nobody has any more may be found by the garbage collector in the hub's own thread."""

@@ -122,6 +122,21 @@ def test_many_workers_with_a_low_soft_limit_of_files() -> None:
 MAPPED = 'int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()'
 
 
+def test_a_program_with_many_open_files() -> None:
+    """More than `select.select` knows of."""
+    done = run_limited(
+        """
+        import resource
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+        others = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+        with make() as executor:
+            print(executor.run_function(abs, -3))
+        """
+    )
+    assert done.stdout.split() == ["3"], done.stderr
+
+
 @pytest.mark.parametrize(
     ("limits", "most", "too_much", "remedies"),
     [

@@ -59,7 +59,8 @@ def test_workers_that_are_lost_as_soon_as_they_are_ready(
 
     def lose(*, after: float, has_begun: bool = False) -> float:
         nonlocal now
-        member: Any = SimpleNamespace(name="cpu-0", info=SimpleNamespace(spec=pool.spec[0]), ready_since=now)
+        info = SimpleNamespace(spec=pool.spec[0])
+        member: Any = SimpleNamespace(name="cpu-0", info=info, ready_since=now, lacks_memory=False)
         member.state = MemberState.READY
         pool.members.append(member)
         roster.note_ready(member)
@@ -79,3 +80,21 @@ def test_workers_that_are_lost_as_soon_as_they_are_ready(
     assert roster.is_hopeless
     assert "it fell over" in str(roster.no_worker(None))
     assert "cpu-0 could not be started, or was lost as soon as it was, 6 times" in caplog.text
+
+
+def test_workers_whose_memory_cannot_be_mapped_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are tried again as those that cannot be started, and never given up."""
+    now = 1000.0
+    monkeypatch.setattr("tilework.executor.pipelined.roster.time.monotonic", lambda: now)
+    pool: Any = Pool()
+    pool.launch = lambda spec: None
+    pool.members.append(SimpleNamespace(name="cpu-0", ready_since=now, state=MemberState.READY))
+    roster = Roster(pool)
+    roster.note_ready(pool.members.pop())
+    for _ in range(10):
+        info = SimpleNamespace(spec=pool.spec[0])
+        member: Any = SimpleNamespace(name="cpu-0", info=info, lacks_memory=True)
+        roster.note_loss(member, MemberState.STARTING, "no files", has_begun=False)
+        now = roster.next_date()
+        roster.keep_dates(now)
+    assert not roster.is_hopeless

@@ -94,6 +94,7 @@ class Arena:
         self._memory = memoryview(self._segment.map)
         self._ledger = self._memory[:_LEDGER_BYTES]
         self._lock = threading.Lock()
+        self._holder = 0  # the thread that has it
         self._free: list[tuple[int, int]] = []  # (offset, size) of the holes below the end, ascending
         self._end = _LEDGER_BYTES
         self._slots = list(range(_LEDGER_BYTES - 1, -1, -1))
@@ -144,21 +145,17 @@ class Arena:
         limit = _LEDGER_BYTES + (self.budget // 2 if leave_half else self.budget)
         spare = (_LEDGER_BYTES + _SLOTS_APART) // 2 if leave_half else _SLOTS_APART
         with self._lock:
-            self._take_returns()
-            self._reclaim_oldest()
-            offset = self._find_hole(room, limit, spare)
-            # Many small blocks need all slots long before they need all of the budget.
-            is_full = self._end + room > limit or len(self._slots) <= spare
-            if offset is None and (is_full or self._end > _LEDGER_BYTES + self.budget // 4):
-                self._reclaim_all(limit, kept=is_full)
-                offset = self._find_hole(room, limit, spare)
-            if offset is None:
-                if self._end + room > limit or len(self._slots) <= spare:
-                    return None
-                self._segment.allocate(min(self._segment.size, self._end + room + _STEP))
-                offset = self._end
-                self._end += room
-            return self._take_slot(offset, size, on_reclaimed)
+            self._holder = threading.get_ident()
+            try:
+                self._take_returns()
+                offset = self._find_room(room, limit, spare)
+                return None if offset is None else self._take_slot(offset, size, on_reclaimed)
+            finally:
+                self._holder = 0
+
+    def is_locked_here(self) -> bool:
+        """Return whether this thread has the lock; then it is the garbage collector that calls."""
+        return self._holder == threading.get_ident()
 
     def allocate_apart(self, size: int) -> tuple[Block, Segment] | None:
         """Return a block apart, and the segment that it is in; None when there are too many now.
@@ -195,6 +192,22 @@ class Arena:
             self._oldest.append(use)
         self._ledger[slot] = 1
         return use.block
+
+    def _find_room(self, room: int, limit: int, spare: int) -> int | None:
+        self._reclaim_oldest()
+        offset = self._find_hole(room, limit, spare)
+        # Many small blocks need all slots long before they need all of the budget.
+        is_full = self._end + room > limit or len(self._slots) <= spare
+        if offset is None and (is_full or self._end > _LEDGER_BYTES + self.budget // 4):
+            self._reclaim_all(limit, kept=is_full)
+            offset = self._find_hole(room, limit, spare)
+        if offset is None:
+            if self._end + room > limit or len(self._slots) <= spare:
+                return None
+            self._segment.allocate(min(self._segment.size, self._end + room + _STEP))
+            offset = self._end
+            self._end += room
+        return offset
 
     def _find_hole(self, room: int, limit: int, spare: int) -> int | None:
         if len(self._slots) <= spare:
@@ -312,9 +325,11 @@ class Arena:
     def _return(self, give_back: Callable[[], None]) -> None:
         self._returns.append(give_back)
         while self._returns and self._lock.acquire(blocking=False):
+            self._holder = threading.get_ident()
             try:
                 self._take_returns()
             finally:
+                self._holder = 0
                 self._lock.release()
 
     def _take_returns(self) -> None:
@@ -324,6 +339,7 @@ class Arena:
     def forget(self) -> None:
         """Take a new lock, in a process that was forked: nobody is there to release this one."""
         self._lock = threading.Lock()
+        self._holder = 0
 
     def close(self) -> None:
         """End it. Readers keep what they have mapped."""

@@ -60,6 +60,7 @@ class PipelinedBackend(Generic[V]):
     """
 
     is_blocking = False
+    _is_under_way = False
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class PipelinedBackend(Generic[V]):
         self._run = hub.open_run(
             lambda number: HubRun(number, priority, hub.pool.arena, opening, control, messages, span_context)
         )
+        self._is_under_way = True
         reason = control.reason
         control.flag = MainStopFlag(hub.pool.page, self._run.number, control.deadline)
         if reason is not None:
@@ -201,7 +203,13 @@ class PipelinedBackend(Generic[V]):
             self._run.feeder.wait_for_end(self._control.grace)
         self._hub.wait_for_end(self._run)
 
+    def __del__(self) -> None:
+        # A Ctrl-C may come before anybody has it, who would end the run.
+        if self._is_under_way:
+            self._hub.request(self._end_without_waiting)
+
     def _end_without_waiting(self) -> None:
+        self._is_under_way = False
         for item in self._packed:
             item.ticket.release()
         self._packed.clear()

@@ -25,6 +25,7 @@ from tilework.executor.pipelined.member import Member, MemberState
 from tilework.executor.pipelined.messages import encode
 from tilework.executor.pipelined.roster import Roster
 from tilework.executor.pipelined.spec import describe_worker
+from tilework.executor.pipelined.telling import tell
 from tilework.executor.pipelined.wire import WireClosedError
 from tilework.executor.run import Cancelled, Failed, Lost, WorkersChanged
 
@@ -341,7 +342,7 @@ class Exchange:
                 self._send(self._dispatch.ready(self._stations[member]))
             self._on_change()
         else:
-            log.error("worker %s sent something unknown: %r", member.name, message)
+            tell(log, logging.ERROR, "worker %s sent something unknown: %r", member.name, message)
 
     def _take_answer(
         self, member: Member, message: say.Done | say.Failed | say.Skipped, descriptors: tuple[int, ...]
@@ -384,7 +385,7 @@ class Exchange:
         self._check_ending()
         self._on_change()
         if was is not MemberState.RETIRING:
-            log.warning("lost %s", cause)
+            tell(log, logging.WARNING, "lost %s", cause)
             self._on_loss(member.name, cause)
 
     def describe(self) -> list[dict[str, Any]]:

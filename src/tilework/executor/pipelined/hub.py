@@ -39,6 +39,7 @@ from tilework.exceptions import ExecutorError, PoolStateError
 from tilework.executor.pipelined.exchange import Exchange
 from tilework.executor.pipelined.member import Launch, Member, MemberState
 from tilework.executor.pipelined.messages import decode
+from tilework.executor.pipelined.telling import tell
 from tilework.executor.pipelined.wire import LONGEST_POLL, WireClosedError
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class Hub:
         self._is_closed = False
         self._is_over = False  # when its thread does nothing more
         self._close_timeout = 0.0
-        self._changed = threading.Condition()
+        self._changed = threading.Lock()  # given free by news; see `Latch` for why it is no condition
+        self._changed.acquire()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -122,6 +124,8 @@ class Hub:
             self._serve_requests()
 
     def _wake(self) -> None:
+        if self._has_lost_files():  # the number may be that of a file of somebody else by now
+            return
         with contextlib.suppress(OSError):  # full: it will wake up anyway; closed: nobody is to be woken
             self._wake_write.send(b"x")
 
@@ -131,7 +135,7 @@ class Hub:
 
     def is_awaited(self) -> bool:
         """Return whether the hub's own thread may wait for the calling one, which then must not wait for the hub."""
-        return threading.current_thread() in self._threads
+        return threading.current_thread() in self._threads or self.pool.arena.is_locked_here()
 
     @property
     def is_closed(self) -> bool:
@@ -188,16 +192,15 @@ class Hub:
         RuntimeWarning
             When it takes long.
         """
-        with self._changed:
-            while not self.exchange.roster.is_complete:
-                self.check_files()
-                if self.exchange.roster.start_error is not None:
-                    raise self.exchange.roster.start_error
-                if self._is_closed:
-                    msg = "One or more workers failed to start: the executor was closed"
-                    raise PoolStateError(msg)
-                self.pool.patience.warn_if_slow()
-                self._changed.wait(_LONGEST_WAIT)
+        while not self.exchange.roster.is_complete:
+            self.check_files()
+            if self.exchange.roster.start_error is not None:
+                raise self.exchange.roster.start_error
+            if self._is_closed:
+                msg = "One or more workers failed to start: the executor was closed"
+                raise PoolStateError(msg)
+            self.pool.patience.warn_if_slow()
+            self._changed.acquire(timeout=_LONGEST_WAIT)
 
     def open_run(self, make: Callable[[int], HubRun]) -> HubRun:
         """Make a run known; its number is new. ExecutorError in the hub's own thread, which would wait for itself."""
@@ -326,8 +329,8 @@ class Hub:
     def _note_error(self, error: BaseException) -> None:
         if self._has_lost_files():
             return
-        log.error("an error in the hub of a pipelined executor: please report it", exc_info=error)
         self._has_failed = True
+        tell(log, logging.ERROR, "an error in the hub of a pipelined executor: please report it", error=error)
 
     def _turn(self) -> None:
         if self.exchange.has_stock():
@@ -445,8 +448,8 @@ class Hub:
         self.exchange.lose(member)
 
     def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+        with contextlib.suppress(RuntimeError):  # there were news before
+            self._changed.release()
 
     # ---- ending ----
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.executor.inbox import Inbox
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.dispatch import Item, RunLane
+from tilework.executor.pipelined.latch import Latch
 from tilework.executor.pipelined.messages import encode
 from tilework.executor.pipelined.parcel import Parcel, ship
 from tilework.executor.remote import loads
@@ -173,7 +173,7 @@ class HubRun:
         self.arena = arena
         self.end_by = float("inf")
         """When what is still at work after the end of the run is killed."""
-        self.has_ended = threading.Event()
+        self.has_ended = Latch()
         """Set when the run is over and nothing of it is at work."""
         self._messages = messages
         self._parcel, self._fd = ship(opening[1], self.arena, lambda: control.reason is not None)

@@ -93,6 +93,8 @@ class Member:
     """When its set-up was over."""
     reason: str | None = None
     """Why it was ended from here."""
+    lacks_memory: bool = False
+    """Whether its memory could not be mapped here, which may be possible later."""
 
     @property
     def name(self) -> str:
@@ -110,6 +112,7 @@ class Member:
             try:
                 self.arena = ArenaReader(descriptors[0], message.arena_size, writable=True)
             except SharedMemoryFullError as error:  # it could never send a large result
+                self.lacks_memory = True
                 self.end(f"the memory that it shares with this process is missing: {error}")
         elif isinstance(message, StartupDone):
             # one that is to end, for whatever reason, is never ready

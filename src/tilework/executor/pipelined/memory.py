@@ -25,6 +25,7 @@ __all__ = ["PAGE", "Segment", "SharedMemoryFullError", "cannot_map", "map_privat
 log = logging.getLogger(__name__)
 
 PAGE: Final = mmap.PAGESIZE
+_TOO_MANY_FILES: Final = {errno.EMFILE, errno.ENFILE}
 _MAP_FIXED: Final = 0x10
 """From Linux's mman.h, the same for all CPUs that matter here; module mmap does not have it."""
 SHM: Final = "/dev/shm"  # noqa: S108  (what is put there has no name)
@@ -45,6 +46,7 @@ def cannot_map(size: int, error: OSError) -> SharedMemoryFullError:
         What the system said.
     """
     remedies = {
+        errno.ENFILE: ": the system has too many open files",
         errno.EMFILE: ": raise the limit of open files (ulimit -n)",
         errno.EFBIG: ": give the executor less with shared_memory=, or raise the limit of file sizes (ulimit -f)",
         errno.ENOMEM: ": give the executor less with shared_memory=, or raise the limit of address space (ulimit -v)",
@@ -73,9 +75,9 @@ class Segment:
         self.fd = -1
         self.size = max(PAGE, -(-size // PAGE) * PAGE)
         self._folder = folder
-        self.fd = _open(folder)
         self._allocated = 0
         try:
+            self.fd = _open(folder)
             os.ftruncate(self.fd, self.size)
             self.map = mmap.mmap(self.fd, self.size)
         except OSError as error:
@@ -178,6 +180,8 @@ def _open(folder: str | None) -> int:
         try:
             return os.memfd_create("tilework", os.MFD_CLOEXEC)
         except OSError as error:  # forbidden in some sandboxes
+            if error.errno in _TOO_MANY_FILES:
+                raise
             log.debug("no anonymous memory files: %s", error)
     import tempfile  # and much else with it, which those that come before do not need
 
@@ -186,6 +190,8 @@ def _open(folder: str | None) -> int:
         try:
             fd, path = tempfile.mkstemp(prefix=f"tilework-{os.getpid()}-", dir=place)
         except OSError as error:
+            if error.errno in _TOO_MANY_FILES:
+                raise
             log.debug("no shared memory in %s: %s", place, error)
             continue
         Path(path).unlink()

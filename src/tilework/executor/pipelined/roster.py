@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from tilework.exceptions import PoolStateError, WorkerLostError
 from tilework.executor.pipelined.member import MemberState
+from tilework.executor.pipelined.telling import tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,6 +118,9 @@ class Roster:
         if is_failed_start and not self.is_complete:
             self.start_error = member.error or PoolStateError(f"One or more workers failed to start: {cause}")
             return
+        if member.lacks_memory:
+            self._try_later(member.info.spec, PoolStateError(cause))
+            return
         name = member.name
         if is_failed_start or (not has_begun and time.monotonic() < member.ready_since + _SOON_SECONDS):
             self._failed_starts[name] += 1
@@ -125,9 +129,8 @@ class Roster:
         n = self._failed_starts[name]
         if n >= (_MOST_FAILED_STARTS if is_failed_start else _MOST_LOST_SOON):
             self._cause = cause
-            log.error(
-                "worker %s could not be started, or was lost as soon as it was, %d times and is given up", name, n
-            )
+            text = "worker %s could not be started, or was lost as soon as it was, %d times and is given up"
+            tell(log, logging.ERROR, text, name, n)
             return
         # One that was ready is replaced at once, unless that is not the first time.
         steps = n if is_failed_start else max(0, n - 1)
@@ -164,7 +167,8 @@ class Roster:
         pause = self._pauses.get(name, _PAUSE_SECONDS)
         self._pauses[name] = min(2 * pause, _LONGEST_PAUSE)
         self._to_start.append((time.monotonic() + pause, spec))
-        log.warning("worker %s cannot be started, the next attempt is in %g s: %s", name, pause, error)
+        text = "worker %s cannot be started, the next attempt is in %g s: %s"
+        tell(log, logging.WARNING, text, name, pause, error)
 
     # ---- in time ----
 

@@ -17,6 +17,7 @@ from collections import deque
 from typing import Final
 
 from tilework.executor.exits import STDERR_LINES
+from tilework.executor.pipelined.telling import tell
 
 __all__ = ["WorkerStderr"]
 
@@ -79,8 +80,8 @@ class WorkerStderr:
         """Log what has not been logged."""
         self.log_at = math.inf
         if self._untold:
-            log.warning("%s", "\n".join(f"{self._name}: {line}" for line in self._untold))
-            self._untold.clear()
+            lines, self._untold = self._untold, []
+            tell(log, logging.WARNING, "%s", "\n".join(f"{self._name}: {line}" for line in lines))
 
     def read_last(self) -> None:
         """Take what is left: the worker has ended."""

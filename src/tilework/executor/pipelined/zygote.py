@@ -72,7 +72,7 @@ def main(fd: int, main_pid: int, preload: list[str]) -> None:
         while not any(at in watched for at, _ in poll.poll()):
             _drain(died)
             _reap(children, wire)
-            frames = deque(wire.receive_nowait() if _is_readable(wire) else ())
+            frames = deque(wire.receive_nowait() if _is_readable(wire.fileno()) else ())
             while frames:
                 _fork(frames.popleft(), wire, children, inherited, frames, main_pid)
     _end(children)
@@ -91,12 +91,14 @@ def _watch(main_pid: int) -> list[int]:
     return []
 
 
-def _is_readable(wire: Any) -> bool:
-    return bool(select.select([wire], [], [], 0)[0])
+def _is_readable(fd: int) -> bool:
+    poll = select.poll()  # the number may be too large for `select.select`
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _drain(fd: int) -> None:
-    if select.select([fd], [], [], 0)[0]:
+    if _is_readable(fd):
         os.read(fd, 1 << 12)
 
 
@@ -113,6 +115,7 @@ def _fork(
     frame: Any, wire: Any, children: dict[int, int], inherited: tuple[int, ...], others: Iterable[Any], main_pid: int
 ) -> None:
     from tilework.executor.pipelined.messages import decode
+    from tilework.executor.pipelined.wire import WireClosedError
 
     message = decode(frame.body)
     if message.preload:
@@ -133,6 +136,8 @@ def _fork(
             for other in others:  # a copy of its line in here would keep that open
                 _close(other.descriptors)
             code = _be_worker(wire_fd, stderr_fd, main_pid)
+        except WireClosedError:  # nobody wants it any more
+            code = 0
         except BaseException:  # noqa: BLE001  (all that can still be done is to say what it was)
             with contextlib.suppress(Exception):
                 traceback.print_exc()
