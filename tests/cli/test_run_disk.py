@@ -21,7 +21,9 @@ pytest_plugins = ["command_fixtures"]
 
 def test_existing_output(tilework: Any, scan: Path, tmp_path: Path) -> None:
     """Refused before any work is done; replaced with --overwrite when it is ours; never when it is not."""
-    assert tilework("run", scan, "--udf", "sum", "--out", "out", "--no-pictures").returncode == 0
+    done = tilework("run", scan, "--udf", "sum", "--out", "out", "--no-pictures")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "results in out/"
     done = tilework("run", scan, "--udf", "sumsig", "--out", "out", "--no-pictures")
     assert done.returncode == 1
     assert "out exists: choose another --out, or --overwrite" in done.stderr

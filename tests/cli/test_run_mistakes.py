@@ -124,7 +124,8 @@ def test_bad_functions(called: Any, scan: Path, tmp_path: Path, name: str, said:
         (["--udf", "masks", "--param", "foo=4"], "--udf masks has no parameter foo: there are mask_factories"),
         (["--udf", "masks", "--masks", "no.npy"], "no.npy: No such file"),
         (["--udf", "sum", "--sig-shape", "16,13"], "sig_shape"),
-        (["--udf", "sum", "--dtype", "uint8"], "--nav-shape"),
+        (["--udf", "sum", "--type", "raw", "--dtype", "uint8"], "--nav-shape"),
+        (["--udf", "sum", "--dtype", "uint8"], "begins as a file of the format npy does"),
         (["--udf", "sum", "--type", "npy", "--dtype", "uint8"], "--dtype is for raw files"),
         (
             ["--udf", "sum", "--dtype", "uint8", "--nav-shape", "6,5", "--sig-shape", "16,12"],

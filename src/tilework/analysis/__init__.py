@@ -9,7 +9,8 @@
     com.py               centre of mass as a vector field
     radialfourier.py     symmetries of rings
     sum.py, sd.py, raw.py, sumsig.py       sum, deviation, single frames, sum of each frame
-    sumfft.py, rawfft.py, apply_fft_mask.py, fem.py, clust.py    for finding order
+    sumfft.py, rawfft.py, apply_fft_mask.py, fem.py, clust.py    for finding order; fourier.py: transforms of frames
+    saving.py            results in files
 
 An analysis is run with `tilework.api.Context.run`. All are imported with this package, so that all are in the registry.
 """

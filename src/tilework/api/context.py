@@ -159,7 +159,7 @@ class Context(Analyses):
             ``"auto"`` to find out from `path`, in which case your own parameters win over detected ones; or a class
             of your own.
         *args, **kwargs
-            Parameters of the format, above all ``path``; see ``docs/formats.md``.
+            Parameters of the format, above all ``path``; those of its class in `tilework.io.dataset`.
         io_backend
             Accepted by file formats for compatibility.
 

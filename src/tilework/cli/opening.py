@@ -45,17 +45,17 @@ def open_dataset(context: Context, args: argparse.Namespace) -> DataSet:
     if args.dtype is not None and kind != "raw":
         msg = f"--dtype is for raw files; a {kind} file says itself what its numbers are"
         raise CommandError(msg)
+    if not Path(args.file).exists():
+        msg = f"{args.file}: there is no such file"
+        raise CommandError(msg)
+    if args.type == "auto" and kind == "raw":
+        _check_headerless(args.file)
     if kind == "raw":
         missing = [f"--{n.replace('_', '-')}" for n in ("dtype", "nav_shape", "sig_shape") if n not in parameters]
         if missing:
             msg = f"{args.file}: a raw file says nothing about itself; give {', '.join(missing)}"
             raise CommandError(msg)
         _check_dtype(args.dtype)
-    if not Path(args.file).exists():
-        msg = f"{args.file}: there is no such file"
-        raise CommandError(msg)
-    if args.type == "auto" and kind == "raw":
-        _check_headerless(args.file)
     try:
         dataset: DataSet = context.load(kind, path=args.file, **parameters)
     except UnknownFormatError as error:
@@ -109,16 +109,10 @@ def describe_dataset(dataset: DataSet) -> dict[str, Any]:
     """Return what is known of a dataset as plain values."""
     import numpy as np
 
-    absent = dataset.absent_frames
-    raw = np.dtype(dataset.raw_dtype)
     return {
         **dataset.describe(),
-        "shape": list(dataset.shape),
         "nav_shape": list(dataset.shape.nav),
         "sig_shape": list(dataset.shape.sig),
-        "dtype": str(np.dtype(dataset.dtype)),
-        "raw_dtype": raw.str,
         "frames": prod(dataset.shape.nav),
-        "absent_frames": 0 if absent is None else int(absent.sum()),
-        "bytes": prod(dataset.shape) * raw.itemsize,
+        "bytes": prod(dataset.shape) * np.dtype(dataset.raw_dtype).itemsize,
     }

@@ -253,6 +253,6 @@ def _lines(document: dict[str, Any], target: Path) -> list[str]:
     lines += [
         f"  {done['seconds']:.2f} s{format_rate(done)}, {describe_executor(document['executor'])}",
         *(report_lines(document["report"]) if "report" in document else ()),
-        f"results and pictures in {target}{'/' if not str(target).endswith('/') else ''}",
+        f"results{' and pictures' if any(entry['pictures'] for entry in document['functions']) else ''} in {target}/",
     ]
     return lines

@@ -67,7 +67,7 @@ class TestRaw:
         with pytest.warns(RuntimeWarning, match=r"34 bytes that are no whole frame.*1 position without a frame"):
             dataset = _load("raw", tmp_path / "scan.raw", dtype="u2", nav_shape=(4, 4), sig_shape=(4, 5))
         assert np.flatnonzero(dataset.absent_frames).tolist() == [15]
-        assert dataset.describe()["absent_positions"] == 1
+        assert dataset.describe()["absent_frames"] == 1
         np.testing.assert_array_equal(read_all(dataset)[0][:15], data[:15])
 
     def test_compressed(self, tmp_path: Path) -> None:

@@ -176,4 +176,4 @@ def _absent(fullname: str) -> str:
     folder, _, last = fullname.rpartition(".")
     if advice is None and folder == "libertem.io.dataset":
         advice = FORMATS.format(last)
-    return f"tilework has no {fullname}{f': {advice}' if advice is not None else ''} (see docs/libertem.md)"
+    return f"tilework has no {fullname}{f': {advice}' if advice is not None else ''}"

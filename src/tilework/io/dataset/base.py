@@ -76,6 +76,7 @@ class DataSet(ABC):
         For any other `io_backend`, or a `num_partitions` that is no integer or is below 1.
     """
 
+    #: Not used by tilework; for programs written for LiberTEM.
     MAX_PARTITION_SIZE: ClassVar[int] = MAX_PARTITION_BYTES
     #: Whether the data is in this process, so that no worker has to look whether it is there.
     IN_PROCESS: ClassVar[bool] = False
@@ -158,7 +159,10 @@ class DataSet(ABC):
 
     @classmethod
     def get_supported_io_backends(cls) -> list[str]:
-        """Return the names that `io_backend` may have."""
+        """Return the names that `io_backend` may have.
+
+        Not used by tilework; for programs written for LiberTEM.
+        """
         return ["mmap"]
 
     # -- facts about the data
@@ -246,6 +250,7 @@ class DataSet(ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return where the data comes from and how it was understood; can be written as JSON."""
+        absent = self.absent_frames
         return {
             "format": type(self).__name__,
             "shape": list(self.shape),
@@ -254,10 +259,14 @@ class DataSet(ABC):
             "raw_dtype": self.raw_dtype.str,
             "sync_offset": self.meta.sync_offset,
             "num_partitions": self.get_num_partitions(),
+            "absent_frames": 0 if absent is None else int(np.count_nonzero(absent)),
         }
 
     def get_cache_key(self) -> dict[str, Any]:
-        """Return what tells this dataset from others; can be written as JSON."""
+        """Return what tells this dataset from others; can be written as JSON.
+
+        Not used by tilework; for programs written for LiberTEM.
+        """
         return self.describe()
 
     # -- partitions
@@ -299,11 +308,17 @@ class DataSet(ABC):
         return tileshape
 
     def get_min_sig_size(self) -> int:
-        """Return the number of pixels below which a part of a frame is not worth a tile."""
+        """Return the number of pixels below which a part of a frame is not worth a tile.
+
+        Not used by tilework; for programs written for LiberTEM.
+        """
         return 4 * 4096 // self.dtype.itemsize
 
     def get_max_io_size(self) -> int | None:
-        """Return the most bytes that a tile should have; None for no limit."""
+        """Return the most bytes that a tile should have; None for no limit.
+
+        Not used by tilework; for programs written for LiberTEM.
+        """
         return None
 
     def need_decode(

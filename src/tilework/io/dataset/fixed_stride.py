@@ -325,7 +325,6 @@ class FixedStrideDataSet(DataSet):
             "path": self._name(),
             "files": len(self.paths),
             "frames": source.layout.frames_held,
-            "absent_positions": self._count_absent(),
             "source": dict(source.info),
         }
 

@@ -49,7 +49,7 @@ filetypes: dict[str, str | type[DataSet]] = {
 }
 
 # What to do with a file that cannot be read.
-_OTHERS = "what another library reads can be loaded as an array (see docs/formats.md)"
+_OTHERS = "what another library reads can be loaded as an array"
 
 
 def register_dataset_cls(filetype: str, cls: str | type[DataSet]) -> None:
@@ -196,7 +196,7 @@ def _auto(path: Any, given: dict[str, Any], executor: JobExecutor) -> tuple[type
         raise DataSetException("; ".join(f"read as {t}: {refused[t]}" for t in broken))
     foreign = executor.run_function(say_foreign, name)
     if foreign:
-        msg = f"{name} is {foreign} (see docs/formats.md, other files); tilework does not read it by itself"
+        msg = f"{name} is {foreign}; tilework does not read it by itself"
         raise DataSetException(msg)
     reasons = "; ".join(f"as {t}: {reason}" for t, reason in refused.items())
     why = f" ({reasons})" if refused else ""
