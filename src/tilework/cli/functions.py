@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
 
-__all__ = ["Function", "disk_mask", "find_own_modules", "load_array", "make_functions"]
+__all__ = ["BUILTIN", "Function", "disk_mask", "find_own_modules", "load_array", "make_functions"]
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,11 @@ def make_functions(args: argparse.Namespace, dataset: DataSet) -> list[Function]
         try:
             if ":" in name:
                 udf = _load_class(name)(**values)
+            elif name in BUILTIN:
+                udf, asked = BUILTIN[name](geometry, values)
             else:
-                udf, asked = _builtin(name)(geometry, values)
+                msg = f"there is no UDF {name!r}: use one of {', '.join(BUILTIN)}, or module:Class for your own"
+                raise CommandError(msg)
         except CommandError:
             raise
         except Exception as error:
@@ -170,25 +173,6 @@ def load_array(what: str, path: str) -> NDArray[Any]:
 
 Made = tuple[Any, dict[str, Any]]
 Maker = Callable[[_Geometry, dict[str, Any]], Made]
-
-
-def _builtin(name: str) -> Maker:
-    makers = {
-        "sum": _plain("sum", "tilework.udf.sum:SumUDF"),
-        "sumsig": _plain("sumsig", "tilework.udf.sumsigudf:SumSigUDF"),
-        "stddev": _plain("stddev", "tilework.udf.stddev:StdDevUDF"),
-        "com": _com,
-        "disk": _disk,
-        "ring": _ring,
-        "masks": _masks,
-        "logsum": _plain("logsum", "tilework.udf.logsum:LogsumUDF"),
-        "fem": _fem,
-        "crystallinity": _crystallinity,
-    }
-    if name not in makers:
-        msg = f"there is no UDF {name!r}: use one of {', '.join(makers)}, or module:Class for your own"
-        raise CommandError(msg)
-    return makers[name]
 
 
 def _plain(name: str, where: str) -> Maker:
@@ -318,6 +302,20 @@ def _crystallinity(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
     if "real_rad" in parameters or geometry["radius"] is not None:
         asked = geometry.replaced(parameters, real_center=lambda: geometry.middle, real_rad=lambda: geometry["radius"])
     return CrystallinityUDF(**asked), asked
+
+
+BUILTIN: dict[str, Maker] = {
+    "sum": _plain("sum", "tilework.udf.sum:SumUDF"),
+    "sumsig": _plain("sumsig", "tilework.udf.sumsigudf:SumSigUDF"),
+    "stddev": _plain("stddev", "tilework.udf.stddev:StdDevUDF"),
+    "com": _com,
+    "disk": _disk,
+    "ring": _ring,
+    "masks": _masks,
+    "logsum": _plain("logsum", "tilework.udf.logsum:LogsumUDF"),
+    "fem": _fem,
+    "crystallinity": _crystallinity,
+}
 
 
 # -- users' own UDFs

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tilework import __version__
+from tilework.cli.functions import BUILTIN
 from tilework.cli.values import parse_length, parse_parameter, parse_point, parse_radius, parse_roi, parse_shape
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "make_parser", "parse"]
 
 FORMATS = ("npz", "h5", "zarr", "tif")
-BUILTIN = "sum | sumsig | stddev | com | disk | ring | masks | logsum | fem | crystallinity"
 
 _EXAMPLES = """\
 examples:
@@ -117,7 +117,7 @@ def _add_run(commands: Any) -> None:
         dest="udfs",
         required=True,
         metavar="NAME",
-        help=f"{BUILTIN} | module:Class; repeatable, one pass",
+        help=f"{' | '.join(BUILTIN)} | module:Class; repeatable, one pass",
     )
     what.add_argument(
         "--param",
@@ -183,7 +183,7 @@ def _add_demo(commands: Any) -> None:
         metavar="SY,SX,DY,DX",
         help="scan and detector (default: 64,64,128,128)",
     )
-    parser.add_argument("--seed", type=int, default=20, help="of the random numbers (default: 20)")
+    parser.add_argument("--seed", type=int, default=20, help="seed of the random numbers (default: 20)")
     _add_execution(parser)
 
 
