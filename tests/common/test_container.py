@@ -15,7 +15,7 @@ import sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilework.common.container import SPARSE_BACKENDS, MaskContainer, warn_if_large
+from tilework.common.container import SPARSE_FORMATS, MaskContainer, warn_if_large
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 from tilework.common.sparse import is_sparse, to_dense
@@ -49,7 +49,7 @@ def part(origin: tuple[int, int] = (0, 0), shape: tuple[int, int] = SIG) -> Slic
     return Slice(origin=(0, *origin), shape=Shape((5, *shape), sig_dims=2))
 
 
-@pytest.mark.parametrize("use_sparse", [None, True, False, *SPARSE_BACKENDS])
+@pytest.mark.parametrize("use_sparse", [None, True, False, *SPARSE_FORMATS])
 @pytest.mark.parametrize("kind", FACTORIES)
 def test_every_kind_of_factory_gives_the_same_masks(kind: str, use_sparse: Any) -> None:
     container = MaskContainer(FACTORIES[kind], use_sparse=use_sparse)
@@ -85,7 +85,7 @@ def test_sparse_matrices_may_be_masks_of_one_axis() -> None:
     kind=st.sampled_from(sorted(FACTORIES)),
     rows=st.tuples(st.integers(0, 6), st.integers(0, 6)).map(sorted),
     columns=st.tuples(st.integers(0, 7), st.integers(0, 7)).map(sorted),
-    sparse_backend=st.sampled_from([None, *SPARSE_BACKENDS]),
+    sparse_backend=st.sampled_from([None, *SPARSE_FORMATS]),
     dtype=st.sampled_from([None, "f8", "c8"]),
 )
 def test_any_part_in_any_format(kind: str, rows: Any, columns: Any, sparse_backend: Any, dtype: Any) -> None:
@@ -103,7 +103,7 @@ def test_any_part_in_any_format(kind: str, rows: Any, columns: Any, sparse_backe
         assert isinstance(masks, sparse.GCXS if sparse_backend.endswith("GCXS") else sparse.COO)
 
 
-@pytest.mark.parametrize("use_sparse", [None, True, False, *SPARSE_BACKENDS])
+@pytest.mark.parametrize("use_sparse", [None, True, False, *SPARSE_FORMATS])
 @pytest.mark.parametrize("dtype", [">f4", ">u2", ">c8", "f2"])
 def test_masks_in_numbers_that_scipy_does_not_take(dtype: str, use_sparse: Any) -> None:
     """Foreign byte order, as of a file, and half precision."""
@@ -124,7 +124,7 @@ def test_masks_in_numbers_that_scipy_does_not_take(dtype: str, use_sparse: Any) 
             np.testing.assert_array_equal(to_dense(in_dtype), made.reshape(3, -1))
 
 
-@pytest.mark.parametrize("use_sparse", [None, True, False, *SPARSE_BACKENDS])
+@pytest.mark.parametrize("use_sparse", [None, True, False, *SPARSE_FORMATS])
 def test_sparse_masks_with_a_background(use_sparse: Any) -> None:
     hole = stack() > 0
     for container in (

@@ -4,7 +4,7 @@
 
     base.py              Analysis: parameters, one pass or several, results; the registry of analyses by name
     results.py           results from arrays, with their pictures
-    getroi.py, helper.py regions of interest, and parameters with defaults
+    getroi.py            regions of interest; parameters.py: parameters with defaults
     masks.py             any masks; disk.py, ring.py, point.py: virtual detectors
     com.py               centre of mass as a vector field
     radialfourier.py     symmetries of rings

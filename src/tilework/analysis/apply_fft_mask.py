@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.analysis.base import BaseAnalysis
 from tilework.analysis.fourier import DISC_DEFAULTS, check_disc
-from tilework.analysis.helper import get_parameters, require_sig_2d
+from tilework.analysis.parameters import get_parameters, require_sig_2d
 from tilework.analysis.results import real_result
 from tilework.common.analysis import AnalysisResultSet
 from tilework.udf.crystallinity import CrystallinityUDF

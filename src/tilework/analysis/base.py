@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tilework.analysis.getroi import get_roi
-from tilework.analysis.helper import positions_with_values
-from tilework.analysis.results import complex_results
+from tilework.analysis.results import complex_results, positions_with_values
 from tilework.analysis.saving import AnalysisWriter
 from tilework.common.analysis import AnalysisResult, AnalysisResultSet
 from tilework.common.roi import normalize_roi

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.analysis.base import BaseAnalysis
-from tilework.analysis.helper import get_parameters, require_sig_2d
+from tilework.analysis.parameters import get_parameters, require_sig_2d
 from tilework.analysis.results import real_result
 from tilework.common.analysis import AnalysisResultSet
 from tilework.common.mask_stacks import sparse_circular_multi_stack

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.analysis.base import BaseAnalysis
-from tilework.analysis.helper import get_parameters, require_sig_2d
+from tilework.analysis.parameters import get_parameters, require_sig_2d
 from tilework.analysis.results import real_result, vector_picture
 from tilework.common.analysis import AnalysisResult, AnalysisResultSet
 from tilework.udf.com import CoMUDF, apply_correction, curl_2d, divergence, guess_corrections, magnitude

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.analysis.base import BaseAnalysis
-from tilework.analysis.helper import get_parameters, require_sig_2d
+from tilework.analysis.parameters import get_parameters, require_sig_2d
 from tilework.analysis.results import real_result
 from tilework.common.analysis import AnalysisResultSet
 from tilework.common.masks import check_radii

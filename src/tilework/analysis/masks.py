@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.analysis.base import BaseAnalysis
-from tilework.analysis.helper import get_parameters
+from tilework.analysis.parameters import get_parameters
 from tilework.analysis.results import complex_results, log_and_lin, real_result
 from tilework.common.analysis import AnalysisResult, AnalysisResultSet
 from tilework.udf.masks import ApplyMasksUDF

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.analysis.helper import get_parameters, require_sig_2d
 from tilework.analysis.masks import SingleMaskAnalysis
+from tilework.analysis.parameters import get_parameters, require_sig_2d
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.analysis.helper import get_parameters, require_sig_2d
 from tilework.analysis.masks import BaseMasksAnalysis
+from tilework.analysis.parameters import get_parameters, require_sig_2d
 from tilework.analysis.results import real_result, vector_picture
 from tilework.common.analysis import AnalysisResult, AnalysisResultSet
 from tilework.common.mask_stacks import prefers_sparse, radial_fourier

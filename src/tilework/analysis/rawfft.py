@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.analysis.fourier import DISC_DEFAULTS, check_disc, masked_fft
-from tilework.analysis.helper import require_sig_2d
+from tilework.analysis.parameters import require_sig_2d
 from tilework.analysis.raw import PickFrameAnalysis
 
 if TYPE_CHECKING:

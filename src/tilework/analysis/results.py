@@ -13,7 +13,17 @@ from tilework.viz import rgb_from_2dvector, visualize_simple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Damage", "complex_results", "log_and_lin", "real_result", "sig_damage", "vector_picture"]
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Damage",
+    "complex_results",
+    "log_and_lin",
+    "positions_with_values",
+    "real_result",
+    "sig_damage",
+    "vector_picture",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # Where there are values: everywhere (True), nowhere (False), or by position.
@@ -128,3 +138,24 @@ def _draw_vectors(y: Array, x: Array, damage: Damage) -> Array:
 def sig_damage(damage: Damage) -> bool:
     """Return whether there is anything in a result that has no scan positions."""
     return bool(np.any(damage))
+
+
+def positions_with_values(dataset: Any, roi: NDArray[np.bool_] | None) -> Damage:
+    """Return where a run has results: at selected positions with a frame.
+
+    Parameters
+    ----------
+    dataset
+        What is evaluated.
+    roi
+        Selected positions, bool of the shape of the scan; None: all.
+
+    Returns
+    -------
+    bool or numpy.ndarray
+        True: everywhere; otherwise bool of the shape of the scan.
+    """
+    if roi is None and dataset.absent_frames is None:
+        return True
+    present: NDArray[np.bool_] = dataset.present_positions(roi)
+    return present

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilework.analysis.base import BaseAnalysis
-from tilework.analysis.helper import get_parameters
+from tilework.analysis.parameters import get_parameters
 from tilework.analysis.results import log_and_lin, sig_damage
 from tilework.common.analysis import AnalysisResultSet
 from tilework.udf.stddev import StdDevUDF

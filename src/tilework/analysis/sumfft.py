@@ -9,7 +9,7 @@ import numpy as np
 
 from tilework.analysis.base import BaseAnalysis
 from tilework.analysis.fourier import DISC_DEFAULTS, check_disc, masked_fft
-from tilework.analysis.helper import get_parameters, require_sig_2d
+from tilework.analysis.parameters import get_parameters, require_sig_2d
 from tilework.analysis.results import sig_damage
 from tilework.common.analysis import AnalysisResult, AnalysisResultSet
 from tilework.udf.sum import SumUDF

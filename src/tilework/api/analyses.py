@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         RingMaskAnalysis,
         SumAnalysis,
     )
-    from tilework.common.container import MaskFactories, SparseBackend
+    from tilework.common.container import MaskFactories, SparseFormat
     from tilework.common.progress import ProgressReporter
     from tilework.common.roi import RoiT
     from tilework.io.corrections.corrset import CorrectionSet
@@ -76,7 +76,7 @@ class Analyses:
         >>> result.intensity.visualized.shape
         (4, 4, 4)
         """
-        from tilework.analysis.helper import positions_with_values
+        from tilework.analysis.results import positions_with_values
         from tilework.common.roi import normalize_roi
 
         _check_analysis(job)
@@ -97,7 +97,7 @@ class Analyses:
         self,
         factories: MaskFactories,
         dataset: DataSet,
-        use_sparse: bool | SparseBackend | None = None,
+        use_sparse: bool | SparseFormat | None = None,
         mask_count: int | None = None,
         mask_dtype: DTypeLike | None = None,
         dtype: DTypeLike | None = None,
@@ -193,7 +193,7 @@ class Analyses:
         ro: float | None = None,
         n_bins: int | None = None,
         max_order: int | None = None,
-        use_sparse: bool | SparseBackend | None = None,
+        use_sparse: bool | SparseFormat | None = None,
     ) -> RadialFourierAnalysis:
         """Make an analysis of the symmetries of rings: `RadialFourierAnalysis`.
 

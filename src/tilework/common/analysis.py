@@ -233,11 +233,7 @@ class AnalysisResultSet:
     def __getattr__(self, name: str) -> AnalysisResult:
         # Underscores are not results: copying and unpickling ask for such names before there are any.
         if not name.startswith("_"):
-            for result in self.results:
-                if result.key == name:
-                    return result
-            msg = f"there is no result {name!r}: there are {', '.join(self.keys())}"
-            raise MissingResultError(msg)
+            return self[name]
         msg = f"{type(self).__name__!r} object has no attribute {name!r}"
         raise AttributeError(msg)
 

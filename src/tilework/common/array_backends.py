@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.pydata import csr_from_pydata, pydata_astype, pydata_from_csr
+from tilework.common.sparse import is_pydata_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -127,7 +128,7 @@ def as_dtype(array: Any, dtype: DType) -> Any:
     """Return an array of any kind in another dtype; itself when it has that already."""
     if array.dtype == dtype:
         return array
-    return pydata_astype(array, dtype) if _is_pydata(array) else array.astype(dtype)
+    return pydata_astype(array, dtype) if is_pydata_sparse(array) else array.astype(dtype)
 
 
 # -- conversions
@@ -161,7 +162,7 @@ def as_backend(array: Any, backend: str, shape: Sequence[int] | None = None, out
         array = array.reshape(_flat(shape))
     if backend in PYDATA_BACKENDS and not hasattr(array, "get"):
         return _as_pydata(array, backend, shape)
-    if _is_pydata(array):
+    if is_pydata_sparse(array):
         array = csr_from_pydata(array)
     import sparseconverter
 
@@ -170,17 +171,13 @@ def as_backend(array: Any, backend: str, shape: Sequence[int] | None = None, out
     return converted if tuple(converted.shape) == want else converted.reshape(want)
 
 
-def _is_pydata(array: Any) -> bool:
-    return type(array).__module__.partition(".")[0] == "sparse"
-
-
 def _as_pydata(array: Any, backend: str, shape: tuple[int, ...]) -> Any:
     kind = backend.rpartition(".")[2]
     if type(array).__name__ == kind and tuple(array.shape) == shape:
         return array
     from scipy.sparse import csr_matrix
 
-    matrix = csr_from_pydata(array) if _is_pydata(array) else csr_matrix(array)
+    matrix = csr_from_pydata(array) if is_pydata_sparse(array) else csr_matrix(array)
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()
@@ -213,7 +210,7 @@ def as_matrix(tile: Any) -> Any:
     """
     if hasattr(tile, "tocsr") and len(tile.shape) == 2:
         return tile.tocsr()
-    return csr_from_pydata(tile) if _is_pydata(tile) else tile.reshape(_flat(tuple(tile.shape)))
+    return csr_from_pydata(tile) if is_pydata_sparse(tile) else tile.reshape(_flat(tuple(tile.shape)))
 
 
 # -- single frames

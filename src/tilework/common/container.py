@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -30,9 +30,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MaskFactories = Callable[[], Any] | Sequence[Callable[[], Any]]
-SparseBackend = Literal["scipy.sparse", "scipy.sparse.csr", "scipy.sparse.csc", "sparse.pydata", "sparse.pydata.GCXS"]
-
-SPARSE_BACKENDS = ("scipy.sparse", "scipy.sparse.csr", "scipy.sparse.csc", "sparse.pydata", "sparse.pydata.GCXS")
+SparseFormat = Literal["scipy.sparse", "scipy.sparse.csr", "scipy.sparse.csc", "sparse.pydata", "sparse.pydata.GCXS"]
+SPARSE_FORMATS: tuple[SparseFormat, ...] = get_args(SparseFormat)
 # A factory is sent to every worker, so it should make its masks there and not bring them along.
 _LARGE_FACTORY = 2**20
 
@@ -80,10 +79,10 @@ class MaskContainer:
         self,
         mask_factories: MaskFactories,
         dtype: DTypeLike | None = None,
-        use_sparse: bool | SparseBackend | None = None,
+        use_sparse: bool | SparseFormat | None = None,
         count: int | None = None,
         backend: str | None = None,
-        default_sparse: SparseBackend = "scipy.sparse",
+        default_sparse: SparseFormat = "scipy.sparse",
         sig_shape: Sequence[int] | None = None,
     ) -> None:
         self.mask_factories = mask_factories
@@ -149,7 +148,7 @@ class MaskContainer:
         self,
         key: Any,
         dtype: DTypeLike | None = None,
-        sparse_backend: SparseBackend | None = None,
+        sparse_backend: SparseFormat | None = None,
         transpose: bool = True,
         backend: str | None = None,
     ) -> Any:
@@ -195,7 +194,7 @@ class MaskContainer:
         self,
         sig_slice: Slice,
         dtype: DTypeLike | None = None,
-        sparse_backend: SparseBackend | None = None,
+        sparse_backend: SparseFormat | None = None,
         transpose: bool = True,
         backend: str | None = None,
     ) -> Any:
@@ -373,8 +372,8 @@ def _to_csr(matrix: Any) -> Any:
 
 
 def _checked_format(name: Any, argument: str) -> str:
-    if name not in SPARSE_BACKENDS:
-        msg = f"{argument} must be True, False, None or one of {', '.join(SPARSE_BACKENDS)}; it is {name!r}"
+    if name not in SPARSE_FORMATS:
+        msg = f"{argument} must be True, False, None or one of {', '.join(SPARSE_FORMATS)}; it is {name!r}"
         raise ValueError(msg)
     return str(name)
 

@@ -19,7 +19,10 @@ __all__ = ["count_nonzero", "flat_nonzero", "is_real_scalar", "make_2D_square", 
 
 
 def is_real_scalar(value: Any) -> bool:
-    """Return whether something is one real number: of Python, of NumPy, or an array without axes; a bool is none."""
+    """Return whether something is one real number: of Python, of NumPy, or an array without axes; a bool is none.
+
+    `tilework.common.numbers.is_real` takes no arrays, and does without NumPy.
+    """
     return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
 
 

@@ -1,4 +1,7 @@
-"""What counts as a number, of Python or NumPy."""
+"""What counts as a number, of Python or NumPy. NumPy is not imported: `tilework.api` needs these before it is.
+
+What may also be an array without axes is tested by `tilework.common.math.is_real_scalar`.
+"""
 
 from __future__ import annotations
 

@@ -14,10 +14,19 @@ if TYPE_CHECKING:
 
     from tilework.common.shape import ShapeLike
 
-__all__ = ["assert_sparse", "is_scipy_sparse", "is_sparse", "sparse_to_coo", "to_dense", "to_sparse"]
+__all__ = [
+    "assert_sparse",
+    "is_pydata_sparse",
+    "is_scipy_sparse",
+    "is_sparse",
+    "sparse_to_coo",
+    "to_dense",
+    "to_sparse",
+]
 
 
-def _is_pydata(a: object) -> bool:
+def is_pydata_sparse(a: object) -> bool:
+    """Return whether `a` is an array of pydata sparse."""
     # An instance can only exist when its library has been imported, and completely.
     kind = getattr(sys.modules.get("sparse"), "SparseArray", None)
     return kind is not None and isinstance(a, kind)
@@ -38,7 +47,7 @@ def is_sparse(a: object) -> bool:
     >>> is_sparse(scipy.sparse.csr_matrix((2, 3))), is_sparse(np.zeros((2, 3)))
     (True, False)
     """
-    return not isinstance(a, np.ndarray) and (_is_pydata(a) or is_scipy_sparse(a))
+    return not isinstance(a, np.ndarray) and (is_pydata_sparse(a) or is_scipy_sparse(a))
 
 
 def assert_sparse(a: Any) -> Any:
@@ -67,7 +76,7 @@ def to_dense(a: Any) -> NDArray[Any]:
     array([[0, 1],
            [2, 0]])
     """
-    if _is_pydata(a):
+    if is_pydata_sparse(a):
         return np.asarray(a.todense())
     if is_scipy_sparse(a):
         a = a.toarray()
@@ -93,7 +102,7 @@ def sparse_to_coo(a: Any, shape: ShapeLike | None = None) -> Any:
     """
     if isinstance(a, tuple | list):
         return _from_coordinates(a, shape)
-    if _is_pydata(a):
+    if is_pydata_sparse(a):
         import sparse
 
         coo = a if isinstance(a, sparse.COO) else a.asformat("coo")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from tilework.common.buffers import BufferWrapper
-    from tilework.common.container import MaskFactories, SparseBackend
+    from tilework.common.container import MaskFactories, SparseFormat
     from tilework.common.udf import TilingPreferences
 
 __all__ = ["ApplyMasksEngine", "ApplyMasksUDF"]
@@ -94,7 +94,7 @@ class ApplyMasksUDF(UDF):
         self,
         mask_factories: MaskFactories,
         use_torch: bool = True,
-        use_sparse: bool | SparseBackend | None = None,
+        use_sparse: bool | SparseFormat | None = None,
         mask_count: int | None = None,
         mask_dtype: DTypeLike | None = None,
         preferred_dtype: DTypeLike | None = None,

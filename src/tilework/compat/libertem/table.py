@@ -36,6 +36,7 @@ _COORDINATES: Final = _from("compat.libertem.coordinates", "get_coordinates")
 _PARTITION: Final = {"BasePartition": "tilework.io.dataset.partition:Partition"}
 
 MOVED: Final[dict[str, dict[str, str]]] = {
+    "libertem.analysis.helper": {},  # whose names write notebooks, which we do not
     "libertem.common.exceptions": _UDF_EXCEPTIONS,
     "libertem.common.numba": _from("compat.libertem.compiled", "cached_njit", "numba_dtypes", "rmatmul"),
     "libertem.corrections.corrset": _from("io.corrections.corrset", "CorrectionSet"),

@@ -12,11 +12,7 @@ from tilework.common.math import is_real_scalar
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from numpy.typing import NDArray
-
-    from tilework.analysis.results import Damage
-
-__all__ = ["get_parameters", "positions_with_values", "require_sig_2d", "whole_number"]
+__all__ = ["get_parameters", "require_sig_2d", "whole_number"]
 
 # What every analysis takes: a region of the scan, and what a program with a screen calls the thing it drew.
 _ALWAYS = ("roi", "shape")
@@ -62,7 +58,7 @@ def get_parameters(
 
 
 def whole_number(name: str, value: Any) -> int:
-    """Return a parameter that is a whole number, as an integer.
+    """Return a parameter that is a whole number, as an integer; unlike `tilework.common.numbers.is_whole`, 3.0 is one.
 
     Raises
     ------
@@ -88,24 +84,3 @@ def require_sig_2d(name: str, dataset: Any) -> tuple[int, int]:
         msg = f"incompatible dataset: {name} needs two signal dimensions, the detector has the shape {shape}"
         raise ValueError(msg)
     return shape[0], shape[1]
-
-
-def positions_with_values(dataset: Any, roi: NDArray[np.bool_] | None) -> Damage:
-    """Return where a run has results: at selected positions with a frame.
-
-    Parameters
-    ----------
-    dataset
-        What is evaluated.
-    roi
-        Selected positions, bool of the shape of the scan; None: all.
-
-    Returns
-    -------
-    bool or numpy.ndarray
-        True: everywhere; otherwise bool of the shape of the scan.
-    """
-    if roi is None and dataset.absent_frames is None:
-        return True
-    present: NDArray[np.bool_] = dataset.present_positions(roi)
-    return present
