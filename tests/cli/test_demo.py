@@ -145,7 +145,6 @@ def test_warmup(tilework: Any) -> None:
     done = tilework("warmup", "--json", "--progress", "--workers", "2", timeout=580)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert document["seconds"] > 0
     assert {"uint16", ">u2", "float32"} <= set(document["dtypes"])
     # Of these, the built-in functions are not run: a first run still compiles.
     assert {"int8", ">i2", "complex64"} <= set(document["in_part"])
