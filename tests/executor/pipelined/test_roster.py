@@ -90,11 +90,12 @@ def test_workers_whose_memory_cannot_be_mapped_for_now(monkeypatch: pytest.Monke
     pool.launch = lambda spec: None
     pool.members.append(SimpleNamespace(name="cpu-0", ready_since=now, state=MemberState.READY))
     roster = Roster(pool)
-    roster.note_ready(pool.members.pop())
+    roster.note_ready(pool.members[0])
+    pool.members.clear()
     for _ in range(10):
         info = SimpleNamespace(spec=pool.spec[0])
         member: Any = SimpleNamespace(name="cpu-0", info=info, lacks_memory=True)
         roster.note_loss(member, MemberState.STARTING, "no files", has_begun=False)
+        assert not roster.is_hopeless
         now = roster.next_date()
         roster.keep_dates(now)
-    assert not roster.is_hopeless
