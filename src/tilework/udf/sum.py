@@ -33,7 +33,9 @@ class SumUDF(UDF):
 
     Result: ``intensity``, of sig shape, in the dtype to which `dtype` and that of the dataset are promoted; in the
     units of the data. Integers of up to 4 bytes are summed exactly within a partition and then rounded to it; floats in
-    their own precision, at most 256 frames at a time, and these in double precision (relative error: about 1e-6).
+    their own precision, at most 256 frames at a time, and these in double precision (relative error: about 1e-6). What
+    partitions have is added in the dtype of the result: in float32, 10000 partitions of equal frames are wrong by 5e-5.
+    For scans of that size take float64.
 
     Parameters
     ----------

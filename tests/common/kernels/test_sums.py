@@ -41,6 +41,21 @@ def test_sums_are_those_of_numpy_in_double_precision(dtype: str, shape: tuple[in
 
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4", "i4"])
+@pytest.mark.parametrize("result", ["i4", "u4", "i8", "u8"])
+def test_integers_wrap_around(dtype: str, result: str, compiled: bool) -> None:
+    """However many there are at a time, and whether signed and unsigned ones meet."""
+    top, width = np.iinfo(dtype).max, 5
+    out = np.full(width, np.iinfo(result).max - 3, dtype=result)
+    expected = int(out[0])
+    for frames in (1, 2, 300, 70_000):
+        sum_frames(np.full((frames, width), top, dtype=dtype), out, compiled=compiled)
+        expected += frames * int(top)
+    bits = 8 * out.itemsize
+    assert (out.view(f"u{out.itemsize}") == expected % 2**bits).all()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4", "i4"])
 def test_sums_of_integers_are_exact_where_32_bits_overflow(dtype: str, compiled: bool) -> None:
     top = np.iinfo(dtype).max
     frames, width = 70_000, 3

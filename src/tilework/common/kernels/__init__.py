@@ -9,7 +9,8 @@ same tile.
 
 Data comes as tiles of shape ``(n, *sig part)``: arrays, in either byte order, or frames that were picked from one (see
 `picked_frames`), with the same bits as a copy of them; sums of logarithms take arrays in native order only. Results are
-added to arrays of the caller. NaN and infinities propagate as IEEE 754 says, without warnings.
+added to arrays of the caller. What is NaN, or infinite, makes results that depend on it NaN or infinite, without
+warnings; which of the two may differ between the paths, as may what overflows on the way.
 """
 
 from __future__ import annotations

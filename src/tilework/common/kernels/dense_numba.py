@@ -4,7 +4,7 @@ For blocks of pixels, four frames and four masks are held in vector registers at
 and one of a mask; three frames and two masks where a CPU has 16 registers of half the length. Smaller groups take what
 is left over. Every sum is taken in the same order in all of them: the lanes of a vector over the pixels of a block in
 float32 (float64 for float64 masks), then across lanes, then across blocks in float64. So a result depends on nothing
-but its frame and its mask, and is the same on all CPUs.
+but its frame and its mask, and is the same on all CPUs that multiply and add in one instruction (FMA).
 
 With more than a few masks, the pixels of these frames are converted once for all masks: the first masks leave them
 converted for the others.

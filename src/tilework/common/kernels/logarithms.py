@@ -25,8 +25,8 @@ _LONG = 2048
 def sum_logarithms(tile: Array, out: Array, *, compiled: bool) -> None:
     """Add ``log(1 + frame - min(frame))`` of each frame to `out`.
 
-    Differences are taken exactly, and logarithms in float32, of 8-byte numbers in float64 (relative error: below 3e-7
-    each, also of values much smaller than 1); but integers of 8 bytes are rounded to float64 before.
+    Differences are taken in the precision of the data, logarithms in float32, of 8-byte numbers in float64 (relative
+    error: below 3e-7 each, also of values much smaller than 1); but integers of 8 bytes are rounded to float64 before.
 
     Parameters
     ----------

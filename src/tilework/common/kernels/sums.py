@@ -79,6 +79,8 @@ def sum_frames(tile: Array | PickedFrames, out: Array, *, compiled: bool | None,
     accumulator = np.dtype(_ACCUMULATORS.get(rows.flat.dtype.str[1:], dtype))
     flush = _FLUSH_FLOAT if accumulator.kind == "f" else _FLUSH_INTEGER
     direct = target.dtype.char in _KERNEL_OUT and (target.dtype.itemsize == 8 or rows.frames <= flush)
+    if direct and target.dtype.kind in "iu" and target.dtype.itemsize == 8:
+        target = target.view(dtype)  # the same bits; numba would add signed and unsigned ones in float64
     result = target if direct else np.zeros(target.size, dtype=_wide(dtype))
     block = min(_BLOCK_BYTES // accumulator.itemsize, rows.pixels)
 
@@ -98,8 +100,8 @@ def sum_frames(tile: Array | PickedFrames, out: Array, *, compiled: bool | None,
 def sum_pixels(tile: Array | PickedFrames, out: Array, *, compiled: bool | None, threads: int = 1) -> None:
     """Add the sum over the pixels of each frame to `out`.
 
-    Integers of up to 4 bytes are summed exactly. The result of a frame does not depend on which frames are in the same
-    tile.
+    Integers of up to 4 bytes are summed exactly, up to 2**53. The result of a frame does not depend on which frames are
+    in the same tile.
 
     Parameters
     ----------
@@ -150,6 +152,8 @@ def _are_pixels_exact(tile: Array | PickedFrames) -> bool:
 
 
 def _add_rounded(out: Array, total: Array) -> None:
+    if out.dtype.kind in "iu" and total.dtype.kind in "iu":
+        total = total.astype(out.dtype)  # NumPy would add signed and unsigned ones in float64, which does not wrap
     with np.errstate(invalid="ignore", over="ignore"):
         np.add(out, total, out=out, casting="unsafe")
 
@@ -181,7 +185,7 @@ def _add_frames_numpy(tile: Array, out: Array) -> None:
     else:
         _add_rows(tile.reshape(len(tile), -1), out.reshape(-1), dtype)  # no copy, as frames are contiguous
         return
-    np.add(out, total.reshape(out.shape), out=out, casting="unsafe")
+    _add_rounded(out, total.reshape(out.shape))
 
 
 def _add_rows(rows: Array, out: Array, dtype: np.dtype[Any]) -> None:
@@ -189,7 +193,7 @@ def _add_rows(rows: Array, out: Array, dtype: np.dtype[Any]) -> None:
     for start in range(0, out.size, _LONG_ROW):
         part = slice(start, start + _LONG_ROW)
         total = rows[0, part] if is_one else np.add.reduce(rows[:, part], axis=0, dtype=dtype)
-        np.add(out[part], total, out=out[part], casting="unsafe")
+        _add_rounded(out[part], total)
 
 
 def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -52,7 +52,7 @@ class Turn:
         self._flag = _flag
         self._memory = array("q", [_flag.buffer_info()[0], next(_numbers), _MOST_SPINS, 0])
         self.address = self._memory.buffer_info()[0]
-        """Of its memory."""
+        """Address of `_memory`, for machine code."""
         self._missed = self._skipped = 0
 
     @staticmethod

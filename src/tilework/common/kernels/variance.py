@@ -47,8 +47,9 @@ def accumulate_variance(
 ) -> int:
     """Merge the frames of a tile into a sum and a sum of squared deviations.
 
-    Numerically stable: means that are large compared with the deviations do no harm. For integers of 1 and 2 bytes the
-    sums of a tile are exact.
+    Numerically stable: within a tile, means that are large compared with the deviations do no harm. Where two sets are
+    merged, the difference of their means is only as exact as these are, to 2**-53 of each. For integers of 1 and 2
+    bytes the sums of a tile are exact.
 
     Parameters
     ----------

@@ -50,9 +50,10 @@ def accumulate_floats(
 ) -> None:
     """Merge pixels `start` to `stop` of frames of any real dtype into `sum0` and `var0`.
 
-    In float64, as deviations from the first of up to `flush` frames: since that is one of them, the error relative to
-    the sum of squared deviations is at most `flush` times the precision of float64, however large the mean. `scratch`
-    is float64 of shape (4, pixels of a block).
+    In float64, as deviations from the first of up to `flush` frames. It is one of them, so that their squares sum up to
+    `flush` times the sum of squared deviations from the mean at most, and the relative error of that is below
+    ``flush**2 * 2**-53``, however large the mean; it comes near that where all but the first are equal. `scratch` is
+    float64 of shape (4, pixels of a block).
     """
     block_size = scratch.shape[1]
     for block in range(start, stop, block_size):
