@@ -118,14 +118,12 @@ class Hub:
     def request(self, request: Callable[[], None]) -> None:
         """Let the hub thread do something, with the hub locked."""
         self._requests.append(request)
-        if self._is_asleep:
+        if self._is_asleep and not self._has_lost_files():  # whose numbers may be those of somebody else's by now
             self._wake()
         if self._is_over:
             self._serve_requests()
 
     def _wake(self) -> None:
-        if self._has_lost_files():  # the number may be that of a file of somebody else by now
-            return
         with contextlib.suppress(OSError):  # full: it will wake up anyway; closed: nobody is to be woken
             self._wake_write.send(b"x")
 
