@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -17,6 +19,8 @@ import threadpoolctl
 from tilework.common.threading import (
     detect_pyfftw,
     detect_pytorch,
+    leave_limits,
+    limits_entered,
     mitigations,
     set_fftw_threads,
     set_num_threads,
@@ -27,6 +31,8 @@ from tilework.common.threading import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from types import FrameType
 
 
 def blas_threads() -> set[int]:
@@ -100,6 +106,70 @@ def test_many_threads_leave_nothing_behind() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert set().union(*pool.map(work, range(4))) == {1}
+
+
+def interrupted_at(n: int, block: AbstractContextManager[None]) -> str | None:
+    """Enter and leave a block, with Ctrl-C at the n-th place where it can come; return where that is, if there is one.
+
+    These are the beginnings of functions and the ends of calls of built-in ones.
+    """
+    left = n
+    where = None
+
+    def interrupt(frame: FrameType, event: str, _: object) -> None:
+        nonlocal left, where
+        if event in {"call", "c_return"} and frame.f_code is not interrupted_at.__code__:
+            left -= 1
+            if left < 0:
+                sys.setprofile(None)
+                where = f"{event} {frame.f_code.co_name}"
+                signal.raise_signal(signal.SIGINT)
+
+    profile = sys.getprofile()
+    try:
+        sys.setprofile(interrupt)
+        with block:
+            pass
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(profile)
+    return where
+
+
+@pytest.mark.parametrize("is_outermost", [True, False])
+def test_no_limit_is_left_by_ctrl_c(is_outermost: bool) -> None:
+    """Wherever it comes: what was counted is taken back."""
+    seen = set()
+    for n in itertools.count():
+        with set_num_threads(None if is_outermost else 2):
+            depth = limits_entered()
+            where = interrupted_at(n, set_num_threads(1))
+            if where in {"call __exit__", "call leave"}:  # before anything of it could be done
+                assert limits_entered() == depth + 1
+                leave_limits(depth)
+            assert limits_entered() == depth
+            assert blas_threads() == ({3} if is_outermost else {2})
+        assert blas_threads() == {3}
+        if where is None:
+            break
+        seen.add(where)
+    assert {"call enter", "call set", "call restore", "call leave"} <= seen
+
+
+def test_no_variable_is_left_by_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    seen = set()
+    block = set_num_threads_env(7)
+    for n in itertools.count():
+        where = interrupted_at(n, block)
+        if where is None:
+            break
+        if where == "call __exit__" and "OMP_NUM_THREADS" in os.environ:  # before anything of it could be done
+            block.__exit__(None, None, None)
+        assert "OMP_NUM_THREADS" not in os.environ, where
+        seen.add(where)
+    assert {"call change", "call undo"} <= seen
 
 
 @pytest.mark.parametrize("n", [0, -1])

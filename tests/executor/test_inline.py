@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tilework.common.executor import NoopCommHandler
+from tilework.common.threading import limits_entered, set_num_threads
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.testing.executors import ExecutorContract
@@ -16,6 +18,7 @@ from tilework.utils.devices import available_cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
     from tilework.common.executor import Environment
 
@@ -62,6 +65,29 @@ def test_an_interrupted_task_interrupts_the_consumer() -> None:
         with pytest.raises(KeyboardInterrupt):
             next(executor.run_tasks([RaiseTask(0, make_error=KeyboardInterrupt)], handle, 0, NoopCommHandler()))
         assert executor.run_function(abs, -1) == 1
+
+
+def test_ctrl_c_as_a_task_leaves_its_environment() -> None:
+    """The limit of threads is gone also when Ctrl-C comes before anything could be done about it."""
+
+    def interrupt(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is type(set_num_threads(1)).__exit__.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    def work(params: Any, env: Environment) -> None:
+        with env.enter():
+            assert limits_entered() == 1
+            sys.setprofile(interrupt)
+
+    profile = sys.getprofile()
+    with InlineJobExecutor() as executor, executor.scatter(None) as handle:
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                next(executor.run_tasks([CallTask(0, fn=work)], handle, 0, NoopCommHandler()))
+        finally:
+            sys.setprofile(profile)
+    assert limits_entered() == 0
 
 
 def test_tasks_one_by_one() -> None:

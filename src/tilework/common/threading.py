@@ -24,6 +24,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.interrupts import interrupts_later
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType, TracebackType
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = [
     "detect_pyfftw",
     "detect_pytorch",
+    "leave_limits",
+    "limits_entered",
     "mitigations",
     "set_fftw_threads",
     "set_num_threads",
@@ -165,36 +169,38 @@ _loaded = _LoadedPools()
 
 @dataclass(slots=True)
 class _Held:
-    """How often a limit is held by the process or by one thread, and the numbers to go back to."""
+    """How often a limit is held by the process or by one thread, and the numbers to go back to.
+
+    Ctrl-C may come anywhere in its methods: another call of `restore` undoes what `set` did, and ends what it began.
+    """
 
     depth: int = 0
     limit: int = 0
     generation: int = -1
     saved: list[tuple[_Pool, int]] = field(default_factory=list)
 
-    def enter(self, pools: list[_Pool], n: int, generation: int) -> None:
-        """Count one entry; the outermost one sets all pools, a later one those loaded since."""
-        if self.depth == 0:
+    def set(self, pools: list[_Pool], n: int, generation: int) -> None:
+        """Set all pools for the outermost entry, those loaded since for a later one; `depth` counts it already."""
+        if self.depth == 1:
             self.limit = n
         elif self.generation == generation:
-            self.depth += 1
             return
-        self.depth += 1
-        self.generation = generation
         n = self.limit
         for pool in pools:
             value = pool.get()
             if value != n:
                 self.saved.append((pool, value))
                 pool.set(n)
+        self.generation = generation
 
-    def leave(self) -> None:
-        """Count one exit; the last one restores."""
-        self.depth -= 1
-        if self.depth == 0 and self.saved:
-            for pool, value in reversed(self.saved):  # reversed: a pool saved twice ends with its first number
+    def restore(self) -> None:
+        """Set the numbers from before, when nobody is inside."""
+        if self.depth == 0:
+            self.generation = -1
+            while self.saved:
+                pool, value = self.saved[-1]  # the last first: a pool saved twice ends with its first number
                 pool.set(value)
-            self.saved.clear()
+                self.saved.pop()
 
 
 class _ThreadHeld(threading.local):
@@ -203,7 +209,11 @@ class _ThreadHeld(threading.local):
 
 
 class _Limiter:
-    """Sets the pools of some kinds for as long as somebody is inside."""
+    """Sets the pools of some kinds for as long as somebody is inside.
+
+    Ctrl-C is raised where something is called or a loop goes round, and nowhere else. So it never comes between the
+    changes of the two counters, of the process and of the thread, and the latter tells what is counted.
+    """
 
     def __init__(self, kinds: frozenset[str]) -> None:
         self._kinds = kinds
@@ -213,26 +223,50 @@ class _Limiter:
         self._process = _Held()
         self._thread = _ThreadHeld()
 
+    @property
+    def depth(self) -> int:
+        """How often this thread is inside."""
+        return self._thread.held.depth
+
     def enter(self, n: int) -> None:
-        thread = self._thread.held
-        with _lock:
-            if len(sys.modules) != _loaded.modules:
-                _loaded.refresh()
-            generation = _loaded.generation
-            if self._generation != generation:
-                pools = [pool for pool in _loaded.pools.values() if pool.kind in self._kinds]
-                self._process_pools = [pool for pool in pools if not pool.is_per_thread]
-                self._thread_pools = [pool for pool in pools if pool.is_per_thread]
-                self._generation = generation
-            # Per-thread pools come first here and last in `leave`, because some process-wide setters (OpenBLAS and
-            # PyTorch on OpenMP) change the number of the calling thread as well.
-            thread.enter(self._thread_pools, n, generation)
-            self._process.enter(self._process_pools, n, generation)
+        thread, process = self._thread.held, self._process
+        before = thread.depth
+        try:
+            with _lock:
+                if len(sys.modules) != _loaded.modules:
+                    _loaded.refresh()
+                generation = _loaded.generation
+                if self._generation != generation:
+                    pools = [pool for pool in _loaded.pools.values() if pool.kind in self._kinds]
+                    self._process_pools = [pool for pool in pools if not pool.is_per_thread]
+                    self._thread_pools = [pool for pool in pools if pool.is_per_thread]
+                    self._generation = generation
+                thread.depth += 1
+                process.depth += 1
+                # Per-thread pools come first here and last in `leave`, because some process-wide setters (OpenBLAS and
+                # PyTorch on OpenMP) change the number of the calling thread as well.
+                thread.set(self._thread_pools, n, generation)
+                process.set(self._process_pools, n, generation)
+        except BaseException:
+            self.go_back(before)
+            raise
 
     def leave(self) -> None:
+        depth = self._thread.held.depth - 1
+        try:
+            self.go_back(depth)
+        except BaseException:
+            self.go_back(depth)
+            raise
+
+    def go_back(self, depth: int) -> None:
+        """Leave what this thread has entered since it was inside this often; nothing when that is done already."""
+        thread, process = self._thread.held, self._process
         with _lock:
-            self._process.leave()
-            self._thread.held.leave()
+            process.depth -= thread.depth - depth
+            thread.depth = depth
+            process.restore()
+            thread.restore()
 
 
 class _Limit(AbstractContextManager[None]):
@@ -291,6 +325,19 @@ def set_num_threads(n: int | None) -> AbstractContextManager[None]:
     return _Limit(_all, n)
 
 
+def limits_entered() -> int:
+    """Return how often this thread is inside `set_num_threads`, for `leave_limits`."""
+    return _all.depth
+
+
+def leave_limits(depth: int) -> None:
+    """Leave what this thread has entered since `limits_entered` returned this, and has not left.
+
+    Ctrl-C that comes just as a block ends, before `__exit__` begins, lets nobody leave it.
+    """
+    _all.go_back(depth)
+
+
 def set_fftw_threads(n: int | None) -> AbstractContextManager[None]:
     """Let pyFFTW use `n` threads inside the block; nothing when it is not imported or was built without threads."""
     return _Limit(_fftw, n)
@@ -341,10 +388,18 @@ class _SharedBlock(AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         shared = self._shared
-        with _lock:
-            if shared.depth == 0:
-                shared.undo = self._change()
-            shared.depth += 1
+        is_counted = False
+        try:
+            with _lock:
+                shared.depth += 1
+                is_counted = True
+                if shared.depth == 1:
+                    with interrupts_later():
+                        shared.undo = self._change()
+        except BaseException:
+            if is_counted:
+                self.__exit__(None, None, None)
+            raise
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
@@ -354,7 +409,11 @@ class _SharedBlock(AbstractContextManager[None]):
             shared.depth -= 1
             if shared.depth == 0 and shared.undo is not None:
                 undo, shared.undo = shared.undo, None
-                undo()
+                try:
+                    undo()
+                except BaseException:  # Ctrl-C: it may be half done
+                    undo()
+                    raise
 
 
 _environment = _Shared()

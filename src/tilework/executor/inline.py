@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tilework.common.backend import get_use_cuda
 from tilework.common.executor import Environment
+from tilework.common.threading import leave_limits, limits_entered
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.local import LocalJobExecutor, workers_here
 from tilework.executor.remote import contained, dumps, loads
@@ -46,9 +47,11 @@ class InlineBackend(Generic[V]):
         if not self._tickets:
             return ()
         ticket = self._tickets.popleft()
+        limits = limits_entered()
         try:
             return (Completed(ticket.number, self._work(ticket), 0.0),)
         except KeyboardInterrupt:  # it is the consumer who is interrupted: this is his thread
+            leave_limits(limits)
             raise
         except BaseException as error:  # noqa: BLE001  (the run decides)
             return (Failed(ticket.number, contained(error)),)
