@@ -370,3 +370,62 @@ def test_pytorch_threads() -> None:
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_has_no_limit_of_threads_that_it_does_not_have() -> None:
+    """What its own thread has entered holds, until that leaves it."""
+    run_python(
+        """
+        import os, threading, warnings
+        import numpy, threadpoolctl
+        from tilework.common import threading as limits
+        from tilework.common.threading import set_num_threads
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
+        blas = lambda: {p["num_threads"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"}
+
+        def check_in_child(expected, check):
+            pid = os.fork()
+            if pid == 0:
+                status = 1
+                try:
+                    assert blas() == expected, blas()
+                    check()
+                    numpy.ones((300, 300)) @ numpy.ones((300, 300))
+                    status = 0
+                finally:
+                    os._exit(status)
+            assert os.waitpid(pid, 0)[1] == 0
+
+        def hold():
+            with set_num_threads(1):
+                inside.set()
+                leave.wait()
+
+        def use():
+            with set_num_threads(1):
+                assert blas() == {1}
+            assert blas() == {2}
+
+        def end():
+            limit.__exit__(None, None, None)
+            assert blas() == {2}
+
+        assert blas() == {2}
+        inside, leave = threading.Event(), threading.Event()
+        holder = threading.Thread(target=hold)
+        holder.start()
+        inside.wait()
+        check_in_child({2}, use)
+        limit = set_num_threads(1)
+        limit.__enter__()
+        check_in_child({1}, end)
+        leave.set()
+        holder.join()
+        end()
+        with limits._lock:
+            check_in_child({2}, use)
+        """,
+        OPENBLAS_NUM_THREADS="2",
+    )

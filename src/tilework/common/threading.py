@@ -7,7 +7,8 @@ Who does what: there are two kinds of pools. *Process-wide* ones have one number
 pyFFTW, PyTorch): the first thread that enters sets it, the last one that leaves restores it, and what others ask for
 in between is ignored, so that while blocks with different limits overlap the first one holds. *Per-thread* ones have a
 number for each thread (OpenMP, numba): each thread sets it when it enters its outermost block and restores it when it
-leaves that block. All counters are changed under one lock.
+leaves that block. All counters are changed under one lock. A process that is forked has but one thread: it goes on with
+what that one had entered.
 
 A block must be left in the thread that entered it. Nothing here imports a numerical library: pools are looked for
 among what is loaded, and again whenever modules have been imported since.
@@ -268,6 +269,11 @@ class _Limiter:
             process.restore()
             thread.restore()
 
+    def go_on_in_fork(self) -> None:
+        """Leave, in a process that was forked, what all threads had entered that are not there."""
+        self._process.depth = self._thread.held.depth
+        self._process.restore()
+
 
 class _Limit(AbstractContextManager[None]):
     """May be entered any number of times, nested, and by several threads at once."""
@@ -296,6 +302,17 @@ _all = _Limiter(frozenset({"blas", "openmp", "numba", "fftw", "torch"}))
 _fftw = _Limiter(frozenset({"fftw"}))
 _torch = _Limiter(frozenset({"torch"}))
 _numba = _Limiter(frozenset({"numba"}))
+
+
+def _go_on_in_fork() -> None:
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    for limiter in (_all, _fftw, _torch, _numba):
+        limiter.go_on_in_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_go_on_in_fork)
 
 
 def set_num_threads(n: int | None) -> AbstractContextManager[None]:
