@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,6 +27,7 @@ from tilework.common.worker_queue import SimpleWorkerQueue, WorkerContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from tilework.common.subscriptions import Callback
 
@@ -339,6 +342,31 @@ def test_dispatcher_delivers_everything_in_order_and_leaves_neither_thread_nor_i
     assert seen == [(i, "a", n) for n in range(3) for i in (1, 2)]
     assert queue.size() == 0
     assert threading.enumerate() == before
+
+
+def test_no_dispatcher_is_left_by_ctrl_c_as_it_starts() -> None:
+    """`Thread.start` is interrupted where it waits for a thread that is there by then."""
+
+    def interrupt(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is threading.Event.wait.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    def start() -> None:
+        sys.setprofile(interrupt)
+        CommsDispatcher(SimpleWorkerQueue(), {}).__enter__()
+
+    before = threading.enumerate()
+    profile = sys.getprofile()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    finally:
+        sys.setprofile(profile)
+    until = time.monotonic() + 20
+    while threading.enumerate() != before:
+        assert time.monotonic() < until, threading.enumerate()
+        time.sleep(0.001)
 
 
 def test_dispatcher_goes_on_after_a_subscriber_failed(caplog: pytest.LogCaptureFixture) -> None:

@@ -396,7 +396,11 @@ class CommsDispatcher:
             msg = "Cannot re-enter CommsDispatcher"
             raise RuntimeError(msg)
         self._thread = threading.Thread(target=self._dispatch, name="CommsDispatcher", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # Ctrl-C while it waits until the thread has begun
+            self._queue.put((_STOP, {}))
+            raise
         return self
 
     def __exit__(
