@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import itertools
 import pickle
 import random
 import signal
@@ -30,6 +32,7 @@ from tilework.udf import UDF, SumUDF
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from types import FrameType
 
 DATA = counts((8, 8, 6, 5))
 N_PARTITIONS = 16
@@ -580,6 +583,45 @@ def test_ctrl_c_ends_the_wait_only(threads: Context, signals: Signals) -> None:
     thread.join()
     signals.add("go")
     assert np.array_equal(run.result()["total"].data, totals())
+
+
+def test_ctrl_c_while_a_run_is_asked_how_it_goes(threads: Context, signals: Signals) -> None:
+    """Wherever it comes, nothing is left locked: the run ends, and others get its result."""
+    run = threads.submit_udf(load(threads), Gated(signals=signals, factor=1))
+    left = 0
+
+    def interrupt(_frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal left
+        if event in {"call", "c_return"}:
+            left -= 1
+            if left < 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    def ask() -> bool:
+        assert (run.running(), run.done(), run.cancelled()) == (True, False, False)
+        with contextlib.suppress(TimeoutError):
+            run.result(timeout=1e-3)
+        return True
+
+    profile = sys.getprofile()
+    is_through = False
+    for n in itertools.count():
+        left = n
+        try:
+            sys.setprofile(interrupt)
+            is_through = ask()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.setprofile(profile)
+        if is_through:
+            break
+    signals.add("go")
+    with ThreadPoolExecutor(1) as others:
+        result = others.submit(run.result, timeout=20).result()
+    assert np.array_equal(result["total"].data, totals())
+    assert run.done()
 
 
 @pytest.mark.parametrize("executor", ["inline", "threads"])

@@ -12,10 +12,10 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from tilework.api.runs import UDFRun
+from tilework.api.runs import Outcome, UDFRun
 from tilework.exceptions import JobCancelledError
 from tilework.executor.at_exit import cancel_at_exit, come_before, no_more
 
@@ -62,7 +62,7 @@ class ResultGenerator(Iterator["UDFResultsLazy"]):
     """
 
     def __init__(self, steps: ResultsForDataSet, *, is_single: bool, each: Plots | None = None) -> None:
-        over: Future[UDFResultsLazy] = Future()
+        over = Outcome()
         self.run: UDFRun[Any] = UDFRun(steps, over, is_single=is_single)
         self._parts = _parts(steps, over, each)
         next(self._parts)  # to where it notices that it is closed
@@ -137,7 +137,7 @@ def _cancelled_by_throw(steps: ResultsForDataSet) -> Iterator[None]:
         raise steps.run.make_cancelled() from error
 
 
-def _parts(steps: ResultsForDataSet, over: Future[UDFResultsLazy], each: Plots | None) -> Generator[Any, None, None]:
+def _parts(steps: ResultsForDataSet, over: Outcome, each: Plots | None) -> Generator[Any, None, None]:
     """Yield None, and then the partial results; whatever ends it is the outcome of the run."""
     last = None
     try:
@@ -161,9 +161,9 @@ def _parts(steps: ResultsForDataSet, over: Future[UDFResultsLazy], each: Plots |
             outcome: BaseException = error if isinstance(error, Exception) else steps.run.make_cancelled()
             if outcome is not error and not isinstance(error, GeneratorExit):
                 outcome.__cause__ = error
-            over.set_exception(outcome)
+            over.set_error(outcome)
             # The error's traceback holds this frame: with it, neither would be freed before the garbage collector
             # comes by.
             del over, outcome
         raise
-    over.set_result(last)
+    over.set_results(last)

@@ -1,15 +1,15 @@
 """A run, as everybody sees it but the one who drives it.
 
 Who does what: one thread drives a run (see `tilework.api.generators`): it hands tasks to the executor, merges what
-comes back, and says in the end how it went. Everybody else may look, wait and cancel, from any thread and from asyncio.
-`MainRun.lock` is held while a part is merged, and while somebody looks at what is merged.
+comes back, and says in the end how it went (`Outcome`). Everybody else may look, wait and cancel, from any thread and
+from asyncio. `MainRun.lock` is held while a part is merged, and while somebody looks at what is merged.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -19,7 +19,6 @@ from tilework.udf.results import RunResult, UDFResults, copied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
-    from concurrent.futures import Future
     from typing import Self
 
     from typing_extensions import TypeVar as TypeVarWithDefault  # which only type checkers have in all versions
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 else:
     ResultT = TypeVar("ResultT")
 
-__all__ = ["RunProgress", "RunUDFResultType", "UDFRun"]
+__all__ = ["Outcome", "RunProgress", "RunUDFResultType", "UDFRun"]
 
 RunUDFResultType = RunResult
 """What LiberTEM calls the results of one UDF, for annotations of its users' programs."""
@@ -52,6 +51,55 @@ class RunProgress:
     def fraction(self) -> float:
         """Part of the frames that is merged, between 0 and 1."""
         return self.frames / self.frames_total if self.frames_total else 1.0
+
+
+class Outcome:
+    """How a run went: the driver says it, once, and others may look and wait.
+
+    A Future has a lock that is written in Python. Ctrl-C while the main thread asks it can leave that locked, and then
+    the driver gets no further. So it is only for callbacks and asyncio; what is asked often is plain, and so is the
+    lock of those who wait.
+    """
+
+    def __init__(self) -> None:
+        self.results: UDFResultsLazy | None = None
+        self.error: BaseException | None = None
+        self.is_known = False
+        self.future: Future[UDFResultsLazy] = Future()
+        self.future.set_running_or_notify_cancel()
+        self._unknown = threading.Lock()
+        self._unknown.acquire()
+
+    def set_results(self, results: UDFResultsLazy) -> None:
+        """Say that it is finished."""
+        self.results = results
+        self._tell()
+        self.future.set_result(results)
+
+    def set_error(self, error: BaseException) -> None:
+        """Say what ended it."""
+        self.error = error
+        self._tell()
+        self.future.set_exception(error)
+
+    def _tell(self) -> None:
+        self.is_known = True
+        self._unknown.release()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until it is known, or a while: Ctrl-C in another thread that waits may take the whole timeout."""
+        if self._unknown.acquire(timeout=timeout):
+            self._unknown.release()
+
+    def get(self) -> UDFResultsLazy:
+        """Return the results, or raise the error; to be called when it is known."""
+        try:
+            if self.error is not None:
+                raise self.error
+            assert self.results is not None
+            return self.results
+        finally:
+            del self  # which holds the error whose traceback holds this frame
 
 
 class UDFRun(Generic[ResultT]):
@@ -80,13 +128,12 @@ class UDFRun(Generic[ResultT]):
     1.0
     """
 
-    def __init__(self, steps: ResultsForDataSet, over: Future[UDFResultsLazy], *, is_single: bool) -> None:
+    def __init__(self, steps: ResultsForDataSet, over: Outcome, *, is_single: bool) -> None:
         self._steps = steps
-        self._future = over
+        self._over = over
         self._is_single = is_single
         self.driver: int | None = None
         """Which thread drives it, once it has begun."""
-        over.set_running_or_notify_cancel()
 
     def __repr__(self) -> str:
         names = ", ".join(type(udf).__name__ for udf in self._steps.run.udfs)
@@ -116,21 +163,21 @@ class UDFRun(Generic[ResultT]):
         """
         run = self._steps.run
         with run.lock:
-            if self._future.done() and self._future.exception() is None:
-                return self._future.result().final()
+            if self._over.results is not None:
+                return self._over.results.final()
             return copied(run.results())
 
     def done(self) -> bool:
         """Return whether it is over, in whatever way."""
-        return self._future.done()
+        return self._over.is_known
 
     def running(self) -> bool:
         """Return whether it is not over; it may still wait for its first worker."""
-        return not self._future.done()
+        return not self._over.is_known
 
     def cancelled(self) -> bool:
         """Return whether it was cancelled before it was finished."""
-        return self._future.done() and isinstance(self._future.exception(), UDFRunCancelled)
+        return isinstance(self._over.error, UDFRunCancelled)
 
     # -- waiting for it
 
@@ -162,7 +209,7 @@ class UDFRun(Generic[ResultT]):
         """
         try:
             self._wait(timeout)
-            return self._unwrap(self._future.result())
+            return self._unwrap(self._over.get())
         finally:
             del self  # which holds the error whose traceback holds this frame
 
@@ -177,14 +224,14 @@ class UDFRun(Generic[ResultT]):
             When it would never be over, because this thread iterates over it.
         """
         self._wait(timeout)
-        return self._future.exception()
+        return self._over.error
 
     def _wait(self, timeout: float | None) -> None:
         if not (timeout is None or is_real(timeout)):
             msg = f"timeout must be a number of seconds, or None to wait until the run is over, not {timeout!r}"
             raise TypeError(msg)
         until = None if timeout is None else time.monotonic() + timeout
-        while not self._future.done():
+        while not self._over.is_known:
             if self.driver == threading.get_ident():
                 msg = f"this thread iterates over the run, and would wait for itself: go on to its end first: {self!r}"
                 raise RuntimeError(msg)
@@ -193,7 +240,7 @@ class UDFRun(Generic[ResultT]):
                 msg = f"the run is not over after {timeout} s of waiting, and goes on: {self!r}"
                 raise TimeoutError(msg)
             # in pieces, because a long wait can miss a KeyboardInterrupt that comes just before it begins
-            wait([self._future], left)
+            self._over.wait(left)
 
     def _unwrap(self, results: UDFResultsLazy) -> ResultT:
         with self._steps.run.lock:
@@ -206,7 +253,7 @@ class UDFRun(Generic[ResultT]):
 
         An exception of `fn` is logged.
         """
-        self._future.add_done_callback(lambda _: fn(self))
+        self._over.future.add_done_callback(lambda _: fn(self))
 
     def __await__(self) -> Generator[Any, None, ResultT]:
         """Wait for the result; cancelling the asyncio task that waits cancels the run, and waits for its end."""
@@ -217,7 +264,7 @@ class UDFRun(Generic[ResultT]):
 
         from tilework.common.async_utils import ignore_outcome, kept_awake
 
-        over = asyncio.wrap_future(self._future)
+        over = asyncio.wrap_future(self._over.future)
         over.add_done_callback(ignore_outcome)
         try:
             with kept_awake():
@@ -239,7 +286,7 @@ class UDFRun(Generic[ResultT]):
         bool
             Whether it was still going on. It may be finished all the same, when it was just about to be.
         """
-        if self._future.done():
+        if self._over.is_known:
             return False
         self._steps.cancel()
         return True
