@@ -215,6 +215,56 @@ def test_own_processes_end_with_the_main_process(tmp_path: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="there are no process groups")
+@pytest.mark.parametrize("pool", ["make_processes(2)", "given"])
+def test_ctrl_c_in_a_terminal_while_processes_start(tmp_path: Path, pool: str) -> None:
+    """It is for the main process alone: the others go on, without a word, and ignore it from then on."""
+    started = tmp_path / "started"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pathlib, time\n"
+        "if 'TILEWORK_TEST_STARTED' in os.environ:\n"
+        "    pathlib.Path(os.environ['TILEWORK_TEST_STARTED']).touch()\n"
+        "    time.sleep(0.3)\n"  # less than a run waits for its tasks at the end
+    )
+    make = "ConcurrentJobExecutor(given)" if pool == "given" else f"ConcurrentJobExecutor.{pool}"
+    script = tmp_path / "interrupted.py"
+    script.write_text(
+        "import multiprocessing, os, signal\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from tilework.executor.concurrent import ConcurrentJobExecutor\n"
+        "def is_blocked():\n"
+        "    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+        "if __name__ == '__main__':\n"
+        "    given = ProcessPoolExecutor(2, multiprocessing.get_context('spawn'))\n"
+        f"    with {make} as executor, given:\n"
+        f"        os.environ['TILEWORK_TEST_STARTED'] = {str(started)!r}\n"
+        "        try:\n"
+        "            executor.run_function(abs, -1)\n"
+        "        except KeyboardInterrupt:\n"
+        "            print('interrupted', is_blocked())\n"
+        "        print(executor.run_function(is_blocked), executor.run_function(signal.getsignal, signal.SIGINT))\n"
+        "        print(executor.report()['limits']['pools_replaced'])\n"
+    )
+    program = subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )
+    try:
+        until = time.monotonic() + 60
+        while not started.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        os.killpg(program.pid, signal.SIGINT)
+        out, err = program.communicate(timeout=60)
+    finally:
+        program.kill()
+        program.wait()
+    assert (program.returncode, out, err) == (0, f"interrupted False\nFalse {int(signal.SIG_IGN)}\n0\n", "")
+
+
 @pytest.fixture(scope="module")
 def processes() -> Iterator[ConcurrentJobExecutor]:
     """An executor for several tests."""

@@ -1,4 +1,8 @@
-"""Ctrl-C while code runs that loses it, such as a compiler, which calls Python from C: errors end there unheard."""
+"""Ctrl-C where it must wait.
+
+While code runs that loses it, such as a compiler, which calls Python from C: errors end there unheard. And in processes
+that start, until they ignore it: a terminal sends it to them as well.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["interrupts_later"]
+__all__ = ["interrupts_blocked", "interrupts_later", "let_interrupts_in"]
 
 
 @contextmanager
@@ -31,3 +35,22 @@ def interrupts_later() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
         if came:
             handler(*came[0])
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Hold SIGINT back in this thread, and in a process that is started meanwhile, which lets it in by itself."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_interrupts_in() -> None:
+    """Undo, in a process that was started so, what `interrupts_blocked` does."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

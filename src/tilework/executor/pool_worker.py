@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.backend import get_use_cuda
 from tilework.common.executor import Environment, SimpleWorkerQueue, StopFlag, WorkerContext
+from tilework.common.interrupts import let_interrupts_in
 from tilework.executor.calling import call_task
 from tilework.executor.remote import PackedError, dumps, loads, pack_error
 from tilework.executor.shared_block import BlockGoneError, BoardView
@@ -138,6 +139,7 @@ def prepare_process() -> None:
     """Let Ctrl-C pass this process by: the main side gets it as well, and ends the run."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        let_interrupts_in()
 
 
 def run_job(job: Job) -> Answer:

@@ -20,6 +20,7 @@ from concurrent.futures.process import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from tilework.common.interrupts import interrupts_blocked
 from tilework.exceptions import ExecutorError, WorkerLostError
 from tilework.executor.at_exit import come_before
 from tilework.executor.pool_worker import prepare_process
@@ -135,7 +136,9 @@ class RenewablePool:
         """Hand ``fn(arg)`` to a process; whatever goes wrong shows when the result is asked for."""
         client = self._client
         try:
-            future: Future[T] = client.submit(fn, arg)
+            # This is where pools start processes, which begin to ignore Ctrl-C when they have come far enough.
+            with interrupts_blocked():
+                future: Future[T] = client.submit(fn, arg)
         except BaseException as error:  # noqa: BLE001  (raised again by result())
             future = Future()
             future.set_exception(error)

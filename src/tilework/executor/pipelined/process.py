@@ -23,6 +23,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from tilework.common.interrupts import interrupts_blocked
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.forked import modules_to_preload
 from tilework.executor.pipelined.messages import Exited, Spawn, decode, encode
@@ -61,16 +62,6 @@ def path_of_workers() -> list[str]:
     """Return the module path for workers, but for what is no text, which Python ignores as well."""
     path: list[object] = [*sys.path]
     return [folder for folder in path if isinstance(folder, str)]
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Hold SIGINT back in this thread, and in a process that is started meanwhile, which lets it in by itself."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_system() -> None:
@@ -243,7 +234,7 @@ class Zygote:
         self._process: subprocess.Popen[bytes] | None = None
         try:
             # It ignores Ctrl-C, but must have come far enough to say so: until then the signal waits.
-            with there, _without_interrupts(), _beyond_standard_files(there.fileno()) as fd:
+            with there, interrupts_blocked(), _beyond_standard_files(there.fileno()) as fd:
                 self._process = subprocess.Popen(  # noqa: S603  (this interpreter, our own code)
                     [interpreter, *flags, "-c", code, str(fd)],
                     pass_fds=(fd,),
