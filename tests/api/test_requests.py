@@ -90,6 +90,7 @@ def test_messages_do_not_hold_all_the_data(ctx: Context) -> None:
         (lambda: ctx.load(array), f"not {shown}; an array is loaded with load('memory', data=array)"),
         (lambda: ctx.load(numbers), "; an array is loaded with load('memory', data=array)"),
         (lambda: ctx.load(path), "load('auto', path='a.npy')"),
+        (lambda: ctx.create_disk_analysis(dataset, r=np.ndarray), "r must be a number"),  # type: ignore[arg-type]
         (lambda: ctx.run_udf(dataset=dataset, udf=[array]), f"got {shown}"),
         (
             lambda: ctx.run_udf(dataset=dataset, udf=ApplyMasksUDF(mask_factories=given)),

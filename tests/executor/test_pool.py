@@ -216,8 +216,7 @@ def test_own_processes_end_with_the_main_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="there are no process groups")
-@pytest.mark.parametrize("pool", ["make_processes(2)", "given"])
-def test_ctrl_c_in_a_terminal_while_processes_start(tmp_path: Path, pool: str) -> None:
+def test_ctrl_c_in_a_terminal_while_processes_start(tmp_path: Path) -> None:
     """It is for the main process alone: the others go on, without a word, and ignore it from then on."""
     started = tmp_path / "started"
     (tmp_path / "sitecustomize.py").write_text(
@@ -226,17 +225,14 @@ def test_ctrl_c_in_a_terminal_while_processes_start(tmp_path: Path, pool: str) -
         "    pathlib.Path(os.environ['TILEWORK_TEST_STARTED']).touch()\n"
         "    time.sleep(0.3)\n"  # less than a run waits for its tasks at the end
     )
-    make = "ConcurrentJobExecutor(given)" if pool == "given" else f"ConcurrentJobExecutor.{pool}"
     script = tmp_path / "interrupted.py"
     script.write_text(
-        "import multiprocessing, os, signal\n"
-        "from concurrent.futures import ProcessPoolExecutor\n"
+        "import os, signal\n"
         "from tilework.executor.concurrent import ConcurrentJobExecutor\n"
         "def is_blocked():\n"
         "    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
         "if __name__ == '__main__':\n"
-        "    given = ProcessPoolExecutor(2, multiprocessing.get_context('spawn'))\n"
-        f"    with {make} as executor, given:\n"
+        "    with ConcurrentJobExecutor.make_processes(2) as executor:\n"
         f"        os.environ['TILEWORK_TEST_STARTED'] = {str(started)!r}\n"
         "        try:\n"
         "            executor.run_function(abs, -1)\n"

@@ -141,6 +141,14 @@ def test_an_unknown_shift_has_an_unknown_result(ctx: Context, dtype: str, use_sp
     np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-3)
 
 
+def test_an_unknown_shift_has_no_integer_as_result(ctx: Context) -> None:
+    shifts = np.full((6, 5, 2), np.nan)
+    aux = ApplyMasksUDF.aux_data(shifts, kind="nav", extra_shape=(2,), dtype="float64")
+    udf = ApplyMasksUDF(mask_factories=lambda: stack(3, "i4"), preferred_dtype="i8", shifts=aux)
+    with pytest.raises(ValueError, match=r"no integer stands for a frame whose shift is .*: give a float"):
+        ctx.run_udf(dataset=load(ctx, counts(dtype="i4")), udf=udf)
+
+
 @pytest.mark.parametrize("use_sparse", [False, True, "sparse.pydata.GCXS"])
 @pytest.mark.parametrize("shift", [(10**12, 0), (-3.0, -1e18), (0.0, 1e300)])
 def test_masks_that_are_shifted_far_away_have_no_products(ctx: Context, shift: Any, use_sparse: Any) -> None:

@@ -152,6 +152,7 @@ def _parts(steps: ResultsForDataSet, over: Outcome, each: Plots | None) -> Gener
             assert last is not None
             if each is not None:
                 each.show_last(last)
+        over.set_results(last)
     except BaseException as error:
         try:
             if each is not None and last is not None:
@@ -166,4 +167,3 @@ def _parts(steps: ResultsForDataSet, over: Outcome, each: Plots | None) -> Gener
             # comes by.
             del over, outcome
         raise
-    over.set_results(last)

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from tilework.common.latch import Latch
 from tilework.common.numbers import is_real
 from tilework.exceptions import UDFRunCancelled
 from tilework.udf.results import RunResult, UDFResults, copied
@@ -64,32 +65,23 @@ class Outcome:
     def __init__(self) -> None:
         self.results: UDFResultsLazy | None = None
         self.error: BaseException | None = None
-        self.is_known = False
+        self.known = Latch()
         self.future: Future[UDFResultsLazy] = Future()
         self.future.set_running_or_notify_cancel()
-        self._unknown = threading.Lock()
-        self._unknown.acquire()
 
     def set_results(self, results: UDFResultsLazy) -> None:
         """Say that it is finished."""
         self.results = results
-        self._tell()
+        self.known.set()
         self.future.set_result(results)
 
     def set_error(self, error: BaseException) -> None:
-        """Say what ended it."""
-        self.error = error
-        self._tell()
-        self.future.set_exception(error)
-
-    def _tell(self) -> None:
-        self.is_known = True
-        self._unknown.release()
-
-    def wait(self, timeout: float) -> None:
-        """Wait until it is known, or a while: Ctrl-C in another thread that waits may take the whole timeout."""
-        if self._unknown.acquire(timeout=timeout):
-            self._unknown.release()
+        """Say what ended it, unless that is known."""
+        if not self.known.is_set:
+            self.results, self.error = None, error
+            self.known.set()
+        if not self.future.done():
+            self.future.set_exception(error)
 
     def get(self) -> UDFResultsLazy:
         """Return the results, or raise the error; to be called when it is known."""
@@ -169,11 +161,11 @@ class UDFRun(Generic[ResultT]):
 
     def done(self) -> bool:
         """Return whether it is over, in whatever way."""
-        return self._over.is_known
+        return self._over.known.is_set
 
     def running(self) -> bool:
         """Return whether it is not over; it may still wait for its first worker."""
-        return not self._over.is_known
+        return not self._over.known.is_set
 
     def cancelled(self) -> bool:
         """Return whether it was cancelled before it was finished."""
@@ -231,7 +223,7 @@ class UDFRun(Generic[ResultT]):
             msg = f"timeout must be a number of seconds, or None to wait until the run is over, not {timeout!r}"
             raise TypeError(msg)
         until = None if timeout is None else time.monotonic() + timeout
-        while not self._over.is_known:
+        while not self._over.known.is_set:
             if self.driver == threading.get_ident():
                 msg = f"this thread iterates over the run, and would wait for itself: go on to its end first: {self!r}"
                 raise RuntimeError(msg)
@@ -240,7 +232,7 @@ class UDFRun(Generic[ResultT]):
                 msg = f"the run is not over after {timeout} s of waiting, and goes on: {self!r}"
                 raise TimeoutError(msg)
             # in pieces, because a long wait can miss a KeyboardInterrupt that comes just before it begins
-            self._over.wait(left)
+            self._over.known.wait(left)
 
     def _unwrap(self, results: UDFResultsLazy) -> ResultT:
         with self._steps.run.lock:
@@ -286,7 +278,7 @@ class UDFRun(Generic[ResultT]):
         bool
             Whether it was still going on. It may be finished all the same, when it was just about to be.
         """
-        if self._over.is_known:
+        if self._over.known.is_set:
             return False
         self._steps.cancel()
         return True

@@ -56,7 +56,7 @@ class _Short(reprlib.Repr):
         self.maxstring = self.maxother = 100
 
     def repr1(self, x: Any, level: int) -> str:
-        if hasattr(x, "shape") and hasattr(x, "dtype") and not isinstance(x, np.generic):
+        if hasattr(x, "shape") and hasattr(x, "dtype") and not isinstance(x, (np.generic, type)):
             return f"<{type(x).__name__} of shape {tuple(x.shape)}, {x.dtype}>"
         return super().repr1(x, level)
 

@@ -89,4 +89,4 @@ class TaskCommHandler:
 
 
 class NoopCommHandler(TaskCommHandler):
-    """Streams nothing: the tasks get at their data by themselves."""
+    """The handler to give where nothing is streamed: the tasks get at their data by themselves."""

@@ -8,7 +8,7 @@ pyFFTW, PyTorch): the first thread that enters sets it, the last one that leaves
 in between is ignored, so that while blocks with different limits overlap the first one holds. *Per-thread* ones have a
 number for each thread (OpenMP, numba): each thread sets it when it enters its outermost block and restores it when it
 leaves that block. All counters are changed under one lock. A process that is forked has but one thread: it goes on with
-what that one had entered.
+the numbers that this one had set; environment variables stay as they were.
 
 A block must be left in the thread that entered it. Nothing here imports a numerical library: pools are looked for
 among what is loaded, and again whenever modules have been imported since.

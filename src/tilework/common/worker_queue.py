@@ -228,7 +228,9 @@ class WorkerContext:
             When the run has no handler that streams data to tasks.
         """
         if self._worker_queue is None:
-            msg = "nothing is streamed to this task: the TaskCommHandler of its run has no handle_task"
+            msg = (
+                "nothing is streamed to this task: the handler of its run does not override TaskCommHandler.handle_task"
+            )
             raise RuntimeError(msg)
         return self._worker_queue
 

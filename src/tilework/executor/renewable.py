@@ -136,8 +136,9 @@ class RenewablePool:
         """Hand ``fn(arg)`` to a process; whatever goes wrong shows when the result is asked for."""
         client = self._client
         try:
-            # This is where pools start processes, which begin to ignore Ctrl-C when they have come far enough.
-            with interrupts_blocked():
+            # This is where pools start processes. Those of our own ignore Ctrl-C, and let it in, when they have come
+            # far enough; what else pools of the program start would not.
+            with interrupts_blocked() if isinstance(client, SpawnedProcesses) else contextlib.nullcontext():
                 future: Future[T] = client.submit(fn, arg)
         except BaseException as error:  # noqa: BLE001  (raised again by result())
             future = Future()

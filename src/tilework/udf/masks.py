@@ -245,6 +245,9 @@ class ApplyMasksUDF(UDF):
             frame = as_backend(frame.reshape((1, -1)), "numpy").reshape(tuple(self.meta.dataset_shape.sig))
         y, x = self.params.shifts
         if not (math.isfinite(y) and math.isfinite(x)):
+            if self.results.intensity.dtype.kind in "biu":
+                msg = f"no integer stands for a frame whose shift is {(y, x)}: give a float preferred_dtype"
+                raise ValueError(msg)
             self.results.intensity[:] = np.nan
             return
         masks = self.cached("shifted", self._prepare_shifted)

@@ -16,8 +16,9 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from tilework.common.latch import Latch
 from tilework.common.progress import ProgressManager
 from tilework.common.tracing import add_partition_to_span, attach_to_parent, get_tracer
 from tilework.common.without_options import run_tasks_with
@@ -36,6 +37,9 @@ __all__ = ["ResultsForDataSet", "RunLink", "merge_parts"]
 
 log = logging.getLogger(__name__)
 _tracer = get_tracer(__name__)
+
+_LONGEST_WAIT: Final = 0.5
+"""A longer wait for a lock can miss a KeyboardInterrupt."""
 
 
 class RunLink:
@@ -56,7 +60,7 @@ class RunLink:
         self.executor = executor
         self.cancel_id = cancel_id
         self.is_cancelled = False
-        self._has_begun = threading.Event()
+        self._has_begun = Latch()
         self._params_handle: Any = None
         # What came last must be last on the workers and on the main side: who changes parameters waits for the others.
         self._updating = threading.RLock()
@@ -74,7 +78,8 @@ class RunLink:
 
     def wait_until_started(self) -> None:
         """Wait until parameters can be changed, or the run is over."""
-        self._has_begun.wait()
+        while not self._has_begun.wait(_LONGEST_WAIT):
+            pass
 
     def cancel(self) -> None:
         """Cancel the run, also when it has not begun."""
@@ -215,8 +220,10 @@ def merge_parts(
                     if iterate:
                         yield run.results()
             finally:
-                link.close()
-                parts.close()
+                try:
+                    link.close()  # before the parameters are gone
+                finally:
+                    parts.close()
         if not iterate:
             results = run.results()
             with run.lock:

@@ -103,6 +103,16 @@ def test_broken_sparse_arrays(kind: str, what: str) -> None:
         MemoryDataSet(data=array, nav_shape=(4, 4), sig_shape=(4, 4))
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("kind", [scipy.sparse.coo_matrix, scipy.sparse.coo_array, sparse.COO])
+def test_broken_coordinates(kind: Any, axis: int) -> None:
+    array = kind(np.eye(16, dtype="f4"))
+    coordinates = array.coords[axis] if hasattr(array, "coords") else (array.row, array.col)[axis]
+    coordinates[3] = 10**8
+    with pytest.raises(DataSetException, match=f"broken: its indices along axis {axis} are not all below 16"):
+        MemoryDataSet(data=array, nav_shape=(4, 4), sig_shape=(4, 4))
+
+
 @pytest.mark.parametrize(
     ("stored", "kwargs", "nav", "sig"),
     [

@@ -80,15 +80,16 @@ class Content:
 class Scattered:
     """What a handle stands for: a content, and the patches since."""
 
+    _state: tuple[Content, tuple[bytes, ...]]
+
     def __init__(self, obj: Any) -> None:
         self._lock = threading.Lock()
         self.update(obj)
 
     @property
     def state(self) -> tuple[Content, tuple[bytes, ...]]:
-        """The content, and the patches, as they are now."""
-        with self._lock:
-            return self._content, self._patches.pickled
+        """The content, and the patches, as they are now. Not locked, as methods of users' objects run with the lock."""
+        return self._state
 
     def update(self, obj: Any) -> None:
         """Stand for another object from now on."""
@@ -100,14 +101,16 @@ class Scattered:
         """Let each worker's copy be patched before its next batch; when it raises, none is."""
         with self._lock:
             content = self._patches.add(patch, Content)
-            if content is not None:
+            if content is None:
+                self._state = self._state[0], self._patches.pickled
+            else:
                 self._set(content)
 
     def close(self) -> None:
         """Give the memory of the workers back: runs that failed are kept alive, in tracebacks, for a while."""
         with self._lock:
-            self._content.release()
+            self._state[0].release()
 
     def _set(self, content: Content) -> None:
-        self._content = content
+        self._state = content, ()
         self._patches = Patches(content.sealed.copy, content.sealed.nbytes)

@@ -14,8 +14,8 @@ Who owns what: the owner alone allocates, so that nothing has to be locked betwe
 needs a block no more by writing one byte, the block's entry in the ledger, which is the first part of the segment.
 Blocks at the beginning are used first: the pages that are in the caches, and allocated already, come around again.
 
-The garbage collector ends forgotten runs in any thread at any moment, also in one that has an arena locked. So nobody
-waits for the lock to give a block back: that is left to whoever has it, or takes it next.
+The garbage collector ends forgotten runs in any thread at any moment, also in one that has an arena locked: then what
+is given back is left to the next one who locks it.
 
 The arena has a budget. When that is full, `allocate` returns None, and whoever wants to write waits, or takes another
 way; nothing grows without bound. For data that a reader waits for, while what others have there leaves no room for it,
@@ -93,8 +93,7 @@ class Arena:
         self._segment.allocate(_LEDGER_BYTES)
         self._memory = memoryview(self._segment.map)
         self._ledger = self._memory[:_LEDGER_BYTES]
-        self._lock = threading.Lock()
-        self._holder = 0  # the thread that has it
+        self._lock = threading.RLock()  # which knows whose it is; nobody takes it twice
         self._free: list[tuple[int, int]] = []  # (offset, size) of the holes below the end, ascending
         self._end = _LEDGER_BYTES
         self._slots = list(range(_LEDGER_BYTES - 1, -1, -1))
@@ -145,17 +144,13 @@ class Arena:
         limit = _LEDGER_BYTES + (self.budget // 2 if leave_half else self.budget)
         spare = (_LEDGER_BYTES + _SLOTS_APART) // 2 if leave_half else _SLOTS_APART
         with self._lock:
-            self._holder = threading.get_ident()
-            try:
-                self._take_returns()
-                offset = self._find_room(room, limit, spare)
-                return None if offset is None else self._take_slot(offset, size, on_reclaimed)
-            finally:
-                self._holder = 0
+            self._take_returns()
+            offset = self._find_room(room, limit, spare)
+            return None if offset is None else self._take_slot(offset, size, on_reclaimed)
 
     def is_locked_here(self) -> bool:
         """Return whether this thread has the lock; then it is the garbage collector that calls."""
-        return self._holder == threading.get_ident()
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]
 
     def allocate_apart(self, size: int) -> tuple[Block, Segment] | None:
         """Return a block apart, and the segment that it is in; None when there are too many now.
@@ -324,13 +319,9 @@ class Arena:
 
     def _return(self, give_back: Callable[[], None]) -> None:
         self._returns.append(give_back)
-        while self._returns and self._lock.acquire(blocking=False):
-            self._holder = threading.get_ident()
-            try:
+        if not self.is_locked_here():
+            with self._lock:
                 self._take_returns()
-            finally:
-                self._holder = 0
-                self._lock.release()
 
     def _take_returns(self) -> None:
         while self._returns:
@@ -338,8 +329,7 @@ class Arena:
 
     def forget(self) -> None:
         """Take a new lock, in a process that was forked: nobody is there to release this one."""
-        self._lock = threading.Lock()
-        self._holder = 0
+        self._lock = threading.RLock()
 
     def close(self) -> None:
         """End it. Readers keep what they have mapped."""

@@ -263,9 +263,10 @@ class Exchange:
     # ---- scattered objects ----
 
     def scatter(self, obj: Scattered, before: Scattered | None) -> None:
-        """Give an object to all workers, instead of what had its key before."""
-        for member in self._ready_members():
-            self._introduce(member, obj)
+        """Give an object to all workers, instead of what had its key before; not one that was dropped meanwhile."""
+        if self.scattered.get(obj.key) is obj:
+            for member in self._ready_members():
+                self._introduce(member, obj)
         if before is not None:
             before.close()
 

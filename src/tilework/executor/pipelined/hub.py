@@ -93,7 +93,7 @@ class Hub:
         self._is_closed = False
         self._is_over = False  # when its thread does nothing more
         self._close_timeout = 0.0
-        self._changed = threading.Lock()  # given free by news; see `Latch` for why it is no condition
+        self._changed = threading.Lock()  # given free by news, again and again; see `Latch` for why it is no condition
         self._changed.acquire()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = socket.socketpair()

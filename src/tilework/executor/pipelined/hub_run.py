@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.common.latch import Latch
 from tilework.executor.inbox import Inbox
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.dispatch import Item, RunLane
-from tilework.executor.pipelined.latch import Latch
 from tilework.executor.pipelined.messages import encode
 from tilework.executor.pipelined.parcel import Parcel, ship
 from tilework.executor.remote import loads

@@ -143,10 +143,11 @@ class Member:
 
     def forget(self) -> None:
         """Close what is here of it, in a process that was forked from the one that has it; results stay as they are."""
-        if self.arena is not None:
-            self.arena.make_private()
+        arena = self.arena
         self.wire.forget()
         self._close_others()
+        if arena is not None:
+            arena.make_private()
 
     def _close_others(self) -> None:
         self.state = MemberState.GONE

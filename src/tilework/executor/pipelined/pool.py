@@ -350,13 +350,13 @@ class WorkerPool:
     def forget(self) -> None:
         """Close everything here, and leave the workers alone: this process was forked from the one that has them."""
         self._is_closed = True
-        for member in self.members:
-            member.forget()
         for launch in self.launches:
             launch.forget()
         self._zygote.forget()
         self.arena.forget()
         self.page.forget()
+        for member in self.members:  # last, as there may be no memory for their results
+            member.forget()
         self.members.clear()
         self.launches.clear()
 

@@ -412,10 +412,17 @@ def _is_cut_along_axes(shape: tuple[int, ...], pixels: int) -> bool:
 
 def _check_indices(array: Any) -> None:
     """See that the indices of a sparse array are within it: who follows others reads and writes anywhere."""
-    if not hasattr(array, "check_format"):
-        return
+    coordinates = getattr(array, "coords", None)
+    if coordinates is None and hasattr(array, "row"):  # of older versions of SciPy
+        coordinates = array.row, array.col
     try:
-        type(array)(array).check_format(full_check=True)  # not of the array itself, which this may tidy up
+        if hasattr(array, "check_format"):
+            type(array)(array).check_format(full_check=True)  # not of the array itself, which this may tidy up
+        elif coordinates is not None:
+            for axis, (indices, n) in enumerate(zip(coordinates, array.shape, strict=True)):
+                if len(indices) and not 0 <= indices.min() <= indices.max() < n:
+                    msg = f"its indices along axis {axis} are not all below {n}"
+                    raise ValueError(msg)
     except ValueError as e:
         msg = f"the sparse array is broken: {e}; make it anew, such as from its COO form"
         raise DataSetException(msg) from e

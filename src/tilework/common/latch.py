@@ -16,18 +16,21 @@ class Latch:
     """
 
     def __init__(self) -> None:
-        self._is_set = False
+        self.is_set = False
         self._lock = threading.Lock()
         self._lock.acquire()
 
     def set(self) -> None:
         """Take note that it has happened."""
-        self._is_set = True
+        self.is_set = True
         with contextlib.suppress(RuntimeError):  # it had before
             self._lock.release()
 
     def wait(self, timeout: float) -> bool:
-        """Wait for it, so many seconds at most; returns whether it has happened."""
-        if not self._is_set and self._lock.acquire(timeout=timeout):
+        """Wait for it, so many seconds at most; returns whether it has happened.
+
+        An interrupt of one who waits may cost others the whole time.
+        """
+        if not self.is_set and self._lock.acquire(timeout=timeout):
             self.set()  # for others
-        return self._is_set
+        return self.is_set
