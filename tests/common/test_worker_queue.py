@@ -138,7 +138,7 @@ def test_context() -> None:
     with pytest.raises(ValueError, match="'ident' is a reserved name"):
         context.signal("part-3", "topic", {"ident": 1})
     WorkerContext().signal("part-3", "topic", {})
-    with pytest.raises(RuntimeError, match="handler does not override"):
+    with pytest.raises(RuntimeError, match="does not override TaskCommHandler"):
         WorkerContext().get_worker_queue()
 
 
