@@ -239,7 +239,13 @@ class ApplyMasksUDF(UDF):
         return masks
 
     def process_frame(self, frame: Any) -> None:
-        """Write the products of one frame with the masks, shifted for this frame."""
+        """Write the products of one frame with the masks, shifted for this frame.
+
+        Raises
+        ------
+        ValueError
+            When the shift is not finite, and the result is of integers.
+        """
         if self.meta.array_backend not in NUMPY_BACKENDS:
             # Only a part of the frame meets the masks, which is not worth a product of its own for every kind of array.
             frame = as_backend(frame.reshape((1, -1)), "numpy").reshape(tuple(self.meta.dataset_shape.sig))
