@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import subprocess
+import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +17,8 @@ from tilework.common.executor import NoopCommHandler
 from tilework.udf import UDF
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from tilework.common.executor import JobExecutor
 
@@ -86,3 +92,28 @@ def leave_run(executor: JobExecutor, handle: Any, tasks: Iterable[Any]) -> None:
     next(results)
     circle: list[Any] = [results]
     circle.append(circle)
+
+
+def interrupt_once_started(command: Sequence[str], folder: Path) -> tuple[int, str, str]:
+    """Run a program, and press Ctrl-C in its terminal when the file ``started`` is in the folder.
+
+    Modules of the folder come first. Returns the exit code, and what it wrote to stdout and stderr.
+    """
+    program = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
+    )
+    try:
+        until = time.monotonic() + 60
+        while not (folder / "started").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        os.killpg(program.pid, signal.SIGINT)
+        out, err = program.communicate(timeout=60)
+    finally:
+        program.kill()
+        program.wait()
+    return program.returncode, out, err

@@ -26,7 +26,7 @@ import psutil
 import pytest
 from loky.backend import resource_tracker
 
-from tests_helpers import FrameMax, TileSum, counts
+from tests_helpers import FrameMax, TileSum, counts, interrupt_once_started
 from tilework.api import Context
 from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
@@ -241,24 +241,8 @@ def test_ctrl_c_in_a_terminal_while_processes_start(tmp_path: Path) -> None:
         "        print(executor.run_function(is_blocked), executor.run_function(signal.getsignal, signal.SIGINT))\n"
         "        print(executor.report()['limits']['pools_replaced'])\n"
     )
-    program = subprocess.Popen(
-        [sys.executable, script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-    )
-    try:
-        until = time.monotonic() + 60
-        while not started.exists() and time.monotonic() < until:
-            time.sleep(0.01)
-        os.killpg(program.pid, signal.SIGINT)
-        out, err = program.communicate(timeout=60)
-    finally:
-        program.kill()
-        program.wait()
-    assert (program.returncode, out, err) == (0, f"interrupted False\nFalse {int(signal.SIG_IGN)}\n0\n", "")
+    told = interrupt_once_started([sys.executable, str(script)], tmp_path)
+    assert told == (0, f"interrupted False\nFalse {int(signal.SIG_IGN)}\n0\n", "")
 
 
 @pytest.fixture(scope="module")

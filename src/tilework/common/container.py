@@ -18,6 +18,7 @@ import numpy as np
 
 from tilework.common.array_backends import BACKENDS, CUPY_BACKENDS
 from tilework.common.arrays import short_repr
+from tilework.common.cache import Cache
 from tilework.common.slice import Slice
 from tilework.common.sparse import is_scipy_sparse, is_sparse, sparse_to_coo, to_dense
 
@@ -98,14 +99,13 @@ class MaskContainer:
         self._sig_shape = None if sig_shape is None else tuple(sig_shape)
         self._lock = threading.RLock()
         self._stack: _Stack | None = None
-        self._results: dict[Any, Any] = {}
+        self._kept = Cache()
         _check_factories(mask_factories)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         del state["_lock"]
         state["_stack"] = None
-        state["_results"] = {}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -215,14 +215,7 @@ class MaskContainer:
 
     def kept(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what `make` made of the masks when it was asked for under this key for the first time."""
-        try:
-            kept: T = self._results[key]
-        except KeyError:
-            with self._lock:
-                if key not in self._results:
-                    self._results[key] = make()
-                kept = self._results[key]
-        return kept
+        return self._kept.get(key, make)
 
     def _cut(self, part: Slice, dtype: np.dtype[Any], kind: str | Literal[False], transpose: bool) -> Any:
         stack = self._computed()

@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.cache import Cache
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tilework.io.dataset.tiling_scheme import TilingScheme
     from tilework.udf.run_plan import RunPlan
 
 __all__ = ["RunCache", "UDFParams"]
 
-T = TypeVar("T")
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-class RunCache:
-    """What is computed once per process and run, and shared by the run's tasks there. Never travels.
+class RunCache(Cache):
+    """What is computed once per process and run, and shared by the run's tasks there.
 
-    Owned by the run's parameters: it lives as long as they are scattered. Safe to use from several threads; a value
-    is computed by the first that asks while the others wait.
+    Owned by the run's parameters: it lives as long as they are scattered.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._values: dict[Any, Any] = {}
-
-    def __getstate__(self) -> tuple[()]:
-        return ()
-
-    def __setstate__(self, state: tuple[()]) -> None:
-        self.__init__()  # type: ignore[misc]
-
-    def get(self, key: Any, factory: Callable[[], T]) -> T:
-        """Return the value of `key`, made by `factory` when it is not there."""
-        try:
-            value: T = self._values[key]
-        except KeyError:
-            with self._lock:
-                if key not in self._values:
-                    self._values[key] = factory()
-                value = self._values[key]
-        return value
 
 
 class UDFParams:

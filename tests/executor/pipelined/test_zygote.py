@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests_helpers import interrupt_once_started
 from tilework.api import Context
 from tilework.exceptions import ExecutorSpecException, PoolStateError
 from tilework.executor.forked import modules_to_preload
@@ -230,24 +231,8 @@ class TestZygote(ExecutorHarness):
                 print(executor.run_function(is_blocked), executor.run_function(signal.getsignal, signal.SIGINT))
             """
         )
-        program = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", script],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-        )
-        try:
-            until = time.monotonic() + 60
-            while not started.exists() and time.monotonic() < until:
-                time.sleep(0.01)
-            os.killpg(program.pid, signal.SIGINT)
-            out, err = program.communicate(timeout=60)
-        finally:
-            program.kill()
-            program.wait()
-        assert (program.returncode, out, err) == (0, f"interrupted False\nFalse {int(signal.SIG_IGN)}\n", "")
+        told = interrupt_once_started([sys.executable, "-W", "error", "-c", script], tmp_path)
+        assert told == (0, f"interrupted False\nFalse {int(signal.SIG_IGN)}\n", "")
 
     def test_executors_come_and_go_in_many_threads(self, nothing_left: None) -> None:
         start = threading.Barrier(8)
