@@ -121,7 +121,7 @@ class Feeder:
             record.has_begun = False
             for part in record.parts:
                 self._arena.keep(part.block)
-            if record.is_incomplete:
+            if record.has_lost_data:
                 name = partition_name(ticket.ticket.task)
                 msg = (
                     f"the task of partition {name} lost its worker, and some of the data that had been streamed to it "
@@ -133,7 +133,7 @@ class Feeder:
         """Send everything that was streamed to a ticket so far; called with the hub locked, when a worker gets it."""
         with self._lock:
             record = self._records[ticket.ticket.index]
-            for part in () if record.is_incomplete else record.parts:  # incomplete: the run fails because of that
+            for part in () if record.has_lost_data else record.parts:  # lost: the run fails because of that
                 self._send(record, part, member, serial)
             if record.is_complete or self._is_over:
                 record.has_end = True
@@ -165,7 +165,7 @@ class Feeder:
                 if record.is_complete:  # its worker was told so, and would never give the memory back
                     raise too_late()
                 return  # a task need not wait for all of its data
-            if record.is_incomplete:
+            if record.has_lost_data:
                 record.let_go(self._arena)  # it cannot be repeated any more
             record.parts += parts
             record.n_items += 1
@@ -181,7 +181,7 @@ class Feeder:
         if part.segment is not None:  # which only its reader has from now on
             part.segment.close()
             part.segment = None
-            record.lose()
+            record.note_lost_data()
 
     def waits_for_data(self, record: StreamRecord) -> bool:
         """Return whether a task has begun, and has read everything."""
@@ -338,9 +338,9 @@ class FeedQueue(OneWayQueue):
 
     def _allocate_nowait(self, size: int) -> StreamPart | None:
         record = self._record
-        block = self.arena.allocate(size, record.lose, leave_half=not record.has_begun)
+        block = self.arena.allocate(size, record.note_lost_data, leave_half=not record.has_begun)
         if block is None and not record.has_begun and self._feeder.has_begun(record):
-            block = self.arena.allocate(size, record.lose)
+            block = self.arena.allocate(size, record.note_lost_data)
         if block is not None:
             self._short_since = None
             return StreamPart(b"", block)

@@ -52,7 +52,7 @@ class StreamRecord:
     """What was streamed to a task."""
 
     __slots__ = (
-        *("has_begun", "has_end", "index", "is_answered", "is_complete", "is_incomplete", "item", "n_items", "parts"),
+        *("has_begun", "has_end", "has_lost_data", "index", "is_answered", "is_complete", "item", "n_items", "parts"),
     )
 
     def __init__(self, index: int) -> None:
@@ -70,12 +70,12 @@ class StreamRecord:
         """Whether the handler has given everything."""
         self.has_end = False
         """Whether the end of the stream was sent after the data."""
-        self.is_incomplete = False
+        self.has_lost_data = False
         """Whether something of it is not in the arena any more."""
 
-    def lose(self) -> None:
+    def note_lost_data(self) -> None:
         """Take note that a block was needed for something else."""
-        self.is_incomplete = True
+        self.has_lost_data = True
 
     def let_go(self, arena: Arena) -> None:
         """Keep nothing longer than the task needs it."""
