@@ -6,12 +6,16 @@ import asyncio
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tilework.common.executor import Priority
 from tilework.common.scheduler import Worker
+from tilework.exceptions import ExecutorError
 from tilework.executor.dask.courier import Courier
 from tilework.executor.dask.lanes import BATCH_SECONDS, Lane, Need, Sent, Station
+from tilework.executor.dask.scattered import Scattered
 from tilework.executor.dask.sealed import seal
-from tilework.executor.dask.shipment import Shipment
+from tilework.executor.dask.shipment import MAX_RETURNS, Shipment
 from tilework.executor.dask.worker import BatchReport, Outcome
 from tilework.executor.run import Ticket
 
@@ -161,3 +165,42 @@ def test_the_run_ends_before_the_recall_begins() -> None:
         assert worker.courier._recalls == {}
 
     in_loop(main)
+
+
+def shipment_with(params: Scattered) -> Shipment:
+    return Shipment(Lane("run", Priority.BATCH), lambda _: Need(), lambda _: None, str, params=params)
+
+
+def test_what_dask_gives_up_again_and_again_ends_the_run() -> None:
+    """Also with parameters that are too small to be scattered, and so cannot be why."""
+    shipment = shipment_with(Scattered("small"))
+    for _ in range(MAX_RETURNS):
+        shipment.count_return()
+    shipment.check_returns("a reason")
+    shipment.count_return()
+    with pytest.raises(ExecutorError, match=r"again and again.* a reason"):
+        shipment.check_returns("a reason")
+
+
+def test_lost_parameters_are_no_fault_of_the_run() -> None:
+    """However many batches are given up because of that, until they are scattered again."""
+
+    async def lose() -> None:
+        scattered = Scattered("large")
+        lost = SimpleNamespace(status="lost")
+
+        async def scatter(*_: Any, **__: Any) -> Any:
+            return lost
+
+        client, content = SimpleNamespace(scatter=scatter), scattered.state[0]
+        assert await content.future(client, ["tcp://one"], direct=False) is lost
+        shipment = shipment_with(scattered)
+        for _ in range(2 * MAX_RETURNS):
+            shipment.count_return()
+        assert shipment.returns == 0
+        lost.status = "finished"
+        await content.future(client, ["tcp://one"], direct=False)
+        shipment.count_return()
+        assert shipment.returns == 1
+
+    asyncio.run(lose())

@@ -35,6 +35,7 @@ class Content:
         self.sealed: SharedSealed = seal(obj, SharedSealed)
         self.name = str(next(_numbers))
         self._scattering: asyncio.Task[Any] | None = None  # belongs to the client's event loop
+        self._was_scattered = False  # what is small never is, as it travels with each batch
 
     async def future(self, client: Any, addresses: Sequence[str], direct: bool) -> Any:
         """Return the Dask future; scatters the object to these workers if it is nowhere."""
@@ -52,6 +53,7 @@ class Content:
                 )
             )
             scattering.add_done_callback(ignore_outcome)
+            self._was_scattered = True
         try:
             return await asyncio.shield(scattering)
         except BaseException:
@@ -63,11 +65,13 @@ class Content:
         """Let Dask forget it as soon as no batch needs it. From any thread."""
         self._scattering = None
 
-    def is_lost(self) -> bool:
-        """Return whether Dask had it and lost it; it is scattered again for the next batch then."""
+    def forget_if_lost(self) -> bool:
+        """Let the next batch scatter it again if it was scattered and got lost; returns whether it was and did."""
         scattering = self._scattering
-        if scattering is None or not scattering.done():
-            return scattering is None
+        if scattering is None:
+            return self._was_scattered  # and found lost before, by another batch, or released
+        if not scattering.done():
+            return False
         if scattering.cancelled() or scattering.exception() is not None:
             self._scattering = None
             return True

@@ -48,8 +48,8 @@ class Shipment:
     """How often Dask gave something of it up, although nothing was lost."""
 
     def count_return(self) -> None:
-        """Take note that Dask gave something up."""
-        if self.params is None or not self.params.state[0].is_lost():
+        """Take note that Dask gave something up, unless that was because the parameters got lost: those come again."""
+        if self.params is None or not self.params.state[0].forget_if_lost():
             self.returns += 1
 
     def check_returns(self, why: object) -> None:
