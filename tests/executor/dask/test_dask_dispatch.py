@@ -146,7 +146,7 @@ def test_what_runs_is_not_recalled() -> None:
     assert dispatch.next(PATIENCE / 2) is None
     assert dispatch.next(2 * PATIENCE) == Recall(sent), "it may not have begun"
     assert dispatch.next(9e9) is None, "it is asked once"
-    sent.is_recalled, sent.is_begun = False, True
+    sent.is_being_recalled, sent.was_recalled = False, True
     assert dispatch.next(9e9) is None
     assert not dispatch.is_restless()
     only_a = Need(CPU, addresses=frozenset("a"))
@@ -154,7 +154,7 @@ def test_what_runs_is_not_recalled() -> None:
     send_all(dispatch)
     dispatch.put(lane, Need(CPU), tickets(1, 20))
     for each in lane.sent.values():
-        each.is_begun = True
+        each.was_recalled = True
     send_all(dispatch)
     assert dispatch.next(9e9) is None
 

@@ -232,8 +232,8 @@ class Courier:
             return
         finally:
             self._recalls.pop(sent.ident, None)
-            sent.is_recalled = False
-            sent.is_begun = True
+            sent.is_being_recalled = False
+            sent.was_recalled = True
         if sent.ident not in self._carriers:
             return
         if report is None or (not report.outcomes and len(report.unbegun) == len(sent.tickets)):

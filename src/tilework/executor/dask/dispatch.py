@@ -204,7 +204,9 @@ class Dispatch:
         """Return whether time alone can make a difference: one worker is idle, and another has something to spare."""
         stations = self.stations.values()
         idle = any(station.is_idle() for station in stations)
-        return idle and any(s.spare() is not None or any(b.is_recalled for b in s.sent.values()) for s in stations)
+        return idle and any(
+            s.spare() is not None or any(b.is_being_recalled for b in s.sent.values()) for s in stations
+        )
 
     def _place(self, lane: Lane, now: float) -> Send | None:
         reserved: set[Station] = set()
@@ -287,7 +289,7 @@ class Dispatch:
     def _must_wait(self, lane: Lane, now: float) -> bool:
         """Return whether something that goes before this lane is on its way back, and will find its place at once."""
         return any(
-            sent.is_recalled and sent.lane.priority < lane.priority and now - sent.recall_time < PATIENCE
+            sent.is_being_recalled and sent.lane.priority < lane.priority and now - sent.recall_time < PATIENCE
             for station in self.stations.values()
             for sent in station.sent.values()
         )
@@ -306,6 +308,6 @@ class Dispatch:
 
     @staticmethod
     def _recall(sent: Sent, now: float) -> Recall:
-        sent.is_recalled = True
+        sent.is_being_recalled = True
         sent.recall_time = now
         return Recall(sent)

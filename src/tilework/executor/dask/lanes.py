@@ -127,11 +127,11 @@ class Sent:
     tickets: dict[int, Ticket[Any]]
     """What is not answered yet, by number."""
     time: float
-    is_recalled: bool = False
+    is_being_recalled: bool = False
     """Whether its worker is being asked for what it has not begun."""
     recall_time: float = -math.inf
-    is_begun: bool = False
-    """Whether it is known to have nothing that could be recalled."""
+    was_recalled: bool = False
+    """Whether it was asked for once: it is not asked for again."""
     is_arriving: bool = False
     """Whether what became of it is on its way back."""
     is_suspect: bool = False
@@ -225,9 +225,9 @@ class Station:
     def spare(self) -> Sent | None:
         """Return the batch that can best be recalled; None when there is none, or one is being recalled."""
         batches = list(self.sent.values())
-        if any(sent.is_recalled for sent in batches):
+        if any(sent.is_being_recalled for sent in batches):
             return None
-        return next((sent for sent in reversed(batches) if not sent.is_begun), None)
+        return next((sent for sent in reversed(batches) if not sent.was_recalled), None)
 
     def wants_help(self, now: float) -> Sent | None:
         """Return the batch that another worker should rather do, if there is one that it can be asked for.
@@ -239,4 +239,4 @@ class Station:
             return None
         if self.is_late(now) and spare.ident in list(self.sent)[self.slots :]:
             return spare
-        return next((sent for sent in self.sent.values() if not sent.is_begun and self.is_overdue(sent, now)), None)
+        return next((sent for sent in self.sent.values() if not sent.was_recalled and self.is_overdue(sent, now)), None)
