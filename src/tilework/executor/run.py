@@ -300,7 +300,7 @@ class Run(Generic[T]):
                 return self._deliver()
         if self.state is RunState.RUNNING:
             if self._under_way or self._again or not self._is_exhausted:
-                if not self._is_expired(now):
+                if not self._expire_if_due(now):
                     return Wait(self._deadline)
             else:
                 # held is empty: what it held waited for a task that was pulled and neither delivered nor under way
@@ -331,7 +331,7 @@ class Run(Generic[T]):
             index, task = self._n_pulled, pulled
             self._n_pulled += 1
         # after pulling, because a run whose last task was delivered in time is not late
-        if self._is_expired(now):
+        if self._expire_if_due(now):
             return None
         ticket = Ticket(self._n_tickets, index, task)
         self._n_tickets += 1
@@ -353,7 +353,8 @@ class Run(Generic[T]):
             self._is_exhausted = True
         return task
 
-    def _is_expired(self, now: float) -> bool:
+    def _expire_if_due(self, now: float) -> bool:
+        """End the run if its deadline has passed; returns whether it did."""
         if self._deadline is None or now < self._deadline:
             return False
         msg = f"the run took longer than the time it was given; {self.delivered} of its tasks were done"

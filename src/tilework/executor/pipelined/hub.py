@@ -118,7 +118,7 @@ class Hub:
     def request(self, request: Callable[[], None]) -> None:
         """Let the hub thread do something, with the hub locked."""
         self._requests.append(request)
-        if self._is_asleep and not self._has_lost_files():  # whose numbers may be those of somebody else's by now
+        if self._is_asleep and not self._close_if_files_lost():  # whose numbers may be those of somebody else's by now
             self._wake()
         if self._is_over:
             self._serve_requests()
@@ -156,7 +156,7 @@ class Hub:
         The hub's thread may sleep for ever then, and whoever waits for it must ask. What has become of the workers is
         clear: their lines are closed, and so they end.
         """
-        if self._has_lost_files():
+        if self._close_if_files_lost():
             msg = (
                 "something in this program has closed files that are not its own, and so cut the lines to the workers "
                 "(os.closerange, or a library that makes a daemon of a process): do that before the executor is made, "
@@ -164,7 +164,8 @@ class Hub:
             )
             raise ExecutorError(msg)
 
-    def _has_lost_files(self) -> bool:
+    def _close_if_files_lost(self) -> bool:
+        """Close the hub if its files are not its own any more; returns whether they are not, now or before."""
         if self not in _cut_off and not self._is_over and os.getpid() == self._pid:
             try:
                 is_there = os.path.samestat(os.fstat(self._wake_read.fileno()), self._file)
@@ -230,7 +231,7 @@ class Hub:
     def wait_for_end(self, run: HubRun) -> bool:
         """Wait until nothing of a run that was ended is at work; returns whether that was so in time."""
         while not run.has_ended.wait(_LONGEST_WAIT):
-            if self._is_closed or self._has_lost_files() or time.monotonic() > run.end_by:
+            if self._is_closed or self._close_if_files_lost() or time.monotonic() > run.end_by:
                 return False
         return True
 
@@ -280,7 +281,7 @@ class Hub:
         self.close_nowait(timeout)
         if os.getpid() != self._pid or threading.current_thread() is self._thread:
             return
-        while self._thread.is_alive() and not self._has_lost_files():
+        while self._thread.is_alive() and not self._close_if_files_lost():
             self._thread.join(_LONGEST_WAIT)
 
     def close_nowait(self, timeout: float = 0.0) -> None:
@@ -289,7 +290,7 @@ class Hub:
         So may the garbage collector, which comes by in any thread, while that holds a lock for which the hub's thread
         may wait: of `logging`, or of the process that forks.
         """
-        if os.getpid() != self._pid or self._has_lost_files() or self._is_closed:
+        if os.getpid() != self._pid or self._close_if_files_lost() or self._is_closed:
             return
         self._close_timeout = timeout
         self.exchange.stop()
@@ -314,7 +315,7 @@ class Hub:
             if self._has_failed:
                 self._has_failed = False
                 time.sleep(_ERROR_SECONDS)
-        if not self._has_lost_files():
+        if not self._close_if_files_lost():
             self._close()
 
     def _attempt(self, what: Callable[..., None], *args: Any) -> None:
@@ -325,7 +326,7 @@ class Hub:
             self._note_error(error)
 
     def _note_error(self, error: BaseException) -> None:
-        if self._has_lost_files():
+        if self._close_if_files_lost():
             return
         self._has_failed = True
         tell(log, logging.ERROR, "an error in the hub of a pipelined executor: please report it", error=error)
