@@ -55,7 +55,7 @@ def reads_in_place(udfs: Sequence[UDF], plan: RunPlan, backends: Sequence[str]) 
 
 
 def _reads_in_place(udf: UDF, plan: UDFPlan, stored: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
-    if plan.corrected:
+    if plan.corrects_tiles:
         return corrects_in_one_pass(stored, wanted)
     if wanted != stored:
         return converts_in_one_pass(stored, wanted)

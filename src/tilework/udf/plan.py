@@ -204,8 +204,17 @@ def _plan_one(
     )
     own_dtype = stored_dtype if any_order else dataset_dtype
     tile_dtype = own_dtype if native else input_dtype
-    corrected = corrections is not None and not native
-    return UDFPlan(name, method, input_dtype, tile_dtype, backends, compiled, corrected, corrections is not None)
+    has_corrections = corrections is not None
+    return UDFPlan(
+        name,
+        method,
+        input_dtype,
+        tile_dtype,
+        backends,
+        compiled,
+        corrects_tiles=has_corrections and not native,
+        run_has_corrections=has_corrections,
+    )
 
 
 def _has_kernel(udf: UDF) -> bool:

@@ -36,9 +36,9 @@ class UDFPlan:
         Kinds of array it can get, best first; which of them it gets depends on the worker's device.
     compiled
         Whether it uses compiled kernels; None: those with the same bits as NumPy, once they save time.
-    corrected
+    corrects_tiles
         Whether its NumPy tiles are corrected for the detector; otherwise it corrects its results, if necessary.
-    corrections
+    run_has_corrections
         Whether the run has corrections.
     """
 
@@ -48,8 +48,8 @@ class UDFPlan:
     tile_dtype: np.dtype[Any]
     backends: tuple[str, ...]
     compiled: bool | None
-    corrected: bool = False
-    corrections: bool = False
+    corrects_tiles: bool = False
+    run_has_corrections: bool = False
 
     def dtype_for(self, backend: str) -> np.dtype[Any]:
         """Return the dtype of tiles of this kind."""
@@ -57,7 +57,7 @@ class UDFPlan:
 
     def corrected_for(self, backend: str) -> bool:
         """Return whether tiles of this kind are corrected for the detector."""
-        return self.corrected or (self.corrections and backend not in NUMPY_BACKENDS)
+        return self.corrects_tiles or (self.run_has_corrections and backend not in NUMPY_BACKENDS)
 
 
 @dataclass(frozen=True, slots=True)
