@@ -334,8 +334,8 @@ class DataSetContract(ABC):
 
     @pytest.mark.parametrize("roi_kind", ["all", "nothing", "one in ten", "most", "block"])
     @pytest.mark.parametrize("tiling", ["partitions", "whole frames", "small tiles"])
-    @pytest.mark.parametrize("whole", [False, True])
-    def test_picked_tiles_hold_the_same(self, dataset: DataSet, tiling: str, roi_kind: str, whole: bool) -> None:
+    @pytest.mark.parametrize("for_kernels", [False, True])
+    def test_picked_tiles_hold_the_same(self, dataset: DataSet, tiling: str, roi_kind: str, for_kernels: bool) -> None:
         """Where a partition leaves selected frames where they lie, they are those of `get_tiles`, each once."""
         scheme, roi = make_scheme(dataset, tiling), make_roi(roi_kind, dataset.shape.nav.to_tuple())
         assert roi is not None
@@ -344,11 +344,11 @@ class DataSetContract(ABC):
         for partition in dataset.get_partitions():
             picked = None
             if isinstance(partition, HasPickedTiles):
-                picked = partition.get_picked_tiles(scheme, roi, whole=whole)
+                picked = partition.get_picked_tiles(scheme, roi, for_kernels=for_kernels)
             if picked is None:
                 tiles = partition.get_tiles(scheme, None, roi, "numpy")
             else:
-                tiles = self._checked_picked_tiles(picked, scheme, whole)
+                tiles = self._checked_picked_tiles(picked, scheme, for_kernels)
             for tile in tiles:
                 data[tile.tile_slice.get()] = in_memory(tile.data)
                 count[tile.tile_slice.get()] += 1
@@ -356,14 +356,14 @@ class DataSetContract(ABC):
         np.testing.assert_array_equal(count, once)
 
     @staticmethod
-    def _checked_picked_tiles(tiles: Iterator[DataTile], scheme: TilingScheme, whole: bool) -> Iterator[DataTile]:
+    def _checked_picked_tiles(tiles: Iterator[DataTile], scheme: TilingScheme, for_kernels: bool) -> Iterator[DataTile]:
         number = 0
         for number, tile in enumerate(tiles, 1):
             assert tile.shape == tile.tile_slice.shape.to_tuple()
             assert tile.tile_slice.sig == scheme[tile.scheme_idx].sig
-            assert whole or scheme.intent == "partition" or tile.shape[0] <= scheme.depth
+            assert for_kernels or scheme.intent == "partition" or tile.shape[0] <= scheme.depth
             yield tile
-        assert not whole or number <= 1
+        assert not for_kernels or number <= 1
 
     @pytest.mark.parametrize("roi_kind", ["none", "one in ten"])
     def test_converts_exactly(self, dataset: DataSet, roi_kind: str) -> None:

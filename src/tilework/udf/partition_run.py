@@ -203,8 +203,8 @@ class PartitionRun:
             return None
         # The kernels work in blocks; what is converted for a function should stay in the cache, and somebody's function
         # of a frame may take long, so that there should be a look between whether the run goes on.
-        whole = not plan.converts and all(each.method is UDFMethod.TILE for each in plan.udfs)
-        return partition.get_picked_tiles(self._scheme, roi, whole=whole)
+        for_kernels = not plan.converts and all(each.method is UDFMethod.TILE for each in plan.udfs)
+        return partition.get_picked_tiles(self._scheme, roi, for_kernels=for_kernels)
 
     def _prepare(self, udf: UDF, plan: UDFPlan, position: int, backend: str) -> None:
         params = self._params

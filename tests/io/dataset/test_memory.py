@@ -214,8 +214,8 @@ def test_delay_is_waited_for(kind: Any, backend: str | None, monkeypatch: pytest
     np.testing.assert_array_equal(np.concatenate(frames).reshape(data.shape), data)
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_delay_is_waited_for_by_picked_tiles(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("for_kernels", [False, True])
+def test_delay_is_waited_for_by_picked_tiles(for_kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Selected frames come as slowly where they lie."""
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
@@ -223,7 +223,7 @@ def test_delay_is_waited_for_by_picked_tiles(whole: bool, monkeypatch: pytest.Mo
     roi = np.random.default_rng(0).random((4, 5)) < 0.5
     for partition in dataset.get_partitions():
         assert isinstance(partition, HasPickedTiles)
-        tiles = partition.get_picked_tiles(make_scheme(dataset, "frames"), roi, whole=whole)
+        tiles = partition.get_picked_tiles(make_scheme(dataset, "frames"), roi, for_kernels=for_kernels)
         assert tiles is not None
         assert len(list(tiles)) == len(waits)
         waits.clear()
@@ -246,7 +246,7 @@ def test_an_array_at_odd_addresses_is_gathered() -> None:
         np.testing.assert_array_equal(np.concatenate(tiles), data[np.ones((4, 5), bool) if selected is None else roi])
     for partition in dataset.get_partitions():
         assert isinstance(partition, HasPickedTiles)
-        assert partition.get_picked_tiles(scheme, roi, whole=True) is None
+        assert partition.get_picked_tiles(scheme, roi, for_kernels=True) is None
 
 
 def test_a_partition_that_arrives_at_odd_addresses_is_aligned() -> None:

@@ -154,7 +154,7 @@ class BlockReader:
         self._roi = roi
 
     def blocks(
-        self, scratch: Scratch, view_depth: int, copy_depth: int, whole: bool
+        self, scratch: Scratch, view_depth: int, copy_depth: int, by_stretch: bool
     ) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield blocks of shape (frames, ``*sig``) with the (compressed) position of their first frame.
 
@@ -164,10 +164,10 @@ class BlockReader:
             Memory for gathered blocks; a block is valid until the next one.
         view_depth, copy_depth
             The most frames of a block that is a view, and of one that is gathered.
-        whole
+        by_stretch
             One block for each stretch of present frames, whatever its size.
         """
-        for pieces in self._plan(view_depth, copy_depth, whole):
+        for pieces in self._plan(view_depth, copy_depth, by_stretch):
             yield pieces[0].nav, self._join(pieces, scratch)
 
     def picked(self, depth: int) -> Iterator[tuple[int, NDArray[Any] | PickedFrames]]:
@@ -223,17 +223,17 @@ class BlockReader:
         if done < picks.size:
             yield _Piece(frames, 0, picks.size - done, picks[done:], nav + done)
 
-    def _plan(self, view_depth: int, copy_depth: int, whole: bool) -> Iterator[list[_Piece]]:
+    def _plan(self, view_depth: int, copy_depth: int, by_stretch: bool) -> Iterator[list[_Piece]]:
         """Yield the pieces of each block."""
         pending: list[_Piece] = []
         count = 0
         views, frame_bytes = self._format.views, self._format.block_frame_bytes
         for piece in self._pieces():
             is_view = views and piece.picks is None and piece.count * frame_bytes >= VIEW_BYTES
-            if pending and ((is_view and not whole) or pending[-1].nav + pending[-1].count != piece.nav):
+            if pending and ((is_view and not by_stretch) or pending[-1].nav + pending[-1].count != piece.nav):
                 yield pending
                 pending, count = [], 0
-            if whole:
+            if by_stretch:
                 pending.append(piece)
                 continue
             if is_view:

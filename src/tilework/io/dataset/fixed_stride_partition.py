@@ -65,7 +65,7 @@ class _SigPart:
 class _SchemePlan:
     """A tiling scheme, prepared for cutting tiles; made once per scheme and process."""
 
-    __slots__ = ("contiguous", "depth", "parts", "pixels", "scheme", "sig", "whole")
+    __slots__ = ("by_stretch", "contiguous", "depth", "parts", "pixels", "scheme", "sig")
 
     def __init__(self, scheme: TilingScheme, sig: tuple[int, ...]) -> None:
         if tuple(scheme.dataset_shape.sig) != sig:
@@ -73,7 +73,7 @@ class _SchemePlan:
             raise ValueError(msg)
         self.scheme = scheme
         self.sig = sig
-        self.whole = scheme.intent == "partition"
+        self.by_stretch = scheme.intent == "partition"
         self.depth = max(1, scheme.depth)
         self.parts = tuple(_SigPart(i, part, sig) for i, part in scheme.slices)
         self.contiguous = all(part.contiguous for part in self.parts)
@@ -128,7 +128,7 @@ class FixedStridePartition(Partition):
         return self._any_tiles(tiling_scheme, dest_dtype, roi, array_backend, None)
 
     def get_picked_tiles(
-        self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_], *, whole: bool
+        self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_], *, for_kernels: bool
     ) -> Iterator[DataTile] | None:
         """Return tiles of selected frames, if the partition lies in one piece; see `HasPickedTiles`."""
         fmt = self._format
@@ -138,8 +138,8 @@ class FixedStridePartition(Partition):
         if not fmt.views or len(self._segments) != 1 or self._corrections is not None or not plan.parts[0].is_full:
             return None
         reader = BlockReader(self._segments, fmt, self._flat_roi(roi))
-        depth = max(FEWEST_PICKED, PICKED_BYTES // fmt.block_frame_bytes) if whole else plan.depth
-        return self._picked_tiles(reader, sys.maxsize if plan.whole else depth, plan.parts[0])
+        depth = max(FEWEST_PICKED, PICKED_BYTES // fmt.block_frame_bytes) if for_kernels else plan.depth
+        return self._picked_tiles(reader, sys.maxsize if plan.by_stretch else depth, plan.parts[0])
 
     def _speaks_for_tiles(self) -> bool:
         """Return whether no derived class has a `get_tiles` of its own, and knows nothing of picked frames."""
@@ -210,7 +210,7 @@ class FixedStridePartition(Partition):
 
     def _views(self, plan: _SchemePlan) -> Iterator[DataTile]:
         """Yield tiles of a partition that lies in one piece, as stored: views, nothing is copied."""
-        for nav, block in self._view_blocks(sys.maxsize if plan.whole else plan.depth):
+        for nav, block in self._view_blocks(sys.maxsize if plan.by_stretch else plan.depth):
             n = len(block)
             for part in plan.parts:
                 yield DataTile(block if part.is_full else block[part.index], part.slice_at(nav, n), part.idx)
@@ -244,10 +244,10 @@ class FixedStridePartition(Partition):
         if convert or not plan.contiguous:
             view_depth = min(view_depth, max(1, SCRATCH_BYTES // (plan.pixels * dest.itemsize)))
         if reader is None:
-            blocks = self._view_blocks(sys.maxsize if plan.whole else view_depth)
+            blocks = self._view_blocks(sys.maxsize if plan.by_stretch else view_depth)
         else:
             copy_depth = min(view_depth, max(1, SCRATCH_BYTES // fmt.block_frame_bytes))
-            blocks = reader.blocks(scratch, view_depth, copy_depth, plan.whole)
+            blocks = reader.blocks(scratch, view_depth, copy_depth, plan.by_stretch)
         for nav, block in blocks:
             n = len(block)
             for part in plan.parts:

@@ -102,10 +102,10 @@ class MemoryPartition(FixedStridePartition):
         return self._delivery.delayed(super().get_tiles(tiling_scheme, dest_dtype, roi, array_backend))
 
     def get_picked_tiles(
-        self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_], *, whole: bool
+        self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_], *, for_kernels: bool
     ) -> Iterator[DataTile] | None:
         """Return tiles of selected frames where they lie, as slow as others; see `FixedStridePartition`."""
-        tiles = super().get_picked_tiles(tiling_scheme, roi, whole=whole)
+        tiles = super().get_picked_tiles(tiling_scheme, roi, for_kernels=for_kernels)
         return None if tiles is None else self._delivery.delayed(tiles)
 
 

@@ -237,7 +237,7 @@ class HasPickedTiles(Protocol):
     """What a `Partition` has as well when selected frames need not be copied together."""
 
     def get_picked_tiles(
-        self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_], *, whole: bool
+        self, tiling_scheme: TilingScheme, roi: NDArray[np.bool_], *, for_kernels: bool
     ) -> Iterator[DataTile] | None:
         """Return tiles of selected frames as they are stored and where they lie, or None where that cannot be had.
 
@@ -248,6 +248,6 @@ class HasPickedTiles(Protocol):
         ----------
         tiling_scheme, roi
             As of `Partition.get_tiles`.
-        whole
+        for_kernels
             Tiles as large as pays for kernels, whatever the scheme says.
         """
