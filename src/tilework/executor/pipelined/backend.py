@@ -175,7 +175,7 @@ class PipelinedBackend(Generic[V]):
     def _decode(self, answer: Answer | Event) -> Event:
         if not isinstance(answer, Answer):
             return answer
-        number, message = answer.ticket.ticket.number, answer.message
+        number, message = answer.ticket.of_run.number, answer.message
         if isinstance(message, say.Failed):
             return Failed(number, unpack_error(message.error))
         arena, parcel = answer.arena, message.parcel

@@ -25,7 +25,7 @@ from tilework.executor.pipelined.member import Member, MemberState
 from tilework.executor.pipelined.messages import encode
 from tilework.executor.pipelined.roster import Roster
 from tilework.executor.pipelined.spec import describe_worker
-from tilework.executor.pipelined.telling import tell
+from tilework.executor.pipelined.telling import log_safely
 from tilework.executor.pipelined.wire import WireClosedError
 from tilework.executor.run import Cancelled, Failed, Lost, WorkersChanged
 
@@ -154,7 +154,7 @@ class Exchange:
 
     def _refuse(self, item: Item) -> None:
         item.ticket.release()
-        self._post(item.ticket.run, Failed(item.ticket.ticket.number, self.roster.no_worker(item.target)))
+        self._post(item.ticket.run, Failed(item.ticket.of_run.number, self.roster.no_worker(item.target)))
 
     def _refuse_what_waits(self) -> None:
         """End the runs that wait for workers which are not there any more, and will not come."""
@@ -343,7 +343,7 @@ class Exchange:
                 self._send(self._dispatch.ready(self._stations[member]))
             self._on_change()
         else:
-            tell(log, logging.ERROR, "worker %s sent something unknown: %r", member.name, message)
+            log_safely(log, logging.ERROR, "worker %s sent something unknown: %r", member.name, message)
 
     def _take_answer(
         self, member: Member, message: say.Done | say.Failed | say.Skipped, descriptors: tuple[int, ...]
@@ -380,13 +380,13 @@ class Exchange:
         for item in had:
             item.ticket.release()
             if not item.lane.is_over:
-                self._post(item.ticket.run, Lost(item.ticket.ticket.number, cause, item.serial <= begun))
+                self._post(item.ticket.run, Lost(item.ticket.of_run.number, cause, item.serial <= begun))
         self.roster.note_loss(member, was, cause, has_begun=begun > 0)
         self._refuse_what_waits()
         self._check_ending()
         self._on_change()
         if was is not MemberState.RETIRING:
-            tell(log, logging.WARNING, "lost %s", cause)
+            log_safely(log, logging.WARNING, "lost %s", cause)
             self._on_loss(member.name, cause)
 
     def describe(self) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ from tilework.exceptions import ExecutorError, PoolStateError
 from tilework.executor.pipelined.exchange import Exchange
 from tilework.executor.pipelined.member import Launch, Member, MemberState
 from tilework.executor.pipelined.messages import decode
-from tilework.executor.pipelined.telling import tell
+from tilework.executor.pipelined.telling import log_safely
 from tilework.executor.pipelined.wire import LONGEST_POLL, WireClosedError
 
 if TYPE_CHECKING:
@@ -329,7 +329,7 @@ class Hub:
         if self._close_if_files_lost():
             return
         self._has_failed = True
-        tell(log, logging.ERROR, "an error in the hub of a pipelined executor: please report it", error=error)
+        log_safely(log, logging.ERROR, "an error in the hub of a pipelined executor: please report it", error=error)
 
     def _turn(self) -> None:
         if self.exchange.has_stock():

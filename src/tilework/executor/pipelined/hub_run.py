@@ -97,19 +97,19 @@ class HubTicket:
     ----------
     run
         Its run.
-    ticket
-        The ticket.
+    of_run
+        The ticket, as its run has it.
     parcel, fd
         Its task or item, and the descriptor that goes with it.
     is_streamed
         Whether data comes for it while it runs.
     """
 
-    __slots__ = ("fd", "is_streamed", "item", "parcel", "run", "ticket")
+    __slots__ = ("fd", "is_streamed", "item", "of_run", "parcel", "run")
 
-    def __init__(self, run: HubRun, ticket: Ticket[Any], parcel: Parcel, fd: int | None, *, is_streamed: bool) -> None:
+    def __init__(self, run: HubRun, of_run: Ticket[Any], parcel: Parcel, fd: int | None, *, is_streamed: bool) -> None:
         self.run = run
-        self.ticket = ticket
+        self.of_run = of_run
         self.parcel = parcel
         self.fd = fd
         self.is_streamed = is_streamed

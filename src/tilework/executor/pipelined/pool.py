@@ -43,7 +43,7 @@ from tilework.executor.pipelined.process import (
 )
 from tilework.executor.pipelined.spec import check_spec
 from tilework.executor.pipelined.stderr import WorkerStderr
-from tilework.executor.pipelined.telling import tell
+from tilework.executor.pipelined.telling import log_safely
 from tilework.executor.pipelined.wire import Wire, WireClosedError
 from tilework.executor.remote import dumps
 
@@ -332,7 +332,7 @@ class WorkerPool:
             if not process.join(max(0.0, until - time.monotonic())):
                 if timeout:
                     text = "worker %s did not end within %g s and is killed"
-                    tell(log, logging.WARNING, text, member.name, timeout)
+                    log_safely(log, logging.WARNING, text, member.name, timeout)
                 process.kill()
                 process.join(5.0)
         for member in self.members:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from tilework.exceptions import PoolStateError, WorkerLostError
 from tilework.executor.pipelined.member import MemberState
-from tilework.executor.pipelined.telling import tell
+from tilework.executor.pipelined.telling import log_safely
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,7 +130,7 @@ class Roster:
         if n >= (_MOST_FAILED_STARTS if is_failed_start else _MOST_LOST_SOON):
             self._cause = cause
             text = "worker %s could not be started, or was lost as soon as it was, %d times and is given up"
-            tell(log, logging.ERROR, text, name, n)
+            log_safely(log, logging.ERROR, text, name, n)
             return
         # One that was ready is replaced at once, unless that is not the first time.
         steps = n if is_failed_start else max(0, n - 1)
@@ -168,7 +168,7 @@ class Roster:
         self._pauses[name] = min(2 * pause, _LONGEST_PAUSE)
         self._to_start.append((time.monotonic() + pause, spec))
         text = "worker %s cannot be started, the next attempt is in %g s: %s"
-        tell(log, logging.WARNING, text, name, pause, error)
+        log_safely(log, logging.WARNING, text, name, pause, error)
 
     # ---- in time ----
 

@@ -17,7 +17,7 @@ from collections import deque
 from typing import Final
 
 from tilework.executor.exits import STDERR_LINES
-from tilework.executor.pipelined.telling import tell
+from tilework.executor.pipelined.telling import log_safely
 
 __all__ = ["WorkerStderr"]
 
@@ -81,7 +81,7 @@ class WorkerStderr:
         self.log_at = math.inf
         if self._untold:
             lines, self._untold = self._untold, []
-            tell(log, logging.WARNING, "%s", "\n".join(f"{self._name}: {line}" for line in lines))
+            log_safely(log, logging.WARNING, "%s", "\n".join(f"{self._name}: {line}" for line in lines))
 
     def read_last(self) -> None:
         """Take what is left: the worker has ended."""

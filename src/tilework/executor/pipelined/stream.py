@@ -108,12 +108,12 @@ class Feeder:
     def expect(self, ticket: HubTicket) -> None:
         """Stream to a ticket, before it is given to the hub."""
         with self._lock:
-            index = ticket.ticket.index
+            index = ticket.of_run.index
             record = self._records.get(index)
             if record is None:
                 record = self._records[index] = StreamRecord(index)
                 record.item = ticket.item
-                self._waiting.append((ticket.ticket.task, record))
+                self._waiting.append((ticket.of_run.task, record))
                 self._changed.notify_all()
                 return
             # the task has lost its worker, and waits for another as those do that have not begun
@@ -122,17 +122,17 @@ class Feeder:
             for part in record.parts:
                 self._arena.keep(part.block)
             if record.has_lost_data:
-                name = partition_name(ticket.ticket.task)
+                name = partition_name(ticket.of_run.task)
                 msg = (
                     f"the task of partition {name} lost its worker, and some of the data that had been streamed to it "
                     "is gone: there was no room to keep all of it"
                 )
-                self._run.inbox.put([Failed(ticket.ticket.number, WorkerLostError(msg))])
+                self._run.inbox.put([Failed(ticket.of_run.number, WorkerLostError(msg))])
 
     def send_again(self, ticket: HubTicket, member: Member, serial: int) -> None:
         """Send everything that was streamed to a ticket so far; called with the hub locked, when a worker gets it."""
         with self._lock:
-            record = self._records[ticket.ticket.index]
+            record = self._records[ticket.of_run.index]
             for part in () if record.has_lost_data else record.parts:  # lost: the run fails because of that
                 self._send(record, part, member, serial)
             if record.is_complete or self._is_over:
@@ -142,11 +142,11 @@ class Feeder:
     def answered(self, ticket: HubTicket) -> None:
         """Keep nothing for a ticket that is done."""
         with self._lock:
-            record = self._records[ticket.ticket.index]
+            record = self._records[ticket.of_run.index]
             record.is_answered = True
             record.let_go(self._arena)
             if record.is_complete:
-                del self._records[ticket.ticket.index]
+                del self._records[ticket.of_run.index]
 
     def check_process(self) -> None:
         """Raise ExecutorError in a process that was forked by a handler: the memory is that of the other one."""
