@@ -14,7 +14,7 @@ import pytest
 from tilework.executor.dask import orphans, table
 from tilework.executor.dask import seat as module
 from tilework.executor.dask.sealed import SharedSealed, seal
-from tilework.executor.dask.seat import close_seats, feed, leave, recall, sit
+from tilework.executor.dask.seat import close_seats, end_run, feed, recall, sit
 from tilework.executor.dask.table import Feed, Table
 from tilework.executor.dask.worker import Batch, BatchReport
 from tilework.testing.faults import Signals
@@ -99,7 +99,7 @@ def test_a_batch_is_done_at_its_seat(worker: Worker, threads: ThreadPoolExecutor
         assert results(await early) == {7: 1, 8: 2}
         assert results(await feed(order(run, "s0", ident="late"), worker)) == {7: 1, 8: 2}
         assert not sitting.done(), "it waits for more"
-        assert leave(run, frozenset({"s0"})) == []
+        assert end_run(run, frozenset({"s0"})) == []
         await asyncio.wrap_future(sitting)
 
     in_loop(main)
@@ -111,9 +111,9 @@ def test_a_seat_goes_from_run_to_run(worker: Worker, threads: ThreadPoolExecutor
     async def main() -> None:
         sitting = threads.submit(sit, "s0", run, PRIORITY, None)
         assert results(await feed(order(run, "s0"), worker)) == {7: 1, 8: 2}
-        assert leave(run) == []
+        assert end_run(run) == []
         assert results(await feed(order(f"{run} 2", "s0"), worker)) == {7: 1, 8: 2}
-        assert leave(f"{run} 2") == []
+        assert end_run(f"{run} 2") == []
         assert not sitting.done()
         other = asyncio.create_task(feed(order(f"{run} 3", "s1", gone=frozenset({"s0"})), worker))
         await asyncio.wrap_future(sitting)
@@ -166,7 +166,7 @@ def test_the_end_of_a_run(
         second = asyncio.create_task(feed(order(run, "s0", ident="second"), worker))
         await until(begun.is_set)
         if how == "left":
-            leave(run, frozenset({"s0"}))
+            end_run(run, frozenset({"s0"}))
         elif how == "released":
             worker.state.tasks.clear()
         else:
@@ -182,7 +182,7 @@ def test_the_end_of_a_run(
 
 def test_a_run_that_has_ended(worker: Worker, run: str) -> None:
     """A batch that comes after its end goes back as it is, and no parameters are kept."""
-    leave(run)
+    end_run(run)
 
     async def main() -> None:
         report = await feed(order(run, "s0", content="p", params=seal(1, SharedSealed)), worker)
@@ -232,7 +232,7 @@ def test_recall_of_what_is_unpickled(worker: Worker, threads: ThreadPoolExecutor
         assert recall(f"{run}-batch") == BatchReport((), (8,))
         signals.add("go")
         assert results(await fed) == {7: 1}
-        leave(run, frozenset({"s0"}))
+        end_run(run, frozenset({"s0"}))
         await asyncio.wrap_future(sitting)
 
     in_loop(main)
@@ -245,7 +245,7 @@ def test_recall_of_what_is_done(worker: Worker, threads: ThreadPoolExecutor, run
         sitting = threads.submit(sit, "s0", run, PRIORITY, None)
         assert results(await feed(order(run, "s0"), worker)) == {7: 1, 8: 2}
         assert recall(f"{run}-batch") == BatchReport(())
-        leave(run, frozenset({"s0"}))
+        end_run(run, frozenset({"s0"}))
         await asyncio.wrap_future(sitting)
 
     in_loop(main)
@@ -276,7 +276,7 @@ def test_items_that_dask_holds(worker: Worker, threads: ThreadPoolExecutor, run:
         assert await feed(order(run, "s0", items_key="lost"), worker) is None
         sitting = threads.submit(sit, "s0", run, PRIORITY, None)
         assert results(await feed(order(run, "s0", items_key="items"), worker)) == {7: 3, 8: 4}
-        leave(run, frozenset({"s0"}))
+        end_run(run, frozenset({"s0"}))
         await asyncio.wrap_future(sitting)
 
     in_loop(main)
@@ -292,7 +292,7 @@ def test_batches_that_do_not_come(worker: Worker, threads: ThreadPoolExecutor, r
         for before in ("lost", "recalled"):
             after = f"{run}-{before}"
             assert results(await feed(order(run, "s0", ident=f"after {before}", after=after), worker)) == {7: 1, 8: 2}
-        leave(run, frozenset({"s0"}))
+        end_run(run, frozenset({"s0"}))
         await asyncio.wrap_future(sitting)
 
     in_loop(main)
@@ -316,7 +316,7 @@ def test_parameters(worker: Worker, threads: ThreadPoolExecutor, run: str, monke
             assert await feed(order(run, "s0", content=content, params=params), worker) is not None
         assert await feed(order(run, "s0", content="unknown"), worker) is None
         assert await feed(order(run, "s0"), worker) is not None, "without parameters"
-        leave(run, frozenset({"s0"}))
+        end_run(run, frozenset({"s0"}))
         await asyncio.wrap_future(sitting)
 
     in_loop(main)

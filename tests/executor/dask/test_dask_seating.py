@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tilework.executor.dask.sealed import SharedSealed, seal
-from tilework.executor.dask.seat import close_seats, feed, leave, sit
+from tilework.executor.dask.seat import close_seats, end_run, feed, sit
 from tilework.executor.dask.seating import HEIR_SECONDS, Claim, Seating
 from tilework.executor.dask.worker import Batch, BatchReport
 from tilework.executor.remote import loads
@@ -350,7 +350,7 @@ def test_the_end_of_a_run() -> None:
         desk.seating.tell_end("run", {"tcp://one"}, gone)
         await settle()
         told = desk.client.calls[-1]
-        assert (told.address, told.fn, told.args) == ("tcp://one", leave, ("run", gone))
+        assert (told.address, told.fn, told.args) == ("tcp://one", end_run, ("run", gone))
         told.answer.set_exception(OSError("it is gone"))  # which is no error: then nothing is left there
         await settle()
 
@@ -466,7 +466,7 @@ def test_close() -> None:
         await settle()
         assert not closing.done(), "messages are on their way"
         told = [call for call in desk.client.calls if not call.answer.done()]
-        assert [call.fn for call in told] == [leave, close_seats]
+        assert [call.fn for call in told] == [end_run, close_seats]
         for call in told:
             call.answer.set_result(None)
         desk.client.seats[0].end()
@@ -497,6 +497,6 @@ def test_close_gives_up_what_takes_too_long() -> None:
         desk.seating.tell_end("run", {"tcp://one"}, frozenset())
         await settle()
         await desk.seating.close(0.01)
-        assert [call.fn for call in desk.client.calls if not call.answer.done()] == [leave, close_seats]
+        assert [call.fn for call in desk.client.calls if not call.answer.done()] == [end_run, close_seats]
 
     in_loop(main)

@@ -5,9 +5,9 @@
       consumers' threads (one for each run)         the Dask client's event loop             scheduler and workers
     ┌─────────────────────────────────┐     ┌──────────────────────────────────────┐
     │ drive ── DaskBackend.submit ────┼──►  │ Shipment.incoming ─► Dispatch (decides)│
-    │   ▲                             │     │      Send ─► Carriage: one coroutine ─┼──► seat ─► run_batch
-    │   └───── DaskBackend.wait ◄─ inbox ◄──┼───────────── for each batch       ◄───┼─── message ◄─ BatchReport
-    │                                 │     │      Recall, end of a run ────────────┼──► client.run ─► take_back, …
+    │   ▲                             │     │      Send ─► Carriage: one coroutine ─┼──► Dask task, or message to a seat
+    │   └───── DaskBackend.wait ◄─ inbox ◄──┼──────── (or Seating) for each batch ◄─┼─── BatchReport
+    │                                 │     │      Recall, end of a run ────────────┼──► client.run: recall, end_run
     └─────────────────────────────────┘     │ Roster: who came, who left ◄──────────┼─── events of the scheduler
                                             └──────────────────────────────────────┘
 
@@ -27,7 +27,7 @@ from tilework.exceptions import ExecutorError, WorkerLostError
 from tilework.executor.dask.carriage import Carriage
 from tilework.executor.dask.demand import ask_for_worker
 from tilework.executor.dask.dispatch import Dispatch, Send
-from tilework.executor.dask.seat import leave, recall
+from tilework.executor.dask.seat import end_run, recall
 from tilework.executor.dask.worker import note_missing
 from tilework.executor.remote import loads, unpack_error
 from tilework.executor.run import Failed, Lost, WorkersChanged
@@ -282,7 +282,7 @@ class Courier:
         answers: dict[str, Any] = {}
         try:
             answers = await self.client.run(
-                leave,
+                end_run,
                 shipment.lane.run,
                 seats,
                 workers=list(addresses),

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tilework.executor.dask.sealed import SharedSealed
     from tilework.executor.dask.table import Feed
 
-__all__ = ["close_seats", "feed", "leave", "recall", "sit"]
+__all__ = ["close_seats", "end_run", "feed", "recall", "sit"]
 
 POLL_SECONDS: Final = 0.005
 """How often a seat looks whether somebody wants its thread."""
@@ -90,7 +90,7 @@ async def feed(order: Feed, dask_worker: Any = None) -> BatchReport | None:
     return await answer
 
 
-def leave(run: str, seats: frozenset[str] = frozenset()) -> list[str]:
+def end_run(run: str, seats: frozenset[str] = frozenset()) -> list[str]:
     """End a run: its tasks stop at their next tile, and these seats are given up; returns the batches that run."""
     running = stop_run(run, "the run has ended")
     with _changed:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.async_utils import ignore_outcome
 from tilework.executor.dask.extra import submit
-from tilework.executor.dask.seat import close_seats, feed, leave, sit
+from tilework.executor.dask.seat import close_seats, end_run, feed, sit
 from tilework.executor.dask.table import LINGER_SECONDS, Feed
 from tilework.executor.remote import dumps
 
@@ -268,7 +268,7 @@ class Seating:
         Returns
         -------
         addresses, seats
-            The workers that are to be told so by `leave`, and which seats are no more.
+            The workers that are to be told so by `end_run`, and which seats are no more.
         """
         places = self._places.pop(run, {})
         gone = set()
@@ -287,7 +287,7 @@ class Seating:
     def tell_end(self, run: str, addresses: set[str], seats: frozenset[str]) -> None:
         """Tell workers of the end of a run that has nothing there but seats."""
         for address in addresses:
-            self._spawn(self._tell(address, leave, run, seats))
+            self._spawn(self._tell(address, end_run, run, seats))
 
     async def _tell(self, address: str, fn: Callable[..., Any], *args: Any) -> None:
         try:

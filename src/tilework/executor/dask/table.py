@@ -10,6 +10,8 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from tilework.executor.dask.latest_names import LatestNames
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -85,19 +87,18 @@ class Table:
     """Seats that sit, with the runs that they had batches or parameters of."""
     fresh: set[str] = field(default_factory=set)
     """Those of them that have had no batch yet."""
-    given_up: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    """Seats that are no more, the latest of them."""
+    given_up: LatestNames = field(default_factory=lambda: LatestNames(_REMEMBERED))
+    """Seats that are no more."""
     contents: OrderedDict[str, dict[str, SharedSealed]] = field(default_factory=OrderedDict)
     """Parameters, by run and name."""
-    come: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    """Batches that are not to be expected any more, the latest of them."""
+    come: LatestNames = field(default_factory=lambda: LatestNames(_REMEMBERED))
+    """Batches that are not to be expected any more."""
 
     # ---- batches ----
 
     def expect_no_more(self, ident: str) -> None:
         """Take note that a batch has come, or that it does not matter any more when it comes."""
-        self.come[ident] = None
-        _trim(self.come)
+        self.come.add(ident)
 
     def accept(self, fed: Fed, *, others_wait: bool) -> bool:
         """Let a batch wait for a seat; False: it needs a new one.
@@ -191,8 +192,7 @@ class Table:
         for seat in seats:
             self.taken.pop(seat, None)
             self.fresh.discard(seat)
-            self.given_up[seat] = None
-        _trim(self.given_up)
+            self.given_up.add(seat)
         every = (fed for queue in self.waiting.values() for fed in queue)
         refused = [fed for fed in every if self._is_hopeless(fed.order.seats)]
         for fed in refused:
@@ -242,8 +242,3 @@ class Table:
         self.contents.move_to_end(run)
         while len(self.contents) > _KEPT_RUNS:
             self.contents.popitem(last=False)
-
-
-def _trim(names: OrderedDict[str, None]) -> None:
-    while len(names) > _REMEMBERED:
-        names.popitem(last=False)

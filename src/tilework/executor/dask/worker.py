@@ -3,14 +3,17 @@
 ::
 
       main side                       worker process
-    ┌───────────┐  Dask task     ┌───────────────────────────────────────────┐
-    │ Courier   ├───────────────►│ run_batch    task thread: one after the   │
-    │           │◄───────────────┤   │          other, until none is left    │
-    │           │  BatchReport   │   ▼                                       │
-    │           │                │  Desk        slips of the running batches │
+    ┌───────────┐  Dask task,    ┌───────────────────────────────────────────┐
+    │ Carriage  │  or message    │ run_batch    task thread: one after the   │
+    │  Seating  ├───────────────►│   │          other, until none is left    │
+    │           │◄───────────────┤   ▼                                       │
+    │           │  BatchReport   │  Desk        slips of the running batches │
     │           │  client.run    │   ▲                                       │
-    │           ├───────────────►│ stop_run, take_back    event loop         │
+    │ Courier   ├───────────────►│ stop_run, take_back    event loop         │
     └───────────┘   (1 ms)       └───────────────────────────────────────────┘
+
+A batch is a Dask task (`Carriage`), or a message to one (`Seating`), whose thread does it: see `seat`. The end of a run
+and what is recalled come by `seat.end_run` and `seat.recall`, which look among the batches that wait there first.
 
 Who owns what: the desk is one for each process, and locked. A slip belongs to the batch that runs; the task thread
 takes one ticket after the other from it, the event loop takes away all that have not begun. Whoever takes a ticket
@@ -23,13 +26,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tilework.common.backend import get_use_cuda
 from tilework.common.executor import Environment, SimpleWorkerQueue, StopFlag, WorkerContext
 from tilework.executor.calling import call_task
+from tilework.executor.dask.latest_names import LatestNames
 from tilework.executor.dask.orphans import stopped_when_released
 from tilework.executor.dask.sealed import Sealed, SharedSealed, seal
 from tilework.executor.remote import PackedError, dumps, pack_error
@@ -139,30 +143,15 @@ def _drain(items: deque[T]) -> Iterator[T]:
             return
 
 
-class _Memory:
-    """The latest of many names."""
-
-    def __init__(self) -> None:
-        self._names: OrderedDict[str, str] = OrderedDict()
-
-    def add(self, name: str, value: str = "") -> None:
-        self._names[name] = value
-        while len(self._names) > _REMEMBERED:
-            self._names.popitem(last=False)
-
-    def get(self, name: str) -> str | None:
-        return self._names.get(name)
-
-
 class _Desk:
     """The batches of this process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.slips: dict[str, _Slip] = {}  # by the batch's ident
-        self.ended = _Memory()  # runs, with the reason
-        self.taken = _Memory()  # batches that were taken back before they began
-        self.done = _Memory()  # batches whose answer is on its way, or has arrived
+        self.ended = LatestNames(_REMEMBERED)  # runs
+        self.taken = LatestNames(_REMEMBERED)  # batches that were taken back before they began
+        self.done = LatestNames(_REMEMBERED)  # batches whose answer is on its way, or has arrived
 
 
 _desk: Final = _Desk()
@@ -171,7 +160,7 @@ _desk: Final = _Desk()
 def stop_run(run: str, reason: str) -> list[str]:
     """Let the tasks of a run stop at their next tile, and none begin any more; returns the batches that are running."""
     with _desk.lock:
-        _desk.ended.add(run, reason)
+        _desk.ended.add(run)
         running = [(ident, slip) for ident, slip in _desk.slips.items() if slip.run == run]
     for _, slip in running:
         slip.flag.set(reason)
@@ -183,7 +172,7 @@ def take_back(ident: str) -> BatchReport | None:
     """Take back what a batch has not begun, with the outcomes so far; None: all of it, it has not begun at all."""
     with _desk.lock:
         slip = _desk.slips.get(ident)
-        if slip is None and _desk.done.get(ident) is not None:
+        if slip is None and ident in _desk.done:
             return BatchReport(())
         if slip is None:
             _desk.taken.add(ident)
@@ -193,7 +182,7 @@ def take_back(ident: str) -> BatchReport | None:
 
 def has_ended(run: str) -> bool:
     """Return whether this process was told that a run has ended."""
-    return _desk.ended.get(run) is not None
+    return run in _desk.ended
 
 
 # ---- batches ----
@@ -233,7 +222,7 @@ def run_batch(batch: Batch, params: SharedSealed | None = None, items: Sealed | 
     deadline = None if batch.seconds_left is None else time.monotonic() + batch.seconds_left
     slip = _Slip(batch.run, StopFlag(deadline), deque(zip(batch.numbers, range(len(batch.numbers)), strict=True)))
     with _desk.lock:
-        if _desk.ended.get(batch.run) is not None or _desk.taken.get(batch.ident) is not None:
+        if batch.run in _desk.ended or batch.ident in _desk.taken:
             return BatchReport((), batch.numbers)
         _desk.slips[batch.ident] = slip
     try:
