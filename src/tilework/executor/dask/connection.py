@@ -14,10 +14,10 @@ import uuid
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from tilework.exceptions import NoSchedulerError, ResourceError
+from tilework.exceptions import ResourceError
 from tilework.executor.dask.courier import NO_WORKER_SECONDS, Courier
 from tilework.executor.dask.demand import ask_for_worker
-from tilework.executor.dask.extra import quick
+from tilework.executor.dask.extra import no_scheduler, quick
 from tilework.executor.dask.roster import Roster, identity, make_workers
 
 if TYPE_CHECKING:
@@ -60,11 +60,7 @@ def make_client(scheduler: Any, client_kwargs: Mapping[str, Any] | None) -> tupl
     try:
         client = quick(Client(scheduler, **options))
     except OSError as error:
-        msg = (
-            f"no Dask scheduler answers at {scheduler}: {error}. Start one with 'dask scheduler', and check "
-            "address and firewall"
-        )
-        raise NoSchedulerError(msg) from error
+        raise no_scheduler(scheduler, error) from error
     return client, not options["set_as_default"]
 
 

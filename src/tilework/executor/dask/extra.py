@@ -7,12 +7,20 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from tilework.exceptions import ExecutorSpecException
+from tilework.exceptions import ExecutorSpecException, NoSchedulerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["LOG_LEVEL", "LOG_LEVEL_VARIABLE", "configuration_read_in_c", "quick", "require_dask", "submit"]
+__all__ = [
+    "LOG_LEVEL",
+    "LOG_LEVEL_VARIABLE",
+    "configuration_read_in_c",
+    "no_scheduler",
+    "quick",
+    "require_dask",
+    "submit",
+]
 
 LOG_LEVEL: Final = "distributed.logging.distributed"
 """Where Dask's configuration says from which level on Dask's messages are logged."""
@@ -30,6 +38,14 @@ def require_dask() -> None:
             "or use Context.make_with('threads')"
         )
         raise ExecutorSpecException(msg)
+
+
+def no_scheduler(address: object, error: BaseException) -> NoSchedulerError:
+    """Return what to raise when no scheduler can be reached at an address."""
+    return NoSchedulerError(
+        f"no Dask scheduler answers at {address}: {error}. Start one with 'dask scheduler', and check address and "
+        "firewall"
+    )
 
 
 def quick(client: Any) -> Any:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.exceptions import ExecutorError
+from tilework.executor.dask.extra import no_scheduler
 from tilework.executor.dask.spec import set_worker_log_level
 
 if TYPE_CHECKING:
@@ -92,9 +93,5 @@ async def _check(scheduler: str) -> None:
     try:
         comm = await connect(scheduler, timeout=seconds)
     except (OSError, ValueError) as error:
-        msg = (
-            f"no Dask scheduler answers at {scheduler}: {error}. Start one with 'dask scheduler', and check address "
-            "and firewall"
-        )
-        raise ExecutorError(msg) from error
+        raise no_scheduler(scheduler, error) from error
     await comm.close()
