@@ -39,8 +39,8 @@ class ResultGenerator(Iterator["UDFResultsLazy"]):
         The run.
     is_single
         Whether the result is that of the one UDF, rather than a tuple.
-    each
-        Plots, which are given every partial result, and what is merged when the run is over, however it ended.
+    plots
+        Which are given every partial result, and what is merged when the run is over, however it ended.
 
     Attributes
     ----------
@@ -61,10 +61,10 @@ class ResultGenerator(Iterator["UDFResultsLazy"]):
     <UDFRun SumUDF: finished, 3 of 3 partitions>
     """
 
-    def __init__(self, steps: ResultsForDataSet, *, is_single: bool, each: Plots | None = None) -> None:
-        over = Outcome()
-        self.run: UDFRun[Any] = UDFRun(steps, over, is_single=is_single)
-        self._parts = _parts(steps, over, each)
+    def __init__(self, steps: ResultsForDataSet, *, is_single: bool, plots: Plots | None = None) -> None:
+        outcome = Outcome()
+        self.run: UDFRun[Any] = UDFRun(steps, outcome, is_single=is_single)
+        self._parts = _parts(steps, outcome, plots)
         next(self._parts)  # to where it notices that it is closed
 
     def __iter__(self) -> ResultGenerator:
@@ -107,25 +107,25 @@ class ResultGenerator(Iterator["UDFResultsLazy"]):
         self.run.update_parameters_experimental(parameters)
 
 
-def in_background(steps: ResultGenerator) -> UDFRun[Any]:
+def in_background(parts: ResultGenerator) -> UDFRun[Any]:
     """Let a thread of its own drive a run to its end.
 
     When the interpreter exits, it is cancelled, and the thread is waited for.
     """
-    run = steps.run
+    run = parts.run
     cancel_at_exit(run)
     come_before(ThreadPoolExecutor)
-    thread = threading.Thread(target=_go_through, args=(steps,), name="tilework-run")
+    thread = threading.Thread(target=_go_through, args=(parts,), name="tilework-run")
     thread.start()
     run.driver = thread.ident
     return run
 
 
-def _go_through(steps: ResultGenerator) -> None:
+def _go_through(parts: ResultGenerator) -> None:
     with contextlib.suppress(BaseException):  # it is raised where the result is asked for
-        steps.finish()
-    no_more(steps.run)
-    del steps  # which holds the error whose traceback holds this frame
+        parts.finish()
+    no_more(parts.run)
+    del parts  # which holds the error whose traceback holds this frame
 
 
 @contextlib.contextmanager
@@ -137,7 +137,7 @@ def _cancelled_by_throw(steps: ResultsForDataSet) -> Iterator[None]:
         raise steps.run.make_cancelled() from error
 
 
-def _parts(steps: ResultsForDataSet, over: Outcome, each: Plots | None) -> Generator[Any, None, None]:
+def _parts(steps: ResultsForDataSet, outcome: Outcome, plots: Plots | None) -> Generator[Any, None, None]:
     """Yield None, and then the partial results; whatever ends it is the outcome of the run."""
     last = None
     try:
@@ -145,25 +145,25 @@ def _parts(steps: ResultsForDataSet, over: Outcome, each: Plots | None) -> Gener
             with _cancelled_by_throw(steps):
                 yield None
             for last in steps:
-                if each is not None:
-                    each(last)
+                if plots is not None:
+                    plots(last)
                 with _cancelled_by_throw(steps):
                     yield last
             assert last is not None
-            if each is not None:
-                each.show_last(last)
-        over.set_results(last)
+            if plots is not None:
+                plots.show_last(last)
+        outcome.set_results(last)
     except BaseException as error:
         try:
-            if each is not None and last is not None:
-                each.show_left(last, error)
+            if plots is not None and last is not None:
+                plots.show_left(last, error)
         finally:
             # Ctrl-C, or being left, is an end for whoever drives it; others see a run that was cancelled.
-            outcome: BaseException = error if isinstance(error, Exception) else steps.run.make_cancelled()
-            if outcome is not error and not isinstance(error, GeneratorExit):
-                outcome.__cause__ = error
-            over.set_error(outcome)
+            told: BaseException = error if isinstance(error, Exception) else steps.run.make_cancelled()
+            if told is not error and not isinstance(error, GeneratorExit):
+                told.__cause__ = error
+            outcome.set_error(told)
             # The error's traceback holds this frame: with it, neither would be freed before the garbage collector
             # comes by.
-            del over, outcome
+            del outcome, told
         raise

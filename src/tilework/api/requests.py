@@ -100,7 +100,7 @@ class RunRequest:
         # Once, for plots and run: it may be an iterator, and warnings are for the line that calls `Context.run_udf`.
         roi = normalize_roi(self.roi, tuple(self.dataset.shape.nav), stacklevel=4)
         corrections = find_corrections(self.dataset, self.corrections)
-        each = self._make_plots(ctx, plots, roi, corrections)
+        shown = self._make_plots(ctx, plots, roi, corrections)
         steps = UDFRunner(self.udfs).run_for_dataset_sync(
             self.dataset,
             ctx.executor,
@@ -108,10 +108,10 @@ class RunRequest:
             progress=self.progress,
             corrections=corrections,
             backends=self.backends,
-            iterate=iterate or each is not None,
-            options=self.options if each is None else replace(self.options, meanwhile=each.display),
+            iterate=iterate or shown is not None,
+            options=self.options if shown is None else replace(self.options, meanwhile=shown.display),
         )
-        return ResultGenerator(steps, is_single=self.is_single, each=each)
+        return ResultGenerator(steps, is_single=self.is_single, plots=shown)
 
     def _make_plots(self, ctx: Context, plots: Any, roi: RoiT, corrections: CorrectionSet | None) -> Plots | None:
         if plots is None or plots is False:

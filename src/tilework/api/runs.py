@@ -103,8 +103,8 @@ class UDFRun(Generic[ResultT]):
     ----------
     steps
         The run, prepared.
-    over
-        Gets the outcome from whoever drives the run.
+    outcome
+        Told by whoever drives the run.
     is_single
         Whether the result is that of the one UDF, rather than a tuple.
 
@@ -120,9 +120,9 @@ class UDFRun(Generic[ResultT]):
     1.0
     """
 
-    def __init__(self, steps: ResultsForDataSet, over: Outcome, *, is_single: bool) -> None:
+    def __init__(self, steps: ResultsForDataSet, outcome: Outcome, *, is_single: bool) -> None:
         self._steps = steps
-        self._over = over
+        self._outcome = outcome
         self._is_single = is_single
         self.driver: int | None = None
         """Which thread drives it, once it has begun."""
@@ -155,21 +155,21 @@ class UDFRun(Generic[ResultT]):
         """
         run = self._steps.run
         with run.lock:
-            if self._over.results is not None:
-                return self._over.results.final()
+            if self._outcome.results is not None:
+                return self._outcome.results.final()
             return copied(run.results())
 
     def done(self) -> bool:
         """Return whether it is over, in whatever way."""
-        return self._over.known.is_set
+        return self._outcome.known.is_set
 
     def running(self) -> bool:
         """Return whether it is not over; it may still wait for its first worker."""
-        return not self._over.known.is_set
+        return not self._outcome.known.is_set
 
     def cancelled(self) -> bool:
         """Return whether it was cancelled before it was finished."""
-        return isinstance(self._over.error, UDFRunCancelled)
+        return isinstance(self._outcome.error, UDFRunCancelled)
 
     # -- waiting for it
 
@@ -201,7 +201,7 @@ class UDFRun(Generic[ResultT]):
         """
         try:
             self._wait(timeout)
-            return self._unwrap(self._over.get())
+            return self._unwrap(self._outcome.get())
         finally:
             del self  # which holds the error whose traceback holds this frame
 
@@ -216,14 +216,14 @@ class UDFRun(Generic[ResultT]):
             When it would never be over, because this thread iterates over it.
         """
         self._wait(timeout)
-        return self._over.error
+        return self._outcome.error
 
     def _wait(self, timeout: float | None) -> None:
         if not (timeout is None or is_real(timeout)):
             msg = f"timeout must be a number of seconds, or None to wait until the run is over, not {timeout!r}"
             raise TypeError(msg)
         until = None if timeout is None else time.monotonic() + timeout
-        while not self._over.known.is_set:
+        while not self._outcome.known.is_set:
             if self.driver == threading.get_ident():
                 msg = f"this thread iterates over the run, and would wait for itself: go on to its end first: {self!r}"
                 raise RuntimeError(msg)
@@ -232,7 +232,7 @@ class UDFRun(Generic[ResultT]):
                 msg = f"the run is not over after {timeout} s of waiting, and goes on: {self!r}"
                 raise TimeoutError(msg)
             # in pieces, because a long wait can miss a KeyboardInterrupt that comes just before it begins
-            self._over.known.wait(left)
+            self._outcome.known.wait(left)
 
     def _unwrap(self, results: UDFResultsLazy) -> ResultT:
         with self._steps.run.lock:
@@ -245,7 +245,7 @@ class UDFRun(Generic[ResultT]):
 
         An exception of `fn` is logged.
         """
-        self._over.future.add_done_callback(lambda _: fn(self))
+        self._outcome.future.add_done_callback(lambda _: fn(self))
 
     def __await__(self) -> Generator[Any, None, ResultT]:
         """Wait for the result; cancelling the asyncio task that waits cancels the run, and waits for its end."""
@@ -256,7 +256,7 @@ class UDFRun(Generic[ResultT]):
 
         from tilework.common.async_utils import ignore_outcome, kept_awake
 
-        over = asyncio.wrap_future(self._over.future)
+        over = asyncio.wrap_future(self._outcome.future)
         over.add_done_callback(ignore_outcome)
         try:
             with kept_awake():
@@ -278,7 +278,7 @@ class UDFRun(Generic[ResultT]):
         bool
             Whether it was still going on. It may be finished all the same, when it was just about to be.
         """
-        if self._over.known.is_set:
+        if self._outcome.known.is_set:
             return False
         self._steps.cancel()
         return True
