@@ -37,8 +37,10 @@ def serve(scheduler: str, spec: Mapping[str, Mapping[str, Any]], log_level: str 
 
     Raises
     ------
-    ExecutorError
+    NoSchedulerError
         When the scheduler does not answer.
+    ExecutorError
+        When workers do not start.
     """
     import dask
 
