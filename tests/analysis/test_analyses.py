@@ -234,6 +234,20 @@ def test_frames_and_their_transforms(ctx: Context, dataset: Any, data: Any) -> N
     )
 
 
+@pytest.mark.parametrize("dtype", ["f4", "c8"])
+def test_transforms_do_not_see_what_the_disc_hides(ctx: Context, data: Any, dtype: str) -> None:
+    """The disc is set to 0, whatever is in it; the transform is in double precision."""
+    frames = data.astype(dtype)
+    hidden = distance(6, 5) <= 2
+    expected = np.fft.fftshift(np.fft.fft2(np.where(hidden, 0, frames[2, 1]).astype("c16")))
+    frames[..., 6, 4], frames[..., 7, 5] = np.nan, np.inf
+    dataset = ctx.load("memory", data=frames, sig_dims=2)
+    disc = {"real_rad": 2, "real_centerx": 5, "real_centery": 6}
+    magnitude = ctx.run(PickFFTFrameAnalysis(dataset, {"x": 1, "y": 2, **disc}))[0].raw_data
+    np.testing.assert_allclose(magnitude, np.abs(expected), rtol=1e-10, atol=1e-9)
+    assert magnitude.dtype == np.float64
+
+
 def test_clusters(ctx: Context) -> None:
     """Two grains with reflections at different places are told apart, in whatever part is selected."""
     rng = np.random.default_rng(0)

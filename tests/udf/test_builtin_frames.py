@@ -141,6 +141,22 @@ def test_crystallinity(ctx: Context, dtype: str, sig: tuple[int, int]) -> None:
         np.testing.assert_allclose(result["intensity"].data, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_crystallinity_does_not_see_what_the_disc_hides(ctx: Context, bad: float) -> None:
+    """The disc is set to 0, whatever is in it, in the bits of frames where it is 0; what is outside of it counts."""
+    data = counts((2, 3, 9, 8), "f4")
+    hidden = distance(4, 3, (9, 8)) <= 2
+    blank = np.where(hidden, np.float32(0), data)
+    data[0, :, 4, 4] = bad
+    data[1, 1, 0, 0] = bad
+    got = run_analysis_crystall(ctx, load(ctx, data), 1, 3, (4, 3), 2)["intensity"].data
+    expected = run_analysis_crystall(ctx, load(ctx, blank), 1, 3)["intensity"].data
+    seen = np.zeros((2, 3), dtype=bool)
+    seen[1, 1] = True
+    np.testing.assert_array_equal(got[~seen], expected[~seen])
+    assert not np.isfinite(got[seen]).any()
+
+
 def test_crystallinity_of_what_it_cannot_be_of(ctx: Context) -> None:
     with pytest.raises(ValueError, match="a centre and a radius"):
         CrystallinityUDF(1, 2, real_center=(3, 3))

@@ -39,5 +39,6 @@ def masked_fft(frame: Array, params: dict[str, Any]) -> Array:
     if params["real_rad"] is not None:
         height, width = frame.shape
         disc = circular(params["real_centerx"], params["real_centery"], width, height, params["real_rad"])
-        frame = frame * (1.0 - disc)
+        frame = frame.astype(np.result_type(frame.dtype, np.float64))
+        frame[disc] = 0  # not by a product: NaN and infinity times 0 are NaN
     return np.fft.fftshift(np.fft.fft2(frame))

@@ -92,14 +92,14 @@ class CrystallinityUDF(UDF):
         }
 
     @property
-    def _masks(self) -> tuple[NDArray[Any] | None, NDArray[np.bool_]]:
+    def _masks(self) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
         return self.cached("masks", lambda: (self._real_mask(), self._fourier_mask()))
 
-    def _real_mask(self) -> NDArray[Any] | None:
+    def _real_mask(self) -> NDArray[np.bool_] | None:
         if self.params.real_center is None:
             return None
         (cy, cx), (height, width) = self.params.real_center, self.meta.dataset_shape.sig
-        return (~circular(cx, cy, width, height, self.params.real_rad)).astype(self.meta.input_dtype)
+        return np.asarray(~circular(cx, cy, width, height, self.params.real_rad))
 
     def _fourier_mask(self) -> NDArray[np.bool_]:
         height, width = self.meta.dataset_shape.sig
@@ -114,8 +114,11 @@ class CrystallinityUDF(UDF):
         from scipy.fft import rfft2
 
         real_mask, fourier_mask = self._masks
+        if real_mask is not None:
+            # Not a product: NaN and infinity times 0 are NaN. The dtype stays, and with it the precision.
+            frame = np.where(real_mask, frame, frame.dtype.type(0))
         with np.errstate(invalid="ignore", over="ignore"):
-            spectrum = rfft2(frame if real_mask is None else frame * real_mask)
+            spectrum = rfft2(frame)
             self.results.intensity[:] = np.abs(spectrum[fourier_mask]).sum(dtype=np.float64)
 
 
