@@ -176,3 +176,15 @@ def test_masks_instead_of_frames(kind: str) -> None:
         correct_dot_masks(masks, None, np.nonzero(EXCLUDED))
     with pytest.raises(ValueError, match="do not fit masks"):
         correct_dot_masks(masks[..., 1:], GAIN)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_masks_do_not_see_the_gain_of_excluded_pixels(kind: str, bad: float) -> None:
+    """A gain map made by dividing by a flat field is NaN or infinite where a pixel is dead; it stays as it is."""
+    masks: Any = np.random.default_rng(5).normal(size=(3, *SIG))
+    gain = np.where(EXCLUDED, bad, GAIN)
+    expected = correct_dot_masks(masks, GAIN, EXCLUDED)
+    got: Any = correct_dot_masks(sparse.COO.from_numpy(masks) if kind == "sparse" else masks, gain, EXCLUDED)
+    np.testing.assert_array_equal(got.todense() if kind == "sparse" else got, expected)
+    np.testing.assert_array_equal(gain, np.where(EXCLUDED, bad, GAIN))

@@ -307,7 +307,7 @@ def correct_dot_masks(masks: Any, gain_map: Any, excluded_pixels: Any = None, al
     if dense.shape[dense.ndim - len(sig) :] != sig or dense.ndim < len(sig):
         msg = f"corrections for a detector of shape {sig} do not fit masks of shape {dense.shape}"
         raise ValueError(msg)
-    gain = None if gain_map is None else to_dense(gain_map).reshape(-1)
+    gain = None if gain_map is None else np.array(to_dense(gain_map)).reshape(-1)
     dtype = np.result_type(dense.dtype, np.float32 if gain is None else gain.dtype, np.float32)
     result = dense.astype(dtype).reshape(-1, math.prod(sig))
     descriptor = RepairDescriptor(sig, excluded_pixels, allow_empty)
@@ -318,6 +318,7 @@ def correct_dot_masks(masks: Any, gain_map: Any, excluded_pixels: Any = None, al
         result[:, neighbours[:count]] += dense.reshape(result.shape)[:, [excluded]].astype(dtype) / count
     result[:, descriptor.exclude_flat] = 0
     if gain is not None:
+        gain[descriptor.exclude_flat] = 0  # often NaN or infinite there, and 0 times these is NaN
         result = (result * gain).astype(dtype, copy=False)
     corrected = result.reshape(dense.shape)
     return to_sparse(corrected) if is_sparse(masks) else corrected
