@@ -307,6 +307,27 @@ def test_clusters_are_made_of_single_pixels_off_the_border(ctx: Context) -> None
     assert set(np.unique(found)) == {1, 2, 3, 4, 5}
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_clusters_next_to_bad_pixels(ctx: Context, bad: float) -> None:
+    """Pixels that are not finite are no peaks, and others are found as without them; where all are, that is said."""
+    data = np.random.default_rng(0).poisson(5, (6, 8, 16, 16)).astype(np.float32)
+    data[:, :4, 8, 3] += 100
+    data[:, 4:, 3, 8] += 100
+    params = {"n_peaks": 2, "n_clust": 2}
+    expected = ctx.run(ClusterAnalysis(ctx.load("memory", data=data, sig_dims=2), params)).intensity.raw_data
+    data[..., 6, 6] = bad
+    data[2, 3, 11, 11] = bad
+    found = ctx.run(ClusterAnalysis(ctx.load("memory", data=data, sig_dims=2), params)).intensity.raw_data
+    np.testing.assert_array_equal(found, expected)
+    data[2, 3] = bad
+    dataset = ctx.load("memory", data=data, sig_dims=2)
+    with pytest.raises(ValueError, match=r"NaN or infinite in one or more of the frames: .* roi, .* excluded_pixels"):
+        ctx.run(ClusterAnalysis(dataset, params))
+    roi = np.ones((6, 8), dtype=bool)
+    roi[2, 3] = False
+    assert ctx.run(ClusterAnalysis(dataset, params), roi=roi).intensity.raw_data.max() == 2
+
+
 def test_clusters_without_the_extra(ctx: Context, dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
     with pytest.raises(TileworkError, match=r"pip install 'tilework\[analysis\]'"):

@@ -30,11 +30,11 @@ __all__ = ["ClusterAnalysis"]
 class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
     """Clusters of neighbouring positions with similar reflections.
 
-    The detector pixels that vary most within a ring are found in the standard deviation over all (selected) frames.
-    Their values in every frame (of complex data their sizes), each divided by its mean size over the frames, are the
-    features that are clustered hierarchically by Ward's criterion (J. H. Ward, "Hierarchical grouping to optimize an
-    objective function", Journal of the American Statistical Association 58, 236 (1963)), where only neighbouring
-    positions may be joined.
+    The detector pixels that vary most within a ring are found in the standard deviation over all (selected) frames;
+    those that are NaN or infinite in a frame are left out. Their values in every frame (of complex data their sizes),
+    each divided by its mean size over the frames, are the features that are clustered hierarchically by Ward's
+    criterion (J. H. Ward, "Hierarchical grouping to optimize an objective function", Journal of the American
+    Statistical Association 58, 236 (1963)), where only neighbouring positions may be joined.
 
     Result, int64 of nav shape: ``intensity``, the number of the cluster, from 1; 0 where no position is selected, or
     there is no frame. Needs the extra ``analysis``. Takes two passes over the data.
@@ -104,14 +104,21 @@ class ClusterAnalysis(BaseAnalysis, id_="CLUST"):
         Raises
         ------
         ValueError
-            When there is no peak within the ring.
+            When there is no peak within the ring, or nothing in it is finite.
         """
         # Taken by name: the library has no types.
         feature: Any = importlib.import_module("skimage.feature")
         params, (height, width) = self.parameters, std.shape
         selected = ring(params["cx"], params["cy"], width, height, params["ro"], params["ri"])
+        usable = selected & np.isfinite(std)
+        if selected.any() and not usable.any():
+            msg = (
+                "every pixel of the ring is NaN or infinite in one or more of the frames: select others with a roi, or"
+                " give such pixels as excluded_pixels of the corrections"
+            )
+            raise ValueError(msg)
         peaks = feature.peak_local_max(
-            np.where(selected, std, 0),
+            np.where(usable, std, 0),
             min_distance=int(params["min_dist"]),
             num_peaks=int(params["n_peaks"]),
             exclude_border=True,
