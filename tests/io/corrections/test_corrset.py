@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from typing import Any
 
@@ -40,6 +41,21 @@ def test_what_it_holds() -> None:
     everything.check_fits(SIG)
     with pytest.raises(ValueError, match="made for a detector of shape"):
         everything.check_fits((10, 12))
+
+
+def test_its_description_is_json() -> None:
+    """The range is that of what counts: of finite values that are not excluded, also where there are none."""
+    gain = np.where(EXCLUDED, np.inf, GAIN)
+    gain[0, 0], gain[5, 5], gain[7, 7] = np.nan, 1e6, -np.inf
+    counting = GAIN[~EXCLUDED & np.isfinite(gain)]
+    described = CorrectionSet(np.full(SIG, np.nan), gain, EXCLUDED).describe()
+    assert json.loads(json.dumps(described, allow_nan=False)) == {
+        "dark": {"min": None, "max": None},
+        "gain": {"min": counting.min(), "max": counting.max()},
+        "excluded_pixels": 3,
+    }
+    assert CorrectionSet(gain=GAIN.astype("c8") + 1j).describe()["gain"]["min"] == GAIN.astype("f4").min()
+    assert CorrectionSet().describe() == {"dark": None, "gain": None, "excluded_pixels": 0}
 
 
 def test_what_is_refused() -> None:

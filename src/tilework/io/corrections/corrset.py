@@ -128,11 +128,13 @@ class CorrectionSet:
         return self._sig_shape is not None
 
     def describe(self) -> dict[str, Any]:
-        """Return what is corrected, and how much; can be written as JSON."""
+        """Return what is corrected, and how much; can be written as JSON.
+
+        ``min`` and ``max`` are over what is finite and not excluded; None where nothing is.
+        """
         images = {"dark": self._dark, "gain": self._gain}
         facts: dict[str, Any] = {
-            name: None if image is None else {"min": float(image.real.min()), "max": float(image.real.max())}
-            for name, image in images.items()
+            name: None if image is None else _extremes(image, self._excluded) for name, image in images.items()
         }
         return {**facts, "excluded_pixels": 0 if self._excluded is None else int(self._excluded.shape[1])}
 
@@ -289,6 +291,17 @@ class CorrectionSet:
             _touches(np.unique(places), int(tile), int(size))
             for places, tile, size in zip(self._excluded, tile_shape, sig_shape, strict=True)
         )
+
+
+def _extremes(image: Array, excluded: Array | None) -> dict[str, float | None]:
+    """Return the least and the largest value, of real parts, of what is finite and not excluded; None: of nothing."""
+    counted = np.isfinite(image)
+    if excluded is not None:
+        counted[tuple(excluded)] = False
+    values = image.real[counted]
+    if not values.size:
+        return {"min": None, "max": None}
+    return {"min": float(values.min()), "max": float(values.max())}
 
 
 def _as_map(excluded_pixels: Any) -> Array:
