@@ -43,6 +43,15 @@ def test_even_frames_have_no_lines(frames: int, seed: int) -> None:
     assert find_line_length(at.__getitem__, frames) is None
 
 
+@pytest.mark.parametrize("frames", [16, 100, 1024])
+def test_one_long_interval_is_no_line_end(frames: int) -> None:
+    """In a clock that jitters by more than a flyback takes, some interval is always the longest of its neighbours."""
+    rng = np.random.default_rng(0)
+    for i in range(200):
+        at = np.cumsum(MS + rng.normal(0, 20_000, frames)).astype(int).tolist()
+        assert find_line_length(at.__getitem__, frames) is None, i
+
+
 def test_few_headers_are_read_of_a_long_scan() -> None:
     at = times(512, 256, MS, flyback=5 * MS)
     asked: set[int] = set()

@@ -1,8 +1,8 @@
 """The lines of a scan, found from the times at which its frames were taken.
 
 A beam that has reached the end of a line needs time to fly back, so the interval before the first frame of a line is
-longer than those within a line. Only the intervals around possible line ends are looked at, a few dozen headers
-however long the scan is.
+longer than those within a line. Only the intervals around possible line ends, and some all over the scan, are looked
+at: a few dozen headers however long the scan is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ __all__ = ["find_line_length", "parse_time"]
 
 # Line ends that must all be longer than the intervals beside them, where there are as many.
 _LINE_ENDS = 4
+# Where there are fewer, one long interval may be chance: that many others, all over the scan, tell how much they vary.
+_OTHERS = 16
 # Clocks tick in microseconds: differences of a tick or two say nothing.
 _SMALLEST_FLYBACK_NS = 5_000
 
@@ -61,13 +63,13 @@ def find_line_length(time_of: Callable[[int], int | None], frames: int) -> int |
         first, second = known[i], known[i + 1]
         return None if first is None or second is None else second - first
 
+    all_over = {k * (frames - 1) // _OTHERS for k in range(_OTHERS)}
     for length in _divisors(frames):
-        flyback, within = [], []
-        for end in range(length - 1, min(frames - 1, _LINE_ENDS * length), length):
-            flyback.append(interval(end))
-            within.append(interval(end - 1))
-            if end + 2 < frames and length > 2:
-                within.append(interval(end + 1))
+        ends = range(length - 1, min(frames - 1, _LINE_ENDS * length), length)
+        others = {i for end in ends for i in (end - 1, end + 1) if i < frames - 1}
+        if len(ends) < _LINE_ENDS:
+            others |= all_over
+        flyback, within = [interval(i) for i in ends], [interval(i) for i in others.difference(ends)]
         if None in flyback or None in within:
             return None
         shortest = min(f for f in flyback if f is not None)
