@@ -271,6 +271,29 @@ class TestBlankAndMissingFrames:
         assert np.flatnonzero(dataset.absent_frames).tolist() == [4, 5, 19, 32]
         np.testing.assert_array_equal(read_all(dataset)[0][held], images[held])
 
+    @pytest.mark.parametrize("lost", [{2}, {2, 3, 7}, {2, 4, 5}])
+    def test_a_lost_second_frame(self, tmp_path: Path, lost: set[int]) -> None:
+        """One step that is not 1 is a lost frame, not another way to count: also of a part of a series."""
+        images = counts((9, 2, 4))
+        numbers = [n for n in range(1, 10) if n not in lost]
+        held = [n - 1 for n in numbers]
+        write_mib(tmp_path / "scan.mib", images[held], sequence=numbers)
+        write_mib(tmp_path / "part1.mib", images)
+        write_mib(tmp_path / "part2.mib", images[held], sequence=[n + 9 for n in numbers])
+        for name, before in (("scan", 0), ("part1", 9)):
+            with pytest.warns(RuntimeWarning, match=f"{len(lost)} frames? missing according to the sequence numbers"):
+                dataset = _load(tmp_path / f"{name}.mib", nav_shape=(9 + before,))
+            assert np.flatnonzero(dataset.absent_frames).tolist() == [n - 1 + before for n in sorted(lost)]
+            np.testing.assert_array_equal(read_all(dataset)[0][before:][held], images[held])
+
+    def test_a_lost_frame_of_three(self, tmp_path: Path) -> None:
+        """Two frames tell no way to count: between them one is missing."""
+        images = counts((2, 2, 4))
+        write_mib(tmp_path / "scan.mib", images, sequence=[1, 3])
+        with pytest.warns(RuntimeWarning, match="1 frame missing according to the sequence numbers"):
+            dataset = _load(tmp_path / "scan.mib")
+        assert np.flatnonzero(dataset.absent_frames).tolist() == [1]
+
     @pytest.mark.parametrize("numbers", [[1] * 9, [9, 8, 7, 6, 5, 4, 3, 2, 1], [1, 3, 5, 7, 9, 11, 13, 15, 17]])
     def test_numbers_that_do_not_count(self, tmp_path: Path, numbers: list[int]) -> None:
         """Frames whose numbers are all the same, fall, or count in other steps are taken as they come."""

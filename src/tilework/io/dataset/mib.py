@@ -22,13 +22,15 @@ from tilework.io.dataset.params import count, guess_nav_shape
 from tilework.io.dataset.seen import SeenFile, see
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["MIBDataSet"]
 
 MANY_FILES = 16384
 # Bytes of a frame's header that hold its sequence number.
 _SEQUENCE_BYTES = 32
+# Frames whose numbers tell whether all of a file count in the same steps.
+_STEPS_SEEN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def _runs(file: BinaryIO, header: MIBHeader, frames: int, path: str) -> tuple[tu
         return as_they_come, ()
     numbers = f"the sequence numbers of {path} go from {first} to {last} in {count(frames, 'frame')}"
     odd = (f"{numbers}: frames are taken as they come",)
-    if frames < 2 or last - first < frames - 1 or sequence(1) != first + 1:
+    if frames < 2 or last - first < frames - 1 or _is_steady(sequence, first, frames):
         return as_they_come, odd
     known = {0: first, frames - 1: last}
     starts = [0]
@@ -140,6 +142,13 @@ def _runs(file: BinaryIO, header: MIBHeader, frames: int, path: str) -> tuple[tu
     return runs, (
         f"{path}: {count(lost, 'frame')} missing according to the sequence numbers, in {len(runs) - 1} places",
     )
+
+
+def _is_steady(sequence: Callable[[int], int], first: int, frames: int) -> bool:
+    """Return whether the numbers of a file count in steps of one size; one step alone may be a frame that was lost."""
+    step = sequence(1) - first
+    samples = [k * (frames - 1) // _STEPS_SEEN for k in range(1, _STEPS_SEEN + 1)]
+    return frames > 2 and all(sequence(i) == first + i * step for i in samples)
 
 
 def _series(path: str) -> list[str]:
