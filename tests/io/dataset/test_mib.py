@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tilework.testing.datasets import read_all
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import FrameType
 
 
 def _load(path: Path, **kwargs: Any) -> Any:
@@ -222,6 +224,29 @@ class TestSeries:
         write_mib(tmp_path / "scan1.mib", counts((4, 2, 4)))
         write_mib(tmp_path / "scan2.mib", counts((5, 2, 5)), first=5)
         assert _load(tmp_path / "scan1.mib").shape.nav == (2, 2)
+
+    def test_effort_grows_with_the_number_of_files(self, tmp_path: Path) -> None:
+        """Files of a long series are looked at one by one, and not compared with each other."""
+
+        def calls(files: int) -> int:
+            folder = tmp_path / str(files)
+            folder.mkdir()
+            for i in range(files):
+                write_mib(folder / f"scan{i:04d}.mib", counts((1, 2, 4)), first=i + 1)
+            found = 0
+
+            def count(frame: FrameType, event: str, arg: Any) -> None:
+                nonlocal found
+                found += event == "call"
+
+            sys.setprofile(count)
+            try:
+                _load(folder / "scan0000.mib", nav_shape=(files,))
+            finally:
+                sys.setprofile(None)
+            return found
+
+        assert calls(400) < 5 * calls(100)
 
     def test_broken_part(self, tmp_path: Path) -> None:
         """A part that cannot be read is left out, and the user is told."""

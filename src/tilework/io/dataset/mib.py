@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -283,8 +284,9 @@ class MIBDataSet(FixedStrideFile):
             # The numbers of separate acquisitions begin anew: these are no parts of one.
             others = len(files) - 1
             return [own], notes, {"Other acquisitions with a similar name": others}
-        part = _without_far_away(files, own)
-        if away := [Path(file.path).name for file in files if file not in part]:
+        begin, end = _bounds(files, own)
+        part = files[begin:end]
+        if away := [Path(file.path).name for file in (*files[:begin], *files[end:])]:
             names = ", ".join(away[:3]) + (", …" if len(away) > 3 else "")
             notes.append(
                 f"{names}: not of the acquisition of {own.path}, for by the sequence numbers more frames would be "
@@ -313,17 +315,13 @@ class MIBDataSet(FixedStrideFile):
         return {"mib", "hdr"}
 
 
-def _without_far_away(files: list[_MIBFile], own: _MIBFile) -> list[_MIBFile]:
-    """Return the files around one between which no more frames are missing than all of them hold."""
+def _bounds(files: list[_MIBFile], own: _MIBFile) -> tuple[int, int]:
+    """Return the first and one-past-last file around one without more frames missing between two than all hold."""
     held = sum(run.frames for file in files for run in file.runs)
-    part: list[_MIBFile] = []
-    for file in files:
-        if part and file.first - part[-1].end > held:
-            if own in part:
-                break
-            part = []
-        part.append(file)
-    return part
+    # Where files begin that are far away from those before them.
+    begins = [0, *(i for i, (a, b) in enumerate(pairwise(files), 1) if b.first - a.end > held), len(files)]
+    after = bisect_right(begins, files.index(own))
+    return begins[after - 1], begins[after]
 
 
 def _gaps(files: list[_MIBFile]) -> list[str]:
