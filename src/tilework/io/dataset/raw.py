@@ -114,12 +114,6 @@ class RawFileDataSet(FixedStrideFile):
         assert self._nav_shape is not None
         assert self._sig_shape is not None
         dtype = self._dtype
-        if facts.st_size % dtype.itemsize:
-            msg = (
-                f"{self._path} has {facts.st_size} bytes, which is no multiple of the {dtype.itemsize} bytes of a "
-                f"pixel of dtype {dtype}: check dtype, or whether this is a raw file at all"
-            )
-            raise DataSetException(msg)
         frame_bytes = math.prod(self._sig_shape) * dtype.itemsize
         frames, rest = divmod(facts.st_size, frame_bytes)
         if frames == 0:
@@ -132,7 +126,8 @@ class RawFileDataSet(FixedStrideFile):
         if rest:
             message = (
                 f"{self._path} ends with {rest} bytes that are no whole frame of sig_shape {self._sig_shape} and dtype "
-                f"{dtype}, after {count(frames, 'whole frame')}: it is cut off, or sig_shape or dtype are wrong"
+                f"{dtype}, after {count(frames, 'whole frame')}: it is cut off, sig_shape or dtype are wrong, "
+                "or it is no raw file"
             )
             warnings = (message,)
         if (kind := _beginning(self._path, _COMPRESSED)) is not None:
