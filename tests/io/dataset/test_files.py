@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import struct
 import subprocess
 import sys
 import warnings
@@ -427,6 +428,28 @@ class TestBlo:
         with pytest.warns(RuntimeWarning, match="without a frame"):
             dataset = _load("blo", tmp_path / "scan.blo")
         assert np.count_nonzero(dataset.absent_frames) == 12 - written
+
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_no_mark_where_frames_should_begin(self, tmp_path: Path, order: str) -> None:
+        """An offset that cannot be trusted is told: what is read there may be shifted."""
+        path = tmp_path / "scan.blo"
+        write_blo(path, counts((3, 4, 6, 6), "u1"), order=order)
+        content = bytearray(path.read_bytes())
+        struct.pack_into(order + "I", content, 12, 4000)
+        path.write_bytes(content)
+        with pytest.warns(RuntimeWarning, match="no pattern begins at byte 4000"):
+            _load("blo", path, endianess=order)
+
+    @pytest.mark.parametrize("offset", [0, 63])
+    def test_offset_within_the_header(self, tmp_path: Path, offset: int) -> None:
+        """Patterns that lie in the header that promises them are an error."""
+        path = tmp_path / "scan.blo"
+        write_blo(path, counts((3, 4, 6, 6), "u1"))
+        content = bytearray(path.read_bytes())
+        struct.pack_into("<I", content, 12, offset)
+        path.write_bytes(content)
+        with pytest.raises(DataSetException, match=f"at byte {offset}, within the header"):
+            _load("blo", path)
 
     def test_bad_headers(self, tmp_path: Path) -> None:
         """Headers that cannot be right are errors that say why."""

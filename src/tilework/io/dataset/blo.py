@@ -124,6 +124,12 @@ class BloDataSet(FixedStrideFile):
                     "file again"
                 )
                 raise DataSetException(msg)
+            if header.offset < struct.calcsize(self._order + _HEADER):
+                msg = (
+                    f"{self._path}: its header promises the first pattern at byte {header.offset}, within the header: "
+                    "it is broken, get the file again"
+                )
+                raise DataSetException(msg)
             there, rest = divmod(max(0, facts.st_size - header.offset), stride)
             if there == 0:
                 msg = (
@@ -139,8 +145,14 @@ class BloDataSet(FixedStrideFile):
             marks = self._check_second(header, stride)
         frames = marks or there
         warnings: tuple[str, ...] = ()
+        if not marks:
+            message = (
+                f"{self._path}: no pattern begins at byte {header.offset}, where its header promises the first one: "
+                "if they look shifted, the header is broken, get the file again"
+            )
+            warnings = (message,)
         if frames < promised:
-            warnings = (cut_off(self._path, promised, frames, rest if there == frames else 0),)
+            warnings += (cut_off(self._path, promised, frames, rest if there == frames else 0),)
         offset = header.offset + _FRAME_HEADER
         seen = see(self._path, facts, header.offset, header.offset + frames * stride)
         segment = FileSegment(seen, offset, stride, frames, 0)
