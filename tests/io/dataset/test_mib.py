@@ -85,6 +85,14 @@ class TestScanShape:
         assert _load(tmp_path / "scan.hdr").shape.nav == (3, 4)
         assert _load(tmp_path / "scan.mib").shape.nav == (3, 4)
 
+    @pytest.mark.parametrize(("mib", "hdr"), [(".MIB", ".HDR"), (".mib", ".HDR"), (".MIB", ".hdr")])
+    def test_of_hdr_in_capitals(self, tmp_path: Path, mib: str, hdr: str) -> None:
+        """The .hdr file is found, and the .mib file from it, also where names are in capitals."""
+        write_mib(tmp_path / f"scan{mib}", counts((12, 2, 4)))
+        (tmp_path / f"scan{hdr}").write_text(hdr_text(12, 6, scan=(3, 4)))
+        assert _load(tmp_path / f"scan{hdr}").shape.nav == (3, 4)
+        assert _load(tmp_path / f"scan{mib}").shape.nav == (3, 4)
+
     def test_by_triggers(self, tmp_path: Path) -> None:
         """Without ScanX and ScanY, a trigger for each line tells the scan."""
         write_mib(tmp_path / "scan.mib", counts((12, 2, 4)))
@@ -212,11 +220,12 @@ class TestSeries:
             write_mib(tmp_path / f"scan{i}.mib", counts((n, 2, 4)))
         assert _load(tmp_path / "scan2.mib").shape.nav == (3, 3)
 
-    def test_with_a_hdr_of_its_own(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("suffix", [".hdr", ".HDR"])
+    def test_with_a_hdr_of_its_own(self, tmp_path: Path, suffix: str) -> None:
         """A file with a .hdr file of its own is no part of another's series, even where numbers would fit."""
         write_mib(tmp_path / "scan1.mib", counts((4, 2, 4)))
         write_mib(tmp_path / "scan2.mib", counts((5, 2, 4)), first=5)
-        (tmp_path / "scan2.hdr").write_text(hdr_text(5, 1))
+        (tmp_path / f"scan2{suffix}").write_text(hdr_text(5, 1))
         assert _load(tmp_path / "scan1.mib").shape.nav == (2, 2)
 
     def test_with_other_frames(self, tmp_path: Path) -> None:

@@ -162,7 +162,13 @@ def _series(path: str) -> list[str]:
     except OSError:
         return [path]
     # A part of a series has no .hdr of its own; a separate acquisition may have.
-    return [str(f) for f in (own.parent / n for n in sorted(names)) if f == own or not f.with_suffix(".hdr").exists()]
+    return [str(f) for f in (own.parent / n for n in sorted(names)) if f == own or _beside(f, ".hdr") is None]
+
+
+def _beside(path: Path, suffix: str) -> Path | None:
+    """Return the file of the same name with a suffix, in small letters or in capitals; None when there is none."""
+    both = (path.with_suffix(s) for s in (suffix, suffix.upper()))
+    return next((file for file in both if file.exists()), None)
 
 
 def _files_of_hdr(hdr: str) -> tuple[str, bool]:
@@ -174,11 +180,10 @@ def _files_of_hdr(hdr: str) -> tuple[str, bool]:
         When there is none.
     """
     own = Path(hdr)
-    for suffix in (".mib", ".MIB"):
-        if (same := own.with_suffix(suffix)).exists():
-            return str(same), False
+    if (same := _beside(own, ".mib")) is not None:
+        return str(same), False
     pattern = re.compile(re.escape(own.stem) + r"_?\d+\.mib", re.IGNORECASE)
-    parts = sorted(f for f in own.parent.iterdir() if pattern.fullmatch(f.name) and not f.with_suffix(".hdr").exists())
+    parts = sorted(f for f in own.parent.iterdir() if pattern.fullmatch(f.name) and _beside(f, ".hdr") is None)
     if not parts:
         msg = f"{hdr}: there is no {own.with_suffix('.mib').name} beside it; put the .mib file into the same folder"
         raise DataSetException(msg)
@@ -228,7 +233,7 @@ class MIBDataSet(FixedStrideFile):
         if Path(self._path).suffix.lower() == ".hdr":
             entries = read_hdr(self._path)
             mib, may_be_series = _files_of_hdr(self._path)
-        elif (hdr := Path(self._path).with_suffix(".hdr")).exists():
+        elif (hdr := _beside(Path(self._path), ".hdr")) is not None:
             with suppress(DataSetException):  # some other program's .hdr is no reason not to read the .mib
                 entries = read_hdr(str(hdr))
         own = _probe_file(mib)
