@@ -148,6 +148,9 @@ def test_axes_of_length_one_are_counted(
         ({"data": np.zeros((2, 2, 2)), "sig_shape": (3,)}, "no multiple of the 3 of sig_shape"),
         ({"data": np.zeros((2, 2, 2)), "tileshape": (2, 2)}, "tileshape=.*must have 3 sizes"),
         ({"data": np.zeros((2, 2, 2)), "array_backends": ["tensorflow"]}, "array_backends"),
+        ({"data": np.zeros((2, 2, 2)), "tiledelay": -1}, "tiledelay=-1: must be a number of seconds"),
+        ({"data": np.zeros((2, 2, 2)), "tiledelay": "x"}, "tiledelay='x'"),
+        ({"data": np.zeros((2, 2, 2)), "tiledelay": float("nan")}, "tiledelay=nan"),
     ],
 )
 def test_refused(kwargs: dict[str, Any], message: str) -> None:

@@ -31,7 +31,7 @@ from tilework.common.array_backends import (
     can_hold,
 )
 from tilework.common.arrays import is_masked
-from tilework.common.numbers import is_whole
+from tilework.common.numbers import is_real, is_whole
 from tilework.common.sparse import is_sparse, to_dense
 from tilework.exceptions import DataSetException
 from tilework.io.dataset.fixed_stride import FixedStrideDataSet, Source
@@ -177,6 +177,9 @@ class MemoryDataSet(FixedStrideDataSet):
         self._ndim = len(self._array.shape)
         self._own_backend = "numpy" if isinstance(self._array, np.ndarray) else sparse_backend_of(self._array)
         self._array_backends = self._find_backends(array_backends)
+        if not (tiledelay is None or (is_real(tiledelay) and 0 <= tiledelay < math.inf)):
+            msg = f"tiledelay={tiledelay!r}: must be a number of seconds, at least 0, or None"
+            raise DataSetException(msg)
         self._delivery = Delivery(check_cast, tiledelay)
         self._force_need_decode = force_need_decode
         self._adopt(self._make_source(self._find_sig_dims(sig_dims)))
