@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from detector_files import counts
+from detector_files import counts, write_mib
 from tilework.exceptions import DataSetException
 from tilework.executor.inline import InlineJobExecutor
 from tilework.io.dataset import load, mapping
@@ -68,6 +68,27 @@ def test_number_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         mapping.get_map(_seen(paths[0]))  # stays in use
     assert [_mapped(path) for path in paths] == [True] + [False] * 24 + [True] * 15
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 16
+
+
+@pytest.mark.parametrize("step", [None, 2], ids=["all", "selected"])
+def test_a_block_of_many_files_holds_few_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int | None
+) -> None:
+    """Frames from more files than can be mapped are gathered into one block: each is let go once it is copied."""
+    monkeypatch.setattr(mapping, "map_limit", lambda: 16)
+    images = counts((64, 4, 4))
+    paths = [tmp_path / f"scan{i:02d}.mib" for i in range(64)]
+    for i, path in enumerate(paths):
+        write_mib(path, images[i : i + 1], first=i + 1)
+    dataset = load("mib", path=paths[0], nav_shape=(64,), num_partitions=1, executor=InlineJobExecutor())
+    roi = None if step is None else np.arange(64) % step == 0
+    (partition,) = dataset.get_partitions()
+    frames = 0
+    for tile in partition.get_tiles(make_scheme(dataset, "partitions"), "u2", roi=roi):
+        np.testing.assert_array_equal(tile.data, images[::step])
+        assert sum(map(_mapped, paths)) <= 17
+        frames += len(tile.data)
+    assert frames == len(images[::step])
 
 
 def test_limit_leaves_room() -> None:

@@ -96,11 +96,28 @@ class FrameFormat(PickledOnce):
         return self.dtype, self.sig_shape, self.packing, self.aligned
 
 
+class _Stored:
+    """All frames of one segment, looked at only when they are needed: until then, its file is not mapped."""
+
+    __slots__ = ("_format", "_frames", "_segment")
+
+    def __init__(self, segment: Segment, frame_format: FrameFormat) -> None:
+        self._segment = segment
+        self._format = frame_format
+        self._frames: NDArray[Any] | None = None
+
+    @property
+    def frames(self) -> NDArray[Any]:
+        if self._frames is None:
+            self._frames = self._format.view(self._segment)
+        return self._frames
+
+
 @dataclass(slots=True)
 class _Piece:
     """Some frames of one segment: consecutive ones, or picked ones."""
 
-    frames: NDArray[Any]  # all frames of the segment
+    stored: _Stored
     start: int
     count: int
     picks: NDArray[np.intp] | None  # indices of the frames; None for `count` frames from `start`
@@ -108,14 +125,15 @@ class _Piece:
 
     def cut(self, skip: int, count: int) -> _Piece:
         picks = None if self.picks is None else self.picks[skip : skip + count]
-        return _Piece(self.frames, self.start + skip, count, picks, self.nav + skip)
+        return _Piece(self.stored, self.start + skip, count, picks, self.nav + skip)
 
     def read(self) -> NDArray[Any]:
         """Return the frames: a view when they are consecutive, a new array otherwise."""
-        return self.frames[self.start : self.start + self.count] if self.picks is None else self.frames[self.picks]
+        frames = self.stored.frames
+        return frames[self.start : self.start + self.count] if self.picks is None else frames[self.picks]
 
     def copy_to(self, out: NDArray[Any]) -> None:
-        frames, picks = self.frames, self.picks
+        frames, picks = self.stored.frames, self.picks
         if picks is None:
             np.copyto(out, frames[self.start : self.start + self.count])
         elif frames.flags.c_contiguous:
@@ -176,7 +194,8 @@ class BlockReader:
         Only of frames that can be views: `FrameFormat.views`.
         """
         assert self._roi is not None
-        for frames, picks, nav in self._selected(self._roi):
+        for stored, picks, nav in self._selected(self._roi):
+            frames = stored.frames
             for start in range(0, picks.size, depth):
                 some = picks[start : start + depth]
                 begin, end = int(some[0]), int(some[-1]) + 1
@@ -185,12 +204,12 @@ class BlockReader:
     def _pieces(self) -> Iterator[_Piece]:
         if self._roi is None:
             for segment in self._segments:
-                yield _Piece(self._format.view(segment), 0, segment.frames, None, segment.first)
+                yield _Piece(_Stored(segment, self._format), 0, segment.frames, None, segment.first)
             return
-        for frames, picks, nav in self._selected(self._roi):
-            yield from self._stretches(frames, picks, nav)
+        for stored, picks, nav in self._selected(self._roi):
+            yield from self._stretches(stored, picks, nav)
 
-    def _selected(self, roi: NDArray[np.bool_]) -> Iterator[tuple[NDArray[Any], NDArray[np.intp], int]]:
+    def _selected(self, roi: NDArray[np.bool_]) -> Iterator[tuple[_Stored, NDArray[np.intp], int]]:
         """Yield all frames of each segment, which of them are selected, and the compressed position of the first."""
         position = nav = 0
         for segment in self._segments:
@@ -198,17 +217,17 @@ class BlockReader:
             position = segment.first + segment.frames
             picks = roi[segment.first : position].nonzero()[0]
             if picks.size:
-                yield self._format.view(segment), picks, nav
+                yield _Stored(segment, self._format), picks, nav
                 nav += picks.size
 
-    def _stretches(self, frames: NDArray[Any], picks: NDArray[np.intp], nav: int) -> Iterator[_Piece]:
+    def _stretches(self, stored: _Stored, picks: NDArray[np.intp], nav: int) -> Iterator[_Piece]:
         """Yield runs of consecutive frames that are worth a view, and what lies between them as picked frames."""
         begin, end = int(picks[0]), int(picks[-1]) + 1
         if picks.size == end - begin:
-            yield _Piece(frames, begin, picks.size, None, nav)
+            yield _Piece(stored, begin, picks.size, None, nav)
             return
         if not self._format.views or picks.size * self._format.block_frame_bytes < VIEW_BYTES:
-            yield _Piece(frames, 0, picks.size, picks, nav)
+            yield _Piece(stored, 0, picks.size, picks, nav)
             return
         starts = np.concatenate(([0], np.flatnonzero(np.diff(picks) != 1) + 1))
         lengths = np.diff(np.concatenate((starts, [picks.size])))
@@ -217,11 +236,11 @@ class BlockReader:
         for i in np.flatnonzero(lengths >= worth):
             start, length = int(starts[i]), int(lengths[i])
             if start > done:
-                yield _Piece(frames, 0, start - done, picks[done:start], nav + done)
-            yield _Piece(frames, int(picks[start]), length, None, nav + start)
+                yield _Piece(stored, 0, start - done, picks[done:start], nav + done)
+            yield _Piece(stored, int(picks[start]), length, None, nav + start)
             done = start + length
         if done < picks.size:
-            yield _Piece(frames, 0, picks.size - done, picks[done:], nav + done)
+            yield _Piece(stored, 0, picks.size - done, picks[done:], nav + done)
 
     def _plan(self, view_depth: int, copy_depth: int, by_stretch: bool) -> Iterator[list[_Piece]]:
         """Yield the pieces of each block."""
@@ -253,6 +272,7 @@ class BlockReader:
             yield pending
 
     def _join(self, pieces: list[_Piece], scratch: Scratch) -> NDArray[Any]:
+        """Return the frames of the pieces as one array; nothing is left of several."""
         fmt = self._format
         if fmt.views and len(pieces) == 1 and pieces[0].picks is None:
             return pieces[0].read()
@@ -263,7 +283,9 @@ class BlockReader:
         else:
             out = scratch.get("block", (frames, *fmt.packing.sig_shape), fmt.packing.dtype)
         done = 0
-        for piece in pieces:
+        pieces.reverse()
+        while pieces:  # those that are done are let go: a process cannot have thousands of files mapped at a time
+            piece = pieces.pop()
             part = out[done : done + piece.count]
             if fmt.packing is None:
                 piece.copy_to(part)
