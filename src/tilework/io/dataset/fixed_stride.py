@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from tilework.common.callers import outside_level
 from tilework.common.shape import Shape
 from tilework.exceptions import DataSetException
 from tilework.io.dataset.axes import AxisInfo, default_axes
@@ -199,7 +200,7 @@ class FixedStrideDataSet(DataSet):
                 f"num_partitions={self._num_partitions} is more than the {shape.nav.size} positions: one for each"
             )
         if messages:
-            warnings.warn("; ".join(messages), RuntimeWarning, stacklevel=4)
+            warnings.warn("; ".join(messages), RuntimeWarning, stacklevel=outside_level())
 
     def _absence_warnings(self, source: Source) -> list[str]:
         positions, absent = self.shape.nav.size, self._count_absent()

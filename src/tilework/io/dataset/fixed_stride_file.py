@@ -43,8 +43,7 @@ class FixedStrideFile(FixedStrideDataSet):
         num_partitions: int | None = None,
         **deprecated: Any,
     ) -> None:
-        # The caller of a format's constructor is told.
-        shapes = take_deprecated({"nav_shape": nav_shape, "sig_shape": sig_shape}, deprecated, stacklevel=4)
+        shapes = take_deprecated({"nav_shape": nav_shape, "sig_shape": sig_shape}, deprecated)
         super().__init__(**shapes, sync_offset=sync_offset, io_backend=io_backend, num_partitions=num_partitions)
         self._path = absolute(path)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.callers import outside_level
 from tilework.exceptions import DataSetException
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def guess_nav_shape(frames: int) -> tuple[int, ...]:
     return (side, side) if side > 1 and side * side == frames else (frames,)
 
 
-def take_deprecated(params: dict[str, Any], deprecated: dict[str, Any], stacklevel: int = 3) -> dict[str, Any]:
+def take_deprecated(params: dict[str, Any], deprecated: dict[str, Any]) -> dict[str, Any]:
     """Return `params` with the values of names that older programs use.
 
     Parameters
@@ -117,8 +118,6 @@ def take_deprecated(params: dict[str, Any], deprecated: dict[str, Any], stacklev
         Values by their present names.
     deprecated
         Further keyword arguments of the constructor.
-    stacklevel
-        Of the warnings, see `warnings.warn`.
 
     Raises
     ------
@@ -128,13 +127,13 @@ def take_deprecated(params: dict[str, Any], deprecated: dict[str, Any], stacklev
     params = dict(params)
     for name, value in deprecated.items():
         if name in _NO_EFFECT:
-            warnings.warn(f"{name} has no effect any more; leave it out", FutureWarning, stacklevel=stacklevel)
+            warnings.warn(f"{name} has no effect any more; leave it out", FutureWarning, stacklevel=outside_level())
             continue
         new = _OLD_NAMES.get(name)
         if new is None or new not in params:
             msg = f"unexpected keyword argument {name!r}"
             raise TypeError(msg)
-        warnings.warn(f"{name} is deprecated; use {new}", FutureWarning, stacklevel=stacklevel)
+        warnings.warn(f"{name} is deprecated; use {new}", FutureWarning, stacklevel=outside_level())
         if params[new] is not None:
             msg = f"{name} is the old name of {new}: give one of them"
             raise ValueError(msg)

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from tilework.common.callers import outside_level
 from tilework.common.interrupts import interrupts_later
 from tilework.common.tracing import get_tracer
 from tilework.exceptions import DataSetException, UnknownFormatError
@@ -163,7 +164,7 @@ def _detect(path: Any, executor: JobExecutor) -> tuple[dict[str, Any], dict[str,
         warnings.warn(
             f"got an array ({type(path).__name__}) instead of a path: loading it as 'memory'",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=outside_level(),
         )
         return {"type": "memory", "parameters": {"data": path}, "info": {}}, {}
     refused: dict[str, str] = {}
