@@ -51,3 +51,24 @@ def test_auxiliary_data_of_pixels_has_the_shape_of_the_detector(given: tuple[int
     aux.set_roi(DS, None)
     assert np.array_equal(aux.get_view_for_dataset(), data.reshape(5, 6, 2))
     assert np.array_equal(aux.new_for_partition(Part(4, 8), None).get_view_for_dataset(), data.reshape(5, 6, 2))
+
+
+@pytest.mark.parametrize("extra", [(), (1,)])
+@pytest.mark.parametrize("given", [(30,), (30, 1), (5, 6), (5, 6, 1)])
+def test_axes_of_length_one_do_not_matter(given: tuple[int, ...], extra: tuple[int, ...]) -> None:
+    aux = AuxBufferWrapper("sig", extra, "f4")
+    data = np.arange(30, dtype="f4")
+    aux.set_buffer(data.reshape(given))
+    aux.set_roi(DS, None)
+    assert np.array_equal(aux.get_view_for_dataset(), data.reshape(5, 6))
+
+
+@pytest.mark.parametrize("extra", [(), (1,), (2,)])
+@pytest.mark.parametrize("given", [(4, 3), (4, 3, 1)])
+def test_auxiliary_data_of_a_scan_with_its_axes_swapped_is_refused(
+    given: tuple[int, ...], extra: tuple[int, ...]
+) -> None:
+    aux = AuxBufferWrapper("nav", extra, "f4")
+    aux.set_buffer(np.zeros((*given, *extra), dtype="f4"))
+    with pytest.raises(ValueError, match=r"scan has \(3, 4\): give it in this shape, or flat"):
+        aux.set_roi(DS, None)

@@ -127,11 +127,15 @@ class AuxBufferWrapper(BufferWrapper):
             raise ValueError(msg)
 
     def _check_given_shape(self, dataset_shape: Shape) -> None:
-        """Raise when data was given with scan or detector axes, but others than those of the dataset."""
+        """Raise when data was given with scan or detector axes, but others than those of the dataset.
+
+        Axes of length 1 do not change the order of the entries: data may have more of them, or fewer.
+        """
         axes = {"nav": tuple(dataset_shape.nav), "sig": tuple(dataset_shape.sig)}.get(self._kind, ())
         extra = () if self._extra_shape == (1,) else self._extra_shape
-        given = self._given_shape[: len(self._given_shape) - len(extra)]
-        if len(axes) > 1 and len(given) == len(axes) and prod(given) == prod(axes) and given != axes:
+        given = tuple(n for n in self._given_shape[: len(self._given_shape) - len(extra)] if n != 1)
+        wanted = tuple(n for n in axes if n != 1)
+        if len(given) == len(wanted) and prod(given) == prod(wanted) and given != wanted:
             msg = (
                 f"auxiliary data of kind {self._kind!r} has the shape {self._given_shape}, the dataset "
                 f"{'scan' if self._kind == 'nav' else 'detector'} has {axes}: give it in this shape, or flat"
