@@ -145,13 +145,16 @@ if __name__ == "__main__":
 """
 
 
-def run(folder: Path, *arguments: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *arguments: str, environ: dict[str, str] | None = None, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=folder,
         env={**os.environ, **(environ or {})},
+        input=stdin,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=100,
         check=False,
     )
@@ -230,6 +233,8 @@ def test_module_and_code(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (3, "__main__ 0.16.0 ['-x']\n", "")
     done = run(tmp_path, "-c", "import sys, tool", "y")
     assert (done.returncode, done.stdout, done.stderr) == (3, "tool 0.16.0 ['y']\n", "")
+    done = run(tmp_path, "-", "z", stdin="# \N{GREEK SMALL LETTER MU}m\nprint(__name__)\nimport sys, tool\n")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "__main__\ntool 0.16.0 ['z']\n", "")
 
 
 def test_main_module_is_that_of_the_program(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ _USAGE: Final = """\
 usage: python -m tilework.compat.libertem program.py [argument ...]
        python -m tilework.compat.libertem -m module [argument ...]
        python -m tilework.compat.libertem -c code [argument ...]
+       python -m tilework.compat.libertem - [argument ...]      the program comes from standard input
 
 Runs a program that was written for LiberTEM, unchanged, on tilework.
 """
@@ -38,6 +39,10 @@ def main(arguments: list[str]) -> None:
         sys.argv[:] = ["-c", *rest[1:]]
         _be_first_on_path("")
         _run(rest[0].encode(), "<string>", None)
+    elif what == "-":
+        sys.argv[:] = arguments
+        _be_first_on_path("")
+        _run(sys.stdin.buffer.read(), "<stdin>", None)
     elif what.startswith("-"):
         sys.exit(f"{_USAGE}\nthere is no option {what}")
     else:
