@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "ADDED_METHODS",
     "ResourceDef",
     "TileDepthEnum",
     "TileSizeEnum",
@@ -23,7 +24,18 @@ __all__ = [
     "derives_for_frames",
     "get_method",
     "kernel_of",
+    "method_of",
 ]
+
+ADDED_METHODS: Final = {
+    "accepts_foreign_order": "says whether tiles may come in foreign byte order",
+    "accepts_tile_dtype": "says whether tiles may come in the dtype of the dataset",
+    "corrects_results": "says whether the results are corrected here, instead of the frames",
+    "end_run": "is called when the run is over",
+    "get_frame_kernel": "returns a function of a frame that is compiled",
+    "get_tile_kernel": "returns a function of a tile that is compiled",
+}
+"""Methods that a UDF may have and programs written for LiberTEM do not know, and what each does, for messages."""
 
 
 class UDFMethod(Enum):
@@ -110,9 +122,22 @@ def derives_for_frames(udf: Any, base: Any) -> bool:
     return own.process_frame is not base.process_frame and own.process_tile is base.process_tile
 
 
+def method_of(udf: Any, name: str) -> Any:
+    """Return a method that a UDF may have; None: there is none, or None in its place.
+
+    What its ``__getattr__`` makes up does not count. Of `ADDED_METHODS`, whose names may mean something else to those
+    who do not know them, those of the class count, but not attributes of the object.
+    """
+    if name in vars(udf) and name not in ADDED_METHODS:
+        return vars(udf)[name]
+    cls = type(udf)
+    found: Any = next((vars(each)[name] for each in cls.__mro__ if name in vars(each)), None)
+    return found.__get__(udf, cls) if hasattr(found, "__get__") else found
+
+
 def kernel_of(udf: Any, method: UDFMethod) -> Any:
     """Return the function to be compiled that a UDF gives for a method; None: there is none."""
-    hook = None if method is UDFMethod.PARTITION else getattr(udf, f"get_{method.value}_kernel", None)
+    hook = None if method is UDFMethod.PARTITION else method_of(udf, f"get_{method.value}_kernel")
     return None if hook is None else hook()
 
 
@@ -130,7 +155,7 @@ def get_method(udf: Any) -> UDFMethod:
         if kernel_of(udf, method) is not None:
             return method
     for method in (UDFMethod.TILE, UDFMethod.FRAME, UDFMethod.PARTITION):
-        if callable(getattr(udf, f"process_{method.value}", None)):
+        if callable(method_of(udf, f"process_{method.value}")):
             return method
     msg = (
         f"{type(udf).__name__} has none of process_frame, process_tile and process_partition: "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.udf import TileDepthEnum, TileSizeEnum, UDFMethod
+from tilework.common.udf import ADDED_METHODS, TileDepthEnum, TileSizeEnum, UDFMethod, method_of
 from tilework.exceptions import MissingMergeError, UDFException, ended_iteration
 from tilework.udf.base import UDF
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHANGES_INPUT",
+    "check_added_methods",
     "check_own_results",
     "check_results_can_be_made",
     "check_signatures",
@@ -49,10 +50,15 @@ _ARGUMENTS = {
     "preprocess": (),
     "postprocess": (),
     "cleanup": (),
+    "accepts_foreign_order": (),
+    "accepts_tile_dtype": ("dtype",),
+    "corrects_results": (),
     "end_run": ("is_complete",),
+    "get_frame_kernel": (),
+    "get_tile_kernel": (),
 }
 # Looking at signatures takes as long as a small run, so classes that were found right are not looked at again.
-_passed: weakref.WeakKeyDictionary[type, set[UDFMethod]] = weakref.WeakKeyDictionary()
+_passed: weakref.WeakKeyDictionary[type, set[UDFMethod | None]] = weakref.WeakKeyDictionary()
 _merges_by_name: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 CHANGES_INPUT = (
     "changes its input, or what it has from it: frames and tiles are read-only, because other functions see them, too. "
@@ -105,34 +111,49 @@ def too_large(udf_name: str, name: str, buffer: BufferWrapper, advice: str) -> U
     )
 
 
+def check_added_methods(udf: UDF) -> None:
+    """Raise UDFException when an attribute has the name of one of `ADDED_METHODS` and cannot be called as that will be.
+
+    They are called before it is known which of the ``process_*`` methods is used.
+    """
+    passed = _passed.setdefault(type(udf), set())
+    if None not in passed:
+        for method_name, meaning in ADDED_METHODS.items():
+            _check_signature(udf, method_name, f". {method_name} {meaning}: what is something else needs another name")
+        passed.add(None)
+
+
 def check_signatures(udf: UDF, method: UDFMethod) -> None:
     """Raise UDFException when a method cannot be called as it will be, or would not run when it is called."""
     passed = _passed.setdefault(type(udf), set())
     if method in passed:
         return
-    name = type(udf).__name__
     used = f"process_{method.value}"
-    for method_name, arguments in _ARGUMENTS.items():
-        function = getattr(udf, method_name, None)
-        if function is None or (method_name.startswith("process_") and method_name != used):
-            continue
-        if getattr(UDF, method_name, None) is getattr(type(udf), method_name, None):
-            continue
-        gets = " and ".join(arguments) or "no argument"
-        if not callable(function):
-            msg = f"{name}.{method_name} is a {type(function).__name__}: it must be a method, which gets {gets}"
-            raise UDFException(msg)
-        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
-            kind = "contains yield" if inspect.isgeneratorfunction(function) else "is async"
-            msg = f"{name}.{method_name} {kind}, so calling it would compute nothing: make it an ordinary method"
-            raise UDFException(msg)
-        if not _takes(function, len(arguments)) and not (method_name == "merge" and merges_by_name(udf)):
-            msg = (
-                f"{name}.{method_name}{_signature(function)} cannot be called: beside self it gets {gets}. Write it as "
-                f"def {method_name}({', '.join(['self', *(a.removeprefix('the ') for a in arguments)])})"
-            )
-            raise UDFException(msg)
+    for method_name in _ARGUMENTS:
+        if method_name not in ADDED_METHODS and (method_name == used or not method_name.startswith("process_")):
+            _check_signature(udf, method_name, "")
     passed.add(method)
+
+
+def _check_signature(udf: UDF, method_name: str, meaning: str) -> None:
+    function = method_of(udf, method_name)
+    if function is None or getattr(UDF, method_name, None) is getattr(type(udf), method_name, None):
+        return
+    name, arguments = type(udf).__name__, _ARGUMENTS[method_name]
+    gets = " and ".join(arguments) or "no argument"
+    if not callable(function):
+        msg = f"{name}.{method_name} is a {type(function).__name__}: it must be a method, which gets {gets}{meaning}"
+        raise UDFException(msg)
+    if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+        kind = "contains yield" if inspect.isgeneratorfunction(function) else "is async"
+        msg = f"{name}.{method_name} {kind}, so calling it would compute nothing: make it an ordinary method"
+        raise UDFException(msg)
+    if not _takes(function, len(arguments)) and not (method_name == "merge" and merges_by_name(udf)):
+        msg = (
+            f"{name}.{method_name}{_signature(function)} cannot be called: beside self it gets {gets}. Write it as "
+            f"def {method_name}({', '.join(['self', *(a.removeprefix('the ') for a in arguments)])}){meaning}"
+        )
+        raise UDFException(msg)
 
 
 def _takes(function: Any, count: int) -> bool:
@@ -167,7 +188,7 @@ def check_results_can_be_made(udf: UDF) -> None:
     """Raise UDFException when nobody says how partial results are merged, or makes a ``result_only`` result."""
     name, cls = type(udf).__name__, type(udf)
     declared: Mapping[str, BufferWrapper] = udf.results.as_dict()
-    if cls.merge is UDF.merge and not hasattr(udf, "merge_all"):
+    if cls.merge is UDF.merge and method_of(udf, "merge_all") is None:
         unclear = [
             f"{n!r} (kind {b.kind!r})" for n, b in declared.items() if b.kind != "nav" and b.use != "result_only"
         ]

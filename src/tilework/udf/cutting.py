@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from tilework.common.executor import LazyExecutor
-from tilework.common.udf import UDFMethod
+from tilework.common.udf import UDFMethod, method_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,7 +62,7 @@ def wanted_tasks(udfs: Sequence[UDF], plan: RunPlan, n_frames: int, executor: Jo
         What will run the tasks; None when that is not known.
     """
     by_frames = all(planned.method is UDFMethod.FRAME for planned in plan.udfs)
-    if by_frames and not any(udf._merge_needs_order or hasattr(udf, "postprocess") for udf in udfs):
+    if by_frames and not any(udf._merge_needs_order or method_of(udf, "postprocess") is not None for udf in udfs):
         workers = _count_workers(plan, executor)
         if workers < 2:
             return 0

@@ -18,7 +18,7 @@ from tilework.common.array_backends import CPU_BACKENDS
 from tilework.common.arrays import short_repr
 from tilework.common.buffers import BufferWrapper
 from tilework.common.shape import Shape
-from tilework.common.udf import kernel_of
+from tilework.common.udf import kernel_of, method_of
 from tilework.exceptions import NoBackendError, UDFException, UDFRunCancelled
 from tilework.io.dataset.tiling import Negotiator
 from tilework.udf.checks import check_results_can_be_made, check_tiling, noted, too_large
@@ -186,11 +186,11 @@ class MainRun:
                 check_kernel(udf, kernel, planned.method)
             for name, declared in list(udf.results.items()):
                 udf.results.set_buffer(name, self._allocate(planned.name, name, declared, executor))
-            if hasattr(udf, "end_run"):
+            if method_of(udf, "end_run") is not None:
                 self._to_tell.append(udf)
-            if hasattr(udf, "preprocess"):
+            if (preprocess := method_of(udf, "preprocess")) is not None:
                 with noted(f"preprocess of {planned.name}, before the run"):
-                    udf.preprocess()
+                    preprocess()
             check_tiling(udf)  # what is preferred may depend on all of this
 
     def _allocate(
@@ -361,7 +361,7 @@ class MainRun:
                 udf.meta.set_valid_nav_mask(self._damage)
             try:
                 with noted(f"end_run of {type(udf).__name__}"):
-                    udf.end_run(is_complete)  # type: ignore[attr-defined]
+                    method_of(udf, "end_run")(is_complete)
             except Exception as error:
                 if is_complete and failure is None:
                     failure = error

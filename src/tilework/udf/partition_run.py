@@ -24,7 +24,7 @@ from tilework.common.allocator import keep_freed_memory
 from tilework.common.array_backends import NUMPY_BACKENDS
 from tilework.common.buffers import AuxBufferWrapper
 from tilework.common.kernels.turns import Turn
-from tilework.common.udf import UDFMethod
+from tilework.common.udf import UDFMethod, method_of
 from tilework.exceptions import JobCancelledError
 from tilework.io.dataset.partition import HasPickedTiles
 from tilework.io.dataset.scratch import give_back, take_scratch
@@ -239,8 +239,8 @@ class PartitionRun:
         self._at = udf, "get_task_data"
         udf.init_task_data()
         self._at = udf, "preprocess"
-        if hasattr(udf, "preprocess"):
-            udf.preprocess()
+        if (preprocess := method_of(udf, "preprocess")) is not None:
+            preprocess()
 
     def _group_steps(
         self, backends: BackendPlan, converter: TileConverter
@@ -266,8 +266,8 @@ class PartitionRun:
                 value.flush()
         clear_views(udf.params)
         udf.meta.set_partition()
-        if hasattr(udf, "postprocess"):
-            udf.postprocess()
+        if (postprocess := method_of(udf, "postprocess")) is not None:
+            postprocess()
         udf.results.export()
         results: UDFData = udf.results
         return results

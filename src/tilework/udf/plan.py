@@ -26,10 +26,10 @@ from tilework.common.array_backends import (
 )
 from tilework.common.kernels.kernel import compiles_nothing
 from tilework.common.kernels.rows import computable
-from tilework.common.udf import UDFMethod, kernel_of
+from tilework.common.udf import UDFMethod, kernel_of, method_of
 from tilework.exceptions import NoBackendError, UDFException
 from tilework.io.dataset.base import DataSet
-from tilework.udf.checks import check_signatures, noted
+from tilework.udf.checks import check_added_methods, check_signatures, noted
 from tilework.udf.meta import UDFMeta
 from tilework.udf.run_plan import RunPlan, UDFPlan
 
@@ -118,6 +118,8 @@ def make_plan(
     pixels = dataset.shape.size, n_frames * dataset.shape.sig.size
     dtypes = dataset.dtype, _stored_dtype(dataset)
     facts = dataset.shape, roi, *dtypes, corrections, allowed
+    for udf in udfs:
+        check_added_methods(udf)
     plans = [_plan_one(udf, *facts, compiled=use_compiled(udf, *pixels)) for udf in udfs]
     offered = _offered(dataset, corrections)
     try:
@@ -194,13 +196,13 @@ def _plan_one(
         and _speaks_for(udf, "accepts_tile_dtype", process)
         and _speaks_for(udf, "accepts_tile_dtype", f"get_{method.value}_kernel")
         and not (has_kernel and computable(dataset_dtype) != dataset_dtype)
-        and udf.accepts_tile_dtype(dataset_dtype)
+        and _says_yes(udf, "accepts_tile_dtype", dataset_dtype)
     )
     any_order = (
         bool(compiled)
         and not has_kernel
         and _speaks_for(udf, "accepts_foreign_order", process)
-        and udf.accepts_foreign_order()
+        and _says_yes(udf, "accepts_foreign_order")
     )
     own_dtype = stored_dtype if any_order else dataset_dtype
     tile_dtype = own_dtype if native else input_dtype
@@ -228,7 +230,12 @@ def corrects_results(udf: UDF) -> bool:
     methods = (
         "process_tile", "process_frame", "get_tile_kernel", "get_frame_kernel", "postprocess", "get_task_data",
     )  # fmt: skip
-    return all(_speaks_for(udf, "corrects_results", name) for name in methods) and udf.corrects_results()
+    return all(_speaks_for(udf, "corrects_results", name) for name in methods) and _says_yes(udf, "corrects_results")
+
+
+def _says_yes(udf: UDF, promise: str, *arguments: Any) -> bool:
+    method = method_of(udf, promise)
+    return method is not None and bool(method(*arguments))
 
 
 def _speaks_for(udf: UDF, promise: str, method: str) -> bool:
@@ -256,7 +263,7 @@ def checked_method(udf: UDF) -> UDFMethod:
     if not isinstance(method, UDFMethod):
         msg = f"{name}.get_method() returned {method!r}: return UDF.UDF_METHOD.FRAME, .TILE or .PARTITION"
         raise UDFException(msg)
-    if kernel_of(udf, method) is None and not callable(getattr(udf, f"process_{method.value}", None)):
+    if kernel_of(udf, method) is None and not callable(method_of(udf, f"process_{method.value}")):
         msg = f"{name}.get_method() says {method.value!r}, but there is no process_{method.value}: implement it"
         raise UDFException(msg)
     return method

@@ -12,7 +12,7 @@ import numpy as np
 
 from tilework.common.array_backends import frames_of
 from tilework.common.buffers import AuxBufferWrapper, BufferWrapper
-from tilework.common.udf import UDFMethod, kernel_of
+from tilework.common.udf import UDFMethod, kernel_of, method_of
 from tilework.exceptions import UDFException
 from tilework.udf.kernel_arguments import kernel_label
 from tilework.udf.user_kernels import make_kernel_step
@@ -65,7 +65,7 @@ def make_step(
 def _kernel_to_use(udf: UDF, method: UDFMethod) -> Callable[..., None] | None:
     """Return the function that a UDF gives to be compiled; None where one of its methods is called."""
     kernel: Callable[..., None] | None = kernel_of(udf, method)
-    return kernel if udf.meta.compiled or not hasattr(udf, f"process_{method.value}") else None
+    return kernel if udf.meta.compiled or method_of(udf, f"process_{method.value}") is None else None
 
 
 def _nav_views(udf: UDF) -> list[tuple[dict[str, Any], str, Array]]:
