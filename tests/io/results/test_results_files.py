@@ -544,11 +544,24 @@ def test_empty_results_are_no_images(tmp_path: Path) -> None:
         same(channels["x"], load_results(save_results(tmp_path / f"x{suffix}", channels, {})).channels["x"])
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "..", "x.valid", "a b"])
+@pytest.mark.parametrize("name", ["", "a/b", "a\\b", "..", "x.valid", " b", "b ", "a:b", "a\0b", "a\nb", "\ud800"])
 def test_bad_channel_names(name: str) -> None:
     """A name that some format cannot hold is refused at once."""
     with pytest.raises(ValueError, match="cannot be saved under the name"):
         ResultChannel(name, np.zeros(3))
+
+
+@pytest.mark.parametrize("suffix", ALL)
+def test_names_that_any_format_can_hold(tmp_path: Path, suffix: str) -> None:
+    """What is refused is what some format, or a folder on some system, cannot hold."""
+    names = ("standard deviation", "σ² (rad)", "क्षेत्र", "Länge", "磁場, x-y", "b%", "c[1]='d'", "_e")
+    mask = np.eye(3, 4, dtype=bool)
+    channels = {name: ResultChannel(name, np.full((3, 4), i), "nav", mask) for i, name in enumerate(names)}
+    loaded = load_results(save_results(tmp_path / f"x{suffix}", channels, {}))
+    assert list(loaded) == list(names)
+    for i, name in enumerate(names):
+        np.testing.assert_array_equal(loaded[name], np.full((3, 4), i))
+        np.testing.assert_array_equal(loaded.channels[name].valid, mask)
 
 
 def test_bad_channels() -> None:

@@ -17,7 +17,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 ResultKind = Literal["nav", "sig", "single"]
 
-_NAME = re.compile(r"\w[\w.\-]*")
+# Zarr has files of these names, on any system; HDF5 has paths with "/".
+_NAME = re.compile(r"""\w[^/\\<>:"|?*]*(?<! )""")
 # What .npz and Zarr files call their own document.
 _TAKEN = frozenset({"tilework.json", "zarr.json"})
 
@@ -103,12 +104,14 @@ class ResultAxis:
 
 @dataclass(frozen=True, slots=True)
 class ResultChannel:
-    """One result with its meaning.
+    r"""One result with its meaning.
 
     Parameters
     ----------
     name
-        Letters and digits (of any language), ``_``, ``.`` and ``-``; not ``tilework.json`` or ``zarr.json``.
+        Text that can be the name of a file on any system: it begins with a letter (of any language), a digit or
+        ``_``, does not end with a space or ``.valid``, and has none of ``/ \ < > : " | ? *`` and nothing that cannot
+        be printed. Not ``tilework.json`` or ``zarr.json``.
     data
         The array, in the shape of the dataset: scan axes, or detector axes, then those that the UDF added. What a
         masked array masks is no result.
@@ -142,8 +145,11 @@ class ResultChannel:
     description: str | None = None
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name.endswith(".valid"):
-            msg = f"a result cannot be saved under the name {self.name!r}: use letters, digits, '_', '.' and '-'"
+        if not _NAME.fullmatch(self.name) or not self.name.isprintable() or self.name.endswith(".valid"):
+            msg = (
+                f"a result cannot be saved under the name {self.name!r}: begin with a letter, a digit or '_', use none "
+                "of / \\ < > : \" | ? *, and do not end with a space or '.valid'"
+            )
             raise ValueError(msg)
         if self.name in _TAKEN:
             msg = f"a result cannot be saved under the name {self.name!r}, which files have for themselves: use another"
