@@ -66,7 +66,7 @@ def test_data_of_the_object_under_such_a_name(ctx: Context, monkeypatch: pytest.
     check(ctx, Remembers())
 
 
-@pytest.mark.parametrize("name", [*sorted(ADDED_METHODS), "preprocess", "postprocess", "merge_all"])
+@pytest.mark.parametrize("name", [*sorted(ADDED_METHODS), "preprocess", "postprocess"])
 def test_none_under_such_a_name(ctx: Context, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("TILEWORK_KERNELS", "numba")
     check(ctx, type("HasNone", (Sums,), {name: None})())

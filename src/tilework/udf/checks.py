@@ -188,7 +188,7 @@ def check_results_can_be_made(udf: UDF) -> None:
     """Raise UDFException when nobody says how partial results are merged, or makes a ``result_only`` result."""
     name, cls = type(udf).__name__, type(udf)
     declared: Mapping[str, BufferWrapper] = udf.results.as_dict()
-    if cls.merge is UDF.merge and method_of(udf, "merge_all") is None:
+    if cls.merge is UDF.merge and not hasattr(udf, "merge_all"):
         unclear = [
             f"{n!r} (kind {b.kind!r})" for n, b in declared.items() if b.kind != "nav" and b.use != "result_only"
         ]

@@ -34,7 +34,6 @@ from tilework.common.dask_graphs import (
 from tilework.common.executor import JobExecutor, LazyExecutor, RunOptions
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
-from tilework.common.udf import method_of
 from tilework.common.without_options import run_tasks_with
 from tilework.exceptions import UDFException
 from tilework.udf.base import UDF
@@ -91,8 +90,6 @@ def merges_all(udf: UDF) -> bool:
 
     A class that overrides ``merge`` only does not mean the ``merge_all`` that it inherits.
     """
-    if method_of(udf, "merge_all") is None:
-        return False
     mro = type(udf).__mro__
     merge_all = next((i for i, cls in enumerate(mro) if "merge_all" in vars(cls)), None)
     merge = next(i for i, cls in enumerate(mro) if "merge" in vars(cls))
