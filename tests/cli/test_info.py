@@ -22,6 +22,7 @@ def test_npy(tilework: Any, scan: Path) -> None:
     done = tilework("info", scan)
     assert (done.returncode, done.stderr) == (0, "")
     assert "6 × 5 positions" in done.stdout
+    assert "positions (from the header)" in done.stdout
     assert "16 × 12 pixels" in done.stdout
     assert "uint16" in done.stdout
     assert "npy (found out from the file)" in done.stdout
@@ -78,6 +79,7 @@ def test_absent_frames_are_reported(called: Any, scan: Path) -> None:
     done = called("info", scan, "--nav-shape", "7,5")
     assert done.returncode == 0, done.stderr
     assert "5 of 35 frames are not in the file" in done.stdout
+    assert "7 × 5 positions (as given)" in done.stdout
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY junk"])

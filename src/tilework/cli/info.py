@@ -57,7 +57,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     rows = [
         ("file", facts["file"]),
         ("format", f"{facts['format']} ({how})"),
-        ("scan", f"{scan} position{many}{_scale(facts, 0)}"),
+        ("scan", f"{scan} position{many}{_scale(facts, 0)}{_origin(facts)}"),
         ("detector", f"{detector} pixels{_scale(facts, -1)}"),
         ("numbers", f"{facts['dtype']} (stored as {facts['raw_dtype']})"),
         (
@@ -74,6 +74,10 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     ]
     width = max(len(name) for name, _ in rows) + 2
     return [f"{name:{width}}{value}" for name, value in rows]
+
+
+def _origin(facts: dict[str, Any]) -> str:
+    return f" ({facts['nav_shape_from']})" if "nav_shape_from" in facts else ""
 
 
 def _scale(facts: dict[str, Any], axis: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,10 +74,32 @@ class TestScanShape:
         assert nav == (4, 4)
         assert all(type(n) is int for n in nav)
 
+    def test_a_square_that_is_guessed_is_told(self, tmp_path: Path) -> None:
+        """A guess that may be wrong warns, however the format was found, and is in the description."""
+        write_mib(tmp_path / "scan.mib", counts((36, 2, 4)))
+        for kind in ("mib", "auto"):
+            with pytest.warns(RuntimeWarning, match=r"scan shape \(6, 6\) of .*scan\.mib is guessed.*give nav_shape"):
+                dataset = load(kind, path=tmp_path / "scan.mib", executor=InlineJobExecutor())
+            assert dataset.describe()["nav_shape_from"] == "guessed from the number of frames"
+
+    @pytest.mark.parametrize("nav_shape", [(4, 9), (6, 6)])
+    @pytest.mark.parametrize("kind", ["mib", "auto"])
+    def test_what_is_given_is_no_guess(self, tmp_path: Path, kind: str, nav_shape: tuple[int, ...]) -> None:
+        """Who gives the scan shape gets no warning."""
+        write_mib(tmp_path / "scan.mib", counts((36, 2, 4)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            dataset = load(kind, path=tmp_path / "scan.mib", nav_shape=nav_shape, executor=InlineJobExecutor())
+        assert dataset.describe()["nav_shape_from"] == "as given"
+
     def test_line(self, tmp_path: Path) -> None:
         """Another number of frames is a line."""
         write_mib(tmp_path / "scan.mib", counts((10, 2, 4)))
-        assert _load(tmp_path / "scan.mib").shape.nav == (10,)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            dataset = _load(tmp_path / "scan.mib")
+        assert dataset.shape.nav == (10,)
+        assert dataset.describe()["nav_shape_from"] == "nothing tells its lines"
 
     def test_of_hdr(self, tmp_path: Path) -> None:
         """ScanX and ScanY of the .hdr file count, given as path or lying beside the .mib file."""

@@ -210,6 +210,7 @@ class EMPADDataSet(FixedStrideFile):
             layout=FrameLayout((segment,), DTYPE, SIG_SHAPE),
             dtype=DTYPE,
             nav_shape=nav_shape,
+            nav_from="from the XML file" if acquisition else "from the name of the file",
             sig_shape=SIG_SHAPE,
             nav_scale=(nav_scale, nav_scale),
             nav_units="nm",

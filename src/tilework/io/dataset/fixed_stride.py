@@ -22,7 +22,7 @@ from tilework.io.dataset.base import DataSet
 from tilework.io.dataset.blocks import FrameFormat
 from tilework.io.dataset.fixed_stride_partition import FixedStridePartition
 from tilework.io.dataset.meta import DataSetMeta
-from tilework.io.dataset.params import check_shape, check_sync_offset, count
+from tilework.io.dataset.params import GUESSED, check_shape, check_sync_offset, count
 from tilework.io.dataset.partitioning import make_slices, slices_up_to
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Source:
         layout.
     nav_shape
         Scan shape that the file tells, or that is guessed from the number of frames.
+    nav_from
+        Which of that it is, for people; `GUESSED` where the user must be told.
     sig_shape
         Detector shape that the file tells.
     nav_scale, sig_scale
@@ -70,6 +72,7 @@ class Source:
     dtype: np.dtype[Any]
     nav_shape: tuple[int, ...]
     sig_shape: tuple[int, ...]
+    nav_from: str = "from the header"
     nav_scale: tuple[float | None, ...] = ()
     nav_units: str | None = None
     sig_scale: tuple[float | None, ...] = ()
@@ -194,6 +197,9 @@ class FixedStrideDataSet(DataSet):
             sync_offset=self._sync_offset,
         )
         self._initialized = _Known(source, meta, absent.reshape(nav) if absent.any() else None)
+        if self._nav_shape is None and source.nav_from == GUESSED:
+            msg = f"the scan shape {nav} of {name} is {GUESSED}: if it is another, give nav_shape (--nav-shape)"
+            warnings.warn(msg, RuntimeWarning, stacklevel=4)
         messages = [*source.warnings, *self._absence_warnings(source)]
         if self._num_partitions is not None and self._num_partitions > shape.nav.size:
             messages.append(

@@ -71,9 +71,15 @@ class FixedStrideFile(FixedStrideDataSet):
             "info": {"image_count": source.layout.image_count, "native_sig_shape": source.sig_shape},
         }
 
+    @classmethod
+    def combine_detected(cls, detected: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        """Return the constructor's arguments; the scan shape is found again, unless given, with what tells it."""
+        return super().combine_detected({key: v for key, v in detected.items() if key != "nav_shape"}, given)
+
     def _name(self) -> str:
         return self._path
 
     def describe(self) -> dict[str, Any]:
         """Return where the data comes from and how it was understood; can be written as JSON."""
-        return {**super().describe(), "format": self.FORMAT}
+        nav_from = self.source.nav_from if self._nav_shape is None else "as given"
+        return {**super().describe(), "format": self.FORMAT, "nav_shape_from": nav_from}

@@ -19,7 +19,7 @@ from tilework.io.dataset.frame_marks import marked_frames, read_at
 from tilework.io.dataset.layout import FileSegment, FrameLayout
 from tilework.io.dataset.mib_header import HEADER_MAX, MARK, MIBHeader, parse_frame_header, parse_sequence, read_hdr
 from tilework.io.dataset.mib_timing import find_line_length, parse_time
-from tilework.io.dataset.params import count, guess_nav_shape
+from tilework.io.dataset.params import ONE_LINE, count, guess_nav_shape
 from tilework.io.dataset.seen import SeenFile, see
 
 if TYPE_CHECKING:
@@ -254,10 +254,12 @@ class MIBDataSet(FixedStrideFile):
         frame_shape = (header.frame_bytes,) if header.packing is not None else header.sig_shape
         layout = FrameLayout(segments, header.dtype, frame_shape, header.packing)
         notes = [note for file in files for note in file.notes] + _gaps(files) + notes
+        nav_shape, nav_from = _nav_shape(entries, layout.image_count, files)
         return Source(
             layout=layout,
             dtype=header.stored_dtype,
-            nav_shape=_nav_shape(entries, layout.image_count, files),
+            nav_shape=nav_shape,
+            nav_from=nav_from,
             sig_shape=header.sig_shape,
             warnings=tuple(notes),
             info={**_facts(header, entries), **info},
@@ -308,13 +310,6 @@ class MIBDataSet(FixedStrideFile):
         return {} if is_hdr or parse_sequence(head) is not None else None
 
     @classmethod
-    def combine_detected(cls, detected: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-        """Return the constructor's arguments; the detected scan shape holds for the whole series only."""
-        if given.get("disable_glob"):
-            detected = {key: value for key, value in detected.items() if key != "nav_shape"}
-        return super().combine_detected(detected, given)
-
-    @classmethod
     def get_supported_extensions(cls) -> set[str]:
         """Return the file name extensions of this format."""
         return {"mib", "hdr"}
@@ -338,26 +333,26 @@ def _gaps(files: list[_MIBFile]) -> list[str]:
     ]
 
 
-def _nav_shape(entries: dict[str, str], frames: int, files: list[_MIBFile]) -> tuple[int, ...]:
-    """Return the scan shape that the ``.hdr`` file, or the times of the frames tell; otherwise guess."""
+def _nav_shape(entries: dict[str, str], frames: int, files: list[_MIBFile]) -> tuple[tuple[int, ...], str]:
+    """Return the scan shape that the ``.hdr`` file, or the times of the frames tell, otherwise a guess; and which."""
 
     def number(name: str) -> int:
         value = entries.get(name, "")
         return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else 0
 
     if number("scanx") and number("scany"):
-        return (number("scany"), number("scanx"))
+        return (number("scany"), number("scanx")), "from the .hdr file"
     promised, per_trigger = number("frames in acquisition"), number("frames per trigger")
     promised = max(promised, frames)
     # One trigger for each frame, or one for all of them, tells nothing about the lines of the scan.
     if 1 < per_trigger < promised and promised % per_trigger == 0:
-        return (promised // per_trigger, per_trigger)
+        return (promised // per_trigger, per_trigger), "from the .hdr file: frames per trigger"
     is_complete = len(files) == len(files[0].runs) == 1  # then the numbers of frames are their places in the file
     if promised == frames and is_complete and (line := _line_length(files[0], frames)):
-        return (frames // line, line)
+        return (frames // line, line), "from the times of the frames"
     if "internal" in entries.get("trigger start", "").lower():
         # The detector ran by its own clock: a series of frames, no scan that anything is known of.
-        return (promised,)
+        return (promised,), ONE_LINE
     return guess_nav_shape(promised)
 
 

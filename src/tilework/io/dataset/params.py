@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "GUESSED",
+    "ONE_LINE",
     "check_dtype",
     "check_shape",
     "check_sync_offset",
@@ -27,6 +29,9 @@ __all__ = [
     "without_renamed",
 ]
 
+# Why a scan has its shape, where nothing tells it. A square may be wrong without showing it, one line cannot.
+GUESSED = "guessed from the number of frames"
+ONE_LINE = "nothing tells its lines"
 _OLD_NAMES = {"scan_size": "nav_shape", "detector_size": "sig_shape"}
 _NO_EFFECT = ("tileshape", "enable_direct")
 _CROPPING = ("detector_size_raw", "crop_detector_to")
@@ -103,10 +108,10 @@ def cut_off(path: str, promised: int, frames: int, rest: int) -> str:
     return f"{path} is cut off: its header promises {count(promised, 'frame')}, {there}{more}"
 
 
-def guess_nav_shape(frames: int) -> tuple[int, ...]:
-    """Return the shape of a scan of which only the number of frames is known: a square where that fits."""
+def guess_nav_shape(frames: int) -> tuple[tuple[int, ...], str]:
+    """Return the shape of a scan of which only the number of frames is known, a square where that fits; and why."""
     side = math.isqrt(frames)
-    return (side, side) if side > 1 and side * side == frames else (frames,)
+    return ((side, side), GUESSED) if side > 1 and side * side == frames else ((frames,), ONE_LINE)
 
 
 def take_deprecated(params: dict[str, Any], deprecated: dict[str, Any]) -> dict[str, Any]:
