@@ -84,6 +84,34 @@ def test_logarithmic_only_where_it_makes_sense() -> None:
         assert not isinstance(figures.image_figure(odd, logarithmic=True).axes[0].images[0].norm, LogNorm)
 
 
+def test_negative_values_are_not_lost_in_a_logarithm() -> None:
+    """Where negative values are more than noise the scale is linear; of noise, the colour bar says that it is there."""
+    from matplotlib.colors import LogNorm
+
+    rng = np.random.default_rng(0)
+    differences = rng.normal(0, 20, (16, 16))
+    norm = figures.image_figure(differences, logarithmic=True).axes[0].images[0].norm
+    assert not isinstance(norm, LogNorm)
+    assert norm.vmin == differences.min()
+    spot = 1e4 * np.exp(-np.hypot(*np.mgrid[-32:32, -32:32]) / 5) + rng.normal(0, 3, (64, 64))
+    shown = figures.image_figure(spot, logarithmic=True).axes[0].images[0]
+    assert isinstance(shown.norm, LogNorm)
+    assert shown.colorbar.extend == "min"
+
+
+def test_a_colour_bar_says_that_values_lie_beyond() -> None:
+    """A hot pixel does not take all the colours, of a small picture either, and the colour bar is pointed."""
+    image = np.random.default_rng(0).poisson(50, (16, 24)).astype(float)
+    assert figures.image_figure(image).axes[0].images[0].colorbar.extend == "neither"
+    highest = image.max()
+    image[3, 3] = 6e4
+    shown = figures.image_figure(image).axes[0].images[0]
+    assert shown.norm.vmax == highest
+    assert shown.colorbar.extend == "max"
+    image[4, 4] = -6e4
+    assert figures.image_figure(image).axes[0].images[0].colorbar.extend == "both"
+
+
 def test_symmetric_range() -> None:
     """Signed values: zero has the middle colour."""
     image = np.linspace(-1, 3, 64).reshape(8, 8)
@@ -107,6 +135,18 @@ def test_vectors_have_a_wheel_and_arrows_that_point() -> None:
     # And seen: an arrow field to the right is drawn to the right.
     figure = figures.vector_figure(np.zeros((13, 13)), np.ones((13, 13)), arrows=True)
     assert pixels(figure).std() > 0
+
+
+@pytest.mark.parametrize("shape", [(2, 300), (300, 2), (20, 60)])
+def test_the_wheel_of_a_narrow_picture_is_beside_it(shape: tuple[int, int]) -> None:
+    """Of a few lines, a wheel in the corner would be too small: it is half an inch at least, and on the figure."""
+    figure = figures.vector_figure(np.ones(shape), np.ones(shape), units="px")
+    figure.canvas.draw()
+    (wheel,) = figure.axes[0].child_axes
+    place = wheel.get_window_extent()
+    assert place.x0 >= figure.axes[0].get_window_extent().x1
+    assert min(place.width, place.height) >= 0.5 * figure.dpi
+    assert place.x1 <= figure.bbox.x1
 
 
 def test_line() -> None:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.viz.colors import get_colormap, require_matplotlib
-from tilework.viz.marks import AxisScale, add_color_wheel, add_scale_bar, has_scale_bar, known_scale, pixel_aspect
+from tilework.viz.marks import (
+    AxisScale,
+    add_color_wheel,
+    add_scale_bar,
+    has_scale_bar,
+    known_scale,
+    pixel_aspect,
+    wheel_beside,
+)
 from tilework.viz.pixels import auto_range, rgb_from_2dvector
 
 if TYPE_CHECKING:
@@ -33,6 +41,8 @@ __all__ = [
 
 TITLE_SIZE = 11
 TEXT_SIZE = 9
+# The share of the highest value up to which negative ones may be noise.
+NOISE = 0.05
 # Neither date nor version: the same picture is the same file. By suffix, since each format has names of its own.
 _PNG: dict[str, str | None] = {"Software": "tilework"}
 _METADATA: dict[str, dict[str, str | None]] = {
@@ -117,13 +127,14 @@ def draw_image(
         Colour map; None: viridis.
     logarithmic
         Whether colours follow the logarithm: for diffraction patterns. Has an effect only where there are positive
-        values that span most of a decade.
+        values that span most of a decade, and the negative ones are small beside them.
     symmetric
         Whether the colours are symmetric about zero: for values whose sign matters.
     label
         What the values are, beside the colour bar.
     bar
-        Whether to draw a colour bar, beside the picture; or the axes to draw it on.
+        Whether to draw a colour bar, beside the picture; or the axes to draw it on. An end of it that is pointed says
+        that there are values beyond.
 
     Returns
     -------
@@ -137,18 +148,19 @@ def draw_image(
     shown = np.isfinite(values) if there is None else np.isfinite(values) & np.asarray(there, dtype=bool)
     low, high = auto_range(values, shown)
     norm: Any
-    smallest = _smallest_of_logarithm(values[shown & (values > 0)], values.size, high) if logarithmic else None
+    smallest = _smallest_of_logarithm(values[shown & (values > 0)], values.size, low, high) if logarithmic else None
     if smallest is not None:
         norm = LogNorm(smallest, high, clip=True)
-        values = np.where(shown & (values <= 0), smallest, values)
     elif symmetric:
         extent = max(abs(low), abs(high)) or 1.0
         norm = Normalize(-extent, extent, clip=True)
         cmap = cmap or "RdBu_r"
     else:
         norm = Normalize(low, high if high > low else low + 1, clip=True)
+    # The logarithm takes only positive values.
+    drawn = values if smallest is None else np.where(shown & (values <= 0), smallest, values)
     picture = axes.imshow(
-        np.ma.array(values, mask=~shown),
+        np.ma.array(drawn, mask=~shown),
         cmap=get_colormap(cmap),
         norm=norm,
         interpolation="nearest",
@@ -156,7 +168,7 @@ def draw_image(
     )
     _frame(axes, title, scales, values.shape)
     if bar:
-        _add_bar(axes, picture, label, None if bar is True else bar)
+        _add_bar(axes, picture, label, None if bar is True else bar, _beyond(values[shown], norm))
     return picture
 
 
@@ -165,9 +177,16 @@ def _magnitude(values: ArrayLike) -> Any:
     return np.abs(array) if array.dtype.kind == "c" else array
 
 
-def _smallest_of_logarithm(positive: Any, total: int, high: float) -> float | None:
+def _beyond(values: Any, norm: Any) -> str:
+    """Return which ends of a colour bar have values beyond them, as matplotlib says it."""
+    below, above = (values < norm.vmin).any(), (values > norm.vmax).any()
+    return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
+
+
+def _smallest_of_logarithm(positive: Any, total: int, low: float, high: float) -> float | None:
     """Return the lower end of a logarithmic range, or None where a linear one shows more."""
-    if positive.size <= total // 20:
+    # Below zero there may be noise, which all becomes one colour, but nothing that anybody wants to see.
+    if positive.size <= total // 20 or -low > high * NOISE:
         return None
     # Single counts far below the rest would take all the colours.
     smallest = max(float(np.quantile(positive, 0.002)), high * 1e-5)
@@ -219,7 +238,7 @@ def draw_vectors(
     if arrows and vmax > 0:
         _add_arrows(axes, down, right, vmax)
     _frame(axes, title, scales, down.shape)
-    add_color_wheel(axes, vmax, units, size=TEXT_SIZE)
+    add_color_wheel(axes, vmax, units, size=TEXT_SIZE, tall=_tall(down.shape, scales))
     return picture
 
 
@@ -302,12 +321,12 @@ def _single(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | None, *,
             f"a picture has two axes, not the shape {tuple(shape)}: choose one of several images, such as data[..., 0]"
         )
         raise ValueError(msg)
-    height, width = shape
-    tall = height * pixel_aspect(shape, scales) / width
+    width, tall = shape[1], _tall(shape, scales)
     # Inches.
     picture_w, picture_h = 4.6 * min(1.0, 1 / tall), 4.6 * min(1.0, tall)
     left, bottom, top = (0.08, 0.08, 0.34) if has_scale_bar(_across(scales), width) else (0.46, 0.30, 0.34)
-    right = 0.98 if bar else 0.08
+    wheel = wheel_beside(tall) * picture_w
+    right = 0.98 if bar else wheel + 0.3 if wheel else 0.08
     whole_w, whole_h = max(left + picture_w + right, 2.6), bottom + picture_h + top
     figure = new_figure(whole_w, whole_h, layout=None)
     axes = figure.add_axes((left / whole_w, bottom / whole_h, picture_w / whole_w, picture_h / whole_h))
@@ -315,6 +334,12 @@ def _single(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | None, *,
         return figure, axes, None
     beside = (left + picture_w + 0.1) / whole_w
     return figure, axes, figure.add_axes((beside, bottom / whole_h, 0.17 / whole_w, picture_h / whole_h))
+
+
+def _tall(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | None) -> float:
+    """Return the height of a picture over its width."""
+    height, width = shape
+    return height * pixel_aspect((height, width), scales) / width
 
 
 def _across(scales: tuple[AxisScale, AxisScale] | None) -> AxisScale | None:
@@ -335,9 +360,9 @@ def _frame(axes: Any, title: str, scales: tuple[AxisScale, AxisScale] | None, sh
         spine.set_color("0.25")
 
 
-def _add_bar(axes: Any, picture: Any, label: str, place: Any) -> None:
+def _add_bar(axes: Any, picture: Any, label: str, place: Any, extend: str) -> None:
     where = {"ax": axes, "fraction": 0.05, "pad": 0.02, "aspect": 22} if place is None else {"cax": place}
-    bar = axes.figure.colorbar(picture, **where)
+    bar = axes.figure.colorbar(picture, extend=extend, **where)
     bar.outline.set_linewidth(0.5)
     bar.ax.tick_params(which="both", labelsize=TEXT_SIZE - 1, width=0.6)
     bar.ax.tick_params(length=2.5)

@@ -22,10 +22,15 @@ __all__ = [
     "known_scale",
     "pixel_aspect",
     "round_length",
+    "wheel_beside",
 ]
 
 # The share of the picture's width that a scale bar takes at most.
 BAR_SHARE = 0.3
+# The share of the longer side of a picture that a colour wheel beside it takes at most.
+WHEEL_SHARE = 0.2
+# A picture whose shorter side is less than this share of the longer one has its colour wheel beside it.
+NARROW = 0.4
 
 _LARGER = {
     "pm": ("nm", 1e3),
@@ -73,6 +78,15 @@ def pixel_aspect(shape: Sequence[int], scales: tuple[AxisScale, AxisScale] | Non
     if scales is not None and scales[0].units == scales[1].units and scales[0].scale and scales[1].scale:
         ratio = abs(scales[0].scale / scales[1].scale)
     return float(np.clip(ratio, width / height / 8, 8 * width / height))
+
+
+def wheel_beside(tall: float) -> float:
+    """Return the diameter of a colour wheel beside a picture, in widths of the picture; 0 where it lies within.
+
+    `tall` is the height of the picture over its width.
+    """
+    short, long = sorted((1.0, tall))
+    return min(short, long * WHEEL_SHARE) if short < long * NARROW else 0.0
 
 
 def known_scale(axis: AxisScale | None) -> tuple[float, str] | None:
@@ -133,8 +147,12 @@ def add_scale_bar(axes: Any, axis: AxisScale | None, width: int, *, size: float 
     return True
 
 
-def add_color_wheel(axes: Any, vmax: float, units: str, *, size: float = 9, share: float = 0.22) -> Any:
+def add_color_wheel(
+    axes: Any, vmax: float, units: str, *, size: float = 9, share: float = 0.22, tall: float = 1.0
+) -> Any:
     """Draw the legend of a vector picture in its lower right corner: a wheel whose colours point outwards.
+
+    Beside a picture of which a part would be too small for it, such as one of few lines.
 
     Parameters
     ----------
@@ -148,6 +166,8 @@ def add_color_wheel(axes: Any, vmax: float, units: str, *, size: float = 9, shar
         Of the text, in points.
     share
         Diameter as a share of the picture's width.
+    tall
+        Height of the picture over its width.
 
     Returns
     -------
@@ -166,7 +186,9 @@ def add_color_wheel(axes: Any, vmax: float, units: str, *, size: float = 9, shar
     rim = np.clip((1.0 - radius) / edge + 0.5, 0, 1)[..., np.newaxis]
     rgba[..., :3] = rim * direction_colors(np.arctan2(down, right), np.minimum(radius, 1)) + (1 - rim)
     rgba[..., 3] = np.clip((1.06 - radius) / edge + 0.5, 0, 1)
-    inset = axes.inset_axes((0.965 - share, 0.035, share, share), zorder=5)
+    side = wheel_beside(tall)
+    place = (1.02 + 0.1 * side, 0.0, side, side / tall) if side else (0.965 - share, 0.035, share, share)
+    inset = axes.inset_axes(place, zorder=5)
     inset.imshow(rgba, interpolation="bilinear", extent=(-1.08, 1.08, 1.08, -1.08))
     inset.set_axis_off()
     inset.text(

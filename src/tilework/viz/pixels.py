@@ -19,13 +19,15 @@ __all__ = ["auto_range", "encode_image", "rgb_from_2dvector", "visualize_simple"
 # An extreme value is left out of the range when it lies further out than this many times what is left without it.
 OUTLIER_FACTOR = 10.0
 OUTLIER_SHARE = 0.001
+# Of so many values or more, one may be left out, although it is more than its share: small detectors have hot pixels.
+MANY = 100
 
 
 def auto_range(values: ArrayLike, shown: ArrayLike | None = None) -> tuple[float, float]:
     """Return the range of values to show: all of them, but not a few extremes that would hide the rest.
 
-    The lowest and the highest 0.1 % are left out when they lie ten times further from the median than the others: hot
-    pixels do, the tails of a distribution do not.
+    The lowest and the highest 0.1 % (of 100 values or more: at least one) are left out when they lie ten times further
+    from the median than the others: hot pixels do, the tails of a distribution do not.
 
     Parameters
     ----------
@@ -54,7 +56,9 @@ def auto_range(values: ArrayLike, shown: ArrayLike | None = None) -> tuple[float
         return 0.0, 0.0
     kept = kept.astype(np.float64)
     lowest, highest = float(kept.min()), float(kept.max())
-    low, middle, high = (float(q) for q in np.quantile(kept, [OUTLIER_SHARE, 0.5, 1 - OUTLIER_SHARE]))
+    few = max(int(OUTLIER_SHARE * kept.size), kept.size >= MANY)
+    low, high = (float(v) for v in np.partition(kept, [few, kept.size - 1 - few])[[few, -1 - few]])
+    middle = float(np.median(kept))
     if low < high:
         if highest - middle > OUTLIER_FACTOR * (high - middle) > 0:
             highest = high
