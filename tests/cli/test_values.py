@@ -51,7 +51,10 @@ def test_lengths() -> None:
     assert parse_length("0.5nm") == Length(0.5, "nm")
     assert parse_length(" 3e-1 mrad ") == Length(0.3, "mrad")
     assert parse_length("2um") == Length(2, "µm")
-    for text in ("5", "nm", "-1nm", "0nm", "1..2nm", "1e999nm"):
+    for units in ("1/nm", "nm^-1", "nm-1", "nm⁻¹", "Å", "µm", "mrad/px", "1/Å"):
+        assert parse_length(f"0.5 {units}") == Length(0.5, units)
+    two = ("0.5,0.6nm", "0.5nm,0.6nm", "0.5, 0.6nm", "0.5x0.6nm", "0.5nm;0.6nm", "0.5nm0.6nm", "0.5 nm 0.6", "1.5nm12")
+    for text in ("5", "nm", "-1nm", "0nm", "1..2nm", "1e999nm", *two):
         with pytest.raises(argparse.ArgumentTypeError, match="is not a length"):
             parse_length(text)
 

@@ -106,14 +106,16 @@ class Length:
 
 
 def parse_length(text: str) -> Length:
-    """Return a length such as ``0.5nm`` or ``0.3 mrad``."""
-    found = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([^\s0-9]\S*)\s*", text)
+    """Return a length such as ``0.5nm``, ``0.3 mrad`` or ``0.2 1/nm``."""
+    # Digits are no part of a unit but in its power: in 0.5x0.6nm there are two lengths.
+    unit = r"(?:(?<=\s)1/)?[^\s0-9,;.]+(?:[0-9]\b)?"
+    found = re.fullmatch(rf"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*({unit})\s*", text)
     try:
         value = float(found[1]) if found else 0.0
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf or not found:
-        msg = f"{text!r} is not a length: write a positive number with its unit, such as 0.5nm or 0.3mrad"
+        msg = f"{text!r} is not a length: write one positive number with its unit, such as 0.5nm or 0.3mrad"
         raise argparse.ArgumentTypeError(msg)
     return Length(value, {"um": "µm", "A": "Å"}.get(found[2], found[2]))
 
