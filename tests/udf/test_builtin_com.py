@@ -220,6 +220,12 @@ def test_classes_that_derive_from_it_may_have_parameters_of_their_own(ctx: Conte
     np.testing.assert_array_equal(shifts, expected)
 
 
+def test_single_parameters_are_for_with_params() -> None:
+    """What most people write first says what to write."""
+    with pytest.raises(TypeError, match=r"CoMUDF\.with_params\(cy=…, r=…\), on the command line --udf com"):
+        CoMUDF(cy=3, r=4)
+
+
 def test_wrong_parameters_are_refused(ctx: Context) -> None:
     for r, ri in ((3, 3), (2, 3)):
         with pytest.raises(ValueError, match="inner radius"):

@@ -46,6 +46,15 @@ def test_every_cut_gives_the_same(ctx: Context, tileshape: tuple[int, ...]) -> N
     assert result["frames"].data.tolist() == [30]
 
 
+def test_a_result_that_is_not_there(ctx: Context) -> None:
+    """A misspelt name says which results there are; all that a mapping has is as it was."""
+    result = ctx.run_udf(dataset=load(ctx, counts()), udf=TileSum())
+    with pytest.raises(KeyError, match=r"^there is no result 'frame': there are nav, sig, frames$"):
+        result["frame"]
+    assert result.get("frame") is None
+    assert "frame" not in result
+
+
 def test_a_roi_selects_positions_and_leaves_the_others_empty(ctx: Context) -> None:
     data = counts()
     roi = np.random.default_rng(1).random((6, 5)) < 0.3

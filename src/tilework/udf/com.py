@@ -167,9 +167,13 @@ class CoMUDF(UDF):
     ----------
     com_params
         The parameters, see `with_params`.
+    **params
+        None: single parameters are for `with_params`.
 
     Raises
     ------
+    TypeError
+        When a parameter is given by itself.
     ValueError
         When a parameter is not of its kind, the ring is empty, a regression is unknown, or (in a run) scan or detector
         do not have two axes.
@@ -183,7 +187,11 @@ class CoMUDF(UDF):
     (3, 2)
     """
 
-    def __init__(self, com_params: CoMParams = CoMParams()) -> None:  # noqa: B008  (immutable)
+    def __init__(self, com_params: CoMParams = CoMParams(), **params: Any) -> None:  # noqa: B008  (immutable)
+        if params:
+            given = ", ".join(f"{name}=…" for name in params)
+            msg = f"CoMUDF takes com_params; write CoMUDF.with_params({given}), on the command line --udf com"
+            raise TypeError(msg)
         _check_params(com_params)
         super().__init__(com_params=com_params)
 

@@ -13,7 +13,13 @@ from tilework.common.arrays import is_masked, to_numpy
 from tilework.common.buffers import ArrayWithMask, BufferWrapper, PreallocBufferWrapper
 from tilework.common.buffers.validity import embed
 from tilework.common.sparse import is_sparse
-from tilework.exceptions import ResultFileError, UDFException, UndeclaredResultError, UnfitResultError
+from tilework.exceptions import (
+    MissingResultError,
+    ResultFileError,
+    UDFException,
+    UndeclaredResultError,
+    UnfitResultError,
+)
 from tilework.udf.checks import noted
 from tilework.udf.tables import as_html
 
@@ -225,6 +231,10 @@ class RunResult(dict[str, ResultBuffer]):
     def __init__(self, buffers: Mapping[str, ResultBuffer], provenance: Provenance | None) -> None:
         super().__init__(buffers)
         self.provenance = provenance
+
+    def __missing__(self, name: object) -> ResultBuffer:
+        msg = f"there is no result {name!r}: there are {', '.join(self)}"
+        raise MissingResultError(msg)
 
     def _repr_html_(self) -> str:
         return as_html(self, self.provenance)
