@@ -116,6 +116,11 @@ def test_wrong_usage(tilework: Any, arguments: tuple[str, ...], message: str) ->
     assert done.returncode == 2
     assert done.stdout == ""
     assert message in done.stderr
+    if arguments:
+        about = "tilework" if arguments[0] == "fly" else f"tilework {arguments[0]}"
+        first, second = done.stderr.splitlines()
+        assert first.startswith(f"{about}: error: ")
+        assert second == f"'{about} --help' lists all options"
 
 
 def test_closed_standard_files(command: list[str], scan: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tilework import __version__
 from tilework.cli.functions import BUILTIN
@@ -29,9 +29,16 @@ examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line, without the usage of the command before it, which is a screen long."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n'{self.prog} --help' lists all options\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tilework",
         description="Run functions over every frame of pixelated STEM data, built-in ones and your own.",
         epilog=_EXAMPLES,
@@ -52,7 +59,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     """Return the values of a command line. One that cannot be parsed ends the program, with what may be meant."""
     args, unknown = parser.parse_known_args(_join_negative(arguments))
     if unknown:
-        # argparse would show the usage of the program, which says nothing of the command's options.
+        # argparse would name the program alone, whose help says nothing of the command's options.
         command = args.parser if args.command else parser
         command.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown, command)}")
     return args
