@@ -77,6 +77,20 @@ def test_corrections(
         assert message in capsys.readouterr().err
 
 
+def test_a_dark_frame_without_numbers(called: Any, scan: Path, tmp_path: Path) -> None:
+    """It is said why results have no number, and that there is no picture of them; not of pixels that are excluded."""
+    dark = np.zeros((16, 12))
+    dark[3, 4] = np.nan
+    np.save(tmp_path / "dark.npy", dark)
+    np.save(tmp_path / "excluded.npy", np.isnan(dark))
+    done = called("run", scan, "--udf", "sumsig", "--dark", "dark.npy", "--out", "out")
+    assert "dark.npy is NaN at 1 of 192 pixels" in done.stderr
+    assert "no number in intensity, so no picture of it" in done.stdout
+    done = called("run", scan, "--udf", "sumsig", "--dark", "dark.npy", "--excluded", "excluded.npy", "--out", "all")
+    assert done.stderr == ""
+    assert "no number" not in done.stdout
+
+
 def test_parameters_belong_to_their_function(scan: Path, tmp_path: Path) -> None:
     """--param goes to the --udf before it; the same function twice gets two names."""
     out = tmp_path / "out"

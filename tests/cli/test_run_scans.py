@@ -28,6 +28,15 @@ def test_a_scan_with_absent_frames(called: Any, scan: Path, counts: np.ndarray, 
     np.testing.assert_array_equal(channel.data[:6], counts.sum(axis=(2, 3)))
 
 
+def test_a_scan_smaller_than_its_file(called: Any, scan: Path, tmp_path: Path) -> None:
+    """Frames at the end that are not used are counted, for people and in the summary."""
+    done = called("run", scan, "--nav-shape", "5,5", "--udf", "sumsig", "--out", "out", "--no-pictures")
+    assert "5 frames at the end of the file are not used: the scan of 5 × 5 has no more positions" in done.stdout
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["dataset"]["ignored_frames"] == 5
+    done = called("run", scan, "--udf", "sumsig", "--out", "all", "--no-pictures")
+    assert "not used" not in done.stdout
+
+
 @pytest.mark.parametrize("nav", [(1,), (30,), (2, 3, 5), (1, 30)])
 def test_scans_of_any_shape(scan: Path, tmp_path: Path, nav: tuple[int, ...]) -> None:
     """Lines, single frames and stacks of scans are written and drawn, too."""

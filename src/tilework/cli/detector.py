@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from tilework.exceptions import CommandError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
     from tilework.io.corrections import CorrectionSet
 
@@ -44,11 +48,24 @@ def make_corrections(args: argparse.Namespace, sig_shape: tuple[int, ...]) -> Co
         images[name] = image
     if not images:
         return None
+    _warn_of_nan(args, images)
     try:
         return CorrectionSet(images.get("dark"), images.get("gain"), images.get("excluded"))
     except ValueError as error:
         msg = f"the detector cannot be corrected: {error}"
         raise CommandError(msg) from error
+
+
+def _warn_of_nan(args: argparse.Namespace, images: Mapping[str, NDArray[Any]]) -> None:
+    """Warn of numbers that are none, at pixels that are not excluded: a result that needs such a pixel is NaN."""
+    excluded = np.asarray(images.get("excluded", False), dtype=bool)
+    for name in ("dark", "gain"):
+        if name in images and (pixels := np.isnan(images[name]) & ~excluded).any():
+            msg = (
+                f"--{name} {getattr(args, name)} is NaN at {pixels.sum()} of {pixels.size} pixels, and so is every "
+                "result that needs one of them; --excluded leaves out such pixels"
+            )
+            warnings.warn(msg, RuntimeWarning, stacklevel=2)
 
 
 def corrections_for_people(args: argparse.Namespace) -> dict[str, str] | None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tilework.cli.values import FromFile, read_array
@@ -186,14 +187,23 @@ def _plain(name: str, where: str) -> Maker:
     return make
 
 
-def _require_known(name: str, maker: Callable[..., Any], parameters: Mapping[str, Any]) -> None:
-    """See that a UDF has these parameters; further ones that it takes for the sake of subclasses do not count."""
+def _require_known(
+    name: str,
+    maker: Callable[..., Any],
+    parameters: Mapping[str, Any],
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """See that a UDF has these parameters; further ones that it takes for the sake of subclasses do not count.
+
+    `options` says which options mean what these parameters do for other UDFs.
+    """
     of_subclasses = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     known = [key for key, p in inspect.signature(maker).parameters.items() if p.kind not in of_subclasses]
     for key in parameters:
         if key not in known:
             there_are = f"there are {', '.join(known)}" if known else "it has none"
-            msg = f"--udf {name} has no parameter {key}: {f'write --{key}' if key in OPTIONS else there_are}"
+            option = key if key in OPTIONS else options.get(key)
+            msg = f"--udf {name} has no parameter {key}: {there_are if option is None else f'write --{option}'}"
             raise CommandError(msg)
 
 
@@ -233,7 +243,7 @@ def _ring(geometry: _Geometry, parameters: dict[str, Any]) -> Made:
 def _virtual_detector(name: str, mask: NDArray[np.float32], asked: dict[str, Any], parameters: dict[str, Any]) -> Made:
     from tilework.udf.masks import ApplyMasksUDF
 
-    _require_known(name, ApplyMasksUDF, parameters)
+    _require_known(name, ApplyMasksUDF, parameters, {"cy": "center", "cx": "center", "r": "radius", "ri": "inner"})
     if not mask.any():
         msg = f"--udf {name} selects no pixel of a detector of {mask.shape}: see --center, --radius and --inner"
         raise CommandError(msg)

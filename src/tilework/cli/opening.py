@@ -42,6 +42,7 @@ def open_dataset(context: Context, args: argparse.Namespace) -> DataSet:
     kind = args.type
     if kind == "auto" and args.dtype is not None:
         kind = "raw"
+    _check_type(kind)
     if args.dtype is not None and kind != "raw":
         msg = f"--dtype is for raw files; a {kind} file says itself what its numbers are"
         raise CommandError(msg)
@@ -62,6 +63,15 @@ def open_dataset(context: Context, args: argparse.Namespace) -> DataSet:
         error.add_note("here: --type TYPE; for raw, --type raw --dtype … --nav-shape … --sig-shape …")
         raise
     return dataset
+
+
+def _check_type(kind: str) -> None:
+    """See that there is a format of this name; that of arrays has its own message."""
+    from tilework.io.dataset.registry import file_formats, filetypes
+
+    if kind.lower() not in {"auto", *filetypes}:
+        msg = f"--type {kind}: there is no such format; use one of {', '.join(file_formats())}, or auto"
+        raise CommandError(msg)
 
 
 def _check_headerless(path: str) -> None:
@@ -114,5 +124,6 @@ def describe_dataset(dataset: DataSet) -> dict[str, Any]:
         "nav_shape": list(dataset.shape.nav),
         "sig_shape": list(dataset.shape.sig),
         "frames": prod(dataset.shape.nav),
+        "ignored_frames": dataset.get_sync_offset_info()["frames_ignored_end"],
         "bytes": prod(dataset.shape) * np.dtype(dataset.raw_dtype).itemsize,
     }

@@ -247,9 +247,17 @@ def _lines(document: dict[str, Any], target: Path) -> list[str]:
         absent = dataset["absent_frames"]
         one, more = "1 frame is not in the file; its position holds", "frames are not in the file; their positions hold"
         lines.append(f"  {one if absent == 1 else f'{absent} {more}'} no result")
+    if ignored := dataset["ignored_frames"]:
+        unused = "1 frame at the end of the file is" if ignored == 1 else f"{ignored} frames at the end of the file are"
+        lines.append(
+            f"  {unused} not used: the scan of {' × '.join(map(str, dataset['nav_shape']))} has no more positions"
+        )
     for entry in document["functions"]:
         names = ", ".join(entry["results"])
         lines.append(f"  {entry['label']}: {names or 'no results'}{' → ' + entry['file'] if 'file' in entry else ''}")
+        empty = ", ".join(name for name, about in entry["results"].items() if about.get("valid") == 0)
+        if empty:
+            lines.append(f"    no number in {empty}, so no picture of it")
     lines += [
         f"  {done['seconds']:.2f} s{format_rate(done)}, {describe_executor(document['executor'])}",
         *(report_lines(document["report"]) if "report" in document else ()),

@@ -161,6 +161,7 @@ class TestAuto:
             ("scan.mib", gzip.compress(b"MQ1,", mtime=0), "is compressed by gzip: unpack it"),
             ("scan.zip", b"PK\x03\x04", "is a ZIP archive: unpack it"),
             ("scan.DM4", b"\0\0\0\4", "is a .dm4 file by its name: load the array that RosettaSciIO gives"),
+            ("scan.mrc", b"\0\0\0\4", "RosettaSciIO gives; for the command line, write it by ctx.export_dataset"),
         ],
     )
     def test_what_others_read(self, tmp_path: Path, name: str, content: bytes, said: str) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 __all__ = ["say_foreign"]
 
 _UNPACK = "unpack it, and load what is in it"
+_MORE = "for the command line, write it by ctx.export_dataset(dataset, path='scan.npy')"
 _BEGINNINGS = {
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file: load a dataset of it as a Dask array, which h5py and RosettaSciIO give",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file: load a dataset of it as a Dask array, which h5py and RosettaSciIO give; "
+    f"{_MORE}",
     b"\x1f\x8b\x08": f"compressed by gzip: {_UNPACK}",
     b"BZh": f"compressed by bzip2: {_UNPACK}",
     b"\xfd7zXZ\x00": f"compressed by xz: {_UNPACK}",
@@ -27,4 +29,6 @@ def say_foreign(path: str) -> str | None:
         if head.startswith(beginning):
             return words
     suffix = Path(path).suffix.lower()
-    return f"a {suffix} file by its name: load the array that RosettaSciIO gives" if suffix in _SUFFIXES else None
+    return (
+        f"a {suffix} file by its name: load the array that RosettaSciIO gives; {_MORE}" if suffix in _SUFFIXES else None
+    )

@@ -202,7 +202,7 @@ def _auto(path: Any, given: dict[str, Any], executor: JobExecutor) -> tuple[type
     reasons = "; ".join(f"as {t}: {reason}" for t, reason in refused.items())
     why = f" ({reasons})" if refused else ""
     msg = (
-        f"{name} is in no format that can be detected{why}: name the format, one of {', '.join(_file_formats())}; a "
+        f"{name} is in no format that can be detected{why}: name the format, one of {', '.join(file_formats())}; a "
         f"file without a header is 'raw', and needs dtype, nav_shape and sig_shape; {_OTHERS}"
     )
     raise UnknownFormatError(msg)
@@ -213,7 +213,7 @@ def _takes_path(cls: type[DataSet]) -> bool:
     return any(p.name == "path" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def _file_formats() -> list[str]:
+def file_formats() -> list[str]:
     """Return the formats of files, without those of arrays."""
     found = []
     for filetype in list(filetypes):
@@ -305,7 +305,7 @@ def _load(
         cls = get_dataset_cls(filetype)
         if "path" in kwargs and not _takes_path(cls):
             what = repr(filetype) if isinstance(filetype, str) else cls.__name__
-            msg = f"{what} is no format of files, it takes no path: use one of {', '.join(_file_formats())}, or 'auto'"
+            msg = f"{what} is no format of files, it takes no path: use one of {', '.join(file_formats())}, or 'auto'"
             raise DataSetException(msg)
     try:
         dataset = cls(*args, **kwargs)
