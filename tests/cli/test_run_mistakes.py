@@ -250,7 +250,7 @@ class Base(UDF):
 
 class Name(Base):
     def get_result_buffers(self):
-        return {"x y": self.buffer("nav")}
+        return {"x/y": self.buffer("nav")}
 
 class Objects(Base):
     def get_result_buffers(self):
@@ -265,7 +265,7 @@ class Pairs(Base):
 @pytest.mark.parametrize(
     ("name", "form", "said"),
     [
-        ("Name", "npz", "a result cannot be saved under the name 'x y'"),
+        ("Name", "npz", "a result cannot be saved under the name 'x/y'"),
         ("Objects", "npz", "out/Objects.npz: 'a' has Python objects"),
         ("Objects", "zarr", "out/Objects.zarr: 'a' has Python objects"),
         ("Pairs", "tif", "out/Pairs.tif: the result 'a' of dtype [('f0', '<f4'), ('f1', '<f4')] is no image"),
