@@ -24,6 +24,7 @@ __all__ = [
     "note_unpicklable",
     "partition_name",
     "stopped_iteration",
+    "task_is_over",
     "too_late",
 ]
 
@@ -82,6 +83,14 @@ def no_more_data(n: int) -> ExecutorError:
     return ExecutorError(
         f"this task waits for more data than was streamed to it: TaskCommHandler.handle_task returned after {n} items. "
         "It must put all that the task reads, also what tells the task that nothing follows"
+    )
+
+
+def task_is_over() -> ExecutorError:
+    """Return the error for who reads the queue of a task that has ended."""
+    return ExecutorError(
+        "this queue belongs to a task that is over, and no more data comes: each task has a queue of its own, from "
+        "env.worker_context, and threads that read for it must end with it"
     )
 
 

@@ -97,6 +97,8 @@ class StreamItem(NamedTuple):
     """Where the payload is."""
     fd: int = -1
     """Descriptor of the segment that the block is in, as it came with the message; -1 for one that is not apart."""
+    first: StreamItem | None = None
+    """What its large header came with, as the reader puts them together."""
 
 
 AS_BYTES: Final = b"b"

@@ -230,6 +230,10 @@ class Wire:
                 raise WireClosedError(self.trouble or "")
         return self._frames.popleft()
 
+    def receive_here(self) -> Frame | None:
+        """Return the next frame of those that came with the last; None when there is none."""
+        return self._frames.popleft() if self._frames else None
+
     def _read(self, flags: int) -> bool:
         """Read once; returns whether the other end is open."""
         if self.trouble is not None:

@@ -5,9 +5,10 @@
     main thread:   pipelined_worker ─ set up ─► worker_loop ─► worker_run_task / worker_run_function / scattered objects
     watch thread:  waits for the end of the main process, and ends this one
 
-Who owns what: everything belongs to the main thread, which alone reads from the wire. Scattered objects lie in the
-working memory as they came, and are unpickled when the first task needs them, and so are functions; so what cannot be
-unpickled is an error of the tasks that want it, and of nobody else, also when it ends the process.
+Who owns what: everything belongs to the main thread, but threads of a task may read its stream (see `worker_queues`).
+Scattered objects lie in the working memory as they came, and are unpickled when the first task needs them, and so are
+functions; so what cannot be unpickled is an error of the tasks that want it, and of nobody else, also when it ends the
+process.
 """
 
 from __future__ import annotations

@@ -1,21 +1,25 @@
 """A worker's queues: what comes from the main process, and what goes there.
 
-All three lie over one wire. The request queue has one reader, the worker's main thread: the loop between tasks, and
-the task while it runs. Each takes what is for it: the loop messages, the task the data of its own stream. What one
-reads for the other is kept.
+All three lie over one wire. Of the request queue each takes what is for it: the loop between tasks, which is the
+worker's main thread, takes messages; a task takes the data of its own stream, in any of its threads. One of them at a
+time reads the wire. It keeps what is for others, whose turn comes as soon as it has what it waits for itself.
+
+A thread may still wait for data when its task has ended. It gets an error with the next message, whatever that is, and
+has read that for the main thread: no message is lost, and nobody else reads while no task runs.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from tilework.common.executor import WorkerContext, WorkerQueue, WorkerQueueEmpty
 from tilework.exceptions import ExecutorError, JobCancelledError
-from tilework.executor.calling import no_more_data
+from tilework.executor.calling import no_more_data, task_is_over
 from tilework.executor.pipelined.memory import map_segment
 from tilework.executor.pipelined.messages import (
     AS_BYTES,
@@ -28,6 +32,7 @@ from tilework.executor.pipelined.messages import (
     encode,
 )
 from tilework.executor.pipelined.parcel import Packed, Parcel, ship, unpack
+from tilework.executor.pipelined.wire import LONGEST_POLL
 from tilework.executor.remote import dumps, loads
 
 if TYPE_CHECKING:
@@ -91,6 +96,36 @@ class OneWayQueue(WorkerQueue):
         """There is nothing to end: the wire is the process's."""
 
 
+class _Inflow:
+    """What has arrived for one reader, the loop or a task, and was not taken yet. Any thread may take."""
+
+    __slots__ = ("end", "first", "is_over", "items", "n_items")
+
+    def __init__(self) -> None:
+        self.items: deque[Any] = deque()
+        self.first: StreamItem | None = None
+        """A large header, until what it belongs to is there."""
+        self.n_items = 0
+        """How many there were, with those that were taken."""
+        self.end: StreamEnd | None = None
+        """What came after all items."""
+        self.is_over = False
+        """Whether its task has ended."""
+
+    def take(self) -> Any:
+        """Return the next item, or the end; None when nothing is there yet."""
+        end = self.end  # before the items are looked at: no more come after it
+        if self.items:
+            try:
+                return self.items.popleft()
+            except IndexError:  # another thread was quicker
+                pass
+        return _TASK_OVER if self.is_over else end
+
+
+_TASK_OVER: Final = StreamEnd(0, is_complete=False)
+
+
 class RequestQueue(OneWayQueue):
     """What comes from the main process.
 
@@ -111,8 +146,12 @@ class RequestQueue(OneWayQueue):
         self.row = row
         self._wire = wire
         self._arena = arena
-        self._messages: deque[tuple[Any, tuple[int, ...]]] = deque()
-        self._streams: dict[int, deque[StreamItem | StreamEnd]] = {}
+        self._pid = os.getpid()
+        self._messages = _Inflow()
+        self._streams: dict[int, _Inflow] = {}
+        self._lock = threading.Lock()  # what has arrived, while it is added to or discarded
+        # Who reads the wire. One that knows its owner, since an interrupt may come before it is known to be had.
+        self._reading = threading.RLock()
 
     @contextmanager
     def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, bytes | memoryview | None]]:
@@ -129,50 +168,91 @@ class RequestQueue(OneWayQueue):
         WireClosedError
             When the main process is gone.
         """
-        until = None if timeout is None else time.monotonic() + timeout
-        while not self._messages:
-            self._receive(until)
-        return self._messages.popleft()
+        message: tuple[Any, tuple[int, ...]] = self._next(self._messages, timeout)
+        return message
 
-    def next_of_stream(self, serial: int, timeout: float | None) -> StreamItem | StreamEnd:
+    def stream(self, serial: int) -> _Inflow:
+        """Return what arrives for a ticket."""
+        with self._lock:
+            return self._streams.setdefault(serial, _Inflow())
+
+    def next_of_stream(self, stream: _Inflow, timeout: float | None) -> StreamItem | StreamEnd:
         """Return the next data for a ticket; raises as `next_message`."""
+        item: StreamItem | StreamEnd = self._next(stream, timeout)
+        return item
+
+    def end_stream(self, serial: int) -> None:
+        """Discard what a ticket did not take, and what still comes for it before the stream's end.
+
+        Whoever waits for it, or asks later, learns that its task is over.
+        """
+        stream = self._streams[serial]
+        with self._lock:
+            stream.is_over = True
+            while stream.items:
+                self._discard(stream.items.popleft())
+            if stream.first is not None:
+                self._discard(stream.first)
+        if stream.end is None:
+            self._wait_for(lambda: stream.end, None)
+        del self._streams[serial]
+
+    def _next(self, inflow: _Inflow, timeout: float | None) -> Any:
+        item = inflow.take()
+        return self._wait_for(inflow.take, timeout) if item is None else item
+
+    def _wait_for(self, look: Callable[[], Any], timeout: float | None) -> Any:
+        """Return what there is at a look that is not None, when it has arrived."""
+        if os.getpid() != self._pid:
+            msg = "this queue belongs to the process that runs the task: one that was forked from it cannot read it"
+            raise ExecutorError(msg)
         until = None if timeout is None else time.monotonic() + timeout
-        stream = self._streams.setdefault(serial, deque())
-        while not stream:
-            self._receive(until)
-        return stream.popleft()
+        try:
+            if not self._reading.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), LONGEST_POLL)):
+                raise _nothing_in_time()
+            while (found := look()) is None:
+                self._receive(until)
+            return found
+        finally:
+            try:  # noqa: SIM105  (a context manager takes longer than all else here)
+                self._reading.release()
+            except RuntimeError:  # it was not had
+                pass
 
     def _receive(self, until: float | None) -> None:
         frame = self._wire.receive(None if until is None else until - time.monotonic())
         if frame is None:
-            msg = "nothing arrived in the queue in time"
-            raise WorkerQueueEmpty(msg)
-        message = decode(frame.body)
-        if isinstance(message, StreamItem | StreamEnd):
-            if isinstance(message, StreamItem) and frame.descriptors:
-                message = message._replace(fd=frame.descriptors[0])
-            self._streams.setdefault(message.serial, deque()).append(message)
+            raise _nothing_in_time()
+        with self._lock:
+            while frame is not None:
+                message = decode(frame.body)
+                if isinstance(message, StreamItem):
+                    self._add(message._replace(fd=frame.descriptors[0]) if frame.descriptors else message)
+                elif isinstance(message, StreamEnd):
+                    self._streams.setdefault(message.serial, _Inflow()).end = message
+                else:
+                    self._messages.items.append((message, frame.descriptors))
+                frame = self._wire.receive_here()
+
+    def _add(self, item: StreamItem) -> None:
+        stream = self._streams.get(item.serial)
+        if stream is None:
+            stream = self._streams[item.serial] = _Inflow()
+        if stream.is_over:
+            self._discard(item)
+        elif item.header == HEADER_FIRST:
+            stream.first = item
         else:
-            self._messages.append((message, frame.descriptors))
+            if stream.first is not None:
+                item, stream.first = item._replace(first=stream.first), None
+            stream.items.append(item)
+            stream.n_items += 1
 
-    def n_of_stream(self, serial: int) -> int:
-        """Return how many items for a ticket are here already."""
-        stream = self._streams.get(serial, ())
-        return sum(isinstance(item, StreamItem) and item.header != HEADER_FIRST for item in stream)
-
-    def end_stream(self, serial: int) -> None:
-        """Discard what a ticket did not take, and what still comes for it before the stream's end."""
-        stream = self._streams.setdefault(serial, deque())
-        while True:
-            while stream:
-                item = stream.popleft()
-                if isinstance(item, StreamEnd):
-                    del self._streams[serial]
-                    return
-                if item.fd >= 0:
-                    os.close(item.fd)
-                self.release(item.block)
-            self._receive(None)
+    def _discard(self, item: StreamItem) -> None:
+        for each in (item,) if item.first is None else (item.first, item):
+            if each.fd >= 0:
+                os.close(each.fd)
+            self.release(each.block)
 
     def unpack(self, parcel: Parcel, descriptors: tuple[int, ...], *, copy: bool) -> Any:
         """Return the object of a parcel.
@@ -275,9 +355,7 @@ class StreamQueue(OneWayQueue):
     def __init__(self, requests: RequestQueue, serial: int) -> None:
         self.requests = requests
         self._serial = serial
-        self._n_taken = 0
-        self._header: bytes | None = None  # of the next item, when it came before it
-        self._end: StreamEnd | None = None
+        self._stream = requests.stream(serial)
 
     def get(
         self, block: bool = True, timeout: float | None = None
@@ -291,40 +369,33 @@ class StreamQueue(OneWayQueue):
         WorkerQueueEmpty
             When there is nothing, and it is not to wait, or nothing arrives in time.
         ExecutorError
-            When it is to wait, but the handler has given everything, and the task has read it.
+            When it is to wait, but the handler has given everything, and the task has read it; when the task is over;
+            in a process that was forked from the worker.
         """
         return _NextOfStream(self, timeout if block else 0.0)
 
-    def take(self, timeout: float | None) -> tuple[bytes, StreamItem | None]:
-        """Return the pickled header of the next item, and what has its payload, if it has one; raises as `get`."""
-        while self._end is None:
-            item = self.requests.next_of_stream(self._serial, timeout)
-            if isinstance(item, StreamEnd):
-                self._end = item
-            elif item.header == HEADER_FIRST:
-                self._header = self.requests.read(item)
-            else:
-                self._n_taken += 1
-                if item.header == ONLY_HEADER:
-                    return self.requests.read(item), None
-                header, self._header = self._header, None
-                return item.header.removeprefix(AS_BYTES) if header is None else header, item
-        if self._end.is_complete:
-            if timeout == 0:
-                msg = "the queue is empty"
-                raise WorkerQueueEmpty(msg)
-            raise no_more_data(self._n_taken)
-        msg = "the run has ended: no more data will come for this task"
-        raise JobCancelledError(msg)
+    def take(self, timeout: float | None) -> StreamItem:
+        """Return the next item; raises as `get`."""
+        item = self.requests.next_of_stream(self._stream, timeout)
+        if isinstance(item, StreamItem):
+            return item
+        if item is _TASK_OVER:
+            raise task_is_over()
+        if not item.is_complete:
+            msg = "the run has ended: no more data will come for this task"
+            raise JobCancelledError(msg)
+        if timeout == 0:
+            msg = "the queue is empty"
+            raise WorkerQueueEmpty(msg)
+        raise no_more_data(self._stream.n_items)
 
     def size(self) -> int:
         """Return how many items have arrived in this process."""
-        return self.requests.n_of_stream(self._serial)
+        return len(self._stream.items)
 
     def end(self) -> None:
         """Discard what the task did not take, so that nothing of it reaches the next."""
-        if self._end is None:
-            self.requests.end_stream(self._serial)
+        self.requests.end_stream(self._serial)
 
 
 class _NextOfStream(AbstractContextManager[tuple[Any, "bytes | memoryview | None"]]):
@@ -346,12 +417,15 @@ class _NextOfStream(AbstractContextManager[tuple[Any, "bytes | memoryview | None
         self._block: Block | None = None
 
     def __enter__(self) -> tuple[Any, bytes | memoryview | None]:
-        pickled, item = self._queue.take(self._timeout)
-        if item is None:
+        item = self._queue.take(self._timeout)
+        requests = self._queue.requests
+        if item.header == ONLY_HEADER:
+            pickled = requests.read(item)
             return loads(pickled) if pickled else None, None
         self._block = item.block
         try:
-            view = self._queue.requests.view(item)  # first, as it takes what the item came with
+            view = requests.view(item)  # first, as it takes what the item came with
+            pickled = item.header.removeprefix(AS_BYTES) if item.first is None else requests.read(item.first)
             return loads(pickled) if pickled else None, bytes(view) if item.header.startswith(AS_BYTES) else view
         except BaseException:
             self.__exit__()
@@ -360,6 +434,10 @@ class _NextOfStream(AbstractContextManager[tuple[Any, "bytes | memoryview | None
     def __exit__(self, *_: object) -> None:
         if self._block is not None:
             self._queue.requests.release(self._block)
+
+
+def _nothing_in_time() -> WorkerQueueEmpty:
+    return WorkerQueueEmpty("nothing arrived in the queue in time")
 
 
 class PipelinedWorkerContext(WorkerContext):
