@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Final
+import traceback
+from typing import Final, NoReturn
 
-__all__ = ["modules_to_preload", "reseed"]
+__all__ = ["end_fork", "modules_to_preload", "reseed"]
 
 _NOT_FOR_WORKERS: Final = (["__main__"], ["api"], ["cli"], ["executor"], ["testing"], ["viz"])
 
@@ -28,3 +30,25 @@ def reseed() -> None:
     generators = sys.modules.get("numpy.random")
     if generators is not None:
         generators.seed()
+
+
+def end_fork(error: BaseException) -> NoReturn:
+    """End this process, which users' code forked and let come back to ours, as Python would end it.
+
+    Only its parent has what that goes on with: threads, and lines to other processes.
+
+    Parameters
+    ----------
+    error
+        What the users' code raised; SystemExit when it returned.
+    """
+    code = error.code if isinstance(error, SystemExit) else 1
+    try:
+        if not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        elif code is not None and not isinstance(code, int):
+            sys.stderr.write(f"{code}\n")
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import select
+import signal
 import threading
 import time
 from itertools import count
@@ -180,6 +182,36 @@ class TestStreams(StreamHarness):
         got = self.run(executor, [ReadTask(i, signals=signals) for i in range(3)], handler=source, ordered=True)
         assert got == self.expect(3, source)
         assert statuses == [2] * 3
+
+    @pytest.mark.parametrize(("ends", "code"), [("returns", 0), ("raises", 1)])
+    def test_a_handler_that_forks_and_lets_the_child_come_back(
+        self, executor: PipelinedExecutor, signals: Signals, ends: str, code: int
+    ) -> None:
+        """That ends, as nobody in it goes on with the run."""
+        children: list[int] = []
+
+        class Forks(Source):
+            def handle_task(self, task: Any, queue: WorkerQueue) -> None:
+                child = os.fork()
+                if child:
+                    children.append(os.pidfd_open(child))
+                    super().handle_task(task, queue)
+                elif ends == "raises":
+                    raise ValueError
+
+        source = Forks(n=2)
+        assert self.run(executor, [ReadTask(0, signals=signals)], handler=source) == self.expect(1, source)
+        (child,) = children
+        try:
+            has_ended = bool(select.select([child], [], [], 20)[0])
+            if not has_ended:
+                signal.pidfd_send_signal(child, signal.SIGKILL)
+            end = os.waitid(os.P_PIDFD, child, os.WEXITED)
+        finally:
+            os.close(child)
+        assert has_ended
+        assert end is not None
+        assert end.si_status == code
 
     def test_a_header_that_cannot_be_sent(self, executor: PipelinedExecutor, signals: Signals) -> None:
         """Its error ends the run, and its payload takes no memory from then on."""

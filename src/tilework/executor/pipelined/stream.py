@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tilework.exceptions import ExecutorError, JobCancelledError, WorkerLostError
 from tilework.executor.calling import partition_name, too_late
+from tilework.executor.forked import end_fork
 from tilework.executor.pipelined.memory import SharedMemoryFullError
 from tilework.executor.pipelined.messages import AS_BYTES, HEADER_FIRST, ONLY_HEADER, StreamEnd, StreamItem, encode
 from tilework.executor.pipelined.streamed import StreamPart, StreamRecord
@@ -220,7 +221,11 @@ class Feeder:
                 task, record = self._waiting.popleft()
             try:
                 self._handler.handle_task(task, FeedQueue(self, self._arena, record))
+                if os.getpid() != self._pid:
+                    end_fork(SystemExit())
             except BaseException as error:  # noqa: BLE001  (it is raised for the consumer)
+                if os.getpid() != self._pid:
+                    end_fork(error)
                 if not self._is_over:
                     self._fail(error)
                 return

@@ -19,12 +19,13 @@ import os
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.executor import Environment
 from tilework.common.tracing import attach_to_parent, maybe_setup_tracing
 from tilework.exceptions import ExecutorError
 from tilework.executor.calling import call_task
+from tilework.executor.forked import end_fork
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.control import WorkerStopFlag
 from tilework.executor.pipelined.memory import SharedMemoryFullError, map_segment
@@ -422,29 +423,15 @@ def _answer(message: say.RunTask, run: _OpenRun, queues: WorkerQueues, work: Cal
         run.stop.raise_if_set()
         result = work()
         if os.getpid() != pid:
-            _end_fork(SystemExit())
+            end_fork(SystemExit())
         seconds = time.perf_counter() - start
         packed = _pack_result(result)
         del result
         responses.put_object(lambda parcel: say.Done(serial, seconds, parcel), packed, run.stop.is_set)
     except BaseException as error:  # noqa: BLE001  (users' code, which may raise anything, also what ends interpreters)
         if os.getpid() != pid:
-            _end_fork(error)
+            end_fork(error)
         responses.put(say.Failed(serial, pack_error(error)))
-
-
-def _end_fork(error: BaseException) -> NoReturn:
-    """End this process, which a task forked and let come back, as Python would: only its parent is the worker."""
-    code = error.code if isinstance(error, SystemExit) else 1
-    try:
-        if not isinstance(error, SystemExit):
-            traceback.print_exception(error)
-        elif code is not None and not isinstance(code, int):
-            sys.stderr.write(f"{code}\n")
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-    finally:
-        os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
 
 
 def _pack_result(result: Any) -> Any:
