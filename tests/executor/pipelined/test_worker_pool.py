@@ -32,10 +32,18 @@ if TYPE_CHECKING:
 def echo(queues: WorkerQueues, spec: WorkerSpec) -> None:
     """A worker that sends back what it gets, with its name, until it gets None."""
     while True:
-        with queues.request.get() as (header, _):
+        with queues.request.get() as (header, payload):
             if header is None:
                 return
-            queues.response.put((spec["name"], header))
+            queues.response.put((spec["name"], header), payload)
+
+
+def tell(queues: WorkerQueues, spec: WorkerSpec) -> None:
+    """A worker that tells what becomes of a message with a payload."""
+    try:
+        queues.message.put("header", b"payload")
+    except ExecutorError as error:
+        queues.response.put(str(error).partition(":")[0])
 
 
 def name_of(spec: list[WorkerSpec]) -> list[str]:
@@ -127,6 +135,23 @@ class TestPool(ExecutorHarness):
             pool.workers[0].queues.response.get(block=False).__enter__()
         with pytest.raises(ExecutorError, match="reads from this"):
             pool.workers[0].queues.request.get().__enter__()
+
+    def test_payloads(self, pool: WorkerPool) -> None:
+        """They go both ways, and arrive as bytes."""
+        queues = pool.get_worker_queues(1)
+        for payload in (b"four", memoryview(bytearray(b"of an array")), b""):
+            queues.request.put("put", payload)
+            with queues.response.get(timeout=10) as got:
+                assert got == (("cpu-1", "put"), bytes(payload))
+        with queues.request.put_nocopy("nocopy", 3) as view:
+            view[:] = b"abc"
+        with queues.response.get(timeout=10) as got:
+            assert got == (("cpu-1", "nocopy"), b"abc")
+
+    def test_a_message_with_a_payload(self, nothing_left: None) -> None:
+        pool = WorkerPool(tell, PipelinedExecutor.make_spec(1, []))
+        assert self.receive(pool.get_worker_queues(0)) == "messages of tasks have no payload"
+        pool.close()
 
     def test_scheduling(self, pool: WorkerPool) -> None:
         """A task is given to a worker that has what it needs, as the selector chooses."""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.exceptions import WorkerQueueEmpty
 from tilework.executor.pipelined.messages import Arrived, decode
-from tilework.executor.pipelined.worker_queues import OneWayQueue, WorkerQueues
-from tilework.executor.remote import dumps
+from tilework.executor.pipelined.worker_queues import OneWayQueue, WorkerQueues, decode_item, encode_item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +30,8 @@ class _MainRequestQueue(OneWayQueue):
         self._wire = wire
 
     def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
-        """Send a message; there are no payloads."""
-        assert payload is None
-        self._wire.send(dumps(header))
+        """Send a message; see `WorkerQueue.put`."""
+        self._wire.send(encode_item(header, payload))
 
 
 class _MainResponseQueue(OneWayQueue):
@@ -44,8 +42,8 @@ class _MainResponseQueue(OneWayQueue):
 
     @contextmanager
     def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, bytes | memoryview | None]]:
-        """Take the next message; see `WorkerQueue.get`. The payload is None."""
-        yield self._next(0.0 if not block else timeout), None
+        """Take the next message; see `WorkerQueue.get`."""
+        yield decode_item(self._next(0.0 if not block else timeout))
 
     def _next(self, timeout: float | None) -> Any:
         while (frame := self._wire.receive(timeout)) is not None:

@@ -174,6 +174,16 @@ class Signal(NamedTuple):
     header: bytes
 
 
+# ---- either way, for who uses a pool without a hub ----
+
+
+class WithPayload(NamedTuple):
+    """An item of a queue that has a payload; those that have none are sent as they are."""
+
+    header: bytes
+    payload: bytes
+
+
 # ---- between the main process and the one that forks workers ----
 
 

@@ -28,6 +28,7 @@ from tilework.executor.pipelined.messages import (
     Signal,
     StreamEnd,
     StreamItem,
+    WithPayload,
     decode,
     encode,
 )
@@ -50,6 +51,8 @@ __all__ = [
     "ResponseQueue",
     "StreamQueue",
     "WorkerQueues",
+    "decode_item",
+    "encode_item",
 ]
 
 
@@ -62,6 +65,17 @@ class WorkerQueues(NamedTuple):
     """What became of it."""
     message: WorkerQueue
     """What its tasks have to say meanwhile."""
+
+
+def encode_item(header: Any, payload: bytes | memoryview | None) -> bytes:
+    """Return an item of a queue as bytes."""
+    pickled = dumps(header)
+    return pickled if payload is None else encode(WithPayload(pickled, memoryview(payload).tobytes()))
+
+
+def decode_item(message: Any) -> tuple[Any, bytes | None]:
+    """Return header and payload of an item that was sent, and decoded as a message."""
+    return (loads(message.header), message.payload) if isinstance(message, WithPayload) else (message, None)
 
 
 class OneWayQueue(WorkerQueue):
@@ -155,8 +169,8 @@ class RequestQueue(OneWayQueue):
 
     @contextmanager
     def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, bytes | memoryview | None]]:
-        """Take the next message that is not data of a stream; the payload is None."""
-        yield self.next_message(0.0 if not block else timeout)[0], None
+        """Take the next message that is not data of a stream; see `WorkerQueue.get`."""
+        yield decode_item(self.next_message(0.0 if not block else timeout)[0])
 
     def next_message(self, timeout: float | None = None) -> tuple[Any, tuple[int, ...]]:
         """Return the next message that is not data of a stream, and its descriptors.
@@ -300,9 +314,8 @@ class ResponseQueue(OneWayQueue):
         self._arena = arena
 
     def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
-        """Send a message; there are no payloads."""
-        assert payload is None
-        self._wire.send(dumps(header))
+        """Send a message; see `WorkerQueue.put`."""
+        self._wire.send(encode_item(header, payload))
 
     def put_object(self, make: Callable[[Parcel], Any], packed: Packed, is_over: Callable[[], bool]) -> None:
         """Send a message that holds an object."""
@@ -336,8 +349,16 @@ class MessageQueue(OneWayQueue):
         return MessageQueue(self._wire, run)
 
     def put(self, header: Any, payload: bytes | memoryview | None = None) -> None:
-        """Send a message."""
-        assert payload is None
+        """Send a message.
+
+        Raises
+        ------
+        ExecutorError
+            When it has a payload.
+        """
+        if payload is not None:
+            msg = "messages of tasks have no payload: put what is to be told into the header"
+            raise ExecutorError(msg)
         self._wire.send(encode(Signal(self._run, dumps(header))))
 
 
