@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mount_namespace import in_mount_namespace
+from tilework.executor.pipelined import PipelinedExecutor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,6 +103,8 @@ def test_no_files_left_for_the_memory_of_workers() -> None:
         assert each == "None" or "oo many open files" in each
         assert each == "None" or each.startswith(("PoolStateError", "OSError", "SharedMemoryFullError")), each
     assert any("failed to start" in each and "cannot map" in each for each in errors), errors
+    assert any("Too many open files: raise the limit" in each for each in errors), errors
+    assert not any(each.startswith("OSError") for each in errors), errors
     assert workers == "2"
     assert is_clean == "True"
     assert "please report it" not in done.stderr
@@ -192,6 +195,14 @@ def test_no_room_in_the_folder() -> None:
     )
     assert "no room for 64 KiB of shared memory in /dev/shm" in done.stdout
     assert "make room there" in done.stdout
+
+
+@pytest.mark.parametrize("folder", ["missing", "file"])
+def test_what_is_no_folder(tmp_path: Path, folder: str) -> None:
+    """The error names it, says what is wrong with it, and what to do."""
+    (tmp_path / "file").touch()
+    with pytest.raises(MemoryError, match=rf"no file can be made in '.*{folder}' \(.* directory.*name another folder"):
+        PipelinedExecutor(PipelinedExecutor.make_spec(1, []), shared_memory_folder=str(tmp_path / folder))
 
 
 def test_parameters_that_a_worker_has_no_room_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from pathlib import Path
@@ -23,8 +24,9 @@ def available_shared_memory(folder: str | None) -> int:
         # All of it is mapped at once, here and for the most part in each worker, and leaves the other half to the rest.
         left.append(space // 2)
     if folder is not None:
-        system = os.statvfs(folder)
-        left.append(system.f_bavail * system.f_frsize)
+        with contextlib.suppress(OSError):  # there is no such folder, as is told when a file is made there
+            system = os.statvfs(folder)
+            left.append(system.f_bavail * system.f_frsize)
     size = _limit("RLIMIT_FSIZE")
     if size is not None:  # memory files are files
         left.append(size)

@@ -12,12 +12,13 @@ from tilework.common.executor import RunOptions
 from tilework.common.numbers import is_real, is_whole
 from tilework.common.scheduler import WorkerSet
 from tilework.common.tracing import current_span_context
-from tilework.exceptions import ExecutorSpecException
+from tilework.exceptions import ExecutorSpecException, PoolStateError
 from tilework.executor.at_exit import before_threads_are_joined
 from tilework.executor.calling import Call, OnWorker
 from tilework.executor.driven import is_streamed
 from tilework.executor.pipelined.backend import PipelinedBackend
 from tilework.executor.pipelined.hub import Hub
+from tilework.executor.pipelined.memory import TOO_MANY_FILES
 from tilework.executor.pipelined.parcel import Packed, pack
 from tilework.executor.pipelined.pool import WorkerPool
 from tilework.executor.pipelined.spec import WorkerSpec, check_spec, describe_worker, make_spec, resized
@@ -80,7 +81,9 @@ class PipelinedExecutor(StoringJobExecutor):
     ExecutorSpecException
         When `spec` describes no pool, a number makes no sense, or on a system that is not Linux.
     PoolStateError
-        When a worker ends in its set-up, or takes too long.
+        When a worker ends in its set-up, or takes too long, or this process may not open the files that it takes.
+    MemoryError
+        When there is no room for shared memory, or no such folder for it.
     Exception
         What `early_setup` raised in a worker.
 
@@ -137,7 +140,13 @@ class PipelinedExecutor(StoringJobExecutor):
             if executor is not None:
                 executor._note("worker_lost", {"worker": name, "cause": cause})
 
-        self._hub = Hub(make_pool, on_loss)
+        try:
+            self._hub = Hub(make_pool, on_loss)
+        except OSError as error:
+            if error.errno not in TOO_MANY_FILES:
+                raise
+            msg = f"One or more workers failed to start: {error}: raise the limit of open files (ulimit -n)"
+            raise PoolStateError(msg) from error
         self._store = HubStore(self._hub)
         self._finalizer = weakref.finalize(self, self._hub.close_nowait)
         _open_hubs.add(self._hub)

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PAGE", "Segment", "SharedMemoryFullError", "cannot_map", "map_private", "map_segment"]
+__all__ = ["PAGE", "TOO_MANY_FILES", "Segment", "SharedMemoryFullError", "cannot_map", "map_private", "map_segment"]
 
 log = logging.getLogger(__name__)
 
 PAGE: Final = mmap.PAGESIZE
-_TOO_MANY_FILES: Final = {errno.EMFILE, errno.ENFILE}
+TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _MAP_FIXED: Final = 0x10
 """From Linux's mman.h, the same for all CPUs that matter here; module mmap does not have it."""
 SHM: Final = "/dev/shm"  # noqa: S108  (what is put there has no name)
@@ -180,22 +180,26 @@ def _open(folder: str | None) -> int:
         try:
             return os.memfd_create("tilework", os.MFD_CLOEXEC)
         except OSError as error:  # forbidden in some sandboxes
-            if error.errno in _TOO_MANY_FILES:
+            if error.errno in TOO_MANY_FILES:
                 raise
             log.debug("no anonymous memory files: %s", error)
     import tempfile  # and much else with it, which those that come before do not need
 
+    trouble: OSError | None = None
     # None is the folder for temporary files, if there is one.
     for place in (folder,) if folder is not None else (SHM, None):
         try:
             fd, path = tempfile.mkstemp(prefix=f"tilework-{os.getpid()}-", dir=place)
         except OSError as error:
-            if error.errno in _TOO_MANY_FILES:
+            if error.errno in TOO_MANY_FILES:
                 raise
             log.debug("no shared memory in %s: %s", place, error)
+            trouble = error
             continue
         Path(path).unlink()
         return fd
-    where = folder or f"{SHM} or the folder for temporary files (TMPDIR)"
-    msg = f"no place for shared memory: neither anonymous memory files nor files in {where}"
-    raise SharedMemoryFullError(msg)
+    where = f"neither anonymous memory files nor files in {SHM} or the folder for temporary files (TMPDIR)"
+    if folder is not None:
+        where = f"no file can be made in {folder!r} ({trouble}): name another folder, or none (shared_memory_folder=)"
+    msg = f"no place for shared memory: {where}"
+    raise SharedMemoryFullError(msg) from trouble
