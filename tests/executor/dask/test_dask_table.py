@@ -267,6 +267,22 @@ def test_parameters_of_runs_without_an_end(monkeypatch: pytest.MonkeyPatch) -> N
     """Those of the runs that were heard of last are kept."""
     monkeypatch.setattr(module, "_KEPT_RUNS", 2)
     table = Table()
+    sit_down(table, "s0")
     for run in ("a", "b", "a", "c"):
-        accept(table, fed("x", "s0", run=run, content="p", params=params()))
+        mine = fed("x", "s0", run=run, content="p", params=params())
+        accept(table, mine)
+        assert look(table) is mine
     assert list(table.contents) == ["a", "c"]
+
+
+def test_parameters_of_waiting_batches_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many runs there are: else their batches would be refused, and sent again, for ever."""
+    monkeypatch.setattr(module, "_KEPT_RUNS", 2)
+    table = Table()
+    sit_down(table, "s0")
+    batches = [fed("x", "s0", run=str(i), number=i, content="p", params=params()) for i in range(5)]
+    accept(table, *batches)
+    assert [look(table) for _ in batches] == batches
+    assert all(table.params_of(each.order) is each.order.params for each in batches)
+    accept(table, fed("y", "s0", run="last", content="p", params=params()))
+    assert list(table.contents) == ["4", "last"], "they are forgotten when nothing waits any more"

@@ -33,7 +33,8 @@ _REMEMBERED: Final = 4096
 """How many seats that were given up, and batches that have come, are remembered."""
 
 _KEPT_RUNS: Final = 16
-"""Of how many runs parameters are kept; those of a run are dropped with its end, unless nobody tells of that."""
+"""Of how many runs without waiting batches parameters are kept: they are dropped with the end of a run, unless nobody
+tells of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,5 +241,7 @@ class Table:
         """Keep parameters; the first that come are those that stay, with what was made of them."""
         self.contents.setdefault(run, {}).setdefault(content, params)
         self.contents.move_to_end(run)
-        while len(self.contents) > _KEPT_RUNS:
-            self.contents.popitem(last=False)
+        # Without its parameters a batch that waits would be refused, and come again with them, behind all others.
+        idle = [each for each in self.contents if each != run and each not in self.waiting]
+        for each in idle[: max(0, len(idle) + 1 - _KEPT_RUNS)]:
+            del self.contents[each]
