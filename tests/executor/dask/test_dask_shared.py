@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -18,7 +19,7 @@ from distributed import Client, LocalCluster, get_client, get_worker, worker_cli
 
 from dask_clusters import wait_until
 from tilework.api import Context
-from tilework.common.executor import NoopCommHandler
+from tilework.common.executor import NoopCommHandler, Priority, RunOptions
 from tilework.exceptions import ResourceError
 from tilework.executor.dask import DaskJobExecutor, connection
 from tilework.executor.dask.roster import _ignore
@@ -102,6 +103,39 @@ def test_workers_that_are_retired(cluster: LocalCluster, client: Client, tmp_pat
             retired.add(address)
         answer.touch()
         assert run.result(60) not in retired
+
+
+@pytest.mark.parametrize("priority", [Priority.INTERACTIVE, Priority.BATCH])
+def test_tasks_of_others_beside_a_run(cluster: LocalCluster, client: Client, priority: Priority) -> None:
+    """They get their turns at the only thread while the run goes on, for it gives way to them."""
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def tasks() -> Iterator[CallTask]:
+        for i in count():
+            if may_end.is_set():
+                return
+            yield CallTask(i, fn=lambda params, env: time.sleep(0.2))  # longer than a new seat takes to come
+
+    def run() -> int:
+        n = 0
+        options = RunOptions(priority=priority)
+        with executor.scatter(None) as handle:
+            for _ in executor.run_tasks(tasks(), handle, 0, NoopCommHandler(), options=options):
+                n += 1
+                has_begun.set()
+        return n
+
+    cluster.scale(1)
+    with DaskJobExecutor(client) as executor, ThreadPoolExecutor(1) as other:
+        running = other.submit(run)
+        try:
+            assert has_begun.wait(60)
+            theirs = client.map(abs, range(-4, 0), pure=False)
+            assert [each.result(timeout=20) for each in theirs] == [4, 3, 2, 1]
+            assert not running.done()
+        finally:
+            may_end.set()
+        assert running.result(60) > 0
 
 
 @pytest.mark.parametrize("annotation", [{"resources": {"GPU": 1}}, {"workers": ["tcp://127.0.0.1:1"]}, {"retries": 3}])

@@ -39,8 +39,8 @@ LARGE_BYTES: Final = 1 << 20
 MESSAGE_SECONDS: Final = 2.0
 """How long results wait for the messages of their tasks."""
 
-_PRIORITIES: Final = {Priority.LIVE: 30, Priority.INTERACTIVE: 20, Priority.BATCH: 10}
-"""Priorities of Dask, where the higher number goes first."""
+_PRIORITIES: Final = {Priority.LIVE: 10, Priority.INTERACTIVE: 0, Priority.BATCH: -10}
+"""Priorities of Dask, where the higher number goes first; what has none is taken for interactive, and takes turns."""
 
 
 class Carriage:
