@@ -182,6 +182,24 @@ def test_what_dask_gives_up_again_and_again_ends_the_run() -> None:
         shipment.check_returns("a reason")
 
 
+def test_what_dask_gives_up_now_and_then_does_not_end_the_run() -> None:
+    """Batches of a worker that is lost may come back before that is told: a long run may see that many times."""
+
+    async def main(worker: Bench) -> None:
+        worker.courier._shipments["run"] = worker.shipment
+        for _ in range(2 * MAX_RETURNS):
+            worker.shipment.count_return()
+            worker.shipment.check_returns("a reason")
+            worker.courier.dispatch.put(worker.lane, Need(), [Ticket(0, 0, None)])
+            worker.courier._pump()
+            await settle()
+            worker.answers[-1].set_result(BatchReport(outcomes(0)))
+            await settle()
+        assert worker.got == [0] * 2 * MAX_RETURNS
+
+    in_loop(main)
+
+
 def test_lost_parameters_are_no_fault_of_the_run() -> None:
     """However many batches are given up because of that, until they are scattered again."""
 

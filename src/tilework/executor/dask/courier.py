@@ -184,6 +184,7 @@ class Courier:
     def _receive(self, sent: Sent, shipment: Shipment, report: BatchReport) -> None:
         if report.outcomes:
             sent.station.prove()
+            shipment.note_progress()
         for outcome in report.outcomes:
             sent.tickets.pop(outcome.number, None)
             if outcome.error is not None:

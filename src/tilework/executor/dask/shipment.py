@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Shipment"]
 
 MAX_RETURNS: Final = 20
+"""How often in a row, without any result in between, Dask may give something of a run up."""
 
 
 @dataclass(eq=False)
@@ -45,12 +46,16 @@ class Shipment:
     ended: threading.Event = field(default_factory=threading.Event)
     stranded_since: float | None = None
     returns: int = 0
-    """How often Dask gave something of it up, although nothing was lost."""
+    """How often in a row Dask gave something of it up, and as far as is known nothing was lost."""
 
     def count_return(self) -> None:
         """Take note that Dask gave something up, unless that was because the parameters got lost: those come again."""
         if self.params is None or not self.params.state[0].forget_if_lost():
             self.returns += 1
+
+    def note_progress(self) -> None:
+        """Take note that results have come: workers that are lost may bring batches back before that is told."""
+        self.returns = 0
 
     def check_returns(self, why: object) -> None:
         """Raise ExecutorError when Dask gave up too often."""
