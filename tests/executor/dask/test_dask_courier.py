@@ -34,8 +34,8 @@ class Bench:
         self.sent: list[Sent] = []
         self.answers: list[asyncio.Future[BatchReport]] = []
         self.recalled: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        client = SimpleNamespace(status="running", run=self._run)
-        self.courier = Courier(client, "name", None)  # type: ignore[arg-type]
+        client = SimpleNamespace(id="client", status="running", run=self._run)
+        self.courier = Courier(client, None)  # type: ignore[arg-type]
         self.courier.carriage.run_batch = self._run_batch  # type: ignore[method-assign]
         self.courier.join(Station("one", Worker("one", "here", {}, 1), is_service=False, slots=1))
         self.got: list[int] = []

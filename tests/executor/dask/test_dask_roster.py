@@ -39,6 +39,7 @@ def test_workers_that_come_later(tmp_path: Path) -> None:
 class NoClient:
     """A client as far as a roster uses it."""
 
+    id = "client"
     status = "running"
 
     def subscribe_topic(self, topic: str, handler: Any) -> None: ...
@@ -51,7 +52,7 @@ def test_a_worker_for_services_comes_first() -> None:
     cpu = {**service, "name": "cpu", "resources": {"CPU": 1, "compute": 1, "ndarray": 1}}
 
     async def join() -> None:
-        courier = Courier(NoClient(), "name", None)  # type: ignore[arg-type]
+        courier = Courier(NoClient(), None)  # type: ignore[arg-type]
         roster = Roster(courier, None, lambda topic, worker: told.append((topic, worker)), lambda: None)
         roster._join_all({"tcp://1": service})
         assert not courier.dispatch.stations["tcp://1"].is_service

@@ -260,8 +260,10 @@ def test_executors_that_are_dropped(cluster: LocalCluster, client: Client) -> No
     executors.clear()
     wait_until(are_gone, "they are still there", 20)
     assert {topic for topic, handler in client._event_handlers.items() if handler is not _ignore} == topics
+    known = set(client._event_handlers)
     with DaskJobExecutor(client) as executor:
         assert executor.run_function(abs, -1) == 1
+    assert set(client._event_handlers) == known, "Dask forgets none"
 
 
 def test_workers_in_this_process() -> None:

@@ -89,7 +89,7 @@ class Connection:
         self._is_closed = False
         self._pid = os.getpid()
         infos = client.sync(identity, client)
-        self.courier = Courier(client, self.name, self._describe_loss)
+        self.courier = Courier(client, self._describe_loss)
         self._roster = Roster(self.courier, is_tagged, self._on_change, self._on_shortage)
         client.sync(self._open, infos)
 

@@ -62,15 +62,14 @@ class Courier:
     ----------
     client
         The Dask client; its event loop runs in another thread.
-    name
-        Of the executor, unique.
     describe_loss
         Coroutine that says how a worker ended, for people.
     """
 
-    def __init__(self, client: Any, name: str, describe_loss: Callable[[Station], Awaitable[str]]) -> None:
+    def __init__(self, client: Any, describe_loss: Callable[[Station], Awaitable[str]]) -> None:
         self.client = client
-        self.topic = f"tilework-{name}"
+        # One for all executors of a client: Dask forgets no topic, on either side. The runs have names of their own.
+        self.topic = f"tilework-{client.id}"
         self.dispatch = Dispatch()
         self._describe_loss = describe_loss
         self._shipments: dict[str, Shipment] = {}
