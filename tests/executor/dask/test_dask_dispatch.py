@@ -176,6 +176,26 @@ def test_tasks_stay_with_their_data() -> None:
     assert dispatch.fitting(unknown), "a host that nobody knows is not waited for"
 
 
+def test_functions_do_not_wait_for_long_ones() -> None:
+    """Where all services are busy for longer than a moment, they go to workers that are idle, but not to others."""
+    dispatch = make(station("s", resources={}), station("a"), station("b"))
+    services, functions = Need(is_service=True), Lane("functions", Priority.INTERACTIVE)
+    dispatch.put(functions, services, tickets(2))
+    assert where(send_all(dispatch)) == [("s", [0]), ("s", [1])]
+    assert dispatch.next(PATIENCE) is None
+    dispatch.put(Lane("tasks", Priority.INTERACTIVE), Need(CPU), tickets(1))
+    assert where(send_all(dispatch)) == [("a", [0])]
+    late = 2 * PATIENCE
+    action = dispatch.next(late)
+    assert isinstance(action, Recall)
+    assert list(action.sent.tickets) == [1]
+    dispatch.done(action.sent, 0.0)
+    dispatch.put_back(action.sent, [1])
+    assert where(send_all(dispatch, late)) == [("b", [1])]
+    dispatch.put(functions, services, tickets(1, first=2))
+    assert where(send_all(dispatch, late)) == [("s", [2])], "nobody is idle"
+
+
 def test_services_are_kept_free() -> None:
     """Functions go to service workers where there are any, tasks never do; without any, functions go anywhere."""
     dispatch = make(station("a"), station("s", resources={}))

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -130,6 +130,14 @@ class Dispatch:
                 found = local
         return [s for s in found if s.is_service is need.is_service] or found
 
+    def _open_to(self, need: Need, now: float) -> list[Station]:
+        """Return the workers that may get a ticket now: idle ones too when all that are for services take long."""
+        fitting = self.fitting(need)
+        if not need.is_service or any(s.is_idle() or not s.is_late(now) for s in fitting):
+            return fitting
+        others = self.fitting(replace(need, is_service=False))
+        return fitting + [s for s in others if s not in fitting and s.is_idle() and not s.is_held(now)]
+
     # ---- tickets ----
 
     def put(self, lane: Lane, need: Need, tickets: Iterable[Ticket[Any]]) -> None:
@@ -218,7 +226,7 @@ class Dispatch:
         for need, queue in lane.queues.items():
             if not queue:
                 continue
-            fitting = self.fitting(need)
+            fitting = self._open_to(need, now)
             stations = [s for s in fitting if s.room > 0 and s not in reserved]
             if stations:
                 station = min(stations, key=lambda s: s.expected_order(now))
@@ -299,7 +307,7 @@ class Dispatch:
         idle = self._idle(now)
         for station in self.stations.values() if idle else ():
             sent = station.wants_help(now)
-            if sent is not None and any(s is not station and s in self.fitting(sent.need) for s in idle):
+            if sent is not None and any(s is not station and s in self._open_to(sent.need, now) for s in idle):
                 return self._recall(sent, now)
         return None
 

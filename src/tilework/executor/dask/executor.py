@@ -340,7 +340,7 @@ class DaskJobExecutor(StoringJobExecutor):
         return DaskBackend(self._courier, shipment, inbox, control)
 
     def run_function(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run ``fn(*args, **kwargs)`` on some worker, on one for services where there is one."""
+        """Run ``fn(*args, **kwargs)`` on some worker, on one for services where there is one that has time."""
         call = PlacedCall(fn, args, kwargs)
         ((result, _),) = list(self._call_each(call, (Placed(None, SERVICE),), RunOptions()))
         return result  # type: ignore[no-any-return]

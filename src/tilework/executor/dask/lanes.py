@@ -59,8 +59,8 @@ class Need:
     addresses
         Which it must be; None: any.
     is_service
-        Whether workers that are reserved for services should do it, where there are any; else they do not, unless
-        there is nobody else.
+        Whether workers that are reserved for services should do it, where there are any, and while they do not take
+        long; else they do not, unless there is nobody else.
     """
 
     resources: frozenset[tuple[str, int]] = frozenset()
