@@ -11,6 +11,7 @@ import pytest
 from tilework.common.executor import Priority
 from tilework.common.scheduler import Worker
 from tilework.exceptions import ExecutorError
+from tilework.executor.dask import scattered
 from tilework.executor.dask.courier import Courier
 from tilework.executor.dask.lanes import BATCH_SECONDS, Lane, Need, Sent, Station
 from tilework.executor.dask.scattered import Scattered
@@ -46,7 +47,7 @@ class Bench:
         if isinstance(event, Outcome):
             self.got.append(event.number)
 
-    async def _run_batch(self, sent: Sent, shipment: Any, stations: Any) -> BatchReport:
+    async def _run_batch(self, sent: Sent, shipment: Any) -> BatchReport:
         self.sent.append(sent)
         self.answers.append(asyncio.get_running_loop().create_future())
         return await self.answers[-1]
@@ -204,21 +205,42 @@ def test_lost_parameters_are_no_fault_of_the_run() -> None:
     """However many batches are given up because of that, until they are scattered again."""
 
     async def lose() -> None:
-        scattered = Scattered("large")
+        params = Scattered("large")
         lost = SimpleNamespace(status="lost")
 
         async def scatter(*_: Any, **__: Any) -> Any:
             return lost
 
-        client, content = SimpleNamespace(scatter=scatter), scattered.state[0]
-        assert await content.future(client, ["tcp://one"], direct=False) is lost
-        shipment = shipment_with(scattered)
+        client, content = SimpleNamespace(scatter=scatter), params.state[0]
+        assert await content.future(client, "tcp://one", direct=False) is lost
+        shipment = shipment_with(params)
         for _ in range(2 * MAX_RETURNS):
             shipment.count_return()
         assert shipment.returns == 0
         lost.status = "finished"
-        await content.future(client, ["tcp://one"], direct=False)
+        await content.future(client, "tcp://one", direct=False)
         shipment.count_return()
         assert shipment.returns == 1
 
     asyncio.run(lose())
+
+
+def test_parameters_do_not_wait_for_a_worker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one is sent them instead, once; whoever waits gets them from there."""
+    monkeypatch.setattr(scattered, "STUCK_SECONDS", 0.01)
+
+    async def main() -> None:
+        asked: list[str] = []
+
+        async def scatter(obj: Any, workers: list[str], **_: Any) -> str:
+            asked.extend(workers)
+            if workers == ["stuck"]:
+                await asyncio.Event().wait()
+            return f"future at {workers[0]}"
+
+        client, content = SimpleNamespace(scatter=scatter), Scattered("large").state[0]
+        asking = [content.future(client, address, direct=True) for address in ("stuck", "stuck", "well", "other")]
+        assert await asyncio.wait_for(asyncio.gather(*asking), 10) == ["future at well"] * 4
+        assert asked == ["stuck", "well"]
+
+    asyncio.run(main())

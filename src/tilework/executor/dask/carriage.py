@@ -25,7 +25,7 @@ from tilework.executor.dask.seating import Claim, Seating
 from tilework.executor.dask.worker import Batch, BatchReport, run_batch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tilework.executor.dask.lanes import Sent, Station
     from tilework.executor.dask.scattered import Content
@@ -63,7 +63,7 @@ class Carriage:
         self.seating = Seating(client, on_seat_failure)
         self._turns: dict[tuple[str, str], asyncio.Event] = {}  # by run and worker: its last batch is on its way
 
-    async def run_batch(self, sent: Sent, shipment: Shipment, stations: Mapping[str, Station]) -> BatchReport:
+    async def run_batch(self, sent: Sent, shipment: Shipment) -> BatchReport:
         """Take a batch to its worker, and return what became of it.
 
         Raises
@@ -75,14 +75,14 @@ class Carriage:
         """
         if await self.reach.is_direct(sent.station):
             sent.station.batch_seconds = DIRECT_SECONDS
-            return await self._feed(sent, shipment, stations)
-        future = await self._submit(sent, shipment, stations)
+            return await self._feed(sent, shipment)
+        future = await self._submit(sent, shipment)
         await _finished(future)
         sent.is_arriving = True
         report: BatchReport = await self._client.gather(future, direct=False, asynchronous=True)
         return report
 
-    async def _feed(self, sent: Sent, shipment: Shipment, stations: Mapping[str, Station]) -> BatchReport:
+    async def _feed(self, sent: Sent, shipment: Shipment) -> BatchReport:
         """Send a batch straight to its worker, to a seat of its run there."""
         address, name = sent.station.address, shipment.name_of(next(iter(sent.tickets.values())).task)
         state = None if shipment.params is None else shipment.params.state
@@ -92,7 +92,7 @@ class Carriage:
             if state is not None:
                 content = state[0]
                 is_large = content.sealed.nbytes > LARGE_BYTES
-                future = await self._scatter(content, sent, stations, direct=True) if is_large else None
+                future = await self._scatter(content, sent, direct=True) if is_large else None
                 claim = replace(claim, content=content.name, params=content.sealed, params_future=future)
         report = await self.seating.carry(claim, batch, None if items is None else items.key)
         if report is not None:
@@ -101,12 +101,12 @@ class Carriage:
         shipment.check_returns(f"there is no place for {claim.name} at {address}")
         return BatchReport((), batch.numbers)
 
-    async def _submit(self, sent: Sent, shipment: Shipment, stations: Mapping[str, Station]) -> Any:
+    async def _submit(self, sent: Sent, shipment: Shipment) -> Any:
         """Hand a batch to Dask, as a task."""
         state = None if shipment.params is None else shipment.params.state
         async with self._in_turn(sent):
             batch, items = await self._prepare(sent, shipment, state, direct=False)
-            params = None if state is None else await self._scatter(state[0], sent, stations, direct=False)
+            params = None if state is None else await self._scatter(state[0], sent, direct=False)
         return submit(
             self._client,
             run_batch,
@@ -143,10 +143,9 @@ class Carriage:
             "resources": resources,
         }
 
-    async def _scatter(self, content: Content, sent: Sent, stations: Mapping[str, Station], *, direct: bool) -> Any:
-        """Return the future of parameters that all workers get."""
-        everybody = [s.address for s in stations.values() if not s.is_service] or [sent.station.address]
-        return await _scattered(content.future(self._client, everybody, direct))
+    async def _scatter(self, content: Content, sent: Sent, *, direct: bool) -> Any:
+        """Return the future of parameters, which all workers share."""
+        return await _scattered(content.future(self._client, sent.station.address, direct))
 
     async def _prepare(
         self, sent: Sent, shipment: Shipment, state: tuple[Content, tuple[bytes, ...]] | None, *, direct: bool

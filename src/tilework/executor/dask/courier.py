@@ -155,7 +155,7 @@ class Courier:
     async def _carry(self, sent: Sent, shipment: Shipment) -> None:
         """Take one batch to its worker, and bring back what became of it."""
         try:
-            report = await self.carriage.run_batch(sent, shipment, self.dispatch.stations)
+            report = await self.carriage.run_batch(sent, shipment)
         except asyncio.CancelledError:
             if sent.ident not in self._carriers or self._is_closed:
                 return  # the worker is gone, or the run is over

@@ -2,8 +2,8 @@
 
 Who owns what: a `Scattered` belongs to its ``scatter`` block; any thread may change what it stands for. A `Content`
 is pickled once, and is in the memory of the workers as the one Dask future that all batches depend on. It is never in
-a graph, and Dask copies it to workers that join later. When Dask loses it, with the last worker that had it, it is
-scattered again from here.
+a graph. One worker is sent it from here, and Dask copies it to the others when they need it. When Dask loses it, with
+the last worker that had it, it is scattered again from here.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from __future__ import annotations
 import asyncio
 import threading
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tilework.common.async_utils import ignore_outcome
 from tilework.executor.dask.sealed import SharedSealed, seal
 from tilework.executor.patches import Patches
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 __all__ = ["SCATTER_SECONDS", "Content", "Scattered"]
 
 SCATTER_SECONDS: Final = 5.0
 """How long Dask waits for workers to send something to."""
+
+STUCK_SECONDS: Final = 1.0
+STUCK_RATE: Final = 10e6
+"""How long a worker may take to be sent something, in seconds and bytes per second, until others do not wait for it."""
 
 _numbers: Final = count()
 
@@ -35,31 +36,43 @@ class Content:
         self.sealed: SharedSealed = seal(obj, SharedSealed)
         self.name = str(next(_numbers))
         self._scattering: asyncio.Task[Any] | None = None  # belongs to the client's event loop
+        self._address = ""  # of the worker that is sent it
         self._was_scattered = False  # what is small never is, as it travels with each batch
 
-    async def future(self, client: Any, addresses: Sequence[str], direct: bool) -> Any:
-        """Return the Dask future; scatters the object to these workers if it is nowhere."""
-        scattering = self._scattering
-        if scattering is None:
-            scattering = self._scattering = asyncio.ensure_future(
-                client.scatter(
-                    self.sealed.apart(addresses[0]),
-                    workers=list(addresses),
-                    broadcast=True,
-                    direct=direct,
-                    hash=False,
-                    timeout=SCATTER_SECONDS,
-                    asynchronous=True,
-                )
-            )
-            scattering.add_done_callback(ignore_outcome)
-            self._was_scattered = True
+    async def future(self, client: Any, address: str, direct: bool) -> Any:
+        """Return the Dask future; scatters the object to this worker if it is nowhere.
+
+        Another worker that needs it gets it from there, and is sent it from here only if the first one does not answer.
+        """
+        scattering = self._scattering or self._scatter(client, address, direct)
+        while True:
+            await asyncio.wait({scattering}, timeout=STUCK_SECONDS + self.sealed.nbytes / STUCK_RATE)
+            if scattering.done():
+                break
+            if self._scattering is scattering and self._address != address:
+                self._scatter(client, address, direct)
+            scattering = self._scattering or scattering
         try:
-            return await asyncio.shield(scattering)
+            return scattering.result()
         except BaseException:
-            if scattering.done() and self._scattering is scattering:
+            if self._scattering is scattering:
                 self._scattering = None
             raise
+
+    def _scatter(self, client: Any, address: str, direct: bool) -> asyncio.Task[Any]:
+        scattering: asyncio.Task[Any] = asyncio.ensure_future(
+            client.scatter(
+                self.sealed.apart(address),
+                workers=[address],
+                direct=direct,
+                hash=False,
+                timeout=SCATTER_SECONDS,
+                asynchronous=True,
+            )
+        )
+        scattering.add_done_callback(ignore_outcome)
+        self._scattering, self._address, self._was_scattered = scattering, address, True
+        return scattering
 
     def release(self) -> None:
         """Let Dask forget it as soon as no batch needs it. From any thread."""
