@@ -132,7 +132,6 @@ def test_bad_functions(called: Any, scan: Path, tmp_path: Path, name: str, said:
             "begins as a file of the format npy does, which says itself what its numbers are: leave out --dtype",
         ),
         (["--udf", "sum", "--type", "docx"], "docx"),
-        (["--udf", "sum", "--type", "docx"], "use one of raw, mib, blo, empad, npy, or auto\n"),
         (["--udf", "disk", "--param", "cx=3"], "--udf disk has no parameter cx: write --center\n"),
         (["--udf", "ring", "--param", "ri=3"], "--udf ring has no parameter ri: write --inner\n"),
         (["--udf", "tilework.udf.com:CoMUDF", "--param", "cx=6"], "with_params(cx=…), on the command line --udf com"),
@@ -238,6 +237,18 @@ def test_masks_that_are_none(called: Any, scan: Path, tmp_path: Path, masks: np.
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_formats_that_the_command_line_cannot_use(
+    scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Are not named: arrays have no path. Formats of the program's own are."""
+    assert main(["run", str(scan), "--udf", "sum", "--type", "docx", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "use one of raw, mib, blo, empad, npy, " in said
+    assert said.endswith("or auto\n")
+    assert "memory" not in said
+    assert "dask" not in said
 
 
 UNSTORABLE = """

@@ -199,6 +199,6 @@ def test_a_name_that_no_file_can_hold(ctx: Context, dataset: Any, tmp_path: Path
     """The error is that of all results that cannot be saved, and says which names can."""
     result = ctx.run_udf(dataset=dataset, udf=_BadName())
     for each in (result, result["a/b"]):
-        with pytest.raises(ResultFileError, match="under the name 'a/b': use letters, digits"):
+        with pytest.raises(ResultFileError, match="under the name 'a/b': begin with a letter"):
             each.save(tmp_path / "r.h5")
     assert list(tmp_path.iterdir()) == []
