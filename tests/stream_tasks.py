@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,14 @@ class ReadTask(FakeTask):
                 assert payload is not None
                 headers.append(header)
                 total += len(payload)
+
+
+class TimedTask(ReadTask):
+    """Says when it was done as well."""
+
+    def __call__(self, params: Any, env: Environment) -> Any:
+        result = super().__call__(params, env)
+        return time.monotonic(), result
 
 
 class Source(TaskCommHandler):

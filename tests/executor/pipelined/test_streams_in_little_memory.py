@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from stream_tasks import ReadTask, Source, StreamHarness
+from stream_tasks import ReadTask, Source, StreamHarness, TimedTask
 from tilework.common.executor import Priority, TaskCommHandler
 from tilework.exceptions import ExecutorError, WorkerLostError
 from tilework.executor.pipelined import PipelinedExecutor
@@ -23,7 +23,7 @@ class TestStreamsInLittleMemory(StreamHarness):
     def run_beside_a_loss(
         self, signals: Signals, other: Source, urgent: Source, *, die_after: int, put_before: int = 0
     ) -> list[Any]:
-        """Return the results of two streams to one worker, as they came.
+        """Return the results of two streams to one worker, in the order in which it had them done.
 
         The task of `other` is there first, and loses its worker when both are, after `die_after` items; of its data,
         `put_before` items are there by then.
@@ -32,8 +32,8 @@ class TestStreamsInLittleMemory(StreamHarness):
             got: list[Any] = []
 
             def stream(source: Source, priority: Priority, **kwargs: Any) -> None:
-                task = ReadTask(0, signals=signals, **kwargs)
-                got.append(self.run(small, [task], handler=source, priority=priority))
+                task = TimedTask(0, signals=signals, **kwargs)
+                got.extend(self.run(small, [task], handler=source, priority=priority))
 
             threads = [
                 threading.Thread(
@@ -52,7 +52,7 @@ class TestStreamsInLittleMemory(StreamHarness):
                 thread.join(20)
             running = [thread.is_alive() for thread in threads]
         assert running == [False] * 2
-        return got
+        return [[result] for _, result in sorted(got)]
 
     def test_runs_at_once_in_little_memory(self, signals: Signals) -> None:
         """The data of tasks that wait behind those of another run leaves room for the data of these."""
