@@ -78,9 +78,12 @@ class TestScanShape:
         """A guess that may be wrong warns, however the format was found, and is in the description."""
         write_mib(tmp_path / "scan.mib", counts((36, 2, 4)))
         for kind in ("mib", "auto"):
-            with pytest.warns(RuntimeWarning, match=r"scan shape \(6, 6\) of .*scan\.mib is guessed.*give nav_shape"):
+            with pytest.warns(
+                RuntimeWarning, match=r"scan shape \(6, 6\) of .*scan\.mib is guessed.*give nav_shape"
+            ) as told:
                 dataset = load(kind, path=tmp_path / "scan.mib", executor=InlineJobExecutor())
             assert dataset.describe()["nav_shape_from"] == "guessed from the number of frames"
+            assert told[0].filename == __file__  # of whoever loads, so that it is shown each time
 
     @pytest.mark.parametrize("nav_shape", [(4, 9), (6, 6)])
     @pytest.mark.parametrize("kind", ["mib", "auto"])

@@ -307,7 +307,10 @@ class Dispatch:
         idle = self._idle(now)
         for station in self.stations.values() if idle else ():
             sent = station.wants_help(now)
-            if sent is not None and any(s is not station and s in self._open_to(sent.need, now) for s in idle):
+            if sent is None:
+                continue
+            open_to = self._open_to(sent.need, now)
+            if any(s is not station and s in open_to for s in idle):
                 return self._recall(sent, now)
         return None
 

@@ -199,7 +199,7 @@ class FixedStrideDataSet(DataSet):
         self._initialized = _Known(source, meta, absent.reshape(nav) if absent.any() else None)
         if self._nav_shape is None and source.nav_from == GUESSED:
             msg = f"the scan shape {nav} of {name} is {GUESSED}: if it is another, give nav_shape (--nav-shape)"
-            warnings.warn(msg, RuntimeWarning, stacklevel=4)
+            warnings.warn(msg, RuntimeWarning, stacklevel=outside_level())
         messages = [*source.warnings, *self._absence_warnings(source)]
         if self._num_partitions is not None and self._num_partitions > shape.nav.size:
             messages.append(
