@@ -278,6 +278,56 @@ def test_stock() -> None:
     assert not make()[0].has_stock()
 
 
+def test_a_worker_that_begins_nothing_loses_what_it_has() -> None:
+    """After two looks, to an idle one that can do it; it gets nothing until it answers."""
+    a, b = station("a"), station("b")
+    dispatch, workers = make(a, b)
+    lane = RunLane(Priority.INTERACTIVE)
+
+    def look() -> list[Item]:
+        return dispatch.relieve(lambda s: workers.begun.get(s.worker.name, 0))
+
+    only_a = Item(lane, "only a", CPU, target="a")
+    first, second, third = items(lane, 3)
+    dispatch.put([first])
+    assert (where(first), dispatch.is_uneven()) == ("a", True)
+    assert look() == []
+    assert look() == [first]
+    assert (where(first), dispatch.is_uneven()) == ("b", True)
+    dispatch.put([second, third, only_a])
+    assert [where(t) for t in (second, third, only_a)] == ["b", None, None]
+    workers.begin_next(b)
+    assert look() == look() == []
+    assert dispatch.answered(a) == [third, only_a]
+    assert not dispatch.is_uneven()
+    workers.begun["b"] = second.serial
+    dispatch.completed(b, first)
+    dispatch.completed(b, second)
+    assert [where(t) for t in (third, only_a)] == ["a", "a"]
+    look()
+    assert look() == [third]
+    assert (where(third), where(only_a)) == ("b", None)
+
+
+def test_a_worker_that_is_at_work_keeps_what_it_has_begun() -> None:
+    """Also what has data on its way to it, and what it begins between two looks."""
+    a, b = station("a"), station("b")
+    dispatch, workers = make(a, b)
+    slow, bound = RunLane(Priority.INTERACTIVE), RunLane(Priority.INTERACTIVE)
+
+    def look() -> list[Item]:
+        return dispatch.relieve(lambda s: workers.begun.get(s.worker.name, 0))
+
+    (first,) = dispatch.put(items(slow, 1))
+    look()
+    workers.begin_next(a)
+    assert look() == look() == []
+    dispatch.completed(a, first)
+    (second,) = dispatch.put(items(bound, 1, is_bound=True))
+    assert look() == look() == []
+    assert where(second) == "a"
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Whatever happens in whatever order: no ticket is lost, none is with two workers, and none idles needlessly."""
 
@@ -312,6 +362,16 @@ class AnyOrder(RuleBasedStateMachine):
             self.open.remove(item)
             self.dispatch.completed(at, item)
 
+    @rule()
+    def look(self) -> None:
+        self.dispatch.relieve(lambda s: self.workers.begun.get(s.worker.name, 0))
+
+    @rule(which=st.integers(0, 2))
+    def answer(self, which: int) -> None:
+        at = self.dispatch.stations[which]
+        if at.is_stalled:
+            self.dispatch.answered(at)
+
     @rule(which=st.integers(0, 2))
     def lose(self, which: int) -> None:
         old = self.dispatch.stations[which]
@@ -333,7 +393,7 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def nobody_idles(self) -> None:
         for each in self.dispatch.stations:
-            if not each.items:
+            if not each.items and not each.is_stalled:
                 assert not any(each.fits(item) for lane in self.lanes for item in list(lane.items)[:1])
 
 

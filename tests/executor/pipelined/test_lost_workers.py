@@ -113,6 +113,20 @@ class TestLostWorkers(PipelinedHarness):
             got += [index for index, _ in results]
         assert sorted(got) == list(range(80))
 
+    def test_a_stopped_worker_does_not_keep_what_it_has_not_begun(self, executor: PipelinedExecutor) -> None:
+        """Though it stays stopped, functions end that were sent to it, and others are not sent to it any more."""
+        pids = self.worker_pids(executor)
+        for pid in pids:  # a function goes to either of them first
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                assert executor.map(lambda i: (i, os.getpid()), range(5)) == [
+                    (i, *(set(pids) - {pid})) for i in range(5)
+                ]
+                assert executor.run_function(os.getpid) != pid
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert set(self.worker_pids(executor)) == set(pids)
+
     def test_workers_are_replaced_quickly(self, executor: PipelinedExecutor) -> None:
         """After the loss of all workers there are new ones, pinned like those before."""
         for process in executor.report()["processes"]:

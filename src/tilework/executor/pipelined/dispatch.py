@@ -7,6 +7,7 @@ Where there is a choice, a worker gets the data that it had before, which is in 
 
 What a worker has not begun can be taken back: when another worker is idle, or when something more urgent comes. Asking
 the worker would take as long as the task that it works on, so that is done through memory (`ControlPage.revoke`).
+A worker that begins nothing, because somebody stopped its process, loses what it has to an idle one (`relieve`).
 
 ::
 
@@ -124,6 +125,10 @@ class Station:
     """Of the last ticket that was sent."""
     begun: int = 0
     """Serial number of a ticket that it is known to have begun."""
+    unbegun: int = 0
+    """Serial number of its first ticket, if that was not begun at the last look; else 0."""
+    is_stalled: bool = False
+    """Whether it began nothing for so long that its tickets were taken back, and has not answered since."""
     fits_requests: dict[tuple[tuple[str, int], ...], bool] = field(default_factory=dict)
     """Whether it can fulfil requests, for those that it was asked for; there are a few kinds of them."""
 
@@ -178,8 +183,41 @@ class Dispatch:
     def retire(self, station: Station) -> list[Item]:
         """Give a worker nothing more, and what it has not begun to others."""
         station.is_ready = False
-        self._take_back(station)
+        if len(station.items) > 1:
+            self._take_back(station)
         return self._fill_all()
+
+    def is_uneven(self) -> bool:
+        """Return whether a worker is idle while another has tickets."""
+        has_idle = has_busy = False
+        for station in self.stations:  # without a generator, as this is asked for each turn of the hub
+            if station.items:
+                has_busy = True
+            elif station.is_ready:
+                has_idle = True
+        return has_idle and has_busy
+
+    def relieve(self, begun: Callable[[Station], int]) -> list[Item]:
+        """Give to idle workers what others have had, and not begun, since this was called last.
+
+        Somebody has stopped the process of such a worker, or it is starved. It gets nothing until it answers, as it
+        does for each ticket that was taken back.
+        """
+        sent: list[Item] = []
+        for station in self.stations:
+            first = station.items[0].serial if station.items else 0
+            before, station.unbegun = station.unbegun, first if first > begun(station) else 0
+            if station.unbegun and station.unbegun == before:
+                idle = next((each for each in self.stations if self._is_idle_for(each, station.items)), None)
+                if idle is not None and self._take_back(station):
+                    station.is_stalled = True
+                    sent += self._fill(idle) + self._fill_all()
+        return sent
+
+    def answered(self, station: Station) -> list[Item]:
+        """Take note that a worker that was stalled is not any more."""
+        station.is_stalled = False
+        return self._fill(station)
 
     def lost(self, station: Station) -> list[Item]:
         """Forget a worker; returns what it had, which the caller reports as lost."""
@@ -292,7 +330,9 @@ class Dispatch:
             return sent
         skipped: set[int] = set()
         while True:
-            open_ones = [s for s in self.stations if s.is_ready and id(s) not in skipped and s.has_room()]
+            open_ones = [
+                s for s in self.stations if s.is_ready and not s.is_stalled and id(s) not in skipped and s.has_room()
+            ]
             if not open_ones or not self._queue:
                 return sent
             station = min(open_ones, key=lambda s: len(s.items))
@@ -370,6 +410,11 @@ class Dispatch:
         self._take_back(max(loaded, key=lambda s: len(s.items)))
         return self._fill(idle) + self._fill_all()
 
+    @staticmethod
+    def _is_idle_for(station: Station, items: Iterable[Item]) -> bool:
+        is_idle = station.is_ready and not station.is_stalled and not station.items
+        return is_idle and any(station.fits(item) for item in items)
+
     def _make_way(self, item: Item) -> bool:
         """Take back less urgent tickets that were not begun, for a more urgent one."""
         priority = item.lane.priority
@@ -383,7 +428,7 @@ class Dispatch:
     def _take_back(self, station: Station) -> bool:
         """Put what a worker has not begun back where it came from; returns whether there was something."""
         # Everything up to a number is taken back; what has data on its way to it must not be.
-        if len(station.items) < 2 or any(item.is_bound for item in station.items):
+        if any(item.is_bound for item in station.items):
             return False
         begun = station.begun = self._revoke(station, station.serial)
         # What belongs to a run that is over stays listed, until the worker says that it has left it alone.

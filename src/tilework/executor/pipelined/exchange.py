@@ -47,6 +47,10 @@ log = logging.getLogger(__name__)
 CLOSED: Final = "the executor was closed"
 """Why a run is cancelled that its workers have left."""
 
+_LOOK_SECONDS: Final = 0.5
+"""How often to look for workers that begin nothing while others are idle. A worker takes some time to unpickle what
+comes with the first ticket of a run; one that has begun nothing for longer than this was stopped."""
+
 _ANSWERS: Final = (say.Done, say.Failed, say.Skipped)
 
 
@@ -86,6 +90,7 @@ class Exchange:
         self._known: dict[Member, set[int]] = {}  # numbers of the runs that a worker was told of
         self._held: list[Wire] = []  # on which what is sent gathers until the end of this turn
         self._to_deliver: set[HubRun] = set()  # runs that have new answers
+        self._look_at = 0.0  # when to look for workers that begin nothing
         self._dispatch = Dispatch(lambda station, serial: pool.page.revoke(station.owner.row, serial))
         self.roster = Roster(pool)
         for member in pool.members:
@@ -110,12 +115,16 @@ class Exchange:
 
     def next_date(self) -> float:
         """Return when `keep_dates` has something to do next; infinity for never."""
-        return min([self.roster.next_date(), *(run.end_by for run in self._ending)])
+        look_at = self._look_at if self._dispatch.is_uneven() else math.inf
+        return min([self.roster.next_date(), look_at, *(run.end_by for run in self._ending)])
 
     def keep_dates(self) -> None:
-        """Do what is due: with workers that are to start, and with runs whose time to end is over."""
+        """Do what is due: with workers that are to start, that begin nothing, and with runs whose time is over."""
         now = time.monotonic()
         self.roster.keep_dates(now)
+        if self._look_at <= now:
+            self._look_at = now + _LOOK_SECONDS
+            self._send(self._dispatch.relieve(lambda station: self.pool.page.begun(station.owner.row)))
         for run in [each for each in self._ending if each.end_by <= now]:
             for station in self._at_work(run):
                 station.owner.end(
@@ -349,6 +358,8 @@ class Exchange:
         self, member: Member, message: say.Done | say.Failed | say.Skipped, descriptors: tuple[int, ...]
     ) -> None:
         station = self._stations[member]
+        if station.is_stalled:
+            self._send(self._dispatch.answered(station))
         item = next((each for each in station.items if each.serial == message.serial), None)
         if item is None:  # it was taken back before
             for fd in descriptors:
