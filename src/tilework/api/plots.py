@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.callers import outside_level
 from tilework.udf.runner import UDFRunner
 from tilework.viz.live import CHANNELS, Live2DPlot, get_plottable_2D_channels
 
@@ -132,7 +133,7 @@ class Plots:
                 for udf, found in zip(udfs, channels, strict=True):
                     if not found:
                         msg = f"{type(udf).__name__} has no two-dimensional result to plot"
-                        warnings.warn(msg, stacklevel=5)  # where `Context.run_udf` is called
+                        warnings.warn(msg, stacklevel=outside_level())
             else:
                 channels = _channels_of_each(plots, udfs)
             made = [

@@ -97,8 +97,8 @@ class RunRequest:
         ctx._check_open()
         check_dataset(self.dataset)
         _check_recordings(self.dataset, self.udfs)
-        # Once, for plots and run: it may be an iterator, and warnings are for the line that calls `Context.run_udf`.
-        roi = normalize_roi(self.roi, tuple(self.dataset.shape.nav), stacklevel=4)
+        # Once, for plots and run: it may be an iterator.
+        roi = normalize_roi(self.roi, tuple(self.dataset.shape.nav))
         corrections = find_corrections(self.dataset, self.corrections)
         shown = self._make_plots(ctx, plots, roi, corrections)
         steps = UDFRunner(self.udfs).run_for_dataset_sync(

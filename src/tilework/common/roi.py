@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tilework.common.callers import outside_level
+
 __all__ = ["RoiT", "normalize_roi", "parse_coordinates"]
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -18,7 +20,7 @@ BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 RoiT = Any
 
 
-def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...], *, stacklevel: int = 3) -> BoolArray | None:
+def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...]) -> BoolArray | None:
     """Return a region of interest as a bool array of nav shape, a copy; None stays None.
 
     Parameters
@@ -30,8 +32,6 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...], *, stacklevel: int = 3)
         taken as flat, with a warning. What a masked array masks out is not selected.
     nav_shape
         Shape of the scan.
-    stacklevel
-        Whose line warnings are about, as of `warnings.warn`.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...], *, stacklevel: int = 3)
     if not _is_flat_or_shaped(mask.shape, nav_shape):
         msg = f"the roi has shape {mask.shape}, the scan {nav_shape}: its elements are taken one after the other"
         turned = "give roi.T if its axes are swapped, " if mask.shape[::-1] == nav_shape else ""
-        warnings.warn(f"{msg}; {turned}roi.reshape(-1) if that is meant", stacklevel=stacklevel)
+        warnings.warn(f"{msg}; {turned}roi.reshape(-1) if that is meant", stacklevel=outside_level())
     if mask.dtype.kind in "SU":
         msg = (
             f"roi: it holds text ({mask.dtype}), of which every one would be selected: give a comparison, roi == 'True'"
@@ -80,7 +80,7 @@ def normalize_roi(roi: RoiT, nav_shape: tuple[int, ...], *, stacklevel: int = 3)
         # What a result has outside of the region that it was computed for.
         also = ", those with NaN as well" if mask.dtype.kind in "fc" and np.isnan(mask).any() else ""
         msg = f"the roi is not bool but {mask.dtype}: positions that are not 0 are selected{also}"
-        warnings.warn(msg, stacklevel=stacklevel)
+        warnings.warn(msg, stacklevel=outside_level())
     # Subclasses of arrays may be indexed in their own way: a matrix, as of SciPy's `todense`, is never flat.
     return np.array(mask, dtype=bool).reshape(nav_shape)
 

@@ -25,6 +25,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.callers import outside_level
 from tilework.common.interrupts import interrupts_later
 
 if TYPE_CHECKING:
@@ -375,7 +376,9 @@ def set_numba_threads(n: int | None) -> AbstractContextManager[None]:
     if n is not None and numba is not None and hasattr(numba, "get_num_threads"):
         most = numba.config.NUMBA_NUM_THREADS
         if n > most:
-            warnings.warn(f"numba has {most} threads, not {n}: using {most}", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"numba has {most} threads, not {n}: using {most}", RuntimeWarning, stacklevel=outside_level()
+            )
             n = most
         numba.get_num_threads()
     return _Limit(_numba, n)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.callers import outside_level
 from tilework.executor.dask.extra import require_dask
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def get_dask_integration_executor(main_process_gpu: GPUSpec = None) -> JobExecut
             n_threads = dask.config.get("num_workers", None)
             return ConcurrentJobExecutor.make_local(n_threads, main_process_gpu=main_process_gpu)
     msg = f"tilework cannot use the workers of the Dask scheduler {get!r}, and starts threads of its own"
-    warnings.warn(msg, RuntimeWarning, stacklevel=2)
+    warnings.warn(msg, RuntimeWarning, stacklevel=outside_level())
     return ConcurrentJobExecutor.make_local(main_process_gpu=main_process_gpu)
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tilework.common.callers import outside_level
 from tilework.common.interrupts import interrupts_later
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.dask.extra import LOG_LEVEL_VARIABLE, configuration_read_in_c, require_dask
@@ -123,7 +124,7 @@ def _cuda_ids(cudas: int | Iterable[int]) -> list[int]:
     devices = detect()["cudas"]
     if not devices:
         msg = "Specifying CUDA workers on system with no visible CUDA devices"
-        warnings.warn(msg, RuntimeWarning, stacklevel=3)
+        warnings.warn(msg, RuntimeWarning, stacklevel=outside_level())
         return list(range(wanted))
     return [devices[i % len(devices)] for i in range(wanted)]
 

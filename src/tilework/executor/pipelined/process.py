@@ -23,6 +23,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from tilework.common.callers import outside_level
 from tilework.common.interrupts import interrupts_blocked
 from tilework.exceptions import ExecutorSpecException
 from tilework.executor.forked import modules_to_preload
@@ -131,7 +132,7 @@ class Patience:
         """Warn when it is time, and was not done."""
         if time.monotonic() >= self.date:
             self.date = math.inf
-            warnings.warn("Slow worker startup, please be patient", RuntimeWarning, stacklevel=2)
+            warnings.warn("Slow worker startup, please be patient", RuntimeWarning, stacklevel=outside_level())
 
 
 class WorkerProcess:

@@ -6,6 +6,7 @@ import math
 import warnings
 from typing import TYPE_CHECKING
 
+from tilework.common.callers import outside_level
 from tilework.common.shape import Shape
 from tilework.common.slice import Slice
 
@@ -73,7 +74,7 @@ def make_slices(shape: Shape, num_partitions: int, sync_offset: int = 0) -> Iter
         warnings.warn(
             f"{num_partitions} partitions are more than the {frames} frames of the dataset: using {frames}",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=outside_level(),
         )
         num_partitions = frames
     for part in slices_up_to(shape, [(i + 1) * frames // num_partitions for i in range(num_partitions)]):
