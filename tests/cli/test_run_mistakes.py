@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -296,3 +297,17 @@ def test_results_that_no_file_can_hold(
         done = called("run", scan, "--udf", "unstorable:Pairs", "--no-pictures", "--out", "out")
         assert (done.returncode, (tmp_path / "was_run").exists()) == (0, True), done.stderr
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Pairs.npz", "summary.json"]
+
+
+def test_pictures_without_matplotlib(tilework: Any, scan: Path, tmp_path: Path) -> None:
+    """What to install is said, and that the run goes without; it does, with the same arguments and that one."""
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('no matplotlib here')")
+    command = ("run", scan, "--udf", "sum", "--out", "out")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = tilework(*command, env=env)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "pip install 'tilework[plot]'; or leave the pictures out: --no-pictures" in done.stderr
+    assert not (tmp_path / "out").exists()
+    done = tilework(*command, "--no-pictures", env=env)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["sum.npz", "summary.json"]

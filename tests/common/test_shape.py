@@ -89,7 +89,8 @@ def test_it_can_be_used_like_a_tuple() -> None:
     assert (ny, nx) == (3, 4)
     assert 5 in shape
     assert repr(shape) == "(3, 4, 5, 6)"
-    assert np.zeros(shape.sig).shape == (5, 6)  # type: ignore[call-overload]
+    # Without a complaint of type checkers.
+    assert np.zeros(shape.sig).shape == np.arange(30).reshape(shape.sig).shape == (5, 6)
     assert Shape(shape, 1) == Shape((3, 4, 5, 6), 1)
 
 

@@ -18,7 +18,7 @@ from tilework.cli.opening import describe_axes, describe_dataset, open_dataset, 
 from tilework.cli.output import as_json, check_output, output_folder, output_path, write_summary
 from tilework.cli.values import FromFile
 from tilework.cli.words import format_bytes, format_rate
-from tilework.exceptions import CommandError
+from tilework.exceptions import CommandError, TileworkError
 from tilework.io.results import ResultChannel, require_format, save_results
 from tilework.udf.runner import UDFRunner
 from tilework.viz.colors import require_matplotlib
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     check_output(target, overwrite=args.overwrite, inputs=_inputs(args))
     require_format(f".{args.format}")
     if not args.no_pictures:
-        require_matplotlib()
+        _require_pictures()
     find_own_modules(name for name, _ in args.udfs)  # before there are workers
     with open_context(args) as context:
         dataset = open_dataset(context, args)
@@ -195,6 +195,14 @@ def report_document(args: argparse.Namespace, document: dict[str, Any], lines: S
         raise
     except OSError as error:
         msg = f"the results are complete in {args.out}, but standard output cannot be written: {error.strerror}"
+        raise CommandError(msg) from error
+
+
+def _require_pictures() -> None:
+    try:
+        require_matplotlib()
+    except TileworkError as error:
+        msg = f"{error}; or leave the pictures out: --no-pictures"
         raise CommandError(msg) from error
 
 

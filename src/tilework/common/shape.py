@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Shape", "ShapeLike"]
 
 
-class Shape:
+class Shape(Sequence[int]):
     """Shape of a dataset, partition or tile: navigation axes first, signal axes last.
 
     It behaves like the tuple of its sizes (length, iteration, indexing, unpacking, equality with a tuple), and
