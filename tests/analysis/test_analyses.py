@@ -19,6 +19,7 @@ from PIL import Image
 from tests_helpers import counts
 from tilework.analysis import (
     Analysis,
+    AnalysisResult,
     AnalysisResultSet,
     ApplyFFTMask,
     BaseAnalysis,
@@ -464,6 +465,11 @@ def test_printed_and_in_a_notebook(ctx: Context, dataset: Any, data: Any, monkey
     assert ctx.run(ctx.create_disk_analysis(volume))._repr_html_() is None
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert result._repr_html_() is None
+
+
+@pytest.mark.parametrize("picture", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((8, 8, 2), np.uint8)])
+def test_what_is_no_picture_is_not_shown_in_a_notebook(picture: Any) -> None:
+    assert AnalysisResult(np.zeros((8, 8)), picture, "t", "d", "k")._repr_html_() is None
 
 
 def test_frames_that_are_absent(ctx: Context, data: Any) -> None:

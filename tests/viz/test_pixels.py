@@ -170,6 +170,22 @@ def test_encode_image_round_trip() -> None:
             np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
+def test_formats_without_transparency_get_the_colours() -> None:
+    rgba = np.full((3, 4, 4), [200, 30, 30, 255], np.uint8)
+    for pixels, name in itertools.product((rgba, rgba[..., :3]), ("jpeg", "eps")):
+        with Image.open(encode_image(pixels, {"format": name})) as image:
+            assert (image.format, image.mode, image.size) == (name.upper(), "RGB", (4, 3))
+    with Image.open(encode_image(rgba, {"format": "jpeg", "quality": 95})) as image:
+        np.testing.assert_allclose(np.asarray(image)[1, 1], [200, 30, 30], atol=4)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, bool])
+def test_pixels_are_bytes(dtype: Any) -> None:
+    """Others would become black, or wrong colours, without a word."""
+    with pytest.raises(TypeError, match=f"pixels are uint8, from 0 to 255, not {np.dtype(dtype)}: visualize_simple"):
+        encode_image(np.ones((2, 2, 3), dtype))
+
+
 def test_formats_of_images_are_given_in_a_mapping() -> None:
     name: Any = "tiff"
     with pytest.raises(TypeError, match=r"such as \{'format': 'tiff'\}, not 'tiff'"):

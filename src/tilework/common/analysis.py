@@ -91,7 +91,7 @@ class AnalysisResult:
         try:
             pixels = self.visualized
             pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels  # of a line of positions
-            if pixels.ndim != 3 or not pixels.size:
+            if pixels.ndim != 3 or pixels.shape[2] not in {3, 4} or pixels.dtype != np.uint8 or not pixels.size:
                 return None
             longer = max(pixels.shape[:2])
             every = -(-longer // SENT_PIXELS)

@@ -24,7 +24,8 @@ def encode_image(rgba: ArrayLike, save_kwargs: Mapping[str, Any] | None = None) 
     rgba
         uint8, (y, x, 3) or (y, x, 4).
     save_kwargs
-        What `PIL.Image.Image.save` is given; None: ``{"format": "png"}``.
+        What `PIL.Image.Image.save` is given; None: ``{"format": "png"}``. Formats without transparency, such as JPEG,
+        get the colours alone.
 
     Returns
     -------
@@ -34,7 +35,7 @@ def encode_image(rgba: ArrayLike, save_kwargs: Mapping[str, Any] | None = None) 
     Raises
     ------
     TypeError
-        When `save_kwargs` is no mapping.
+        When the pixels are not uint8, or `save_kwargs` is no mapping.
     TileworkError
         When the library for images is not installed.
     """
@@ -42,14 +43,26 @@ def encode_image(rgba: ArrayLike, save_kwargs: Mapping[str, Any] | None = None) 
     if given is not None and not isinstance(given, Mapping):
         msg = f"save_kwargs must be a mapping, such as {{'format': 'tiff'}}, not {given!r}"
         raise TypeError(msg)
+    pixels = np.ascontiguousarray(rgba)
+    if pixels.dtype != np.uint8:
+        msg = f"pixels are uint8, from 0 to 255, not {pixels.dtype}: visualize_simple makes them of numbers"
+        raise TypeError(msg)
     try:
         from PIL import Image
     except ImportError as error:
         msg = f"image files need a library that is not installed ({error}): pip install 'tilework[plot]'"
         raise TileworkError(msg) from error
+    image, options = Image.fromarray(pixels), {"format": "png", **(save_kwargs or {})}
+    try:
+        return _saved(image, options)
+    except (OSError, ValueError):
+        if image.mode != "RGBA":
+            raise
+        return _saved(image.convert("RGB"), options)
+
+
+def _saved(image: Any, options: Mapping[str, Any]) -> BytesIO:
     file = BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgba, dtype=np.uint8)).save(
-        file, **({"format": "png"} | dict(save_kwargs or {}))
-    )
+    image.save(file, **options)
     file.seek(0)
     return file
