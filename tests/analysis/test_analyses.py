@@ -34,7 +34,7 @@ from tilework.analysis import (
     SumfftAnalysis,
     SumSigAnalysis,
 )
-from tilework.analysis.results import real_result
+from tilework.analysis.results import complex_results, real_result
 from tilework.api import Context
 from tilework.exceptions import JobCancelledError, TileworkError
 from tilework.udf.crystallinity import CrystallinityUDF
@@ -465,6 +465,20 @@ def test_printed_and_in_a_notebook(ctx: Context, dataset: Any, data: Any, monkey
     assert ctx.run(ctx.create_disk_analysis(volume))._repr_html_() is None
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert result._repr_html_() is None
+
+
+def test_what_is_masked_is_grey_and_no_part_of_the_range() -> None:
+    """Masked arrays say where a result is valid."""
+    values = np.ma.masked_greater(np.arange(20.0).reshape(4, 5), 11)
+    results = [
+        real_result(values, "t", "d", "real"),
+        real_result(values, "t", "d", "real", np.ones((4, 5), bool), logarithmic=True),
+        *complex_results(values * (1 + 1j), "complex", "t", "d"),
+    ]
+    for result in results:
+        grey = [[is_grey(color) for color in row] for row in result.visualized]
+        np.testing.assert_array_equal(grey, values.mask, err_msg=result.key)
+    assert str(results[0]).endswith("float64>, from 0 to 11")
 
 
 @pytest.mark.parametrize("picture", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((8, 8, 2), np.uint8)])

@@ -173,6 +173,46 @@ def test_any_shape_and_value_is_drawn(tmp_path: Path, shape: tuple[int, int], fi
             assert min(image.size) > 60
 
 
+@pytest.mark.parametrize("ends", [(0, 1.7e308), (-1.7e308, 1.7e308), (0, 1e-320)])
+def test_numbers_at_the_limits_of_their_type(ends: tuple[float, float]) -> None:
+    """Where differences of values are infinite, or have no logarithm, there is a picture all the same."""
+    values = np.linspace(0, 1, 12).reshape(3, 4) * ends[1]
+    values[:, :2] += ends[0]
+    for figure in (
+        *(figures.image_figure(values, **options) for options in ({}, {"logarithmic": True}, {"symmetric": True})),
+        figures.vector_figure(values, values, arrows=ends[1] > 1),
+        figures.line_figure(values.ravel()),
+    ):
+        assert pixels(figure).std() > 0
+
+
+def test_true_and_false_have_no_logarithm() -> None:
+    """A mask, such as of hot pixels, is drawn as it is."""
+    mask = np.arange(64).reshape(8, 8) % 3 == 0
+    (picture,) = figures.image_figure(mask, logarithmic=True).axes[0].images
+    assert (picture.norm.vmin, picture.norm.vmax) == (0, 1)
+    np.testing.assert_array_equal(picture.get_array(), mask)
+
+
+def test_what_is_masked_is_not_drawn() -> None:
+    """Of a masked array: grey, a gap in a line, and no part of the range."""
+    values = np.ma.masked_greater(np.arange(1.0, 65).reshape(8, 8), 60)
+    for options in ({}, {"logarithmic": True}, {"there": values.data > 2}):
+        (picture,) = figures.image_figure(values, **options).axes[0].images
+        there = ~values.mask & options.get("there", True)
+        np.testing.assert_array_equal(np.ma.getmaskarray(picture.get_array()), ~there)
+        assert picture.norm.vmax == 60
+    (picture,) = figures.image_figure(values * 1j).axes[0].images
+    np.testing.assert_array_equal(np.ma.getmaskarray(picture.get_array()), values.mask)
+    figure = figures.vector_figure(values, np.zeros((8, 8)), units="px")
+    (picture,) = figure.axes[0].images
+    np.testing.assert_array_equal((picture.get_array() == [143, 143, 148]).all(axis=-1), values.mask)
+    assert texts(figure.axes[0].child_axes[0]) == ["60 px"]
+    for whole in (values[7], values[7].astype(int)):
+        (line,) = figures.line_figure(whole).axes[0].lines
+        np.testing.assert_array_equal(line.get_ydata(), [57, 58, 59, 60, *[np.nan] * 4])
+
+
 def test_complex_values_are_drawn_as_their_magnitude() -> None:
     """In a picture and in a line, without a warning."""
     values = 3 * np.exp(1j * np.arange(12.0)).reshape(3, 4) * np.arange(1, 4)[:, np.newaxis]

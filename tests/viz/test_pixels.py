@@ -79,6 +79,29 @@ def test_visualize_simple_grey_where_nothing_is() -> None:
         assert grey.sum() == 3 or name == "gray"
 
 
+def test_what_is_masked_is_grey() -> None:
+    """And no part of the range, in values and in vectors."""
+    plain = np.arange(16.0).reshape(4, 4)
+    masked = np.ma.masked_greater(plain, 9)
+    for logarithmic in (False, True):
+        shown = visualize_simple(masked, logarithmic=logarithmic)
+        np.testing.assert_array_equal(is_grey(shown), masked.mask)
+        np.testing.assert_array_equal(shown[~masked.mask], visualize_simple(plain[plain <= 9], logarithmic=logarithmic))
+    for y, x in ((masked, plain), (plain, masked)):
+        rgb = rgb_from_2dvector(y, x)
+        np.testing.assert_array_equal(is_grey(rgb), masked.mask)
+        np.testing.assert_array_equal(rgb, rgb_from_2dvector(y, x, vmax=np.hypot(9, 9)))
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_values_whose_differences_are_infinite(logarithmic: bool) -> None:
+    largest = np.finfo(np.float64).max
+    values = np.array([[-largest, 0, largest]])
+    rgba = visualize_simple(values, "gray", logarithmic=logarithmic)
+    assert rgba[0, ::2, 0].tolist() == [0, 255]
+    assert rgb_from_2dvector(values, values)[0, 1].tolist() == [0, 0, 0]
+
+
 def test_visualize_simple_limits_and_logarithm() -> None:
     """Given limits are used; on a logarithmic scale a decade is a decade, and zero is half of the smallest."""
     middle = get_colormap()(0.5, bytes=True)

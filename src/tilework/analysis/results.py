@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.analysis import AnalysisResult
+from tilework.common.arrays import without_mask
 from tilework.viz import rgb_from_2dvector, visualize_simple
 
 if TYPE_CHECKING:
@@ -131,8 +132,9 @@ def vector_picture(y: Array, x: Array, damage: Damage = True) -> Any:
 
 
 def _draw_vectors(y: Array, x: Array, damage: Damage) -> Array:
-    there = np.broadcast_to(np.asarray(damage), np.shape(y))
-    return rgb_from_2dvector(np.where(there, y, np.nan), np.where(there, x, np.nan))
+    parts = (without_mask(part, np.asarray(damage)) for part in (y, x))
+    down, right = (np.where(there, part, np.nan) for part, there in parts)
+    return rgb_from_2dvector(down, right)
 
 
 def sig_damage(damage: Damage) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tilework.common.arrays import short_repr
+from tilework.common.arrays import short_repr, without_mask
 from tilework.common.html import html_picture, html_title
 from tilework.common.viz import encode_image
 from tilework.exceptions import MissingResultError, TileworkError
@@ -82,7 +82,8 @@ class AnalysisResult:
         """Return what the numbers are, and their range where they have one."""
         arrays = self.raw_data if isinstance(self.raw_data, tuple) else (self.raw_data,)
         if all(isinstance(array, np.ndarray) and array.dtype.kind in "buif" for array in arrays):
-            finite = np.concatenate([array[np.isfinite(array)] for array in arrays])
+            plain = (without_mask(array) for array in arrays)
+            finite = np.concatenate([array[np.isfinite(array) & there] for array, there in plain])
             if finite.size:
                 return f"{short_repr(self.raw_data)}, from {finite.min():g} to {finite.max():g}"
         return short_repr(self.raw_data)

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["fill_value", "is_masked", "like_index", "reshaped_view", "short_repr", "to_numpy", "zeros"]
+__all__ = [
+    "fill_value",
+    "is_masked",
+    "like_index",
+    "reshaped_view",
+    "short_repr",
+    "to_numpy",
+    "without_mask",
+    "zeros",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -21,6 +30,12 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
 def is_masked(value: Any) -> bool:
     """Return whether it is a masked array, without loading those: NumPy takes long to do so."""
     return "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray)
+
+
+def without_mask(array: Any, there: Any = True) -> tuple[Array, Any]:
+    """Return an array, and where it is there: where `there` says it, and where it is not masked, if it is of those."""
+    plain = np.asarray(array)
+    return (plain, there & ~np.ma.getmaskarray(array)) if is_masked(array) else (plain, there)
 
 
 def fill_value(dtype: np.dtype[Any]) -> Any:

@@ -20,7 +20,7 @@ from tilework.viz.marks import (
     pixel_aspect,
     wheel_beside,
 )
-from tilework.viz.pixels import auto_range, rgb_from_2dvector
+from tilework.viz.pixels import auto_range, rgb_from_2dvector, to_draw
 
 if TYPE_CHECKING:
     import os
@@ -116,7 +116,7 @@ def draw_image(
     axes
         Matplotlib axes to draw on.
     image
-        Numbers (y, x), of complex ones the magnitude. What is not finite is grey.
+        Numbers (y, x), of complex ones the magnitude. What is not finite, or masked in a masked array, is grey.
     title
         Above the picture.
     scales
@@ -142,10 +142,7 @@ def draw_image(
     """
     from matplotlib.colors import LogNorm, Normalize
 
-    values = _magnitude(image)
-    if values.dtype.kind == "f" and values.dtype.itemsize > 8:  # matplotlib would complain
-        values = values.astype(np.float64)
-    shown = np.isfinite(values) if there is None else np.isfinite(values) & np.asarray(there, dtype=bool)
+    values, shown = to_draw(_magnitude(image), True if there is None else there)
     low, high = auto_range(values, shown)
     norm: Any
     smallest = _smallest_of_logarithm(values[shown & (values > 0)], values.size, low, high) if logarithmic else None
@@ -173,7 +170,7 @@ def draw_image(
 
 
 def _magnitude(values: ArrayLike) -> Any:
-    array = np.asarray(values)
+    array = np.asanyarray(values)
     return np.abs(array) if array.dtype.kind == "c" else array
 
 
@@ -189,8 +186,9 @@ def _smallest_of_logarithm(positive: Any, total: int, low: float, high: float) -
     if positive.size <= total // 20 or -low > high * NOISE:
         return None
     # Single counts far below the rest would take all the colours.
-    smallest = max(float(np.quantile(positive, 0.002)), high * 1e-5)
-    return smallest if 0 < smallest < high / 8 else None
+    smallest = max(float(np.quantile(positive.astype(np.float64), 0.002)), high * 1e-5)
+    # matplotlib has no logarithm of what is closer to zero.
+    return smallest if np.finfo(np.float64).tiny <= smallest < high / 8 else None
 
 
 def draw_vectors(
@@ -212,7 +210,7 @@ def draw_vectors(
     axes
         Matplotlib axes to draw on.
     y, x
-        Components, (y, x) each; y points down. What is not finite is grey.
+        Components, (y, x) each; y points down. What is not finite, or masked in a masked array, is grey.
     title, scales, there
         As for `draw_image`.
     units
@@ -226,9 +224,9 @@ def draw_vectors(
     -------
     matplotlib.image.AxesImage
     """
-    down, right = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
-    if there is not None:
-        down, right = (np.where(there, part, np.nan) for part in (down, right))
+    everywhere = True if there is None else there
+    parts = (to_draw(np.asanyarray(part, dtype=np.float64), everywhere) for part in (y, x))
+    down, right = (np.where(shown, part, np.nan) for part, shown in parts)
     length = np.hypot(down, right)
     if vmax is None:
         vmax = auto_range(length)[1]
@@ -250,7 +248,8 @@ def draw_line(axes: Any, values: ArrayLike, *, title: str = "", scale: AxisScale
     axes
         Matplotlib axes to draw on.
     values
-        Numbers (n,), of complex ones the magnitude.
+        Numbers (n,), of complex ones the magnitude. The line has a gap where they are not finite, or masked in a masked
+        array.
     title
         Above the line.
     scale
@@ -258,7 +257,8 @@ def draw_line(axes: Any, values: ArrayLike, *, title: str = "", scale: AxisScale
     label
         What the values are.
     """
-    data = _magnitude(values)
+    numbers, shown = to_draw(_magnitude(values))
+    data = np.where(shown, numbers, np.nan)
     step, units = known_scale(scale) or (1, "index")
     position = np.arange(data.size) * step
     (line,) = axes.plot(position, data, color="#31688e", linewidth=1.2, marker="." if data.size < 60 else None)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.arrays import without_mask
 from tilework.common.viz import encode_image
 from tilework.viz.colors import NEUTRAL, direction_colors, get_colormap
 
@@ -14,13 +15,37 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["auto_range", "encode_image", "rgb_from_2dvector", "visualize_simple"]
+__all__ = ["auto_range", "encode_image", "rgb_from_2dvector", "to_draw", "visualize_simple", "within_limits"]
 
 # An extreme value is left out of the range when it lies further out than this many times what is left without it.
 OUTLIER_FACTOR = 10.0
 OUTLIER_SHARE = 0.001
 # Of so many values or more, one may be left out, although it is more than its share: small detectors have hot pixels.
 MANY = 100
+# Numbers are drawn up to here, so that what pictures compute of them is finite: differences, sums of many, margins.
+LARGEST = 1e300
+
+
+def within_limits(values: NDArray[Any]) -> NDArray[Any]:
+    """Return real numbers as they can be drawn: none is beyond `LARGEST`, infinite ones neither."""
+    if values.dtype.kind != "f" or values.dtype.itemsize < 8:
+        return values
+    clipped: NDArray[Any] = np.clip(values, -LARGEST, LARGEST)
+    return clipped.astype(np.float64, copy=False)
+
+
+def to_draw(values: ArrayLike, there: ArrayLike = True) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return real numbers as they can be drawn, and where: they are finite, not masked, and `there`.
+
+    Parameters
+    ----------
+    values
+        Real numbers; they may be a masked array.
+    there
+        bool, broadcast to the shape of `values`.
+    """
+    plain, unmasked = without_mask(values)
+    return within_limits(plain), np.isfinite(plain) & unmasked & np.broadcast_to(np.asarray(there, bool), plain.shape)
 
 
 def auto_range(values: ArrayLike, shown: ArrayLike | None = None) -> tuple[float, float]:
@@ -80,7 +105,7 @@ def visualize_simple(
     Parameters
     ----------
     result
-        Real numbers (y, x).
+        Real numbers (y, x). What is not finite, or masked in a masked array, is grey.
     colormap
         Name of a matplotlib colour map, or one itself; None: viridis.
     logarithmic
@@ -90,7 +115,7 @@ def visualize_simple(
     vmin, vmax
         Range to show; None: see `auto_range`.
     damage
-        bool (y, x): which values are there; others are grey, like values that are not finite. None: all.
+        bool (y, x): which values are there; others are grey. None: all.
 
     Returns
     -------
@@ -103,12 +128,7 @@ def visualize_simple(
     array([[  0,   0,   0, 255],
            [255, 255, 255, 255]], dtype=uint8)
     """
-    values = np.asarray(result)
-    there = (
-        np.ones(values.shape, dtype=bool) if damage is None else np.broadcast_to(np.asarray(damage, bool), values.shape)
-    )
-    values = values.astype(np.float64)
-    there = there & np.isfinite(values)
+    values, there = to_draw(np.asanyarray(result).astype(np.float64), True if damage is None else damage)
     if logarithmic:
         logarithm = _logarithm(values, there, vmin)
         values = logarithm(values)
@@ -144,7 +164,7 @@ def rgb_from_2dvector(y: ArrayLike, x: ArrayLike, vmax: float | None = None) -> 
     Returns
     -------
     uint8, (*shape, 3)
-        RGB; grey where a component is not finite.
+        RGB; grey where a component is not finite, or masked in a masked array.
 
     Examples
     --------
@@ -152,11 +172,10 @@ def rgb_from_2dvector(y: ArrayLike, x: ArrayLike, vmax: float | None = None) -> 
     >>> rgb_from_2dvector(y=field, x=np.zeros((1, 2))).shape
     (1, 2, 3)
     """
-    down, right = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
-    length = np.hypot(down, right)
-    there = np.isfinite(length)
+    (down, has_y), (right, has_x) = (to_draw(np.asanyarray(part, dtype=np.float64)) for part in (y, x))
+    length, there = np.hypot(down, right), has_y & has_x
     if vmax is None:
-        vmax = auto_range(length)[1]
+        vmax = auto_range(length, there)[1]
     strength = np.clip(np.where(there, length, 0) / vmax, 0, 1) if vmax > 0 else np.zeros(length.shape)
     angle = np.arctan2(np.where(there, down, 0), np.where(there, right, 0))
     rgb = direction_colors(angle, strength)
