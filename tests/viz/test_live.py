@@ -338,9 +338,13 @@ def test_channels_of_a_single_function(context: Context, dataset: Any) -> None:
         made.clear()
         context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=plots)
         assert made == ["StdDevUDF: std", "StdDevUDF: f(mean)"]
+    for mixed in (["mean", ("mean", np.log1p)], [["mean", ["mean", np.log1p]]]):
+        made.clear()
+        context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=mixed)
+        assert made == ["StdDevUDF: mean", "StdDevUDF: log1p(mean)"]
     made.clear()
-    context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=["mean", ("mean", np.log1p)])
-    assert made == ["StdDevUDF: mean", "StdDevUDF: log1p(mean)"]
+    context.run_udf(dataset=dataset, udf=StdDevUDF(), plots=[()])
+    assert made == []
     with pytest.raises(ValueError, match="for each of the 2 UDFs"):
         context.run_udf(dataset=dataset, udf=[StdDevUDF(), SumUDF()], plots=["std"])
     with pytest.raises(ValueError, match="for each of the 2 UDFs, got 3"):
@@ -373,6 +377,50 @@ def test_what_the_function_says_is_not_valid_is_not_there(context: Context, data
     assert not damage[:, :2].any()
 
 
+class Profile(UDF):
+    """A spectrum of each frame, of which the first number is not valid."""
+
+    def get_result_buffers(self) -> Any:
+        return {"profile": self.buffer(kind="nav", extra_shape=(self.meta.dataset_shape.sig[1],), dtype="float32")}
+
+    def process_frame(self, frame: Any) -> None:
+        self.results.profile[:] = frame.sum(axis=0)
+
+    def get_results(self) -> Any:
+        profile = self.results.profile
+        return {"profile": self.with_mask(profile, mask=np.arange(profile.shape[1]) > 0)}
+
+
+def profile_and_damage(results: Any, damage: Any) -> Any:
+    return np.squeeze(results["profile"].data), np.squeeze(damage)
+
+
+@pytest.mark.parametrize("nav", [(8,), (8, 1), (1, 8)])
+@pytest.mark.parametrize("width", [8, 5])
+@pytest.mark.parametrize("channel", [None, "profile", ("profile", np.squeeze), profile_and_damage])
+def test_spectra_of_a_line(context: Context, nav: Any, width: int, channel: Any) -> None:
+    """They are there where their position is, although there may be as many numbers as positions."""
+    data = np.ones((*nav, 3, width), dtype=np.float32)
+    dataset = context.load("memory", data=data, sig_dims=2, num_partitions=4)
+    plot = Recorder(dataset, udf := Profile(), channel=channel)
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    first = 0 if channel is profile_and_damage else 1  # a function that says what is there is believed
+    expected = np.zeros((8, width), dtype=bool)
+    expected[:2, first:] = True
+    np.testing.assert_array_equal(plot.shown[0][1], expected)
+    expected[:, first:] = True
+    np.testing.assert_array_equal(plot.shown[-1][1], expected)
+
+
+def test_a_function_of_a_single_column(context: Context, data: np.ndarray) -> None:
+    """What it makes has all axes of the scan, of which one has length 1."""
+    dataset = context.load("memory", data=data[:, :1], num_partitions=3)
+    plot = Recorder(dataset, udf := SumSigUDF(), channel=("intensity", np.log1p))
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    np.testing.assert_array_equal(plot.shown[0][1], [[True]] * 2 + [[False]] * 4)
+    assert plot.shown[-1][1].all()
+
+
 def test_channels(context: Context, dataset: Any, data: np.ndarray) -> None:
     """By name, with a function of the array, as a function of everything."""
     mean = data.mean(axis=(0, 1))
@@ -383,6 +431,7 @@ def test_channels(context: Context, dataset: Any, data: np.ndarray) -> None:
     for channel, expected in (
         ("mean", mean),
         (("mean", lambda m: m[::-1]), mean[::-1]),
+        (["mean", lambda m: m[::-1]], mean[::-1]),
         (root, np.sqrt(mean)),
     ):
         plot = Recorder(dataset, udf := StdDevUDF(), channel=channel)
@@ -415,6 +464,10 @@ def cube(mean: Any) -> Any:
     ("plots", "message"),
     [
         ("std", "must be True, plots, or a list of channels for each UDF, got 'std'"),
+        (
+            ("std", np.log1p),
+            r"a list of channels for each UDF, got \('std', <ufunc 'log1p'>\); a channel is .* a name and",
+        ),
         (1, "got 1"),
         ([3], "StdDevUDF: 3 is no channel: a channel is the name of a result"),
         ([True], "StdDevUDF: True is no channel"),

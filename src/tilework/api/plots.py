@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilework.common.callers import outside_level
 from tilework.udf.runner import UDFRunner
-from tilework.viz.live import CHANNELS, Live2DPlot, get_plottable_2D_channels
+from tilework.viz.live import CHANNELS, Live2DPlot, get_plottable_2D_channels, is_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,8 +119,8 @@ class Plots:
         ValueError
             When there are not channels for each UDF; when something is no picture; when a plot is of another UDF.
         """
-        if plots is not True and (isinstance(plots, str) or not isinstance(plots, Sequence)):
-            msg = f"plots must be True, plots, or a list of channels for each UDF, got {plots!r}"
+        if plots is not True and not _is_list(plots):
+            msg = f"plots must be True, plots, or a list of channels for each UDF, got {plots!r}; {CHANNELS}"
             raise TypeError(msg)
         if plots is not True and any(hasattr(plot, "new_data") for plot in plots):
             made = [(_index_of(plot, udfs), plot) for plot in plots]
@@ -184,7 +184,7 @@ def _channels_of_each(plots: Sequence[Any], udfs: Sequence[UDF]) -> Sequence[Seq
         raise ValueError(msg)
     plots = [*plots, *[()] * n_missing]
     for udf, channels in zip(udfs, plots, strict=True):
-        if isinstance(channels, str) or not isinstance(channels, Sequence):
+        if not _is_list(channels):
             msg = f"plots: give a list of channels for {type(udf).__name__}, got {channels!r}; {CHANNELS}"
             raise TypeError(msg)
     return plots
@@ -192,8 +192,9 @@ def _channels_of_each(plots: Sequence[Any], udfs: Sequence[UDF]) -> Sequence[Seq
 
 def _is_list(channels: Any) -> bool:
     """Return whether these are the channels of a UDF, rather than one of them."""
-    is_pair = isinstance(channels, tuple) and callable(channels[-1])
-    return isinstance(channels, Sequence) and not isinstance(channels, str) and not is_pair
+    # A list of a name and a function is two channels, where a list of them is asked for.
+    is_one = isinstance(channels, str) or (isinstance(channels, tuple) and is_pair(channels))
+    return isinstance(channels, Sequence) and not is_one
 
 
 def _index_of(plot: Any, udfs: Sequence[UDF]) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilework.common.arrays import is_masked
+from tilework.common.arrays import without_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tilework.io.dataset.base import DataSet
     from tilework.udf.base import UDF
 
-__all__ = ["Channel", "Dummy2DPlot", "Live2DPlot", "PicturePlot", "get_plottable_2D_channels"]
+__all__ = ["Channel", "Dummy2DPlot", "Live2DPlot", "PicturePlot", "get_plottable_2D_channels", "is_pair"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Extract = Callable[[Any, "NDArray[np.bool_]"], tuple[Array, Array]]
@@ -266,10 +266,10 @@ def _resolve(channel: Channel, buffers: Mapping[str, Any], udf_name: str) -> tup
             msg = f"{udf_name}: {channel!r} cannot be plotted: {known}"
             raise ValueError(msg)
         return channel, channel, None
-    if isinstance(channel, type) or not (callable(channel) or _is_pair(channel)):
+    if isinstance(channel, type) or not (callable(channel) or is_pair(channel)):
         msg = f"{udf_name}: {channel!r} is no channel: {CHANNELS}"
         raise TypeError(msg)
-    if isinstance(channel, tuple):
+    if isinstance(channel, tuple | list):
         name, function = channel
         if name not in buffers:
             msg = f"{udf_name} has no result {name!r}: it has {', '.join(buffers)}"
@@ -278,8 +278,10 @@ def _resolve(channel: Channel, buffers: Mapping[str, Any], udf_name: str) -> tup
     return getattr(channel, "__name__", type(channel).__name__), None, _giving_two(channel)
 
 
-def _is_pair(channel: Any) -> bool:
-    return isinstance(channel, tuple) and len(channel) == 2 and isinstance(channel[0], str) and callable(channel[1])
+def is_pair(channel: Any) -> bool:
+    """Return whether a channel is the name of a result and a function of its array; a list of both is one, too."""
+    is_two = isinstance(channel, tuple | list) and len(channel) == 2
+    return is_two and isinstance(channel[0], str) and callable(channel[1])
 
 
 def _name_of(function: Callable[..., Any]) -> str:
@@ -300,30 +302,23 @@ def _giving_two(function: Extract) -> Extract:
             )
             raise TypeError(msg)
         try:
-            there = _of_colors(mask.astype(bool), array)
+            there = _spread(mask.astype(bool), array.shape)
         except ValueError:
             msg = (
                 f"the channel {_name_of(function)} returned an array of shape {array.shape} and a mask of shape "
                 f"{mask.shape}, which does not fit: return True where the array is there"
             )
             raise ValueError(msg) from None
-        return _without_masked(array, there)
+        return without_mask(array, there)
 
     return extract
 
 
-def _of_colors(there: Array, array: Array) -> Array:
-    """Return a mask in the shape of an array, which may have one axis more: for the colour of each pixel."""
-    if array.ndim == 3 and there.shape == array.shape[:-1]:
-        there = there[..., np.newaxis]
-    return np.broadcast_to(there, array.shape)
-
-
-def _without_masked(array: Any, there: Array) -> tuple[Array, Array]:
-    """Return an array and where it is there, which a masked array says by itself, too."""
-    if is_masked(array):
-        return np.asarray(array), there & ~np.ma.getmaskarray(array)
-    return np.asarray(array), there
+def _spread(mask: Array, shape: tuple[int, ...]) -> Array:
+    """Return a mask in the shape of an array, whose first axes are those of the mask: others follow the positions."""
+    if mask.shape == shape[: mask.ndim]:
+        mask = mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim))
+    return np.broadcast_to(mask, shape)
 
 
 def _taking(name: str, function: Callable[[Array], Array]) -> Extract:
@@ -333,24 +328,29 @@ def _taking(name: str, function: Callable[[Array], Array]) -> Extract:
             raise ValueError(msg)
         buffer = results[name]
         data = np.asanyarray(function(buffer.data))
-        there = np.squeeze(damage) if buffer.kind == "nav" else np.full(data.shape, bool(damage.any()))
-        # What the function made of the scan may have another shape; then nothing is known of its positions.
-        if there.shape not in {data.shape, data.shape[:-1]}:
-            there = np.ones(data.shape, dtype=bool)
-        valid = _valid_mask(buffer)
-        if valid is not None and valid.shape == there.shape:
-            there = there & valid
-        return _without_masked(data, _of_colors(there, data))
+        done = damage if buffer.kind == "nav" else np.asarray(damage.any())
+        return without_mask(data, _where(done, data.shape) & _where(_valid_mask(buffer), data.shape))
 
     return extract
 
 
-def _valid_mask(buffer: Any) -> Array | None:
-    """Return where the UDF says that its result is valid; None when nothing is known."""
+def _where(mask: Array, shape: tuple[int, ...]) -> Array:
+    """Return a mask of a result in the shape of what was made of it.
+
+    That may have no axes of length 1. Where it has another shape, nothing is known of it: it is there everywhere.
+    """
+    for known in (mask, np.squeeze(mask)):
+        if known.shape == shape[: known.ndim]:
+            return _spread(known, shape)
+    return np.ones(shape, dtype=bool)
+
+
+def _valid_mask(buffer: Any) -> Array:
+    """Return where the UDF says that its result is valid, which is everywhere when nothing is known."""
     try:
-        return np.asarray(np.squeeze(buffer.valid_mask))
+        return np.asarray(buffer.valid_mask)
     except (AttributeError, RuntimeError):  # a declared result has none yet
-        return None
+        return np.asarray(True)
 
 
 def notebook_display() -> Any:
