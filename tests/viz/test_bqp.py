@@ -47,6 +47,20 @@ def test_a_run() -> None:
     assert figure.axes[1].scale.reverse
 
 
+def test_values_that_browsers_cannot_show() -> None:
+    """They compute in float32, and what is beyond that is shown as its end."""
+    pytest.importorskip("bqplot_image_gl")
+    largest = np.finfo(np.float64).max
+    with Context.make_with("inline") as ctx:
+        dataset = ctx.load("memory", data=np.array([[-largest, 0], [1, largest]]).reshape(2, 2, 1, 1), sig_dims=2)
+        plot = BQLive2DPlot(dataset, udf := SumSigUDF())
+        ctx.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    (image,) = plot.figure.marks
+    scale = image.scales["image"]
+    assert np.isfinite(np.float32(scale.max) - np.float32(scale.min))
+    np.testing.assert_allclose(image.image, [[scale.min, 0], [1, scale.max]], rtol=1e-6)
+
+
 def test_a_run_displays_what_is_not_displayed() -> None:
     pytest.importorskip("bqplot_image_gl")
     data = np.random.default_rng(0).poisson(9, (6, 5, 8, 7)).astype(np.uint16)

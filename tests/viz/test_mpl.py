@@ -215,6 +215,21 @@ def test_colors_of_equal_values(context: Context) -> None:
         assert plot.figure.axes[1].get_ylim() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("options", [{}, {"norm": "symlog"}])
+def test_values_whose_span_is_no_number(context: Context, options: Any) -> None:
+    """Sentinels cost no results; beyond all that can be drawn, they have the colours of the ends."""
+    largest = np.finfo(np.float64).max
+    dataset = context.load("memory", data=np.array([[-largest, 0], [1, largest]]).reshape(2, 2, 1, 1), sig_dims=2)
+    plot = MPLLive2DPlot(dataset, udf := SumSigUDF(), **options)
+    result = context.run_udf(dataset=dataset, udf=udf, plots=[plot])["intensity"]
+    assert result.data.max() == largest
+    plot.figure.canvas.draw()
+    (low, zero), (one, high) = plot.im_obj.norm(plot.im_obj.get_array()).tolist()
+    assert (low, high) == (0, 1)
+    assert zero == pytest.approx(0.5)
+    assert one == pytest.approx(0.5, abs=0.01)
+
+
 def test_a_run_displays_what_is_not_displayed(context: Context, dataset: Any, data: np.ndarray) -> None:
     """Before it begins, and once."""
     plot = MPLLive2DPlot(dataset, udf := SumSigUDF())

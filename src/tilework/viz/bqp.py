@@ -20,6 +20,8 @@ __all__ = ["BQLive2DPlot"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 N_COLORS = 64
+# Browsers compute colours in float32, where differences must be finite, too.
+LARGEST = 1e37
 
 
 class BQLive2DPlot(PicturePlot):
@@ -106,10 +108,11 @@ class BQLive2DPlot(PicturePlot):
             warnings.warn(f"the plot {self.title!r} is not on the screen: call display() first", stacklevel=3)
             return
         values, there = self.to_show(damage, whole=force)
-        low, high = auto_range(values, there)
+        shown = np.clip(np.where(there, values, np.nan), -LARGEST, LARGEST)
+        low, high = auto_range(shown)
         scale = self._image.scales["image"]
         scale.min, scale.max = low, high if high > low else low + 1
-        self._image.image = np.where(there, values, np.nan).astype(np.float32)
+        self._image.image = shown.astype(np.float32)
 
 
 def _libraries() -> tuple[Any, Any]:

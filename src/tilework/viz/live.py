@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilework.common.arrays import without_mask
+from tilework.viz.pixels import within_limits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -249,7 +250,8 @@ class PicturePlot(Live2DPlot):
         """Return real values to show, and where they are there: all, or of every few pixels one, so that they fit."""
         every = 1 if whole else max(1, -(-max(self.data.shape) // LIVE_PIXELS))
         values = self.data[::every, ::every]
-        return np.abs(values) if np.iscomplexobj(values) else values, damage[::every, ::every]
+        real = np.abs(values) if np.iscomplexobj(values) else values
+        return within_limits(real), damage[::every, ::every]
 
 
 def _resolve(channel: Channel, buffers: Mapping[str, Any], udf_name: str) -> tuple[str, str | None, Extract | None]:
