@@ -53,6 +53,31 @@ def test_all_numbers_of_a_colour_bar_are_of_one_size() -> None:
     assert len({label.get_size() for label in labels if label.get_text()}) == 1
 
 
+def test_a_picture_that_cannot_be_drawn_is_left_out(tmp_path: Any) -> None:
+    """The numbers, and the other pictures, are there without it: here matplotlib does not know what the unit says."""
+    channels = {
+        "bad": ResultChannel("bad", VALUES, "sig", units=r"$\nothing$"),
+        "good": ResultChannel("good", VALUES > 20, "sig"),
+    }
+    with pytest.warns(RuntimeWarning, match="mine_bad.png cannot be drawn: ValueError"):
+        assert write_pictures(tmp_path, "mine", "Other", channels) == ["mine_good.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine_good.png"]
+
+
+def test_a_picture_that_cannot_be_written_is_an_error(tmp_path: Any) -> None:
+    """As when the disk is full."""
+    with pytest.raises(OSError, match="No such file"):
+        write_pictures(tmp_path / "gone", "mine", "Other", {"x": ResultChannel("x", VALUES, "nav")})
+
+
+def test_lengths_along_a_line_are_those_of_valid_vectors() -> None:
+    field = np.ones((1, 8, 2))
+    valid = np.ones((1, 8, 2), dtype=bool)
+    valid[0, 3, 1] = False
+    (line,) = figure("CoMUDF", ResultChannel("field", field, "nav", extra_ndim=1, valid=valid)).axes[0].lines
+    assert np.isnan(line.get_ydata()).tolist() == [i == 3 for i in range(8)]
+
+
 def test_no_picture_takes_the_name_of_another(tmp_path: Any) -> None:
     """A result of one function may be called as a function, or as a page of another result."""
     channels = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ MOST_PAGES = 16
 
 
 def write_pictures(folder: Path, label: str, udf_name: str, channels: Mapping[str, ResultChannel]) -> list[str]:
-    """Write pictures of the results of one UDF.
+    """Write pictures of the results of one UDF; what cannot be drawn is left out, with a warning.
 
     Parameters
     ----------
@@ -59,6 +60,11 @@ def write_pictures(folder: Path, label: str, udf_name: str, channels: Mapping[st
     -------
     list of str
         Names of the files.
+
+    Raises
+    ------
+    OSError
+        When a file cannot be written.
     """
     written = []
     alone = len(channels) == 1
@@ -68,9 +74,22 @@ def write_pictures(folder: Path, label: str, udf_name: str, channels: Mapping[st
             for suffix, make in _figures(label, udf_name, _simplified(channels[name]), alone=alone):
                 # Another function may have a result so called, or several pictures of one.
                 file = free_name(f"{stem}{suffix}", {path.stem for path in folder.glob("*.png")}) + ".png"
-                figures.save_figure(make(), folder / file)
-                written.append(file)
+                if _drawn(make, folder / file):
+                    written.append(file)
     return written
+
+
+def _drawn(make: Callable[[], Any], path: Path) -> bool:
+    """Write a picture; where it cannot be drawn, warn: the numbers, which took the time, are of use without it."""
+    try:
+        figures.save_figure(make(), path)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  (any value, and text, gets here)
+        path.unlink(missing_ok=True)
+        warnings.warn(f"{path.name} cannot be drawn: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
+        return False
+    return True
 
 
 def _simplified(channel: ResultChannel) -> ResultChannel:
@@ -158,7 +177,8 @@ def _vectors(channel: ResultChannel, title: str) -> Any:
     y, x = (channel.data[..., i] for i in (0, 1))
     there = None if channel.valid is None else channel.valid.all(axis=-1)
     if y.ndim != 2 or min(y.shape) < 2:
-        return figures.line_figure(np.hypot(y, x).ravel(), title=f"{title} (length)", label=units)
+        length = np.ma.array(np.hypot(y, x), mask=False if there is None else ~there)
+        return figures.line_figure(length.ravel(), title=f"{title} (length)", label=units)
     scales = (axes[0], axes[1]) if len(axes) >= 2 else None
     return figures.vector_figure(y, x, title=title, scales=scales, there=there, units=units, arrows=min(y.shape) > 5)
 
