@@ -229,6 +229,25 @@ def test_what_is_merged_is_shown_however_the_run_ends(
     np.testing.assert_array_equal(shown[damage], data.sum(axis=(2, 3))[damage])
 
 
+def test_data_is_masked_where_it_is_not_there(context: Context, dataset: Any, data: np.ndarray) -> None:
+    """So its range, and whatever else a plot of one's own takes of it, are of what was computed."""
+
+    class Ranges(Recorder):
+        def update(self, damage: Any, force: bool = False) -> None:
+            super().update(damage, force)
+            np.testing.assert_array_equal(self.data.mask, ~damage)
+            ranges.append((self.data.min(), self.data.filled(-1).min()))
+
+    ranges: list[tuple[Any, Any]] = []
+    udf = SumSigUDF()
+    plot = Ranges(dataset, udf)
+    assert plot.data.mask.all()
+    context.run_udf(dataset=dataset, udf=udf, plots=[plot])
+    sums = data.sum(axis=(2, 3))
+    assert ranges[0] == (sums.ravel()[:6].min(), -1)
+    assert ranges[-1] == (sums.min(), sums.min())
+
+
 def test_channel_and_udf_may_be_replaced_between_runs(context: Context, dataset: Any, data: np.ndarray) -> None:
     plot = Recorder(dataset, first := StdDevUDF(), channel="std")
     assert (plot.channel, plot.udf, plot.get_udf()) == ("std", first, first)

@@ -88,7 +88,7 @@ class Live2DPlot(ABC):
         The name of the result that is shown; None with a function of all results. Where no function was given, it may
         be replaced by another name.
     data
-        The array that is shown.
+        The array that is shown, a `numpy.ma.MaskedArray`: masked where it is not there.
     title
         Its title.
     last_update
@@ -126,7 +126,7 @@ class Live2DPlot(ABC):
         self.min_delta = min_delta
         self.last_update = 0.0
         nothing = np.zeros(tuple(dataset.shape.nav), dtype=bool)
-        self.data, _ = self.extract(udfresult, nothing)
+        self.data = _masked(*self.extract(udfresult, nothing))
 
     def get_udf(self) -> UDF:
         """Return the UDF whose result is shown."""
@@ -167,9 +167,8 @@ class Live2DPlot(ABC):
         if not force and not self.is_due():
             return
         data, there = self.extract(udf_results, damage)
-        self.data = data
-        there = np.broadcast_to(there, data.shape)
-        self.update(there & np.isfinite(data), force=force)
+        self.data = _masked(data, there)
+        self.update(~self.data.mask & np.isfinite(data), force=force)
         # The time that drawing takes must not add up to all the time there is.
         self.last_update = time.monotonic()
 
@@ -249,7 +248,7 @@ class PicturePlot(Live2DPlot):
     def to_show(self, damage: Array, *, whole: bool) -> tuple[Array, Array]:
         """Return real values to show, and where they are there: all, or of every few pixels one, so that they fit."""
         every = 1 if whole else max(1, -(-max(self.data.shape) // LIVE_PIXELS))
-        values = self.data[::every, ::every]
+        values = np.asarray(self.data)[::every, ::every]
         real = np.abs(values) if np.iscomplexobj(values) else values
         return within_limits(real), damage[::every, ::every]
 
@@ -284,6 +283,10 @@ def is_pair(channel: Any) -> bool:
     """Return whether a channel is the name of a result and a function of its array; a list of both is one, too."""
     is_two = isinstance(channel, tuple | list) and len(channel) == 2
     return is_two and isinstance(channel[0], str) and callable(channel[1])
+
+
+def _masked(data: Array, there: Array) -> np.ma.MaskedArray[Any, Any]:
+    return np.ma.MaskedArray(data, mask=~np.broadcast_to(there, data.shape))
 
 
 def _name_of(function: Callable[..., Any]) -> str:
