@@ -74,6 +74,24 @@ def test_built_in(ctx: Context, dtype: str, roi: Any) -> None:
     np.testing.assert_allclose(deviations["mean"].data, frames.mean(axis=0), rtol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", ["u2", "f4"])
+def test_complex_corrections_of_real_frames(ctx: Context, dtype: str) -> None:
+    """They are for results that are complex; relative error below 1e-12."""
+    data = counts(dtype=dtype)
+    dark, gain = DARK + 1j, GAIN * (1 - 2j)
+    total, deviations = ctx.run_udf(
+        dataset=load(ctx, data),
+        udf=[SumUDF(dtype="complex128"), StdDevUDF(dtype="complex128")],
+        corrections=CorrectionSet(dark, gain),
+    )
+    expected = ((data.astype("c16") - dark) * gain).sum(axis=(0, 1))
+    assert total["intensity"].dtype == np.complex128
+    np.testing.assert_allclose(total["intensity"].data, expected, rtol=1e-12)
+    np.testing.assert_allclose(deviations["mean"].data * 30, expected, rtol=1e-12)
+    with pytest.raises(ValueError, match="does not fit real frames"):
+        ctx.run_udf(dataset=load(ctx, data), udf=SumUDF(), corrections=CorrectionSet(dark, gain))
+
+
 class SeesDtype(UDF):
     """Notes the dtype of what it gets."""
 

@@ -107,7 +107,8 @@ class SumUDF(UDF):
             part = meta.tiling_scheme_idx
             raw = self.task_data.raw
             if part not in raw:
-                raw[part] = np.zeros(tile.shape[1:], dtype=np.result_type(tile.dtype, np.float64))
+                # Complex for a complex result: the corrections of real frames may be.
+                raw[part] = np.zeros(tile.shape[1:], dtype=np.result_type(tile.dtype, out.dtype, np.float64))
             out = raw[part]
             self.task_data.frames[part] = self.task_data.frames.get(part, 0) + len(tile)
         sum_frames(tile, out, compiled=meta.kernels, threads=meta.threads_per_worker or 1)

@@ -171,6 +171,7 @@ def test_masks_instead_of_frames(kind: str) -> None:
     only_excluded = correct_dot_masks(masks, None, EXCLUDED)
     without_gain = np.einsum("nyx,myx->nm", plainly(frames, None, None, EXCLUDED), masks)
     np.testing.assert_allclose(np.einsum("nyx,myx->nm", frames, only_excluded), without_gain, rtol=1e-12)
+    np.testing.assert_array_equal(correct_dot_masks(masks, None, EXCLUDED.tolist()), only_excluded)
     assert correct_dot_masks(masks.astype("f4"), GAIN.astype("f4")).dtype == np.float32
     with pytest.raises(ValueError, match="not known"):
         correct_dot_masks(masks, None, np.nonzero(EXCLUDED))

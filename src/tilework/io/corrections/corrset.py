@@ -56,7 +56,7 @@ class CorrectionSet:
         When an excluded pixel has no usable neighbour, unless `allow_empty`.
     ValueError
         When the shapes differ, or excluded pixels are no map. When they are used: when one that is complex would
-        correct real frames.
+        correct real frames for a UDF that does not ask for complex ones.
     TypeError
         When dark frame or gain map are no numbers.
 

@@ -298,8 +298,10 @@ def correct_dot_masks(masks: Any, gain_map: Any, excluded_pixels: Any = None, al
     """
     if gain_map is not None:
         sig = tuple(int(s) for s in np.shape(gain_map))
-    elif is_sparse(excluded_pixels) or getattr(np.asarray(excluded_pixels), "dtype", None) == np.bool_:
+    elif is_sparse(excluded_pixels):
         sig = tuple(int(s) for s in excluded_pixels.shape)
+    elif (excluded_map := np.asarray(excluded_pixels)).dtype == np.bool_:
+        sig = excluded_map.shape
     else:
         msg = "the shape of the detector is not known: give a gain map, or excluded pixels as a map"
         raise ValueError(msg)
