@@ -51,6 +51,7 @@ def test_raw_needs_to_be_told(called: Any, tmp_path: Path, counts: np.ndarray) -
     assert done.returncode == 0, done.stderr
     about = json.loads(done.stdout)
     assert (about["shape"], about["raw_dtype"], about["detected"]) == ([6, 5, 16, 12], ">u2", None)
+    assert json.loads(called("info", path, "--type", "RAW", *told, "--json").stdout) == about
     done = called("info", path, "--dtype", ">u2", "--nav-shape", "6,5")
     assert done.returncode == 1
     assert "--sig-shape" in done.stderr

@@ -135,6 +135,7 @@ def test_bad_functions(called: Any, scan: Path, tmp_path: Path, name: str, said:
         (["--udf", "sum", "--type", "docx"], "docx"),
         (["--udf", "disk", "--param", "cx=3"], "--udf disk has no parameter cx: write --center\n"),
         (["--udf", "ring", "--param", "ri=3"], "--udf ring has no parameter ri: write --inner\n"),
+        (["--udf", "sum", "--type", "RAW", "--dtype", "uint8"], "--nav-shape"),
         (["--udf", "tilework.udf.com:CoMUDF", "--param", "cx=6"], "with_params(cx=…), on the command line --udf com"),
         (["--udf", "sum", "--executor", "inline", "--workers", "3"], "inline has one worker"),
         (["--udf", "sum", "--executor", "threads", "--workers", "100000"], "100000 workers, which is more than this"),

@@ -39,8 +39,8 @@ def open_dataset(context: Context, args: argparse.Namespace) -> DataSet:
         "sync_offset": args.sync_offset,
     }
     parameters: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    kind = args.type
-    if kind == "auto" and args.dtype is not None:
+    asked = kind = args.type.lower()
+    if asked == "auto" and args.dtype is not None:
         kind = "raw"
     _check_type(kind)
     if args.dtype is not None and kind != "raw":
@@ -49,7 +49,7 @@ def open_dataset(context: Context, args: argparse.Namespace) -> DataSet:
     if not Path(args.file).exists():
         msg = f"{args.file}: there is no such file"
         raise CommandError(msg)
-    if args.type == "auto" and kind == "raw":
+    if asked == "auto" and kind == "raw":
         _check_headerless(args.file)
     if kind == "raw":
         missing = [f"--{n.replace('_', '-')}" for n in ("dtype", "nav_shape", "sig_shape") if n not in parameters]
@@ -69,7 +69,7 @@ def _check_type(kind: str) -> None:
     """See that there is a format of this name; that of arrays has its own message."""
     from tilework.io.dataset.registry import file_formats, filetypes
 
-    if kind.lower() not in {"auto", *filetypes}:
+    if kind not in {"auto", *filetypes}:
         msg = f"--type {kind}: there is no such format; use one of {', '.join(file_formats())}, or auto"
         raise CommandError(msg)
 
