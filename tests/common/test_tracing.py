@@ -220,3 +220,31 @@ def test_spans_go_one_way_only() -> None:
         """,
         enable="1",
     )
+
+
+@needs_sdk
+def test_spans_that_wait_are_sent() -> None:
+    """And nobody waits long for somebody who takes none."""
+    run_python(
+        SDK,
+        """
+        import threading
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from tilework.common.tracing import *
+        send_spans()
+        batched = InMemorySpanExporter()
+        provider.add_span_processor(BatchSpanProcessor(batched, schedule_delay_millis=100_000))
+        with get_tracer("test").start_as_current_span("a"):
+            pass
+        assert not batched.get_finished_spans()
+        send_spans(60)
+        assert [span.name for span in batched.get_finished_spans()] == ["a"]
+        listens = threading.Event()
+        batched.export = lambda spans: listens.wait()
+        with get_tracer("test").start_as_current_span("b"):
+            pass
+        send_spans(0.01)
+        assert not listens.is_set()
+        listens.set()
+        """,
+    )

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -75,29 +76,37 @@ with Context.make_with(name, **({} if name == "inline" else {"cpus": 2})) as ctx
             ctx.run_udf(dataset=ds, udf=Fail())
         except ValueError:
             pass
-    if name in ("pipelined", "dask"):
-        ctx.executor.run_each_worker(lambda: trace.get_tracer_provider().force_flush())
 trace.get_tracer_provider().force_flush()
 print(os.getpid())
 """
 
 
-@pytest.mark.parametrize("name", ["inline", "threads", "pipelined", "dask"])
-def test_a_run_is_one_trace(tmp_path: Path, name: str) -> None:
-    """With parents, attributes, errors; each span is there once, and what was broken off is no error."""
+def _faked(tmp_path: Path) -> tuple[dict[str, str], Path]:
+    """Return the environment of a program whose spans go to files, and the folder of these."""
     place = tmp_path / "fake" / "opentelemetry" / "exporter" / "otlp" / "proto" / "grpc"
     place.mkdir(parents=True)
     (place / "trace_exporter.py").write_text(EXPORTER)
-    script, spans_in = tmp_path / "program.py", tmp_path / "spans"
-    script.write_text(textwrap.dedent(PROGRAM))
+    spans_in = tmp_path / "spans"
     spans_in.mkdir()
-    paths = [str(tmp_path / "fake"), os.environ.get("PYTHONPATH", "")]
-    env = {**os.environ, "OTEL_ENABLE": "1", "SPANS": str(spans_in), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    paths = os.pathsep.join(filter(None, [str(tmp_path / "fake"), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "OTEL_ENABLE": "1", "SPANS": str(spans_in), "PYTHONPATH": paths}, spans_in
+
+
+def _spans(spans_in: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in spans_in.iterdir() for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["inline", "threads", "pipelined", "dask"])
+def test_a_run_is_one_trace(tmp_path: Path, name: str) -> None:
+    """With parents, attributes, errors; each span is there once, and what was broken off is no error."""
+    env, spans_in = _faked(tmp_path)
+    script = tmp_path / "program.py"
+    script.write_text(textwrap.dedent(PROGRAM))
     done = subprocess.run(
         [sys.executable, str(script), name], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    spans = [json.loads(line) for path in spans_in.iterdir() for line in path.read_text().splitlines()]
+    spans = _spans(spans_in)
     by_id = {span["context"]["span_id"]: span for span in spans}
     assert len(by_id) == len(spans)
 
@@ -143,3 +152,30 @@ def test_a_run_is_one_trace(tmp_path: Path, name: str) -> None:
     assert errors
     for span in (run, *errors):
         assert [event["attributes"]["exception.type"] for event in span["events"]] == ["ValueError"]
+
+
+SLOW = """
+import os, signal
+from tilework.udf import UDF
+
+class Interrupts(UDF):
+    def get_result_buffers(self):
+        return {"a": self.buffer(kind="nav")}
+    def process_frame(self, frame):
+        os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_command_that_is_interrupted_is_one_trace_as_well(tmp_path: Path) -> None:
+    """What there is when the process ends is sent before."""
+    env, spans_in = _faked(tmp_path)
+    (tmp_path / "slow.py").write_text(SLOW)
+    np.save(tmp_path / "scan.npy", np.ones((2, 2, 4, 4), dtype="u2"))
+    arguments = ["run", "scan.npy", "--udf", "slow:Interrupts", "--executor", "inline", "--out", "out"]
+    call = [sys.executable, "-m", "tilework", *arguments]
+    done = subprocess.run(call, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    spans = {span["name"]: span for span in _spans(spans_in)}
+    assert spans.keys() == {"load", "open", "run", "task"}
+    assert spans["task"]["parent_id"] == spans["run"]["context"]["span_id"]
+    assert spans["run"]["attributes"]["tilework.cancelled"] is True

@@ -54,11 +54,10 @@ def run_command(argv: Sequence[str] | None) -> int:
             return _dispatch(args, parser)
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, _Terminated) else signal.SIGINT
-    code = _say_end(number)
     if argv is None:
         # Threads may still be within a tile, or in a compiler; everything that matters is cleaned up.
-        _end_now(code)
-    return code
+        _end_now(number)
+    return _say_end(number)
 
 
 def _say_end(number: int) -> int:
@@ -91,7 +90,12 @@ def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
         return codecs.lookup_error("backslashreplace")(error)
 
 
-def _end_now(code: int) -> NoReturn:
+def _end_now(number: int) -> NoReturn:
+    """End the process because of a signal, without what Python does at its end, which would wait for threads."""
+    from tilework.common.tracing import send_spans
+
+    send_spans()
+    code = _say_end(number)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -190,7 +194,7 @@ def _end_after_grace(number: int) -> None:
     from tilework.cli.output import remove_unfinished
 
     remove_unfinished()
-    _end_now(_say_end(number))
+    _end_now(number)
 
 
 def _raise_for(number: int) -> NoReturn:

@@ -12,7 +12,8 @@ import sys
 import time
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from threading import Thread
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFRunCancelled
@@ -32,6 +33,7 @@ __all__ = [
     "get_tracer",
     "is_tracing",
     "maybe_setup_tracing",
+    "send_spans",
     "setup_tracing",
 ]
 
@@ -316,3 +318,29 @@ def setup_tracing(service_name: str, service_id: str | None = None, otlp_endpoin
     provider = TracerProvider(resource=Resource.create(attributes))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     trace.set_tracer_provider(provider)
+
+
+def send_spans(seconds: float = 1.0) -> None:
+    """Send the spans that wait to be sent, as a process must that ends without what Python does at its end.
+
+    Parameters
+    ----------
+    seconds
+        How long that may take: nobody may listen.
+    """
+    if not is_tracing():
+        return
+    from opentelemetry import trace
+
+    provider: Any = trace.get_tracer_provider()
+    if not hasattr(provider, "force_flush"):  # nobody records
+        return
+
+    def flush() -> None:
+        with suppress(Exception):
+            provider.force_flush()
+
+    # Those who send do not keep to the time that they are given.
+    thread = Thread(target=flush, daemon=True)
+    thread.start()
+    thread.join(seconds)

@@ -22,7 +22,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 from tilework.common.executor import Environment
-from tilework.common.tracing import attach_to_parent, maybe_setup_tracing
+from tilework.common.tracing import attach_to_parent, maybe_setup_tracing, send_spans
 from tilework.exceptions import ExecutorError
 from tilework.executor.calling import call_task
 from tilework.executor.forked import end_fork
@@ -119,7 +119,10 @@ def pipelined_worker(
             set_use_cuda(gpu_id)
         env = Environment(threads_per_worker=1, threaded_executor=False, gpu_id=gpu_id)
     queues.response.put(say.StartupDone())
-    worker_loop(queues, {}, spec["worker_idx"], env)
+    try:
+        worker_loop(queues, {}, spec["worker_idx"], env)
+    finally:
+        send_spans()
 
 
 def be_worker(
