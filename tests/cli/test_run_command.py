@@ -97,6 +97,37 @@ def test_json_is_one_document_and_nothing_else(tilework: Any, scan: Path, tmp_pa
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
+PRINTING = """
+import ctypes
+import numpy as np
+from tilework.udf import UDF
+
+
+class Prints(UDF):
+    def get_result_buffers(self):
+        return {"x": self.buffer(kind="nav")}
+
+    def process_frame(self, frame):
+        print("from Python")
+        ctypes.CDLL(None).printf(b"from C\\n")
+"""
+
+
+@pytest.mark.parametrize("executor", ["inline", "pipelined"])
+def test_what_functions_print_is_no_part_of_the_document(tilework: Any, tmp_path: Path, executor: str) -> None:
+    """It goes to stderr, wherever they run, and through whatever buffers."""
+    (tmp_path / "printing.py").write_text(PRINTING)
+    np.save(tmp_path / "small.npy", np.ones((1, 2, 4, 4), np.uint8))
+    arguments = ["--udf", "printing:Prints", "--no-pictures", "--out", "out", "--executor", executor]
+    done = tilework("run", "small.npy", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == summary(tmp_path / "out")
+    assert done.stderr.count("from Python") == 2
+    assert executor == "pipelined" or done.stderr.count("from C") == 2
+    done = tilework("run", "small.npy", *arguments, "--overwrite")
+    assert done.stdout.count("from Python") == 2
+
+
 def test_progress_goes_to_stderr(tilework: Any, scan: Path) -> None:
     """--progress shows a bar although stderr is no terminal; stdout stays one document."""
     done = tilework("run", scan, "--udf", "sum", "--out", "out", "--json", "--progress", "--no-pictures")
@@ -127,6 +158,20 @@ def test_standard_output_that_takes_nothing(command: list[str], scan: Path, tmp_
     assert done.returncode == 1
     assert "the results are complete in out, but standard output cannot be written: No space left" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert (tmp_path / "out" / "sum.npz").exists()
+
+
+def test_standard_output_that_nobody_reads(command: list[str], scan: Path, tmp_path: Path) -> None:
+    """Whoever did has seen enough: there is nothing to be said about it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    for arguments in (["run", str(scan), "--udf", "sum", "--no-pictures", "--out", "out"], ["info", str(scan)]):
+        call = [*command, *arguments]
+        done = subprocess.run(
+            call, check=False, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=100
+        )
+        assert (done.returncode, done.stderr) == (1, "")
+    os.close(writer)
     assert (tmp_path / "out" / "sum.npz").exists()
 
 

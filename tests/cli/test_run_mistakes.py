@@ -48,6 +48,12 @@ def _broken(tmp_path: Path) -> None:
         "        return {'x': self.buffer(kind='nav')}\n"
         "    def process_frame(self, frame):\n"
         "        raise ZeroDivisionError('my mistake')\n"
+        "class BrokenPipe(Fails):\n"
+        "    def process_frame(self, frame):\n"
+        "        raise BrokenPipeError(32, 'Broken pipe')\n"
+        "class FullDisk(Fails):\n"
+        "    def process_frame(self, frame):\n"
+        "        raise OSError(28, 'No space left on device')\n"
         "class Nothing(UDF):\n"
         "    def get_result_buffers(self):\n"
         "        return {'x': self.buffer(kind='nav')}\n"
@@ -70,9 +76,11 @@ def _broken(tmp_path: Path) -> None:
     [
         ("average", "there is no UDF 'average': use one of sum, sumsig"),
         ("nowhere:X", "there is no module 'nowhere'"),
-        ("broken:Missing", "does not exist; broken has Fails, Nothing, Undeclared"),
+        ("broken:Missing", "does not exist; broken has BrokenPipe, Fails, FullDisk, Nothing, Undeclared"),
         ("broken:Other", "is not a UDF"),
         ("broken:Fails", "my mistake"),
+        ("broken:BrokenPipe", "tilework: BrokenPipeError: [Errno 32] Broken pipe; in process_frame of BrokenPipe"),
+        ("broken:FullDisk", "tilework: OSError: [Errno 28] No space left on device; in process_frame of FullDisk"),
         ("broken:Nothing", "process_frame"),
         ("broken:Undeclared", "declares x"),
         ("syntax:X", "importing syntax failed: SyntaxError"),
@@ -127,6 +135,7 @@ def test_bad_functions(called: Any, scan: Path, tmp_path: Path, name: str, said:
         (["--udf", "sum", "--sig-shape", "16,13"], "sig_shape"),
         (["--udf", "sum", "--type", "raw", "--dtype", "uint8"], "--nav-shape"),
         (["--udf", "sum", "--dtype", "uint8"], "begins as a file of the format npy does"),
+        (["--udf", "sum", "--type", "RAW", "--dtype", "uint8"], "--nav-shape"),
         (["--udf", "sum", "--type", "npy", "--dtype", "uint8"], "--dtype is for raw files"),
         (
             ["--udf", "sum", "--dtype", "uint8", "--nav-shape", "6,5", "--sig-shape", "16,12"],
@@ -135,7 +144,6 @@ def test_bad_functions(called: Any, scan: Path, tmp_path: Path, name: str, said:
         (["--udf", "sum", "--type", "docx"], "docx"),
         (["--udf", "disk", "--param", "cx=3"], "--udf disk has no parameter cx: write --center\n"),
         (["--udf", "ring", "--param", "ri=3"], "--udf ring has no parameter ri: write --inner\n"),
-        (["--udf", "sum", "--type", "RAW", "--dtype", "uint8"], "--nav-shape"),
         (["--udf", "tilework.udf.com:CoMUDF", "--param", "cx=6"], "with_params(cx=…), on the command line --udf com"),
         (["--udf", "sum", "--executor", "inline", "--workers", "3"], "inline has one worker"),
         (["--udf", "sum", "--executor", "threads", "--workers", "100000"], "100000 workers, which is more than this"),

@@ -11,6 +11,7 @@
     functions.py   names become UDFs
     output.py      the folder of results, which appears whole or not at all
     pictures.py    results become PNG files
+    printing.py    standard output
     words.py       numbers and names for people; executor_report.py: what an executor tells of itself
     info.py run.py demo.py warmup.py worker.py    the subcommands
 

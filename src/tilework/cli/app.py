@@ -15,6 +15,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tilework.cli.parser import make_parser, parse
+from tilework.cli.printing import ReaderGoneError, flush_text
 from tilework.common.standard_files import have_standard_files
 from tilework.exceptions import TileworkError
 
@@ -110,10 +111,8 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         # Each command is imported when it is called for: --help must be instant.
         module = importlib.import_module(f"tilework.cli.{args.command}")
         getattr(module, args.command)(args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        flush_text()
+    except ReaderGoneError:
         return 1
     except Exception as error:
         if args.debug:
@@ -134,7 +133,7 @@ def _describe(error: Exception) -> str:
         told = OSError | TileworkError | ImportError | RemoteTraceback
         known = cause is None or isinstance(cause, told) or str(cause) in text
         return text if known else f"{text} ({type(cause).__name__}: {cause}); --debug shows the traceback"
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and error.strerror and not hasattr(error, "__notes__"):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; check path, permission and space"
     if isinstance(error, MemoryError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tilework.cli.contexts import make_context
 from tilework.cli.opening import describe_axes, describe_dataset, open_dataset
 from tilework.cli.output import as_json
+from tilework.cli.printing import print_text
 from tilework.cli.words import format_bytes
 from tilework.io.results.jsonable import jsonable
 
@@ -35,9 +36,9 @@ def info(args: argparse.Namespace) -> None:
             "diagnostics": {d["name"]: d["value"] for d in dataset.diagnostics},
         }
     if args.json:
-        print(as_json(jsonable(facts), sys.stdout.encoding))
+        print_text(as_json(jsonable(facts), sys.stdout.encoding))
     else:
-        print("\n".join(_lines(facts)))
+        print_text("\n".join(_lines(facts)))
 
 
 def _detected(context: Context, args: argparse.Namespace) -> dict[str, Any] | None:

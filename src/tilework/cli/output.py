@@ -157,7 +157,8 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     except OSError as error:
         if error.filename is not None:
             error.filename = _in_its_place(str(error.filename), workshop)
-        elif error.errno in NO_SPACE:  # some libraries do not say which file it was that had no room
+        elif error.errno in NO_SPACE and not hasattr(error, "__notes__"):
+            # Some libraries do not say which file it was that had no room. Notes say that it was none of ours.
             error.filename = str(target)
         raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tilework.cli.executor_report import report_lines
 from tilework.cli.functions import Function, find_own_modules, make_functions
 from tilework.cli.opening import describe_axes, describe_dataset, open_dataset, scaled_axes
 from tilework.cli.output import as_json, check_output, output_folder, output_path, write_summary
+from tilework.cli.printing import print_text, printed_to_stderr
 from tilework.cli.values import FromFile
 from tilework.cli.words import format_bytes, format_rate
 from tilework.exceptions import CommandError, TileworkError
@@ -68,6 +70,13 @@ class Measured:
 def run(args: argparse.Namespace) -> None:
     """Run functions over a file and write their results to a folder."""
     target = output_path(args.out)
+    with printed_to_stderr() if args.json else nullcontext():  # functions may print, and the document is one
+        document = _run(args, target)
+    report_document(args, document, _lines(document, target))
+
+
+def _run(args: argparse.Namespace, target: Path) -> dict[str, Any]:
+    """Run functions over a file and write their results to a folder; return what was done."""
     check_output(target, overwrite=args.overwrite, inputs=_inputs(args))
     require_format(f".{args.format}")
     if not args.no_pictures:
@@ -105,7 +114,7 @@ def run(args: argparse.Namespace) -> None:
             if args.report:
                 summary["report"] = context.executor.report()
             document = write_summary(folder, summary)
-    report_document(args, document, _lines(document, target))
+    return document
 
 
 def execute(
@@ -190,9 +199,7 @@ def report_document(args: argparse.Namespace, document: dict[str, Any], lines: S
     if args.quiet and not args.json:
         return
     try:
-        print(as_json(document, sys.stdout.encoding) if args.json else "\n".join(lines), flush=True)
-    except BrokenPipeError:
-        raise
+        print_text(as_json(document, sys.stdout.encoding) if args.json else "\n".join(lines))
     except OSError as error:
         msg = f"the results are complete in {args.out}, but standard output cannot be written: {error.strerror}"
         raise CommandError(msg) from error

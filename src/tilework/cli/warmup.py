@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.cli.printing import print_text
 from tilework.exceptions import CommandError
 
 if TYPE_CHECKING:
@@ -82,10 +83,10 @@ def warmup(args: argparse.Namespace) -> None:
     names = [dtype.str if dtype.byteorder == ">" else dtype.name for dtype in dtypes]
     whole, part = names[: len(_RUN_WITH)], names[len(_RUN_WITH) :]
     if args.json:
-        print(json.dumps({"seconds": round(seconds, 3), "dtypes": whole, "in_part": part}))
+        print_text(json.dumps({"seconds": round(seconds, 3), "dtypes": whole, "in_part": part}))
     elif not args.quiet:
-        print(f"compiled the built-in functions for {', '.join(whole)} in {seconds:.1f} s")
-        print(f"and parts of them for {', '.join(part)}: what is missing is compiled when it is used first")
+        print_text(f"compiled the built-in functions for {', '.join(whole)} in {seconds:.1f} s")
+        print_text(f"and parts of them for {', '.join(part)}: what is missing is compiled when it is used first")
 
 
 def _require_kept(reason: str | None) -> None:
