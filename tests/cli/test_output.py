@@ -8,16 +8,24 @@ import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tilework.cli.output import as_json, check_output, output_folder, output_path, write_summary
+from tilework.cli.output import (
+    as_json,
+    check_output,
+    output_folder,
+    output_path,
+    remove_unfinished,
+    write_summary,
+)
 from tilework.exceptions import CommandError, ResultFileError
 from tilework.io.results import atomic
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 
 def write(target: Path, text: str, *, overwrite: bool = False) -> None:
@@ -44,6 +52,35 @@ def _be_late(target: Path) -> None:
         (folder / "x").write_text("ours")
         target.mkdir()
         (target / "theirs").write_text("theirs")
+
+
+def _be_disturbed(target: Path, disturb: Callable[[Path], Any]) -> None:
+    with output_folder(target, overwrite=True) as folder:
+        (folder / "a.txt").write_text("ours")
+        write_summary(folder, {})
+        disturb(target)
+
+
+def _add_notes(target: Path) -> None:
+    (target / "notes.txt").write_text("mine")
+
+
+def _put_a_folder_there(target: Path) -> None:
+    shutil.rmtree(target)
+    target.mkdir()
+    (target / "notes.txt").write_text("mine")
+
+
+def _put_a_file_there(target: Path) -> None:
+    shutil.rmtree(target)
+    target.write_text("mine")
+
+
+def _put_a_link_there(target: Path) -> None:
+    (target.parent / "elsewhere").mkdir()
+    _add_notes(target.parent / "elsewhere")
+    shutil.rmtree(target)
+    target.symlink_to("elsewhere")
 
 
 def test_appears_whole(tmp_path: Path) -> None:
@@ -81,6 +118,11 @@ def test_replaces_only_its_own(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"did not write sub/notes\.txt"):
         write(target, "third", overwrite=True)
     assert (target / "sub" / "notes.txt").read_text() == "mine"
+    (target / "sub" / "notes.txt").unlink()
+    (target / "sub" / "data").symlink_to(tmp_path)
+    with pytest.raises(CommandError, match=r"did not write sub/data"):
+        write(target, "third", overwrite=True)
+    assert (target / "sub" / "data").is_symlink()
     assert (target / "a.txt").read_text() == "second"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -147,6 +189,35 @@ def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
 
 
+@pytest.mark.parametrize("is_exchanged", [True, False])
+@pytest.mark.parametrize(
+    ("disturb", "said"),
+    [
+        (_add_notes, r"is not replaced, for tilework did not write notes\.txt"),
+        (_put_a_folder_there, "was not written by tilework"),
+        (_put_a_file_there, "exists and is not a folder"),
+        (_put_a_link_there, "a symbolic link, exists and is not a folder"),
+    ],
+)
+def test_what_comes_meanwhile_is_not_replaced(
+    tmp_path: Path, request: pytest.FixtureRequest, disturb: Any, said: str, is_exchanged: bool
+) -> None:
+    """Nothing is lost: it stays, and the results are where the message says."""
+    if not is_exchanged:
+        request.getfixturevalue("no_exchange")
+    target = tmp_path / "out"
+    write(target, "first")
+    with pytest.raises(CommandError, match=rf"out.* {said}.*; the results are complete in .*/out$") as refused:
+        _be_disturbed(target, disturb)
+    notes = target / "notes.txt" if target.is_dir() else target
+    assert notes.read_text() == "mine"
+    kept = Path(str(refused.value).rpartition(" in ")[2])
+    assert {p.name: p.read_text() for p in kept.iterdir()}.keys() == {"a.txt", "summary.json"}
+    assert (kept / "a.txt").read_text() == "ours"
+    assert {p.name for p in tmp_path.iterdir()} - {"elsewhere"} == {"out", kept.parent.name}
+    assert not kept.parent.name.startswith(".")
+
+
 @pytest.mark.usefixtures("no_exchange")
 def test_two_that_replace_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The later one wins, and both end well: also when the folder goes away, or is there again, between two steps."""
@@ -159,6 +230,7 @@ def test_two_that_replace_the_same_folder(tmp_path: Path, monkeypatch: pytest.Mo
         elif to == target and (text := next(theirs, None)) is not None:
             target.mkdir()
             (target / "a.txt").write_text(text)
+            write_summary(target, {})
         return rename(self, to)
 
     write(target, "first")
@@ -186,6 +258,28 @@ def test_ctrl_c_while_a_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.M
         write(target, "second", overwrite=True)
     assert (target / "a.txt").read_text() == "first"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_ctrl_c_while_the_replaced_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is removed all the same, also for a process that does not wait for that."""
+    target = tmp_path / "out"
+    left: list[str] = []
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        monkeypatch.undo()
+        if left:
+            remove_unfinished()
+        left[:] = [p.name for p in tmp_path.iterdir()]
+        raise KeyboardInterrupt
+
+    for text, seen in (("second", 2), ("third", 1)):
+        write(target, "first", overwrite=True)
+        monkeypatch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write(target, text, overwrite=True)
+        assert len(left) == seen
+        assert (target / "a.txt").read_text() == text
+        assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("which", [1, 2, 3, 4])

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilework.exceptions import CommandError, ResultFileError
-from tilework.io.results.atomic import appearing
+from tilework.io.results.atomic import NotReplacedError, appearing, remove_unneeded
 from tilework.io.results.files import NO_SPACE
 from tilework.io.results.jsonable import jsonable
 
@@ -30,9 +29,8 @@ __all__ = [
 SUMMARY = "summary.json"
 MARKER = "tilework-output"
 
-# Hidden folders that are being written, and the parents that were made for them: what a process that cannot wait
-# removes.
-_unfinished: dict[Path, list[Path]] = {}
+# The parents that are made for each folder which is not there yet: what a process that cannot wait removes.
+_new_parents: dict[int, list[Path]] = {}
 
 
 def output_path(text: str) -> Path:
@@ -71,10 +69,7 @@ def check_output(target: Path, *, overwrite: bool, inputs: Iterable[str | None] 
     """
     if not os.path.lexists(target):
         return
-    if not target.is_dir() or target.is_symlink():
-        link = ", a symbolic link," if target.is_symlink() else ""
-        msg = f"{target}{link} exists and is not a folder: choose another --out"
-        raise CommandError(msg)
+    _check_folder(target, target)
     if not overwrite:
         msg = f"{target} exists: choose another --out, or --overwrite to replace it"
         raise CommandError(msg)
@@ -85,11 +80,24 @@ def check_output(target: Path, *, overwrite: bool, inputs: Iterable[str | None] 
         if name is not None and _holds(target, name):
             msg = f"{target} is not replaced, for it holds {name}, which is read: choose another --out"
             raise CommandError(msg)
-    present = {str(p.relative_to(target)) for p in target.rglob("*") if not p.is_dir()}
+    _check_ours(target, target)
+
+
+def _check_folder(place: Path, target: Path) -> None:
+    """See that what lies at a place is a folder; messages name the target."""
+    if not place.is_dir() or place.is_symlink():
+        link = ", a symbolic link," if place.is_symlink() else ""
+        msg = f"{target}{link} exists and is not a folder: choose another --out"
+        raise CommandError(msg)
+
+
+def _check_ours(place: Path, target: Path) -> None:
+    """See that tilework wrote every file of the folder at a place; messages name the target."""
+    present = _files_of(place)
     if not present:
         return
     try:
-        summary = json.loads((target / SUMMARY).read_text(encoding="utf-8"))
+        summary = json.loads((place / SUMMARY).read_text(encoding="utf-8"))
         ours = set(summary["files"]) if summary["format"] == MARKER else None
     except (OSError, ValueError, TypeError, KeyError):
         ours = None
@@ -103,6 +111,11 @@ def check_output(target: Path, *, overwrite: bool, inputs: Iterable[str | None] 
         names = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
         msg = f"{target} is not replaced, for tilework did not write {names}: move them, or choose another --out"
         raise CommandError(msg)
+
+
+def _files_of(folder: Path) -> set[str]:
+    """Return the names of all that is in a folder, but for the folders in it, of which there are more."""
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()}
 
 
 def _holds(folder: Path, name: str) -> bool:
@@ -134,16 +147,25 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         When nothing can be written there.
     """
     check_output(target, overwrite=overwrite)
+
+    def why_kept(replaced: Path) -> str | None:
+        # It was looked at before, but the run took its time.
+        try:
+            _check_folder(replaced, target)
+            _check_ours(replaced, target)
+        except CommandError as error:
+            return str(error)
+        return None
+
     workshop: Path | None = None
     try:
-        with _parents(target) as made, appearing(target, overwrite=overwrite) as folder:
+        with _parents(target), appearing(target, overwrite=overwrite, why_kept=why_kept) as folder:
             workshop = folder.parent
             folder.mkdir()
-            _unfinished[workshop] = made
-            try:
-                yield folder
-            finally:
-                _unfinished.pop(workshop, None)
+            yield folder
+    except NotReplacedError as error:
+        msg = f"{error.reason}; the results are complete in {error.kept}"
+        raise CommandError(msg) from error
     except FileExistsError as error:
         if error.filename and Path(error.filename) == target:
             msg = f"{target} came into being meanwhile: choose another --out"
@@ -170,20 +192,21 @@ def _in_its_place(text: str, workshop: Path | None) -> str:
 
 def remove_unfinished() -> None:
     """Remove what is being written, for a process that ends without waiting for its threads."""
-    for workshop, parents in list(_unfinished.items()):
-        shutil.rmtree(workshop, ignore_errors=True)
+    remove_unneeded()
+    for parents in list(_new_parents.values()):
         _remove_parents(parents)
 
 
 @contextlib.contextmanager
-def _parents(target: Path) -> Iterator[list[Path]]:
-    """Create missing parents, and give those that were made, the innermost first; they go away when the block fails."""
+def _parents(target: Path) -> Iterator[None]:
+    """Create missing parents; they go away when the block fails."""
     missing = []
     parent = target.absolute().parent
     while not parent.exists():
         missing.append(parent)
         parent = parent.parent
-    made: list[Path] = []
+    made: list[Path] = []  # the innermost first
+    _new_parents[id(made)] = made
     try:
         for folder in reversed(missing):
             made.insert(0, folder)  # before it is there: Ctrl-C may come while it is made
@@ -191,10 +214,12 @@ def _parents(target: Path) -> Iterator[list[Path]]:
                 folder.mkdir()
             except FileExistsError:  # somebody else made it, or it is the .. of one that was missing
                 made.remove(folder)
-        yield made
+        yield
     except BaseException:
         _remove_parents(made)
         raise
+    finally:
+        del _new_parents[id(made)]
 
 
 def _remove_parents(parents: list[Path]) -> None:
@@ -205,7 +230,7 @@ def _remove_parents(parents: list[Path]) -> None:
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """Write ``summary.json``, which also says that the folder, with all its files, is ours; return what was written."""
-    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir())
+    files = sorted(_files_of(folder))
     document: dict[str, Any] = jsonable({"format": MARKER, **summary, "files": [*files, SUMMARY]})
     (folder / SUMMARY).write_text(as_json(document) + "\n", encoding="utf-8")
     return document

@@ -622,6 +622,15 @@ def test_names_that_cannot_be(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_as_long_as_names_can_be(tmp_path: Path) -> None:
+    """It is bytes that are counted."""
+    path = tmp_path / ("日" * 83 + ".npz")
+    for overwrite in (False, True):
+        save_results(path, some_channels(), {}, overwrite=overwrite)
+    assert list(load_results(path)) == list(some_channels())
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_errors_name_the_place_of_the_target(tmp_path: Path) -> None:
     """Not the hidden one, also where the target itself is in the way, and where there is a suffix."""
     (tmp_path / "a.npz").mkdir()
