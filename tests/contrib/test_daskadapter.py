@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dask
 import numpy as np
 import pytest
+import scipy.sparse
 import sparse
 
 from detector_files import counts
@@ -101,6 +102,21 @@ def test_another_kind_of_array(ctx: Context) -> None:
     computed = array.compute()
     assert isinstance(computed, sparse.COO)
     np.testing.assert_array_equal(computed.todense(), DATA.astype("f4"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [sparse.COO.from_numpy(DATA), sparse.GCXS.from_numpy(DATA), scipy.sparse.csr_array(DATA.reshape(42, 72))],
+    ids=["COO", "GCXS", "CSR"],
+)
+@pytest.mark.parametrize("backend", [None, "numpy"])
+@pytest.mark.parametrize("roi", [None, ROI])
+def test_a_sparse_dataset_becomes_dense(ctx: Context, data: Any, backend: str | None, roi: Any) -> None:
+    """The chunks are NumPy arrays unless another kind is asked for, whatever the dataset holds."""
+    dataset = ctx.load("memory", data=data, nav_shape=(6, 7), sig_shape=(8, 9), num_partitions=4)
+    computed = make_dask_array(dataset, roi=roi, array_backend=backend)[0].compute()
+    assert isinstance(computed, np.ndarray)
+    np.testing.assert_array_equal(computed, (DATA if roi is None else DATA[roi]).astype("f4"))
 
 
 def test_another_kind_of_array_must_be_offered(ctx: Context, tmp_path: Path) -> None:

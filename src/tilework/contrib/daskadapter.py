@@ -107,7 +107,8 @@ class ReadPartition:
         data = np.full(tuple(frames.shape), fill_value(self.dtype), dtype=self.dtype)
         whole = Shape((1, *partition.shape.sig), partition.shape.sig_dims)
         scheme = TilingScheme.make_for_shape(whole, partition.meta.shape, intent="partition")
-        for tile in partition.get_tiles(scheme.adjust_for_partition(partition), dest_dtype=self.dtype, roi=self.roi):
+        tiles = partition.get_tiles(scheme.adjust_for_partition(partition), self.dtype, self.roi, "numpy")
+        for tile in tiles:
             start = tile.tile_slice.origin[0] - frames.origin[0]
             data[start : start + tile.shape[0]] = tile.data
         return data
