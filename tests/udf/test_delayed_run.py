@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from detector_files import counts
 from tilework.api import Context
-from tilework.exceptions import DataSetException, UDFException
+from tilework.exceptions import DataSetException, UDFException, UnfitResultError
 from tilework.io.dataset.dask import DaskDataSet
 from tilework.io.dataset.memory import MemoryDataSet
 from tilework.io.dataset.memory_partition import MemoryPartition
@@ -564,6 +564,70 @@ def test_a_dtype_that_was_not_declared_is_kept(ctx: Context, inline: Context) ->
     lazy = ctx.run_udf(dataset=ds, udf=udf)
     assert lazy["frame"].delayed_data.dtype == np.float64
     assert bits([lazy]) == bits([inline.run_udf(dataset=ds, udf=udf)])
+
+
+class Scaled(UDF):
+    """Returns a wider dtype where there is something to scale: what it returns for zeros is not a promise."""
+
+    def __init__(self, dtype: str, wide: str, factor: float, can_do_zeros: bool = True) -> None:
+        super().__init__(dtype=dtype, wide=wide, factor=factor, can_do_zeros=can_do_zeros)
+
+    def get_result_buffers(self) -> Any:
+        return {
+            "total": self.buffer(kind="nav", dtype=self.params.dtype),
+            "scaled": self.buffer(kind="nav", dtype=self.params.dtype, use="result_only"),
+        }
+
+    def process_frame(self, frame: Any) -> None:
+        self.results.total[:] = frame[0, 0] + 1
+
+    def get_results(self) -> Any:
+        total = self.results.total
+        if total.any():
+            scaled = total.astype(self.params.wide) * np.dtype(self.params.wide).type(self.params.factor)
+        else:
+            assert self.params.can_do_zeros
+            scaled = total
+        return {"total": total, "scaled": scaled}
+
+
+@pytest.mark.parametrize("can_do_zeros", [True, False])
+@pytest.mark.parametrize(("dtype", "wide", "factor"), [("i4", "i8", 2**33), ("f4", "f8", 1e60), ("c8", "c16", 1 / 3)])
+@pytest.mark.parametrize("roi", [None, ROI])
+def test_values_do_not_change_with_the_dtype_that_was_expected(
+    ctx: Context,
+    inline: Context,
+    dataset: CountingDataSet,
+    roi: Any,
+    dtype: str,
+    wide: str,
+    factor: float,
+    can_do_zeros: bool,
+) -> None:
+    """`data` is what get_results returns; a Dask array, whose dtype is settled, says that it cannot hold that."""
+    udf = Scaled(dtype, wide, factor, can_do_zeros)
+    expected = inline.run_udf(dataset=dataset, udf=udf, roi=roi)["scaled"]
+    result = ctx.run_udf(dataset=dataset, udf=udf, roi=roi)
+    lazy = result["scaled"]
+    assert lazy.delayed_data.dtype == dtype
+    with pytest.raises(UnfitResultError, match=rf"Scaled.*'scaled' as {expected.dtype}.*zeros"):
+        lazy.delayed_data.compute()
+    assert (lazy.data.dtype, lazy.data.tobytes()) == (np.dtype(wide), expected.data.tobytes())
+    assert lazy.dtype == expected.dtype == wide
+    assert result["total"].dtype == dtype
+
+
+@pytest.mark.parametrize("can_do_zeros", [True, False])
+@pytest.mark.parametrize(("dtype", "wide"), [("i4", "i8"), ("f4", "f8"), ("i8", "i4"), ("f8", "f4")])
+def test_a_dask_array_has_the_dtype_that_it_says(
+    ctx: Context, dataset: CountingDataSet, dtype: str, wide: str, can_do_zeros: bool
+) -> None:
+    """Also when get_results returns another one, as long as the values are the same."""
+    lazy = ctx.run_udf(dataset=dataset, udf=Scaled(dtype, wide, 2, can_do_zeros))["scaled"]
+    computed = lazy.delayed_data.compute()
+    assert computed.dtype == lazy.delayed_data.dtype == dtype
+    assert lazy.data.dtype == wide
+    np.testing.assert_array_equal(computed, lazy.data)
 
 
 def test_text_is_not_cut(ctx: Context, inline: Context) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tilework.common.shape import Shape
     from tilework.udf.base import UDF
 
-__all__ = ["Finish", "MaskOf", "RawOf", "rehearse"]
+__all__ = ["AnnouncedOf", "Finish", "MaskOf", "RawOf", "rehearse"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -107,15 +107,43 @@ class RawOf:
 
     udf: str
     name: str
-    dtype: np.dtype[Any]
 
     def __call__(self, results: Mapping[str, ResultBuffer]) -> Array:
-        """Return the array, scan axes flat and compressed."""
+        """Return the array in the dtype that it has, scan axes flat and compressed."""
         if self.name not in results:
             msg = f"{self.udf}.get_results() did not return {self.name!r}: return all results that are declared"
             raise UDFException(msg)
         array: Any = results[self.name].raw_data
-        return np.asarray(array, dtype=_long_enough(self.dtype, array.dtype))
+        return np.asarray(array)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncedOf:
+    """Takes the array of one result in the dtype that a Dask array says it has; only text may be longer."""
+
+    raw: RawOf
+    dtype: np.dtype[Any]
+
+    def __call__(self, results: Mapping[str, ResultBuffer]) -> Array:
+        """Return the array, scan axes flat and compressed; UnfitResultError when the dtype cannot hold its values."""
+        array = self.raw(results)
+        dtype = _long_enough(self.dtype, array.dtype)
+        with np.errstate(all="ignore"):
+            announced = array.astype(dtype, copy=False)
+        if np.can_cast(array.dtype, dtype) or _is_equal(announced, array):
+            return announced
+        udf, name = self.raw.udf, self.raw.name
+        msg = (
+            f"{udf}.get_results() returned {name!r} as {array.dtype}, with values that {dtype}, the dtype of its Dask "
+            "array, cannot hold: it is the one that was returned for results of zeros or, if that failed, the declared "
+            f"one. Declare {array.dtype}, and return it for results of zeros, too; or ask for `data`, which takes any"
+        )
+        raise UnfitResultError(msg)
+
+
+def _is_equal(cast: Array, array: Array) -> bool:
+    """Return whether numbers are the same after a cast."""
+    return array.dtype.kind in "iufc" and np.array_equal(cast, array, equal_nan=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,13 +43,17 @@ class DaskResultBufferWrapper(ResultBuffer):
         Where it is valid, of the shape of `data`: a Dask array, or a NumPy array when that is known already.
     declared
         A buffer that is declared as the result, for the whole dataset.
+    returned
+        A Dask array whose chunk may have another dtype than it says: what `data` becomes. None: that is `array`, which
+        has the dtype that it says.
     """
 
-    def __init__(self, array: Any, mask: Any, declared: BufferWrapper) -> None:
+    def __init__(self, array: Any, mask: Any, declared: BufferWrapper, returned: Any = None) -> None:
         super().__init__(np.empty(0), declared.kind, declared.extra_shape, array.dtype)
         self._data = None
         self._shape, self._ds_shape, self._roi = declared.shape, declared._ds_shape, declared.roi
         self._array = array
+        self._returned = array if returned is None else returned
         self._mask = mask
         self._siblings: weakref.WeakSet[DaskResultBufferWrapper] = weakref.WeakSet()
 
@@ -144,13 +148,14 @@ class DaskResultBufferWrapper(ResultBuffer):
 
     def _adopt(self, data: Array, mask: Any) -> None:
         self._data = data
+        self._dtype = data.dtype
         self._set_mask(mask)
 
 
 def load_together(buffers: Iterable[DaskResultBufferWrapper]) -> None:
     """Compute results, those that are not computed yet, in one pass over the data."""
     missing = [buffer for buffer in dict.fromkeys(buffers) if not buffer.is_computed]
-    computed = import_dask().compute(*((buffer._array, buffer._mask) for buffer in missing))
+    computed = import_dask().compute(*((buffer._returned, buffer._mask) for buffer in missing))
     for buffer, (data, mask) in zip(missing, computed, strict=True):
         buffer._adopt(np.asarray(data), mask)
 

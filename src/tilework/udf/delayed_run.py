@@ -38,7 +38,7 @@ from tilework.common.without_options import run_tasks_with
 from tilework.exceptions import UDFException
 from tilework.udf.base import UDF
 from tilework.udf.data import MergeAttrMapping
-from tilework.udf.delayed_finish import Finish, MaskOf, RawOf, rehearse
+from tilework.udf.delayed_finish import AnnouncedOf, Finish, MaskOf, RawOf, rehearse
 from tilework.udf.delayed_results import DaskResultBufferWrapper, DelayedRunResult
 from tilework.udf.instance import snapshot
 from tilework.udf.ordered_merge import merge_in_order
@@ -218,13 +218,14 @@ class DelayedRun:
         wanted = []
         for name, dtype in expected.items():
             declared: BufferWrapper = udf.results.get_buffer(name)
-            raw = RawOf(type(udf).__name__, name, dtype)
-            wanted.append(ArraySpec.whole(name, (raw, key), declared.shape, dtype))
+            raw = RawOf(type(udf).__name__, name)
+            wanted.append(ArraySpec.whole(name, (AnnouncedOf(raw, dtype), key), declared.shape, dtype))
+            wanted.append(ArraySpec.whole(f"returned-{name}", (raw, key), declared.shape, dtype))
             wanted.append(ArraySpec.whole(f"valid-{name}", (MaskOf(name), key), declared.data_shape, np.dtype(bool)))
         arrays = iter(graph.arrays(wanted))
         return {
-            name: DaskResultBufferWrapper(array, mask, udf.results.get_buffer(name))
-            for name, array, mask in zip(expected, arrays, arrays, strict=True)
+            name: DaskResultBufferWrapper(array, mask, udf.results.get_buffer(name), returned)
+            for name, array, returned, mask in zip(expected, arrays, arrays, arrays, strict=True)
         }
 
 
