@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from detector_files import counts
 from tilework.api import Context
+from tilework.corrections import CorrectionSet
 from tilework.exceptions import DataSetException, UDFException, UnfitResultError
 from tilework.io.dataset.dask import DaskDataSet
 from tilework.io.dataset.memory import MemoryDataSet
@@ -396,6 +397,68 @@ def test_the_function_may_run_again_before_its_results_are_computed(ctx: Context
     assert first["weights"].data == weights[ROI].sum()
     assert second["weights"].data == weights.sum()
     np.testing.assert_allclose(first["sum"].data, (DATA[ROI] * weights[ROI][:, None, None]).sum(axis=0))
+
+
+class ManyArrays(UDF):
+    """Uses parameters in tasks, in merging and at the end; arrays that belong together do so in each of them."""
+
+    def __init__(self, weight: Any, aux: Any, pair: Any) -> None:
+        super().__init__(weight=weight, aux=aux, pair=pair)
+        self.weight = weight
+
+    def get_result_buffers(self) -> dict[str, Any]:
+        return {"sum": self.buffer(kind="nav", dtype="f8"), "merged": self.buffer(kind="single", dtype="f8")}
+
+    def process_frame(self, frame: Any) -> None:
+        params = self.params
+        self.results.sum[:] = (frame * params.weight).sum() * params.aux + params.pair[0]["offset"]
+
+    def merge(self, dest: Any, src: Any) -> None:
+        dest.sum[:] = src.sum
+        dest.merged += self.params.weight[0, 0]
+
+    def get_results(self) -> dict[str, Any]:
+        assert self.weight is self.params.weight
+        return {"sum": self.results.sum * self.weight[0, 0], "merged": self.results.merged}
+
+
+def test_parameters_may_be_changed_before_results_are_computed(ctx: Context, inline: Context) -> None:
+    """A program that goes through values of a parameter may do that in one array."""
+    dataset = ctx.load("memory", data=DATA, num_partitions=3)
+    weight, dark, aux, offset = arrays = np.ones((8, 9)), np.ones((8, 9)), np.ones(42), np.ones(1)
+    udf = ManyArrays(weight, UDF.aux_data(aux, kind="nav", dtype="f8"), pair=[{"offset": offset}, 1])
+    lazy: list[Any] = []
+    expected: list[Any] = []
+    for value in (1, 2, 3):
+        for array in arrays:
+            array[:] = value
+        corrections = CorrectionSet(dark=dark)
+        for context, results in ((ctx, lazy), (inline, expected)):
+            results.extend(context.run_udf(dataset=dataset, udf=[udf, SumSigUDF()], corrections=corrections))
+    assert bits(lazy) == bits(expected)
+    assert lazy[0].provenance.parameters["weight"][0, 0] == 1
+
+
+READ_ONLY = np.ones((8, 9))
+READ_ONLY.setflags(write=False)
+
+
+def test_what_nobody_can_write_to_is_not_copied(ctx: Context, dataset: CountingDataSet) -> None:
+    """It may be large. Neither is what holds no arrays."""
+
+    class Shares(UDF):
+        def get_result_buffers(self) -> dict[str, Any]:
+            return {"shares": self.buffer(kind="nav", dtype=bool, extra_shape=(2,))}
+
+        def process_frame(self, frame: Any) -> None:
+            params = self.params
+            self.results.shares[:] = [np.shares_memory(READ_ONLY, a) for a in (params.array, *params.more)]
+            params.log.append(1)
+
+    log: list[int] = []
+    result = ctx.run_udf(dataset=dataset, udf=Shares(array=READ_ONLY[:, 3:], more=[READ_ONLY.T], log=log))
+    assert result["shares"].data.all()
+    assert len(log) == 42
 
 
 def test_several_threads_build_and_compute(ctx: Context) -> None:

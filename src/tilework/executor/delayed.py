@@ -56,8 +56,10 @@ class DelayedJobExecutor(LocalJobExecutor):
 
     A graph is pure: what is scattered belongs to the nodes that are made afterwards, as it is then.
     `scatter_update` and `scatter_update_patch` change it for nodes that are made later, never for those that are
-    there. Since nothing runs here, no time limit can be kept, and `cancel` has no hold on what a scheduler computes;
-    data that is streamed to tasks, as from a detector, is refused, and tasks cannot send messages.
+    there; nobody else may change it. Runs of UDFs scatter parameters whose NumPy arrays are copies.
+
+    Since nothing runs here, no time limit can be kept, and `cancel` has no hold on what a scheduler computes; data that
+    is streamed to tasks, as from a detector, is refused, and tasks cannot send messages.
 
     Parameters
     ----------

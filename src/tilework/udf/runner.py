@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -168,11 +169,17 @@ class UDFRunner:
         """
         span = RunSpan(_tracer, "run")
         mask = normalize_roi(roi, tuple(dataset.shape.nav))
-        args = (self._udfs, dataset, mask, corrections, backends, executor)
+        udfs = self._udfs
+        is_lazy = isinstance(executor, LazyExecutor)
+        if is_lazy:  # it is computed when the program has perhaps gone on to other parameters, in the same arrays
+            from tilework.udf.kept_arrays import kept
+
+            udfs, corrections = kept(udfs), copy.deepcopy(corrections)
+        args = (udfs, dataset, mask, corrections, backends, executor)
         run: MainRun = executor.run_process_local(GenericTask(MainRun), args=args)
         link = RunLink(run, executor, cancel_id or str(uuid.uuid4()))
         options = options or RunOptions()
-        if isinstance(executor, LazyExecutor):
+        if is_lazy:
             from tilework.udf.delayed_run import delayed_steps
 
             steps = delayed_steps(run, executor, link.cancel_id, options, progress=bool(progress))
