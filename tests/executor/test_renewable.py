@@ -7,8 +7,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from distributed import Client, LocalCluster
+
+from tilework.executor.concurrent import ConcurrentJobExecutor
 from tilework.executor.renewable import Gate, size_of
 
 if TYPE_CHECKING:
@@ -62,3 +65,17 @@ def test_size_of_pools() -> None:
     assert size_of(ThreadPoolExecutor(3), 7) == 3
     assert size_of(SimpleNamespace(num_workers=5), 7) == 5
     assert size_of(SimpleNamespace(num_workers=0), 7) == size_of(object(), 7) == 7
+
+
+def test_size_of_the_pool_of_a_dask_client() -> None:
+    """All threads of its workers; it has no say in how many this machine has."""
+    options: dict[str, Any] = {"processes": False, "dashboard_address": "127.0.0.1:0"}
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=3, **options) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        pool = client.get_executor()
+        assert size_of(pool, 99) == 6
+        with ConcurrentJobExecutor(pool) as executor:
+            assert len(executor.get_available_workers()) == 6
+    assert size_of(pool, 99) == 99, "the client is closed"

@@ -304,9 +304,19 @@ class Gate:
 
 
 def size_of(pool: Any, default: int) -> int:
-    """Return how many processes a pool has; the names of this differ from library to library."""
+    """Return how many jobs a pool does at a time; the names of this differ from library to library."""
     for name in ("_max_workers", "num_workers", "max_workers"):
         size = getattr(pool, name, None)
         if isinstance(size, int) and size > 0:
             return size
-    return default
+    return _threads_of_cluster(pool) or default
+
+
+def _threads_of_cluster(pool: Any) -> int:
+    """Return how many threads the workers of a Dask client's pool have now; 0 when nobody says so at once."""
+    if type(pool).__module__ != "distributed.cfexecutor":
+        return 0
+    client = getattr(pool, "_client", None)
+    if client is None or client.asynchronous or client.status != "running":
+        return 0
+    return sum(client.nthreads().values())
