@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.callers import outside_level
 from tilework.common.dask_graphs import (
     ArraySpec,
     Constant,
@@ -73,7 +74,7 @@ def delayed_steps(
     """
     if progress:
         msg = "nothing runs before the results are computed, so there is no progress to show: use Dask's ProgressBar"
-        warnings.warn(msg, stacklevel=4)
+        warnings.warn(msg, stacklevel=outside_level())
     try:
         delayed = DelayedRun(run, executor, cancel_id, options)
         buffers = delayed.results()
