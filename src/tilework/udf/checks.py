@@ -230,13 +230,13 @@ def check_tiling(udf: UDF) -> None:
 
 
 def check_own_results(udf: UDF) -> None:
-    """Raise UDFException when a result is a view of the input, whose memory is used again for other frames."""
+    """Raise UDFException when a result is a view of the input, and read-only like that."""
     for name, buffer in udf.results.items():
         data = buffer.raw_data if buffer.has_data() else None
         if isinstance(data, np.ndarray) and not data.flags.writeable:
             msg = (
-                f"{type(udf).__name__}: the result {name!r} was replaced by a view of the input, which is gone when "
-                f"other frames come: assign into it, self.results.{name}[:] = ..., which copies"
+                f"{type(udf).__name__}: the result {name!r} was replaced by a view of the input, which is "
+                f"read-only: assign into it, self.results.{name}[:] = ..., which copies"
             )
             raise UDFException(msg)
 

@@ -145,8 +145,12 @@ class PartitionRun:
                             data = form(tile)
                             for udf, doing, step in steps:
                                 step(tile, data)
+                            del data
                             udf, doing = None, "reading data"
                         progress.signal_tile_complete(tile)
+                        # Memory that somebody sees is not used again, see `tilework.io.dataset.scratch`.
+                        del tile
+                        converter.forget()
                     return tuple([self._finish(udf) for udf in self._udfs])
                 finally:
                     if turn is not None:

@@ -9,6 +9,7 @@ import numpy as np
 from tilework.common.array_backends import CUPY_BACKENDS, NUMPY_BACKENDS, as_backend, as_dtype
 from tilework.common.kernels.picked_frames import PickedFrames
 from tilework.io.convert import convert_tile, is_in_one_piece, repeat_conversion
+from tilework.io.dataset.scratch import holders
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,9 +65,13 @@ class TileConverter:
         self._turn = turn
         self._tile: DataTile | None = None
         self._made: dict[tuple[str, np.dtype[Any], bool], Any] = {}
+        self._numpy_forms: dict[tuple[np.dtype[Any], bool], Callable[[DataTile], Array]] = {}
 
     def form(self, backend: str, dtype: np.dtype[Any], corrected: bool = False) -> Callable[[DataTile], Any]:
-        """Return the function that gives one form of a tile: read-only, and valid until it is asked for the next tile.
+        """Return the function that gives one form of a tile, read-only.
+
+        It is valid for as long as somebody holds it; who does not let go of it before the next tile makes this one take
+        other memory.
 
         Parameters
         ----------
@@ -77,25 +82,41 @@ class TileConverter:
         corrected
             Whether it is corrected for the detector.
         """
-        if backend == self._dataset and backend in NUMPY_BACKENDS:
-            # The usual case, without any bookkeeping.
-            return self._correct_to(dtype) if corrected else self._convert_to(dtype)
+        if not self._sources and backend in NUMPY_BACKENDS:
+            # The usual case, without any bookkeeping: nothing is made of it.
+            return self._numpy_form(dtype, corrected)
         return lambda tile: self._get(tile, backend, dtype, corrected)
+
+    def forget(self) -> None:
+        """Let go of the tile, and of the forms of it that are kept, before the next one is read."""
+        self._tile = None
+        self._made.clear()
+
+    def _numpy_form(self, dtype: np.dtype[Any], corrected: bool) -> Callable[[DataTile], Array]:
+        """Return the function that converts or corrects tiles of NumPy arrays, which remembers how."""
+        key = dtype, corrected
+        if key not in self._numpy_forms:
+            self._numpy_forms[key] = self._correct_to(dtype) if corrected else self._convert_to(dtype)
+        return self._numpy_forms[key]
 
     def _convert_to(self, dtype: np.dtype[Any]) -> Callable[[DataTile], Array]:
         scratch, compiled, turn = self._scratch, False if self._compiled is False else None, self._turn
         name = dtype.str
-        out: Array = np.empty((0,), dtype)
+        out: Array | None = None
         source = dtype
         repeat: Callable[[Array], None] | None = None
+        own = 0  # of the `holders` of `out`, what is ours
 
         def convert(tile: DataTile) -> Array:
-            nonlocal out, source, repeat
+            nonlocal out, source, repeat, own
             data: Array = tile.data
             if data.dtype == dtype:
                 return _read_only(data)
-            if out.shape != data.shape or source != data.dtype:  # most tiles are like the one before
-                out, source, repeat = scratch.get(name, data.shape, dtype), data.dtype, None
+            # Most tiles are like the one before, of which nothing was kept.
+            if out is None or out.shape != data.shape or source != data.dtype or holders(out) != own:
+                out = repeat = None  # which hold the memory
+                out, source = scratch.get(name, data.shape, dtype), data.dtype
+                own = holders(out)
             if repeat is not None and is_in_one_piece(data):
                 repeat(data)
             else:
@@ -103,6 +124,7 @@ class TileConverter:
                     turn.leave()
                 convert_tile(data, dtype, out, compiled=compiled)
                 repeat = None if compiled is False else repeat_conversion(data, out, turn)
+                own = holders(out)
             return _read_only(out)
 
         return convert
@@ -134,7 +156,7 @@ class TileConverter:
     def _make(self, tile: DataTile, backend: str, dtype: np.dtype[Any], corrected: bool) -> Any:
         if backend == self._dataset:
             if backend in NUMPY_BACKENDS:
-                return (self._correct_to(dtype) if corrected else self._convert_to(dtype))(tile)
+                return self._numpy_form(dtype, corrected)(tile)
             return as_dtype(tile.data, dtype)
         source = self._sources[backend]
         shape = tuple(tile.tile_slice.shape)

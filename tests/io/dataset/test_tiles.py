@@ -331,6 +331,14 @@ class TestSmallThings:
         assert [a.name for a in default_axes(Shape((2,) * 6, 2))] == ["nav0", "nav1", "nav2", "nav3", "ky", "kx"]
         assert [a.name for a in default_axes(Shape((2, 3, 4), 3))] == ["kz", "ky", "kx"]
 
+    def test_tiles_that_are_kept_stay(self) -> None:
+        """Each lasts for as long as somebody holds it, though their memory is used again where nobody does."""
+        images = counts((12, 4, 5), "u2")
+        partition = next(MemoryDataSet(data=images, sig_dims=2, num_partitions=1).get_partitions())
+        scheme = TilingScheme.make_for_shape(Shape((2, 4, 5), 2), Shape((12, 4, 5), 2))
+        tiles = list(partition.get_tiles(scheme, "f8"))
+        np.testing.assert_array_equal(np.concatenate([tile.data for tile in tiles]), images)
+
     def test_scratch_is_reused_but_not_hoarded(self) -> None:
         """Memory is kept for the next reader of the thread, unless it is very large."""
         small = take_scratch()

@@ -179,7 +179,7 @@ class BlockReader:
         Parameters
         ----------
         scratch
-            Memory for gathered blocks; a block is valid until the next one.
+            Memory for gathered blocks: that of a block that nobody holds is used for the next one.
         view_depth, copy_depth
             The most frames of a block that is a view, and of one that is gathered.
         by_stretch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,7 +175,7 @@ class FixedStridePartition(Partition):
         backend = self._checked_backend(array_backend)
         if backend not in NUMPY_BACKENDS:
             tiles = self._numpy_tiles(tiling_scheme, self.dtype if dest_dtype is None else dest_dtype, roi, scratch)
-            return (tile.as_backend(backend) for tile in tiles)
+            return map(methodcaller("as_backend", backend), tiles)  # which does not hold the tile when it asks for more
         return self._numpy_tiles(tiling_scheme, dest_dtype, roi, scratch)
 
     def _numpy_tiles(
@@ -253,12 +254,15 @@ class FixedStridePartition(Partition):
             for part in plan.parts:
                 data = block if part.is_full else block[part.index]
                 if corrections is not None:
-                    out = scratch.get("tile", (n, *part.sig_shape), dest)
-                    data = corrections.corrected(data, part.slice_at(nav, n), dest, out)
+                    data = corrections.corrected(
+                        data, part.slice_at(nav, n), dest, scratch.get("tile", (n, *part.sig_shape), dest)
+                    )
                 elif convert or not part.contiguous:
                     data = convert_tile(data, dest, scratch.get("tile", (n, *part.sig_shape), dest))
                 data.flags.writeable = False
                 yield DataTile(data, part.slice_at(nav, n), part.idx)
+                del data  # what somebody sees is not written to, and we would be the one
+            del block
         self._check_unchanged()
 
     def _view_blocks(self, depth: int) -> Iterator[tuple[int, NDArray[Any]]]:
