@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
+from tilework.api import Context
 from tilework.common.executor import NoopCommHandler
 from tilework.exceptions import ExecutorError
 from tilework.executor.concurrent import ConcurrentJobExecutor
@@ -20,6 +23,7 @@ from tilework.executor.delayed import DelayedJobExecutor
 from tilework.executor.inline import InlineJobExecutor
 from tilework.executor.pipelined import PipelinedExecutor
 from tilework.testing.faults import SleepTask
+from tilework.udf import UDF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +96,58 @@ def test_run_that_is_closed_in_a_fork(name: str) -> None:
         assert in_fork(close) == "False"
         results += [result for result, _ in run]
         assert sorted(results) == list(range(100))
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - WORKS_IN_FORKS))
+def test_run_that_a_fork_goes_on_with(name: str) -> None:
+    """It has no workers there, whether it has begun or not, and waits for none; here it goes on."""
+    make: Any = MAKERS[name]
+    with make() as executor, executor.scatter("params") as handle:
+        tasks = [SleepTask(i, seconds=0.005) for i in range(20)]
+        begun, new = (executor.run_tasks(tasks, handle, each, NoopCommHandler()) for each in ("begun", "new"))
+        results = [next(begun)[0]]
+
+        def go_on() -> str:
+            told = []
+            for run in (begun, new):
+                with pytest.raises(ExecutorError) as caught:
+                    next(run)
+                told.append(str(caught.value))
+            return "\n".join(told)
+
+        assert in_fork(go_on).count("forked from: make a new one") == 2
+        results += [result for result, _ in begun]
+        assert sorted(results) == sorted(result for result, _ in new) == list(range(20))
+
+
+def test_a_fork_does_not_wait_for_a_run() -> None:
+    """Nobody drives it there, so that it would never be over; here it goes on."""
+    with Context.make_with("inline") as ctx:
+        run = ctx.submit_udf(dataset=ctx.load("memory", data=np.ones((2, 3, 4, 5))), udf=_WaitsForEvent())
+
+        def wait() -> str:
+            with pytest.raises(ExecutorError) as caught:
+                run.result()
+            return str(caught.value)
+
+        try:
+            assert "in the process that this one was forked from" in in_fork(wait)
+        finally:
+            _go.set()
+        assert run.result(timeout=60)["sum"].data.sum() == 120
+        assert in_fork(lambda: str(run.result()["sum"].data.sum())) == "120.0"
+
+
+_go = threading.Event()
+
+
+class _WaitsForEvent(UDF):
+    def get_result_buffers(self) -> Any:
+        return {"sum": self.buffer(kind="nav", dtype=float)}
+
+    def process_frame(self, frame: Any) -> None:
+        assert _go.wait(60)
+        self.results.sum[:] = frame.sum()
 
 
 @pytest.mark.parametrize("name", sorted(set(MAKERS) - {"processes"}))  # a pool of Python, which has its own words

@@ -71,13 +71,13 @@ class ResultGenerator(Iterator["UDFResultsLazy"]):
         return self
 
     def __next__(self) -> UDFResultsLazy:
-        self.run.driver = threading.get_ident()
+        self.run.driven_by(threading.get_ident())
         part: UDFResultsLazy = next(self._parts)
         return part
 
     def finish(self) -> Any:
         """Go on to the end, and return what `Context.run_udf` returns."""
-        self.run.driver = threading.get_ident()
+        self.run.driven_by(threading.get_ident())
         try:
             deque(self._parts, maxlen=0)
             return self.run.result()
@@ -117,7 +117,7 @@ def in_background(parts: ResultGenerator) -> UDFRun[Any]:
     come_before(ThreadPoolExecutor)
     thread = threading.Thread(target=_go_through, args=(parts,), name="tilework-run")
     thread.start()
-    run.driver = thread.ident
+    run.driven_by(thread.ident)
     return run
 
 

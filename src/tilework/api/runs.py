@@ -7,6 +7,7 @@ from asyncio. `MainRun.lock` is held while a part is merged, and while somebody 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from tilework.common.latch import Latch
 from tilework.common.numbers import is_real
-from tilework.exceptions import UDFRunCancelled
+from tilework.exceptions import ExecutorError, UDFRunCancelled
 from tilework.udf.results import RunResult, UDFResults, copied
 
 if TYPE_CHECKING:
@@ -124,8 +125,12 @@ class UDFRun(Generic[ResultT]):
         self._steps = steps
         self._outcome = outcome
         self._is_single = is_single
-        self.driver: int | None = None
-        """Which thread drives it, once it has begun."""
+        # Which thread of which process drives it, once it has begun.
+        self._driver: tuple[int, int] | None = None
+
+    def driven_by(self, thread: int | None) -> None:
+        """Take note of the thread that drives it, by its identifier; it is one of this process."""
+        self._driver = None if thread is None else (os.getpid(), thread)
 
     def __repr__(self) -> str:
         names = ", ".join(type(udf).__name__ for udf in self._steps.run.udfs)
@@ -196,6 +201,8 @@ class UDFRun(Generic[ResultT]):
             When the run was cancelled.
         RuntimeError
             When it would never be over, because this thread iterates over it.
+        ExecutorError
+            In a process that was forked from the one where the run goes on.
         Exception
             What `Context.run_udf` raises.
         """
@@ -214,6 +221,8 @@ class UDFRun(Generic[ResultT]):
             When it is not over in time.
         RuntimeError
             When it would never be over, because this thread iterates over it.
+        ExecutorError
+            In a process that was forked from the one where the run goes on.
         """
         self._wait(timeout)
         return self._outcome.error
@@ -224,7 +233,8 @@ class UDFRun(Generic[ResultT]):
             raise TypeError(msg)
         until = None if timeout is None else time.monotonic() + timeout
         while not self._outcome.known.is_set:
-            if self.driver == threading.get_ident():
+            self._check_process()
+            if self._is_driven_here():
                 msg = f"this thread iterates over the run, and would wait for itself: go on to its end first: {self!r}"
                 raise RuntimeError(msg)
             left = _LONGEST_WAIT if until is None else min(until - time.monotonic(), _LONGEST_WAIT)
@@ -233,6 +243,15 @@ class UDFRun(Generic[ResultT]):
                 raise TimeoutError(msg)
             # in pieces, because a long wait can miss a KeyboardInterrupt that comes just before it begins
             self._outcome.known.wait(left)
+
+    def _is_driven_here(self) -> bool:
+        return self._driver == (os.getpid(), threading.get_ident())
+
+    def _check_process(self) -> None:
+        """Raise ExecutorError in a process that was forked from the one where the run goes on."""
+        if self._driver is not None and self._driver[0] != os.getpid():
+            msg = f"the run goes on in the process that this one was forked from, wait for it there: {self!r}"
+            raise ExecutorError(msg)
 
     def _unwrap(self, results: UDFResultsLazy) -> ResultT:
         with self._steps.run.lock:
@@ -256,6 +275,8 @@ class UDFRun(Generic[ResultT]):
 
         from tilework.common.async_utils import ignore_outcome, kept_awake
 
+        if not self._outcome.known.is_set:
+            self._check_process()
         over = asyncio.wrap_future(self._outcome.future)
         over.add_done_callback(ignore_outcome)
         try:
@@ -301,6 +322,6 @@ class UDFRun(Generic[ResultT]):
         UDFException
             When the run is over; when nobody has begun to iterate over it.
         """
-        if self.driver not in {None, threading.get_ident()}:
+        if self._driver is not None and not self._is_driven_here():
             self._steps.wait_until_started()
         self._steps.update_parameters_experimental(parameters)

@@ -112,10 +112,14 @@ class BaseJobExecutor(JobExecutor):
     def _is_forked(self) -> bool:
         return os.getpid() != self._pid and not self._survives_fork
 
-    def _check_open(self) -> None:
+    def _check_process(self) -> None:
+        """Raise ExecutorError in a process that was forked, where nobody would do anything."""
         if self._is_forked():
             msg = f"this {type(self).__name__} belongs to the process that this one was forked from: make a new one"
             raise ExecutorError(msg)
+
+    def _check_open(self) -> None:
+        self._check_process()
         if self._is_closed:
             msg = f"this {type(self).__name__} is closed: make a new one"
             raise ExecutorError(msg)

@@ -144,6 +144,7 @@ class DrivenJobExecutor(BaseJobExecutor):
         self, tasks: Iterator[TaskProtocol], asked: TaskRun
     ) -> Generator[tuple[Any, TaskProtocol], None, None]:
         try:
+            self._check_process()
             asked.handler.start()
             try:
                 if not asked.handler.subscriptions:
@@ -167,7 +168,7 @@ class DrivenJobExecutor(BaseJobExecutor):
         self._note_start(control)
         try:
             backend = self._open_tasks(asked)
-            yield from drive(run, backend, control, options.meanwhile)
+            yield from drive(run, backend, control, options.meanwhile, self._check_process)
         finally:
             run.close()  # there may have been no way to the workers
             self._note_end(control, run)
@@ -221,8 +222,9 @@ class DrivenJobExecutor(BaseJobExecutor):
             return f"the function {function_name(fn)}{name_item(ticket)}"
 
         try:
+            self._check_process()
             run = Run(items, self._bounds(is_streamed=False), ordered=options.ordered, name=name)
-            yield from drive(run, self._open_calls(fn, control, options), control)
+            yield from drive(run, self._open_calls(fn, control, options), control, check_process=self._check_process)
         finally:
             self._end(control)
 

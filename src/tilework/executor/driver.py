@@ -121,9 +121,27 @@ def warn_still_running(control: RunControl, n_tasks: int | None = None) -> None:
 
 
 def drive(
-    run: Run[T], backend: Backend[T], control: RunControl, meanwhile: Callable[[], None] | None = None
+    run: Run[T],
+    backend: Backend[T],
+    control: RunControl,
+    meanwhile: Callable[[], None] | None = None,
+    check_process: Callable[[], None] = lambda: None,
 ) -> Generator[tuple[Any, T], None, None]:
-    """Yield ``(result, task)`` until the run is over, however it ends; for `meanwhile`, see `RunOptions`."""
+    """Yield ``(result, task)`` until the run is over, however it ends.
+
+    Parameters
+    ----------
+    run
+        Decides what is done.
+    backend
+        Its way to the workers.
+    control
+        The run, as others see it.
+    meanwhile
+        See `RunOptions`.
+    check_process
+        Raises in a process that was forked since the step before, in which the run has no workers.
+    """
     clock = time.monotonic
     pid = os.getpid()
     try:
@@ -136,6 +154,7 @@ def drive(
                 meanwhile = None
             if isinstance(instruction, Deliver):
                 yield instruction.result, instruction.task
+                check_process()
             elif isinstance(instruction, Submit):
                 backend.submit(instruction.ticket)
                 if backend.is_blocking:
