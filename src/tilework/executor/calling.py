@@ -22,6 +22,8 @@ __all__ = [
     "item_name",
     "no_more_data",
     "note_unpicklable",
+    "note_unpicklable_result",
+    "note_unusable",
     "partition_name",
     "stopped_iteration",
     "task_is_over",
@@ -101,6 +103,19 @@ def note_unpicklable(error: Exception, obj: Any) -> None:
         "picklable. Give a UDF plain values and arrays, and let get_task_data() make locks, open files and the like on "
         "the worker; or use the executor 'threads', which sends nothing"
     )
+
+
+def note_unusable(error: BaseException, what: str = "be unpickled") -> None:
+    """Add to an error of a worker, which cannot have what was scattered, that it was that."""
+    error.add_note(
+        f"the parameters of the run arrived at a worker, but cannot {what} there: everything in them must be "
+        "picklable, and what its pickle refers to must be there on the worker"
+    )
+
+
+def note_unpicklable_result(error: BaseException, result: Any) -> None:
+    """Add to an error of pickling what a task or a function returned that it was that."""
+    error.add_note(f"the result, a {type(result).__name__}, cannot be sent to the main process: it is not picklable")
 
 
 class OnWorker(NamedTuple):

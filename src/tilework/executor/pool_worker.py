@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.common.backend import get_use_cuda
 from tilework.common.executor import Environment, SimpleWorkerQueue, StopFlag, WorkerContext
 from tilework.common.interrupts import let_interrupts_in
-from tilework.executor.calling import call_task
+from tilework.executor.calling import call_task, note_unpicklable_result, note_unusable
 from tilework.executor.remote import PackedError, dumps, loads, pack_error
 from tilework.executor.shared_block import BlockGoneError, BoardView
 from tilework.executor.shipping import Cache, MissingContentError
@@ -150,8 +150,7 @@ def run_job(job: Job) -> Answer:
     if board is not None:
         board.note(job.slot, 1)  # taking the parameters over is part of the first item
     try:
-        with _lock:
-            shared = _cache.get(job.owner, job.shipment, job.alive)
+        shared = _take_shared(job)
         items = loads(job.items)
     except MissingContentError:
         return Answer((), has_board=board is not None, is_content_missing=True)
@@ -172,6 +171,18 @@ def run_job(job: Job) -> Answer:
     if board is not None:
         board.note(job.slot, 0)
     return Answer(tuple(outcomes), _pack_messages(outbox.messages), has_board=board is not None)
+
+
+def _take_shared(job: Job) -> Any:
+    try:
+        with _lock:
+            return _cache.get(job.owner, job.shipment, job.alive)
+    except MissingContentError:
+        raise
+    except Exception as error:
+        if job.is_tasks:
+            note_unusable(error)
+        raise
 
 
 def _board(address: Address) -> BoardView | None:
@@ -205,7 +216,7 @@ def _do(call: Callable[[Any], Any], item: Any, flag: StopFlag) -> Outcome:
     try:
         return Outcome(dumps(result), seconds)
     except BaseException as error:  # noqa: BLE001  (users' code runs in there)
-        error.add_note(f"a result cannot be sent to the main process: it is a {type(result).__qualname__}")
+        note_unpicklable_result(error, result)
         return Outcome(pack_error(error), seconds)
 
 

@@ -138,16 +138,16 @@ class ErrorContract(ExecutorHarness):
         self.assert_usable(executor)
 
     def test_result_that_cannot_be_pickled(self, executor: JobExecutor) -> None:
-        """Where results must be sent, the error says that this one cannot be."""
+        """Where results must be sent, the error says that this one cannot be, and a note what it is."""
         tasks = [FakeTask(0), CallTask(1, fn=lambda params, env: threading.Lock())]
         if self.shares_memory:
             assert len(self.run(executor, tasks)) == 2
             assert not executor.run_function(threading.Lock).locked()
         else:
-            with pytest.raises(Exception, match="pickle"):
-                self.run(executor, tasks)
-            with pytest.raises(Exception, match="pickle"):
-                executor.run_function(threading.Lock)
+            for use in (lambda: self.run(executor, tasks), lambda: executor.run_function(threading.Lock)):
+                with pytest.raises(Exception, match="pickle") as caught:
+                    use()
+                assert "lock" in "".join(caught.value.__notes__)
         self.assert_usable(executor)
 
     @pytest.mark.parametrize("obstacle", [RuntimeError, SystemExit])
@@ -163,18 +163,34 @@ class ErrorContract(ExecutorHarness):
         self.assert_usable(executor)
 
     def test_parameters_and_functions_that_cannot_be_pickled(self, executor: JobExecutor) -> None:
-        """Where they must be sent, scatter, update and call say that these cannot be; nothing changes by that."""
+        """Where they must be sent, scatter, update and call say that these cannot be; nothing changes by that.
+
+        A note says what it is that was scattered.
+        """
         lock = threading.Lock()
         if self.shares_memory:
             assert self.run(executor, [CallTask(0, fn=lambda params, env: params is lock)], lock) == [True]
             assert executor.run_function(lock.locked) is False
         else:
-            with pytest.raises(Exception, match="pickle"), executor.scatter(lock):
+            with pytest.raises(Exception, match="pickle") as caught, executor.scatter(lock):
                 pass
-            with executor.scatter("harmless") as handle, pytest.raises(Exception, match="pickle"):
+            assert "lock" in "".join(caught.value.__notes__)
+            with executor.scatter("harmless") as handle, pytest.raises(Exception, match="pickle") as caught:
                 executor.scatter_update(handle, lock)
+            assert "lock" in "".join(caught.value.__notes__)
             with pytest.raises(Exception, match="pickle"):
                 executor.run_function(lock.locked)
+        self.assert_usable(executor)
+
+    def test_parameters_that_cannot_be_unpickled(self, executor: JobExecutor) -> None:
+        """Where they arrive in another process, the error says that it is about them."""
+        if executor.run_function(os.getpid) == os.getpid():
+            assert self.run(executor, [FakeTask(0)], OneWayError("a parameter")) == [0]
+        else:
+            with pytest.raises(Exception, match="not here") as caught:
+                self.run(executor, [FakeTask(0)], OneWayError("a parameter"))
+            text = "".join(traceback.format_exception(caught.value))
+            assert "the parameters of the run arrived at a worker, but cannot be unpickled there" in text
         self.assert_usable(executor)
 
     # ---- several errors, and errors of others ----

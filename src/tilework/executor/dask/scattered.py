@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any, Final
 
 from tilework.common.async_utils import ignore_outcome
+from tilework.executor.calling import note_unpicklable
 from tilework.executor.dask.sealed import SharedSealed, seal
 from tilework.executor.patches import Patches
 
@@ -33,7 +34,11 @@ class Content:
     """One pickled object, and its future."""
 
     def __init__(self, obj: Any) -> None:
-        self.sealed: SharedSealed = seal(obj, SharedSealed)
+        try:
+            self.sealed: SharedSealed = seal(obj, SharedSealed)
+        except Exception as error:
+            note_unpicklable(error, obj)
+            raise
         self.name = str(next(_numbers))
         self._scattering: asyncio.Task[Any] | None = None  # belongs to the client's event loop
         self._address = ""  # of the worker that is sent it

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tilework.common.backend import get_use_cuda
 from tilework.common.executor import Environment, SimpleWorkerQueue, StopFlag, WorkerContext
-from tilework.executor.calling import call_task
+from tilework.executor.calling import call_task, note_unpicklable_result, note_unusable
 from tilework.executor.dask.latest_names import LatestNames
 from tilework.executor.dask.orphans import stopped_when_released
 from tilework.executor.dask.sealed import Sealed, SharedSealed, seal
@@ -257,7 +257,7 @@ def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: 
         try:
             slip.flag.raise_if_set()
             result = call(items[position])
-            outcome = Outcome(number, time.perf_counter() - start, seal(result))
+            outcome = Outcome(number, time.perf_counter() - start, _seal_result(result))
         except BaseException as error:  # noqa: BLE001  (the run decides)
             slip.outcomes.append(Outcome(number, 0.0, None, pack_error(error)))
             return
@@ -266,6 +266,15 @@ def _do(batch: Batch, params: SharedSealed | None, sealed: Sealed | None, slip: 
         if time.perf_counter() - begin > LONG_BATCH_SECONDS:
             return
         begun = slip.take()
+
+
+def _seal_result(result: Any) -> Sealed:
+    try:
+        sealed: Sealed = seal(result)
+    except Exception as error:
+        note_unpicklable_result(error, result)
+        raise
+    return sealed
 
 
 def note_missing(error: BaseException, name: str, address: str) -> None:
@@ -285,7 +294,11 @@ def _make_call(batch: Batch, params: SharedSealed | None, slip: _Slip) -> Callab
     from distributed import get_worker
 
     assert params is not None
-    opened = params.open_patched(batch.patches)
+    try:
+        opened = params.open_patched(batch.patches)
+    except Exception as error:
+        note_unusable(error)
+        raise
     is_threaded = get_worker().state.nthreads > 1
     context = WorkerContext(None, _Messages(batch, slip))
     env = Environment(1, is_threaded, context, get_use_cuda(), slip.flag)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilework.common.executor import Environment
 from tilework.common.tracing import attach_to_parent, maybe_setup_tracing, send_spans
 from tilework.exceptions import ExecutorError
-from tilework.executor.calling import call_task
+from tilework.executor.calling import call_task, note_unpicklable_result, note_unusable
 from tilework.executor.forked import end_fork
 from tilework.executor.pipelined import messages as say
 from tilework.executor.pipelined.control import WorkerStopFlag
@@ -201,10 +201,7 @@ class _Scattered:
         try:
             return make()
         except Exception as error:  # noqa: BLE001  (it is raised for every task that wants the object)
-            error.add_note(
-                f"the parameters of the run arrived at a worker, but cannot {what} there: everything in them must be "
-                "picklable, and what its pickle refers to must be there on the worker"
-            )
+            note_unusable(error, what)
             if isinstance(error, ModuleNotFoundError):
                 _note_module_path(error)
             return _Failure(error)
@@ -441,9 +438,7 @@ def _pack_result(result: Any) -> Any:
     try:
         return pack(result)
     except Exception as error:
-        error.add_note(
-            f"the result, a {type(result).__name__}, cannot be sent to the main process: it is not picklable"
-        )
+        note_unpicklable_result(error, result)
         raise
 
 
