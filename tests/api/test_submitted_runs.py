@@ -26,6 +26,7 @@ from tilework.api import Context, RunProgress, UDFRun
 from tilework.common.progress import ProgressReporter
 from tilework.exceptions import DeadlineExceededError, UDFException, UDFRunCancelled
 from tilework.executor.concurrent import ConcurrentJobExecutor
+from tilework.io.dataset.memory import MemoryDataSet
 from tilework.testing.faults import Signals
 from tilework.udf import UDF, SumUDF
 
@@ -344,6 +345,32 @@ def test_closing_the_context_cancels(signals: Signals) -> None:
     ctx.close()
     assert run.exception(60) is not None
     assert run.done()
+
+
+class Acquired(MemoryDataSet):
+    """Its detector is ready when `may_start` is set."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.is_asked, self.may_start = threading.Event(), threading.Event()
+
+    def start_acquisition(self) -> None:
+        self.is_asked.set()
+        assert self.may_start.wait(60)
+
+    def end_acquisition(self) -> None:
+        pass
+
+
+def test_closing_the_context_cancels_what_has_not_begun(ctx: Context) -> None:
+    """The executor knows nothing of such a run, which is none that failed because that is closed."""
+    dataset = Acquired(data=DATA)
+    run = ctx.submit_udf(dataset, SumUDF())
+    assert dataset.is_asked.wait(60)
+    ctx.close()
+    dataset.may_start.set()
+    assert isinstance(run.exception(60), UDFRunCancelled)
+    assert run.cancelled()
 
 
 def test_deadline(ctx: Context) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -64,6 +65,8 @@ class Context(Analyses):
             raise ExecutorSpecException(msg)
         self.executor: JobExecutor = self._create_local_executor() if executor is None else executor
         self._plot_class = plot_class
+        self._lock = threading.Lock()
+        self._submitted: weakref.WeakSet[UDFRun] = weakref.WeakSet()
         # The hook must not keep the context alive; a context that is dropped closes its executor by itself.
         reference = weakref.ref(self)
         self._exit_hook = lambda: _close_if_alive(reference)
@@ -126,6 +129,10 @@ class Context(Analyses):
     def close(self) -> None:
         """Close the executor; the context cannot be used afterwards."""
         self._is_closed = True
+        with self._lock:
+            submitted = list(self._submitted)
+        for run in submitted:  # also those of which the executor does not know yet
+            run.cancel()
         atexit.unregister(self._exit_hook)
         self.executor.close()
 
@@ -417,7 +424,12 @@ class Context(Analyses):
         from tilework.api.requests import make_request
 
         request = make_request(dataset, udf, roi, corrections, progress, backends, priority, timeout)
-        return in_background(request.with_copies().start(self))
+        run = in_background(request.with_copies().start(self))
+        with self._lock:
+            self._submitted.add(run)
+        if self._is_closed:  # meanwhile
+            run.cancel()
+        return run
 
     def map(
         self,

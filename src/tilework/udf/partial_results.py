@@ -22,7 +22,7 @@ from tilework.common.latch import Latch
 from tilework.common.progress import ProgressManager
 from tilework.common.tracing import add_partition_to_span, attach_to_parent, get_tracer
 from tilework.common.without_options import run_tasks_with
-from tilework.exceptions import DeadlineExceededError, JobCancelledError, UDFException
+from tilework.exceptions import DeadlineExceededError, ExecutorError, JobCancelledError, UDFException
 from tilework.io.dataset.acquisition import acquiring
 from tilework.udf.results import UDFResultsLazy
 from tilework.udf.task import UDFTask
@@ -229,10 +229,10 @@ def merge_parts(
             with run.lock:
                 results.final()
             run.keep(results)
-    except DeadlineExceededError:
+    except (JobCancelledError, ExecutorError) as e:
+        if _is_cancelled(link, e):
+            raise run.make_cancelled() from e
         raise
-    except JobCancelledError as e:
-        raise run.make_cancelled() from e
     finally:
         link.close()
         try:
@@ -242,6 +242,14 @@ def merge_parts(
                 _end_report(manager)
     if results is not None:
         yield results
+
+
+def _is_cancelled(link: RunLink, error: Exception) -> bool:
+    """Return whether an error of a run means that it was cancelled."""
+    if isinstance(error, DeadlineExceededError):
+        return False
+    # Who closes an executor cancels its runs: one that had not begun finds it closed.
+    return isinstance(error, JobCancelledError) or link.is_cancelled
 
 
 def _end_report(manager: ProgressManager) -> None:
