@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from distributed import Client, get_worker
+from distributed import Client, Scheduler, get_worker
 from distributed.core import Status
 
 from dask_clusters import process, scheduler_process, wait_for_workers
@@ -268,6 +268,25 @@ def test_a_fork_leaves_it_alone(executor: DaskJobExecutor) -> None:
         os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert executor.run_function(abs, -1) == 1
+
+
+def test_a_cluster_in_a_worker(executor: DaskJobExecutor) -> None:
+    """A worker of Dask cannot start one, and is told so; what Dask itself makes of that has the reason as its cause."""
+    with pytest.raises(ExecutorError, match=r"cannot start the processes of a cluster.*'dask-integration'"):
+        executor.run_function(DaskJobExecutor.make_local)
+
+    def start() -> str:
+        from tilework.executor.dask.nanny import LocalNanny, LocalSpecCluster
+
+        workers = {0: {"cls": LocalNanny, "options": {"host": "127.0.0.1", "dashboard": False}}}
+        scheduler = {"cls": Scheduler, "options": {"dashboard": False, "host": "127.0.0.1"}}
+        try:
+            LocalSpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+        except RuntimeError as error:
+            return str(error.__cause__)
+        return ""
+
+    assert "daemonic processes are not allowed to have children" in executor.run_function(start)
 
 
 def test_clients_that_cannot_be_used(executor: DaskJobExecutor) -> None:

@@ -122,6 +122,32 @@ def test_workers_are_themselves(executor: DaskJobExecutor, monkeypatch: pytest.M
     assert set(executor.run_each_worker(lambda: os.environ.get("TILEWORK_TEST_LATER")).values()) == {None}
 
 
+def test_a_fork_of_the_program_has_its_own(tmp_path: Path) -> None:
+    """It can start a cluster, as every program can: the template is no child of it, and cannot be asked."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import os
+from tilework.executor.dask import DaskJobExecutor, cluster_spec
+
+def add():
+    with DaskJobExecutor.make_local(cluster_spec(1, 0, has_cupy=False, num_service=0)) as executor:
+        return executor.run_function(sum, (1, 2))
+
+if __name__ == "__main__":
+    with DaskJobExecutor.make_local(cluster_spec(1, 0, has_cupy=False, num_service=0)) as executor:
+        child = os.fork()
+        if child == 0:
+            os._exit(add())
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        assert executor.run_function(sum, (1, 2)) == 3
+"""
+    )
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_it_is_killed(executor: DaskJobExecutor) -> None:
     """The workers go on; one that dies then is a fork of the next."""
     (template,) = parents(executor)

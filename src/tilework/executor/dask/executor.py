@@ -200,6 +200,8 @@ class DaskJobExecutor(StoringJobExecutor):
         ------
         ExecutorSpecException
             When Dask is not installed, both `spec` and `preload` are given, or `snooze_timeout` is no positive number.
+        ExecutorError
+            In a daemon process, such as a worker of Dask, which cannot start others.
         """
         require_dask()
         if spec is not None and preload is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
 from typing import TYPE_CHECKING, Any, Final
 
+from tilework.exceptions import ExecutorError
 from tilework.executor.dask.extra import LOG_LEVEL, LOG_LEVEL_VARIABLE, require_dask
 from tilework.executor.exits import describe_exit, describe_last_words
 
@@ -38,8 +40,19 @@ def start_cluster(spec: Mapping[str, Any], cluster_kwargs: Mapping[str, Any] | N
         For ``distributed.SpecCluster``. By default the scheduler can be reached from this machine only, and has no
         dashboard, which would take as long to load as everything else;
         ``cluster_kwargs={"scheduler": {"cls": distributed.Scheduler, "options": {"dashboard": True}}}`` has one.
+
+    Raises
+    ------
+    ExecutorError
+        In a daemon process, which cannot start any.
     """
     require_dask()
+    if multiprocessing.current_process().daemon:
+        msg = (
+            "a daemon process, as workers of Dask are, cannot start the processes of a cluster: make the context with "
+            "'dask-integration', which uses the cluster of the worker, or with 'pipelined', 'threads' or 'inline'"
+        )
+        raise ExecutorError(msg)
     import dask
     from distributed import Scheduler
 

@@ -157,7 +157,10 @@ class LocalNanny(Nanny):  # type: ignore[misc]
         process = self.process
         if self.status in _ENDING and process is not None and process.status is Status.starting:
             is_waited_for = not process.running.is_set()
-            await process.process.kill()
+            try:
+                await process.process.kill()
+            except AttributeError:  # there is none, as it could not be started: whoever has tried tells why
+                return
             if is_waited_for:
                 await process.running.wait()  # until whoever was starting it has noticed, who would be cancelled else
         await super().kill(*args, **kwargs)

@@ -102,6 +102,16 @@ class Template:
         return self._server.connect_to_new_process(descriptors)
 
 
+def _forget_in_fork() -> None:
+    # It is a child of the process that this one was forked from: who is not its parent can neither ask nor start it.
+    Template._lock = threading.Lock()
+    Template._latest = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_fork)
+
+
 def _end(server: Any) -> None:
     pid = server._forkserver_pid
     if pid is None:
