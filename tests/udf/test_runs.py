@@ -198,6 +198,9 @@ def test_parameters_can_change_during_a_run(ctx: Context) -> None:
     wrong: Any = {"factor": 2}
     with pytest.raises(ValueError, match=r"a list with one mapping for each UDF, such as .*, not \{'factor': 2\}"):
         steps.update_parameters_experimental(wrong)
+    for wrong in (None, 5, [None]):
+        with pytest.raises(ValueError, match=r"a list with one mapping for each UDF, such as .*, not "):
+            steps.update_parameters_experimental(wrong)
     with pytest.raises(ValueError, match="each of the 1"):
         steps.update_parameters_experimental([])
     steps.update_parameters_experimental([{"factor": 2}])

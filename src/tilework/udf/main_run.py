@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -319,7 +319,9 @@ class MainRun:
         UDFException
             When a UDF has no such parameter, or refuses it, or auxiliary data does not fit the dataset.
         """
-        if isinstance(parameters, Mapping) or not all(isinstance(new, Mapping) for new in parameters):
+        given: object = parameters
+        is_list = isinstance(given, Collection) and not isinstance(given, Mapping)
+        if not (is_list and all(isinstance(new, Mapping) for new in parameters)):
             shown = short_repr(parameters)
             msg = f"parameters must be a list with one mapping for each UDF, such as [{{'k': 5}}], not {shown}"
             raise ValueError(msg)
