@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import traceback
 from typing import Any
 
 import pytest
 
 from tests_helpers import FrameMax, counts
 from tilework.api import Context
-from tilework.exceptions import UDFException
+from tilework.exceptions import RemoteError, UDFException
 from tilework.udf import UDF
 
 
@@ -34,3 +36,29 @@ def test_an_error_before_the_tiles_is_that_of_its_own_function() -> None:
         ctx.run_udf(dataset=ctx.load("memory", data=counts()), udf=[Misspelt(), FrameMax()])
     (note,) = caught.value.__notes__
     assert note.startswith("in get_frame_kernel of Misspelt, partition")
+
+
+class Leaves(UDF):
+    def get_result_buffers(self) -> Any:
+        return {"total": self.buffer(kind="nav", dtype="float32")}
+
+    def process_frame(self, frame: Any) -> None:
+        raise self.params.kind("enough")
+
+
+@pytest.mark.parametrize(
+    ("executor", "kind"),
+    [("inline", SystemExit), ("inline", GeneratorExit), ("threads", asyncio.CancelledError), ("pipelined", SystemExit)],
+)
+def test_what_would_end_the_interpreter_says_where_it_was_raised(executor: Any, kind: Any) -> None:
+    """As errors do: it arrives as one."""
+    with Context.make_with(executor) as ctx, pytest.raises(RemoteError, match=f"{kind.__name__}: enough") as caught:
+        ctx.run_udf(dataset=ctx.load("memory", data=counts()), udf=Leaves(kind=kind))
+    text = "".join(traceback.format_exception(caught.value))
+    assert "in process_frame of Leaves, partition part-" in text
+
+
+def test_an_interrupt_stays_what_it_is() -> None:
+    """Of an inline run, which is in the thread that is interrupted."""
+    with Context.make_with("inline") as ctx, pytest.raises(KeyboardInterrupt, match="enough"):
+        ctx.run_udf(dataset=ctx.load("memory", data=counts()), udf=Leaves(kind=KeyboardInterrupt))

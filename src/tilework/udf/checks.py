@@ -241,7 +241,7 @@ def check_own_results(udf: UDF) -> None:
             raise UDFException(msg)
 
 
-def explain(error: Exception, udf: UDF | None, method: str, where: str) -> Exception:
+def explain(error: BaseException, udf: UDF | None, method: str, where: str) -> BaseException:
     """Return what to raise for an exception of a method of a UDF: itself with a note, or what says what is wrong.
 
     Parameters
@@ -256,7 +256,7 @@ def explain(error: Exception, udf: UDF | None, method: str, where: str) -> Excep
         Where in the data: the partition.
     """
     name = "the UDFs" if udf is None else type(udf).__name__
-    clearer: Exception | None = None
+    clearer: BaseException | None = None
     text = str(error)
     is_kernel = method.startswith("the ")
     refuses = refuses_read_only(error)

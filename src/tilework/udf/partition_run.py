@@ -159,7 +159,7 @@ class PartitionRun:
                     self._clean_up()
         except JobCancelledError:
             raise
-        except Exception as e:
+        except BaseException as e:  # also what would end the interpreter: elsewhere it arrives as an error
             if self._at is not None:
                 udf, doing = self._at
             clearer = explain(e, udf, doing, self._where())
