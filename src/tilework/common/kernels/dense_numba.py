@@ -96,11 +96,14 @@ def _add_blocks(
     A few frames are taken at a time. Meanwhile, the same pixels of the next few are fetched; after the last, the pixels
     from `next_begin` on of frames from `next_top` on. There are none after `last_frame`.
     """
-    together = first + (last - first) // MASKS_AT_ONCE * MASKS_AT_ONCE
-    # Frames are fetched in parts of ``1 / 2**shift`` of a block, one for every two masks: as small as is enough.
+    groups = (last - first) // MASKS_AT_ONCE
+    together = first + groups * MASKS_AT_ONCE
+    # In the turn of each group, ``1 / 2**shift`` of a frame's block is fetched, one line after the other, as the CPU's
+    # own fetching likes it; of two frames, where there are fewer groups than frames.
     shift = 0
-    while 2 * FRAMES << shift <= (together - first) // 2:
+    while FRAMES << (shift + 1) <= groups:
         shift += 1
+    at_once = 2 if groups < FRAMES and HAS_LONG_VECTORS else 1
     for i in range(top, top + frames, FRAMES):
         some = min(FRAMES, top + frames - i)
         is_last = i + some == top + frames
@@ -118,28 +121,28 @@ def _add_blocks(
             size = width >> shift
             for m in range(first, together, MASKS_AT_ONCE):
                 mask = b * masks + m * width
-                part = (m - first) // 2
-                one = wanted + min(part >> shift, FRAMES - 1)
+                turn = (m - first) // MASKS_AT_ONCE
+                one = wanted + min(at_once * turn >> shift, FRAMES - 1)
                 at = begin_of(places, min(one, last_frame))
-                apart = begin_of(places, min(one + 1, last_frame)) - at if shift == 0 else size
-                turn = at + b + moved + (part & ((1 << shift) - 1)) * size
+                apart = begin_of(places, min(one + 1, last_frame)) - at if at_once == 2 else 0
+                ahead = at + b + moved + (turn & ((1 << shift) - 1)) * size
                 # Only the one whose argument is not None is compiled. Arguments are written out: numba makes tuples of
                 # others, in each turn, which takes a tenth of the time.
                 if direct is not None:
                     _some_by_some(
                         flat, order, at0 + b, at1 + b, at2 + b, at3 + b, packed, mask, width, out, i, m,
-                        flat, turn, apart, shift, None, scratch,
+                        flat, ahead, apart, shift, None, scratch,
                     )  # fmt: skip
                 if converted is not None:
                     if m == first:
                         _some_by_some(
                             flat, order, at0 + b, at1 + b, at2 + b, at3 + b, packed, mask, width, out, i, m,
-                            flat, turn, apart, shift, converted, scratch,
+                            flat, ahead, apart, shift, converted, scratch,
                         )  # fmt: skip
                     else:
                         _some_by_some(
                             converted, NATIVE, 0, width, 2 * width, 3 * width, packed, mask, width, out, i, m,
-                            flat, turn, apart, shift, None, scratch,
+                            flat, ahead, apart, shift, None, scratch,
                         )  # fmt: skip
             if together < last:
                 mask, follows = b * masks + together * width, b + moved
