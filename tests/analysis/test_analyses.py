@@ -459,8 +459,9 @@ def test_printed_and_in_a_notebook(ctx: Context, dataset: Any, data: Any, monkey
     assert f"and {len(many) - 12} more" in shown_as(many)
     field = ctx.run(ctx.create_com_analysis(dataset)).field
     assert "raw_data: (<ndarray of shape (6, 5), float" in str(field)
-    line = ctx.load("memory", data=data.reshape(30, 12, 10), sig_dims=2)
-    assert "width: 256px; height: 16px" in shown_as(ctx.run(ctx.create_disk_analysis(line)).intensity)
+    line = ctx.run(ctx.create_disk_analysis(ctx.load("memory", data=data.reshape(30, 12, 10), sig_dims=2))).intensity
+    assert "width: 256px; height: 16px" in shown_as(line)
+    np.testing.assert_array_equal(np.asarray(Image.open(line.get_image())), line.visualized[np.newaxis])
     volume = ctx.load("memory", data=data.reshape(2, 3, 5, 12, 10), sig_dims=2)
     assert ctx.run(ctx.create_disk_analysis(volume))._repr_html_() is None
     monkeypatch.setitem(sys.modules, "PIL", None)

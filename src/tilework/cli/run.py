@@ -247,7 +247,8 @@ def _describe(channel: ResultChannel) -> dict[str, Any]:
     if data.dtype.kind in "buif":
         values = values[np.isfinite(values)].astype(np.float64)
         if values.size:
-            about |= {"min": float(values.min()), "max": float(values.max()), "sum": float(values.sum())}
+            with np.errstate(over="ignore"):  # the sum may be infinite
+                about |= {"min": float(values.min()), "max": float(values.max()), "sum": float(values.sum())}
     if not there.all():
         about["valid"] = int(there.sum())
     return about

@@ -90,8 +90,7 @@ class AnalysisResult:
 
     def _repr_html_(self) -> str | None:
         try:
-            pixels = self.visualized
-            pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels  # of a line of positions
+            pixels = self._picture()
             if pixels.ndim != 3 or pixels.shape[2] not in {3, 4} or pixels.dtype != np.uint8 or not pixels.size:
                 return None
             longer = max(pixels.shape[:2])
@@ -121,7 +120,12 @@ class AnalysisResult:
         save_kwargs
             What `PIL.Image.Image.save` is given; None: ``{"format": "png"}``.
         """
-        return encode_image(self.visualized, save_kwargs)
+        return encode_image(self._picture(), save_kwargs)
+
+    def _picture(self) -> Array:
+        """Return the picture with two axes and colours, also that of a line of positions, which has one."""
+        pixels = self.visualized
+        return pixels[np.newaxis] if pixels.ndim == 2 and pixels.shape[1] in {3, 4} else pixels
 
 
 class ResultSetWriter(Protocol):
