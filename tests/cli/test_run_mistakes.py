@@ -171,7 +171,10 @@ def test_the_traceback_of_a_worker_is_not_shown(called: Any, scan: Path, tmp_pat
     done = called("run", scan, "--udf", "ends:Ends", "--out", "out", "--executor", "pipelined", "--workers", "1")
     assert done.returncode == 1
     (line,) = (line for line in done.stderr.splitlines() if "Slow worker startup" not in line)  # on a busy machine
-    assert line.startswith("tilework: SystemExit: 3 (raised on a worker")
+    assert line.startswith(
+        "tilework: SystemExit: 3 in process_frame of Ends, partition part-0, frames 0 to 29 of the scan "
+    )
+    assert "(raised on a worker; it could not be sent as it is: " in line
 
 
 @pytest.mark.parametrize("option", ["--roi", "--dark", "--masks", "--param"])

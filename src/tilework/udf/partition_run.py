@@ -157,7 +157,7 @@ class PartitionRun:
                         turn.leave()
                     give_back(scratch)
                     self._clean_up()
-        except JobCancelledError:
+        except (JobCancelledError, KeyboardInterrupt):  # neither is of the UDF
             raise
         except BaseException as e:  # also what would end the interpreter: elsewhere it arrives as an error
             if self._at is not None:
