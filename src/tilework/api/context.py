@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from tilework.api.analyses import Analyses
 from tilework.api.executors import ExecutorSpecType, make_executor
+from tilework.api.submitted import SubmittedRuns
 from tilework.common.run_options import Priority
 from tilework.exceptions import ExecutorError, ExecutorSpecException
 
@@ -65,8 +65,7 @@ class Context(Analyses):
             raise ExecutorSpecException(msg)
         self.executor: JobExecutor = self._create_local_executor() if executor is None else executor
         self._plot_class = plot_class
-        self._lock = threading.Lock()
-        self._submitted: weakref.WeakSet[UDFRun] = weakref.WeakSet()
+        self._submitted = SubmittedRuns()
         # The hook must not keep the context alive; a context that is dropped closes its executor by itself.
         reference = weakref.ref(self)
         self._exit_hook = lambda: _close_if_alive(reference)
@@ -129,10 +128,7 @@ class Context(Analyses):
     def close(self) -> None:
         """Close the executor; the context cannot be used afterwards."""
         self._is_closed = True
-        with self._lock:
-            submitted = list(self._submitted)
-        for run in submitted:  # also those of which the executor does not know yet
-            run.cancel()
+        self._submitted.cancel_all()
         atexit.unregister(self._exit_hook)
         self.executor.close()
 
@@ -425,10 +421,7 @@ class Context(Analyses):
 
         request = make_request(dataset, udf, roi, corrections, progress, backends, priority, timeout)
         run = in_background(request.with_copies().start(self))
-        with self._lock:
-            self._submitted.add(run)
-        if self._is_closed:  # meanwhile
-            run.cancel()
+        self._submitted.add(run)
         return run
 
     def map(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.callers import outside_level
 from tilework.exceptions import TileworkError
 from tilework.viz.colors import get_colormap
 from tilework.viz.live import Channel, PicturePlot, notebook_display
@@ -105,7 +106,8 @@ class BQLive2DPlot(PicturePlot):
     def update(self, damage: Array, force: bool = False) -> None:
         """Send `data` to the browser; before `display`, warn and do nothing."""
         if not self.is_displayed:
-            warnings.warn(f"the plot {self.title!r} is not on the screen: call display() first", stacklevel=3)
+            msg = f"the plot {self.title!r} is not on the screen: call display() first"
+            warnings.warn(msg, stacklevel=outside_level())
             return
         values, there = self.to_show(damage, whole=force)
         shown = np.clip(np.where(there, values, np.nan), -LARGEST, LARGEST)

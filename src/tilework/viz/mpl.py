@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilework.common.callers import outside_level
 from tilework.viz.colors import NEUTRAL, get_colormap, require_matplotlib
 from tilework.viz.live import Channel, PicturePlot, notebook_display
 from tilework.viz.marks import pixel_aspect
@@ -158,7 +159,8 @@ class MPLLive2DPlot(PicturePlot):
     def update(self, damage: Array, force: bool = False) -> None:
         """Show `data`; before `display`, warn and do nothing."""
         if not self.is_displayed:
-            warnings.warn(f"the plot {self.title!r} is not on the screen: call display() first", stacklevel=3)
+            msg = f"the plot {self.title!r} is not on the screen: call display() first"
+            warnings.warn(msg, stacklevel=outside_level())
             return
         shown = self._values(damage, whole=force)
         # Others have changed something, such as what is seen of the picture.
